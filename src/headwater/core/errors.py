@@ -1,0 +1,65 @@
+"""The exception tree: every message names the value, the place and the remedy.
+
+The command line prints `str(error)` as one line on stderr and exits with `error.exit_code`; library users catch
+`HeadwaterError` or one of its few children.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class HeadwaterError(Exception):
+    """Root of everything headwater raises on purpose.
+
+    Args:
+        what: the fault, with the offending value in it.
+        where: the place: file and line, row id, tensor or option name.
+        remedy: what the reader can do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
+        self.what, self.where, self.remedy = what, where, remedy
+        place = f"{where}: " if where else ""
+        super().__init__(f"{place}{what}" + (f" ({remedy})" if remedy else ""))
+
+
+class UsageError(HeadwaterError):
+    """The request itself is malformed: an unknown method, option or command-line value."""
+
+    exit_code = 2
+
+
+class DataError(HeadwaterError):
+    """Rows that cannot be read, tokenised or matched."""
+
+
+class ModelError(HeadwaterError):
+    """A model, tokenizer or adapter that cannot be loaded or used."""
+
+
+class IndexFault(HeadwaterError):
+    """An index that is missing, damaged, incompatible, or in the way."""
+
+
+class MismatchError(HeadwaterError):
+    """Two things that should belong together do not; `fields` names where they differ."""
+
+    def __init__(self, what: str, *, fields: tuple[str, ...], where: str = "", remedy: str = "") -> None:
+        self.fields = fields
+        super().__init__(what, where=where, remedy=remedy)
+
+
+class NumericError(HeadwaterError):
+    """A NaN, an infinity or an overflow; the message names the row."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], *, where: str = "") -> UsageError:
+    """The error for a name that does not exist, offering the nearest one that does."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    remedy = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names)}"
+    return UsageError(f"unknown {kind} '{name}'", where=where, remedy=remedy)

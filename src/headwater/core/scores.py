@@ -1,0 +1,64 @@
+"""Scores: every row against every query, the one thing everything downstream of a method sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headwater.core.errors import DataError
+
+RECIPROCAL_RANK_OFFSET = 60
+"""The constant of reciprocal-rank fusion (Cormack, Clarke and Büttcher, 2009)."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Influence of rows on queries: `values` is float32 `[rows, queries]`.
+
+    Sign: positive means proponent, training more on the row lowers the loss of the query.
+    """
+
+    ids: tuple[str, ...]
+    queries: tuple[str, ...]
+    values: NDArray[np.float32]
+    method: str
+
+    def __post_init__(self) -> None:
+        if self.values.shape != (len(self.ids), len(self.queries)):
+            raise DataError(
+                f"scores of shape {self.values.shape} for {len(self.ids)} rows and {len(self.queries)} queries",
+                where=self.method,
+            )
+
+    def ranks(self) -> NDArray[np.int64]:
+        """Rank of each row for each query, 1 the highest; ties keep row order. Shape `[rows, queries]`."""
+        order = np.argsort(-self.values, axis=0, kind="stable")
+        ranks = np.empty_like(order)
+        np.put_along_axis(ranks, order, np.arange(1, len(self.ids) + 1)[:, None], axis=0)
+        return ranks
+
+    def top(self, k: int) -> NDArray[np.int64]:
+        """Row positions of the k highest scores of each query, best first. Shape `[k, queries]`."""
+        return np.argsort(-self.values, axis=0, kind="stable")[:k]
+
+    def mean(self) -> NDArray[np.float32]:
+        """Mean over queries: the value of each row for the query set. Shape `[rows]`."""
+        mean: NDArray[np.float32] = self.values.mean(axis=1)
+        return mean
+
+
+def fuse_ranks(*scores: Scores, method: str = "fusion") -> Scores:
+    """Reciprocal-rank fusion of several methods' scores of the same rows and queries: Σ_m 1 / (60 + rank_m)."""
+    first = scores[0]
+    for other in scores[1:]:
+        if other.ids != first.ids or other.queries != first.queries:
+            raise DataError("scores of different rows or queries cannot be fused", where=f"{first.method}, {other.method}")
+    total = sum(1.0 / (RECIPROCAL_RANK_OFFSET + s.ranks()) for s in scores)
+    return Scores(first.ids, first.queries, np.asarray(total, dtype=np.float32), method)
+
+
+def fuse_queries(scores: Scores) -> NDArray[np.float32]:
+    """Reciprocal-rank fusion over queries: one value a row for the whole query set. Shape `[rows]`."""
+    return np.asarray((1.0 / (RECIPROCAL_RANK_OFFSET + scores.ranks())).sum(axis=1), dtype=np.float32)

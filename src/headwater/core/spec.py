@@ -1,0 +1,64 @@
+"""What a method is called, how it is set, and what it writes: values that go into an index's manifest as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Role = Literal["train", "query"]
+"""Rows of the index are `train`; what is traced is `query`. A method may read the two differently."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One vector column of an index.
+
+    `dtype` is the storage type; scores accumulate in float32 whatever it is. `weight` multiplies the column's inner
+    product when several columns make one score (checkpoints: the learning rate).
+    """
+
+    name: str
+    dim: int
+    dtype: Literal["float16", "float32"] = "float16"
+    weight: float = 1.0
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes one row takes in this column."""
+        return self.dim * (2 if self.dtype == "float16" else 4)
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Which share of a model's parameters the scores see."""
+
+    seen: int
+    total: int
+    note: str = ""
+
+    def __str__(self) -> str:
+        share = 100 * self.seen / max(self.total, 1)
+        return f"{self.seen:,} of {self.total:,} parameters ({share:.1f} %)" + (f"; {self.note}" if self.note else "")
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """A method by name with every option resolved: enough to build it again."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dictionary."""
+        return {"name": self.name, "options": dict(self.options)}
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> MethodSpec:
+        """The inverse of `to_json`."""
+        return cls(str(raw["name"]), dict(raw["options"]))
+
+
+def as_json(value: Column | Coverage) -> dict[str, Any]:
+    """A JSON-ready dictionary of a column or a coverage."""
+    return asdict(value)

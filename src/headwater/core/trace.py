@@ -1,0 +1,74 @@
+"""A trace: queries, the rows that drove them, and which tokens on both sides; what reports and JSON are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TokenMap:
+    """One number a token, in reading order.
+
+    `values[i]` is None where the token has no number (the first token, padding of context, the masked prompt).
+    A contribution's sign is the score's: positive tokens push the row and the query together.
+    """
+
+    tokens: tuple[str, ...]
+    values: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class TokenGrid:
+    """Token × token influence: `values[i][j]` of row token i on query token j."""
+
+    row_tokens: tuple[str, ...]
+    query_tokens: tuple[str, ...]
+    values: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One row found for one query. `row` holds its text fields (`prompt`, `response` or `text`), `metadata` the rest."""
+
+    rank: int
+    id: str
+    score: float
+    row: Mapping[str, str]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    row_tokens: TokenMap | None = None
+    query_tokens: TokenMap | None = None
+    grid: TokenGrid | None = None
+
+
+@dataclass(frozen=True)
+class QueryTrace:
+    """One query: its text, its tokens with their losses (nats), and its hits, best first."""
+
+    id: str
+    prompt: str | None
+    response: str
+    losses: TokenMap | None
+    hits: tuple[Hit, ...]
+    generated: bool = False
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The answer to a trace command.
+
+    `about` states method, options, coverage, rows, model and sign in words, for the report's legend.
+    """
+
+    method: str
+    about: Mapping[str, str]
+    queries: tuple[QueryTrace, ...]
+
+    def hits(self) -> list[dict[str, Any]]:
+        """One flat JSON-ready dictionary a hit: query, rank, id, score, then the row's text and metadata."""
+        return [
+            {"query": q.id, "rank": h.rank, "id": h.id, "score": h.score, **h.row, **h.metadata}
+            for q in self.queries
+            for h in q.hits
+        ]

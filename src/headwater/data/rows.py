@@ -1,0 +1,35 @@
+"""A row of text data, whatever shape it came in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Row:
+    """One example.
+
+    Either `text` is set (plain text: every token is a target), or `prompt` and `response` are (the response's tokens
+    are targets), or `messages` is (chat: the assistant's turns are targets; `prompt` and `response` then hold the
+    readable rendering of what precedes the last assistant turn, and that turn).
+
+    `ordinal` is the position in the corpus stream, `place` says where the row was read, for messages
+    (`rows.jsonl:17`). `metadata` are all other columns, untouched.
+    """
+
+    id: str
+    ordinal: int
+    text: str | None = None
+    prompt: str | None = None
+    response: str | None = None
+    messages: tuple[Mapping[str, str], ...] | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    hotwords: tuple[str, ...] = ()
+    place: str = ""
+
+    def fields(self) -> dict[str, str]:
+        """The readable text fields that are set: `text`, or `prompt` and `response`."""
+        pairs = {"text": self.text, "prompt": self.prompt, "response": self.response}
+        return {name: value for name, value in pairs.items() if value is not None}

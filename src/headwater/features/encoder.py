@@ -1,0 +1,64 @@
+"""The one promise between a method bound to a model and everything that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from headwater.core.spec import Column, Coverage, Role
+from headwater.data.batches import TokenBatch
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Vectors of a batch's rows.
+
+    Attributes:
+        vectors: column name to float32 `[rows, dim]`.
+        losses: float32 `[rows]`, nats, mean over the row's target tokens.
+    """
+
+    vectors: Mapping[str, Float[Tensor, "rows dim"]]
+    losses: Float[Tensor, " rows"]
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """Contributions of each token of one row, aligned with the row's tokens.
+
+    Attributes:
+        values: column name to float32 `[tokens, probes]`; entry t belongs to the token that position t - 1 predicts
+            (0 for tokens that play no part). For additive methods the sum over tokens is the row's score.
+        losses: float32 `[tokens]`, nats; NaN where the token is not predicted.
+    """
+
+    values: Mapping[str, Float[Tensor, "tokens probes"]]
+    losses: Float[Tensor, " tokens"]
+
+
+class Encoder(Protocol):
+    """A method bound to a model: batches in, vectors out."""
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The vector columns it writes."""
+        ...
+
+    @property
+    def coverage(self) -> Coverage:
+        """The share of the parameters its scores see."""
+        ...
+
+    def encode(self, batch: TokenBatch, role: Role) -> Encoded:
+        """Vectors of the batch's rows; raises `NumericError` naming the row on a non-finite value."""
+        ...
+
+    def token_scores(
+        self, batch: TokenBatch, role: Role, probes: Mapping[str, Float[Tensor, "probes dim"]]
+    ) -> tuple[TokenScores, ...]:
+        """For each row of the batch, each token's contribution to the row's inner product with each probe."""
+        ...
