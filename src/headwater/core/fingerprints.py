@@ -29,10 +29,7 @@ def canonical(value: Any) -> str:
 
 def differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     """One line for each field, dotted, whose values differ: `tokenizer.digest: 'a1' here, 'b2' there`."""
-    return [
-        f"{name}: {a!r} expected, {b!r} found"
-        for name, a, b in _walk(expected, found)
-    ]
+    return [f"{name}: {a!r} expected, {b!r} found" for name, a, b in _walk(expected, found)]
 
 
 def require_equal(expected: Mapping[str, Any], found: Mapping[str, Any], *, what: str, remedy: str) -> None:

@@ -54,7 +54,9 @@ def fuse_ranks(*scores: Scores, method: str = "fusion") -> Scores:
     first = scores[0]
     for other in scores[1:]:
         if other.ids != first.ids or other.queries != first.queries:
-            raise DataError("scores of different rows or queries cannot be fused", where=f"{first.method}, {other.method}")
+            raise DataError(
+                "scores of different rows or queries cannot be fused", where=f"{first.method}, {other.method}"
+            )
     total = sum(1.0 / (RECIPROCAL_RANK_OFFSET + s.ranks()) for s in scores)
     return Scores(first.ids, first.queries, np.asarray(total, dtype=np.float32), method)
 

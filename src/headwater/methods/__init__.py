@@ -1,0 +1,1 @@
+"""Attribution methods: one short file each, and the catalog that lists them."""

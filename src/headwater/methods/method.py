@@ -1,0 +1,99 @@
+"""What a method is: a value that says how text is windowed and which encoder reads it off a model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from headwater.core.errors import UsageError, unknown_name
+from headwater.core.spec import MethodSpec, Role
+from headwater.data.windows import Window
+from headwater.features.encoder import Encoder
+from headwater.models.load import LoadedModel
+
+Options = TypeVar("Options")
+"""A frozen dataclass of a method's options; every field is a JSON scalar."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method with its options settled.
+
+    Attributes:
+        spec: name and resolved options, as written into an index's manifest.
+        windows: how a row's tokens are cut, for index rows and for queries.
+        bind: gives the encoder that reads the method's vectors off a model.
+    """
+
+    spec: MethodSpec
+    windows: Mapping[Role, Window]
+    bind: Callable[[LoadedModel], Encoder]
+
+
+@dataclass(frozen=True)
+class MethodEntry(Generic[Options]):
+    """A line of the catalog: what `headwater methods` prints, and how a name with options becomes a method.
+
+    Attributes:
+        name: what users type.
+        summary: one sentence.
+        reads: what is read off the model ("forward pass", "per-row gradients", "text").
+        cost: cost a row, relative to a forward pass.
+        source: paper.
+        presets: named settings; `default` is one of them.
+        make: options to method.
+    """
+
+    name: str
+    summary: str
+    reads: str
+    cost: str
+    source: str
+    presets: Mapping[str, Options]
+    make: Callable[[Options], Method]
+
+    def resolve(self, settings: Mapping[str, Any]) -> Method:
+        """The method with `settings` (option name to value, text values parsed) over the named or default preset."""
+        given = dict(settings)
+        preset = str(given.pop("preset", "default"))
+        if preset not in self.presets:
+            raise unknown_name("preset", preset, self.presets, where=self.name)
+        base: Any = self.presets[preset]
+        known = {f.name: f for f in dataclasses.fields(base)}
+        for name in given:
+            if name not in known:
+                raise unknown_name("option", name, [*known, "preset"], where=self.name)
+        parsed = {
+            name: parse_option(value, like=getattr(base, name), where=f"{self.name}.{name}")
+            for name, value in given.items()
+        }
+        return self.make(dataclasses.replace(base, **parsed))
+
+
+def parse_option(value: Any, *, like: Any, where: str) -> Any:
+    """`value` as the type of `like` (bool, int, float or str); text is parsed, anything that does not fit is refused."""
+    text = str(value).strip().lower()
+    try:
+        if isinstance(like, bool):
+            return {
+                "true": True,
+                "1": True,
+                "yes": True,
+                "on": True,
+                "false": False,
+                "0": False,
+                "no": False,
+                "off": False,
+            }[text]
+        if isinstance(like, int):
+            return int(text)
+        if isinstance(like, float):
+            return float(text)
+    except (KeyError, ValueError):
+        kind = type(like).__name__
+        raise UsageError(
+            f"'{value}' is not a value of type {kind}", where=where, remedy=f"for example {like!r}"
+        ) from None
+    return str(value)

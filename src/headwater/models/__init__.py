@@ -1,0 +1,1 @@
+"""Models: loading, the readout, capture hooks, losses."""
