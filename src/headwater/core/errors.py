@@ -41,7 +41,7 @@ class ModelError(HeadwaterError):
     """A model, tokenizer or adapter that cannot be loaded or used."""
 
 
-class IndexFault(HeadwaterError):
+class StoreError(HeadwaterError):
     """An index that is missing, damaged, incompatible, or in the way."""
 
 

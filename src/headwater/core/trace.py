@@ -30,7 +30,7 @@ class TokenGrid:
 
 @dataclass(frozen=True)
 class Hit:
-    """One row found for one query. `row` holds its text fields (`prompt`, `response` or `text`), `metadata` the rest."""
+    """One row found for one query: `row` holds its `prompt` and `response` or its `text`, `metadata` the rest."""
 
     rank: int
     id: str

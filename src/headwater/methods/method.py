@@ -72,28 +72,17 @@ class MethodEntry(Generic[Options]):
         return self.make(dataclasses.replace(base, **parsed))
 
 
+_BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
 def parse_option(value: Any, *, like: Any, where: str) -> Any:
-    """`value` as the type of `like` (bool, int, float or str); text is parsed, anything that does not fit is refused."""
+    """`value` as the type of `like` (bool, int, float or str); text is parsed, what does not fit is refused."""
+    if isinstance(like, str):
+        return str(value)
     text = str(value).strip().lower()
     try:
-        if isinstance(like, bool):
-            return {
-                "true": True,
-                "1": True,
-                "yes": True,
-                "on": True,
-                "false": False,
-                "0": False,
-                "no": False,
-                "off": False,
-            }[text]
-        if isinstance(like, int):
-            return int(text)
-        if isinstance(like, float):
-            return float(text)
+        return _BOOLEANS[text] if isinstance(like, bool) else type(like)(text)
     except (KeyError, ValueError):
         kind = type(like).__name__
-        raise UsageError(
-            f"'{value}' is not a value of type {kind}", where=where, remedy=f"for example {like!r}"
-        ) from None
-    return str(value)
+        remedy = f"for example {like!r}"
+        raise UsageError(f"'{value}' is not a value of type {kind}", where=where, remedy=remedy) from None
