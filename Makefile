@@ -1,0 +1,37 @@
+# Two commands a newcomer types: `make demo` and `make test`. Each alone sets up everything in .venv.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+export HF_HUB_OFFLINE         = 1
+export TOKENIZERS_PARALLELISM = false
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo test lint check docs clean
+
+demo: $(READY)           ## plant a backdoor in a tiny model, trace it, report it
+	$(BIN)/headwater demo --out runs/demo
+
+test: lint check         ## everything that must hold before a change lands
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: $(READY)
+	$(BIN)/pytest
+
+docs: $(READY)           ## rewrite the tables that are generated from the code
+	$(BIN)/python docs/generate.py
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[gguf]" --group dev
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,236 @@
+"""The RISE encoder: token residuals and hidden states, sketched, multiplied and summed over a window.
+
+Ran et al., arXiv 2604.16197, "Estimator". Per position t, with count-sketches CS_r, CS_h, CS_g:
+
+    r̂ = CS_r(r) / ‖·‖      ĥ = CS_h(h) / ‖·‖      ĝ = CS_g(Wᵀ r) / ‖·‖ = Σ_v r(v) CS_g(W_v) / ‖·‖
+    window = L2( [ λ_rh Σ_t r̂_t ⊗ ĥ_t , λ_gh Σ_t ĝ_t ⊗ ĥ_t , λ_rg Σ_t r̂_t ⊗ ĝ_t ] )
+    row    = L2( mean over windows )
+
+CS_r and CS_g ∘ Wᵀ are columns of one matrix over the vocabulary, so one product a chunk gives both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from headwater.core.errors import NumericError
+from headwater.core.spec import Column, Coverage, Role
+from headwater.data.batches import TokenBatch
+from headwater.features.encoder import Encoded, TokenScores
+from headwater.features.readout import readout_chunks
+from headwater.features.residuals import Support
+from headwater.models.readout import Readout
+from headwater.sketch.count_sketch import count_sketch_matrix
+
+EPS = 1e-8
+Positions = Literal["all", "response"]
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Weights λ of the three channels (0 leaves one out) and widths of the three sketches (0: no sketch)."""
+
+    rh: float = 1.0
+    gh: float = 0.3
+    rg: float = 0.0
+    width_r: int = 128
+    width_h: int = 128
+    width_g: int = 64
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Sketched factors of every position of a batch, zero where a position plays no part."""
+
+    r: Float[Tensor, "items tokens width_r"]
+    g: Float[Tensor, "items tokens width_g"]
+    h: Float[Tensor, "items tokens width_h"]
+    losses: Float[Tensor, "items tokens"]
+
+
+@dataclass(frozen=True)
+class ReadoutSketch:
+    """An `Encoder` that writes the column `rise` and, when asked, the pooled hidden state as `embedding`."""
+
+    readout: Readout
+    channels: Channels
+    support: Support
+    positions: Mapping[Role, Positions]
+    pooling: Positions | Literal["none"] = "response"
+    normalize_factors: bool = True
+    normalize_sample: bool = True
+    weight_windows: Literal["equal", "tokens"] = "equal"
+    products: Literal["exact", "bfloat16"] = "exact"
+    seed: int = 0
+    _vocabulary: Tensor = field(init=False, repr=False)
+    _hidden: Tensor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        weight = self.readout.weight
+        vocab, width = weight.shape
+        c = self.channels
+        to_r = count_sketch_matrix(vocab, c.width_r, seed=self.seed, name="rise/r", device=weight.device)
+        to_g = count_sketch_matrix(width, c.width_g, seed=self.seed, name="rise/g", device=weight.device)
+        to_h = count_sketch_matrix(width, c.width_h, seed=self.seed, name="rise/h", device=weight.device)
+        exact = torch.promote_types(weight.dtype, torch.float32)
+        both = torch.cat([to_r.to(exact), weight.to(exact) @ to_g.to(exact)], 1)
+        # A truncated residual reads few rows of the matrix and gains nothing from a narrow type.
+        narrow = self.products == "bfloat16" and self.support.kind == "full"
+        object.__setattr__(self, "_vocabulary", both.bfloat16() if narrow else both)
+        object.__setattr__(self, "_hidden", to_h.to(exact))
+
+    @property
+    def coverage(self) -> Coverage:
+        """The head's weight; gradients of every other parameter are unseen."""
+        return self.readout.coverage
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """`rise`, then `embedding` unless pooling is off. The embedding is not part of the method's own score."""
+        width_h, width_r, width_g = self._hidden.shape[1], self._width_r, self._vocabulary.shape[1] - self._width_r
+        c = self.channels
+        dim = bool(c.rh) * width_r * width_h + bool(c.gh) * width_g * width_h + bool(c.rg) * width_r * width_g
+        rise = Column("rise", dim)
+        pooled = Column("embedding", self.readout.weight.shape[1], weight=0.0)
+        return (rise,) if self.pooling == "none" else (rise, pooled)
+
+    @torch.no_grad()
+    def encode(self, batch: TokenBatch, role: Role) -> Encoded:
+        """Vectors of the batch's rows.
+
+        With both normalisations off, one window and full support at τ = 1, the inner product of two rows is an
+        unbiased estimate of that of the gradients of their summed losses by the head's weight (`rh`) and by a matrix
+        inserted between head and hidden state (`gh`).
+        """
+        batch = batch.to(self.readout.weight.device)
+        hidden, mask, factors = self._read(batch, role)
+        rows, _ = self._combine(batch, mask, self._windows(factors))
+        vectors = {"rise": rows.float()}
+        if self.pooling != "none":
+            vectors["embedding"] = _pool(hidden, batch, self.pooling)
+        for vector in vectors.values():
+            _require_finite(vector, batch)
+        return Encoded(vectors, _row_losses(factors.losses, batch))
+
+    @torch.no_grad()
+    def token_scores(
+        self, batch: TokenBatch, role: Role, probes: Mapping[str, Float[Tensor, "probes dim"]]
+    ) -> tuple[TokenScores, ...]:
+        """Each token's share of ⟨row, probe⟩: the probe, unfolded, contracted with the token's factors. Additive."""
+        batch = batch.to(self.readout.weight.device)
+        _, mask, factors = self._read(batch, role)
+        windows = self._windows(factors)
+        _, scales = self._combine(batch, mask, windows)
+        probe = probes["rise"].to(windows)
+        shares = self._contract(factors, probe) * scales[:, None, None]
+        return tuple(_scatter(batch, row, shares.float(), factors.losses) for row in range(len(batch.rows)))
+
+    @property
+    def _width_r(self) -> int:
+        return self.channels.width_r or self.readout.weight.shape[0]
+
+    def _read(self, batch: TokenBatch, role: Role) -> tuple[Tensor, Bool[Tensor, "items tokens"], Factors]:
+        hidden = self.readout.hidden(batch.input_ids, batch.attention)
+        mask = batch.valid if self.positions[role] == "all" else batch.response
+        # Losses are reported over the response whichever positions enter the vector.
+        wanted = mask | batch.response
+        exact, tokens = self._hidden.dtype, mask.numel()
+        left = torch.zeros(tokens, self._vocabulary.shape[1], dtype=exact, device=hidden.device)
+        right = torch.zeros(tokens, self._hidden.shape[1], dtype=exact, device=hidden.device)
+        losses = torch.full((tokens,), torch.nan, dtype=torch.float32, device=hidden.device)
+        for chunk in readout_chunks(self.readout, batch, hidden, wanted, self.support):
+            left[chunk.place] = chunk.residual.project(self._vocabulary).to(exact)
+            right[chunk.place] = chunk.hidden.to(exact) @ self._hidden
+            losses[chunk.place] = chunk.losses.float()
+        r, g = left.tensor_split([self._width_r], dim=1)
+        if self.normalize_factors:
+            r, g, right = _unit(r), _unit(g), _unit(right)
+        keep = mask.flatten()[:, None].to(exact)
+        shape = mask.shape
+        factors = Factors(
+            (r * keep).view(*shape, -1), (g * keep).view(*shape, -1), right.view(*shape, -1), losses.view(shape)
+        )
+        return hidden, mask, factors
+
+    def _windows(self, f: Factors) -> Float[Tensor, "items dim"]:
+        c = self.channels
+        parts = [
+            weight * torch.bmm(left.mT, right).flatten(1)
+            for weight, left, right in ((c.rh, f.r, f.h), (c.gh, f.g, f.h), (c.rg, f.r, f.g))
+            if weight
+        ]
+        return torch.cat(parts, 1)
+
+    def _contract(self, f: Factors, probe: Float[Tensor, "probes dim"]) -> Float[Tensor, "items tokens probes"]:
+        c, start = self.channels, 0
+        total = torch.zeros(*f.h.shape[:2], len(probe), dtype=f.h.dtype, device=f.h.device)
+        for weight, left, right in ((c.rh, f.r, f.h), (c.gh, f.g, f.h), (c.rg, f.r, f.g)):
+            if weight:
+                shape = (left.shape[-1], right.shape[-1])
+                part = probe[:, start : start + shape[0] * shape[1]].unflatten(1, shape)
+                total += weight * torch.einsum("itl,plr,itr->itp", left, part, right)
+                start += shape[0] * shape[1]
+        return total
+
+    def _combine(
+        self, batch: TokenBatch, mask: Bool[Tensor, "items tokens"], windows: Float[Tensor, "items dim"]
+    ) -> tuple[Float[Tensor, "rows dim"], Float[Tensor, " items"]]:
+        """Rows, and the factor with which each window entered its row."""
+        used = mask.sum(1).to(windows)
+        weights = used if self.weight_windows == "tokens" else (used > 0).to(windows)
+        scales = weights / _sum_rows(weights, batch)[batch.item_row].clamp_min(EPS)
+        if self.normalize_sample:
+            scales = scales / windows.norm(dim=1).clamp_min(EPS)
+        rows = _sum_rows(windows * scales[:, None], batch)
+        if self.normalize_sample:
+            norms = rows.norm(dim=1).clamp_min(EPS)
+            rows, scales = rows / norms[:, None], scales / norms[batch.item_row]
+        return rows, scales
+
+
+def _unit(x: Tensor) -> Tensor:
+    return x / x.norm(dim=-1, keepdim=True).clamp_min(EPS)
+
+
+def _sum_rows(values: Tensor, batch: TokenBatch) -> Tensor:
+    """Sum the items of each row; exact and cheap where every row is one item."""
+    out = torch.zeros(len(batch.rows), *values.shape[1:], dtype=values.dtype, device=values.device)
+    return out.index_add_(0, batch.item_row, values)
+
+
+def _pool(hidden: Tensor, batch: TokenBatch, positions: str) -> Float[Tensor, "rows width"]:
+    mask = (batch.valid if positions == "all" else batch.response).to(torch.float32)
+    return _unit(_sum_rows(torch.einsum("itw,it->iw", hidden.float(), mask), batch))
+
+
+def _row_losses(losses: Tensor, batch: TokenBatch) -> Float[Tensor, " rows"]:
+    """Mean over the row's target tokens, each counted once."""
+    counted = batch.response.to(losses.dtype)
+    total = _sum_rows((losses.nan_to_num() * counted).sum(1), batch)
+    return total / _sum_rows(counted.sum(1), batch).clamp_min(1.0)
+
+
+def _require_finite(vectors: Tensor, batch: TokenBatch) -> None:
+    finite = vectors.isfinite().all(1)
+    if not bool(finite.all()):
+        row = batch.rows[int((~finite).nonzero()[0, 0])].row
+        raise NumericError("the row's vector is not finite", where=f"row '{row.id}'", remedy="load in float32")
+
+
+def _scatter(batch: TokenBatch, row: int, shares: Tensor, losses: Tensor) -> TokenScores:
+    """Positions back to the row's tokens: position t of a window speaks of the token it predicts, t + 1."""
+    tokens = len(batch.rows[row].ids)
+    values = torch.zeros(tokens, shares.shape[-1], device=shares.device)
+    nats = torch.full((tokens,), torch.nan, device=shares.device)
+    for item in (batch.item_row == row).nonzero()[:, 0].tolist():
+        length, first = int(batch.valid[item].sum()), int(batch.start[item]) + 1
+        values[first : first + length] += shares[item, :length]
+        fresh = nats[first : first + length].isnan()
+        nats[first : first + length] = torch.where(fresh, losses[item, :length], nats[first : first + length])
+    return TokenScores({"rise": values}, nats)

@@ -1,0 +1,141 @@
+"""The readout's residual r = softmax(z / τ) − onehot(y), kept in the form that is cheapest to multiply.
+
+RISE (Ran et al., arXiv 2604.16197), "Kernel" and "Estimator". The gradient of a token's loss by the head's weight is
+r ⊗ h / τ. The constant 1/τ is left out: it scales every row alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+_GROUP = 32
+
+
+class Residual(Protocol):
+    """A residual [tokens, vocab] of which only products are needed."""
+
+    def project(self, matrix: Float[Tensor, "vocab width"]) -> Float[Tensor, "tokens width"]:
+        """residual @ matrix, float32 or wider."""
+        ...
+
+
+@dataclass(frozen=True)
+class Support:
+    """Which of the vocabulary's probabilities enter a residual, and at which temperature.
+
+    Attributes:
+        kind: `full` uses the exact softmax over the vocabulary; `top` the published truncation: the `top` largest
+            logits with the target forced in, softmax over those, the shortest prefix of cumulative mass ≥ `mass`,
+            at least `at_least` of them, plus the target, renormalised.
+        temperature: τ. τ = 1 gives the true gradient.
+        adaptive: τ_t = temperature × the standard deviation of the token's logits in the support, which makes the
+            residual independent of the scale of the logits.
+    """
+
+    kind: Literal["full", "top"] = "full"
+    temperature: float = 1.0
+    adaptive: bool = False
+    top: int = 256
+    mass: float = 0.92
+    at_least: int = 4
+
+    def read(
+        self, logits: Float[Tensor, "tokens vocab"], targets: Int[Tensor, " tokens"]
+    ) -> tuple[Residual, Float[Tensor, " tokens"]]:
+        """The residual and the loss (nats, at temperature 1) of each token.
+
+        `logits` is scratch space: every pass over the vocabulary counts, so it is overwritten, and the residual may
+        share its memory.
+        """
+        return (_full if self.kind == "full" else _truncated)(logits, targets, self)
+
+
+@dataclass(frozen=True)
+class FullResidual:
+    """Probabilities over the whole vocabulary and the target's index."""
+
+    probabilities: Float[Tensor, "tokens vocab"]
+    targets: Int[Tensor, " tokens"]
+
+    def project(self, matrix: Float[Tensor, "vocab width"]) -> Float[Tensor, "tokens width"]:
+        """p @ matrix − matrix[y]; a bfloat16 matrix makes it one bfloat16 product accumulated in float32."""
+        product = self.probabilities.to(matrix.dtype) @ matrix
+        wide = torch.promote_types(product.dtype, torch.float32)
+        return product.to(wide) - matrix[self.targets].to(wide)
+
+
+@dataclass(frozen=True)
+class SparseResidual:
+    """Weights on a few entries a token: `offsets[i]` is where token i's entries begin."""
+
+    entries: Int[Tensor, " kept"]
+    weights: Float[Tensor, " kept"]
+    offsets: Int[Tensor, " tokens"]
+
+    def project(self, matrix: Float[Tensor, "vocab width"]) -> Float[Tensor, "tokens width"]:
+        """Σ_v r(v) · matrix[v] over the kept entries."""
+        wide = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
+        return torch.nn.functional.embedding_bag(
+            self.entries, wide, self.offsets, mode="sum", per_sample_weights=self.weights.to(wide.dtype)
+        )
+
+
+def _full(logits: Tensor, targets: Tensor, support: Support) -> tuple[FullResidual, Tensor]:
+    target_logits = _at(logits, targets)
+    if support.adaptive or support.temperature != 1.0:
+        losses = logits.logsumexp(-1) - target_logits
+        scale = logits.std(-1, keepdim=True) if support.adaptive else 1.0
+        logits /= support.temperature * scale
+        return FullResidual(torch.softmax(logits, -1, out=logits), targets), losses
+    # log Σ exp(z) = z_max − log p_max needs no pass of its own once the softmax is there.
+    peak, place = logits.max(-1)
+    probabilities = torch.softmax(logits, -1, out=logits)
+    losses = peak - _at(probabilities, place).log() - target_logits
+    return FullResidual(probabilities, targets), losses
+
+
+def _truncated(logits: Tensor, targets: Tensor, support: Support) -> tuple[SparseResidual, Tensor]:
+    values, entries = largest(logits, min(support.top, logits.shape[-1]))
+    target_logits, peak = _at(logits, targets), values[:, :1].clone()
+    losses = logits.sub_(peak).exp_().sum(-1).log() + peak[:, 0] - target_logits
+    present = (entries == targets[:, None]).any(-1)
+    entries[:, -1] = torch.where(present, entries[:, -1], targets)
+    values[:, -1] = torch.where(present, values[:, -1], target_logits)
+    scale = support.temperature * (values.std(-1, keepdim=True) if support.adaptive else 1.0)
+    p = torch.softmax(values / scale, -1)
+    is_target = entries == targets[:, None]
+    before = p.cumsum(-1) - p
+    keep = (before < support.mass) | (torch.arange(p.shape[-1], device=p.device) < support.at_least) | is_target
+    p = torch.where(keep, p, 0.0)
+    weights = p / p.sum(-1, keepdim=True) - is_target.to(p.dtype)
+    counts = keep.sum(-1)
+    return SparseResidual(entries[keep], weights[keep], counts.cumsum(0) - counts), losses
+
+
+def _at(values: Tensor, columns: Tensor) -> Tensor:
+    return values.gather(-1, columns[:, None])[:, 0]
+
+
+def largest(values: Float[Tensor, "rows columns"], k: int) -> tuple[Float[Tensor, "rows k"], Int[Tensor, "rows k"]]:
+    """The k largest of each row, descending, with their columns: exact, and several times faster than one `topk`.
+
+    The k largest entries lie in the k groups of columns with the largest maxima, so two small selections replace one
+    over the whole vocabulary.
+    """
+    rows, columns = values.shape
+    whole = columns - columns % _GROUP
+    if whole // _GROUP <= k:
+        return values.topk(k, -1)  # type: ignore[return-value]
+    grouped = values[:, :whole].unflatten(-1, (-1, _GROUP))
+    groups = grouped.amax(-1).topk(k, -1, sorted=False).indices
+    found = grouped.gather(1, groups[..., None].expand(-1, -1, _GROUP)).flatten(1)
+    places = (groups[..., None] * _GROUP + torch.arange(_GROUP, device=values.device)).flatten(1)
+    tail = torch.arange(whole, columns, device=values.device).expand(rows, -1)
+    found, places = torch.cat([found, values[:, whole:]], 1), torch.cat([places, tail], 1)
+    top, slot = found.topk(k, -1)
+    return top, places.gather(-1, slot)

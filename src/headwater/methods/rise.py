@@ -1,0 +1,101 @@
+"""RISE: forward-only sketches of the readout layer's gradient (Ran et al., arXiv 2604.16197)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import cast
+
+from headwater.core.errors import UsageError
+from headwater.core.spec import MethodSpec
+from headwater.data.windows import Window
+from headwater.features.readout_sketch import Channels, Positions, ReadoutSketch
+from headwater.features.residuals import Support
+from headwater.methods.method import Method, MethodEntry
+from headwater.models.load import LoadedModel
+from headwater.models.readout import find_readout
+
+
+@dataclass(frozen=True)
+class RiseOptions:
+    """Every knob of the estimator; see the method's page for what each does and which values were measured."""
+
+    lambda_rh: float = 1.0
+    lambda_gh: float = 0.3
+    lambda_rg: float = 0.0
+    width_r: int = 128
+    width_h: int = 128
+    width_g: int = 64
+    temperature: float = 1.0
+    adaptive: bool = False
+    support: str = "full"
+    top: int = 256
+    mass: float = 0.92
+    positions: str = "response"
+    window: int = 256
+    overlap: int = 50
+    query_window: int = 512
+    weight_windows: str = "equal"
+    normalize_factors: bool = True
+    normalize_sample: bool = True
+    products: str = "bfloat16"
+    embedding: str = "response"
+    seed: int = 0
+
+
+_CHOICES = {
+    "support": ("full", "top"),
+    "positions": ("all", "response"),
+    "weight_windows": ("equal", "tokens"),
+    "products": ("exact", "bfloat16"),
+    "embedding": ("all", "response", "none"),
+}
+
+PAPER = RiseOptions(temperature=0.1, support="top", positions="all", products="exact")
+PRESETS = {
+    "default": RiseOptions(),
+    "paper": PAPER,
+    "howdy": replace(PAPER, lambda_rh=0.7, lambda_gh=1.0),
+    "small": RiseOptions(width_r=16, width_h=8, width_g=28, embedding="none"),
+}
+
+
+def rise(options: RiseOptions) -> Method:
+    """The method with these options.
+
+    Score: ⟨row, query⟩ of unit vectors, in [−1, 1]; positive = proponent. Cost: one forward pass and one or two
+    products over the vocabulary a row. Blind to everything below the readout layer.
+    """
+    for name, choices in _CHOICES.items():
+        if getattr(options, name) not in choices:
+            raise UsageError(f"'{getattr(options, name)}' is none of {', '.join(choices)}", where=f"rise.{name}")
+    if not options.overlap < options.window:
+        raise UsageError(f"overlap {options.overlap} is not below window {options.window}", where="rise.overlap")
+
+    def bind(loaded: LoadedModel) -> ReadoutSketch:
+        o = options
+        return ReadoutSketch(
+            readout=find_readout(loaded),
+            channels=Channels(o.lambda_rh, o.lambda_gh, o.lambda_rg, o.width_r, o.width_h, o.width_g),
+            support=Support(o.support, o.temperature, o.adaptive, o.top, o.mass),  # type: ignore[arg-type]
+            positions={"train": cast(Positions, o.positions), "query": "response"},
+            pooling=o.embedding,  # type: ignore[arg-type]
+            normalize_factors=o.normalize_factors,
+            normalize_sample=o.normalize_sample,
+            weight_windows=o.weight_windows,  # type: ignore[arg-type]
+            products=o.products,  # type: ignore[arg-type]
+            seed=o.seed,
+        )
+
+    windows = {"train": Window(options.window, options.overlap), "query": Window(options.query_window, options.overlap)}
+    return Method(MethodSpec("rise", asdict(options)), windows, bind)
+
+
+ENTRY = MethodEntry(
+    name="rise",
+    summary="Forward-only sketch of the readout layer's gradient: lexical and semantic residuals with their context.",
+    reads="one forward pass: hidden states and logits",
+    cost="1.1 to 2 forward passes",
+    source="Ran et al., arXiv 2604.16197",
+    presets=PRESETS,
+    make=rise,
+)
