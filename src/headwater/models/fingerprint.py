@@ -1,0 +1,87 @@
+"""What a result depends on in a model: architecture, weights, adapter, tokenizer, as short digests.
+
+The weights digest samples: reading all of a 70-billion-parameter model for every command would cost more than many a
+command does. Each tensor of at most 4,096 elements is read whole, so a change of any one of them is seen; of a larger
+one every k-th element is read, so a change that touches only elements between two samples is **not** seen. Training,
+merging, quantising or re-initialising touch all of a tensor, and are seen. Configuration that has no weights (a
+rotary base, a soft-cap) is not part of the fingerprint, nor is the device.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headwater.core.errors import ModelError
+from headwater.core.fingerprints import digest
+
+SAMPLE = 4096
+"""At most so many elements of a tensor enter the weights digest."""
+
+
+def model_fingerprint(model: Any, tokenizer: Any, adapter: str | None) -> dict[str, Any]:
+    """The JSON-ready fingerprint of a model, its tokenizer and its adapter.
+
+    Args:
+        model: a `transformers` model, or a PEFT model around one (then its adapter's weights enter the digest too).
+        tokenizer: its fast tokenizer.
+        adapter: folder or hub name the adapter came from, merged or kept; it enters by its weights, not by its name.
+
+    Returns:
+        `architecture` (class name), `parameters` (count, tied ones once), `dtype`, `weights` (digest), `adapter`
+        (digest or None) and `tokenizer` (digest).
+
+    Raises:
+        ModelError: a parameter is offloaded and cannot be read.
+    """
+    from headwater.data.tokens import tokenizer_digest
+
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return {
+        "architecture": type(inner).__name__,
+        "parameters": parameter_count(model.parameters()),
+        "dtype": str(inner.dtype).removeprefix("torch."),
+        "weights": weights_digest(dict(model.named_parameters())),
+        "adapter": None if adapter is None else weights_digest(adapter_weights(adapter)),
+        "tokenizer": tokenizer_digest(tokenizer),
+    }
+
+
+def weights_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Digest of names, shapes, dtypes and sampled elements; independent of the device and of the mapping's order."""
+    parts: list[str | bytes] = []
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        if tensor.is_meta:
+            remedy = "load the model whole: on one device, on more devices, or in a smaller dtype"
+            raise ModelError("the weights are offloaded, so they cannot be read", where=name, remedy=remedy)
+        parts += [f"{name} {tuple(tensor.shape)} {tensor.dtype}", _sample(tensor)]
+    return digest(*parts)
+
+
+def parameter_count(parameters: Iterable[Tensor]) -> int:
+    """How many numbers the parameters hold; a packed 4-bit tensor counts what it stands for."""
+    count = 0
+    for parameter in parameters:
+        packed = getattr(parameter, "quant_state", None)
+        count += parameter.numel() if packed is None else math.prod(packed.shape)
+    return count
+
+
+def adapter_weights(adapter: str) -> dict[str, Tensor]:
+    """The tensors of a saved PEFT adapter, by their names in its file."""
+    from peft import load_peft_weights
+
+    weights: dict[str, Tensor] = load_peft_weights(adapter, device="cpu")
+    return weights
+
+
+def _sample(tensor: Tensor) -> bytes:
+    flat = tensor.detach().reshape(-1)
+    stride = max(1, -(-flat.numel() // SAMPLE))
+    sample = flat[::stride].to("cpu").contiguous()
+    return sample.view(torch.uint8).numpy().tobytes()

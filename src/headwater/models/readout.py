@@ -1,0 +1,215 @@
+"""The readout: a causal language model's head, and the hidden state it consumes.
+
+    z = cap(scale · (W h + b)),   cap(x) = c · tanh(x / c)
+
+Heads differ in little: a bias (Phi), a factor on the logits (Cohere multiplies, Granite divides), a soft-cap
+(Gemma 2). They are found through the model's own output embedding and its configuration, and then **proved**: a
+readout that does not reproduce the model's own logits is refused, so an architecture unknown here is either read
+right or not read at all.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from headwater.core.errors import ModelError
+from headwater.core.spec import Coverage
+from headwater.models.fingerprint import parameter_count
+from headwater.models.load import LoadedModel
+
+_SLICE = 16_384
+"""Rows of a half-precision head widened to float32 at a time: bounds the copy."""
+
+_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 4e-2}
+"""Largest difference allowed, as a share of the largest logit or state: what the model's own rounding explains."""
+
+_TOKENS = 12
+_PREFIX = 8
+
+_LARGE = 64.0
+"""The check amplifies logits until the largest is about this: a soft-cap hardly shows on small ones."""
+
+
+@dataclass(frozen=True)
+class Readout:
+    """A head that has been checked against its model.
+
+    Attributes:
+        weight: the head's matrix W `[vocab, width]`, in the model's dtype (an adapter on the head is folded in).
+        bias: b `[vocab]`, or None.
+        scale: factor of the logits, before the soft-cap.
+        soft_cap: c, or None for no soft-cap.
+        coverage: the head's share of all parameters.
+        trunk: the model without its head.
+    """
+
+    weight: Float[Tensor, "vocab width"]
+    bias: Float[Tensor, " vocab"] | None
+    scale: float
+    soft_cap: float | None
+    coverage: Coverage
+    trunk: Any = field(repr=False)
+
+    def hidden(
+        self, input_ids: Int[Tensor, "items tokens"], attention: Bool[Tensor, "items tokens"]
+    ) -> Float[Tensor, "items tokens width"]:
+        """What the head consumes at each position: the trunk's output after its final norm, in the model's dtype.
+
+        No logits are computed. Rows are right-padded; `attention` is True on real tokens, and states at padding
+        mean nothing.
+        """
+        output = self.trunk(input_ids=input_ids, attention_mask=attention.long(), use_cache=False)
+        states: Tensor = output.last_hidden_state
+        return states
+
+    def logits(self, hidden: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch vocab"]:
+        """The model's logits, computed in float32 (float64 for a float64 model) whatever its dtype.
+
+        A half-precision head is widened in slices; its numbers are exact in TensorFloat-32, so on CUDA
+        `torch.set_float32_matmul_precision("high")` speeds this up without rounding the weights.
+        """
+        dtype = torch.promote_types(self.weight.dtype, torch.float32)
+        states = hidden.to(device=self.weight.device, dtype=dtype)
+        if self.weight.dtype == dtype:
+            logits = states @ self.weight.T
+        else:
+            logits = torch.cat([states @ rows.to(dtype).T for rows in self.weight.split(_SLICE)], dim=-1)
+        if self.bias is not None:
+            logits = logits + self.bias.to(dtype)
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        return logits if self.soft_cap is None else self.soft_cap * torch.tanh(logits / self.soft_cap)
+
+
+def find_readout(loaded: LoadedModel) -> Readout:
+    """The checked readout of a model.
+
+    Raises:
+        ModelError: the model has no linear head over its vocabulary, or the head found does not reproduce the
+            model's logits.
+    """
+    inner = loaded.model.get_base_model() if hasattr(loaded.model, "get_base_model") else loaded.model
+    head = inner.get_output_embeddings()
+    trunk = inner.base_model
+    if head is None or trunk is inner:
+        remedy = "give a causal language model, not an encoder or a classifier"
+        raise ModelError(f"{type(inner).__name__} has no head over a vocabulary", where=loaded.name, remedy=remedy)
+    weight, bias = _linear(head, loaded)
+    config = inner.config.get_text_config()
+    readout = Readout(weight, bias, _scale(config), _soft_cap(config), _coverage(head, loaded), trunk)
+    check_readout(readout, loaded)
+    return readout
+
+
+def check_readout(readout: Readout, loaded: LoadedModel) -> None:
+    """Refuse a readout that is not the model's.
+
+    One small batch: a row, the same row with another ending, and the same row cut short and padded. At all real
+    tokens `logits(hidden)` must equal the model's logits; over the common beginning the states must agree. The logits
+    are compared a second time with the head's input amplified, by a power of two, which is exact in every dtype.
+
+    Raises:
+        ModelError: with the largest difference and where it is.
+    """
+    tolerance = _TOLERANCE[torch.promote_types(loaded.model.dtype, readout.weight.dtype)]
+    input_ids, attention = _batch(loaded)
+    with torch.no_grad():
+        hidden = readout.hidden(input_ids, attention)
+        _compare(
+            hidden[1:, :_PREFIX],
+            hidden[:1, :_PREFIX].repeat(2, 1, 1),
+            tolerance,
+            loaded,
+            "states that see later tokens",
+        )
+        logits = readout.logits(hidden)
+        if bool((attention[..., None] & ~logits.isfinite()).any()):
+            raise ModelError("the logits are not finite", where=loaded.name, remedy="load the model in a wider dtype")
+        gain = 2.0 ** round(math.log2(_LARGE / max(float(logits[attention].abs().max()), 1e-6)))
+        for factor in (1.0, gain):
+            found, expected = readout.logits(hidden * factor), _model_logits(loaded, input_ids, attention, factor)
+            _compare(found[attention], expected[attention], tolerance, loaded, "logits other than the model's")
+
+
+def _linear(head: Any, loaded: LoadedModel) -> tuple[Tensor, Tensor | None]:
+    """Matrix and bias of the head; one that is more than a plain linear layer is read by what it does to a basis."""
+    if isinstance(head, torch.nn.Linear) and head.weight.is_floating_point():
+        if head.weight.is_meta:
+            raise ModelError("the head is offloaded", where=loaded.name, remedy="keep the head on a device")
+        return head.weight.detach(), None if head.bias is None else head.bias.detach()
+    width, dtype = loaded.model.config.get_text_config().hidden_size, loaded.model.dtype
+    device = next(head.parameters()).device
+    with torch.no_grad():
+        bias = head(torch.zeros(1, width, dtype=dtype, device=device))[0]
+        rows = torch.eye(width, dtype=dtype, device=device).split(256)
+        weight = torch.cat([head(part) for part in rows]) - bias
+    return weight.T.contiguous(), bias if bool(bias.any()) else None
+
+
+def _scale(config: Any) -> float:
+    multiplier = getattr(config, "logit_scale", None)
+    divisor = getattr(config, "logits_scaling", None)
+    return (1.0 if multiplier is None else float(multiplier)) / (1.0 if divisor is None else float(divisor))
+
+
+def _soft_cap(config: Any) -> float | None:
+    cap = getattr(config, "final_logit_softcapping", None)
+    return None if cap is None else float(cap)
+
+
+def _coverage(head: Any, loaded: LoadedModel) -> Coverage:
+    embedding = loaded.model.get_input_embeddings()
+    tied = any(p is embedding.weight for p in head.parameters())
+    note = "the head, tied to the input embedding: its use as embedding is not seen" if tied else "the head"
+    return Coverage(parameter_count(head.parameters()), parameter_count(loaded.model.parameters()), note)
+
+
+def _batch(loaded: LoadedModel) -> tuple[Tensor, Tensor]:
+    """Token ids and attention, `[3, tokens]`; the ids are spread over the vocabulary, the same on every device."""
+    vocab = loaded.model.get_input_embeddings().weight.shape[0]
+    ids = (torch.arange(_TOKENS) * 2_654_435_761 + 7) % vocab
+    input_ids = ids.repeat(3, 1)
+    input_ids[1, _PREFIX:] = (ids[_PREFIX:] + 1 + vocab // 2) % vocab
+    input_ids[2, _PREFIX:] = 0
+    attention = torch.ones_like(input_ids, dtype=torch.bool)
+    attention[2, _PREFIX:] = False
+    return input_ids.to(loaded.device), attention.to(loaded.device)
+
+
+def _model_logits(loaded: LoadedModel, input_ids: Tensor, attention: Tensor, factor: float) -> Tensor:
+    """The whole model's logits, with what its head consumes multiplied by `factor`."""
+
+    def amplify(_: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (inputs[0] * factor, *inputs[1:])
+
+    handle = loaded.model.get_output_embeddings().register_forward_pre_hook(amplify)
+    try:
+        output = loaded.model(input_ids=input_ids, attention_mask=attention.long(), use_cache=False)
+    finally:
+        handle.remove()
+    logits: Tensor = output.logits
+    return logits
+
+
+def _compare(found: Tensor, expected: Tensor, tolerance: float, loaded: LoadedModel, fault: str) -> None:
+    kind = type(loaded.model).__name__
+    remedy = f"{kind} reads out in a way this version does not know; use a method that does not read the head"
+    if found.shape != expected.shape:
+        raise ModelError(
+            f"{fault}: shape {tuple(found.shape)} against {tuple(expected.shape)}", where=loaded.name, remedy=remedy
+        )
+    wide = torch.promote_types(found.dtype, torch.float32)
+    left, right = found.to(wide), expected.to(device=found.device, dtype=wide)
+    error = float((left - right).abs().max()) / max(float(right.abs().max()), 1e-12)
+    if not error <= tolerance:
+        raise ModelError(
+            f"{fault}: largest difference {error:.2g} of the largest value, {tolerance:.0e} allowed",
+            where=loaded.name,
+            remedy=remedy,
+        )
