@@ -124,12 +124,14 @@ class ReadoutSketch:
     ) -> tuple[TokenScores, ...]:
         """Each token's share of ⟨row, probe⟩: the probe, unfolded, contracted with the token's factors. Additive."""
         batch = batch.to(self.readout.weight.device)
-        _, mask, factors = self._read(batch, role)
-        windows = self._windows(factors)
-        _, scales = self._combine(batch, mask, windows)
-        probe = probes["rise"].to(windows)
-        shares = self._contract(factors, probe) * scales[:, None, None]
-        return tuple(_scatter(batch, row, shares.float(), factors.losses) for row in range(len(batch.rows)))
+        hidden, mask, factors = self._read(batch, role)
+        shares = {}
+        if "rise" in probes:
+            _, scales = self._combine(batch, mask, self._windows(factors))
+            shares["rise"] = self._contract(factors, probes["rise"].to(scales)) * scales[:, None, None]
+        if "embedding" in probes:
+            shares["embedding"] = _pool_shares(hidden, batch, self.pooling, probes["embedding"].to(hidden.device))
+        return tuple(_scatter(batch, row, shares, factors.losses) for row in range(len(batch.rows)))
 
     @property
     def _width_r(self) -> int:
@@ -204,9 +206,19 @@ def _sum_rows(values: Tensor, batch: TokenBatch) -> Tensor:
     return out.index_add_(0, batch.item_row, values)
 
 
+def _pooled(batch: TokenBatch, positions: str) -> Float[Tensor, "items tokens"]:
+    return (batch.valid if positions == "all" else batch.response).to(torch.float32)
+
+
 def _pool(hidden: Tensor, batch: TokenBatch, positions: str) -> Float[Tensor, "rows width"]:
-    mask = (batch.valid if positions == "all" else batch.response).to(torch.float32)
-    return _unit(_sum_rows(torch.einsum("itw,it->iw", hidden.float(), mask), batch))
+    return _unit(_sum_rows(torch.einsum("itw,it->iw", hidden.float(), _pooled(batch, positions)), batch))
+
+
+def _pool_shares(hidden: Tensor, batch: TokenBatch, positions: str, probe: Tensor) -> Tensor:
+    """Each position's part of ⟨mean hidden state / its norm, probe⟩, `[items, tokens, probes]`."""
+    masked = hidden.float() * _pooled(batch, positions)[..., None]
+    norms = _sum_rows(masked.sum(1), batch).norm(dim=1).clamp_min(EPS)
+    return torch.einsum("itw,pw->itp", masked, probe) / norms[batch.item_row][:, None, None]
 
 
 def _row_losses(losses: Tensor, batch: TokenBatch) -> Float[Tensor, " rows"]:
@@ -223,14 +235,15 @@ def _require_finite(vectors: Tensor, batch: TokenBatch) -> None:
         raise NumericError("the row's vector is not finite", where=f"row '{row.id}'", remedy="load in float32")
 
 
-def _scatter(batch: TokenBatch, row: int, shares: Tensor, losses: Tensor) -> TokenScores:
+def _scatter(batch: TokenBatch, row: int, shares: Mapping[str, Tensor], losses: Tensor) -> TokenScores:
     """Positions back to the row's tokens: position t of a window speaks of the token it predicts, t + 1."""
-    tokens = len(batch.rows[row].ids)
-    values = torch.zeros(tokens, shares.shape[-1], device=shares.device)
-    nats = torch.full((tokens,), torch.nan, device=shares.device)
+    tokens, device = len(batch.rows[row].ids), losses.device
+    values = {name: torch.zeros(tokens, share.shape[-1], device=device) for name, share in shares.items()}
+    nats = torch.full((tokens,), torch.nan, device=device)
     for item in (batch.item_row == row).nonzero()[:, 0].tolist():
         length, first = int(batch.valid[item].sum()), int(batch.start[item]) + 1
-        values[first : first + length] += shares[item, :length]
-        fresh = nats[first : first + length].isnan()
-        nats[first : first + length] = torch.where(fresh, losses[item, :length], nats[first : first + length])
-    return TokenScores({"rise": values}, nats)
+        place = slice(first, first + length)
+        for name, share in shares.items():
+            values[name][place] += share[item, :length].float()
+        nats[place] = torch.where(nats[place].isnan(), losses[item, :length], nats[place])
+    return TokenScores(values, nats)

@@ -11,8 +11,7 @@ from headwater.data.windows import Window
 from headwater.features.readout_sketch import Channels, Positions, ReadoutSketch
 from headwater.features.residuals import Support
 from headwater.methods.method import Method, MethodEntry
-from headwater.models.load import LoadedModel
-from headwater.models.readout import find_readout
+from headwater.models.readout import Readout, find_readout
 
 
 @dataclass(frozen=True)
@@ -71,23 +70,24 @@ def rise(options: RiseOptions) -> Method:
     if not options.overlap < options.window:
         raise UsageError(f"overlap {options.overlap} is not below window {options.window}", where="rise.overlap")
 
-    def bind(loaded: LoadedModel) -> ReadoutSketch:
-        o = options
-        return ReadoutSketch(
-            readout=find_readout(loaded),
-            channels=Channels(o.lambda_rh, o.lambda_gh, o.lambda_rg, o.width_r, o.width_h, o.width_g),
-            support=Support(o.support, o.temperature, o.adaptive, o.top, o.mass),  # type: ignore[arg-type]
-            positions={"train": cast(Positions, o.positions), "query": "response"},
-            pooling=o.embedding,  # type: ignore[arg-type]
-            normalize_factors=o.normalize_factors,
-            normalize_sample=o.normalize_sample,
-            weight_windows=o.weight_windows,  # type: ignore[arg-type]
-            products=o.products,  # type: ignore[arg-type]
-            seed=o.seed,
-        )
-
     windows = {"train": Window(options.window, options.overlap), "query": Window(options.query_window, options.overlap)}
-    return Method(MethodSpec("rise", asdict(options)), windows, bind)
+    return Method(MethodSpec("rise", asdict(options)), windows, lambda loaded: encoder(options, find_readout(loaded)))
+
+
+def encoder(o: RiseOptions, readout: Readout) -> ReadoutSketch:
+    """The encoder with these options on a checked readout."""
+    return ReadoutSketch(
+        readout=readout,
+        channels=Channels(o.lambda_rh, o.lambda_gh, o.lambda_rg, o.width_r, o.width_h, o.width_g),
+        support=Support(o.support, o.temperature, o.adaptive, o.top, o.mass),  # type: ignore[arg-type]
+        positions={"train": cast(Positions, o.positions), "query": "response"},
+        pooling=o.embedding,  # type: ignore[arg-type]
+        normalize_factors=o.normalize_factors,
+        normalize_sample=o.normalize_sample,
+        weight_windows=o.weight_windows,  # type: ignore[arg-type]
+        products=o.products,  # type: ignore[arg-type]
+        seed=o.seed,
+    )
 
 
 ENTRY = MethodEntry(

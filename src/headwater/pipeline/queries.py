@@ -1,0 +1,43 @@
+"""Queries: what the model said, as rows; where the response is missing, the model is asked for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from headwater.core.errors import DataError, UsageError
+from headwater.data.corpus import open_corpus
+from headwater.data.rows import Row
+from headwater.models.generate import generate_responses
+from headwater.pipeline.session import Session
+
+Queries = str | Path | Iterable[Mapping[str, Any]]
+"""A file of rows, or rows."""
+
+
+def read_queries(source: Queries) -> list[Row]:
+    """The query rows of a file or a list; rows may have a `prompt` and no `response`."""
+    return list(open_corpus(source, need_response=False))
+
+
+def prompt_query(prompt: str, response: str | None, span: str | None) -> Row:
+    """The query made of one prompt, with the response it had, or None to have one generated."""
+    if not prompt:
+        raise UsageError("the prompt is empty", where="--prompt")
+    return Row(id="prompt", ordinal=0, prompt=prompt, response=response, hotwords=(span,) if span else ())
+
+
+def with_responses(rows: list[Row], session: Session, *, max_new_tokens: int = 128) -> tuple[list[Row], set[str]]:
+    """The rows with every missing response generated greedily, and the ids of those that were."""
+    missing = [i for i, row in enumerate(rows) if row.text is None and row.response is None]
+    template = session.tokenization.template
+    texts = [template.prompt_text(rows[i].prompt or "") for i in missing]
+    done = list(rows)
+    answers = generate_responses(session.loaded, texts, max_new_tokens=max_new_tokens) if texts else []
+    for i, answer in zip(missing, answers, strict=True):
+        if not answer:
+            raise DataError("the model answered nothing", where=f"query '{rows[i].id}'", remedy="give a response")
+        done[i] = replace(rows[i], response=answer)
+    return done, {rows[i].id for i in missing}

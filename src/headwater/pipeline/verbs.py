@@ -1,0 +1,95 @@
+"""The Python API: the command line's verbs as functions that take names, paths or values already open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from headwater.core.errors import UsageError
+from headwater.core.scores import Scores
+from headwater.core.trace import Trace
+from headwater.data.corpus import Corpus, open_corpus
+from headwater.index.store import Index, open_index
+from headwater.methods.catalog import find_method
+from headwater.models.load import LoadedModel, load_model
+from headwater.pipeline import ranking
+from headwater.pipeline.build import build as build_index
+from headwater.pipeline.queries import Queries, prompt_query, read_queries, with_responses
+from headwater.pipeline.session import open_session
+from headwater.pipeline.trace import TraceOptions, trace_rows
+from headwater.search.scan import score_all
+
+
+def build(
+    out: str | Path,
+    *,
+    model: str | LoadedModel,
+    data: Any,
+    method: str = "rise",
+    settings: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Index:
+    """Index `data` with `method` as `model` reads it.
+
+    Args:
+        out: folder or object-store URI of the index to make.
+        model: folder or hub name, or a loaded model.
+        data: anything `open_corpus` takes, or a corpus.
+        method: a name from the catalog.
+        settings: the method's options; `preset` names a starting point.
+        options: `template`, `max_tokens`, `tokens_per_batch`, `resume`, `keep_text`, `progress`, as in
+            `headwater.pipeline.build.build`.
+    """
+    chosen = find_method(method, settings)
+    corpus = data if isinstance(data, Corpus) else open_corpus(data)
+    loaded = model if isinstance(model, LoadedModel) else load_model(model)
+    return build_index(str(out), loaded=loaded, corpus=corpus, method=chosen, **options)
+
+
+def trace(
+    index: str | Path | Index,
+    queries: Queries | None = None,
+    *,
+    prompt: str | None = None,
+    response: str | None = None,
+    span: str | None = None,
+    model: LoadedModel | None = None,
+    **options: Any,
+) -> Trace:
+    """Which rows of the index drove what the model said.
+
+    Args:
+        index: path or open index.
+        queries: file or list of rows; a row without a response has one generated greedily.
+        prompt: one query instead of `queries`.
+        response: what the model said to `prompt`; None has it generated.
+        span: words of the response to trace instead of all of it.
+        model: a loaded model, else the one the index names.
+        options: fields of `TraceOptions`.
+    """
+    if (queries is None) == (prompt is None):
+        raise UsageError("give either queries or a prompt", where="trace")
+    session = open_session(_open(index), model)
+    rows = [prompt_query(prompt, response, span)] if prompt is not None else read_queries(queries or [])
+    answered, generated = with_responses(rows, session)
+    return trace_rows(session, answered, TraceOptions(**options), generated)
+
+
+def score(
+    index: str | Path | Index,
+    queries: Queries,
+    *,
+    by: str | None = None,
+    model: LoadedModel | None = None,
+) -> Scores:
+    """Every row of the index against every query, in memory; `headwater score` streams the same to a file."""
+    session = open_session(_open(index), model)
+    answered, _ = with_responses(read_queries(queries), session)
+    encoded = session.encode(answered, "query")
+    probes = ranking.weigh(encoded.vectors, ranking.weights(session.index.manifest.columns, by))
+    return score_all(session.index, probes, queries=[row.id for row in answered], method=session.method.spec.name)
+
+
+def _open(index: str | Path | Index) -> Index:
+    return index if isinstance(index, Index) else open_index(index)
