@@ -1,0 +1,70 @@
+"""What an index is, in numbers: rows, bytes, versions, coverage, fingerprints; ready for JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from headwater.index.rows import TEXT_FIELDS
+from headwater.index.store import Index, is_local, storing
+
+
+def describe(index: Index) -> dict[str, Any]:
+    """Everything `index info` prints, JSON-ready.
+
+    `bytes` are those of the data files of the version read, all columns; `bytes_on_disk` counts every file of a local
+    index (None on an object store), earlier versions included. `bytes_per_row` splits the former into vectors, text
+    and the rest. `warning` is None or says what is unfinished.
+    """
+    manifest = index.manifest
+    with storing(index.path):
+        sizes = _column_bytes(index)
+        deleted = int(index.dataset.stats.dataset_stats()["num_deleted_rows"])
+        versions = [
+            {"version": v["version"], "written": v["timestamp"].isoformat(timespec="seconds")}
+            for v in index.dataset.versions()
+        ]
+    count, stored = index.count, max(index.count + deleted, 1)
+    vectors = sum(sizes.get(name, 0) for name in index.vectors)
+    text = sum(sizes.get(name, 0) for name in TEXT_FIELDS)
+    return {
+        "path": index.path,
+        "rows": count,
+        "deleted_rows": deleted,
+        "warning": unfinished(index),
+        "bytes": sum(sizes.values()),
+        "bytes_on_disk": _disk_bytes(index.path),
+        "bytes_per_row": {
+            "vectors": round(vectors / stored, 1),
+            "text": round(text / stored, 1),
+            "other": round((sum(sizes.values()) - vectors - text) / stored, 1),
+        },
+        "covers": str(manifest.coverage),
+        "column_names": list(index.dataset.schema.names),
+        "versions": versions,
+        **manifest.to_json(),
+    }
+
+
+def unfinished(index: Index) -> str | None:
+    """A sentence about an interrupted build or addition, or None when the index is whole."""
+    if index.manifest.complete:
+        return None
+    building = index.manifest.status == "building"
+    action, remedy = ("build", "go on with --resume") if building else ("addition", "run it again to go on")
+    return f"{index.path} is unfinished: its {action} was interrupted at {index.count:,} rows; {remedy}"
+
+
+def _column_bytes(index: Index) -> dict[str, int]:
+    names = {field.id(): field.name() for field in index.dataset.lance_schema.fields()}
+    return {
+        names[field.id]: int(field.bytes_on_disk)
+        for field in index.dataset.stats.data_stats().fields
+        if field.id in names
+    }
+
+
+def _disk_bytes(path: str) -> int | None:
+    if not is_local(path):
+        return None
+    return sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file())

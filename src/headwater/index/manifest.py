@@ -1,0 +1,157 @@
+"""The manifest: what an index is and what its vectors depend on, kept as JSON in the Lance schema's metadata.
+
+Any Arrow, DuckDB, Polars or pandas user sees it under the key `headwater`. The fields that vectors depend on are
+sealed by one short digest each, so an edit made by hand is named, and together they key every row's checksum, so a
+row copied from an index of another model or method is found out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from typing import Any, Literal, get_args
+
+from headwater.core.errors import StoreError
+from headwater.core.fingerprints import canonical, digest
+from headwater.core.spec import Column, Coverage, MethodSpec, as_json
+
+METADATA_KEY = "headwater"
+FORMAT_VERSION = 1
+
+Status = Literal["building", "adding", "complete"]
+"""`building` and `adding` say that a run has begun and not yet finished: the rows there are valid but not all."""
+
+_SEALED = ("format_version", "method", "columns", "model", "tokenization", "plan", "keeps_text")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the work is cut; with equal plans a resumed build makes the same batches, hence the same bits.
+
+    Attributes:
+        block_rows: consecutive rows committed together.
+        tokens_per_batch: padded tokens in one forward pass.
+    """
+
+    block_rows: int
+    tokens_per_batch: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an index is.
+
+    Attributes:
+        method: the method with its options resolved.
+        columns: the vector columns.
+        coverage: the share of parameters the scores see.
+        model: `name`, `adapter` (or None) and `fingerprint`, a dictionary.
+        tokenization: template, tokenizer digest and maximal tokens, as `Tokenization.fingerprint` gives them.
+        plan: how the build was cut into blocks and batches.
+        data: names of the corpora the rows came from.
+        keeps_text: whether the rows' text is stored beside their vectors.
+        status: whether a build or an addition is unfinished.
+        created: UTC, ISO 8601.
+        library_version: the headwater that made it.
+        format_version: of this layout.
+    """
+
+    method: MethodSpec
+    columns: tuple[Column, ...]
+    coverage: Coverage
+    model: Mapping[str, Any]
+    tokenization: Mapping[str, Any]
+    plan: Plan
+    data: tuple[str, ...]
+    keeps_text: bool = True
+    status: Status = "building"
+    created: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
+    library_version: str = ""
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def complete(self) -> bool:
+        """True unless a build or an addition was interrupted."""
+        return self.status == "complete"
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dictionary."""
+        return {
+            **{name: getattr(self, name) for name in ("format_version", "library_version", "created", "status")},
+            "method": self.method.to_json(),
+            "columns": [as_json(column) for column in self.columns],
+            "coverage": as_json(self.coverage),
+            "model": json.loads(canonical(dict(self.model))),
+            "tokenization": json.loads(canonical(dict(self.tokenization))),
+            "plan": asdict(self.plan),
+            "data": list(self.data),
+            "keeps_text": self.keeps_text,
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """The fields the stored vectors depend on: what must be equal for a build to go on."""
+        raw = self.to_json()
+        return {name: raw[name] for name in _SEALED}
+
+    def key(self) -> bytes:
+        """16 bytes that name model, method and tokenisation; every row's checksum is keyed with them."""
+        return bytes.fromhex(digest(self.identity()))
+
+    def dumps(self) -> str:
+        """JSON text with the seals."""
+        return json.dumps({**self.to_json(), "seals": _seals(self.to_json())}, ensure_ascii=False, indent=1)
+
+
+def loads(text: str, *, where: str) -> Manifest:
+    """The inverse of `Manifest.dumps`.
+
+    Raises:
+        StoreError: it is not one of ours, was made by a newer headwater, or was changed by hand.
+    """
+    try:
+        raw = json.loads(text)
+        version = raw["format_version"]
+        if version != FORMAT_VERSION:
+            raise StoreError(
+                f"the index has format version {version}, this headwater reads version {FORMAT_VERSION}",
+                where=where,
+                remedy="upgrade headwater" if version > FORMAT_VERSION else "build the index again",
+            )
+        edited = [name for name in _SEALED if raw["seals"].get(name) != _seal(raw[name])]
+        manifest = _parse(raw)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StoreError(
+            f"the index's manifest cannot be read: {type(error).__name__} {error}", where=where, remedy="build it again"
+        ) from error
+    if edited:
+        raise StoreError(
+            f"the manifest's {', '.join(edited)} was changed after it was written",
+            where=where,
+            remedy="restore the index from a copy or build it again",
+        )
+    return manifest
+
+
+def _parse(raw: Mapping[str, Any]) -> Manifest:
+    if raw["status"] not in get_args(Status):
+        raise ValueError(f"status '{raw['status']}'")
+    return Manifest(
+        method=MethodSpec.from_json(raw["method"]),
+        columns=tuple(Column(**column) for column in raw["columns"]),
+        coverage=Coverage(**raw["coverage"]),
+        model=raw["model"],
+        tokenization=raw["tokenization"],
+        plan=Plan(**raw["plan"]),
+        data=tuple(raw["data"]),
+        **{name: raw[name] for name in ("keeps_text", "status", "created", "library_version", "format_version")},
+    )
+
+
+def _seal(value: Any) -> str:
+    return digest(canonical(value))[:8]
+
+
+def _seals(raw: Mapping[str, Any]) -> dict[str, str]:
+    return {name: _seal(raw[name]) for name in _SEALED}

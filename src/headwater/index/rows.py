@@ -1,0 +1,174 @@
+"""Rows as they are stored: the Arrow schema of an index, rows into Arrow, and Arrow back into rows.
+
+Columns in order: `id`, `digest`, the text fields, the user's metadata, `extra`, `tokens`, `loss`, the vector columns,
+`checksum`. Metadata columns take their types from the first block; whatever is nested, comes later or does not fit
+goes as JSON into `extra`, so nothing is lost. A metadata name that clashes with ours gets a trailing underscore.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from headwater.core.fingerprints import canonical
+from headwater.core.spec import Column
+from headwater.data.rows import Row
+
+TEXT_FIELDS = ("text", "prompt", "response", "messages", "hotwords")
+"""The fields that hold a row's text; `messages` and `hotwords` are stored as JSON text."""
+
+RESERVED = frozenset(
+    {*TEXT_FIELDS, "id", "digest", "extra", "tokens", "loss", "checksum"}
+    | {"_rowid", "_rowaddr", "_rowoffset", "_distance", "_score"}
+)
+"""Column names that are ours or Lance's."""
+
+_STORAGE = {"float16": pa.float16(), "float32": pa.float32()}
+_SCALARS: dict[type, pa.DataType] = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
+
+
+@dataclass(frozen=True)
+class IndexRow:
+    """What is stored of one row beside its vectors.
+
+    Attributes:
+        id: unique in the index.
+        digest: content hash of row, template and tokenizer.
+        fields: text fields (`text`, `prompt`, `response`; `messages`, `hotwords` as JSON text).
+        metadata: the user's other columns.
+        tokens: how many tokens the model read.
+        loss: nats, mean over the row's target tokens.
+    """
+
+    id: str
+    digest: str
+    fields: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    tokens: int = 0
+    loss: float = float("nan")
+
+
+def text_fields(row: Row) -> dict[str, str]:
+    """The text of a row as it is stored."""
+    fields = row.fields()
+    if row.messages is not None:
+        fields["messages"] = canonical([dict(message) for message in row.messages])
+    if row.hotwords:
+        fields["hotwords"] = canonical(list(row.hotwords))
+    return fields
+
+
+def stored_name(name: str, vectors: Sequence[str] = ()) -> str:
+    """The column a metadata name is stored under: `loss` becomes `loss_`, `loss_` becomes `loss__`."""
+    bare = name.rstrip("_") or name
+    return f"{name}_" if bare in RESERVED or bare in vectors or name in RESERVED else name
+
+
+def user_name(column: str, vectors: Sequence[str] = ()) -> str:
+    """The inverse of `stored_name`."""
+    cut = column[:-1]
+    return cut if column.endswith("_") and cut and stored_name(cut, vectors) == column else column
+
+
+def infer_schema(rows: Sequence[IndexRow], columns: Sequence[Column]) -> pa.Schema:
+    """The schema of an index whose first rows these are."""
+    vectors = [column.name for column in columns]
+    texts = [pa.field(name, pa.string()) for name in TEXT_FIELDS if any(name in row.fields for row in rows)]
+    types = _metadata_types(rows)
+    metadata = [pa.field(stored_name(name, vectors), kind) for name, kind in types.items() if _storable(name)]
+    return pa.schema(
+        [
+            *(pa.field("id", pa.string(), nullable=False), pa.field("digest", pa.string(), nullable=False)),
+            *texts,
+            *metadata,
+            *(pa.field("extra", pa.string()), pa.field("tokens", pa.int32()), pa.field("loss", pa.float32())),
+            *(pa.field(c.name, pa.list_(_STORAGE[c.dtype], c.dim), nullable=False) for c in columns),
+            pa.field("checksum", pa.binary(8)),
+        ]
+    )
+
+
+def to_table(rows: Sequence[IndexRow], vectors: Mapping[str, np.ndarray], schema: pa.Schema) -> pa.Table:
+    """Rows and their vectors (`[rows, dim]` each) as a table of `schema`, its `checksum` still empty."""
+    names = set(schema.names)
+    cells = [_cells(row, schema, names, tuple(vectors)) for row in rows]
+    arrays = []
+    for entry in schema:
+        if entry.name in vectors:
+            flat = np.ascontiguousarray(vectors[entry.name]).reshape(-1)
+            arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(flat), type=entry.type))
+        else:
+            arrays.append(pa.array([cell.get(entry.name) for cell in cells], type=entry.type))
+    return pa.table(arrays, schema=schema)
+
+
+def from_record(record: Mapping[str, Any], *, ordinal: int, place: str, vectors: Sequence[str] = ()) -> Row:
+    """A stored record (its non-vector columns) as the row it was read from."""
+    cells = {**record, **json.loads(record.get("extra") or "{}")}
+    texts = {name: cells[name] for name in ("text", "prompt", "response") if cells.get(name) is not None}
+    messages, hotwords = cells.get("messages"), cells.get("hotwords")
+    metadata = {
+        user_name(name, vectors): value
+        for name, value in cells.items()
+        if name not in RESERVED and name not in vectors and value is not None
+    }
+    return Row(
+        id=cells["id"],
+        ordinal=ordinal,
+        **texts,
+        messages=tuple(json.loads(messages)) if messages else None,
+        metadata=metadata,
+        hotwords=tuple(json.loads(hotwords)) if hotwords else (),
+        place=place,
+    )
+
+
+def _metadata_types(rows: Sequence[IndexRow]) -> dict[str, pa.DataType]:
+    """The Arrow type of each metadata name whose values all have one scalar type (None aside)."""
+    kinds: dict[str, set[type]] = {}
+    for row in rows:
+        for name, value in row.metadata.items():
+            seen = kinds.setdefault(name, set())
+            if value is not None:
+                seen.add(type(value))
+    types = {}
+    for name, seen in kinds.items():
+        merged = {float} if seen == {int, float} else seen
+        if len(merged) == 1 and (kind := next(iter(merged))) in _SCALARS:
+            types[name] = _SCALARS[kind]
+    return types
+
+
+def _storable(name: str) -> bool:
+    """Whether Lance takes it as a column name (it refuses dots) and SQL can quote it."""
+    return bool(name) and not set(name) & set('.`"') and name.isprintable()
+
+
+def _cells(row: IndexRow, schema: pa.Schema, names: set[str], vectors: Sequence[str]) -> dict[str, Any]:
+    """The row's non-vector cells by column name; what the schema has no place for goes into `extra`."""
+    cells: dict[str, Any] = {"id": row.id, "digest": row.digest, "tokens": row.tokens, "loss": row.loss}
+    wanted = {**row.fields, **{stored_name(name, vectors): value for name, value in row.metadata.items()}}
+    extra = {}
+    for name, value in wanted.items():
+        if value is None:
+            continue
+        if name in names and _fits(value, schema.field(name).type):
+            cells[name] = value
+        else:
+            extra[name] = value
+    cells["extra"] = canonical(extra) if extra else None
+    return cells
+
+
+def _fits(value: Any, kind: pa.DataType) -> bool:
+    """Whether a column of type `kind` holds the value without changing it."""
+    if pa.types.is_floating(kind):
+        return type(value) is float or (type(value) is int and abs(value) <= 2**53)
+    if pa.types.is_int64(kind):
+        return type(value) is int and -(2**63) <= value < 2**63
+    return (type(value) is str and pa.types.is_string(kind)) or (type(value) is bool and pa.types.is_boolean(kind))

@@ -1,0 +1,301 @@
+"""The store: one Lance dataset per index, appended to block by block, each block one atomic commit.
+
+A kill at any moment leaves the last committed version. Writers on a local path take a lock file inside the index;
+readers need none: a handle stays on the version it opened until `refresh`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import filelock
+import lance
+import numpy as np
+import pyarrow as pa
+
+from headwater.core.errors import HeadwaterError, StoreError
+from headwater.data.rows import Row
+from headwater.index import manifest as manifests
+from headwater.index.checksums import checksums
+from headwater.index.manifest import METADATA_KEY, Manifest
+from headwater.index.rows import IndexRow, from_record, infer_schema, to_table
+
+LOCK_NAME = ".writer.lock"
+_LOOKUP_CHUNK = 4096
+"""Rows asked for by address or id in one filter."""
+
+
+class Index:
+    """An open index: a version of its dataset, and its manifest.
+
+    Attributes:
+        path: local folder or object-store URI.
+        dataset: the Lance dataset at the version this handle reads.
+        manifest: what the index is.
+    """
+
+    def __init__(self, path: str, dataset: lance.LanceDataset) -> None:
+        self.path = path
+        self.dataset = dataset
+        self.manifest = _read_manifest(path, dataset)
+        self._lock = filelock.FileLock(Path(path) / LOCK_NAME) if is_local(path) else None
+
+    @property
+    def count(self) -> int:
+        """Rows, without those deleted."""
+        return int(self.dataset.count_rows())
+
+    @property
+    def vectors(self) -> tuple[str, ...]:
+        """Names of the vector columns."""
+        return tuple(column.name for column in self.manifest.columns)
+
+    @property
+    def rows_bytes(self) -> int:
+        """Bytes one row's vectors take."""
+        return sum(column.row_bytes for column in self.manifest.columns)
+
+    @property
+    def plain(self) -> list[str]:
+        """Names of the columns that are not vectors."""
+        return [name for name in self.dataset.schema.names if name not in self.vectors]
+
+    def refresh(self) -> None:
+        """Read the latest version from now on."""
+        with storing(self.path):
+            self.dataset = lance.dataset(self.path)
+        self.manifest = _read_manifest(self.path, self.dataset)
+
+    def batches(
+        self, columns: Sequence[str], *, where: str | None = None, rows: int = 8192
+    ) -> Iterator[pa.RecordBatch]:
+        """The columns and `_rowaddr` of all rows in row order, in batches of at most `rows`.
+
+        Args:
+            columns: column names.
+            where: an SQL condition over the columns.
+            rows: most rows a batch.
+        """
+        scanner = self.dataset.scanner(
+            columns=list(columns),
+            filter=where,
+            with_row_address=True,
+            batch_size=rows,
+            batch_readahead=4,
+            scan_in_order=True,
+        )
+        with storing(self.path, where=where):
+            yield from scanner.to_batches()
+
+    def ids(self) -> list[str]:
+        """Every row's id, in row order."""
+        return self._strings("id")
+
+    def digests(self) -> list[str]:
+        """Every row's digest, in row order."""
+        return self._strings("digest")
+
+    def take(self, positions: Sequence[int], columns: Sequence[str] | None = None) -> pa.Table:
+        """Rows by position in row order (0 is the first), in the order asked for."""
+        with storing(self.path):
+            return self.dataset.take(list(positions), columns=None if columns is None else list(columns))
+
+    def at(self, addresses: Sequence[int], columns: Sequence[str] | None = None) -> pa.Table:
+        """Rows by address (`_rowaddr`, as a search returns it), in the order asked for, repeats included."""
+        names = self.dataset.schema.names if columns is None else list(columns)
+        wanted = sorted(set(addresses))
+        pieces = [
+            self._where(f"_rowaddr IN ({', '.join(map(str, wanted[i : i + _LOOKUP_CHUNK]))})", names)
+            for i in range(0, len(wanted), _LOOKUP_CHUNK)
+        ]
+        return self._ordered(pieces, "_rowaddr", addresses, names)
+
+    def rows(self, addresses: Sequence[int]) -> list[Row]:
+        """The rows at these addresses as they were read from their corpus, to show or to run again.
+
+        Raises:
+            StoreError: the index was built without text, or an address holds no row.
+        """
+        return self._rows(self.at(addresses, self.plain))
+
+    def fetch(self, ids: Sequence[str]) -> list[Row]:
+        """The rows with these ids, in the order asked for; same errors as `rows`."""
+        wanted = sorted(set(ids))
+        pieces = [
+            self._where(f"id IN ({', '.join(map(quoted, wanted[i : i + _LOOKUP_CHUNK]))})", self.plain)
+            for i in range(0, len(wanted), _LOOKUP_CHUNK)
+        ]
+        return self._rows(self._ordered(pieces, "id", ids, self.plain))
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the index for writing, on its latest version; re-entrant.
+
+        Raises:
+            StoreError: another process is writing to it.
+        """
+        if self._lock is None:
+            self.refresh()
+            yield
+            return
+        try:
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise StoreError("another process is writing to the index", where=self.path, remedy="wait for it") from None
+        try:
+            if self._lock.lock_counter == 1:
+                self.refresh()
+            yield
+        finally:
+            self._lock.release()
+
+    def set_manifest(self, **changes: object) -> None:
+        """Commit the manifest with these fields changed."""
+        changed = dataclasses.replace(self.manifest, **changes)  # type: ignore[arg-type]
+        with self.writing(), storing(self.path):
+            self.dataset.update_schema_metadata({METADATA_KEY: changed.dumps()})
+            self.manifest = changed
+
+    def _strings(self, name: str) -> list[str]:
+        return [value for batch in self.batches([name]) for value in batch.column(name).to_pylist()]
+
+    def _where(self, condition: str, names: Sequence[str]) -> pa.Table:
+        with storing(self.path):
+            return self.dataset.scanner(columns=list(names), filter=condition, with_row_address=True).to_table()
+
+    def _ordered(self, pieces: Sequence[pa.Table], by: str, wanted: Sequence[object], names: Sequence[str]) -> pa.Table:
+        if not pieces:
+            return self.dataset.schema.empty_table().select(list(names))
+        found = pa.concat_tables(pieces)
+        position = {value: i for i, value in enumerate(found.column(by).to_pylist())}
+        missing = [value for value in wanted if value not in position]
+        if missing:
+            raise StoreError(f"no row with {by} {missing[0]!r}", where=self.path, remedy="it may have been deleted")
+        return found.select(list(names)).take([position[value] for value in wanted])
+
+    def _rows(self, table: pa.Table) -> list[Row]:
+        if not self.manifest.keeps_text:
+            raise StoreError(
+                "the index was built without text, so its rows cannot be read back",
+                where=self.path,
+                remedy="build it again with text, or look the ids up in the data",
+            )
+        return [
+            from_record(record, ordinal=i, place=f"{self.path}#{record['id']}", vectors=self.vectors)
+            for i, record in enumerate(table.to_pylist())
+        ]
+
+
+def is_local(path: str) -> bool:
+    """True for a path on this machine, False for an object-store URI."""
+    return "://" not in path
+
+
+def quoted(text: str) -> str:
+    """A string as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+@contextlib.contextmanager
+def storing(path: str, *, where: str | None = None) -> Iterator[None]:
+    """Turn what the storage layer raises into `StoreError`, with the place and what to do."""
+    try:
+        yield
+    except HeadwaterError:
+        raise
+    except (OSError, ValueError, RuntimeError, pa.ArrowException) as error:
+        reason = str(error).split(", /", 1)[0]
+        if where is not None and isinstance(error, ValueError):
+            raise StoreError(f"the condition {where!r} cannot be used: {reason}", where=path) from error
+        full = "No space left" in reason or "os error 28" in reason
+        remedy = (
+            "free some space and run the same command with --resume" if full else "headwater index verify says more"
+        )
+        raise StoreError("the disk is full" if full else reason, where=path, remedy=remedy) from error
+
+
+def open_index(path: str | Path) -> Index:
+    """Open an index for reading and writing.
+
+    Raises:
+        StoreError: there is none, it is not one of ours, is damaged, or was made by a newer headwater.
+    """
+    name = str(path)
+    if is_local(name) and not Path(name).exists():
+        raise StoreError("there is no index here", where=name, remedy="headwater index build makes one")
+    try:
+        dataset = lance.dataset(name)
+    except (OSError, ValueError) as error:
+        reason = str(error).split(", /", 1)[0]
+        raise StoreError(f"this is not an index, or it is damaged: {reason}", where=name) from error
+    return Index(name, dataset)
+
+
+def create_index(path: str | Path, manifest: Manifest) -> Index:
+    """Make an empty index; what already exists is never touched.
+
+    Raises:
+        StoreError: something is there already, or the place cannot be written.
+    """
+    name = str(path)
+    if exists(name):
+        raise StoreError("something is here already", where=name, remedy="go on with --resume or choose another name")
+    empty = infer_schema([], manifest.columns).with_metadata({METADATA_KEY: manifest.dumps()}).empty_table()
+    with storing(name):
+        if is_local(name):
+            _create_by_renaming(Path(name), empty)
+        else:
+            lance.write_dataset(empty, name, mode="create")
+    return open_index(name)
+
+
+def exists(path: str) -> bool:
+    """Whether anything is at the path (of an object store: a dataset)."""
+    if is_local(path):
+        return Path(path).exists()
+    try:
+        lance.dataset(path)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def append_block(index: Index, rows: Sequence[IndexRow], vectors: Mapping[str, np.ndarray]) -> None:
+    """Append rows with their vectors (`[rows, dim]` in the storage type) as one atomic commit.
+
+    The first rows of an index settle its columns.
+    """
+    with index.writing(), storing(index.path):
+        first = not index.dataset.get_fragments()
+        schema = infer_schema(rows, index.manifest.columns) if first else index.dataset.schema
+        table = to_table(rows, vectors, schema)
+        sums = pa.array(checksums(table, index.vectors, index.manifest.key()), type=pa.binary(8))
+        table = table.set_column(table.schema.names.index("checksum"), schema.field("checksum"), sums)
+        if first:
+            table = table.replace_schema_metadata({METADATA_KEY: index.manifest.dumps()})
+            index.dataset = lance.write_dataset(table, index.dataset, mode="overwrite")
+        else:
+            index.dataset.insert(table)
+
+
+def _create_by_renaming(path: Path, empty: pa.Table) -> None:
+    """Write beside the path and rename, so that a kill leaves either nothing or an index under the name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        lance.write_dataset(empty, str(work / "new"), mode="create")
+        (work / "new").rename(path)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _read_manifest(path: str, dataset: lance.LanceDataset) -> Manifest:
+    text = (dataset.schema.metadata or {}).get(METADATA_KEY.encode())
+    if text is None:
+        raise StoreError("this Lance dataset is not a headwater index", where=path)
+    return manifests.loads(text.decode(), where=path)

@@ -1,0 +1,167 @@
+"""Build an index: every row of a corpus through a method, committed block by block.
+
+    blocks of consecutive rows → tokens → length-bucketed batches → vectors → one atomic commit a block
+
+A build that was killed goes on from its last commit with `resume=True` and ends with the same bits as one that was
+not: blocks are cut by the manifest's plan alone, and batches are planned inside a block.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from headwater.core.errors import DataError, MismatchError, StoreError
+from headwater.core.fingerprints import require_equal
+from headwater.data.corpus import Corpus
+from headwater.data.rows import Row
+from headwater.data.templates import resolve_template
+from headwater.data.tokens import Tokenization, TokenRow
+from headwater.index.manifest import Manifest, Plan
+from headwater.index.store import Index, create_index, exists, open_index
+from headwater.methods.method import Method
+from headwater.models.load import LoadedModel
+from headwater.pipeline.encode import Reader
+
+Progress = Callable[[int, "int | None", int], None]
+"""Called after each block with rows done, rows in all (None when unknown) and tokens read so far."""
+
+_BLOCK_BYTES = 64 * 2**20
+_FEWEST_ROWS, _MOST_ROWS = 256, 8192
+
+
+def build(
+    out: str | Path,
+    *,
+    loaded: LoadedModel,
+    corpus: Corpus,
+    method: Method,
+    template: str | None = None,
+    max_tokens: int = 2048,
+    tokens_per_batch: int = 8192,
+    resume: bool = False,
+    keep_text: bool = True,
+    progress: Progress | None = None,
+) -> Index:
+    """Build an index of `corpus` at `out`.
+
+    Args:
+        out: a path ending in `.lance` by custom, or an object-store URI.
+        loaded: the model whose view of the rows is indexed.
+        corpus: the rows.
+        method: what is read off the model.
+        template: how prompt and response become one text; the tokenizer's own unless given.
+        max_tokens: a longer row is cut at its end.
+        tokens_per_batch: padded tokens in one forward pass.
+        resume: go on with an unfinished build; starts one when there is none.
+        keep_text: store the rows' text beside their vectors.
+        progress: called after each block.
+
+    Raises:
+        StoreError: something is at `out` already, the disk is full, or another process writes there.
+        MismatchError: on resume, model, data format, method or plan are not those the build began with.
+        DataError: a row cannot be used, or on resume the data is not what the build began with.
+        NumericError: a row's vector is not finite.
+    """
+    tokenization = Tokenization(loaded.tokenizer, resolve_template(template, loaded.tokenizer), max_tokens)
+    reader = Reader.bind(loaded, method, tokenization)
+    manifest = make_manifest(reader, corpus=corpus, tokens_per_batch=tokens_per_batch, keep_text=keep_text)
+    index = _begin(str(out), manifest, resume=resume)
+    with index.writing():
+        _fill(index, corpus, reader, progress)
+        if not index.manifest.complete:
+            index.set_manifest(status="complete")
+    return index
+
+
+def make_manifest(reader: Reader, *, corpus: Corpus, tokens_per_batch: int, keep_text: bool) -> Manifest:
+    """The manifest of an index about to be built."""
+    loaded, encoder = reader.loaded, reader.encoder
+    row_bytes = sum(column.row_bytes for column in encoder.columns)
+    return Manifest(
+        method=reader.method.spec,
+        columns=tuple(encoder.columns),
+        coverage=encoder.coverage,
+        model={"name": loaded.name, "adapter": loaded.adapter, "fingerprint": dict(loaded.fingerprint)},
+        tokenization=reader.tokenization.fingerprint,
+        plan=Plan(rows_per_block(row_bytes), tokens_per_batch),
+        data=(corpus.name,),
+        keeps_text=keep_text,
+        library_version=importlib.metadata.version("headwater"),
+    )
+
+
+def rows_per_block(row_bytes: int) -> int:
+    """Rows committed together: about 64 MiB of vectors, a power of two between 256 and 8192."""
+    fitting = max(_BLOCK_BYTES // max(row_bytes, 1), 1)
+    return min(max(1 << (fitting.bit_length() - 1), _FEWEST_ROWS), _MOST_ROWS)
+
+
+def blocks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
+    """Consecutive rows in lists of `size`, the last one shorter."""
+    stream = iter(rows)
+    while block := list(itertools.islice(stream, size)):
+        yield block
+
+
+def _begin(out: str, manifest: Manifest, *, resume: bool) -> Index:
+    """The index to fill: a new one, or on resume the one there, once its manifest is found to agree."""
+    if not (resume and exists(out)):
+        return create_index(out, manifest)
+    index = open_index(out)
+    require_equal(
+        index.manifest.identity(),
+        manifest.identity(),
+        what=f"{out} was begun with other settings",
+        remedy="give the settings it was begun with, or choose another name",
+    )
+    if index.manifest.data != manifest.data:
+        raise MismatchError(
+            f"{out} was begun with the data {', '.join(index.manifest.data)}, not {', '.join(manifest.data)}",
+            fields=("data",),
+            remedy="give the same data; headwater index add adds other rows to a finished index",
+        )
+    if index.manifest.status == "adding":
+        raise StoreError("the index was built; an addition to it is unfinished", where=out, remedy="index add goes on")
+    return index
+
+
+def _fill(index: Index, corpus: Corpus, reader: Reader, progress: Progress | None) -> None:
+    """Append every row of the corpus that is not yet there, after checking that those there are its first rows."""
+    committed = index.digests()
+    done = tokens = 0
+    for block in blocks(corpus, index.manifest.plan.block_rows):
+        token_rows = reader.tokenization.encode(block)
+        old = min(max(len(committed) - done, 0), len(block))
+        _require_same(token_rows[:old], committed[done : done + old], index)
+        new = token_rows[old:]
+        if new:
+            if index.manifest.complete:
+                raise StoreError(
+                    f"the index is finished with {len(committed):,} rows and the data has more",
+                    where=index.path,
+                    remedy="headwater index add adds them",
+                )
+            reader.append(index, new)
+        done += len(block)
+        tokens += sum(len(row.ids) for row in token_rows)
+        if progress is not None:
+            progress(done, corpus.count, tokens)
+    if done < len(committed):
+        raise DataError(
+            f"the index has {len(committed):,} rows, the data only {done:,}",
+            where=index.path,
+            remedy="give the data it was begun with",
+        )
+
+
+def _require_same(rows: list[TokenRow], digests: list[str], index: Index) -> None:
+    for row, digest in zip(rows, digests, strict=True):
+        if row.digest != digest:
+            raise DataError(
+                f"row '{row.row.id}' is not the row the build read there before: the data has changed",
+                where=row.row.place or index.path,
+                remedy="give the data it was begun with, or build under another name",
+            )

@@ -1,0 +1,110 @@
+"""Rows of tokens through an encoder: what a build, an addition and a check do between tokenising and storing.
+
+Batches are planned inside one block of consecutive rows, so a block's vectors depend on the block alone and a resumed
+build reproduces them bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headwater.core.errors import DataError, NumericError
+from headwater.core.spec import Column
+from headwater.data.batches import plan_batches
+from headwater.data.tokens import Tokenization, TokenRow
+from headwater.features.encoder import Encoder
+from headwater.index.rows import IndexRow, text_fields
+from headwater.index.store import Index, append_block
+from headwater.methods.method import Method
+from headwater.models.load import LoadedModel
+
+Vectors = dict[str, NDArray[np.generic]]
+"""Column name to `[rows, dim]` in the column's storage type."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A model, a method bound to it and a tokenisation: all it takes to turn rows into vectors."""
+
+    loaded: LoadedModel
+    method: Method
+    encoder: Encoder
+    tokenization: Tokenization
+
+    @classmethod
+    def bind(cls, loaded: LoadedModel, method: Method, tokenization: Tokenization) -> Reader:
+        """The reader of rows for this model and method."""
+        return cls(loaded, method, method.bind(loaded), tokenization)
+
+    def encode(self, rows: Sequence[TokenRow], tokens_per_batch: int) -> tuple[Vectors, NDArray[np.float32]]:
+        """Vectors in storage type, and losses (nats, mean over target tokens), in the order of the rows.
+
+        Raises:
+            DataError: a row has no target token left.
+            NumericError: a vector is not finite, or overflows its storage type.
+        """
+        _require_targets(rows)
+        position = {id(row): i for i, row in enumerate(rows)}
+        vectors: Vectors = {c.name: np.empty((len(rows), c.dim), dtype=c.dtype) for c in self.encoder.columns}
+        losses = np.empty(len(rows), dtype=np.float32)
+        for batch in plan_batches(rows, self.method.windows["train"], tokens_per_batch=tokens_per_batch):
+            encoded = self.encoder.encode(batch.to(self.loaded.device), "train")
+            at = [position[id(row)] for row in batch.rows]
+            losses[at] = encoded.losses.float().cpu().numpy()
+            for column in self.encoder.columns:
+                values = encoded.vectors[column.name].float().cpu().numpy()
+                vectors[column.name][at] = _stored(values, column, batch.rows)
+        return vectors, losses
+
+    def append(self, index: Index, rows: Sequence[TokenRow]) -> None:
+        """Read the rows with the model and commit them as one block."""
+        vectors, losses = self.encode(rows, index.manifest.plan.tokens_per_batch)
+        append_block(index, index_rows(rows, losses, keep_text=index.manifest.keeps_text), vectors)
+
+
+def index_rows(rows: Sequence[TokenRow], losses: NDArray[np.float32], *, keep_text: bool) -> list[IndexRow]:
+    """What is stored of the rows beside their vectors."""
+    return [
+        IndexRow(
+            id=row.row.id,
+            digest=row.digest,
+            fields=text_fields(row.row) if keep_text else {},
+            metadata=row.row.metadata,
+            tokens=len(row.ids),
+            loss=float(loss),
+        )
+        for row, loss in zip(rows, losses, strict=True)
+    ]
+
+
+def _require_targets(rows: Sequence[TokenRow]) -> None:
+    for row in rows:
+        if not row.response.any():
+            cause = f"truncation cut {row.cut} tokens" if row.cut else "its response is empty"
+            raise DataError(
+                f"row '{row.row.id}' has no token to learn from: {cause}",
+                where=row.row.place,
+                remedy="raise --max-tokens or take the row out" if row.cut else "take the row out",
+            )
+
+
+def _stored(values: NDArray[np.float32], column: Column, rows: Sequence[TokenRow]) -> NDArray[np.generic]:
+    """The values in the column's storage type, refused where they are not finite."""
+    with np.errstate(over="ignore"):
+        stored = values.astype(column.dtype)
+    bad = np.flatnonzero(~np.isfinite(stored).all(axis=1))
+    if bad.size:
+        i = int(bad[0])
+        finite = bool(np.isfinite(values[i]).all())
+        largest = float(np.abs(values[i]).max())
+        raise NumericError(
+            f"the vector of row '{rows[i].row.id}' "
+            + (f"reaches {largest:.4g}, too large for {column.dtype}" if finite else "has values that are not finite"),
+            where=f"{rows[i].row.place or rows[i].row.id}, column {column.name}",
+            remedy="load the model in float32, or choose an option of the method that normalises",
+        )
+    return stored

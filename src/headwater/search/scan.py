@@ -1,0 +1,197 @@
+"""Exact search out of core: every row against every query in one pass over the index, in bounded memory.
+
+    score(row, query) = Σ_columns ⟨row vector, probe⟩        (a column's weight is the probe's)
+
+Arrow batches come with read-ahead and are not copied; each is one matrix product for all queries at once, accumulated
+in float32. Ties are broken by row order, so the same index and probes always give the same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.dlpack import from_dlpack
+
+from headwater.core.errors import MismatchError, NumericError, StoreError, UsageError
+from headwater.core.scores import Scores
+from headwater.index.store import Index
+
+DEFAULT_MEMORY = 1 << 29
+"""Bytes a scan may hold in blocks and scores."""
+
+_MOST_ROWS, _FEWEST_ROWS = 8192, 64
+
+
+class Found(NamedTuple):
+    """A row found for a query: its address (see `Index.at`) and its score."""
+
+    address: int
+    score: float
+
+
+@dataclass(frozen=True)
+class ScoredBlock:
+    """Scores of consecutive rows.
+
+    Attributes:
+        addresses: int64 `[rows]`.
+        scores: float32 `[queries, rows]`, on the probes' device.
+        ids: the rows' ids, when asked for.
+    """
+
+    addresses: NDArray[np.int64]
+    scores: Float[Tensor, "queries rows"]
+    ids: tuple[str, ...] = ()
+
+
+def top_k(
+    index: Index,
+    probes: Mapping[str, Float[Tensor, "queries dim"]],
+    k: int,
+    *,
+    where: str | None = None,
+    lowest: bool = False,
+    max_memory: int = DEFAULT_MEMORY,
+) -> list[list[Found]]:
+    """The k rows of highest score for each query, best first; equal scores keep row order.
+
+    Args:
+        index: what is searched; deleted rows are not.
+        probes: query vectors by column name, float32; their device is where products are computed.
+        k: rows a query; fewer come back when the index or `where` has fewer.
+        where: an SQL condition over the index's columns, such as `source = 'wiki' AND tokens < 512`.
+        lowest: the lowest scores instead (opponents), lowest first.
+        max_memory: bytes the scan may hold.
+
+    Raises:
+        MismatchError: probes do not fit the index's columns.
+        NumericError: a probe is not finite.
+    """
+    if k < 1:
+        raise UsageError(f"top {k} rows were asked for", remedy="ask for 1 or more")
+    sign = -1.0 if lowest else 1.0
+    best = None
+    for block in scan(index, probes, where=where, max_memory=max_memory):
+        best = _merge(best, block, sign, k)
+    if best is None:
+        return [[] for _ in range(next(iter(probes.values())).shape[0])]
+    return [
+        [Found(a, sign * s) for a, s in zip(addresses, scores, strict=True)]
+        for addresses, scores in zip(best[1].tolist(), best[0].tolist(), strict=True)
+    ]
+
+
+def score_all(
+    index: Index,
+    probes: Mapping[str, Float[Tensor, "queries dim"]],
+    *,
+    queries: Sequence[str] | None = None,
+    where: str | None = None,
+    max_memory: int = DEFAULT_MEMORY,
+) -> Scores:
+    """Every row's score on every query, in memory; rows in row order.
+
+    Args:
+        index: what is scored.
+        probes: query vectors by column name.
+        queries: names of the queries; their numbers from 0 unless given.
+        where: an SQL condition.
+        max_memory: bytes for the scan and, separately, for the result; `write_scores` has no such limit.
+    """
+    count = next(iter(probes.values())).shape[0]
+    names = tuple(map(str, range(count))) if queries is None else tuple(queries)
+    if 4 * index.count * count > max_memory and where is None:
+        raise StoreError(
+            f"{index.count:,} rows times {count:,} queries do not fit in {max_memory:,} bytes",
+            where=index.path,
+            remedy="write the scores to a file, or raise max_memory",
+        )
+    ids: list[str] = []
+    values = [np.empty((0, count), np.float32)]
+    for block in scan(index, probes, where=where, max_memory=max_memory, with_ids=True):
+        ids.extend(block.ids)
+        values.append(block.scores.T.cpu().numpy())
+    return Scores(tuple(ids), names, np.concatenate(values), index.manifest.method.name)
+
+
+def scan(
+    index: Index,
+    probes: Mapping[str, Float[Tensor, "queries dim"]],
+    *,
+    where: str | None = None,
+    max_memory: int = DEFAULT_MEMORY,
+    with_ids: bool = False,
+) -> Iterator[ScoredBlock]:
+    """Scores of all rows, block by block in row order."""
+    ready = _check_probes(index, probes)
+    queries = next(iter(ready.values())).shape[0]
+    rows = _rows_per_block(index, queries, max_memory)
+    columns = [*(["id"] if with_ids else []), *ready]
+    for batch in index.batches(columns, where=where, rows=rows):
+        total: Tensor | None = None
+        for name, probe in ready.items():
+            block = from_dlpack(batch.column(name).flatten()).view(batch.num_rows, -1)
+            part = probe @ block.to(device=probe.device, dtype=torch.float32).T
+            total = part if total is None else total.add_(part)
+        assert total is not None
+        ids = tuple(batch.column("id").to_pylist()) if with_ids else ()
+        yield ScoredBlock(batch.column("_rowaddr").to_numpy().astype(np.int64), total, ids)
+
+
+def _check_probes(
+    index: Index, probes: Mapping[str, Float[Tensor, "queries dim"]]
+) -> dict[str, Float[Tensor, "queries dim"]]:
+    """The probes, found to fit columns of the index."""
+    dims = {column.name: column.dim for column in index.manifest.columns}
+    found = {name: probe.shape[1] for name, probe in probes.items()}
+    unfit = tuple(name for name, dim in found.items() if dims.get(name) != dim)
+    if unfit or not found:
+        raise MismatchError(
+            f"query vectors of {found} for an index of {dims} (column: dimension)",
+            fields=unfit,
+            where=index.path,
+            remedy="make the query vectors with the index's own method",
+        )
+    for name, probe in probes.items():
+        bad = (~torch.isfinite(probe)).any(dim=1).nonzero()
+        if bad.numel():
+            raise NumericError("the query vector has values that are not finite", where=f"query {int(bad[0])}, {name}")
+    return {name: probe.float() for name, probe in probes.items()}
+
+
+def _rows_per_block(index: Index, queries: int, max_memory: int) -> int:
+    """Rows such that the blocks read ahead, their float32 copy and their scores stay within the memory given."""
+    stored = 6 * index.rows_bytes
+    widest = 4 * max(column.dim for column in index.manifest.columns)
+    rows = max_memory // (stored + widest + 16 * queries)
+    if rows < _FEWEST_ROWS:
+        raise StoreError(
+            f"{queries:,} queries at once need more than {max_memory:,} bytes",
+            where=index.path,
+            remedy="trace fewer queries at a time, or raise max_memory",
+        )
+    return int(min(_MOST_ROWS, rows))
+
+
+Best = tuple[Float[Tensor, "queries best"], Int[Tensor, "queries best"]]
+
+
+def _merge(best: Best | None, block: ScoredBlock, sign: float, k: int) -> Best:
+    """The k best of those so far and a block's, as signed scores and addresses; earlier rows win ties."""
+    scores = block.scores * sign
+    addresses = torch.from_numpy(block.addresses).to(scores.device)
+    if best is not None and best[0].shape[1] == k:
+        promising = (scores > best[0][:, -1:]).any(dim=0)
+        scores, addresses = scores[:, promising], addresses[promising]
+    spread = addresses.expand(scores.shape[0], -1)
+    if best is not None:
+        scores, spread = torch.cat([best[0], scores], 1), torch.cat([best[1], spread], 1)
+    order = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
+    return scores.gather(1, order), spread.gather(1, order)
