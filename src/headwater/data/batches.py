@@ -1,14 +1,22 @@
-"""Batches of token windows: padded tensors with the shift already applied."""
+"""Batches of token windows: padded tensors with the shift already applied.
+
+Position t predicts the token at t + 1, and this is decided here and nowhere else.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
+from headwater.core.errors import DataError, UsageError
 from headwater.data.tokens import TokenRow
+from headwater.data.windows import Window
 
 
 @dataclass(frozen=True)
@@ -43,3 +51,90 @@ class TokenBatch:
             for name in ("input_ids", "attention", "targets", "valid", "response", "item_row", "start")
         }
         return TokenBatch(**move, rows=self.rows)
+
+    @property
+    def padding(self) -> float:
+        """The share of positions that are padding."""
+        return padding_share([self])
+
+
+def padding_share(batches: Sequence[TokenBatch]) -> float:
+    """The share of all the batches' positions that are padding, which the model computes for nothing."""
+    positions = sum(batch.attention.numel() for batch in batches)
+    return 1 - sum(int(batch.attention.sum()) for batch in batches) / positions if positions else 0.0
+
+
+def plan_batches(rows: Sequence[TokenRow], window: Window, *, tokens_per_batch: int = 8192) -> list[TokenBatch]:
+    """Batches of all rows' windows, longest first, of at most `tokens_per_batch` positions, padding included.
+
+    All windows of a row are in one batch; a row that is over the budget by itself is a batch of its own. Rows of equal
+    length keep their order, and a batch's tensors depend on nothing but its rows: the caller brings results back into
+    order by `row.ordinal`.
+
+    Raises:
+        DataError: a row whose windows predict none of its targets (each stands first in a window without overlap).
+        UsageError: a budget below 1.
+    """
+    if tokens_per_batch < 1:
+        raise UsageError(f"{tokens_per_batch} tokens a batch", where="tokens_per_batch", remedy="at least 1")
+    cuts = [np.array(window.cuts(len(row.ids)), dtype=np.int64) for row in rows]
+    widths = np.array([min(window.size, len(row.ids)) for row in rows], dtype=np.int64)
+    order = np.argsort(-widths, kind="stable")
+    items = np.array([len(cut) for cut in cuts], dtype=np.int64)
+    return [
+        _assemble(tuple(rows[i] for i in group), [cuts[i] for i in group])
+        for group in _groups(order, widths, items, tokens_per_batch)
+    ]
+
+
+def _groups(
+    order: NDArray[np.int64], widths: NDArray[np.int64], items: NDArray[np.int64], budget: int
+) -> Iterator[list[int]]:
+    """Runs of `order` whose items times the first, widest row's width stay within the budget."""
+    group: list[int] = []
+    held = 0
+    for i in order.tolist():
+        if group and (held + items[i]) * widths[group[0]] > budget:
+            yield group
+            group, held = [], 0
+        group.append(i)
+        held += items[i]
+    if group:
+        yield group
+
+
+def _assemble(rows: tuple[TokenRow, ...], cuts: list[NDArray[np.int64]]) -> TokenBatch:
+    """The tensors of one batch, gathered from the rows' tokens laid end to end."""
+    lengths = np.array([len(row.ids) for row in rows])
+    item_row = np.repeat(np.arange(len(rows)), [len(cut) for cut in cuts])
+    starts, ends = np.concatenate(cuts).T
+    seen = np.concatenate([[0], ends[:-1]])  # up to where the window before has predicted; nothing for a row's first
+    seen[starts == 0] = 0
+    position = starts[:, None] + np.arange((ends - starts).max())
+    attention = position < ends[:, None]
+    valid = position + 1 < ends[:, None]
+    base = (np.cumsum(lengths) - lengths)[item_row][:, None]
+    ids = np.concatenate([row.ids for row in rows])
+    targets = np.concatenate([row.response for row in rows])
+    here, following = np.where(attention, base + position, 0), np.where(valid, base + position + 1, 0)
+    response = valid & targets[following] & (position + 1 >= seen[:, None])
+    _require_counted(rows, np.bincount(item_row[response.any(axis=1)], minlength=len(rows)))
+    return TokenBatch(
+        input_ids=torch.from_numpy(np.where(attention, ids[here], 0)),
+        attention=torch.from_numpy(attention),
+        targets=torch.from_numpy(np.where(valid, ids[following], 0)),
+        valid=torch.from_numpy(valid),
+        response=torch.from_numpy(response),
+        item_row=torch.from_numpy(item_row),
+        start=torch.from_numpy(starts.copy()),
+        rows=rows,
+    )
+
+
+def _require_counted(rows: Sequence[TokenRow], counted: NDArray[np.int64]) -> None:
+    for i in np.flatnonzero(counted == 0).tolist():
+        raise DataError(
+            "every target stands first in a window, where nothing predicts it",
+            where=rows[i].row.place or f"row '{rows[i].row.id}'",
+            remedy="let windows overlap",
+        )

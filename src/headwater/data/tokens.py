@@ -1,13 +1,30 @@
-"""Tokenised rows. Targets shift here and nowhere else: position t predicts the token at t + 1."""
+"""Rows as tokens, with the tokens that are targets of the loss.
+
+A token is a target if it holds a character of a target span, so the one token that may straddle the end of the prompt
+and the start of the response counts as response: predicting it needs the response. A token without characters of its
+own is a target if it stands inside a span.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer
 
+from headwater.core.errors import DataError, UsageError
+from headwater.core.fingerprints import digest
+from headwater.data.backend import bare_backend, opening_tokens, tokenizer_digest
+from headwater.data.rendering import Rendered, Template
 from headwater.data.rows import Row
+
+ENCODED_AT_ONCE = 512
+"""Rows tokenised in one call, which bounds the memory of the tokenizer's own results."""
 
 
 @dataclass(frozen=True)
@@ -16,11 +33,12 @@ class TokenRow:
 
     Attributes:
         row: where it came from.
-        text: the exact text that was tokenised.
+        text: the exact text the tokens stand for, an opening special token that the tokenizer adds included.
         ids: int64 `[tokens]`.
         response: bool `[tokens]`; True where the token is a target of the loss (for a text row: every token but the
             first). `response[0]` is always False: nothing predicts the first token.
-        offsets: int64 `[tokens, 2]`, character offsets of each token in `text` (equal for special tokens).
+        offsets: int64 `[tokens, 2]`, the characters of `text` each token holds. Tokens that share a character (the
+            bytes of one) share its offsets.
         cut: how many tokens truncation removed from the end.
         digest: content hash of row, template and tokenizer.
     """
@@ -32,3 +50,173 @@ class TokenRow:
     offsets: NDArray[np.int64]
     cut: int
     digest: str
+
+
+def token_texts(row: TokenRow) -> list[str]:
+    """Each token's text, for display; joined they are the row's text (up to the cut, if it was truncated).
+
+    A character that several tokens share is the first one's; characters that no token holds go to the token after.
+    """
+    ends = np.maximum.accumulate(row.offsets[:, 1])
+    if not row.cut:
+        ends[-1] = len(row.text)
+    starts = np.concatenate([[0], ends[:-1]])
+    return [row.text[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+
+
+@dataclass(frozen=True)
+class Tokenization:
+    """How rows become tokens: `encode` is the only way there.
+
+    Opening special tokens come from the tokenizer, as by default for plain text, unless the template writes its own.
+    No token is added at the end: templates write the end of the text.
+
+    Attributes:
+        tokenizer: a fast `transformers` tokenizer.
+        template: how rows are written as text.
+        max_tokens: rows longer than this are cut at the end.
+    """
+
+    tokenizer: Any
+    template: Template
+    max_tokens: int = 2048
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 2:
+            raise UsageError(f"rows of {self.max_tokens} tokens", where="--max-tokens", remedy="at least 2")
+        _ = self._backend  # refuses a tokenizer that cannot be used
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """All that rows' tokens depend on, JSON-ready."""
+        return {
+            "tokenizer": self.tokenizer_digest,
+            "template": dict(self.template.fingerprint),
+            "max_tokens": self.max_tokens,
+        }
+
+    @cached_property
+    def tokenizer_digest(self) -> str:
+        """The digest of the tokenizer, computed once."""
+        return tokenizer_digest(self.tokenizer)
+
+    def encode(self, rows: Sequence[Row], *, hotwords: bool = False) -> list[TokenRow]:
+        """The rows as tokens, in order.
+
+        With `hotwords`, a row that has some keeps as targets only the tokens of these words, wherever they occur in
+        its response. Raises `DataError` naming the row's place if nothing of it would be a target.
+        """
+        encoded: list[TokenRow] = []
+        for start in range(0, len(rows), ENCODED_AT_ONCE):
+            part = rows[start : start + ENCODED_AT_ONCE]
+            renderings = [self.template.render(row) for row in part]
+            encodings = self._backend.encode_batch([rendered.text for rendered in renderings])
+            for row, rendered, encoding in zip(part, renderings, encodings, strict=True):
+                words = row.hotwords if hotwords else ()
+                encoded.append(self._token_row(row, rendered, encoding, words))
+        return encoded
+
+    def encode_prompt(self, prompt: str) -> list[int]:
+        """Token ids of what a model continues to answer `prompt`."""
+        text = self.template.prompt_text(prompt)
+        opening, _ = self._opening_of(text, self._prompt_opened)
+        return [*opening, *self._backend.encode(text).ids]
+
+    @cached_property
+    def _backend(self) -> Tokenizer:
+        return bare_backend(self.tokenizer)
+
+    @cached_property
+    def _opening(self) -> tuple[list[int], str]:
+        return opening_tokens(self.tokenizer)
+
+    @cached_property
+    def _prompt_opened(self) -> bool:
+        return self.template.render(Row(id="", ordinal=0, prompt="a", response="a")).opened
+
+    @cached_property
+    def _digest(self) -> str:
+        return digest(dict(self.template.fingerprint), self.tokenizer_digest)
+
+    def _opening_of(self, text: str, opened: bool) -> tuple[list[int], str]:
+        """The special tokens to put before `text`: none if the template opened it or it opens with them already."""
+        return ([], "") if opened or text.startswith(self._opening[1]) else self._opening
+
+    def _token_row(self, row: Row, rendered: Rendered, encoding: Encoding, words: tuple[str, ...]) -> TokenRow:
+        opening, opening_text = self._opening_of(rendered.text, rendered.opened)
+        spans = word_spans(row, rendered, words) if words else rendered.targets
+        whole = len(opening) + len(encoding.ids)
+        ids = np.array([*opening, *encoding.ids][: self.max_tokens], dtype=np.int64)
+        flat = np.fromiter(chain.from_iterable(encoding.offsets), dtype=np.int64, count=2 * len(encoding.ids))
+        offsets = np.concatenate(
+            [_opening_offsets(len(opening), len(opening_text)), flat.reshape(-1, 2) + len(opening_text)]
+        )
+        response = _inside(offsets, spans, shift=len(opening_text))
+        response[:1] = False
+        _require_targets(row, response, max_tokens=self.max_tokens)
+        return TokenRow(
+            row=row,
+            text=opening_text + rendered.text,
+            ids=ids,
+            response=response[: self.max_tokens],
+            offsets=offsets[: self.max_tokens],
+            cut=max(whole - self.max_tokens, 0),
+            digest=digest(_content(row, words), self._digest),
+        )
+
+
+def word_spans(row: Row, rendered: Rendered, words: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """Where each word occurs within the targets; raises `DataError` showing the response for a word that does not."""
+    spans: list[tuple[int, int]] = []
+    for word in words:
+        found = []
+        for start, end in rendered.targets:
+            at = rendered.text.find(word, start, end)
+            while at >= 0:
+                found.append((at, at + len(word)))
+                at = rendered.text.find(word, at + 1, end)
+        if not found:
+            response = " … ".join(rendered.text[start:end] for start, end in rendered.targets)
+            remedy = "copy the words from the response, capitals and all"
+            raise DataError(f"'{word}' is not in the response {response!r}", where=row.place, remedy=remedy)
+        spans.extend(found)
+    return tuple(sorted(spans))
+
+
+def _opening_offsets(count: int, length: int) -> NDArray[np.int64]:
+    """Offsets of the opening tokens: the first one holds all of their text."""
+    offsets = np.full((count, 2), length, dtype=np.int64)
+    offsets[:1, 0] = 0
+    return offsets
+
+
+def _inside(offsets: NDArray[np.int64], spans: Sequence[tuple[int, int]], *, shift: int) -> NDArray[np.bool_]:
+    """Which tokens hold a character of a span moved by `shift`, or stand inside it if they hold none."""
+    starts, ends = offsets[:, 0], np.maximum(offsets[:, 1], offsets[:, 0] + 1)
+    inside = np.zeros(len(offsets), dtype=np.bool_)
+    for start, end in spans:
+        inside |= (starts < end + shift) & (ends > start + shift)
+    return inside
+
+
+def _require_targets(row: Row, response: NDArray[np.bool_], *, max_tokens: int) -> None:
+    """Refuse a row with nothing to predict, before or after the cut; `response` is that of all its tokens."""
+    where = row.place or f"row '{row.id}'"
+    if len(response) < 2:
+        raise DataError(f"a row of {len(response)} tokens has none to predict", where=where, remedy="drop the row")
+    if not response.any():
+        raise DataError("no token of the response is predicted", where=where, remedy="drop the row")
+    if not response[:max_tokens].any():
+        first = int(response.argmax())
+        raise DataError(
+            f"the first target is token {first + 1} and rows are cut after {max_tokens}",
+            where=where,
+            remedy=f"raise --max-tokens above {first}",
+        )
+
+
+def _content(row: Row, words: Sequence[str]) -> dict[str, Any]:
+    content: dict[str, Any] = dict(row.fields())
+    if row.messages is not None:
+        content["messages"] = [dict(message) for message in row.messages]
+    return {**content, "hotwords": list(words)} if words else content

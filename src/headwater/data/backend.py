@@ -1,0 +1,53 @@
+"""A `transformers` tokenizer's Rust backend by itself: exact offsets, no hidden state, and a digest to tell it by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from headwater.core.errors import ModelError
+from headwater.core.fingerprints import digest
+
+NOT_LEARNED = frozenset({"pad_token"})
+"""Special tokens that change no token of a row: batches mask their padding."""
+
+
+def bare_backend(tokenizer: Any) -> Tokenizer:
+    """A copy that neither truncates, pads, adds special tokens nor trims white space off the offsets.
+
+    Post-processing only adds special tokens and trims offsets, so the tokens are those of the tokenizer called with
+    `add_special_tokens=False`, and together their offsets leave out no character that was read.
+    """
+    backend = _stateless_copy(tokenizer)
+    backend.post_processor = None
+    return backend
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """32 hexadecimal digits of all that decides a row's tokens: the backend, the special tokens, the chat template.
+
+    Truncation, padding and the pad token do not enter. Raises `ModelError` for a tokenizer that is not a fast one.
+    """
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if name not in NOT_LEARNED}
+    return digest(_stateless_copy(tokenizer).to_str(), special, {"chat_template": tokenizer.chat_template})
+
+
+def opening_tokens(tokenizer: Any) -> tuple[list[int], str]:
+    """The special tokens (ids, text) the tokenizer puts before plain text by default; usually one or none."""
+    encoding = _stateless_copy(tokenizer).encode("a")
+    count = next((i for i, added in enumerate(encoding.special_tokens_mask) if not added), 0)
+    return encoding.ids[:count], "".join(encoding.tokens[:count])
+
+
+def _stateless_copy(tokenizer: Any) -> Tokenizer:
+    if not getattr(tokenizer, "is_fast", False):
+        raise ModelError(
+            f"{type(tokenizer).__name__} is not a fast tokenizer: it does not say which characters a token covers",
+            where="tokenizer",
+            remedy="save a tokenizer.json for it with AutoTokenizer.from_pretrained(...).save_pretrained(...)",
+        )
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    return backend

@@ -1,0 +1,122 @@
+"""The tokenizer's own chat template, with the assistant's turns found in what it writes.
+
+A chat template is a program, so where it puts an answer is not written anywhere. It is asked twice: the chat before
+the turn with a generation prompt must be how the whole text begins, and what follows the turn must be how it ends.
+What is in between is the turn. A template that writes a turn differently depending on what follows is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jinja2
+
+from headwater.core.errors import DataError, ModelError
+from headwater.core.fingerprints import digest
+from headwater.data.rendering import Rendered, asked_and_answered, render_text
+from headwater.data.rows import Row
+
+STAND_IN = "HeadwaterStandsInForThisAnswer"
+"""Written in place of an answer to see what a template puts after it."""
+
+FIXED_TODAY = (
+    "{% macro strftime_now(format) %}{{ format | replace('%d', '26') | replace('%m', '07') | replace('%b', 'Jul')"
+    " | replace('%B', 'July') | replace('%y', '24') | replace('%Y', '2024') }}{% endmacro %}"
+)
+"""Templates that write today's date would give other text tomorrow. This is the date Llama 3 falls back to."""
+
+Messages = Sequence[Mapping[str, str]]
+
+ALIGN_REMEDY = "take another template: plain, alpaca or a format string"
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """Rows as chats; targets are the assistant's turns.
+
+    A turn is all that the model says after the generation prompt: the answer with anything the template writes around
+    it (an empty reasoning block), and the text that closes the turn, without white space behind. If the template
+    closes no turn, the end-of-text token is appended to the last. A prompt and a response are a user's and an
+    assistant's turn; a text row is written as it is, without the template.
+    """
+
+    tokenizer: Any
+
+    @cached_property
+    def source(self) -> str:
+        """The template's program, with the date held fixed."""
+        written: str = self.tokenizer.get_chat_template()
+        return FIXED_TODAY + written if "strftime_now" in written else written
+
+    @cached_property
+    def after_answer(self) -> str:
+        """What the template writes after a last answer."""
+        chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": STAND_IN}]
+        return self._after(chat, 1, "chat template")
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        """All that the rendering depends on, JSON-ready."""
+        return {"name": "chat", "template": digest(self.source), "end": self.tokenizer.eos_token or ""}
+
+    def render(self, row: Row) -> Rendered:
+        """The chat as text; raises `DataError` if its assistant turns cannot be found in it."""
+        if row.text is not None:
+            return render_text(row.text, self.tokenizer.eos_token or "")
+        messages = row.messages or self._as_messages(row)
+        where = row.place or f"row '{row.id}'"
+        whole = self._write(messages, where)
+        spoken = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+        if not spoken:
+            raise DataError("no assistant turn", where=where, remedy="the assistant's turns are what a model learns")
+        targets = [self._turn(messages, i, whole, where) for i in spoken]
+        if spoken[-1] == len(messages) - 1 and not self.after_answer.strip():
+            whole += self.tokenizer.eos_token or ""
+            targets[-1] = (targets[-1][0], len(whole))
+        return Rendered(whole, tuple(targets), opened=True)
+
+    def prompt_text(self, prompt: str) -> str:
+        """A user's turn and the generation prompt."""
+        return self._write([{"role": "user", "content": prompt}], "prompt", generation=True)
+
+    @staticmethod
+    def _as_messages(row: Row) -> Messages:
+        prompt, response = asked_and_answered(row)
+        return [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+
+    def _turn(self, messages: Messages, i: int, whole: str, where: str) -> tuple[int, int]:
+        """(start, end) of the assistant's turn `messages[i]` in `whole`."""
+        if i == 0:
+            raise DataError("the chat begins with the assistant", where=where, remedy="begin with the user's turn")
+        before = self._write(messages[:i], where, generation=True)
+        after = self.after_answer if i == len(messages) - 1 else self._after(messages, i, where)
+        answer = whole[len(before) : len(whole) - len(after)]
+        found = whole.startswith(before) and whole.endswith(after) and len(before) + len(after) <= len(whole)
+        if not found or not answer.rstrip().endswith(messages[i]["content"].strip()):
+            fault = f"the chat template's text does not show where message {i} starts and ends"
+            raise DataError(fault, where=where, remedy=ALIGN_REMEDY)
+        closing = self.after_answer.rstrip()
+        end = len(whole) - len(after)
+        return len(before), end + len(closing) if after.startswith(closing) else end
+
+    def _after(self, messages: Messages, i: int, where: str) -> str:
+        """What the template writes after the answer of `messages[i]`."""
+        stand_in = [*messages[:i], {**messages[i], "content": STAND_IN}, *messages[i + 1 :]]
+        _, found, after = self._write(stand_in, where).partition(STAND_IN)
+        if not found or STAND_IN in after:
+            raise ModelError("the chat template does not write an answer once", where=where, remedy=ALIGN_REMEDY)
+        return after
+
+    def _write(self, messages: Messages, where: str, *, generation: bool = False) -> str:
+        try:
+            text: str = self.tokenizer.apply_chat_template(
+                list(messages), chat_template=self.source, tokenize=False, add_generation_prompt=generation
+            )
+        except (jinja2.TemplateError, TypeError, ValueError) as error:
+            raise DataError(
+                f"the chat template refuses this chat: {error}", where=where, remedy=ALIGN_REMEDY
+            ) from error
+        return text

@@ -1,0 +1,122 @@
+"""A corpus: rows of any source and shape as one stream that can be read again.
+
+corpus = open_corpus("rows.jsonl", mapping={"prompt": "ask", "response": "reply"})
+for row in corpus:
+    print(row.id, row.place, row.prompt)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from headwater.core.errors import DataError, UsageError
+from headwater.core.fingerprints import digest
+from headwater.data.readers import Source, open_source
+from headwater.data.rows import Row
+from headwater.data.shapes import Fields, check_mapping, read_fields
+
+ID_DIGITS = 16
+"""Hexadecimal digits of an id made from a row's content."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Rows in a fixed order, read anew by every iteration.
+
+    A row is made when it is asked for. Between rows only their ids are kept, to tell that each is given once:
+    some 150 bytes a row, whatever the texts' length.
+
+    Attributes:
+        source: where records come from.
+        mapping: role to column, for columns that are not called as their role.
+        limit: how many rows to read at most; None for all.
+    """
+
+    source: Source
+    mapping: Mapping[str, str]
+    limit: int | None
+
+    @property
+    def name(self) -> str:
+        """The path or hub name as given; `memory` for rows that were handed over."""
+        return self.source.name
+
+    @property
+    def count(self) -> int | None:
+        """How many rows there are, None if only reading would tell."""
+        known = self.source.count
+        return known if known is None or self.limit is None else min(known, self.limit)
+
+    def __iter__(self) -> Iterator[Row]:
+        seen: dict[str, int] = {}
+        repeats: dict[str, int] = {}
+        for ordinal, (number, record) in enumerate(islice(self.source.records(), self.limit)):
+            place = f"{self.name}:{number}"
+            fields = read_fields(record, self.mapping, place)
+            row_id = _unused_id(fields, seen, repeats) if fields.id is None else fields.id
+            if row_id in seen:
+                first = f"{self.name}:{seen[row_id]}"
+                raise DataError(f"id '{row_id}' is already that of {first}", where=place, remedy="ids are unique")
+            seen[row_id] = number
+            yield Row(
+                id=row_id,
+                ordinal=ordinal,
+                text=fields.text,
+                prompt=fields.prompt,
+                response=fields.response,
+                messages=fields.messages,
+                metadata=fields.metadata,
+                hotwords=fields.hotwords,
+                place=place,
+            )
+
+
+def open_corpus(
+    source: Any,
+    *,
+    mapping: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    split: str = "train",
+    streaming: bool = False,
+) -> Corpus:
+    """Rows of `source`, as a stream that can be read again.
+
+    Args:
+        source: a path (`.jsonl`, `.jsonl.gz`, `.json` holding a list, `.csv`, `.parquet`, or a folder written by
+            `datasets.save_to_disk`), the name of a hub dataset (`owner/name` or `owner/name:configuration`), a
+            `datasets` dataset, or any iterable of dictionaries (an iterator is held in memory).
+        mapping: role to column, as in `{"prompt": "ask", "response": "reply"}`; the first record must have them all.
+        limit: read no more than this many rows.
+        split: which split of a dataset that has several.
+        streaming: read a hub dataset over the network instead of downloading it first.
+
+    Raises:
+        DataError: nothing to read there, no row in it, or a mapping's column that does not exist; while iterating, a
+            record that cannot be read or has no text, or an id given twice, with its place.
+        UsageError: an unknown role in `mapping`, a split where there is none, a limit below 1.
+    """
+    if limit is not None and limit < 1:
+        raise UsageError(f"a limit of {limit} rows", where="limit", remedy="at least 1")
+    opened = open_source(source, split=split, streaming=streaming)
+    first = next(opened.records(), None)
+    if first is None:
+        raise DataError("no rows", where=opened.name, remedy="it is empty: check that it is the right one")
+    columns = dict(mapping or {})
+    check_mapping(columns, first[1], opened.name)
+    return Corpus(opened, columns, limit)
+
+
+def _unused_id(fields: Fields, seen: Mapping[str, int], repeats: dict[str, int]) -> str:
+    """An id from the content: its digest, then `~2`, `~3`... for rows that repeat it; `repeats` counts those."""
+    if fields.messages is not None:
+        whole = digest([dict(message) for message in fields.messages])
+    else:
+        whole = digest({"text": fields.text, "prompt": fields.prompt, "response": fields.response})
+    stem = row_id = whole[:ID_DIGITS]
+    while row_id in seen:
+        repeats[stem] = repeats.get(stem, 1) + 1
+        row_id = f"{stem}~{repeats[stem]}"
+    return row_id

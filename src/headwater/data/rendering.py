@@ -1,0 +1,65 @@
+"""What a template is: how a row becomes one text, and which of its characters the model is to learn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from headwater.core.errors import DataError
+from headwater.data.rows import Row
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A row as one text.
+
+    Attributes:
+        text: what is tokenised.
+        targets: (start, end) character spans of `text`, in order, that are targets of the loss.
+        opened: the template wrote its opening special tokens itself, so none is added in front.
+    """
+
+    text: str
+    targets: tuple[tuple[int, int], ...]
+    opened: bool = False
+
+
+class Template(Protocol):
+    """A way to write rows as text.
+
+    Text of a row that reads like a special token (`</s>`) becomes that token, as in the training of most models;
+    which characters are targets does not depend on it.
+    """
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        """All that the rendering depends on, JSON-ready."""
+        ...
+
+    def render(self, row: Row) -> Rendered:
+        """The row as text with its targets; raises `DataError` naming the row's place if it cannot be."""
+        ...
+
+    def prompt_text(self, prompt: str) -> str:
+        """The text up to where a response starts: what a model continues. It begins every rendering of `prompt`."""
+        ...
+
+
+def render_text(text: str, end: str) -> Rendered:
+    """A text row: all of it is a target, and so is the end-of-text token, which is added unless it is there."""
+    whole = close(text, end)
+    return Rendered(whole, ((0, len(whole)),))
+
+
+def close(text: str, end: str) -> str:
+    """`text` with `end` after it, unless it ends so already."""
+    return text if text.endswith(end) else text + end
+
+
+def asked_and_answered(row: Row) -> tuple[str, str]:
+    """The row's prompt and response."""
+    if row.prompt is None or row.response is None:
+        missing = "prompt" if row.prompt is None else "response"
+        raise DataError(f"row '{row.id}' has no {missing}", where=row.place, remedy=f"give it a {missing} or a text")
+    return row.prompt, row.response

@@ -1,0 +1,199 @@
+"""The shapes rows come in, and how a record of any of them becomes the fields of a `Row`.
+
+| shape | becomes |
+|---|---|
+| text | text |
+| prompt + response, prompt + completion, question + answer | prompt, response |
+| instruction (+ input) + output | prompt (the instruction, an empty line, the input), response |
+| messages | messages; prompt and response are the readable rendering |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from headwater.core.errors import DataError, unknown_name
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A set of columns that makes a row: all of `required`, `optional` if it is there."""
+
+    required: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return " + ".join([*self.required, *(f"({name})" for name in self.optional)])
+
+
+SHAPES = (
+    Shape(("text",)),
+    Shape(("prompt", "response")),
+    Shape(("instruction", "output"), ("input",)),
+    Shape(("prompt", "completion")),
+    Shape(("question", "answer")),
+    Shape(("messages",)),
+)
+
+KNOWN_SHAPES = "; ".join(map(str, SHAPES))
+
+EXTRA_ROLES = ("id", "hotwords")
+"""Columns read in every shape."""
+
+ROLES = frozenset(name for shape in SHAPES for name in (*shape.required, *shape.optional)) | {*EXTRA_ROLES}
+"""Everything a mapping can name."""
+
+MAPPING_REMEDY = "say which columns to read with a mapping from role to column"
+
+
+@dataclass(frozen=True)
+class Fields:
+    """What a record holds, before it has an id that is unique in its corpus."""
+
+    id: str | None
+    text: str | None
+    prompt: str | None
+    response: str | None
+    messages: tuple[Mapping[str, str], ...] | None
+    metadata: Mapping[str, Any]
+    hotwords: tuple[str, ...]
+
+
+def check_mapping(mapping: Mapping[str, str], columns: Iterable[str], where: str) -> None:
+    """Refuse a role that does not exist, and a column that the first record does not have."""
+    there = list(columns)
+    for role, column in mapping.items():
+        if role not in ROLES:
+            raise unknown_name("role", role, ROLES, where="mapping")
+        if column not in there:
+            listed = ", ".join(there)
+            raise DataError(f"no column '{column}' to read as '{role}'", where=where, remedy=f"columns: {listed}")
+
+
+def read_fields(record: Mapping[str, Any], mapping: Mapping[str, str], where: str) -> Fields:
+    """The fields of one record whose columns `mapping` renames (role to column); `where` is for messages.
+
+    Columns that take no part become metadata. Raises `DataError` for a record that has no known shape, or several
+    (one whose columns the mapping names then wins), or whose text is missing or is not text.
+    """
+    column_of = {role: mapping.get(role, role) for role in ROLES}
+    shape = _recognise(record, mapping, column_of, where)
+    named = {role: record.get(column_of[role]) for role in (*shape.required, *shape.optional)}
+    read = {column_of[role] for role in (*named, *EXTRA_ROLES)}
+    text, prompt, response, messages = _contents(named, {role: column_of[role] for role in named}, where)
+    metadata = {name: value for name, value in record.items() if name not in read and _is_metadata(name, value)}
+    for name in ("id", "text") if text is not None else ("id", "prompt", "response"):
+        if name in metadata:
+            remedy = "rename or drop the column"
+            raise DataError(f"column '{name}' would hide the row's own {name}", where=where, remedy=remedy)
+    return Fields(
+        id=_read_id(record.get(column_of["id"]), where),
+        text=text,
+        prompt=prompt,
+        response=response,
+        messages=messages,
+        metadata=metadata,
+        hotwords=_read_hotwords(record.get(column_of["hotwords"]), where),
+    )
+
+
+def _is_metadata(name: str, value: Any) -> bool:
+    """Where rows of several shapes share a table, the columns of the other shapes are there but null."""
+    return value is not None or name not in ROLES
+
+
+def _recognise(
+    record: Mapping[str, Any], mapping: Mapping[str, str], column_of: Mapping[str, str], where: str
+) -> Shape:
+    fits = [shape for shape in SHAPES if all(record.get(column_of[role]) is not None for role in shape.required)]
+    if len(fits) > 1:
+        chosen = [shape for shape in fits if any(role in mapping for role in shape.required)]
+        fits = chosen or fits
+    if len(fits) == 1:
+        return fits[0]
+    columns = ", ".join(map(str, record)) or "none"
+    if fits:
+        several = "; ".join(map(str, fits))
+        raise DataError(f"several shapes fit the columns {columns}: {several}", where=where, remedy=MAPPING_REMEDY)
+    raise DataError(
+        f"no text: no known shape fits the columns {columns}",
+        where=where,
+        remedy=f"known shapes: {KNOWN_SHAPES}; {MAPPING_REMEDY}",
+    )
+
+
+def _contents(
+    named: Mapping[str, Any], column_of: Mapping[str, str], where: str
+) -> tuple[str | None, str | None, str | None, tuple[Mapping[str, str], ...] | None]:
+    """(text, prompt, response, messages) of the values of one shape, by role."""
+    if "messages" in named:
+        messages = _read_messages(named["messages"], column_of["messages"], where)
+        prompt, response = _readable(messages, where)
+        return None, prompt, response, messages
+    texts = {role: require_text(value, column_of[role], where) for role, value in named.items() if value is not None}
+    spoken = next(role for role in ("text", "response", "output", "completion", "answer") if role in texts)
+    if not texts[spoken].strip():
+        raise DataError(f"no text: '{column_of[spoken]}' is empty", where=where, remedy="fill it in or drop the row")
+    if spoken == "text":
+        return texts["text"], None, None, None
+    asked = next(texts[role] for role in ("prompt", "instruction", "question") if role in texts)
+    paired = texts.get("input", "")
+    return None, f"{asked}\n\n{paired}" if paired.strip() else asked, texts[spoken], None
+
+
+def require_text(value: Any, column: str, where: str) -> str:
+    """`value` if it is a string that can be written as UTF-8."""
+    if not isinstance(value, str):
+        kind = type(value).__name__
+        raise DataError(f"'{column}' is of type {kind}, not text", where=where, remedy="write it as a string")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        fault = f"'{column}' has half a surrogate pair at character {error.start}"
+        raise DataError(fault, where=where, remedy="write the whole character") from None
+    return value
+
+
+def _read_messages(value: Any, column: str, where: str) -> tuple[Mapping[str, str], ...]:
+    if not isinstance(value, (list, tuple)) or not value:
+        remedy = "a list of objects with 'role' and 'content'"
+        raise DataError(f"'{column}' is not a list of messages", where=where, remedy=remedy)
+    return tuple(_read_message(message, f"{column}[{i}]", where) for i, message in enumerate(value))
+
+
+def _read_message(message: Any, name: str, where: str) -> Mapping[str, str]:
+    if not isinstance(message, Mapping) or message.get("role") is None or message.get("content") is None:
+        raise DataError(f"{name} has no 'role' and 'content'", where=where, remedy="every message has both, as text")
+    return {
+        str(key): require_text(value, f"{name}.{key}", where) for key, value in message.items() if value is not None
+    }
+
+
+def _readable(messages: tuple[Mapping[str, str], ...], where: str) -> tuple[str, str]:
+    """What precedes the last assistant turn (a lone user turn as it is, else `role: content` lines), and that turn."""
+    spoken = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    if not spoken or not messages[spoken[-1]]["content"].strip():
+        fault = "no assistant turn" if not spoken else "no text: the last assistant turn is empty"
+        raise DataError(fault, where=where, remedy="the assistant's turns are what a model learns")
+    before = messages[: spoken[-1]]
+    if len(before) == 1 and before[0]["role"] == "user":
+        return before[0]["content"], messages[spoken[-1]]["content"]
+    lines = [f"{message['role']}: {message['content']}" for message in before]
+    return "\n".join(lines), messages[spoken[-1]]["content"]
+
+
+def _read_id(value: Any, where: str) -> str | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise DataError(f"id {value!r} is of type {type(value).__name__}", where=where, remedy="a string or an integer")
+    return require_text(str(value), "id", where)
+
+
+def _read_hotwords(value: Any, where: str) -> tuple[str, ...]:
+    words = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(words, (list, tuple)):
+        raise DataError(f"hotwords {value!r}", where=where, remedy="a string or a list of strings")
+    return tuple(word for word in (require_text(word, "hotwords", where) for word in words) if word)

@@ -1,0 +1,124 @@
+"""Templates by name: `chat`, `plain`, `alpaca`, or a format string with {prompt} and {response}."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from headwater.core.errors import ModelError, UsageError, unknown_name
+from headwater.data.chat import ChatTemplate
+from headwater.data.rendering import Rendered, Template, asked_and_answered, close, render_text
+from headwater.data.rows import Row
+
+__all__ = ["NAMES", "FormatTemplate", "PlainTemplate", "Rendered", "Template", "resolve_template"]
+
+NAMES = ("chat", "plain", "alpaca")
+
+ALPACA = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes the request."
+    "\n\n### Instruction:\n{prompt}\n\n### Response:\n{response}"
+)
+"""The format of the Stanford Alpaca data (Taori et al., 2023) for instructions without input; an instruction's input
+is part of the prompt here."""
+
+
+@dataclass(frozen=True)
+class PlainTemplate:
+    """The prompt, then the response; one space between them if neither side brings white space.
+
+    `end` is the end-of-text token's text, appended and a target; empty for a tokenizer without one.
+    """
+
+    end: str
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        """All that the rendering depends on, JSON-ready."""
+        return {"name": "plain", "end": self.end}
+
+    def render(self, row: Row) -> Rendered:
+        """The row as text; the targets are the text, or the response without a space put before it."""
+        if row.text is not None:
+            return render_text(row.text, self.end)
+        prompt, response = asked_and_answered(row)
+        apart = not prompt or prompt[-1].isspace() or response[:1].isspace()
+        before = prompt if apart else f"{prompt} "
+        whole = close(before + response, self.end)
+        return Rendered(whole, ((len(before), len(whole)),))
+
+    def prompt_text(self, prompt: str) -> str:
+        """The prompt as it is: a model that continues it brings the space itself."""
+        return prompt
+
+
+@dataclass(frozen=True)
+class FormatTemplate:
+    """`before`, the prompt, `between`, the response, `after`, and the end-of-text token `end` (both targets).
+
+    A text row is written as it is, without the format.
+    """
+
+    name: str
+    before: str
+    between: str
+    after: str
+    end: str
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        """All that the rendering depends on, JSON-ready."""
+        written = f"{self.before}{{prompt}}{self.between}{{response}}{self.after}"
+        return {"name": self.name, "format": written, "end": self.end}
+
+    def render(self, row: Row) -> Rendered:
+        """The row as text; the targets start with the response."""
+        if row.text is not None:
+            return render_text(row.text, self.end)
+        prompt, response = asked_and_answered(row)
+        before = self.prompt_text(prompt)
+        whole = close(before + response + self.after, self.end)
+        return Rendered(whole, ((len(before), len(whole)),))
+
+    def prompt_text(self, prompt: str) -> str:
+        """The format up to the response."""
+        return f"{self.before}{prompt}{self.between}"
+
+
+def resolve_template(name: str | None, tokenizer: Any) -> Template:
+    """The template called `name`, for a `transformers` tokenizer.
+
+    Args:
+        name: `chat` (the tokenizer's own), `plain`, `alpaca`, or a format string with {prompt} and then {response},
+            in which the two characters `\\n` and `\\t` stand for a line break and a tab, as typed in a shell; other
+            braces stand for themselves. None: chat if the tokenizer has a chat template, else plain.
+        tokenizer: gives the chat template and the end-of-text token.
+
+    Raises:
+        UsageError: no such name, or a format without its two places.
+        ModelError: `chat` for a tokenizer without chat template.
+    """
+    chats = bool(getattr(tokenizer, "chat_template", None))
+    chosen = name or ("chat" if chats else "plain")
+    end = tokenizer.eos_token or ""
+    if chosen == "plain":
+        return PlainTemplate(end)
+    if chosen == "alpaca":
+        return _parse_format("alpaca", ALPACA, end)
+    if chosen != "chat":
+        if "{" not in chosen:
+            raise unknown_name("template", chosen, NAMES, where="template")
+        return _parse_format("format", chosen.replace("\\n", "\n").replace("\\t", "\t"), end)
+    if not chats:
+        remedy = "take the template plain, alpaca or a format string"
+        raise ModelError("this tokenizer has no chat template", where="template", remedy=remedy)
+    return ChatTemplate(tokenizer)
+
+
+def _parse_format(name: str, written: str, end: str) -> FormatTemplate:
+    before, prompt, rest = written.partition("{prompt}")
+    between, response, after = rest.partition("{response}")
+    if not prompt or not response or any(place in before + between + after for place in ("{prompt}", "{response}")):
+        remedy = "write {prompt} once and after it {response} once"
+        raise UsageError(f"a format without its two places: {written!r}", where="template", remedy=remedy)
+    return FormatTemplate(name, before, between, after, end)
