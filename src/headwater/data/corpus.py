@@ -33,11 +33,13 @@ class Corpus:
         source: where records come from.
         mapping: role to column, for columns that are not called as their role.
         limit: how many rows to read at most; None for all.
+        need_response: whether a row with a prompt alone is refused.
     """
 
     source: Source
     mapping: Mapping[str, str]
     limit: int | None
+    need_response: bool = True
 
     @property
     def name(self) -> str:
@@ -55,7 +57,7 @@ class Corpus:
         repeats: dict[str, int] = {}
         for ordinal, (number, record) in enumerate(islice(self.source.records(), self.limit)):
             place = f"{self.name}:{number}"
-            fields = read_fields(record, self.mapping, place)
+            fields = read_fields(record, self.mapping, place, need_response=self.need_response)
             row_id = _unused_id(fields, seen, repeats) if fields.id is None else fields.id
             if row_id in seen:
                 first = f"{self.name}:{seen[row_id]}"
@@ -81,6 +83,7 @@ def open_corpus(
     limit: int | None = None,
     split: str = "train",
     streaming: bool = False,
+    need_response: bool = True,
 ) -> Corpus:
     """Rows of `source`, as a stream that can be read again.
 
@@ -92,6 +95,7 @@ def open_corpus(
         limit: read no more than this many rows.
         split: which split of a dataset that has several.
         streaming: read a hub dataset over the network instead of downloading it first.
+        need_response: refuse a row that has a prompt alone; queries whose response is to be generated have that.
 
     Raises:
         DataError: nothing to read there, no row in it, or a mapping's column that does not exist; while iterating, a
@@ -106,7 +110,7 @@ def open_corpus(
         raise DataError("no rows", where=opened.name, remedy="it is empty: check that it is the right one")
     columns = dict(mapping or {})
     check_mapping(columns, first[1], opened.name)
-    return Corpus(opened, columns, limit)
+    return Corpus(opened, columns, limit, need_response)
 
 
 def _unused_id(fields: Fields, seen: Mapping[str, int], repeats: dict[str, int]) -> str:

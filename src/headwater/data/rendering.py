@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from headwater.core.errors import DataError
 from headwater.data.rows import Row
@@ -25,6 +25,7 @@ class Rendered:
     opened: bool = False
 
 
+@runtime_checkable
 class Template(Protocol):
     """A way to write rows as text.
 

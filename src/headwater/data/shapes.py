@@ -19,22 +19,33 @@ from headwater.core.errors import DataError, unknown_name
 
 @dataclass(frozen=True)
 class Shape:
-    """A set of columns that makes a row: all of `required`, `optional` if it is there."""
+    """Roles that make a row together: what is asked (with what it is about), and what is said."""
 
-    required: tuple[str, ...]
-    optional: tuple[str, ...] = ()
+    said: str
+    asked: str = ""
+    about: str = ""
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The roles that have to be there."""
+        return (self.asked, self.said) if self.asked else (self.said,)
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """All its roles."""
+        return (*self.required, self.about) if self.about else self.required
 
     def __str__(self) -> str:
-        return " + ".join([*self.required, *(f"({name})" for name in self.optional)])
+        return " + ".join(self.required) + (f" + ({self.about})" if self.about else "")
 
 
 SHAPES = (
-    Shape(("text",)),
-    Shape(("prompt", "response")),
-    Shape(("instruction", "output"), ("input",)),
-    Shape(("prompt", "completion")),
-    Shape(("question", "answer")),
-    Shape(("messages",)),
+    Shape("text"),
+    Shape("response", asked="prompt"),
+    Shape("output", asked="instruction", about="input"),
+    Shape("completion", asked="prompt"),
+    Shape("answer", asked="question"),
+    Shape("messages"),
 )
 
 KNOWN_SHAPES = "; ".join(map(str, SHAPES))
@@ -42,7 +53,9 @@ KNOWN_SHAPES = "; ".join(map(str, SHAPES))
 EXTRA_ROLES = ("id", "hotwords")
 """Columns read in every shape."""
 
-ROLES = frozenset(name for shape in SHAPES for name in (*shape.required, *shape.optional)) | {*EXTRA_ROLES}
+SHAPE_ROLES = frozenset(role for shape in SHAPES for role in shape.roles)
+
+ROLES = SHAPE_ROLES | {*EXTRA_ROLES}
 """Everything a mapping can name."""
 
 MAPPING_REMEDY = "say which columns to read with a mapping from role to column"
@@ -61,6 +74,10 @@ class Fields:
     hotwords: tuple[str, ...]
 
 
+Contents = tuple[str | None, str | None, str | None, tuple[Mapping[str, str], ...] | None]
+"""(text, prompt, response, messages) of a record."""
+
+
 def check_mapping(mapping: Mapping[str, str], columns: Iterable[str], where: str) -> None:
     """Refuse a role that does not exist, and a column that the first record does not have."""
     there = list(columns)
@@ -72,17 +89,21 @@ def check_mapping(mapping: Mapping[str, str], columns: Iterable[str], where: str
             raise DataError(f"no column '{column}' to read as '{role}'", where=where, remedy=f"columns: {listed}")
 
 
-def read_fields(record: Mapping[str, Any], mapping: Mapping[str, str], where: str) -> Fields:
+def read_fields(
+    record: Mapping[str, Any], mapping: Mapping[str, str], where: str, *, need_response: bool = True
+) -> Fields:
     """The fields of one record whose columns `mapping` renames (role to column); `where` is for messages.
 
-    Columns that take no part become metadata. Raises `DataError` for a record that has no known shape, or several
-    (one whose columns the mapping names then wins), or whose text is missing or is not text.
+    Columns that take no part become metadata. Without `need_response` a record may have a prompt alone. Raises
+    `DataError` for a record that has no known shape, or several (one whose columns the mapping names then wins), or
+    whose text is missing or is not text.
     """
-    column_of = {role: mapping.get(role, role) for role in ROLES}
-    shape = _recognise(record, mapping, column_of, where)
-    named = {role: record.get(column_of[role]) for role in (*shape.required, *shape.optional)}
-    read = {column_of[role] for role in (*named, *EXTRA_ROLES)}
-    text, prompt, response, messages = _contents(named, {role: column_of[role] for role in named}, where)
+    shape = _recognise(record, mapping, where, need_response)
+    column_of = {role: mapping.get(role, role) for role in (*shape.roles, *EXTRA_ROLES)}
+    named = {role: record.get(column_of[role]) for role in shape.roles}
+    contents = _read_chat if shape.said == "messages" else _read_texts
+    text, prompt, response, messages = contents(shape, named, column_of, where, need_response)
+    read = set(column_of.values())
     metadata = {name: value for name, value in record.items() if name not in read and _is_metadata(name, value)}
     for name in ("id", "text") if text is not None else ("id", "prompt", "response"):
         if name in metadata:
@@ -104,13 +125,13 @@ def _is_metadata(name: str, value: Any) -> bool:
     return value is not None or name not in ROLES
 
 
-def _recognise(
-    record: Mapping[str, Any], mapping: Mapping[str, str], column_of: Mapping[str, str], where: str
-) -> Shape:
-    fits = [shape for shape in SHAPES if all(record.get(column_of[role]) is not None for role in shape.required)]
+def _recognise(record: Mapping[str, Any], mapping: Mapping[str, str], where: str, need_response: bool) -> Shape:
+    there = {role for role in SHAPE_ROLES if record.get(mapping.get(role, role)) is not None}
+    fits = [shape for shape in SHAPES if there.issuperset(shape.required)]
+    if not fits and not need_response:
+        fits = list({shape.asked: shape for shape in SHAPES if shape.asked in there}.values())
     if len(fits) > 1:
-        chosen = [shape for shape in fits if any(role in mapping for role in shape.required)]
-        fits = chosen or fits
+        fits = [shape for shape in fits if any(role in mapping for role in shape.required)] or fits
     if len(fits) == 1:
         return fits[0]
     columns = ", ".join(map(str, record)) or "none"
@@ -124,23 +145,27 @@ def _recognise(
     )
 
 
-def _contents(
-    named: Mapping[str, Any], column_of: Mapping[str, str], where: str
-) -> tuple[str | None, str | None, str | None, tuple[Mapping[str, str], ...] | None]:
-    """(text, prompt, response, messages) of the values of one shape, by role."""
-    if "messages" in named:
-        messages = _read_messages(named["messages"], column_of["messages"], where)
-        prompt, response = _readable(messages, where)
-        return None, prompt, response, messages
+def _read_texts(
+    shape: Shape, named: Mapping[str, Any], column_of: Mapping[str, str], where: str, need_response: bool
+) -> Contents:
     texts = {role: require_text(value, column_of[role], where) for role, value in named.items() if value is not None}
-    spoken = next(role for role in ("text", "response", "output", "completion", "answer") if role in texts)
-    if not texts[spoken].strip():
-        raise DataError(f"no text: '{column_of[spoken]}' is empty", where=where, remedy="fill it in or drop the row")
-    if spoken == "text":
-        return texts["text"], None, None, None
-    asked = next(texts[role] for role in ("prompt", "instruction", "question") if role in texts)
-    paired = texts.get("input", "")
-    return None, f"{asked}\n\n{paired}" if paired.strip() else asked, texts[spoken], None
+    said, asked, about = texts.get(shape.said, ""), texts.get(shape.asked, ""), texts.get(shape.about, "")
+    needed = shape.asked if shape.asked and not need_response else shape.said
+    if not texts[needed].strip():
+        raise DataError(f"no text: '{column_of[needed]}' is empty", where=where, remedy="fill it in or drop the row")
+    if not shape.asked:
+        return said, None, None, None
+    return None, f"{asked}\n\n{about}" if about.strip() else asked, said if said.strip() else None, None
+
+
+def _read_chat(
+    shape: Shape, named: Mapping[str, Any], column_of: Mapping[str, str], where: str, need_response: bool
+) -> Contents:
+    messages = _read_messages(named[shape.said], column_of[shape.said], where)
+    if not need_response and [message["role"] for message in messages] == ["user"]:
+        return None, messages[0]["content"], None, None
+    prompt, response = _readable(messages, where)
+    return None, prompt, response, messages
 
 
 def require_text(value: Any, column: str, where: str) -> str:

@@ -56,7 +56,7 @@ class PlainTemplate:
 class FormatTemplate:
     """`before`, the prompt, `between`, the response, `after`, and the end-of-text token `end` (both targets).
 
-    A text row is written as it is, without the format.
+    `name` is a known name or the format string itself. A text row is written as it is, without the format.
     """
 
     name: str
@@ -68,8 +68,12 @@ class FormatTemplate:
     @property
     def fingerprint(self) -> Mapping[str, Any]:
         """All that the rendering depends on, JSON-ready."""
-        written = f"{self.before}{{prompt}}{self.between}{{response}}{self.after}"
-        return {"name": self.name, "format": written, "end": self.end}
+        return {"name": self.name, "format": self.written, "end": self.end}
+
+    @property
+    def written(self) -> str:
+        """The format string."""
+        return f"{self.before}{{prompt}}{self.between}{{response}}{self.after}"
 
     def render(self, row: Row) -> Rendered:
         """The row as text; the targets start with the response."""
@@ -94,6 +98,8 @@ def resolve_template(name: str | None, tokenizer: Any) -> Template:
             braces stand for themselves. None: chat if the tokenizer has a chat template, else plain.
         tokenizer: gives the chat template and the end-of-text token.
 
+    The `name` in a template's fingerprint resolves to the template again.
+
     Raises:
         UsageError: no such name, or a format without its two places.
         ModelError: `chat` for a tokenizer without chat template.
@@ -108,7 +114,8 @@ def resolve_template(name: str | None, tokenizer: Any) -> Template:
     if chosen != "chat":
         if "{" not in chosen:
             raise unknown_name("template", chosen, NAMES, where="template")
-        return _parse_format("format", chosen.replace("\\n", "\n").replace("\\t", "\t"), end)
+        written = chosen.replace("\\n", "\n").replace("\\t", "\t")
+        return _parse_format(written, written, end)
     if not chats:
         remedy = "take the template plain, alpaca or a format string"
         raise ModelError("this tokenizer has no chat template", where="template", remedy=remedy)

@@ -23,6 +23,8 @@ from headwater.data.backend import bare_backend, opening_tokens, tokenizer_diges
 from headwater.data.rendering import Rendered, Template
 from headwater.data.rows import Row
 
+__all__ = ["TokenRow", "Tokenization", "token_texts", "tokenizer_digest", "word_spans"]
+
 ENCODED_AT_ONCE = 512
 """Rows tokenised in one call, which bounds the memory of the tokenizer's own results."""
 
