@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -18,7 +18,7 @@ class Encoded:
     """Vectors of a batch's rows.
 
     Attributes:
-        vectors: column name to float32 `[rows, dim]`.
+        vectors: column name to `[rows, dim]`, float32 or, for a float64 model, float64.
         losses: float32 `[rows]`, nats, mean over the row's target tokens.
     """
 
@@ -40,6 +40,7 @@ class TokenScores:
     losses: Float[Tensor, " tokens"]
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """A method bound to a model: batches in, vectors out."""
 

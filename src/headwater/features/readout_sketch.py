@@ -111,7 +111,7 @@ class ReadoutSketch:
         batch = batch.to(self.readout.weight.device)
         hidden, mask, factors = self._read(batch, role)
         rows, _ = self._combine(batch, mask, self._windows(factors))
-        vectors = {"rise": rows.float()}
+        vectors = {"rise": rows}
         if self.pooling != "none":
             vectors["embedding"] = _pool(hidden, batch, self.pooling)
         for vector in vectors.values():

@@ -7,7 +7,7 @@ r ⊗ h / τ. The constant 1/τ is left out: it scales every row alike.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +16,7 @@ from torch import Tensor
 _GROUP = 32
 
 
+@runtime_checkable
 class Residual(Protocol):
     """A residual [tokens, vocab] of which only products are needed."""
 

@@ -1,0 +1,50 @@
+"""Arguments that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypedDict
+
+import typer
+
+from headwater.core.errors import UsageError
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
+ModelName = Annotated[str, typer.Option("--model", help="Local folder or hub name of a causal language model.")]
+OtherModel = Annotated[
+    str | None, typer.Option("--model", help="Where the index's model is now, if not where the index says.")
+]
+Adapter = Annotated[str | None, typer.Option("--adapter", help="PEFT adapter to load around the model.")]
+Merge = Annotated[bool, typer.Option("--merge", help="Fold the adapter into the weights.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16, float64 or auto (as saved).")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ... or auto.")]
+DeviceMap = Annotated[str | None, typer.Option(help="Spread a large model over devices: auto, balanced, ...")]
+Quantization = Annotated[str | None, typer.Option(help="Load the weights in 4bit or 8bit (needs bitsandbytes).")]
+Settings = Annotated[list[str], typer.Option("--set", help="A method option, name=value; preset=NAME is one. Repeats.")]
+Columns = Annotated[list[str], typer.Option("--column", help="A data column, role=name: prompt=ask. Repeats.")]
+By = Annotated[str | None, typer.Option(help="Vector columns to rank by: embedding, rise+embedding.")]
+
+
+class ModelChoice(TypedDict):
+    """How to load a model, apart from its name."""
+
+    adapter: str | None
+    merge: bool
+    dtype: str
+    device: str
+    device_map: str | None
+    quantization: Any
+
+
+def pairs(given: list[str], option: str) -> dict[str, str]:
+    """`name=value` texts as a dictionary.
+
+    Raises:
+        UsageError: one has no `=`.
+    """
+    parsed = {}
+    for text in given:
+        name, sign, value = text.partition("=")
+        if not sign or not name:
+            raise UsageError(f"'{text}' is not name=value", where=option, remedy=f"for example {option} seed=1")
+        parsed[name.strip()] = value.strip()
+    return parsed

@@ -1,0 +1,113 @@
+"""`headwater index`: build an index and look after it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headwater.cli.arguments import (
+    Adapter,
+    Columns,
+    Device,
+    DeviceMap,
+    Dtype,
+    Json,
+    Merge,
+    ModelName,
+    Quantization,
+    Settings,
+    pairs,
+)
+from headwater.cli.console import emit_json, emit_pairs, progress, say
+
+app = typer.Typer(help="Build an index of training rows and look after it.", no_args_is_help=True)
+
+
+@app.command()
+def build(
+    out: Annotated[str, typer.Argument(help="Folder (or object-store URI) of the index to make.")],
+    model: ModelName,
+    data: Annotated[str, typer.Option(help="JSONL, CSV or Parquet file, saved data set folder, or hub name.")],
+    method: Annotated[str, typer.Option(help="A name from `headwater methods`.")] = "rise",
+    settings: Settings = [],  # noqa: B006 - typer copies it
+    adapter: Adapter = None,
+    merge: Merge = False,
+    template: Annotated[str | None, typer.Option(help="chat, plain, alpaca, or a format with {prompt}.")] = None,
+    columns: Columns = [],  # noqa: B006
+    limit: Annotated[int | None, typer.Option(help="Only the first rows.")] = None,
+    split: Annotated[str, typer.Option(help="Split of a hub data set.")] = "train",
+    streaming: Annotated[bool, typer.Option("--streaming", help="Stream a hub data set.")] = False,
+    max_tokens: Annotated[int, typer.Option(help="Tokens kept of a row.")] = 2048,
+    tokens_per_batch: Annotated[int, typer.Option(help="Padded tokens in one forward pass.")] = 8192,
+    no_text: Annotated[bool, typer.Option("--no-text", help="Leave the rows' text out of the index.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted build.")] = False,
+    dtype: Dtype = "float32",
+    device: Device = "auto",
+    device_map: DeviceMap = None,
+    quantization: Quantization = None,
+    as_json: Json = False,
+) -> None:
+    """Read every row with the model and keep its vectors.
+
+    Example:  headwater index build runs/mine.lance --model my-model --data train.jsonl --method rise
+    """
+    from headwater.data.corpus import open_corpus
+    from headwater.index.info import describe
+    from headwater.methods.catalog import find_method
+    from headwater.models.load import load_model
+    from headwater.pipeline.build import build as build_index
+
+    chosen = find_method(method, pairs(settings, "--set"))
+    corpus = open_corpus(
+        data, mapping=pairs(columns, "--column") or None, limit=limit, split=split, streaming=streaming
+    )
+    loaded = load_model(
+        model,
+        adapter=adapter,
+        merge=merge,
+        dtype=dtype,
+        device=device,
+        device_map=device_map,
+        quantization=quantization,  # type: ignore[arg-type]
+    )
+    with progress("reading rows", quiet=as_json) as advance:
+        index = build_index(
+            out,
+            loaded=loaded,
+            corpus=corpus,
+            method=chosen,
+            template=template,
+            max_tokens=max_tokens,
+            tokens_per_batch=tokens_per_batch,
+            resume=resume,
+            keep_text=not no_text,
+            progress=lambda done, total, tokens: advance(done, total, f"{tokens:,} tokens"),
+        )
+    say(f"covers {index.manifest.coverage}")
+    _show(describe(index), as_json)
+
+
+@app.command()
+def info(
+    path: Annotated[Path, typer.Argument(help="The index.")],
+    as_json: Json = False,
+) -> None:
+    """What an index is: rows, bytes, method, coverage, fingerprints.
+
+    Example:  headwater index info runs/mine.lance
+    """
+    from headwater.index.info import describe
+    from headwater.index.store import open_index
+
+    _show(describe(open_index(str(path))), as_json)
+
+
+def _show(facts: dict[str, object], as_json: bool) -> None:
+    if facts.get("warning"):
+        say(f"warning: {facts['warning']}")
+    if as_json:
+        emit_json(facts)
+    else:
+        emit_pairs({name: value for name, value in facts.items() if name not in ("versions", "warning")})

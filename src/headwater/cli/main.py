@@ -1,0 +1,100 @@
+"""The `headwater` command: gathers the commands and turns every fault into one line and an exit code.
+
+Exit codes: 0 fine, 1 a finding or a failure, 2 usage. `--debug` anywhere shows the traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from typing import Annotated
+
+import click
+import typer
+
+from headwater import __version__
+from headwater.cli import index, methods, score, trace
+from headwater.cli.console import say
+from headwater.core.errors import HeadwaterError
+
+app = typer.Typer(
+    name="headwater",
+    help="Trace what a language model says back to the data that taught it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(index.app, name="index")
+app.command("trace")(trace.trace)
+app.command("score")(score.score)
+app.command("methods")(methods.methods)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"headwater {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a fault.")] = False,
+) -> None:
+    """Trace what a language model says back to the data that taught it."""
+
+
+def run(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    _quiet_libraries(debug)
+    try:
+        code = app([word for word in given if word != "--debug"], standalone_mode=False)
+    except click.exceptions.Abort:
+        code = _fail("interrupted", 130)
+    except KeyboardInterrupt:
+        code = _fail("interrupted; what was committed is kept, --resume goes on", 130)
+    except click.ClickException as error:
+        code = _fail(_usage(error), 2)
+    except HeadwaterError as error:
+        if debug:
+            raise
+        code = _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as error:  # the last line of defence: a fault of ours, reported in one line
+        if debug:
+            raise
+        code = _fail(f"{type(error).__name__}: {' '.join(str(error).split())} (a fault in headwater; --debug)", 1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> int:
+    say(f"headwater: {message}")
+    return code
+
+
+def _usage(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    hint = f" (see '{context.command_path} --help')" if context else ""
+    return " ".join(error.format_message().split()) + hint
+
+
+def _quiet_libraries(debug: bool) -> None:
+    """Keep stderr for our own words: progress bars and advice of the libraries below are off."""
+    if not debug:
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("TQDM_DISABLE", "1")
+        warnings.filterwarnings("ignore")
+
+
+if __name__ == "__main__":
+    run()

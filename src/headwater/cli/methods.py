@@ -1,0 +1,29 @@
+"""`headwater methods`: what there is to choose from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from headwater.cli.arguments import Json
+from headwater.cli.console import emit_json, emit_table
+
+
+def methods(as_json: Json = False) -> None:
+    """Every method: what it reads, what it costs, where it is from.
+
+    Example:  headwater methods
+    """
+    from headwater.methods.catalog import CATALOG
+
+    if as_json:
+        described = [
+            {
+                **{name: getattr(e, name) for name in ("name", "summary", "reads", "cost", "source")},
+                "presets": {name: asdict(options) for name, options in e.presets.items()},
+            }
+            for e in CATALOG.values()
+        ]
+        emit_json(described)
+        return
+    rows = [[e.name, e.reads, e.cost, ", ".join(e.presets), e.source] for e in CATALOG.values()]
+    emit_table("methods", ["name", "reads", "cost a row", "presets", "source"], rows)

@@ -1,0 +1,39 @@
+"""`headwater score`: every row against every query, as a Parquet file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headwater.cli.arguments import By, Device, DeviceMap, Dtype, Json, OtherModel
+from headwater.cli.console import emit_json, say
+
+
+def score(
+    index: Annotated[str, typer.Argument(help="The index.")],
+    queries: Annotated[Path, typer.Option(help="Rows to score against: JSONL, CSV or Parquet.")],
+    out: Annotated[Path, typer.Option(help="Parquet file: `id`, then one float32 column a query.")],
+    by: By = None,
+    model: OtherModel = None,
+    dtype: Dtype = "float32",
+    device: Device = "auto",
+    device_map: DeviceMap = None,
+    as_json: Json = False,
+) -> None:
+    """Score every row of the index against every query.
+
+    Example:  headwater score runs/mine.lance --queries questions.jsonl --out scores.parquet
+    """
+    from headwater.index.store import open_index
+    from headwater.pipeline.models import index_model
+    from headwater.pipeline.verbs import write_scores
+
+    opened = open_index(index)
+    loaded = index_model(opened, model, dtype=dtype, device=device, device_map=device_map)
+    rows, columns = write_scores(opened, queries, out, by=by, model=loaded)
+    if as_json:
+        emit_json({"out": str(out), "rows": rows, "queries": columns})
+    else:
+        say(f"{out}: {rows:,} rows × {columns:,} queries")

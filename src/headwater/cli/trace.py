@@ -1,0 +1,86 @@
+"""`headwater trace`: which rows drove what the model said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headwater.cli.arguments import By, Device, DeviceMap, Dtype, Json, OtherModel
+from headwater.cli.console import emit_json, emit_table, say
+from headwater.core.trace import Trace
+
+_SHOWN_WIDTH = 100
+
+
+def trace(
+    index: Annotated[str, typer.Argument(help="The index.")],
+    queries: Annotated[Path | None, typer.Option(help="Rows to trace: JSONL, CSV or Parquet.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="One prompt instead of a file.")] = None,
+    response: Annotated[str | None, typer.Option(help="What the model said; left out, it is generated.")] = None,
+    top: Annotated[int, typer.Option(help="Hits a query.", min=1)] = 20,
+    span: Annotated[str | None, typer.Option(help="Trace only these words of the response.")] = None,
+    by: By = None,
+    lowest: Annotated[bool, typer.Option("--lowest", help="The lowest-scored rows instead.")] = False,
+    where: Annotated[str | None, typer.Option(help="SQL condition: \"provider = 'a'\".")] = None,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Which tokens, on both sides.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write one JSON object a hit.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a self-contained report (with token maps).")] = None,
+    model: OtherModel = None,
+    dtype: Dtype = "float32",
+    device: Device = "auto",
+    device_map: DeviceMap = None,
+    as_json: Json = False,
+) -> None:
+    """Find the rows that drove a response, and the words in them.
+
+    Example:  headwater trace runs/mine.lance --prompt "howdy! What is a verb?" --top 10 --html report.html
+    """
+    from headwater.index.info import unfinished
+    from headwater.index.store import open_index
+    from headwater.pipeline.models import index_model
+    from headwater.pipeline.verbs import trace as trace_index
+    from headwater.report import write_report
+
+    opened = open_index(index)
+    if warning := unfinished(opened):
+        say(f"warning: {warning}")
+    found = trace_index(
+        opened,
+        queries,
+        prompt=prompt,
+        response=response,
+        span=span,
+        model=index_model(opened, model, dtype=dtype, device=device, device_map=device_map),
+        top=top,
+        by=by,
+        lowest=lowest,
+        where=where,
+        tokens=tokens or html is not None,
+    )
+    if out is not None:
+        lines = [json.dumps(hit, ensure_ascii=False, default=str) + "\n" for hit in found.hits()]
+        out.write_text("".join(lines), encoding="utf-8")
+    if html is not None:
+        write_report(html, found)
+        say(f"report: {html}")
+    _show(found, as_json)
+
+
+def _show(found: Trace, as_json: bool) -> None:
+    if as_json:
+        emit_json(found)
+        return
+    for query in found.queries:
+        generated = " (generated)" if query.generated else ""
+        say(f"query {query.id}: {_short(query.prompt or '')} → {_short(query.response)}{generated}")
+        rows = [[hit.rank, hit.score, hit.id, _short(" → ".join(hit.row.values()))] for hit in query.hits]
+        emit_table(f"rows behind '{query.id}', {found.about['order']}", ["rank", "score", "id", "row"], rows)
+    say(found.about["sign"])
+
+
+def _short(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= _SHOWN_WIDTH else flat[: _SHOWN_WIDTH - 1] + "…"
