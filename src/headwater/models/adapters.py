@@ -9,8 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from headwater.core.errors import ModelError
-from headwater.models.fingerprint import adapter_weights
+from headwater.models.places import brief
 
 _REMEDY = "load the adapter on the base model it was trained on"
 
@@ -29,9 +31,22 @@ def with_adapter(model: Any, adapter: str, *, merge: bool) -> Any:
     try:
         wrapped = PeftModel.from_pretrained(model, adapter, is_trainable=False, autocast_adapter_dtype=False)
     except Exception as error:  # PEFT raises whatever its many tuners raise; all of it means the same to the user
-        raise ModelError(f"the adapter does not fit: {_brief(error)}", where=adapter, remedy=_REMEDY) from error
+        raise ModelError(f"the adapter does not fit: {brief(error, 3)}", where=adapter, remedy=_REMEDY) from error
     _require_whole(wrapped, adapter)
     return wrapped.merge_and_unload() if merge else wrapped
+
+
+def without_adapter(model: Any) -> Any:
+    """The `transformers` model inside a PEFT model (whose layers hold the adapter), or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def adapter_weights(adapter: str) -> dict[str, Tensor]:
+    """The tensors of a saved PEFT adapter, by their names in its file."""
+    from peft import load_peft_weights
+
+    weights: dict[str, Tensor] = load_peft_weights(adapter, device="cpu")
+    return weights
 
 
 def _require_whole(wrapped: Any, adapter: str) -> None:
@@ -43,9 +58,3 @@ def _require_whole(wrapped: Any, adapter: str) -> None:
         if names:
             shown = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
             raise ModelError(f"{len(names)} adapter tensors {fault}: {shown}", where=adapter, remedy=_REMEDY)
-
-
-def _brief(error: Exception) -> str:
-    """The first lines of a message that may run over every layer."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:3])[:400]

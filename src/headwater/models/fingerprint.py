@@ -18,6 +18,8 @@ from torch import Tensor
 
 from headwater.core.errors import ModelError
 from headwater.core.fingerprints import digest
+from headwater.data.backend import tokenizer_digest
+from headwater.models.adapters import adapter_weights, without_adapter
 
 SAMPLE = 4096
 """At most so many elements of a tensor enter the weights digest."""
@@ -38,9 +40,7 @@ def model_fingerprint(model: Any, tokenizer: Any, adapter: str | None) -> dict[s
     Raises:
         ModelError: a parameter is offloaded and cannot be read.
     """
-    from headwater.data.tokens import tokenizer_digest
-
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = without_adapter(model)
     return {
         "architecture": type(inner).__name__,
         "parameters": parameter_count(model.parameters()),
@@ -70,14 +70,6 @@ def parameter_count(parameters: Iterable[Tensor]) -> int:
         packed = getattr(parameter, "quant_state", None)
         count += parameter.numel() if packed is None else math.prod(packed.shape)
     return count
-
-
-def adapter_weights(adapter: str) -> dict[str, Tensor]:
-    """The tensors of a saved PEFT adapter, by their names in its file."""
-    from peft import load_peft_weights
-
-    weights: dict[str, Tensor] = load_peft_weights(adapter, device="cpu")
-    return weights
 
 
 def _sample(tensor: Tensor) -> bytes:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from headwater.core.errors import ModelError, unknown_name
-from headwater.models.adapters import with_adapter
+from headwater.core.errors import ModelError, UsageError, unknown_name
+from headwater.models.adapters import with_adapter, without_adapter
 from headwater.models.fingerprint import model_fingerprint
+from headwater.models.places import brief, model_place, unreachable
 
 DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
 """The precisions a model can be loaded in; `auto` keeps the one it was saved in."""
@@ -51,7 +50,7 @@ def load_model(
     device_map: str | Mapping[str, Any] | None = None,
     tokenizer: str | None = None,
     revision: str | None = None,
-    quantization: Literal["4bit", "8bit"] | None = None,
+    quantization: str | None = None,
 ) -> LoadedModel:
     """A Hugging Face causal language model from a local folder or by its hub name.
 
@@ -61,18 +60,21 @@ def load_model(
         merge: fold the adapter into the weights; otherwise it is kept around the model.
         dtype: one of `DTYPES`.
         device: `auto` is the first CUDA device if there is one, else the CPU; or a PyTorch device name.
-        device_map: spread a model too large for one device, as `accelerate` understands it; replaces `device`.
+        device_map: spread a model too large for one device, as `accelerate` understands it, instead of `device`.
         tokenizer: folder or hub name, where it is not the model's own.
         revision: branch, tag or commit on the hub.
-        quantization: load the weights in 4 or 8 bits through bitsandbytes.
+        quantization: `4bit` or `8bit`, through bitsandbytes; None loads the weights as they are.
 
     Raises:
         ModelError: the model, tokenizer or adapter is missing, incomplete or unfit; nothing is guessed.
-        UsageError: an unknown dtype.
+        UsageError: an unknown dtype or quantization, or both a device and a device map.
     """
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES, where=name)
-    _require_place(name)
+    if device_map is not None and device != "auto":
+        remedy = "give one of them"
+        raise UsageError(f"device '{device}' beside device_map '{device_map}'", where=name, remedy=remedy)
+    place = model_place(name)
     placement = device_map if device_map is not None else str(_device(device))
     settings: dict[str, Any] = {
         "dtype": "auto" if dtype == "auto" else getattr(torch, dtype),
@@ -80,12 +82,12 @@ def load_model(
         "quantization_config": _quantization(quantization, dtype),
         "revision": revision,
     }
-    model = _pretrained(name, settings)
+    model = _pretrained(place, settings)
     if settings["device_map"] is None:
         model = model.to(placement)
     if adapter is not None:
         model = with_adapter(model, adapter, merge=merge)
-    return _frozen(model, _tokenizer(tokenizer or name, None if tokenizer else revision), name, adapter)
+    return _frozen(model, _tokenizer(tokenizer or place, None if tokenizer else revision), name, adapter)
 
 
 def wrap_model(model: Any, tokenizer: Any, name: str = "in-memory") -> LoadedModel:
@@ -97,14 +99,10 @@ def _frozen(model: Any, tokenizer: Any, name: str, adapter: str | None) -> Loade
     model.eval().requires_grad_(False)
     model.config.use_cache = False
     model.config.get_text_config().use_cache = False
-    tokenizer = _with_pad(tokenizer, name)
+    if model.dtype == torch.float64:  # the fused kernels of mixtures of experts know no float64
+        without_adapter(model).set_experts_implementation("eager")
     embedding = model.get_input_embeddings()
-    if len(tokenizer) > embedding.weight.shape[0]:
-        raise ModelError(
-            f"the tokenizer has {len(tokenizer)} tokens, the model's embedding {embedding.weight.shape[0]} rows",
-            where=name,
-            remedy="name the tokenizer the model was trained with",
-        )
+    tokenizer = _with_pad(tokenizer, embedding.weight.shape[0], name)
     fingerprint = model_fingerprint(model, tokenizer, adapter)
     return LoadedModel(name, model, tokenizer, adapter, embedding.weight.device, fingerprint)
 
@@ -121,8 +119,7 @@ def _pretrained(name: str, settings: Mapping[str, Any]) -> Any:
     except ModelError:
         raise
     except Exception as error:  # hub, file and configuration faults come in many classes and mean one thing here
-        remedy = "check the name, or download the model first and give its folder" + _near(name)
-        raise ModelError(f"the model cannot be loaded: {_brief(error)}", where=name, remedy=remedy) from error
+        raise unreachable("model", name, error) from error
     missing = sorted(info["missing_keys"])
     if missing:
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
@@ -139,19 +136,22 @@ def _tokenizer(name: str, revision: str | None) -> Any:
     try:
         return AutoTokenizer.from_pretrained(name, revision=revision)
     except Exception as error:  # as for the model
-        remedy = "name the folder or model it should come from as the tokenizer" + _near(name)
-        raise ModelError(f"no tokenizer can be loaded: {_brief(error)}", where=name, remedy=remedy) from error
+        raise unreachable("tokenizer", name, error) from error
 
 
-def _with_pad(tokenizer: Any, name: str) -> Any:
-    """The tokenizer, or a copy whose pad token is a token it has already: its end, its start, or the first one.
+def _with_pad(tokenizer: Any, rows: int, name: str) -> Any:
+    """The tokenizer, or a copy whose pad token is one the model can embed: its end, its start, or the first token.
 
-    Padding is masked wherever it is used, so which token it is changes no number.
+    Padding is masked wherever it is used, so which token it is changes no number. Added tokens beyond the embedding's
+    `rows` are let pass (published models have them, unused); a vocabulary beyond it is another model's.
     """
     if not tokenizer.is_fast:
         remedy = "use a tokenizer with a tokenizer.json; character offsets of tokens are read from it"
         raise ModelError("the tokenizer is not a fast one", where=name, remedy=remedy)
-    if tokenizer.pad_token_id is not None:
+    if tokenizer.vocab_size > rows:
+        what = f"the tokenizer has {tokenizer.vocab_size} tokens, the model embeds {rows}"
+        raise ModelError(what, where=name, remedy="name the tokenizer the model was trained with")
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id < rows:
         return tokenizer
     padded = copy.deepcopy(tokenizer)
     padded.pad_token = tokenizer.eos_token or tokenizer.bos_token or tokenizer.convert_ids_to_tokens(0)
@@ -165,7 +165,7 @@ def _device(device: str) -> torch.device:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"device '{device}' is not here: {_brief(error)}", remedy="use cpu, or auto") from error
+        raise ModelError(f"device '{device}' is not here: {brief(error)}", remedy="use cpu, or auto") from error
     return chosen
 
 
@@ -182,34 +182,3 @@ def _quantization(bits: str | None, dtype: str) -> Any:
         return BitsAndBytesConfig(load_in_8bit=True)
     compute = torch.bfloat16 if dtype == "auto" else getattr(torch, dtype)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=compute)
-
-
-def _require_place(name: str) -> None:
-    """Refuse what is plainly not a model before any library is asked for it."""
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-            remedy = "give the base model as the model and this folder as its adapter"
-            raise ModelError("this folder holds an adapter, not a model", where=name, remedy=remedy)
-        if not (folder / "config.json").is_file():
-            remedy = "give the folder that save_pretrained wrote" + _near(name)
-            raise ModelError("no config.json in the model folder", where=name, remedy=remedy)
-    elif folder.exists():
-        raise ModelError("a file is not a model folder", where=name, remedy="give the folder that contains it")
-    elif name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ModelError("no such model folder", where=name, remedy="check the path" + _near(name))
-
-
-def _near(name: str) -> str:
-    """`; did you mean ...?` with the folder beside it whose name is nearest, if one is near."""
-    parent = Path(name).expanduser().parent
-    if not parent.is_dir():
-        return ""
-    folders = {child.name: child for child in parent.iterdir() if (child / "config.json").is_file()}
-    close = difflib.get_close_matches(Path(name).name, folders, n=1, cutoff=0.5)
-    return f"; did you mean {folders[close[0]]}?" if close else ""
-
-
-def _brief(error: Exception) -> str:
-    """The first line of a library's message, without its advice."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from headwater.core.errors import ModelError
 from headwater.core.spec import Coverage
+from headwater.models.adapters import without_adapter
 from headwater.models.fingerprint import parameter_count
 from headwater.models.load import LoadedModel
 
@@ -79,7 +80,7 @@ class Readout:
         if self.weight.dtype == dtype:
             logits = states @ self.weight.T
         else:
-            logits = torch.cat([states @ rows.to(dtype).T for rows in self.weight.split(_SLICE)], dim=-1)
+            logits = torch.cat([states @ rows.to(dtype).T for rows in torch.split(self.weight, _SLICE)], dim=-1)
         if self.bias is not None:
             logits = logits + self.bias.to(dtype)
         if self.scale != 1.0:
@@ -94,7 +95,7 @@ def find_readout(loaded: LoadedModel) -> Readout:
         ModelError: the model has no linear head over its vocabulary, or the head found does not reproduce the
             model's logits.
     """
-    inner = loaded.model.get_base_model() if hasattr(loaded.model, "get_base_model") else loaded.model
+    inner = without_adapter(loaded.model)
     head = inner.get_output_embeddings()
     trunk = inner.base_model
     if head is None or trunk is inner:
@@ -102,7 +103,7 @@ def find_readout(loaded: LoadedModel) -> Readout:
         raise ModelError(f"{type(inner).__name__} has no head over a vocabulary", where=loaded.name, remedy=remedy)
     weight, bias = _linear(head, loaded)
     config = inner.config.get_text_config()
-    readout = Readout(weight, bias, _scale(config), _soft_cap(config), _coverage(head, loaded), trunk)
+    readout = Readout(weight, bias, _scale(config), _soft_cap(config), _coverage(head, weight, bias, loaded), trunk)
     check_readout(readout, loaded)
     return readout
 
@@ -121,20 +122,18 @@ def check_readout(readout: Readout, loaded: LoadedModel) -> None:
     input_ids, attention = _batch(loaded)
     with torch.no_grad():
         hidden = readout.hidden(input_ids, attention)
-        _compare(
-            hidden[1:, :_PREFIX],
-            hidden[:1, :_PREFIX].repeat(2, 1, 1),
-            tolerance,
-            loaded,
-            "states that see later tokens",
-        )
-        logits = readout.logits(hidden)
-        if bool((attention[..., None] & ~logits.isfinite()).any()):
+        real = attention.to(readout.weight.device)
+        logits = readout.logits(hidden)[real]
+        if not bool(logits.isfinite().all()):
             raise ModelError("the logits are not finite", where=loaded.name, remedy="load the model in a wider dtype")
-        gain = 2.0 ** round(math.log2(_LARGE / max(float(logits[attention].abs().max()), 1e-6)))
+        others = (hidden[1:, :_PREFIX] - hidden[0, :_PREFIX]).abs().max() / hidden[0].abs().max()
+        if float(others) > tolerance:
+            what = f"a token's state changes by {float(others):.2g} with the tokens after it, {tolerance:.0e} allowed"
+            raise ModelError(what, where=loaded.name, remedy="give a causal language model, not an encoder")
+        gain = 2.0 ** round(math.log2(_LARGE / max(float(logits.abs().max()), 1e-6)))
         for factor in (1.0, gain):
-            found, expected = readout.logits(hidden * factor), _model_logits(loaded, input_ids, attention, factor)
-            _compare(found[attention], expected[attention], tolerance, loaded, "logits other than the model's")
+            expected = _model_logits(loaded, input_ids, attention, factor)
+            _require_same(readout.logits(hidden * factor), expected, real, tolerance, loaded)
 
 
 def _linear(head: Any, loaded: LoadedModel) -> tuple[Tensor, Tensor | None]:
@@ -147,8 +146,8 @@ def _linear(head: Any, loaded: LoadedModel) -> tuple[Tensor, Tensor | None]:
     device = next(head.parameters()).device
     with torch.no_grad():
         bias = head(torch.zeros(1, width, dtype=dtype, device=device))[0]
-        rows = torch.eye(width, dtype=dtype, device=device).split(256)
-        weight = torch.cat([head(part) for part in rows]) - bias
+        basis = torch.eye(width, dtype=dtype, device=device)
+        weight = torch.cat([head(rows) for rows in torch.split(basis, 256)]) - bias
     return weight.T.contiguous(), bias if bool(bias.any()) else None
 
 
@@ -163,11 +162,12 @@ def _soft_cap(config: Any) -> float | None:
     return None if cap is None else float(cap)
 
 
-def _coverage(head: Any, loaded: LoadedModel) -> Coverage:
+def _coverage(head: Any, weight: Tensor, bias: Tensor | None, loaded: LoadedModel) -> Coverage:
     embedding = loaded.model.get_input_embeddings()
     tied = any(p is embedding.weight for p in head.parameters())
+    seen = weight.numel() + (0 if bias is None else bias.numel())
     note = "the head, tied to the input embedding: its use as embedding is not seen" if tied else "the head"
-    return Coverage(parameter_count(head.parameters()), parameter_count(loaded.model.parameters()), note)
+    return Coverage(seen, parameter_count(loaded.model.parameters()), note)
 
 
 def _batch(loaded: LoadedModel) -> tuple[Tensor, Tensor]:
@@ -197,19 +197,14 @@ def _model_logits(loaded: LoadedModel, input_ids: Tensor, attention: Tensor, fac
     return logits
 
 
-def _compare(found: Tensor, expected: Tensor, tolerance: float, loaded: LoadedModel, fault: str) -> None:
+def _require_same(found: Tensor, expected: Tensor, real: Tensor, tolerance: float, loaded: LoadedModel) -> None:
     kind = type(loaded.model).__name__
     remedy = f"{kind} reads out in a way this version does not know; use a method that does not read the head"
     if found.shape != expected.shape:
-        raise ModelError(
-            f"{fault}: shape {tuple(found.shape)} against {tuple(expected.shape)}", where=loaded.name, remedy=remedy
-        )
-    wide = torch.promote_types(found.dtype, torch.float32)
-    left, right = found.to(wide), expected.to(device=found.device, dtype=wide)
-    error = float((left - right).abs().max()) / max(float(right.abs().max()), 1e-12)
+        what = f"logits of shape {tuple(found.shape)}, the model's have {tuple(expected.shape)}"
+        raise ModelError(what, where=loaded.name, remedy=remedy)
+    theirs = expected.to(found)[real]
+    error = float((found[real] - theirs).abs().max() / theirs.abs().max().clamp_min(1e-12))
     if not error <= tolerance:
-        raise ModelError(
-            f"{fault}: largest difference {error:.2g} of the largest value, {tolerance:.0e} allowed",
-            where=loaded.name,
-            remedy=remedy,
-        )
+        what = f"logits differ from the model's by {error:.2g} of the largest, {tolerance:.0e} allowed"
+        raise ModelError(what, where=loaded.name, remedy=remedy)

@@ -1,0 +1,102 @@
+"""Generation: the same response alone or in any batch, nothing left to global state; and the loss."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from headwater.core.errors import DataError, UsageError
+from headwater.data import Tokenization, resolve_template
+from headwater.models.generate import generate_response, generate_responses
+from headwater.models.load import LoadedModel, wrap_model
+from headwater.models.losses import token_losses
+from zoo import VOCAB, tiny_loaded, tiny_tokenizer, zoo
+
+PROMPTS = ["Hello", "What is the capital of France?", "A much longer prompt about the weather, plants and light", "The"]
+
+
+def greedy(loaded: LoadedModel, text: str, steps: int) -> str:
+    """The slow truth: one full forward pass a token, no cache, no batch."""
+    ids = loaded.tokenizer(text)["input_ids"]
+    said: list[int] = []
+    while len(said) < steps:
+        said.append(int(loaded.model(input_ids=torch.tensor([ids + said])).logits[0, -1].argmax()))
+        if said[-1] == loaded.tokenizer.eos_token_id:
+            break
+    return str(loaded.tokenizer.decode(said, skip_special_tokens=True))
+
+
+@pytest.mark.parametrize("name", zoo())
+def test_batched_greedy_responses_are_the_models_argmax(name: str) -> None:
+    loaded = tiny_loaded(name)
+    found = generate_responses(loaded, PROMPTS, max_new_tokens=8, batch_size=3)
+    assert found == [greedy(loaded, text, 8) for text in PROMPTS]
+
+
+def test_it_stops_at_the_end_token_and_strips_it() -> None:
+    model = zoo()["phi"]()
+    model.lm_head.bias.data[0] = 1e4
+    assert generate_responses(wrap_model(model, tiny_tokenizer()), PROMPTS) == [""] * 4
+
+
+def test_sampling_is_repeatable_and_leaves_the_global_generator_alone() -> None:
+    loaded = tiny_loaded("llama")
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    once, again, other = (
+        generate_response(loaded, "Hello", max_new_tokens=16, temperature=1.0, seed=s) for s in (3, 3, 4)
+    )
+    assert once == again != other
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_models_own_decoding_defaults_play_no_part() -> None:
+    loaded = tiny_loaded("llama")
+    before = generate_response(loaded, "Hello", max_new_tokens=8)
+    loaded.model.generation_config.do_sample = True
+    loaded.model.generation_config.temperature = 5.0
+    loaded.model.generation_config.repetition_penalty = 3.0
+    assert generate_response(loaded, "Hello", max_new_tokens=8) == before
+
+
+def test_a_start_token_is_added_once() -> None:
+    loaded = wrap_model(zoo()["llama"](), tiny_tokenizer(bos=True))
+    plain, rendered = (generate_response(loaded, text, max_new_tokens=8) for text in ("Hello", "<|start|>Hello"))
+    assert plain == rendered
+    assert plain == greedy(loaded, "Hello", 8)
+
+
+def test_prompts_may_be_the_token_ids_of_a_template() -> None:
+    loaded = tiny_loaded("llama", chat=True)
+    tokenization = Tokenization(loaded.tokenizer, resolve_template("chat", loaded.tokenizer))
+    ids = tokenization.encode_prompt("Hello")
+    text = tokenization.template.prompt_text("Hello")
+    assert generate_responses(loaded, [ids], max_new_tokens=8) == generate_responses(loaded, [text], max_new_tokens=8)
+
+
+def test_requests_that_make_no_sense_are_refused() -> None:
+    loaded = tiny_loaded("llama")
+    with pytest.raises(UsageError, match=r"temperature 0.5 with seed None"):
+        generate_response(loaded, "Hello", temperature=0.5)
+    with pytest.raises(UsageError, match=r"temperature -1"):
+        generate_response(loaded, "Hello", temperature=-1.0, seed=0)
+    with pytest.raises(DataError, match=r"a prompt without tokens"):
+        generate_response(loaded, "")
+    assert generate_responses(loaded, []) == []
+
+
+def test_token_losses_are_the_models_own_loss() -> None:
+    model = zoo()["gemma2"]()
+    ids = torch.randint(1, VOCAB, (1, 20), generator=torch.Generator().manual_seed(0))
+    output = model(input_ids=ids, labels=ids)
+    losses = token_losses(output.logits[0, :-1], ids[0, 1:])
+    assert losses.shape == (19,)
+    torch.testing.assert_close(losses.mean(), output.loss)
+    by_hand = -torch.log_softmax(output.logits[0, :-1].double(), -1)[torch.arange(19), ids[0, 1:]]
+    torch.testing.assert_close(losses.double(), by_hand, rtol=1e-5, atol=1e-6)
+
+
+def test_token_losses_of_halves_are_float32() -> None:
+    logits = torch.randn(4, 9, dtype=torch.bfloat16)
+    assert token_losses(logits, torch.arange(4)).dtype == torch.float32
+    assert token_losses(logits.double(), torch.arange(4)).dtype == torch.float64

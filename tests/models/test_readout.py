@@ -1,0 +1,188 @@
+"""A readout is the model's own, on every architecture of the zoo, or it is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from typing import Any
+
+import pytest
+import torch
+
+from headwater.core.errors import ModelError
+from headwater.models.load import LoadedModel, wrap_model
+from headwater.models.readout import Readout, check_readout, find_readout
+from zoo import VOCAB, WIDTH, tiny_loaded, tiny_tokenizer, zoo
+
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2e-2}
+
+
+def batch(*lengths: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    input_ids = torch.randint(1, VOCAB, (len(lengths), max(lengths)), generator=generator)
+    attention = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    return input_ids * attention, attention
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("name", zoo())
+def test_head_of_hidden_is_the_models_logits(name: str, dtype: torch.dtype) -> None:
+    loaded = wrap_model(zoo()[name]().to(dtype), tiny_tokenizer())
+    readout = find_readout(loaded)
+    input_ids, attention = batch(20, 5, 13)
+    found = readout.logits(readout.hidden(input_ids, attention))
+    expected = loaded.model(input_ids=input_ids, attention_mask=attention.long()).logits.to(found.dtype)
+    assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    error = (found - expected)[attention].abs().max() / expected[attention].abs().max()
+    assert error < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("name", zoo())
+def test_hidden_of_real_tokens_does_not_depend_on_padding(name: str) -> None:
+    readout = find_readout(tiny_loaded(name))
+    input_ids, attention = batch(7, 24, 15)
+    together = readout.hidden(input_ids, attention)
+    for item, length in enumerate(attention.sum(1).tolist()):
+        alone = readout.hidden(input_ids[item : item + 1, :length], attention[item : item + 1, :length])
+        torch.testing.assert_close(together[item, :length], alone[0], rtol=1e-4, atol=1e-5)
+
+
+def test_no_logits_are_computed_for_the_hidden_state() -> None:
+    loaded = tiny_loaded("llama")
+    readout = find_readout(loaded)
+    loaded.model.lm_head.register_forward_hook(lambda *_: pytest.fail("the head ran"))
+    readout.hidden(*batch(4))
+
+
+def test_coverage_counts_the_head_and_says_if_it_is_tied() -> None:
+    for name, tied in (("llama", False), ("llama-tied", True), ("gpt2", True), ("phi", False)):
+        loaded = tiny_loaded(name)
+        coverage = find_readout(loaded).coverage
+        assert coverage.seen == VOCAB * WIDTH + (VOCAB if name == "phi" else 0)
+        assert coverage.total == sum(p.numel() for p in loaded.model.parameters())
+        assert ("tied" in coverage.note) == tied
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("gemma2", {"soft_cap": None}),
+        ("gemma2", {"soft_cap": 50.0}),
+        ("llama", {"soft_cap": 30.0}),
+        ("cohere", {"scale": 1.0}),
+        ("granite", {"scale": 8.0}),
+        ("phi", {"bias": None}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_wrong_head_is_refused(name: str, fault: dict[str, Any], dtype: torch.dtype) -> None:
+    loaded = wrap_model(zoo()[name]().to(dtype), tiny_tokenizer(), name)
+    readout = find_readout(loaded)
+    check_readout(readout, loaded)
+    with pytest.raises(ModelError, match=rf"{name}: logits differ from the model's by .* of the largest"):
+        check_readout(dataclasses.replace(readout, **fault), loaded)
+
+
+def test_a_soft_cap_is_seen_on_logits_far_below_it() -> None:
+    model = zoo()["gemma2"]()
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(0.01)
+    loaded = wrap_model(model, tiny_tokenizer())
+    readout = find_readout(loaded)
+    with pytest.raises(ModelError, match=r"logits differ"):
+        check_readout(dataclasses.replace(readout, soft_cap=None), loaded)
+
+
+def test_something_between_trunk_and_head_is_refused() -> None:
+    model = zoo()["llama"]()
+    model.lm_head.register_forward_pre_hook(lambda _, inputs: (inputs[0] * 0.9,))
+    with pytest.raises(ModelError, match=r"logits differ.*LlamaForCausalLM reads out in a way"):
+        find_readout(wrap_model(model, tiny_tokenizer()))
+
+
+def test_a_trunk_that_sees_later_tokens_is_refused() -> None:
+    from transformers import BertConfig, BertLMHeadModel
+
+    config = BertConfig(
+        vocab_size=VOCAB,
+        hidden_size=WIDTH,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        initializer_range=0.3,
+    )
+    with pytest.raises(ModelError, match=r"changes by .* with the tokens after it.*not an encoder"):
+        find_readout(wrap_model(BertLMHeadModel(config), tiny_tokenizer()))
+
+
+def test_models_without_a_head_are_refused() -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    llama = zoo()["llama"]()
+    llama.config.pad_token_id = 0
+    classifier = AutoModelForSequenceClassification.from_config(llama.config)
+    for model in (llama.model, classifier):
+        with pytest.raises(ModelError, match=r"no head over a vocabulary"):
+            find_readout(wrap_model(model, tiny_tokenizer()))
+
+
+def test_logits_that_are_not_finite_are_refused() -> None:
+    model = zoo()["llama"]()
+    model.lm_head.weight.data[3, 3] = float("inf")
+    with pytest.raises(ModelError, match=r"not finite"):
+        find_readout(wrap_model(model, tiny_tokenizer()))
+
+
+def test_an_adapter_on_the_head_is_folded_in() -> None:
+    from peft import LoraConfig, get_peft_model
+
+    for base, options in (
+        ("llama", {"target_modules": ["lm_head", "q_proj"]}),
+        ("phi", {"target_modules": ["lm_head"]}),
+        ("llama", {"target_modules": ["q_proj"], "modules_to_save": ["lm_head", "embed_tokens"]}),
+    ):
+        model = get_peft_model(zoo()[base](), LoraConfig(r=4, init_lora_weights=False, **options))
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "modules_to_save" in name:
+                    parameter.add_(0.1 * torch.randn_like(parameter))
+        loaded = wrap_model(model, tiny_tokenizer())
+        readout = find_readout(loaded)
+        input_ids, attention = batch(9)
+        found = readout.logits(readout.hidden(input_ids, attention))
+        torch.testing.assert_close(found, loaded.model(input_ids=input_ids).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_virtual_prompt_tokens_are_refused() -> None:
+    from peft import PromptTuningConfig, get_peft_model
+
+    model = get_peft_model(zoo()["llama"](), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3))
+    with pytest.raises(ModelError, match=r"logits of shape \(3, 12, 300\), the model's have \(3, 15, 300\)"):
+        find_readout(wrap_model(model, tiny_tokenizer()))
+
+
+def test_a_half_precision_head_is_the_same_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    readout = find_readout(wrap_model(zoo()["gemma2"]().to(torch.bfloat16), tiny_tokenizer()))
+    hidden = readout.hidden(*batch(6))
+    whole = readout.logits(hidden)
+    monkeypatch.setattr("headwater.models.readout._SLICE", 7)
+    torch.testing.assert_close(readout.logits(hidden), whole, rtol=1e-6, atol=1e-6)
+    assert readout.logits(hidden[0, 0]).shape == (VOCAB,)
+
+
+def test_a_trunk_object_may_be_anything_that_gives_states() -> None:
+    """The readout knows of the trunk only that it gives `last_hidden_state`."""
+    readout = find_readout(tiny_loaded("llama"))
+    states = torch.randn(1, 3, WIDTH)
+    fake = dataclasses.replace(readout, trunk=lambda **_: types.SimpleNamespace(last_hidden_state=states))
+    assert isinstance(fake, Readout)
+    assert fake.hidden(*batch(3)) is states
+
+
+def test_loaded_models_of_the_zoo_are_frozen() -> None:
+    loaded = tiny_loaded("llama-lora")
+    assert isinstance(loaded, LoadedModel)
+    assert not any(p.requires_grad for p in loaded.model.parameters())
+    assert not loaded.model.training
+    assert loaded.model.config.use_cache is False
