@@ -1,0 +1,138 @@
+"""Detection metrics: how well scores put the planted rows first.
+
+The papers' metric (RapidIn, section 4.3; RISE, section 5) takes, for each query, the K highest and the K lowest scored
+rows and computes average precision (auPRC@K) and area under the ROC curve (auROC@K) on those 2K rows. It can be high
+though few positives are found, so P@K, R@K and the same two areas over the full pool always stand beside it. Every
+number is a mean over queries with a bootstrap interval over queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from headwater.core.errors import DataError, NumericError, UsageError
+from headwater.core.scores import Scores
+
+DEFAULT_KS = (5, 10, 50)
+RESAMPLES = 2000
+LEVEL = 0.95
+_CHANCE = 0.5
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over queries and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def detection_metrics(
+    scores: Scores, positives: Mapping[str, Collection[str]], ks: Sequence[int] = DEFAULT_KS, *, seed: int = 0
+) -> dict[str, Estimate]:
+    """Every metric of `detection_values`, as its mean over queries with a bootstrap interval."""
+    values = detection_values(scores, positives, ks)
+    return {name: estimate(per_query, seed=seed) for name, per_query in values.items()}
+
+
+def detection_values(
+    scores: Scores, positives: Mapping[str, Collection[str]], ks: Sequence[int] = DEFAULT_KS
+) -> dict[str, NDArray[np.float64]]:
+    """Each metric of each query, in the order of `scores.queries`.
+
+    Args:
+        scores: positive means proponent; ties in rank keep row order, ties in an area count half.
+        positives: query id to the ids of the rows that should rank first.
+        ks: sizes of the top; 2K may not exceed the number of rows.
+
+    Returns:
+        `auPRC@K`, `auROC@K`, `P@K`, `R@K` for each K, then `AUROC`, `AP` (full pool) and `prevalence`, each float64
+        `[queries]`. Where there is no positive, average precision and recall are 0; where there is one class only, the
+        ROC area is 0.5, chance.
+
+    Raises:
+        DataError: a query without ground truth, or a positive that is not a row.
+        NumericError: a score that is not finite.
+        UsageError: a K that does not fit.
+    """
+    _check_sizes(ks, len(scores.ids))
+    _check_finite(scores)
+    truth = _truth(scores, positives)
+    per_query = [_one_query(v, t, ks) for v, t in zip(scores.values.T, truth.T, strict=True)]
+    return {name: np.array([metrics[name] for metrics in per_query]) for name in per_query[0]}
+
+
+def estimate(values: Float[np.ndarray, " queries"], *, seed: int = 0) -> Estimate:
+    """The mean, and the percentile bootstrap interval of the mean over queries."""
+    rng = np.random.default_rng(seed)
+    draws = rng.integers(0, len(values), size=(RESAMPLES, len(values)))
+    low, high = np.quantile(values[draws].mean(axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(float(values.mean()), float(low), float(high))
+
+
+def _one_query(
+    values: Float[np.ndarray, " rows"], truth: Bool[np.ndarray, " rows"], ks: Sequence[int]
+) -> dict[str, float]:
+    order = np.argsort(-values, kind="stable")
+    total = int(truth.sum())
+    found: dict[str, float] = {}
+    for k in ks:
+        ends = np.concatenate([order[:k], order[-k:]])
+        hits = int(truth[order[:k]].sum())
+        found[f"auPRC@{k}"] = average_precision(values[ends], truth[ends])
+        found[f"auROC@{k}"] = roc_area(values[ends], truth[ends])
+        found[f"P@{k}"] = hits / k
+        found[f"R@{k}"] = hits / total if total else 0.0
+    found["AUROC"] = roc_area(values, truth)
+    found["AP"] = average_precision(values, truth)
+    found["prevalence"] = total / len(truth)
+    return found
+
+
+def average_precision(values: Float[np.ndarray, " rows"], truth: Bool[np.ndarray, " rows"]) -> float:
+    """Average precision, Σ (R_n − R_{n−1}) P_n over distinct thresholds; 0 without a positive."""
+    return float(average_precision_score(truth, values)) if truth.any() else 0.0
+
+
+def roc_area(values: Float[np.ndarray, " rows"], truth: Bool[np.ndarray, " rows"]) -> float:
+    """P(positive above negative) + ½ P(tied); ½ where only one class is present."""
+    return float(roc_auc_score(truth, values)) if truth.any() and not truth.all() else _CHANCE
+
+
+def _truth(scores: Scores, positives: Mapping[str, Collection[str]]) -> Bool[np.ndarray, "rows queries"]:
+    place = {row: position for position, row in enumerate(scores.ids)}
+    truth = np.zeros(scores.values.shape, dtype=bool)
+    for column, query in enumerate(scores.queries):
+        if query not in positives:
+            raise DataError(f"no ground truth for query '{query}'", where=scores.method)
+        unknown = [row for row in positives[query] if row not in place]
+        if unknown:
+            raise DataError(f"positive row '{unknown[0]}' has no score", where=f"{scores.method}, query '{query}'")
+        truth[[place[row] for row in positives[query]], column] = True
+    return truth
+
+
+def _check_sizes(ks: Sequence[int], rows: int) -> None:
+    for k in ks:
+        if not 0 < k <= rows // 2:
+            raise UsageError(f"K = {k} with {rows} rows", where="ks", remedy="choose 1 ≤ K ≤ half of the rows")
+
+
+def _check_finite(scores: Scores) -> None:
+    bad = np.argwhere(~np.isfinite(scores.values))
+    if len(bad):
+        row, query = bad[0]
+        value = scores.values[row, query]
+        raise NumericError(
+            f"score {value}", where=f"{scores.method}, row '{scores.ids[row]}', query '{scores.queries[query]}'"
+        )

@@ -1,0 +1,73 @@
+"""Comparators that read no model: BM25, chance and length.
+
+BM25 (Robertson and Zaragoza, 2009), in the variant of Lucene as the `bm25s` library computes it, is a serious rival of
+gradient methods wherever the answer shares its words with the rows that taught it; chance and length are floors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import bm25s
+import numpy as np
+
+from headwater.core.errors import DataError
+from headwater.core.scores import Scores
+from headwater.core.seeds import key
+from headwater.data.rows import Row
+
+Fields = Literal["response", "prompt", "all"]
+"""Which text of rows and queries is read; a row of plain text has no prompt, and its text is its response."""
+
+K1, B = 1.5, 0.75
+
+
+def bm25_scores(rows: Sequence[Row], queries: Sequence[Row], *, fields: Fields = "response") -> Scores:
+    """BM25 of every row as a document for every query's text, words in lower case, no stop words removed.
+
+    A word the query repeats counts as often as it stands there. Scores are ≥ 0; 0 means no word in common.
+    Raises `DataError` for a row or query without the chosen text.
+    """
+    documents = _words([readable(row, fields) for row in rows])
+    retriever = bm25s.BM25(method="lucene", k1=K1, b=B)
+    retriever.index(documents, show_progress=False)
+    known = retriever.vocab_dict
+    columns = []
+    for words in _words([readable(query, fields) for query in queries]):
+        shared = [word for word in words if word in known]
+        columns.append(retriever.get_scores(shared) if shared else np.zeros(len(rows), dtype=np.float32))
+    return _scores(rows, queries, np.stack(columns, axis=1), f"bm25-{fields}")
+
+
+def random_scores(rows: Sequence[Row], queries: Sequence[Row], *, seed: int) -> Scores:
+    """Uniform numbers in [0, 1) that depend on seed, row id and query id alone."""
+    values = [[key(seed, "random", row.id, query.id) / 2**64 for query in queries] for row in rows]
+    return _scores(rows, queries, np.array(values), "random")
+
+
+def length_scores(rows: Sequence[Row], queries: Sequence[Row]) -> Scores:
+    """The row's length in characters, whatever the query: longer rows rank higher."""
+    lengths = [[float(sum(map(len, row.fields().values())))] * len(queries) for row in rows]
+    return _scores(rows, queries, np.array(lengths), "length")
+
+
+def readable(row: Row, fields: Fields) -> str:
+    """The text of a row that `fields` names; raises `DataError` where the row has none."""
+    chosen = {"response": row.response or row.text, "prompt": row.prompt, "all": "\n".join(row.fields().values())}[
+        fields
+    ]
+    if chosen is None:
+        raise DataError(f"row '{row.id}' has no {fields}", where=row.place, remedy="read another field")
+    return chosen
+
+
+def _words(texts: Sequence[str]) -> list[list[str]]:
+    """Lower-case words of two or more word characters, the library's own rule."""
+    tokens: list[list[str]] = bm25s.tokenize(list(texts), stopwords=None, return_ids=False, show_progress=False)
+    return tokens
+
+
+def _scores(rows: Sequence[Row], queries: Sequence[Row], values: np.ndarray, method: str) -> Scores:
+    ids, names = tuple(row.id for row in rows), tuple(query.id for query in queries)
+    return Scores(ids, names, np.asarray(values, dtype=np.float32), method)
