@@ -21,9 +21,10 @@ def generate_response(
     temperature: float = 0.0,
 ) -> str:
     """What the model says after `prompt_text`; see `generate_responses`."""
-    return generate_responses(loaded, [prompt_text], max_new_tokens=max_new_tokens, seed=seed, temperature=temperature)[
-        0
-    ]
+    (response,) = generate_responses(
+        loaded, [prompt_text], max_new_tokens=max_new_tokens, seed=seed, temperature=temperature
+    )
+    return response
 
 
 def generate_responses(
@@ -55,12 +56,9 @@ def generate_responses(
         DataError: a prompt without tokens.
         UsageError: a negative temperature, or sampling without a seed.
     """
-    if temperature < 0 or (temperature > 0 and seed is None):
-        remedy = "use temperature 0, or a positive one with a seed"
-        raise UsageError(f"temperature {temperature} with seed {seed}", where="generation", remedy=remedy)
+    settings = _settings(loaded, max_new_tokens, temperature, seed)
     rows = _prompt_ids(loaded.tokenizer, prompts)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    settings = _settings(loaded, max_new_tokens, temperature)
     responses = [""] * len(rows)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.no_grad():
         torch.manual_seed(0 if seed is None else seed)
@@ -106,10 +104,13 @@ def _prompt_ids(tokenizer: Any, prompts: Sequence[str | Sequence[int]]) -> list[
     return encoded
 
 
-def _settings(loaded: LoadedModel, max_new_tokens: int, temperature: float) -> Any:
+def _settings(loaded: LoadedModel, max_new_tokens: int, temperature: float, seed: int | None) -> Any:
     """Decoding settings with nothing left to the model's own defaults but its end tokens."""
     from transformers import GenerationConfig
 
+    if temperature < 0 or (temperature > 0 and seed is None):
+        remedy = "use temperature 0, or a positive one with a seed"
+        raise UsageError(f"temperature {temperature} with seed {seed}", where="generation", remedy=remedy)
     own = loaded.model.generation_config.eos_token_id
     ends = {loaded.tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
     sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}

@@ -71,20 +71,15 @@ def load_model(
     """
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES, where=name)
-    if device_map is not None and device != "auto":
-        remedy = "give one of them"
-        raise UsageError(f"device '{device}' beside device_map '{device_map}'", where=name, remedy=remedy)
     place = model_place(name)
-    placement = device_map if device_map is not None else str(_device(device))
-    settings: dict[str, Any] = {
+    target = _device(device, device_map)
+    settings = {
         "dtype": "auto" if dtype == "auto" else getattr(torch, dtype),
-        "device_map": placement if device_map is not None or quantization else None,
+        "device_map": {"": target} if device_map is None else device_map,
         "quantization_config": _quantization(quantization, dtype),
         "revision": revision,
     }
     model = _pretrained(place, settings)
-    if settings["device_map"] is None:
-        model = model.to(placement)
     if adapter is not None:
         model = with_adapter(model, adapter, merge=merge)
     return _frozen(model, _tokenizer(tokenizer or place, None if tokenizer else revision), name, adapter)
@@ -158,14 +153,18 @@ def _with_pad(tokenizer: Any, rows: int, name: str) -> Any:
     return padded
 
 
-def _device(device: str) -> torch.device:
+def _device(device: str, device_map: str | Mapping[str, Any] | None) -> torch.device:
+    if device_map is not None and device != "auto":
+        what = f"device '{device}' beside device_map '{device_map}'"
+        raise UsageError(what, where="model loading", remedy="give one of them")
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"device '{device}' is not here: {brief(error)}", remedy="use cpu, or auto") from error
+        what = f"device '{device}' is not here: {brief(error)}"
+        raise ModelError(what, where="model loading", remedy="use cpu, or auto") from error
     return chosen
 
 
