@@ -33,7 +33,7 @@ def describe(index: Index) -> dict[str, Any]:
         "deleted_rows": deleted,
         "warning": unfinished(index),
         "bytes": sum(sizes.values()),
-        "bytes_on_disk": _disk_bytes(index.path),
+        "bytes_on_disk": disk_bytes(index.path),
         "bytes_per_row": {
             "vectors": round(vectors / stored, 1),
             "text": round(text / stored, 1),
@@ -47,12 +47,18 @@ def describe(index: Index) -> dict[str, Any]:
 
 
 def unfinished(index: Index) -> str | None:
-    """A sentence about an interrupted build or addition, or None when the index is whole."""
+    """A sentence about an interrupted build, addition or deletion, or None when the index is whole."""
     if index.manifest.complete:
         return None
-    building = index.manifest.status == "building"
-    action, remedy = ("build", "go on with --resume") if building else ("addition", "run it again to go on")
+    action, remedy = _UNFINISHED[index.manifest.status]
     return f"{index.path} is unfinished: its {action} was interrupted at {index.count:,} rows; {remedy}"
+
+
+def disk_bytes(path: str) -> int | None:
+    """Bytes of all files of a local index, earlier versions included; None on an object store."""
+    if not is_local(path):
+        return None
+    return sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file())
 
 
 def _column_bytes(index: Index) -> dict[str, int]:
@@ -64,7 +70,8 @@ def _column_bytes(index: Index) -> dict[str, int]:
     }
 
 
-def _disk_bytes(path: str) -> int | None:
-    if not is_local(path):
-        return None
-    return sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file())
+_UNFINISHED = {
+    "building": ("build", "go on with --resume"),
+    "adding": ("addition", "run it again to go on"),
+    "deleting": ("deletion", "run it again"),
+}

@@ -20,10 +20,11 @@ from headwater.core.spec import Column, Coverage, MethodSpec, as_json
 METADATA_KEY = "headwater"
 FORMAT_VERSION = 1
 
-Status = Literal["building", "adding", "complete"]
-"""`building` and `adding` say that a run has begun and not yet finished: the rows there are valid but not all."""
+Status = Literal["building", "adding", "deleting", "complete"]
+"""All but `complete` say that a run has begun and not finished: each row is valid, the set of rows not yet right."""
 
-_SEALED = ("format_version", "method", "columns", "model", "tokenization", "plan", "keeps_text")
+_IDENTITY = ("format_version", "method", "columns", "model", "tokenization", "plan", "keeps_text")
+_SEALED = (*_IDENTITY, "coverage", "tally", "status")
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,14 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Tally:
+    """What a finished index holds: its rows, and all their checksums in one (exclusive or, hexadecimal)."""
+
+    rows: int
+    checksum: str
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What an index is.
 
@@ -52,7 +61,8 @@ class Manifest:
         plan: how the build was cut into blocks and batches.
         data: names of the corpora the rows came from.
         keeps_text: whether the rows' text is stored beside their vectors.
-        status: whether a build or an addition is unfinished.
+        status: whether a build, an addition or a deletion is unfinished.
+        tally: what the index held when it was last finished; None before.
         created: UTC, ISO 8601.
         library_version: the headwater that made it.
         format_version: of this layout.
@@ -67,13 +77,14 @@ class Manifest:
     data: tuple[str, ...]
     keeps_text: bool = True
     status: Status = "building"
+    tally: Tally | None = None
     created: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
     library_version: str = ""
     format_version: int = FORMAT_VERSION
 
     @property
     def complete(self) -> bool:
-        """True unless a build or an addition was interrupted."""
+        """True unless a build, an addition or a deletion was interrupted."""
         return self.status == "complete"
 
     def to_json(self) -> dict[str, Any]:
@@ -88,12 +99,13 @@ class Manifest:
             "plan": asdict(self.plan),
             "data": list(self.data),
             "keeps_text": self.keeps_text,
+            "tally": None if self.tally is None else asdict(self.tally),
         }
 
     def identity(self) -> dict[str, Any]:
         """The fields the stored vectors depend on: what must be equal for a build to go on."""
         raw = self.to_json()
-        return {name: raw[name] for name in _SEALED}
+        return {name: raw[name] for name in _IDENTITY}
 
     def key(self) -> bytes:
         """16 bytes that name model, method and tokenisation; every row's checksum is keyed with them."""
@@ -145,6 +157,7 @@ def _parse(raw: Mapping[str, Any]) -> Manifest:
         tokenization=raw["tokenization"],
         plan=Plan(**raw["plan"]),
         data=tuple(raw["data"]),
+        tally=None if raw["tally"] is None else Tally(**raw["tally"]),
         **{name: raw[name] for name in ("keeps_text", "status", "created", "library_version", "format_version")},
     )
 

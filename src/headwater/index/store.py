@@ -7,7 +7,6 @@ readers need none: a handle stays on the version it opened until `refresh`.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +25,9 @@ from headwater.index.manifest import METADATA_KEY, Manifest
 from headwater.index.rows import IndexRow, from_record, infer_schema, to_table
 
 LOCK_NAME = ".writer.lock"
+_STORAGE_ERRORS = (OSError, ValueError, RuntimeError, NotImplementedError, pa.ArrowException)
+"""What Lance raises; damaged files can also make it panic, which arrives as a `BaseException`."""
+
 _LOOKUP_CHUNK = 4096
 """Rows asked for by address or id in one filter."""
 
@@ -154,12 +156,11 @@ class Index:
         finally:
             self._lock.release()
 
-    def set_manifest(self, **changes: object) -> None:
-        """Commit the manifest with these fields changed."""
-        changed = dataclasses.replace(self.manifest, **changes)  # type: ignore[arg-type]
+    def set_manifest(self, changed: Manifest) -> None:
+        """Commit another manifest."""
         with self.writing(), storing(self.path):
             self.dataset.update_schema_metadata({METADATA_KEY: changed.dumps()})
-            self.manifest = changed
+        self.manifest = changed
 
     def _strings(self, name: str) -> list[str]:
         return [value for batch in self.batches([name]) for value in batch.column(name).to_pylist()]
@@ -208,7 +209,9 @@ def storing(path: str, *, where: str | None = None) -> Iterator[None]:
         yield
     except HeadwaterError:
         raise
-    except (OSError, ValueError, RuntimeError, pa.ArrowException) as error:
+    except BaseException as error:
+        if not isinstance(error, _STORAGE_ERRORS) and type(error).__name__ != "PanicException":
+            raise
         reason = str(error).split(", /", 1)[0]
         if where is not None and isinstance(error, ValueError):
             raise StoreError(f"the condition {where!r} cannot be used: {reason}", where=path) from error
@@ -229,10 +232,10 @@ def open_index(path: str | Path) -> Index:
     if is_local(name) and not Path(name).exists():
         raise StoreError("there is no index here", where=name, remedy="headwater index build makes one")
     try:
-        dataset = lance.dataset(name)
-    except (OSError, ValueError) as error:
-        reason = str(error).split(", /", 1)[0]
-        raise StoreError(f"this is not an index, or it is damaged: {reason}", where=name) from error
+        with storing(name):
+            dataset = lance.dataset(name)
+    except StoreError as error:
+        raise StoreError(f"this is not an index, or it is damaged: {error.what}", where=name) from error
     return Index(name, dataset)
 
 

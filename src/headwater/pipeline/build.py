@@ -19,8 +19,10 @@ from headwater.data.corpus import Corpus
 from headwater.data.rows import Row
 from headwater.data.templates import resolve_template
 from headwater.data.tokens import Tokenization, TokenRow
+from headwater.index.info import unfinished
 from headwater.index.manifest import Manifest, Plan
 from headwater.index.store import Index, create_index, exists, open_index
+from headwater.index.upkeep import seal, sweep
 from headwater.methods.method import Method
 from headwater.models.load import LoadedModel
 from headwater.pipeline.encode import Reader
@@ -70,9 +72,11 @@ def build(
     manifest = make_manifest(reader, corpus=corpus, tokens_per_batch=tokens_per_batch, keep_text=keep_text)
     index = _begin(str(out), manifest, resume=resume)
     with index.writing():
+        if resume:
+            sweep(index)
         _fill(index, corpus, reader, progress)
         if not index.manifest.complete:
-            index.set_manifest(status="complete")
+            seal(index)
     return index
 
 
@@ -123,8 +127,8 @@ def _begin(out: str, manifest: Manifest, *, resume: bool) -> Index:
             fields=("data",),
             remedy="give the same data; headwater index add adds other rows to a finished index",
         )
-    if index.manifest.status == "adding":
-        raise StoreError("the index was built; an addition to it is unfinished", where=out, remedy="index add goes on")
+    if index.manifest.status not in ("building", "complete"):
+        raise StoreError(f"the index was built since: {unfinished(index)}", where=out)
     return index
 
 

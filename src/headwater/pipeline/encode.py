@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headwater.core.errors import DataError, NumericError
+from headwater.core.errors import NumericError
 from headwater.core.spec import Column
 from headwater.data.batches import plan_batches
 from headwater.data.tokens import Tokenization, TokenRow
@@ -44,16 +44,15 @@ class Reader:
         """Vectors in storage type, and losses (nats, mean over target tokens), in the order of the rows.
 
         Raises:
-            DataError: a row has no target token left.
+            DataError: the method's windows leave a row no target.
             NumericError: a vector is not finite, or overflows its storage type.
         """
-        _require_targets(rows)
-        position = {id(row): i for i, row in enumerate(rows)}
+        position = {row.row.ordinal: i for i, row in enumerate(rows)}
         vectors: Vectors = {c.name: np.empty((len(rows), c.dim), dtype=c.dtype) for c in self.encoder.columns}
         losses = np.empty(len(rows), dtype=np.float32)
         for batch in plan_batches(rows, self.method.windows["train"], tokens_per_batch=tokens_per_batch):
             encoded = self.encoder.encode(batch.to(self.loaded.device), "train")
-            at = [position[id(row)] for row in batch.rows]
+            at = [position[row.row.ordinal] for row in batch.rows]
             losses[at] = encoded.losses.float().cpu().numpy()
             for column in self.encoder.columns:
                 values = encoded.vectors[column.name].float().cpu().numpy()
@@ -79,17 +78,6 @@ def index_rows(rows: Sequence[TokenRow], losses: NDArray[np.float32], *, keep_te
         )
         for row, loss in zip(rows, losses, strict=True)
     ]
-
-
-def _require_targets(rows: Sequence[TokenRow]) -> None:
-    for row in rows:
-        if not row.response.any():
-            cause = f"truncation cut {row.cut} tokens" if row.cut else "its response is empty"
-            raise DataError(
-                f"row '{row.row.id}' has no token to learn from: {cause}",
-                where=row.row.place,
-                remedy="raise --max-tokens or take the row out" if row.cut else "take the row out",
-            )
 
 
 def _stored(values: NDArray[np.float32], column: Column, rows: Sequence[TokenRow]) -> NDArray[np.generic]:

@@ -1,0 +1,146 @@
+"""What can be wrong with an index and be told without its model: damage, edits, strangers, gaps.
+
+Every fault is named, with the row or file it is in; a sound index has none. Recomputing rows with the model, the last
+doubt, is the pipeline's part.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import lance
+import numpy as np
+import pyarrow as pa
+
+from headwater.core.errors import StoreError
+from headwater.index.checksums import checksums, vector_array
+from headwater.index.info import unfinished
+from headwater.index.manifest import Tally
+from headwater.index.store import Index, open_index, storing
+
+_SHOWN = 10
+"""Faults of one kind that are named one by one; the rest are counted."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong: its kind (`open`, `unfinished`, `schema`, `storage`, `checksum`, ...), what, and where."""
+
+    kind: str
+    what: str
+    where: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.where}: {self.what}"
+
+
+@dataclass
+class _Seen:
+    """What a pass over the rows has met so far."""
+
+    rows: int = 0
+    whole: np.uint64 = field(default_factory=lambda: np.uint64(0))
+    ids: Counter[str] = field(default_factory=Counter)
+    unreadable: bool = False
+
+
+def check_index(path: str) -> list[Fault]:
+    """Every fault of the index at `path` that can be found without its model; reads all of it once.
+
+    Kinds: `open` (no index, damaged or hand-edited manifest, future format), `unfinished`, `schema` (columns are not
+    those of the manifest), `storage` (a file is missing or unreadable), `checksum` (a row is not what was written, or
+    comes from another index), `finite` (NaN or infinity), `norm` (a vector of zeros), `duplicate` (an id twice),
+    `tally` (rows were lost, added or brought back behind headwater's back).
+    """
+    try:
+        index = open_index(path)
+    except StoreError as error:
+        return [Fault("open", error.what, path)]
+    faults = [*_schema_faults(index)]
+    warning = unfinished(index)
+    if warning:
+        faults.append(Fault("unfinished", warning, path))
+    if any(fault.kind == "schema" for fault in faults):
+        return faults
+    seen = _Seen()
+    faults.extend(_summarised(_row_faults(index, seen), path))
+    faults.extend(_tally_faults(index, seen))
+    return faults
+
+
+def _schema_faults(index: Index) -> Iterator[Fault]:
+    schema = index.dataset.schema
+    storage: dict[str, Any] = {"float16": pa.float16(), "float32": pa.float32()}
+    for column in index.manifest.columns:
+        expected = pa.list_(storage[column.dtype], column.dim)
+        found = schema.field(column.name).type if column.name in schema.names else None
+        if found != expected:
+            yield Fault("schema", f"column '{column.name}' should be {expected}, it is {found}", index.path)
+    for name in ("id", "digest", "tokens", "loss", "checksum"):
+        if name not in schema.names:
+            yield Fault("schema", f"there is no column '{name}'", index.path)
+
+
+def _row_faults(index: Index, seen: _Seen) -> Iterator[Fault]:
+    """Faults of single rows; each fragment is read by itself, so that damage to one does not hide the others."""
+    for fragment in index.dataset.get_fragments():
+        yield from _fragment_faults(index, fragment, seen)
+    for row_id, times in seen.ids.items():
+        if times > 1:
+            yield Fault("duplicate", f"{times} rows have this id", f"row '{row_id}'")
+
+
+def _fragment_faults(index: Index, fragment: lance.LanceFragment, seen: _Seen) -> Iterator[Fault]:
+    rows = min(8192, max(64, (64 << 20) // max(index.rows_bytes, 1)))
+    try:
+        with storing(index.path):
+            for batch in fragment.to_batches(batch_size=rows):
+                yield from _batch_faults(index, batch, seen)
+    except StoreError as error:
+        seen.unreadable = True
+        files = ", ".join(file.path for file in fragment.metadata.files)
+        yield Fault("storage", error.what, f"{index.path}/data/{files}")
+
+
+def _batch_faults(index: Index, batch: pa.RecordBatch, seen: _Seen) -> Iterator[Fault]:
+    ids = [str(value) for value in batch.column("id").to_pylist()]
+    seen.rows += len(ids)
+    seen.ids.update(ids)
+    stored = batch.column("checksum").to_pylist()
+    for i, expected in enumerate(checksums(batch, index.vectors, index.manifest.key())):
+        if stored[i] != expected:
+            yield Fault("checksum", "the row is not what was written, or is from another index", f"row '{ids[i]}'")
+        if stored[i] is not None:
+            seen.whole ^= np.frombuffer(stored[i], dtype=np.uint64)[0]
+    for name in index.vectors:
+        values = vector_array(batch.column(name))
+        for i in np.flatnonzero(~np.isfinite(values).all(axis=1)).tolist():
+            yield Fault("finite", f"the vector in '{name}' has values that are not finite", f"row '{ids[i]}'")
+        for i in np.flatnonzero(~values.any(axis=1)).tolist():
+            yield Fault("norm", f"the vector in '{name}' is zero", f"row '{ids[i]}'")
+
+
+def _tally_faults(index: Index, seen: _Seen) -> Iterator[Fault]:
+    expected = index.manifest.tally
+    if expected is None or seen.unreadable or not index.manifest.complete:
+        return
+    found = Tally(seen.rows, seen.whole.tobytes().hex())
+    if found.rows != expected.rows:
+        yield Fault("tally", f"{expected.rows:,} rows were written, {found.rows:,} are there", index.path)
+    elif found != expected:
+        yield Fault("tally", "the rows are not those that were written: some were exchanged", index.path)
+
+
+def _summarised(faults: Iterator[Fault], path: str) -> Iterator[Fault]:
+    """The faults, at most so many of a kind, and how many more there are."""
+    met: Counter[str] = Counter()
+    for fault in faults:
+        met[fault.kind] += 1
+        if met[fault.kind] <= _SHOWN:
+            yield fault
+    for kind, times in met.items():
+        if times > _SHOWN:
+            yield Fault(kind, f"{times - _SHOWN:,} more rows with this fault", path)

@@ -1,0 +1,120 @@
+"""A method without a model: a row's vector is a hash of its tokens, so builds are quick and exactly repeatable."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from headwater.core.spec import Column, Coverage, MethodSpec, Role
+from headwater.data.batches import TokenBatch
+from headwater.data.corpus import Corpus, open_corpus
+from headwater.data.templates import resolve_template
+from headwater.data.tokens import Tokenization
+from headwater.data.windows import Window
+from headwater.features.encoder import Encoded
+from headwater.index.store import Index
+from headwater.methods.method import Method
+from headwater.models.load import LoadedModel
+from headwater.pipeline.build import build
+from headwater.pipeline.session import Session
+
+DIM = 24
+
+
+@dataclass(frozen=True)
+class FakeEncoder:
+    """Each vector depends on its row's tokens and, as with real kernels, a little on the batch it is in."""
+
+    columns: tuple[Column, ...] = (Column("vector", DIM), Column("wide", 3, "float32", weight=0.5))
+    coverage: Coverage = field(default_factory=lambda: Coverage(1, 4, "a fake"))
+    pause: float = 0.0
+    poisoned: tuple[str, ...] = ()
+
+    def encode(self, batch: TokenBatch, role: Role) -> Encoded:
+        time.sleep(self.pause)
+        nudge = 1 + 2.0**-10 * len(batch.rows)
+        vectors = {
+            c.name: torch.stack([torch.from_numpy(token_vector(row.ids, c) * nudge) for row in batch.rows])
+            for c in self.columns
+        }
+        for i, row in enumerate(batch.rows):
+            if row.row.id in self.poisoned:
+                vectors[self.columns[0].name][i, 3] = 1e6 if row.row.id.startswith("big") else float("nan")
+        losses = torch.tensor([float(row.ids.mean()) for row in batch.rows])
+        return Encoded({name: value.float() for name, value in vectors.items()}, losses)
+
+    def token_scores(self, batch: TokenBatch, role: Role, probes: Any) -> Any:
+        raise AssertionError("a build asks for no token scores")
+
+
+def token_vector(ids: np.ndarray, column: Column) -> np.ndarray:
+    """float64 `[dim]`, standard normal, seeded by the tokens and the column's name."""
+    seed = [*ids.tolist(), *column.name.encode()]
+    return np.random.default_rng(seed).standard_normal(column.dim)
+
+
+def fake_method(**changes: Any) -> Method:
+    encoder = replace(FakeEncoder(), **changes)
+    return Method(MethodSpec("fake", {"dim": DIM}), {"train": Window(64), "query": Window(64)}, lambda _: encoder)
+
+
+def fake_loaded(name: str = "fake-model", weights: str = "w0") -> LoadedModel:
+    """A loaded model whose only real part is a tokenizer: one token a character."""
+    vocab = {"<unk>": 0, "<eos>": 1, **{chr(c): c - 30 for c in range(32, 127)}}
+    bare = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    bare.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bare, unk_token="<unk>", eos_token="<eos>", pad_token="<eos>")
+    return LoadedModel(
+        name=name,
+        model=None,
+        tokenizer=tokenizer,
+        adapter=None,
+        device=torch.device("cpu"),
+        fingerprint={"weights": weights, "dtype": "float32"},
+    )
+
+
+def records(count: int, start: int = 0) -> list[dict[str, Any]]:
+    """Rows of varied length with metadata of every kind."""
+    return [
+        {
+            "id": f"row-{i}",
+            "prompt": f"question {i}?",
+            "response": f"answer {i * i} " + "so " * (i * 7 % 11),
+            "source": ["wiki", "books", "it's"][i % 3],
+            "year": 1990 + i % 30,
+            "share": i / 7,
+            "clean": i % 2 == 0,
+            "loss": "theirs",
+            "tags": {"nested": [i]},
+        }
+        for i in range(start, start + count)
+    ]
+
+
+def fake_build(out: Path, rows: list[dict[str, Any]], method: Method | None = None, **options: Any) -> Index:
+    return build(
+        out,
+        loaded=options.pop("loaded", None) or fake_loaded(),
+        corpus=open_corpus(rows),
+        method=method or fake_method(),
+        tokens_per_batch=options.pop("tokens_per_batch", 256),
+        **options,
+    )
+
+
+def fake_session(index: Index, loaded: LoadedModel | None = None, method: Method | None = None) -> Session:
+    loaded, method = loaded or fake_loaded(), method or fake_method()
+    template = resolve_template(None, loaded.tokenizer)
+    return Session(index, loaded, method, method.bind(loaded), Tokenization(loaded.tokenizer, template, 2048))
+
+
+def corpus_of(rows: list[dict[str, Any]]) -> Corpus:
+    return open_corpus(rows)

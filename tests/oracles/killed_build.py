@@ -1,0 +1,91 @@
+"""Builds that are killed: a launcher that has imported everything forks a build, kills it with SIGKILL at a random
+moment or at a chosen step, and starts it again on the same path, until that many were killed; then every index is finished in peace.
+
+    python tests/oracles/killed_build.py FOLDER ROWS KILLS SEED      prints one JSON object
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from headwater.pipeline import build as building
+from headwater.pipeline import encode
+from oracles.fake_method import fake_build, fake_method, records
+
+BLOCK_ROWS = 4
+STEPS = ("before create", "after create", "before append", "after append", "before seal", "after seal")
+
+
+def main() -> None:
+    folder, rows, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    building._FEWEST_ROWS = building._MOST_ROWS = BLOCK_ROWS
+    dice = random.Random(seed)
+    moments: dict[str, int] = {}
+    out = 0
+    for _ in range(10 * kills):
+        done = sum(moments.values())
+        if done == kills:
+            break
+        step = STEPS[done] if done < len(STEPS) else dice.choice((*STEPS[2:4], None, None))
+        if run(folder / f"{out}.lance", rows, step, dice):
+            out += 1
+        else:
+            moments[step or "any time"] = moments.get(step or "any time", 0) + 1
+    for i in range(out + 1):
+        if not run(folder / f"{i}.lance", rows, None, None):
+            raise SystemExit("the build that nobody killed did not finish")
+    print(json.dumps({"indexes": out + 1, "moments": moments}))
+
+
+def run(out: Path, rows: int, step: str | None, dice: random.Random | None) -> bool:
+    """One build in a child; True if it finished, False if it was killed."""
+    child = os.fork()
+    if child == 0:
+        if step is not None and dice is not None:
+            die_at(step, dice.randrange(1, 4))
+        fake_build(out, records(rows), fake_method(pause=0.002), resume=True)
+        os._exit(0)
+    if step is None and dice is not None:
+        time.sleep(dice.uniform(0.0, 0.25))
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+        raise SystemExit(f"a build failed with {os.WEXITSTATUS(status)}")
+    return os.WIFEXITED(status)
+
+
+def die_at(step: str, nth: int) -> None:
+    """Have this process kill itself before or after the nth commit of a kind (the first, where there is only one)."""
+    when, kind = step.split()
+    module, name = {
+        "create": (building, "create_index"),
+        "append": (encode, "append_block"),
+        "seal": (building, "seal"),
+    }[kind]
+    original = getattr(module, name)
+    left = nth if kind == "append" else 1
+
+    def deadly(*args: Any, **options: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if when == "before" and left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = original(*args, **options)
+        if when == "after" and left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(module, name, deadly)
+
+
+if __name__ == "__main__":
+    main()
