@@ -14,6 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 _GROUP = 32
+_SMALLEST = 1e-30
+_SAFE = 60.0
 
 
 @runtime_checkable
@@ -87,23 +89,25 @@ class SparseResidual:
 
 
 def _full(logits: Tensor, targets: Tensor, support: Support) -> tuple[FullResidual, Tensor]:
-    target_logits = _at(logits, targets)
     if support.adaptive or support.temperature != 1.0:
-        losses = logits.logsumexp(-1) - target_logits
+        losses = logits.logsumexp(-1) - _at(logits, targets)
         scale = logits.std(-1, keepdim=True) if support.adaptive else 1.0
         logits /= support.temperature * scale
-        return FullResidual(torch.softmax(logits, -1, out=logits), targets), losses
-    # log Σ exp(z) = z_max − log p_max needs no pass of its own once the softmax is there.
-    peak, place = logits.max(-1)
-    probabilities = torch.softmax(logits, -1, out=logits)
-    losses = peak - _at(probabilities, place).log() - target_logits
+        return FullResidual(torch.softmax(logits, -1), targets), losses
+    probabilities = torch.softmax(logits, -1)
+    target_probabilities = _at(probabilities, targets)
+    losses = -target_probabilities.log()
+    # Near underflow the logarithm has lost its digits; such tokens are few and get a pass of their own.
+    vanished = (target_probabilities < _SMALLEST).nonzero()[:, 0]
+    if len(vanished):
+        losses[vanished] = logits[vanished].logsumexp(-1) - _at(logits[vanished], targets[vanished])
     return FullResidual(probabilities, targets), losses
 
 
 def _truncated(logits: Tensor, targets: Tensor, support: Support) -> tuple[SparseResidual, Tensor]:
     values, entries = largest(logits, min(support.top, logits.shape[-1]))
     target_logits, peak = _at(logits, targets), values[:, :1].clone()
-    losses = logits.sub_(peak).exp_().sum(-1).log() + peak[:, 0] - target_logits
+    losses = _log_sum_exp(logits, peak) - target_logits
     present = (entries == targets[:, None]).any(-1)
     entries[:, -1] = torch.where(present, entries[:, -1], targets)
     values[:, -1] = torch.where(present, values[:, -1], target_logits)
@@ -118,6 +122,13 @@ def _truncated(logits: Tensor, targets: Tensor, support: Support) -> tuple[Spars
     return SparseResidual(entries[keep], weights[keep], counts.cumsum(0) - counts), losses
 
 
+def _log_sum_exp(logits: Tensor, peak: Tensor) -> Tensor:
+    """log Σ exp(z), overwriting z; where no exponential can leave the number range, its shift is a pass saved."""
+    if bool((peak.abs() < _SAFE).all()):
+        return logits.exp_().sum(-1).log()
+    return logits.sub_(peak).exp_().sum(-1).log() + peak[:, 0]
+
+
 def _at(values: Tensor, columns: Tensor) -> Tensor:
     return values.gather(-1, columns[:, None])[:, 0]
 
@@ -125,18 +136,35 @@ def _at(values: Tensor, columns: Tensor) -> Tensor:
 def largest(values: Float[Tensor, "rows columns"], k: int) -> tuple[Float[Tensor, "rows k"], Int[Tensor, "rows k"]]:
     """The k largest of each row, descending, with their columns: exact, and several times faster than one `topk`.
 
-    The k largest entries lie in the k groups of columns with the largest maxima, so two small selections replace one
-    over the whole vocabulary.
+    Take the k groups of columns with the largest maxima. They hold k entries no smaller than the k-th of those
+    maxima, so every entry that is among the k largest lies in these groups and is no smaller either: few are left to
+    sort.
     """
     rows, columns = values.shape
-    whole = columns - columns % _GROUP
-    if whole // _GROUP <= k:
-        return values.topk(k, -1)  # type: ignore[return-value]
-    grouped = values[:, :whole].unflatten(-1, (-1, _GROUP))
-    groups = grouped.amax(-1).topk(k, -1, sorted=False).indices
-    found = grouped.gather(1, groups[..., None].expand(-1, -1, _GROUP)).flatten(1)
-    places = (groups[..., None] * _GROUP + torch.arange(_GROUP, device=values.device)).flatten(1)
-    tail = torch.arange(whole, columns, device=values.device).expand(rows, -1)
-    found, places = torch.cat([found, values[:, whole:]], 1), torch.cat([places, tail], 1)
-    top, slot = found.topk(k, -1)
-    return top, places.gather(-1, slot)
+    count = columns // _GROUP
+    if count <= k:
+        top, places = values.topk(k, -1)
+        return top, places
+    whole = count * _GROUP
+    grouped = values[:, :whole].reshape(-1, _GROUP)
+    maxima, groups = grouped.amax(-1).view(rows, count).topk(k, -1, sorted=False)
+    first = torch.arange(rows, device=values.device)[:, None] * count
+    found = torch.nn.functional.embedding(groups + first, grouped).flatten(1)
+    found = torch.cat([found, values[:, whole:]], 1)
+    top, slot = _sorted_above(found, maxima.amin(-1, keepdim=True), k)
+    group = groups.gather(-1, (slot // _GROUP).clamp_max(k - 1))
+    inside = slot < k * _GROUP
+    return top, torch.where(inside, group * _GROUP + slot % _GROUP, whole + slot - k * _GROUP)
+
+
+def _sorted_above(values: Tensor, threshold: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of each row and their columns, given a threshold that at least k entries of each row reach."""
+    row, column = (values >= threshold).nonzero(as_tuple=True)
+    counts = torch.bincount(row, minlength=len(values))
+    slot = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
+    width = max(k, int(counts.max()))
+    kept = values.new_full((len(values), width), -torch.inf)
+    columns = torch.zeros(len(values), width, dtype=torch.int64, device=values.device)
+    kept[row, slot], columns[row, slot] = values[row, column], column
+    top, order = kept.sort(-1, descending=True)
+    return top[:, :k], columns.gather(-1, order[:, :k])
