@@ -94,6 +94,26 @@ def test_a_soft_cap_is_seen_on_logits_far_below_it() -> None:
         check_readout(dataclasses.replace(readout, soft_cap=None), loaded)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "scale", "soft_cap"),
+    [
+        ("recurrent_gemma", {"lru_width": WIDTH, "head_dim": 8, "logits_soft_cap": 30.0}, 1.0, 30.0),
+        ("nanochat", {}, 1.0, 15.0),
+        ("minicpm3", {"dim_model_base": 16}, 0.5, None),
+    ],
+)
+def test_architectures_unknown_to_the_zoo_are_read_from_their_configuration(
+    name: str, options: dict[str, Any], scale: float, soft_cap: float | None
+) -> None:
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+    shape = {"vocab_size": VOCAB, "hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 4}
+    rest = {"num_key_value_heads": 4, "intermediate_size": 64, "initializer_range": 0.3, "pad_token_id": None}
+    model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[name](**shape, **rest, **options))
+    readout = find_readout(wrap_model(model, tiny_tokenizer()))
+    assert (readout.scale, readout.soft_cap) == (scale, soft_cap)
+
+
 def test_something_between_trunk_and_head_is_refused() -> None:
     model = zoo()["llama"]()
     model.lm_head.register_forward_pre_hook(lambda _, inputs: (inputs[0] * 0.9,))

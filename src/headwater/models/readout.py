@@ -24,6 +24,10 @@ from headwater.models.adapters import without_adapter
 from headwater.models.fingerprint import parameter_count
 from headwater.models.load import LoadedModel
 
+_MULTIPLIERS, _DIVISORS = ("logit_scale", "lm_head_multiplier"), ("logits_scaling",)
+_SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap")
+"""What configurations call the factor of the logits (Cohere, Falcon H1; Granite) and their soft-cap (Gemma)."""
+
 _SLICE = 16_384
 """Rows of a half-precision head widened to float32 at a time: bounds the copy."""
 
@@ -152,14 +156,15 @@ def _linear(head: Any, loaded: LoadedModel) -> tuple[Tensor, Tensor | None]:
 
 
 def _scale(config: Any) -> float:
-    multiplier = getattr(config, "logit_scale", None)
-    divisor = getattr(config, "logits_scaling", None)
-    return (1.0 if multiplier is None else float(multiplier)) / (1.0 if divisor is None else float(divisor))
+    return math.prod(_settings(config, _MULTIPLIERS)) / math.prod(_settings(config, _DIVISORS))
 
 
 def _soft_cap(config: Any) -> float | None:
-    cap = getattr(config, "final_logit_softcapping", None)
-    return None if cap is None else float(cap)
+    return next(iter(_settings(config, _SOFT_CAPS)), None)
+
+
+def _settings(config: Any, names: tuple[str, ...]) -> list[float]:
+    return [float(value) for name in names if (value := getattr(config, name, None)) is not None]
 
 
 def _coverage(head: Any, weight: Tensor, bias: Tensor | None, loaded: LoadedModel) -> Coverage:
