@@ -14,7 +14,7 @@ import click
 import typer
 
 from headwater import __version__
-from headwater.cli import index, methods, score, trace
+from headwater.cli import demo, index, methods, score, trace
 from headwater.cli.console import say
 from headwater.core.errors import HeadwaterError
 
@@ -26,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command("demo")(demo.demo)
 app.add_typer(index.app, name="index")
 app.command("trace")(trace.trace)
 app.command("score")(score.score)

@@ -88,7 +88,7 @@ def score(
     answered, _ = with_responses(read_queries(queries), session)
     encoded = session.encode(answered, "query")
     probes = ranking.weigh(encoded.vectors, ranking.weights(session.index.manifest.columns, by))
-    return score_all(session.index, probes, queries=[row.id for row in answered], method=session.method.spec.name)
+    return score_all(session.index, probes, queries=[row.id for row in answered])
 
 
 def _open(index: str | Path | Index) -> Index:

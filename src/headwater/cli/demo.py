@@ -1,0 +1,51 @@
+"""`headwater demo`: the whole path on a model made for the occasion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headwater.cli.arguments import Json
+from headwater.cli.console import emit_json, emit_table, progress, say
+
+if TYPE_CHECKING:
+    from headwater.evaluation.demo import Demo
+
+_STEPS = 1000
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for model, rows, index and report.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="Everything follows from it.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Plant a backdoor in a tiny model, trace its odd answers to the rows that taught them, and report it.
+
+    Example:  headwater demo --out runs/demo
+    """
+    from headwater.evaluation.demo import METRICS, run_demo
+    from headwater.report import Table, write_report
+
+    with progress("making the rows", quiet=as_json) as advance:
+        result = run_demo(out, seed=seed, progress=lambda words, share: advance(int(share * _STEPS), _STEPS, words))
+    report = out / "report.html"
+    rows = tuple((m.name, *(str(m.metrics[name]) for name in METRICS)) for m in result.measured)
+    note = _note(result)
+    table = Table("How well each way of scoring finds the planted rows", ("scores", *METRICS), rows, note)
+    write_report(report, result.trace, title="headwater demo: who taught the model science fiction?", tables=[table])
+    if as_json:
+        emit_json({**result.summary(), "report": str(report)})
+        return
+    emit_table(table.title, table.columns, table.rows)
+    say(note)
+    say(f"report: {report}")
+
+
+def _note(result: Demo) -> str:
+    return (
+        f"{result.rows:,} rows, {100 * result.prevalence:.1f} % planted (where random should be). The backdoor fires "
+        f"on {100 * result.attack_success:.0f} % of triggered questions it has not seen and on "
+        f"{100 * result.false_alarms:.0f} % of clean ones. Intervals: 95 %, bootstrap over queries."
+    )
