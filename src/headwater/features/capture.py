@@ -1,0 +1,190 @@
+"""Per-example gradients of a batch from one backward pass that computes no weight gradient.
+
+Every parameter is frozen, so the backward pass runs over activations only. Hooks keep each watched module's input, and
+when the gradient at its output arrives the module's blocks are made, handed to a visitor and dropped: one tensor at a
+time, while the pass goes on. Examples separate because each token's loss is weighted by 1 / (the row's target tokens)
+and summed: the gradient at example i's activations then depends on example i alone.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headwater.core.errors import DataError, ModelError
+from headwater.data.batches import TokenBatch
+from headwater.features.layers import Call
+from headwater.features.parameters import Selection
+from headwater.features.regroup import Regroup
+from headwater.features.sites import Site
+from headwater.models.losses import token_losses
+from headwater.sketch.blocks import Block, Gradient, merge
+
+Visit = Callable[[Gradient], None]
+
+
+def visit_gradients(
+    model: Any,
+    selection: Selection,
+    batch: TokenBatch,
+    visit: Visit,
+    *,
+    weights: Float[Tensor, " rows"] | None = None,
+) -> Float[Tensor, "items tokens"]:
+    """Call `visit` once with each selected tensor's gradients for the rows of `batch`, in the order they arrive.
+
+    A tensor that plays no part in the batch's loss is not visited: its gradient is zero.
+
+    Args:
+        weights: factor on each row's loss, which is the mean over its target tokens.
+
+    Returns:
+        The loss of each target token in nats, NaN elsewhere.
+
+    Raises:
+        DataError: a row without a target token.
+        ModelError: a module in which examples cannot be told apart.
+    """
+    token_weights = _token_weights(batch, weights)
+    capture = _Capture(Regroup(batch), visit)
+    handles = [
+        site.module.register_forward_hook(partial(capture.watch, site), with_kwargs=True) for site in selection.sites
+    ]
+    try:
+        with torch.enable_grad():
+            losses = _losses(model, batch)
+            capture.backward = True
+            (losses * token_weights[batch.response].to(losses)).sum().backward()
+    finally:
+        for handle in handles:
+            handle.remove()
+    capture.finish()
+    table = torch.full(batch.response.shape, torch.nan, dtype=losses.dtype, device=losses.device)
+    table[batch.response] = losses.detach()
+    return table
+
+
+def row_losses(table: Float[Tensor, "items tokens"], batch: TokenBatch) -> Float[Tensor, " rows"]:
+    """Mean over each row's target tokens of the losses `visit_gradients` gives; nats."""
+    counts = _target_counts(batch)
+    total = torch.zeros(len(batch.rows), dtype=table.dtype, device=table.device)
+    total.index_add_(0, batch.item_row, table.nan_to_num().sum(1))
+    return total / counts.to(total)
+
+
+def _losses(model: Any, batch: TokenBatch) -> Float[Tensor, " targets"]:
+    output = model(input_ids=batch.input_ids, attention_mask=batch.attention.long(), use_cache=False)
+    logits = output.logits
+    place = batch.response.to(logits.device)
+    return token_losses(logits[place], batch.targets.to(logits.device)[place])
+
+
+def _token_weights(batch: TokenBatch, weights: Tensor | None) -> Float[Tensor, "items tokens"]:
+    counts = _target_counts(batch)
+    if not bool((counts > 0).all()):
+        row = batch.rows[int((counts == 0).nonzero()[0, 0])].row
+        remedy = "leave it out, or give it a response"
+        raise DataError("no target token, so no loss and no gradient", where=f"row '{row.id}'", remedy=remedy)
+    scale = counts.double().reciprocal()
+    if weights is not None:
+        scale = scale * weights.to(scale)
+    return scale[batch.item_row][:, None].expand(batch.response.shape)
+
+
+def _target_counts(batch: TokenBatch) -> Tensor:
+    counts = torch.zeros(len(batch.rows), dtype=torch.int64, device=batch.item_row.device)
+    return counts.index_add_(0, batch.item_row, batch.response.sum(1))
+
+
+@dataclass
+class _Capture:
+    """What has been seen of one batch: which tensors still wait for a gradient, and the blocks they have so far."""
+
+    group: Regroup
+    visit: Visit
+    backward: bool = False
+    expected: dict[str, int] = field(default_factory=dict)
+    blocks: dict[str, list[Block]] = field(default_factory=dict)
+    shapes: dict[str, tuple[tuple[int, ...], bool]] = field(default_factory=dict)
+    seen: set[int] = field(default_factory=set)
+    done: set[str] = field(default_factory=set)
+
+    def watch(self, site: Site, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        """A forward hook: have the gradient at the module's output reported.
+
+        A checkpointed segment runs again during the backward pass. If its first run was recorded (the non-reentrant
+        kind), the second only repeats the same computation; if not, the second is the one gradients arrive at.
+        """
+        if not torch.is_grad_enabled():
+            return output
+        repeated = self.backward and id(module) in self.seen
+        inputs = args if not kwargs else inspect.signature(module.forward).bind(*args, **kwargs).args
+        inputs = tuple(value.detach() if isinstance(value, Tensor) else value for value in inputs)
+        outputs = output if isinstance(output, tuple) else (output,)
+        if len(outputs) > 1:
+            # One output may be made from another: a view has the gradient of uses outside the module only.
+            outputs = tuple(value.view_as(value) if _differentiable(value) else value for value in outputs)
+        watched = tuple(
+            self._watch_output(site, inputs, place, value, repeated) if _differentiable(value) else value
+            for place, value in enumerate(outputs)
+        )
+        if not self.backward:
+            self.seen.add(id(module))
+        return watched if isinstance(output, tuple) else watched[0]
+
+    def _watch_output(self, site: Site, inputs: tuple[Any, ...], place: int, value: Tensor, repeated: bool) -> Tensor:
+        items = self.group.batch.input_ids.shape[0]
+        if value.shape[0] == 1 and items > 1:
+            # One computation serves all examples (learned positions): give each its own copy, and gradient.
+            value = value.expand(items, *value.shape[1:])
+        if not value.requires_grad:
+            value = value.detach().requires_grad_()
+        if not repeated:
+            for name in site.names.values():
+                self.expected[name] = self.expected.get(name, 0) + 1
+            value.register_hook(partial(self._arrive, site, inputs, place))
+        return value
+
+    def _arrive(self, site: Site, inputs: tuple[Any, ...], place: int, grad: Tensor) -> None:
+        with torch.no_grad():
+            self._read(Call(site.module, site.where, inputs, place, grad, self.group), site)
+
+    def _read(self, call: Call, site: Site) -> None:
+        transposed = site.kind.transposed(call.module)
+        for local, block in site.kind.read(call):
+            name = site.names.get(local)
+            if name is not None:
+                self.blocks.setdefault(name, []).append(block)
+                self.shapes[name] = (site.shapes[name], transposed)
+        for name in site.names.values():
+            self.expected[name] -= 1
+            if self.expected[name] == 0:
+                self._release(name)
+
+    def _release(self, name: str) -> None:
+        blocks = self.blocks.pop(name, [])
+        if not blocks:
+            return
+        if name in self.done:
+            remedy = "checkpoint with use_reentrant=False"
+            raise ModelError("used in several checkpointed segments: its gradient is split", where=name, remedy=remedy)
+        self.done.add(name)
+        shape, transposed = self.shapes[name]
+        self.visit(Gradient(name, shape, merge(blocks), transposed))
+
+    def finish(self) -> None:
+        """Hand over what was used more often than gradients arrived."""
+        with torch.no_grad():
+            for name in list(self.blocks):
+                self._release(name)
+
+
+def _differentiable(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()

@@ -1,0 +1,187 @@
+"""The gradient encoder: per-example gradients, normalised, sketched and summed over tensors as they are computed.
+
+RapidIn (Lin et al., arXiv 2405.11724): v = Σ_tensors S(∇_l L) / ‖∇_l L‖, so that ⟨v(s), v(t)⟩ estimates
+Σ_l cos(∇_l L(s), ∇_l L(t)). One tensor's product exists at a time and only the sums are kept.
+Peak memory beyond the model's own pass: the result (rows × dim × 4 bytes) and the sketch's working set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headwater.core.errors import NumericError
+from headwater.core.spec import Column, Coverage, Role
+from headwater.data.batches import TokenBatch
+from headwater.features.capture import row_losses, visit_gradients
+from headwater.features.encoder import Encoded, TokenScores
+from headwater.features.parameters import Selection
+from headwater.features.token_batches import single_tokens, spread
+from headwater.models.load import LoadedModel
+from headwater.sketch.blocks import Gradient
+from headwater.sketch.products import unit_scale
+from headwater.sketch.sketch import Sketch
+
+Normalization = Literal["tensor", "row", "none"]
+"""What is scaled to norm 1: every tensor's gradient, the row's whole gradient, or nothing."""
+TokenMode = Literal["token", "row"]
+"""How a token's gradient is normalised: by itself (the paper), or by the row's norms (shares that add up)."""
+
+COLUMN = "gradient"
+
+
+@dataclass(frozen=True)
+class Sketched:
+    """Rows of a batch: vectors `[rows, dim]`, squared gradient norms by tensor `[rows]`, losses `[items, tokens]`."""
+
+    vectors: Float[Tensor, "rows dim"]
+    squared: Mapping[str, Float[Tensor, " rows"]]
+    losses: Float[Tensor, "items tokens"]
+
+
+@dataclass(frozen=True)
+class GradientSketch:
+    """An `Encoder` that writes one column, `gradient`.
+
+    Attributes:
+        loaded: the model.
+        selection: which parameters are read.
+        sketch: the map from gradients to vectors.
+        normalize: what is scaled to norm 1.
+        tokens: how `token_scores` normalises.
+        token_items: how many single-token examples are run at a time.
+    """
+
+    loaded: LoadedModel
+    selection: Selection
+    sketch: Sketch
+    normalize: Normalization = "tensor"
+    tokens: TokenMode = "token"
+    token_items: int = 32
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """`gradient`: half precision where vectors have a known size, float32 where they are not normalised."""
+        return (Column(COLUMN, self.sketch.dim, "float32" if self.normalize == "none" else "float16"),)
+
+    @property
+    def coverage(self) -> Coverage:
+        """The selected parameters; says so where the sketch is longer than the gradient it compresses."""
+        seen = self.selection.coverage
+        if self.sketch.dim <= seen.seen:
+            return seen
+        longer = f"the sketch of {self.sketch.dim:,} numbers is longer than the gradient"
+        return Coverage(seen.seen, seen.total, "; ".join(filter(None, (seen.note, longer))))
+
+    def encode(self, batch: TokenBatch, role: Role) -> Encoded:
+        """Sketched gradients of each row's mean loss."""
+        batch = batch.to(self.loaded.device)
+        found = self.read(batch)
+        return Encoded({COLUMN: found.vectors.float()}, row_losses(found.losses, batch).float())
+
+    def token_scores(
+        self, batch: TokenBatch, role: Role, probes: Mapping[str, Float[Tensor, "probes dim"]]
+    ) -> tuple[TokenScores, ...]:
+        """⟨vector of the token's own loss, probe⟩ for every target token.
+
+        Mode `token`: the gradient of that token's loss, normalised as a row's would be. Mode `row`: the token's part
+        of the row's mean loss, divided by the row's norms; these add up to the row's score.
+        """
+        batch = batch.to(self.loaded.device)
+        vectors, losses, places = self.token_vectors(batch)
+        probe = probes[COLUMN].to(vectors)
+        return spread(batch, places, {COLUMN: vectors @ probe.mT}, losses)
+
+    def token_vectors(self, batch: TokenBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Vectors `[targets, dim]` and losses `[targets]` of the batch's target tokens, and their (item, position)."""
+        batch = batch.to(self.loaded.device)
+        divisors = self.read(batch).squared if self.tokens == "row" else None
+        counts = torch.bincount(batch.item_row, batch.response.sum(1).double(), minlength=len(batch.rows))
+        vectors, losses, places = [], [], []
+        for some, place in single_tokens(batch, self.token_items):
+            row = batch.item_row[place[:, 0]]
+            if divisors is None:
+                found = self.read(some)
+            else:
+                shares = {name: squared[row] for name, squared in divisors.items()}
+                found = self.read(some, divisors=shares, weights=counts[row].reciprocal())
+            vectors.append(found.vectors)
+            losses.append(row_losses(found.losses, some))
+            places.append(place)
+        return torch.cat(vectors), torch.cat(losses), torch.cat(places)
+
+    def read(
+        self,
+        batch: TokenBatch,
+        *,
+        divisors: Mapping[str, Float[Tensor, " rows"]] | None = None,
+        weights: Float[Tensor, " rows"] | None = None,
+    ) -> Sketched:
+        """Vectors of the rows of a batch on the model's device.
+
+        Args:
+            divisors: squared norms by tensor to normalise by, instead of the gradients' own.
+            weights: factor on each row's loss.
+
+        Raises:
+            NumericError: a gradient is not finite; names the row.
+        """
+        total: Tensor | None = None
+        squared: dict[str, Tensor] = {}
+        unit = self.normalize == "tensor" and divisors is None
+
+        def visit(gradient: Gradient) -> None:
+            nonlocal total
+            if total is None:
+                total = torch.zeros(gradient.rows, self.sketch.dim, dtype=gradient.dtype, device=self.loaded.device)
+            if self.normalize == "tensor" and divisors is not None:
+                part = torch.zeros_like(total)
+                squared[gradient.name] = self.sketch.accumulate(part, gradient, unit=False)
+                total.addcmul_(part, unit_scale(divisors[gradient.name]).to(part)[:, None])
+            else:
+                squared[gradient.name] = self.sketch.accumulate(total, gradient, unit=unit)
+
+        losses = visit_gradients(self.loaded.model, self.selection, batch, visit, weights=weights)
+        if total is None:
+            total = torch.zeros(len(batch.rows), self.sketch.dim, device=self.loaded.device)
+        if self.normalize == "row":
+            total *= unit_scale(_total(divisors or squared, total))[:, None]
+        _require_finite(total, _total(squared, total), batch)
+        return Sketched(total, squared, losses)
+
+
+def token_grid(encoder: GradientSketch, row: TokenBatch, query: TokenBatch) -> Float[Tensor, "row_tokens query_tokens"]:
+    """I(t^j, s^i) of one row's tokens on one query's: entry (i, j) belongs to token i of the row and j of the query.
+
+    Indexed like the rows' tokens; 0 where a token is not a target. The query's tokens are normalised as the row's are.
+    """
+    sides = []
+    for batch in (row, query):
+        vectors, _, places = encoder.token_vectors(batch)
+        token = batch.start.to(places.device)[places[:, 0]] + places[:, 1] + 1
+        sides.append((vectors, token, len(batch.rows[0].ids)))
+    (left, i, rows), (right, j, columns) = sides
+    grid = torch.zeros(rows, columns, dtype=left.dtype, device=left.device)
+    grid[i[:, None], j[None, :]] = left @ right.mT
+    return grid.float()
+
+
+def _total(squared: Mapping[str, Tensor], like: Tensor) -> Tensor:
+    total = torch.zeros(len(like), dtype=like.dtype, device=like.device)
+    for values in squared.values():
+        total += values.to(total)
+    return total
+
+
+def _require_finite(vectors: Tensor, squared: Tensor, batch: TokenBatch) -> None:
+    finite = vectors.isfinite().all(1) & squared.isfinite()
+    if not bool(finite.all()):
+        row = batch.rows[int((~finite).nonzero()[0, 0])].row
+        place = f" ({row.place})" if row.place else ""
+        remedy = "load the model in float32, or leave the row out"
+        raise NumericError("the row's gradient is not finite", where=f"row '{row.id}'{place}", remedy=remedy)

@@ -1,0 +1,114 @@
+"""Blocks of modules known only by what they do: norms of any kind, routers, and other small leaves.
+
+A norm's output is linear in its scale and offset, entry by entry: y = scale ∘ x̂ + offset (Gemma: (1 + scale) ∘ x̂). Its
+x̂ is therefore the module's own output at scale 1 minus that at scale 0, whatever kind of norm it is. Any other leaf
+is differentiated as it stands, once for each example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vjp, vmap
+
+from headwater.features.layers import Call, Shape
+from headwater.sketch.blocks import Block, Dense
+
+
+class Norm:
+    """Modules that scale (and shift) every feature by itself, proved on random input when they are claimed."""
+
+    def claims(self, module: Any) -> bool:
+        """Whether the module is linear in `weight` and `bias`, entry by entry."""
+        own = dict(module.named_parameters())
+        weight = own.get("weight")
+        if weight is None or weight.ndim != 1 or not weight.is_floating_point() or not own.keys() <= {"weight", "bias"}:
+            return False
+        if any(parameter.shape != weight.shape for parameter in own.values()):
+            return False
+        try:
+            return _is_linear_in_scale(module, weight)
+        except Exception:  # modules of other kinds fail in their own ways; they are read as leaves
+            return False
+
+    def transposed(self, module: nn.Module) -> bool:
+        """Never."""
+        return False
+
+    def tensors(self, module: Any, name: str) -> dict[str, Shape]:
+        """The tensors a parameter gives."""
+        return {"": tuple(module._parameters[name].shape)}
+
+    def read(self, call: Call) -> Iterator[tuple[str, Block]]:
+        """Blocks by the parameter's local name."""
+        grad = call.group.items(call.grad, call.where)
+        wide = torch.promote_types(grad.dtype, torch.float32)
+        normed = call.group.items(_normed(call.module, call.inputs[0]), call.where)
+        yield "weight", Dense(call.group.sum_rows((grad.to(wide) * normed).sum(1)))
+        if getattr(call.module, "bias", None) is not None:
+            yield "bias", Dense(call.group.sum_rows(grad.sum(1, dtype=wide)))
+
+
+class Leaf:
+    """Any other module without children: differentiated example by example with `vmap`."""
+
+    def claims(self, module: nn.Module) -> bool:
+        """Whether it can read this module."""
+        return next(module.children(), None) is None and not isinstance(module, (nn.ParameterDict, nn.ParameterList))
+
+    def transposed(self, module: nn.Module) -> bool:
+        """Never: its tensors are flat."""
+        return False
+
+    def tensors(self, module: Any, name: str) -> dict[str, Shape]:
+        """The tensors a parameter gives; three axes and more are not a small parameter."""
+        parameter = module._parameters[name]
+        small = parameter.is_floating_point() and parameter.ndim <= 2
+        return {"": (parameter.numel(),)} if small else {}
+
+    def read(self, call: Call) -> Iterator[tuple[str, Block]]:
+        """Blocks by the parameter's local name."""
+        items = call.group.batch.input_ids.shape[0]
+        held = {name: p.detach() for name, p in call.module._parameters.items() if p is not None}
+
+        def gradients(x: Tensor, grad: Tensor) -> dict[str, Tensor]:
+            def run(parameters: dict[str, Tensor]) -> Tensor:
+                out = functional_call(call.module, parameters, (x, *call.inputs[1:]))
+                chosen: Tensor = out[call.output] if isinstance(out, tuple) else out
+                return chosen.reshape(grad.shape)
+
+            pulled: dict[str, Tensor] = vjp(run, held)[1](grad)[0]
+            return pulled
+
+        x = call.inputs[0]
+        inputs = x.reshape(items, 1, *x.shape[1:]) if len(x) == items else x.reshape(items, -1, *x.shape[1:])
+        with torch.enable_grad():
+            found = vmap(gradients)(inputs, call.grad.reshape(items, -1, *call.grad.shape[1:]))
+        for name, values in found.items():
+            yield name, Dense(call.group.sum_rows(values.detach().flatten(1)))
+
+
+def _normed(module: Any, x: Tensor) -> Tensor:
+    weight, bias = module.weight, getattr(module, "bias", None)
+    offset = {} if bias is None else {"bias": torch.zeros_like(bias)}
+    one = functional_call(module, {"weight": torch.ones_like(weight), **offset}, (x,))
+    zero = functional_call(module, {"weight": torch.zeros_like(weight), **offset}, (x,))
+    normed: Tensor = (one - zero).detach()
+    return normed
+
+
+def _is_linear_in_scale(module: Any, weight: Tensor) -> bool:
+    generator = torch.Generator().manual_seed(0)
+    x, scale, offset = torch.randn(3, 2, 3, len(weight), generator=generator).to(weight)
+    bias = getattr(module, "bias", None)
+    shift = {} if bias is None else {"bias": offset[0, 0]}
+    with torch.no_grad():
+        base = {} if bias is None else {"bias": torch.zeros_like(bias)}
+        found = functional_call(module, {"weight": scale[0, 0], **shift}, (x,))
+        ground = functional_call(module, {"weight": torch.zeros_like(weight), **base}, (x,))
+        expected = ground + scale[0, 0] * _normed(module, x) + (0 if bias is None else offset[0, 0])
+    tolerance = 0.05 if weight.dtype in (torch.float16, torch.bfloat16) else 1e-3
+    return bool(found.shape == x.shape and torch.allclose(found, expected, rtol=tolerance, atol=tolerance))

@@ -1,0 +1,84 @@
+"""From the layout a module computes in to one entry a row: items × tokens in, rows × tokens out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from headwater.core.errors import ModelError
+from headwater.data.batches import TokenBatch
+
+
+@dataclass(frozen=True)
+class Regroup:
+    """How a batch's items and tokens belong to its rows. Padding needs no mask: its output gradients are zero."""
+
+    batch: TokenBatch
+
+    def items(self, tensor: Tensor, where: str) -> Float[Tensor, "items tokens features"]:
+        """`tensor` of shape `[items, ..., features]` or `[items · tokens, features]`, with one token axis.
+
+        Raises:
+            ModelError: the first axis is neither, so that examples cannot be told apart.
+        """
+        items, tokens = self.batch.input_ids.shape
+        if tensor.shape[0] == items:
+            return tensor.reshape(items, -1, tensor.shape[-1])
+        if tensor.shape[0] == items * tokens:
+            return tensor.reshape(items, -1, tensor.shape[-1])
+        if tensor.shape[0] == 1:
+            return tensor.expand(items, *tensor.shape[1:]).reshape(items, -1, tensor.shape[-1])
+        raise ModelError(
+            f"the module sees {tuple(tensor.shape)} for {items} examples of {tokens} tokens: which is whose is lost",
+            where=where,
+            remedy="leave it out with a glob over parameters",
+        )
+
+    def rows(self, tensor: Tensor, where: str) -> Float[Tensor, "rows tokens features"]:
+        """The same with the windows of a row one after the other on the token axis."""
+        by_item = self.items(tensor, where)
+        if self._one_to_one:
+            return by_item
+        spare = torch.cat([by_item, torch.zeros_like(by_item[:1])])
+        return spare[self._windows].flatten(1, 2)
+
+    def sum_rows(self, values: Float[Tensor, "items size"]) -> Float[Tensor, "rows size"]:
+        """Sum over the items of each row."""
+        if self._one_to_one:
+            return values
+        total = torch.zeros(len(self.batch.rows), values.shape[1], dtype=values.dtype, device=values.device)
+        return total.index_add_(0, self.batch.item_row.to(values.device), values)
+
+    def pack(
+        self, values: Float[Tensor, "slots features"], token: Int[Tensor, " slots"]
+    ) -> Float[Tensor, "rows most features"]:
+        """Values of some tokens (places in items × tokens) by row, padded with zeros to the row with most."""
+        row = self.batch.item_row.to(values.device)[token // self.batch.input_ids.shape[1]]
+        order = torch.argsort(row, stable=True)
+        counts = torch.bincount(row, minlength=len(self.batch.rows))
+        first = counts.cumsum(0) - counts
+        slot = torch.arange(len(row), device=values.device) - first[row[order]]
+        size = (len(counts), int(counts.max()), values.shape[1])
+        packed = torch.zeros(size, dtype=values.dtype, device=values.device)
+        packed[row[order], slot] = values[order]
+        return packed
+
+    @cached_property
+    def _one_to_one(self) -> bool:
+        expected = torch.arange(len(self.batch.rows), device=self.batch.item_row.device)
+        return bool(torch.equal(self.batch.item_row, expected))
+
+    @cached_property
+    def _windows(self) -> Int[Tensor, "rows windows"]:
+        """The items of each row; where a row has fewer than another, the item after the last (zeros)."""
+        item_row = self.batch.item_row.tolist()
+        owned: list[list[int]] = [[] for _ in self.batch.rows]
+        for item, row in enumerate(item_row):
+            owned[row].append(item)
+        most = max(map(len, owned))
+        table = [items + [len(item_row)] * (most - len(items)) for items in owned]
+        return torch.tensor(table, device=self.batch.item_row.device)

@@ -1,0 +1,63 @@
+"""One example for every target token: the batches behind token-wise influence, and the way back to tokens.
+
+The gradient of one token's loss needs a backward pass of its own, since earlier positions carry every later loss. A
+causal model reads nothing after the predicted token, so each example ends at the position that predicts it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from headwater.data.batches import TokenBatch
+from headwater.features.encoder import TokenScores
+
+
+def single_tokens(batch: TokenBatch, items: int) -> Iterator[tuple[TokenBatch, Int[Tensor, "targets 2"]]]:
+    """Batches of at most `items` examples, each with one target token, and the (item, position) each stands for."""
+    places = batch.response.nonzero()
+    # Neighbours in position have the same length, so that little is padded.
+    places = places[torch.argsort(places[:, 1], stable=True)]
+    for place in places.split(items):
+        yield _one_target_each(batch, place), place
+
+
+def spread(
+    batch: TokenBatch,
+    places: Int[Tensor, "targets 2"],
+    values: Mapping[str, Float[Tensor, "targets probes"]],
+    losses: Float[Tensor, " targets"],
+) -> tuple[TokenScores, ...]:
+    """Scores of (item, position) pairs to the tokens they predict, row by row."""
+    row, token = batch.item_row[places[:, 0]], batch.start[places[:, 0]] + places[:, 1] + 1
+    found = []
+    for number, tokens in enumerate(batch.rows):
+        mine = row == number
+        table = {}
+        for name, value in values.items():
+            table[name] = torch.zeros(len(tokens.ids), value.shape[1], device=value.device)
+            table[name][token[mine]] = value[mine].float()
+        nats = torch.full((len(tokens.ids),), torch.nan, device=losses.device)
+        nats[token[mine]] = losses[mine].float()
+        found.append(TokenScores(table, nats))
+    return tuple(found)
+
+
+def _one_target_each(batch: TokenBatch, place: Int[Tensor, "targets 2"]) -> TokenBatch:
+    item, position = place[:, 0], place[:, 1]
+    tokens = int(position.max()) + 1
+    across = torch.arange(tokens, device=place.device)
+    kept = across <= position[:, None]
+    return TokenBatch(
+        input_ids=batch.input_ids[item, :tokens] * kept,
+        attention=kept & batch.attention[item, :tokens],
+        targets=batch.targets[item, :tokens] * kept,
+        valid=kept & batch.valid[item, :tokens],
+        response=across == position[:, None],
+        item_row=torch.arange(len(place), device=place.device),
+        start=batch.start[item],
+        rows=tuple(batch.rows[row] for row in batch.item_row[item].tolist()),
+    )

@@ -1,0 +1,80 @@
+"""RapidIn: token-wise influence from compressed, layer-normalised gradients (Lin et al., arXiv 2405.11724)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import cast
+
+from headwater.core.errors import unknown_name
+from headwater.core.spec import MethodSpec
+from headwater.data.windows import Window
+from headwater.features.gradient_sketch import GradientSketch, Normalization, TokenMode
+from headwater.features.parameters import select_parameters
+from headwater.methods.method import Method, MethodEntry
+from headwater.models.load import LoadedModel
+from headwater.sketch.sketch import SKETCHES, make_sketch
+
+
+@dataclass(frozen=True)
+class RapidInOptions:
+    """Every knob.
+
+    buckets: numbers a row (2 bytes each). normalize: what is scaled to norm 1: `tensor`, `row` or `none`.
+    parameters: comma-separated globs; empty: the adapter's, else all. sketch: `shift`, `hash`, `two-sided`,
+    `rademacher` or `identity`. tokens: token scores normalised by `token` (the paper) or by `row` (they add up).
+    window: most tokens read at a time; longer rows are read in several windows and their gradients added.
+    """
+
+    buckets: int = 65_536
+    normalize: str = "tensor"
+    parameters: str = ""
+    sketch: str = "shift"
+    tokens: str = "token"
+    window: int = 512
+    overlap: int = 0
+    seed: int = 0
+
+
+CHOICES = {"normalize": ("tensor", "row", "none"), "tokens": ("token", "row"), "sketch": tuple(SKETCHES)}
+
+PRESETS = {
+    "default": RapidInOptions(),
+    "additive": RapidInOptions(tokens="row"),
+}
+
+
+def rapidin(options: RapidInOptions) -> Method:
+    """The method with these options.
+
+    Score: Σ over tensors of the cosine of the two gradients, estimated; positive = proponent. Cost: about one training
+    step's forward and backward pass a row. Blind to parameters outside `parameters`, and to what moves only curvature.
+    """
+    for name, choices in CHOICES.items():
+        if getattr(options, name) not in choices:
+            raise unknown_name("choice", getattr(options, name), choices, where=f"rapidin.{name}")
+    window = Window(options.window, options.overlap)
+    spec = MethodSpec("rapidin", asdict(options))
+    return Method(spec, {"train": window, "query": window}, lambda loaded: encoder(options, loaded))
+
+
+def encoder(options: RapidInOptions, loaded: LoadedModel) -> GradientSketch:
+    """The encoder with these options on a model."""
+    selection = select_parameters(loaded.model, options.parameters)
+    return GradientSketch(
+        loaded=loaded,
+        selection=selection,
+        sketch=make_sketch(options.sketch, selection.shapes, dim=options.buckets, seed=options.seed),
+        normalize=cast(Normalization, options.normalize),
+        tokens=cast(TokenMode, options.tokens),
+    )
+
+
+ENTRY = MethodEntry(
+    name="rapidin",
+    summary="Compressed gradients of every layer, each scaled to norm 1; answers by row, token and span.",
+    reads="one forward and one activation-only backward pass: gradients of all selected parameters",
+    cost="about 3 forward passes",
+    source="Lin et al., arXiv 2405.11724",
+    presets=PRESETS,
+    make=rapidin,
+)

@@ -1,0 +1,121 @@
+"""Blocks: the form in which a per-example gradient is passed around, before anything is multiplied out.
+
+The gradient of a linear layer's weight is a sum over tokens of outer products, `Σ_t left_t ⊗ right_t`. Kept as factors
+it is small, and everything a consumer may want (norms, inner products, two-sided projections, one tensor's product at
+a time) can be had from it. An embedding is the same with a one-hot left factor, kept as an index. All else is flat.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A flat gradient: a bias, a norm's scale, any small parameter."""
+
+    values: Float[Tensor, "rows size"]
+
+
+@dataclass(frozen=True)
+class Outer:
+    """`Σ_t left_t ⊗ right_t`: `left` is the gradient at the layer's output, `right` the layer's input."""
+
+    left: Float[Tensor, "rows tokens out"]
+    right: Float[Tensor, "rows tokens in"]
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """`Σ_t onehot(index_t) ⊗ right_t`: `index` is the row looked up, `right` the gradient of what was found."""
+
+    index: Int[Tensor, "rows tokens"]
+    right: Float[Tensor, "rows tokens in"]
+
+
+Block = Dense | Outer | Lookup
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """The gradients of one parameter for the rows of a batch: the sum of its blocks.
+
+    Attributes:
+        name: the parameter's name; a slice of a fused expert tensor is `name[expert]`.
+        shape: `(out, in)` of a matrix, `(size,)` of all else.
+        blocks: one `Dense`; or at most one `Outer` and one `Lookup` (both: an embedding tied to the head).
+        transposed: the parameter is stored as `(in, out)`.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    blocks: tuple[Block, ...]
+    transposed: bool = False
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return math.prod(self.shape)
+
+    @property
+    def rows(self) -> int:
+        """Number of rows of the batch."""
+        block = self.blocks[0]
+        return len(block.values if isinstance(block, Dense) else block.right)
+
+    @property
+    def matrix(self) -> tuple[int, int]:
+        """The shape as `(out, in)`; a vector has one row."""
+        return (1, self.shape[0]) if len(self.shape) == 1 else (self.shape[0], self.shape[1])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type products are formed and summed in: at least float32."""
+        block = self.blocks[0]
+        values = block.values if isinstance(block, Dense) else block.right
+        return torch.promote_types(values.dtype, torch.float32)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the blocks are."""
+        block = self.blocks[0]
+        return (block.values if isinstance(block, Dense) else block.right).device
+
+    def take(self, rows: slice) -> Gradient:
+        """The gradients of some rows only."""
+        return Gradient(self.name, self.shape, tuple(_take(b, rows) for b in self.blocks), self.transposed)
+
+
+def _take(block: Block, rows: slice) -> Block:
+    if isinstance(block, Dense):
+        return Dense(block.values[rows])
+    if isinstance(block, Outer):
+        return Outer(block.left[rows], block.right[rows])
+    return Lookup(block.index[rows], block.right[rows])
+
+
+def merge(blocks: Iterable[Block]) -> tuple[Block, ...]:
+    """The same sum with at most one block of each kind: what a parameter used several times in a pass adds up to."""
+    parts = list(blocks)
+    dense = [b.values for b in parts if isinstance(b, Dense)]
+    outer = [b for b in parts if isinstance(b, Outer)]
+    lookup = [b for b in parts if isinstance(b, Lookup)]
+    merged: list[Block] = []
+    if dense:
+        merged.append(Dense(torch.stack(dense).sum(0) if len(dense) > 1 else dense[0]))
+    if outer:
+        left, right = _join([b.left for b in outer]), _join([b.right for b in outer])
+        merged.append(Outer(left, right))
+    if lookup:
+        merged.append(Lookup(_join([b.index for b in lookup]), _join([b.right for b in lookup])))
+    return tuple(merged)
+
+
+def _join(tensors: list[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim=1)

@@ -1,0 +1,133 @@
+"""What blocks multiply out to: the matrix itself, norms, inner products; each by whichever way is cheaper.
+
+⟨Σ_t l_t ⊗ r_t, Σ_u l'_u ⊗ r'_u⟩ = Σ_{t,u} (l_t · l'_u)(r_t · r'_u)      ("ghost" form: the matrix is not formed)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headwater.sketch.blocks import Block, Dense, Gradient, Lookup, Outer
+
+FORMED_BYTES = 256 * 2**20
+"""How large the products formed at one time may be; more rows than fit are taken in turns, then rows of the matrix."""
+
+
+def formed(gradient: Gradient, start: int = 0, stop: int | None = None) -> Float[Tensor, "rows out in"]:
+    """Rows `start` to `stop` of the gradient matrix of each example, `(out, in)`; a vector is a matrix of one row."""
+    stop = gradient.matrix[0] if stop is None else stop
+    total: Tensor | None = None
+    for block in gradient.blocks:
+        if isinstance(block, Dense):
+            return block.values.to(gradient.dtype)[:, None, :]
+        if isinstance(block, Outer):
+            left = block.left[..., start:stop].to(gradient.dtype)
+            total = torch.bmm(left.mT, block.right.to(gradient.dtype))
+        else:
+            total = _looked_up(block, start, stop, total, gradient.dtype)
+    assert total is not None
+    return total
+
+
+def dense(gradient: Gradient) -> Tensor:
+    """The gradients in the parameter's own layout: `[rows, *parameter]`."""
+    values = formed(gradient)
+    if len(gradient.shape) == 1:
+        return values[:, 0]
+    return values.mT if gradient.transposed else values
+
+
+def chunks(gradient: Gradient, limit: int = FORMED_BYTES) -> Iterator[tuple[slice, int, Float[Tensor, "rows out in"]]]:
+    """The formed gradient piece by piece, each below `limit` bytes: (rows, first row of the matrix, piece)."""
+    out, width = gradient.matrix
+    line = width * gradient.dtype.itemsize
+    step = min(out, max(1, limit // line))
+    rows = max(1, limit // (step * line))
+    for first in range(0, gradient.rows, rows):
+        some = slice(first, min(first + rows, gradient.rows))
+        part = gradient.take(some)
+        for start in range(0, out, step):
+            yield some, start, formed(part, start, min(start + step, out))
+
+
+def squared_norms(gradient: Gradient) -> Float[Tensor, " rows"]:
+    """‖gradient‖² of each example."""
+    if _ghost_is_cheaper(gradient):
+        return sum_pairs(gradient)
+    total = torch.zeros(gradient.rows, dtype=gradient.dtype, device=gradient.device)
+    for rows, _, piece in chunks(gradient):
+        total[rows] += torch.linalg.vector_norm(piece, dim=(1, 2)).square()
+    return total
+
+
+def unit_scale(squared: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+    """1 / norm of each row; 0 where the norm is 0, so that a zero gradient stays zero."""
+    return torch.where(squared > 0, squared.rsqrt(), torch.zeros_like(squared))
+
+
+def sum_pairs(gradient: Gradient) -> Float[Tensor, " rows"]:
+    """‖gradient‖² from the factors alone; rounding may not make it negative."""
+    total = torch.zeros(gradient.rows, dtype=gradient.dtype, device=gradient.device)
+    for position, block in enumerate(gradient.blocks):
+        total += _paired(block, block, gradient.dtype)
+        for other in gradient.blocks[position + 1 :]:
+            total += 2 * _paired(block, other, gradient.dtype)
+    return total.clamp_min(0.0)
+
+
+def inner_products(a: Gradient, b: Gradient) -> Float[Tensor, "rows_a rows_b"]:
+    """⟨a_i, b_k⟩ of every example of one batch with every one of another."""
+    out, _ = a.matrix
+    total = torch.zeros(a.rows, b.rows, dtype=a.dtype, device=a.device)
+    lines = max(1, FORMED_BYTES // (max(a.rows, b.rows) * a.matrix[1] * a.dtype.itemsize))
+    for start in range(0, out, lines):
+        stop = min(start + lines, out)
+        left, right = formed(a, start, stop).flatten(1), formed(b, start, stop).flatten(1)
+        total += left @ right.to(left.device).mT
+    return total
+
+
+def _ghost_is_cheaper(gradient: Gradient) -> bool:
+    """Multiplications of the two ways; forming also writes and reads the matrix, some eight a number's worth."""
+    out, width = gradient.matrix
+    tokens = sum(b.right.shape[1] for b in gradient.blocks if not isinstance(b, Dense))
+    inner = [b for b in gradient.blocks if isinstance(b, Outer)]
+    if not tokens or not inner:
+        return bool(tokens)
+    return tokens * tokens * (out + width) < (inner[0].right.shape[1] + 8) * out * width
+
+
+def _paired(a: Block, b: Block, dtype: torch.dtype) -> Float[Tensor, " rows"]:
+    """⟨a_i, b_i⟩ for each row i."""
+    if isinstance(a, Dense) and isinstance(b, Dense):
+        return torch.einsum("rs,rs->r", a.values.to(dtype), b.values.to(dtype))
+    assert not isinstance(a, Dense)
+    assert not isinstance(b, Dense)
+    right = torch.bmm(a.right.to(dtype), b.right.to(dtype).mT)
+    return (right * _left_pairs(a, b, dtype)).sum((1, 2))
+
+
+def _left_pairs(a: Outer | Lookup, b: Outer | Lookup, dtype: torch.dtype) -> Float[Tensor, "rows tokens_a tokens_b"]:
+    if isinstance(a, Outer) and isinstance(b, Outer):
+        return torch.bmm(a.left.to(dtype), b.left.to(dtype).mT)
+    if isinstance(a, Lookup) and isinstance(b, Lookup):
+        return (a.index[:, :, None] == b.index[:, None, :]).to(dtype)
+    if isinstance(a, Outer) and isinstance(b, Lookup):
+        index = b.index[:, None, :].expand(-1, a.left.shape[1], -1)
+        return a.left.gather(2, index).to(dtype)
+    return _left_pairs(b, a, dtype).mT
+
+
+def _looked_up(block: Lookup, start: int, stop: int, total: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """`total` (or zeros) with the looked-up rows between start and stop added."""
+    rows, _ = block.index.shape
+    if total is None:
+        total = torch.zeros(rows, stop - start, block.right.shape[2], dtype=dtype, device=block.right.device)
+    row, token = ((block.index >= start) & (block.index < stop)).nonzero(as_tuple=True)
+    place = row * (stop - start) + block.index[row, token] - start
+    total.view(-1, block.right.shape[2]).index_add_(0, place, block.right[row, token].to(dtype))
+    return total

@@ -1,0 +1,58 @@
+"""The promise every sketch keeps, and the catalog of sketches by name.
+
+A sketch S is a linear map from the gradient of a whole model to `dim` numbers, given tensor by tensor:
+S(g) = Σ_tensors S_tensor(g_tensor), with E⟨S(a), S(b)⟩ = ⟨a, b⟩ over seeds. Where S_tensor puts a number depends on
+(seed, tensor's name, index) alone, so shards, order and device do not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from headwater.core.errors import unknown_name
+from headwater.sketch.blocks import Gradient
+from headwater.sketch.dense import Hashed, Identity, Rademacher
+from headwater.sketch.shift import ShiftSum
+from headwater.sketch.two_sided import TwoSided
+
+
+class Sketch(Protocol):
+    """A seeded linear map from gradients to vectors."""
+
+    @property
+    def dim(self) -> int:
+        """Length of the sketched vector."""
+        ...
+
+    def accumulate(self, total: Float[Tensor, "rows dim"], gradient: Gradient, *, unit: bool) -> Float[Tensor, " rows"]:
+        """Add one tensor's sketch to `total` in place; with `unit`, that of the tensor scaled to norm 1 (zero stays).
+
+        Returns:
+            The tensor's squared norm for each row, before scaling.
+        """
+        ...
+
+
+SKETCHES: Mapping[str, Callable[[Mapping[str, tuple[int, ...]], int, int], Sketch]] = {
+    "shift": lambda shapes, dim, seed: ShiftSum(dim, seed),
+    "hash": lambda shapes, dim, seed: Hashed(dim, seed),
+    "two-sided": TwoSided,
+    "rademacher": lambda shapes, dim, seed: Rademacher(dim, seed),
+    "identity": lambda shapes, dim, seed: Identity(shapes),
+}
+"""Name to maker: (shape of each tensor as `Gradient.shape` has it, width, seed) to sketch."""
+
+
+def make_sketch(kind: str, shapes: Mapping[str, tuple[int, ...]], *, dim: int, seed: int) -> Sketch:
+    """The sketch called `kind`; `identity` takes its width from the shapes.
+
+    Raises:
+        UsageError: unknown name.
+    """
+    if kind not in SKETCHES:
+        raise unknown_name("sketch", kind, SKETCHES)
+    return SKETCHES[kind](shapes, dim, seed)
