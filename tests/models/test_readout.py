@@ -174,6 +174,22 @@ def test_an_adapter_on_the_head_is_folded_in() -> None:
         torch.testing.assert_close(found, loaded.model(input_ids=input_ids).logits, rtol=1e-4, atol=1e-4)
 
 
+def test_a_packed_head_is_read_by_what_it_does() -> None:
+    class Packed(torch.nn.Linear):
+        """A head in 8 bits, as quantisation libraries make them."""
+
+        def forward(self, states: torch.Tensor) -> torch.Tensor:
+            return states @ (self.weight.to(states.dtype) / 100).T
+
+    model = zoo()["llama"]()
+    packed = Packed(WIDTH, VOCAB, bias=False)
+    packed.weight = torch.nn.Parameter((model.lm_head.weight * 100).to(torch.int8), requires_grad=False)
+    model.lm_head = packed
+    readout = find_readout(wrap_model(model, tiny_tokenizer()))
+    torch.testing.assert_close(readout.weight, packed.weight / 100)
+    assert readout.coverage.seen == VOCAB * WIDTH
+
+
 def test_virtual_prompt_tokens_are_refused() -> None:
     from peft import PromptTuningConfig, get_peft_model
 
