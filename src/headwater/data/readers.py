@@ -26,6 +26,9 @@ Record = tuple[int, Mapping[str, Any]]
 FILE_KINDS = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet")
 """The endings of files that can be read."""
 
+PARQUET_BUFFER = 2**20
+"""Bytes of a column read at once; without it a row group, which may be the whole file, is read in one piece."""
+
 PARQUET_BATCH = 1024
 """Rows of a Parquet file in memory at once."""
 
@@ -160,7 +163,7 @@ def _parquet_file(path: Path) -> Any:
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.ParquetFile(path)
+        return pyarrow.parquet.ParquetFile(path, buffer_size=PARQUET_BUFFER)
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise DataError(f"not Parquet: {error}", where=str(path), remedy="write the file again") from None
 
