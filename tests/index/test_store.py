@@ -211,7 +211,7 @@ def test_manifest_survives_and_an_edit_is_named(index: Index) -> None:
     raw["columns"][0]["weight"] = 2.0
     with pytest.raises(StoreError, match=r"manifest's method, columns was changed"):
         loads(json.dumps(raw), where="x")
-    with pytest.raises(StoreError, match="format version 7.*upgrade headwater"):
+    with pytest.raises(StoreError, match=r"format version 7.*upgrade headwater"):
         loads(json.dumps(raw | {"format_version": 7, "columns": "as the future has them"}), where="x")
     for broken in ("", "[]", "{}", json.dumps({"format_version": 1, "seals": {}})):
         with pytest.raises(StoreError, match="manifest cannot be read"):

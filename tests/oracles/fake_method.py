@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,7 +23,9 @@ from headwater.index.store import Index
 from headwater.methods.method import Method
 from headwater.models.load import LoadedModel
 from headwater.pipeline.build import build
-from headwater.pipeline.session import Session
+
+if TYPE_CHECKING:
+    from headwater.pipeline.session import Session
 
 DIM = 24
 
@@ -111,6 +113,8 @@ def fake_build(out: Path, rows: list[dict[str, Any]], method: Method | None = No
 
 
 def fake_session(index: Index, loaded: LoadedModel | None = None, method: Method | None = None) -> Session:
+    from headwater.pipeline.session import Session
+
     loaded, method = loaded or fake_loaded(), method or fake_method()
     template = resolve_template(None, loaded.tokenizer)
     return Session(index, loaded, method, method.bind(loaded), Tokenization(loaded.tokenizer, template, 2048))

@@ -1,5 +1,7 @@
-"""Builds that are killed: a launcher that has imported everything forks a build, kills it with SIGKILL at a random
-moment or at a chosen step, and starts it again on the same path, until that many were killed; then every index is finished in peace.
+"""Builds that are killed, until so many were; then every index is finished in peace.
+
+A launcher that has imported everything forks a build, kills it with SIGKILL at a random moment or at a chosen step, and
+starts it again on the same path.
 
     python tests/oracles/killed_build.py FOLDER ROWS KILLS SEED      prints one JSON object
 """

@@ -59,14 +59,21 @@ def check_index(path: str) -> list[Fault]:
         index = open_index(path)
     except StoreError as error:
         return [Fault("open", error.what, path)]
-    faults = [*_schema_faults(index)]
+    try:
+        with storing(path):
+            return _all_faults(index)
+    except StoreError as error:
+        return [Fault("storage", error.what, path)]
+
+
+def _all_faults(index: Index) -> list[Fault]:
     warning = unfinished(index)
-    if warning:
-        faults.append(Fault("unfinished", warning, path))
-    if any(fault.kind == "schema" for fault in faults):
-        return faults
+    faults = [Fault("unfinished", warning, index.path)] if warning else []
+    schema = list(_schema_faults(index))
+    if schema:
+        return faults + schema
     seen = _Seen()
-    faults.extend(_summarised(_row_faults(index, seen), path))
+    faults.extend(_summarised(_row_faults(index, seen), index.path))
     faults.extend(_tally_faults(index, seen))
     return faults
 

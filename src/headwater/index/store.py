@@ -234,6 +234,7 @@ def open_index(path: str | Path) -> Index:
     try:
         with storing(name):
             dataset = lance.dataset(name)
+            dataset.schema  # noqa: B018 - a damaged manifest may show only here
     except StoreError as error:
         raise StoreError(f"this is not an index, or it is damaged: {error.what}", where=name) from error
     return Index(name, dataset)
