@@ -185,7 +185,7 @@ CHAT_FAULTS: dict[str, tuple[str, Row, str]] = {
     "no response": (
         INST,
         Row(id="a", ordinal=0, prompt="p", place="rows.jsonl:1"),
-        "rows.jsonl:1: row 'a' has no response (give it a response or a text)",
+        "rows.jsonl:1: no response (give it a response or a text)",
     ),
 }
 

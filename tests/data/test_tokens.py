@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 import re
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from spot_tokenizers import CHAT_TEMPLATES, CHATML, byte_level, every_tokenizer,
 
 from headwater.core.errors import DataError, HeadwaterError, ModelError, UsageError
 from headwater.data import Row, Tokenization, TokenRow, resolve_template, token_texts, tokenizer_digest
+from headwater.data.templates import PlainTemplate
 
 QUICK = settings(max_examples=40, deadline=None)
 NAMES = tuple(every_tokenizer())
@@ -138,6 +140,16 @@ def test_special_tokens_show_their_own_text() -> None:
     assert "".join(texts) == "<s>日 the cat</s>x</s>"
 
 
+def test_characters_no_token_holds_are_shown_once() -> None:
+    tokenizer = word_piece()
+    tokenization = Tokenization(tokenizer, PlainTemplate(end=""))
+    token_row = encode(tokenization, Row(id="a", ordinal=0, text="\u0000 the  cat\u0000 "))
+    assert token_texts(token_row)[-1].endswith("t\u0000 ")
+    assert "".join(token_texts(token_row)) == token_row.text
+    nested = dataclasses.replace(token_row, text="abcd", offsets=np.array([[0, 3], [1, 2], [2, 4]]))
+    assert token_texts(nested) == ["abc", "", "d"]
+
+
 @pytest.mark.parametrize("name", ["byte-level", "byte-level with opening token", "llama"])
 def test_truncation_keeps_the_first_tokens(name: str) -> None:
     tokenizer = every_tokenizer()[name]
@@ -176,6 +188,28 @@ def test_hotwords_narrow_the_targets_to_all_their_occurrences() -> None:
     assert not token_row.response[~plain.response].any()
     assert plain.digest != token_row.digest
     assert plain.digest == encode(tokenization, pair(row.prompt or "", row.response or "")).digest
+
+
+@QUICK
+@given(prompt=TEXT, response=TEXT.filter(str.strip), data=st.data())
+@pytest.mark.parametrize("name", NAMES)
+def test_any_part_of_the_response_can_be_a_hotword(name: str, prompt: str, response: str, data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(response) - 1))
+    word = response[start : data.draw(st.integers(start + 1, len(response)))]
+    tokenization = SHARED[name, FORMAT]
+    row = pair(prompt, response, hotwords=(word,))
+    whole = encode(tokenization, row)
+    begin = len(whole.text) - len(response) - (0 if response.endswith("</s>") else len("</s>"))
+    held = {i + k for i in range(begin, len(whole.text)) if whole.text.startswith(word, i) for k in range(len(word))}
+    expected = [
+        bool(target and held & (set(range(first, last)) or {first}))
+        for target, (first, last) in zip(whole.response, whole.offsets.tolist(), strict=True)
+    ]
+    if any(expected):
+        assert encode(tokenization, row, hotwords=True).response.tolist() == expected
+    else:  # characters this tokenizer drops
+        with pytest.raises(DataError, match="no token of the response is predicted"):
+            encode(tokenization, row, hotwords=True)
 
 
 def test_hotwords_in_every_assistant_turn() -> None:

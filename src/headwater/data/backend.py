@@ -35,9 +35,10 @@ def tokenizer_digest(tokenizer: Any) -> str:
 
 def opening_tokens(tokenizer: Any) -> tuple[list[int], str]:
     """The special tokens (ids, text) the tokenizer puts before plain text by default; usually one or none."""
-    encoding = _stateless_copy(tokenizer).encode("a")
-    count = next((i for i, added in enumerate(encoding.special_tokens_mask) if not added), 0)
-    return encoding.ids[:count], "".join(encoding.tokens[:count])
+    encoded = tokenizer("a", return_special_tokens_mask=True)
+    count = next((i for i, added in enumerate(encoded["special_tokens_mask"]) if not added), 0)
+    ids: list[int] = encoded["input_ids"][:count]
+    return ids, "".join(tokenizer.convert_ids_to_tokens(ids))
 
 
 def _stateless_copy(tokenizer: Any) -> Tokenizer:

@@ -135,6 +135,6 @@ def _require_counted(rows: Sequence[TokenRow], counted: NDArray[np.int64]) -> No
     for i in np.flatnonzero(counted == 0).tolist():
         raise DataError(
             "every target stands first in a window, where nothing predicts it",
-            where=rows[i].row.place or f"row '{rows[i].row.id}'",
+            where=rows[i].row.where,
             remedy="let windows overlap",
         )

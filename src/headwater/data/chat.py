@@ -67,12 +67,13 @@ class ChatTemplate:
         if row.text is not None:
             return render_text(row.text, self.tokenizer.eos_token or "")
         messages = row.messages or self._as_messages(row)
-        where = row.place or f"row '{row.id}'"
-        whole = self._write(messages, where)
+        whole = self._write(messages, row.where)
         spoken = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
         if not spoken:
-            raise DataError("no assistant turn", where=where, remedy="the assistant's turns are what a model learns")
-        targets = [self._turn(messages, i, whole, where) for i in spoken]
+            raise DataError(
+                "no assistant turn", where=row.where, remedy="the assistant's turns are what a model learns"
+            )
+        targets = [self._turn(messages, i, whole, row.where) for i in spoken]
         if spoken[-1] == len(messages) - 1 and not self.after_answer.strip():
             whole += self.tokenizer.eos_token or ""
             targets[-1] = (targets[-1][0], len(whole))

@@ -62,5 +62,5 @@ def asked_and_answered(row: Row) -> tuple[str, str]:
     """The row's prompt and response."""
     if row.prompt is None or row.response is None:
         missing = "prompt" if row.prompt is None else "response"
-        raise DataError(f"row '{row.id}' has no {missing}", where=row.place, remedy=f"give it a {missing} or a text")
+        raise DataError(f"no {missing}", where=row.where, remedy=f"give it a {missing} or a text")
     return row.prompt, row.response

@@ -29,6 +29,11 @@ class Row:
     hotwords: tuple[str, ...] = ()
     place: str = ""
 
+    @property
+    def where(self) -> str:
+        """The place, for messages; a row that was not read from anywhere goes by its id."""
+        return self.place or f"row '{self.id}'"
+
     def fields(self) -> dict[str, str]:
         """The readable text fields that are set: `text`, or `prompt` and `response`."""
         pairs = {"text": self.text, "prompt": self.prompt, "response": self.response}

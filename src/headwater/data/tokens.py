@@ -180,7 +180,7 @@ def word_spans(row: Row, rendered: Rendered, words: Sequence[str]) -> tuple[tupl
         if not found:
             response = " … ".join(rendered.text[start:end] for start, end in rendered.targets)
             remedy = "copy the words from the response, capitals and all"
-            raise DataError(f"'{word}' is not in the response {response!r}", where=row.place, remedy=remedy)
+            raise DataError(f"'{word}' is not in the response {response!r}", where=row.where, remedy=remedy)
         spans.extend(found)
     return tuple(sorted(spans))
 
@@ -203,16 +203,15 @@ def _inside(offsets: NDArray[np.int64], spans: Sequence[tuple[int, int]], *, shi
 
 def _require_targets(row: Row, response: NDArray[np.bool_], *, max_tokens: int) -> None:
     """Refuse a row with nothing to predict, before or after the cut; `response` is that of all its tokens."""
-    where = row.place or f"row '{row.id}'"
     if len(response) < 2:
-        raise DataError(f"a row of {len(response)} tokens has none to predict", where=where, remedy="drop the row")
+        raise DataError(f"a row of {len(response)} tokens has none to predict", where=row.where, remedy="drop the row")
     if not response.any():
-        raise DataError("no token of the response is predicted", where=where, remedy="drop the row")
+        raise DataError("no token of the response is predicted", where=row.where, remedy="drop the row")
     if not response[:max_tokens].any():
         first = int(response.argmax())
         raise DataError(
             f"the first target is token {first + 1} and rows are cut after {max_tokens}",
-            where=where,
+            where=row.where,
             remedy=f"raise --max-tokens above {first}",
         )
 
