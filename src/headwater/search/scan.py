@@ -180,7 +180,7 @@ def _rows_per_block(index: Index, queries: int, max_memory: int) -> int:
     return int(min(_MOST_ROWS, rows))
 
 
-Best = tuple[Float[Tensor, "queries best"], Int[Tensor, "queries best"]]
+Best = tuple[Float[Tensor, "queries _"], Int[Tensor, "queries _"]]
 
 
 def _merge(best: Best | None, block: ScoredBlock, sign: float, k: int) -> Best:
