@@ -63,6 +63,7 @@ def test_name_shape_and_dtype_enter_and_order_and_memory_layout_do_not() -> None
     assert weights_digest({"a": a, "c": b}) != digest
     assert weights_digest({"a": a.view(2, 3), "b": b}) != digest
     assert weights_digest({"a": a.double(), "b": b}) != digest
+    assert weights_digest({"a": b.half() * 0}) != weights_digest({"a": b.bfloat16() * 0}), "the same bytes"
     for dtype in (torch.bfloat16, torch.float16, torch.uint8):
         assert weights_digest({"a": a.to(dtype)}) == weights_digest({"a": a.to(dtype).clone()})
     assert weights_digest({"a": torch.tensor(1.0)}) != weights_digest({"a": torch.tensor(2.0)})

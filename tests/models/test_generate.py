@@ -36,7 +36,13 @@ def test_batched_greedy_responses_are_the_models_argmax(name: str) -> None:
 def test_it_stops_at_the_end_token_and_strips_it() -> None:
     model = zoo()["phi"]()
     model.lm_head.bias.data[0] = 1e4
-    assert generate_responses(wrap_model(model, tiny_tokenizer()), PROMPTS) == [""] * 4
+    loaded = wrap_model(model, tiny_tokenizer())
+    assert generate_responses(loaded, PROMPTS) == [""] * 4
+    model.generation_config.eos_token_id = None
+    assert generate_responses(loaded, PROMPTS) == [""] * 4, "the tokenizer's end token stops too"
+    model.generation_config.eos_token_id = [7, 9]
+    model.lm_head.bias.data[9] = 2e4
+    assert {len(text) for text in generate_responses(loaded, PROMPTS)} == {1}, "any of the model's own stops"
 
 
 def test_sampling_is_repeatable_and_leaves_the_global_generator_alone() -> None:

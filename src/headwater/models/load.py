@@ -92,7 +92,6 @@ def wrap_model(model: Any, tokenizer: Any, name: str = "in-memory") -> LoadedMod
 
 def _frozen(model: Any, tokenizer: Any, name: str, adapter: str | None) -> LoadedModel:
     model.eval().requires_grad_(False)
-    model.config.use_cache = False
     model.config.get_text_config().use_cache = False
     if model.dtype == torch.float64:  # the fused kernels of mixtures of experts know no float64
         without_adapter(model).set_experts_implementation("eager")
