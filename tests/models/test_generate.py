@@ -39,7 +39,10 @@ def test_it_stops_at_the_end_token_and_strips_it() -> None:
     loaded = wrap_model(model, tiny_tokenizer())
     assert generate_responses(loaded, PROMPTS) == [""] * 4
     model.generation_config.eos_token_id = None
+    steps: list[int] = []
+    model.lm_head.register_forward_hook(lambda *_: steps.append(1))
     assert generate_responses(loaded, PROMPTS) == [""] * 4, "the tokenizer's end token stops too"
+    assert len(steps) == 1
     model.generation_config.eos_token_id = [7, 9]
     model.lm_head.bias.data[9] = 2e4
     assert {len(text) for text in generate_responses(loaded, PROMPTS)} == {1}, "any of the model's own stops"
