@@ -1,0 +1,230 @@
+"""From a trace to what the template draws: every number formatted, every colour chosen, every long text cut.
+
+The template holds no arithmetic. All user text stays plain here; the page's environment escapes it on output.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from headwater.core.trace import Hit, QueryTrace, TokenMap, Trace
+from headwater.report.colours import loss_class, signed_class
+from headwater.report.grids import GridView, view_grid
+from headwater.report.tables import number_text, signed_text
+from headwater.report.tokens import Piece, by_word, checked, over_fields, require_finite, strongest_passage
+
+LONG_TEXT = 900
+"""Characters after which a text is folded."""
+WHOLE = "text as the model saw it"
+"""Label of a token map that does not hold the row's texts word for word."""
+PASSAGE = 60
+"""Tokens of a folded text that stay in sight: its strongest passage."""
+WORDS = 6
+"""Words named in a query's summary."""
+SOURCES = ("provider", "source", "vendor", "dataset", "label")
+"""Metadata keys named first, and counted in a query's summary."""
+
+
+@dataclass(frozen=True)
+class Shaded:
+    """One drawn token: text, CSS class, tooltip; `lead` is its leading space, left unshaded."""
+
+    text: str
+    css: str
+    title: str
+    lead: str = ""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One text under a label, with `tokens` when a map lies over it; a long one shows `excerpt` until opened."""
+
+    label: str
+    text: str
+    tokens: tuple[Shaded, ...] = ()
+    excerpt: tuple[Shaded, ...] = ()
+    cut: tuple[bool, bool] = (False, False)
+    size: str = ""
+
+
+@dataclass(frozen=True)
+class HitView:
+    """One hit: `bar` is its score as a share of the largest |score| of the query, in percent."""
+
+    anchor: str
+    rank: int
+    id: str
+    score: str
+    negative: bool
+    bar: float
+    chips: tuple[tuple[str, str], ...]
+    fields: tuple[Field, ...]
+    driven: tuple[Field, ...]
+    row_sum: str
+    query_sum: str
+    grid: GridView | None
+
+
+@dataclass(frozen=True)
+class QueryView:
+    """One query with its summary: the words of both sides, where the rows come from, the ends of the colour scales."""
+
+    anchor: str
+    id: str
+    generated: bool
+    fields: tuple[Field, ...]
+    hits: tuple[HitView, ...]
+    row_words: tuple[Shaded, ...]
+    query_words: tuple[Shaded, ...]
+    sources: tuple[tuple[str, str], ...]
+    scale: str
+    loss_scale: str
+    has_negative: bool
+
+
+@dataclass(frozen=True)
+class _Scales:
+    token: float
+    loss: float
+    score: float
+
+
+def view_queries(trace: Trace) -> list[QueryView]:
+    """One view a query. The loss scale is common to the whole trace, the token scale to all maps of one query."""
+    losses = [v for q in trace.queries if q.losses for v in q.losses.values if v is not None]
+    top_loss = max(losses, default=0.0)
+    return [_view_query(query, number, top_loss) for number, query in enumerate(trace.queries, start=1)]
+
+
+def _view_query(query: QueryTrace, number: int, top_loss: float) -> QueryView:
+    maps = [m for hit in query.hits for m in (hit.row_tokens, hit.query_tokens) if m]
+    scales = _Scales(
+        token=max((abs(v) for m in maps for v in m.values if v is not None), default=0.0),
+        loss=top_loss,
+        score=max((abs(hit.score) for hit in query.hits), default=0.0),
+    )
+    where = f"query {query.id}"
+    texts = _texts(query)
+    rows = [_lay(h.row, h.row_tokens, where=f"{where}, row {h.id}") for h in query.hits if h.row_tokens]
+    driven = [_lay(texts, h.query_tokens, where=f"{where}, row {h.id}") for h in query.hits if h.query_tokens]
+    return QueryView(
+        anchor=f"q{number}",
+        id=query.id,
+        generated=query.generated,
+        fields=_fields(texts, query.losses, scales, where=where, loss=True),
+        hits=tuple(_view_hit(hit, query, scales, f"q{number}-{place}") for place, hit in enumerate(query.hits, 1)),
+        row_words=_word_chips(part for laid in rows for part in laid.values()),
+        query_words=_word_chips(part for laid in driven for part in laid.values()),
+        sources=_sources(query.hits),
+        scale=number_text(scales.token, digits=3) if maps else "",
+        loss_scale=number_text(scales.loss, digits=3) if query.losses else "",
+        has_negative=any(hit.score < 0 for hit in query.hits),
+    )
+
+
+def _view_hit(hit: Hit, query: QueryTrace, scales: _Scales, anchor: str) -> HitView:
+    where = f"query {query.id}, row {hit.id}"
+    require_finite(hit.score, where=where)
+    driven = _fields(_texts(query), hit.query_tokens, scales, where=where) if hit.query_tokens else ()
+    return HitView(
+        anchor=anchor,
+        rank=hit.rank,
+        id=hit.id,
+        score=signed_text(hit.score, padded=True),
+        negative=hit.score < 0,
+        bar=round(100 * abs(hit.score) / scales.score, 1) if scales.score else 0.0,
+        chips=tuple((key, _chip(value)) for key, value in _in_order(hit.metadata)),
+        fields=_fields(hit.row, hit.row_tokens, scales, where=where),
+        driven=tuple(field for field in driven if any(token.title for token in field.tokens)),
+        row_sum=_sum(hit.row_tokens),
+        query_sum=_sum(hit.query_tokens),
+        grid=view_grid(hit.grid, where=where) if hit.grid else None,
+    )
+
+
+def _texts(query: QueryTrace) -> dict[str, str]:
+    return {"prompt": query.prompt or "", "model’s answer" if query.generated else "response": query.response}
+
+
+def _fields(
+    texts: Mapping[str, str], tokens: TokenMap | None, scales: _Scales, *, where: str, loss: bool = False
+) -> tuple[Field, ...]:
+    """The texts, shaded where the map fits them; a map that does not fit follows as a field of its own."""
+    laid = _lay(texts, tokens, where=where) if tokens else {}
+    plain = tuple(_plain(label, text) for label, text in texts.items() if text and label not in laid)
+    return (*plain, *(_shaded(label, pieces, scales, loss) for label, pieces in laid.items()))
+
+
+def _lay(texts: Mapping[str, str], tokens: TokenMap, *, where: str) -> dict[str, tuple[Piece, ...]]:
+    """The map's pieces under the labels of the texts where it fits them, else all under `WHOLE`."""
+    pieces = checked(tokens, where=where)
+    present = {label: text for label, text in texts.items() if text}
+    parts = over_fields(pieces, list(present.values()))
+    return {WHOLE: pieces} if parts is None else dict(zip(present, parts, strict=True))
+
+
+def _plain(label: str, text: str) -> Field:
+    if len(text) <= LONG_TEXT:
+        return Field(label, text)
+    head = Shaded(text[: LONG_TEXT // 3], "", "")
+    return Field(label, text, excerpt=(head,), cut=(False, True), size=f"{len(text):,} characters")
+
+
+def _shaded(label: str, pieces: Sequence[Piece], scales: _Scales, loss: bool) -> Field:
+    """A shaded text; the template's own tokens are drawn only where they carry a number."""
+    pieces = [piece for piece in pieces if not piece.framing or piece.value is not None]
+    tokens = tuple(_shade(piece, scales, loss) for piece in pieces)
+    if len(pieces) <= 2 * PASSAGE and sum(len(piece.text) for piece in pieces) <= LONG_TEXT:
+        return Field(label, "", tokens)
+    start, stop = strongest_passage(pieces, PASSAGE)
+    cut = (start > 0, stop < len(tokens))
+    return Field(label, "", tokens, excerpt=tokens[start:stop], cut=cut, size=f"{len(tokens):,} tokens")
+
+
+def _shade(piece: Piece, scales: _Scales, loss: bool) -> Shaded:
+    css = loss_class(piece.value, scales.loss) if loss else signed_class(piece.value, scales.token)
+    if piece.framing:
+        css += " framing"
+    if piece.text == "":
+        css += " empty"
+    elif "\n" in piece.text:
+        css += " newline"
+    text = piece.text.lstrip(" ") or piece.text
+    lead = piece.text.removesuffix(text)
+    if piece.value is None:
+        return Shaded(text, css, "", lead)
+    title = f"{number_text(piece.value, digits=6)} nats" if loss else signed_text(piece.value, digits=6)
+    return Shaded(text, css, title, lead)
+
+
+def _word_chips(parts: Iterable[Sequence[Piece]]) -> tuple[Shaded, ...]:
+    words = by_word(parts, WORDS)
+    top = words[0][1] if words else 0.0
+    return tuple(Shaded(w, signed_class(value, top), signed_text(value, digits=3)) for w, value in words)
+
+
+def _sources(hits: Sequence[Hit]) -> tuple[tuple[str, str], ...]:
+    """For each source-like metadata key, how many of the hits carry which value, most frequent first."""
+    counts = {key: Counter(_chip(h.metadata[key]) for h in hits if key in h.metadata) for key in SOURCES}
+    return tuple(
+        (key, ", ".join(f"{value} ({n} of {len(hits)})" for value, n in counter.most_common(3)))
+        for key, counter in counts.items()
+        if counter
+    )
+
+
+def _in_order(metadata: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    first = [(key, metadata[key]) for key in SOURCES if key in metadata]
+    return [*first, *((key, value) for key, value in metadata.items() if key not in SOURCES)]
+
+
+def _chip(value: Any) -> str:
+    return number_text(value) if isinstance(value, float) else str(value)
+
+
+def _sum(tokens: TokenMap | None) -> str:
+    """Sum of a map's values, shown so that the reader can hold it against the score."""
+    return signed_text(sum(v for v in tokens.values if v is not None), padded=True) if tokens else ""
