@@ -29,7 +29,8 @@ def test_killed_builds_go_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytes
     command = [sys.executable, "-W", "ignore", str(LAUNCHER), str(tmp_path), str(ROWS), str(KILLS), "7"]
     told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert sum(told["moments"].values()) == KILLS
-    assert len(told["moments"]) == 7
+    assert len(told["moments"]) == 8
+    assert told["refused"] > 0
     monkeypatch.setattr(building, "_FEWEST_ROWS", 4)
     monkeypatch.setattr(building, "_MOST_ROWS", 4)
     clean = fake_build(tmp_path / "clean.lance", records(ROWS), fake_method())

@@ -134,8 +134,11 @@ def test_earlier_versions_can_be_read_until_compaction(index: Index) -> None:
 
 
 @pytest.mark.parametrize("row", [0, 11, ROWS - 1])
-def test_after_compaction_no_byte_of_a_deleted_row_is_left(index: Index, row: int) -> None:
+@pytest.mark.parametrize("already_compact", [False, True])
+def test_after_compaction_no_byte_of_a_deleted_row_is_left(index: Index, row: int, already_compact: bool) -> None:
     """Text of few rows is stored as it is, so what is looked for can be seen before; vectors always are."""
+    if already_compact:
+        compact(index)
     for column, kind in (("prompt", "BTREE"), ("id", "BTREE"), ("response", "INVERTED")):
         index.dataset.create_scalar_index(column, kind)
     index.refresh()

@@ -14,17 +14,24 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import lance
+import lance.fragment
+import pyarrow as pa
+
+from headwater.core.errors import StoreError
 from headwater.pipeline import build as building
 from headwater.pipeline import encode
 from oracles.fake_method import fake_build, fake_method, records
 
 BLOCK_ROWS = 4
-STEPS = ("before create", "after create", "before append", "after append", "before seal", "after seal")
+REFUSED = 3
+STEPS = ("before create", "after create", "before append", "within append", "after append", "before seal", "after seal")
 
 
 def main() -> None:
@@ -37,7 +44,7 @@ def main() -> None:
         done = sum(moments.values())
         if done == kills:
             break
-        step = STEPS[done] if done < len(STEPS) else dice.choice((*STEPS[2:4], None, None))
+        step = STEPS[done] if done < len(STEPS) else dice.choice((*STEPS[2:5], None, None))
         if run(folder / f"{out}.lance", rows, step, dice):
             out += 1
         else:
@@ -45,17 +52,35 @@ def main() -> None:
     for i in range(out + 1):
         if not run(folder / f"{i}.lance", rows, None, None):
             raise SystemExit("the build that nobody killed did not finish")
-    print(json.dumps({"indexes": out + 1, "moments": moments}))
+    refused = race(folder / f"{out + 1}.lance", rows)
+    print(json.dumps({"indexes": out + 2, "moments": moments, "refused": refused}))
+
+
+def race(out: Path, rows: int) -> int:
+    """Four builds of one index at the same time, then one in peace; returns how many were refused."""
+    children = [start(out, rows) for _ in range(4)]
+    refused = sum(os.WEXITSTATUS(os.waitpid(child, 0)[1]) == REFUSED for child in children)
+    if not run(out, rows, None, None):
+        raise SystemExit("the build after the race did not finish")
+    return refused
+
+
+def start(out: Path, rows: int, prepare: Callable[[], None] = lambda: None) -> int:
+    """A build in a child, that exits with `REFUSED` when the store refuses it."""
+    child = os.fork()
+    if child == 0:
+        try:
+            prepare()
+            fake_build(out, records(rows), fake_method(pause=0.002), resume=True)
+        except StoreError:
+            os._exit(REFUSED)
+        os._exit(0)
+    return child
 
 
 def run(out: Path, rows: int, step: str | None, dice: random.Random | None) -> bool:
     """One build in a child; True if it finished, False if it was killed."""
-    child = os.fork()
-    if child == 0:
-        if step is not None and dice is not None:
-            die_at(step, dice.randrange(1, 4))
-        fake_build(out, records(rows), fake_method(pause=0.002), resume=True)
-        os._exit(0)
+    child = start(out, rows, lambda: die_at(step, dice.randrange(1, 4)) if step and dice else None)
     if step is None and dice is not None:
         time.sleep(dice.uniform(0.0, 0.25))
         os.kill(child, signal.SIGKILL)
@@ -68,6 +93,9 @@ def run(out: Path, rows: int, step: str | None, dice: random.Random | None) -> b
 def die_at(step: str, nth: int) -> None:
     """Have this process kill itself before or after the nth commit of a kind (the first, where there is only one)."""
     when, kind = step.split()
+    if when == "within":
+        lance.LanceDataset.insert = die_with_the_data_written  # type: ignore[method-assign]
+        return
     module, name = {
         "create": (building, "create_index"),
         "append": (encode, "append_block"),
@@ -87,6 +115,12 @@ def die_at(step: str, nth: int) -> None:
         return result
 
     setattr(module, name, deadly)
+
+
+def die_with_the_data_written(dataset: lance.LanceDataset, table: pa.Table) -> None:
+    """In place of an append: write its data files, and die before they are committed."""
+    lance.fragment.write_fragments(table, dataset)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":
