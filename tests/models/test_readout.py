@@ -30,7 +30,7 @@ def test_head_of_hidden_is_the_models_logits(name: str, dtype: torch.dtype) -> N
     loaded = wrap_model(zoo()[name]().to(dtype), tiny_tokenizer())
     readout = find_readout(loaded)
     input_ids, attention = batch(20, 5, 13)
-    found = readout.logits(readout.hidden(input_ids, attention))
+    found = readout.logits(readout.hidden(input_ids))
     expected = loaded.model(input_ids=input_ids, attention_mask=attention.long()).logits.to(found.dtype)
     assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     error = (found - expected)[attention].abs().max() / expected[attention].abs().max()
@@ -41,9 +41,9 @@ def test_head_of_hidden_is_the_models_logits(name: str, dtype: torch.dtype) -> N
 def test_hidden_of_real_tokens_does_not_depend_on_padding(name: str) -> None:
     readout = find_readout(tiny_loaded(name))
     input_ids, attention = batch(7, 24, 15)
-    together = readout.hidden(input_ids, attention)
+    together = readout.hidden(input_ids)
     for item, length in enumerate(attention.sum(1).tolist()):
-        alone = readout.hidden(input_ids[item : item + 1, :length], attention[item : item + 1, :length])
+        alone = readout.hidden(input_ids[item : item + 1, :length])
         torch.testing.assert_close(together[item, :length], alone[0], rtol=1e-4, atol=1e-5)
 
 
@@ -51,7 +51,7 @@ def test_no_logits_are_computed_for_the_hidden_state() -> None:
     loaded = tiny_loaded("llama")
     readout = find_readout(loaded)
     loaded.model.lm_head.register_forward_hook(lambda *_: pytest.fail("the head ran"))
-    readout.hidden(*batch(4))
+    readout.hidden(batch(4)[0])
 
 
 def test_coverage_counts_the_head_and_says_if_it_is_tied() -> None:
@@ -170,7 +170,7 @@ def test_an_adapter_on_the_head_is_folded_in() -> None:
         loaded = wrap_model(model, tiny_tokenizer())
         readout = find_readout(loaded)
         input_ids, attention = batch(9)
-        found = readout.logits(readout.hidden(input_ids, attention))
+        found = readout.logits(readout.hidden(input_ids))
         torch.testing.assert_close(found, loaded.model(input_ids=input_ids).logits, rtol=1e-4, atol=1e-4)
 
 
@@ -200,7 +200,7 @@ def test_virtual_prompt_tokens_are_refused() -> None:
 
 def test_a_half_precision_head_is_the_same_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     readout = find_readout(wrap_model(zoo()["gemma2"]().to(torch.bfloat16), tiny_tokenizer()))
-    hidden = readout.hidden(*batch(6))
+    hidden = readout.hidden(batch(6)[0])
     whole = readout.logits(hidden)
     monkeypatch.setattr("headwater.models.readout._SLICE", 7)
     torch.testing.assert_close(readout.logits(hidden), whole, rtol=1e-6, atol=1e-6)
@@ -213,7 +213,7 @@ def test_a_trunk_object_may_be_anything_that_gives_states() -> None:
     states = torch.randn(1, 3, WIDTH)
     fake = dataclasses.replace(readout, trunk=lambda **_: types.SimpleNamespace(last_hidden_state=states))
     assert isinstance(fake, Readout)
-    assert fake.hidden(*batch(3)) is states
+    assert fake.hidden(batch(3)[0]) is states
 
 
 def test_loaded_models_of_the_zoo_are_frozen() -> None:

@@ -17,7 +17,7 @@ def readout_gradients(loaded: LoadedModel, readout: Readout, ids: Tensor, first:
     Logit scale and soft-cap are left out, as the kernel's definition leaves them out.
     """
     with torch.no_grad():
-        hidden = readout.hidden(ids[None], torch.ones_like(ids, dtype=torch.bool)[None])[0]
+        hidden = readout.hidden(ids[None])[0]
     weight = readout.weight.clone().requires_grad_()
     inserted = torch.eye(weight.shape[1], dtype=weight.dtype, requires_grad=True)
     logits = hidden @ inserted.T @ weight.T

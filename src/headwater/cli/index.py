@@ -31,11 +31,11 @@ def build(
     model: ModelName,
     data: Annotated[str, typer.Option(help="JSONL, CSV or Parquet file, saved data set folder, or hub name.")],
     method: Annotated[str, typer.Option(help="A name from `headwater methods`.")] = "rise",
-    settings: Settings = [],  # noqa: B006 - typer copies it
+    settings: Settings = [],
     adapter: Adapter = None,
     merge: Merge = False,
     template: Annotated[str | None, typer.Option(help="chat, plain, alpaca, or a format with {prompt}.")] = None,
-    columns: Columns = [],  # noqa: B006
+    columns: Columns = [],
     limit: Annotated[int | None, typer.Option(help="Only the first rows.")] = None,
     split: Annotated[str, typer.Option(help="Split of a hub data set.")] = "train",
     streaming: Annotated[bool, typer.Option("--streaming", help="Stream a hub data set.")] = False,

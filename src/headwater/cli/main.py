@@ -10,7 +10,6 @@ import sys
 import warnings
 from typing import Annotated
 
-import click
 import typer
 
 from headwater import __version__
@@ -56,11 +55,11 @@ def run(arguments: list[str] | None = None) -> None:
     _quiet_libraries(debug)
     try:
         code = app([word for word in given if word != "--debug"], standalone_mode=False)
-    except click.exceptions.Abort:
+    except typer.Abort:
         code = _fail("interrupted", 130)
     except KeyboardInterrupt:
         code = _fail("interrupted; what was committed is kept, --resume goes on", 130)
-    except click.ClickException as error:
+    except typer.TyperException as error:
         code = _fail(_usage(error), 2)
     except HeadwaterError as error:
         if debug:
@@ -81,10 +80,10 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _usage(error: click.ClickException) -> str:
+def _usage(error: typer.TyperException) -> str:
     context = getattr(error, "ctx", None)
-    hint = f" (see '{context.command_path} --help')" if context else ""
-    return " ".join(error.format_message().split()) + hint
+    words = error.format_message()
+    return " ".join(words.split()) + (f" (see '{context.command_path} --help')" if context else "")
 
 
 def _quiet_libraries(debug: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from headwater.cli.arguments import By, Device, DeviceMap, Dtype, Json, OtherModel
+from headwater.cli.arguments import By, Device, DeviceMap, Json, OtherModel
 from headwater.cli.console import emit_json, say
 
 
@@ -17,7 +17,6 @@ def score(
     out: Annotated[Path, typer.Option(help="Parquet file: `id`, then one float32 column a query.")],
     by: By = None,
     model: OtherModel = None,
-    dtype: Dtype = "float32",
     device: Device = "auto",
     device_map: DeviceMap = None,
     as_json: Json = False,
@@ -27,11 +26,11 @@ def score(
     Example:  headwater score runs/mine.lance --queries questions.jsonl --out scores.parquet
     """
     from headwater.index.store import open_index
-    from headwater.pipeline.models import index_model
+    from headwater.pipeline.session import load_index_model
     from headwater.pipeline.verbs import write_scores
 
     opened = open_index(index)
-    loaded = index_model(opened, model, dtype=dtype, device=device, device_map=device_map)
+    loaded = load_index_model(opened, model, device=device, device_map=device_map)
     rows, columns = write_scores(opened, queries, out, by=by, model=loaded)
     if as_json:
         emit_json({"out": str(out), "rows": rows, "queries": columns})

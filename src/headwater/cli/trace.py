@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from headwater.cli.arguments import By, Device, DeviceMap, Dtype, Json, OtherModel
+from headwater.cli.arguments import By, Device, DeviceMap, Json, OtherModel
 from headwater.cli.console import emit_json, emit_table, say
 from headwater.core.trace import Trace
 
@@ -29,7 +29,6 @@ def trace(
     out: Annotated[Path | None, typer.Option(help="Write one JSON object a hit.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a self-contained report (with token maps).")] = None,
     model: OtherModel = None,
-    dtype: Dtype = "float32",
     device: Device = "auto",
     device_map: DeviceMap = None,
     as_json: Json = False,
@@ -40,7 +39,7 @@ def trace(
     """
     from headwater.index.info import unfinished
     from headwater.index.store import open_index
-    from headwater.pipeline.models import index_model
+    from headwater.pipeline.session import load_index_model
     from headwater.pipeline.verbs import trace as trace_index
     from headwater.report import write_report
 
@@ -53,7 +52,7 @@ def trace(
         prompt=prompt,
         response=response,
         span=span,
-        model=index_model(opened, model, dtype=dtype, device=device, device_map=device_map),
+        model=load_index_model(opened, model, device=device, device_map=device_map),
         top=top,
         by=by,
         lowest=lowest,

@@ -120,7 +120,7 @@ def _train(task: Task, folder: Path, seed: int, progress: Progress) -> LoadedMod
         task.rows,
         out=folder / "model",
         seed=seed,
-        progress=lambda step: progress(f"training the model, loss {step.loss:.2f}", step.done),
+        progress=lambda step: progress(f"training the model, loss {step.loss:.2f}", step.step / step.steps),
     )
     return load_model(str(folder / "model"))
 
@@ -137,9 +137,9 @@ def _index(folder: Path, loaded: LoadedModel, progress: Progress) -> Index:
 
 
 def _ask(session: Session, queries: Sequence[Record]) -> list[str]:
-    texts = [session.tokenization.template.prompt_text(query["prompt"]) for query in queries]
+    prompts = [session.tokenization.encode_prompt(query["prompt"]) for query in queries]
     # A response without a token cannot be traced; an empty answer is shown as what it is.
-    return [text or "(no answer)" for text in generate_responses(session.loaded, texts, max_new_tokens=64)]
+    return [text or "(no answer)" for text in generate_responses(session.loaded, prompts, max_new_tokens=64)]
 
 
 def _measure(session: Session, task: Task, triggered: Sequence[Record]) -> tuple[Measured, ...]:

@@ -138,7 +138,7 @@ class ReadoutSketch:
         return self.channels.width_r or self.readout.weight.shape[0]
 
     def _read(self, batch: TokenBatch, role: Role) -> tuple[Tensor, Bool[Tensor, "items tokens"], Factors]:
-        hidden = self.readout.hidden(batch.input_ids, batch.attention)
+        hidden = self.readout.hidden(batch.input_ids)
         mask = batch.valid if self.positions[role] == "all" else batch.response
         # Losses are reported over the response whichever positions enter the vector.
         wanted = mask | batch.response

@@ -56,7 +56,7 @@ class Manifest:
         method: the method with its options resolved.
         columns: the vector columns.
         coverage: the share of parameters the scores see.
-        model: `name`, `adapter` (or None) and `fingerprint`, a dictionary.
+        model: `name`, `loading` (the arguments that load it again) and `fingerprint`, dictionaries but for the name.
         tokenization: template, tokenizer digest and maximal tokens, as `Tokenization.fingerprint` gives them.
         plan: how the build was cut into blocks and batches.
         data: names of the corpora the rows came from.

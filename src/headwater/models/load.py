@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ class LoadedModel:
         adapter: PEFT adapter folder, if one was loaded.
         device: where inputs go.
         fingerprint: architecture, dtype, weights digest, adapter, tokenizer digest; JSON-ready.
+        loading: the arguments of `load_model` that, with the name, load it again (device and device map apart).
     """
 
     name: str
@@ -38,6 +40,7 @@ class LoadedModel:
     adapter: str | None
     device: torch.device
     fingerprint: Mapping[str, Any]
+    loading: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load_model(
@@ -82,7 +85,12 @@ def load_model(
     model = _pretrained(place, settings)
     if adapter is not None:
         model = with_adapter(model, adapter, merge=merge)
-    return _frozen(model, _tokenizer(tokenizer or place, None if tokenizer else revision), name, adapter)
+    loading = {
+        **{"adapter": adapter, "merge": merge, "dtype": dtype},
+        **{"tokenizer": tokenizer, "revision": revision, "quantization": quantization},
+    }
+    read = _tokenizer(tokenizer or place, None if tokenizer else revision)
+    return dataclasses.replace(_frozen(model, read, name, adapter), loading=loading)
 
 
 def wrap_model(model: Any, tokenizer: Any, name: str = "in-memory") -> LoadedModel:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from headwater.core.errors import ModelError
@@ -61,15 +61,14 @@ class Readout:
     coverage: Coverage
     trunk: Any = field(repr=False)
 
-    def hidden(
-        self, input_ids: Int[Tensor, "items tokens"], attention: Bool[Tensor, "items tokens"]
-    ) -> Float[Tensor, "items tokens width"]:
+    def hidden(self, input_ids: Int[Tensor, "items tokens"]) -> Float[Tensor, "items tokens width"]:
         """What the head consumes at each position: the trunk's output after its final norm, in the model's dtype.
 
-        No logits are computed. Rows are right-padded; `attention` is True on real tokens, and states at padding
-        mean nothing.
+        No logits are computed. Rows are padded on the right, so no real token sees padding and no mask is needed: one
+        would cost the fast attention kernels, and make NaN of padding that lies wholly outside a sliding window.
+        States at padding mean nothing.
         """
-        output = self.trunk(input_ids=input_ids, attention_mask=attention.long(), use_cache=False)
+        output = self.trunk(input_ids=input_ids, use_cache=False)
         states: Tensor = output.last_hidden_state
         return states
 
@@ -125,7 +124,7 @@ def check_readout(readout: Readout, loaded: LoadedModel) -> None:
     tolerance = _TOLERANCE[torch.promote_types(loaded.model.dtype, readout.weight.dtype)]
     input_ids, attention = _batch(loaded)
     with torch.no_grad():
-        hidden = readout.hidden(input_ids, attention)
+        hidden = readout.hidden(input_ids)
         real = attention.to(readout.weight.device)
         logits = readout.logits(hidden)[real]
         if not bool(logits.isfinite().all()):

@@ -88,7 +88,7 @@ def make_manifest(reader: Reader, *, corpus: Corpus, tokens_per_batch: int, keep
         method=reader.method.spec,
         columns=tuple(encoder.columns),
         coverage=encoder.coverage,
-        model={"name": loaded.name, "adapter": loaded.adapter, "fingerprint": dict(loaded.fingerprint)},
+        model={"name": loaded.name, "loading": dict(loaded.loading), "fingerprint": dict(loaded.fingerprint)},
         tokenization=reader.tokenization.fingerprint,
         plan=Plan(rows_per_block(row_bytes), tokens_per_batch),
         data=(corpus.name,),

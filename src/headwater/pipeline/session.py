@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -91,8 +92,7 @@ def open_session(index: Index, loaded: LoadedModel | None = None) -> Session:
         MismatchError: model or tokenizer differ from the index's; names the fields.
     """
     manifest = index.manifest
-    if loaded is None:
-        loaded = load_model(manifest.model["name"], adapter=manifest.model.get("adapter"))
+    loaded = loaded or load_index_model(index)
     require_equal(
         manifest.model["fingerprint"],
         dict(loaded.fingerprint),
@@ -109,3 +109,15 @@ def open_session(index: Index, loaded: LoadedModel | None = None) -> Session:
     )
     method = restore_method(manifest.method)
     return Session(index, loaded, method, method.bind(loaded), tokenization)
+
+
+def load_index_model(index: Index, name: str | None = None, **placement: Any) -> LoadedModel:
+    """The model an index was built with, loaded as it was then.
+
+    Args:
+        index: the index.
+        name: where the model is now, if not where the manifest says.
+        placement: `device` and `device_map` of `load_model`.
+    """
+    recorded = index.manifest.model
+    return load_model(name or recorded["name"], **recorded["loading"], **placement)

@@ -17,7 +17,7 @@ from headwater.features.encoder import TokenScores
 from headwater.index.checksums import vector_array
 from headwater.pipeline import ranking
 from headwater.pipeline.session import Session
-from headwater.search.scan import Found, top_k
+from headwater.search.scan import top_k
 
 SIGN = "positive = proponent: training more on the row lowers the loss of the query"
 

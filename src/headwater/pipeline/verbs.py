@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from headwater.core.errors import UsageError
 from headwater.core.scores import Scores
 from headwater.core.trace import Trace
@@ -16,8 +18,9 @@ from headwater.models.load import LoadedModel, load_model
 from headwater.pipeline import ranking
 from headwater.pipeline.build import build as build_index
 from headwater.pipeline.queries import Queries, prompt_query, read_queries, with_responses
-from headwater.pipeline.session import open_session
+from headwater.pipeline.session import Session, open_session
 from headwater.pipeline.trace import TraceOptions, trace_rows
+from headwater.search.export import write_scores as export_scores
 from headwater.search.scan import score_all
 
 
@@ -84,11 +87,31 @@ def score(
     model: LoadedModel | None = None,
 ) -> Scores:
     """Every row of the index against every query, in memory; `headwater score` streams the same to a file."""
+    session, names, probes = _probes(index, queries, by, model)
+    return score_all(session.index, probes, queries=names)
+
+
+def write_scores(
+    index: str | Path | Index,
+    queries: Queries,
+    out: str | Path,
+    *,
+    by: str | None = None,
+    model: LoadedModel | None = None,
+) -> tuple[int, int]:
+    """Every row against every query into the Parquet file `out`; returns how many rows and queries it holds."""
+    session, names, probes = _probes(index, queries, by, model)
+    return export_scores(session.index, probes, names, out=out), len(names)
+
+
+def _probes(
+    index: str | Path | Index, queries: Queries, by: str | None, model: LoadedModel | None
+) -> tuple[Session, list[str], dict[str, Tensor]]:
+    """The session, the queries' ids and their weighted vectors."""
     session = open_session(_open(index), model)
     answered, _ = with_responses(read_queries(queries), session)
-    encoded = session.encode(answered, "query")
-    probes = ranking.weigh(encoded.vectors, ranking.weights(session.index.manifest.columns, by))
-    return score_all(session.index, probes, queries=[row.id for row in answered])
+    chosen = ranking.weights(session.index.manifest.columns, by)
+    return session, [row.id for row in answered], ranking.weigh(session.encode(answered, "query").vectors, chosen)
 
 
 def _open(index: str | Path | Index) -> Index:
