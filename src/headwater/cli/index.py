@@ -70,7 +70,7 @@ def build(
         dtype=dtype,
         device=device,
         device_map=device_map,
-        quantization=quantization,  # type: ignore[arg-type]
+        quantization=quantization,
     )
     with progress("reading rows", quiet=as_json) as advance:
         index = build_index(

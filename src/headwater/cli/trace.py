@@ -81,5 +81,5 @@ def _show(found: Trace, as_json: bool) -> None:
 
 
 def _short(text: str) -> str:
-    flat = " ".join(text.split())
+    flat = "".join(c if c.isprintable() else "·" for c in " ".join(text.split()))
     return flat if len(flat) <= _SHOWN_WIDTH else flat[: _SHOWN_WIDTH - 1] + "…"

@@ -8,9 +8,9 @@ avalanche bias; products are taken modulo 2^64 in int64 and masked to 32 bits, w
 from __future__ import annotations
 
 import hashlib
-from typing import Any, TypeVar
+from typing import Any, TypeAlias
 
-Array = TypeVar("Array", bound=Any)
+Array: TypeAlias = Any
 """An int64 NumPy array or an int64 PyTorch tensor; a function returns the kind it was given."""
 
 _MASK = 0xFFFFFFFF

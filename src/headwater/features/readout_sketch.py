@@ -197,7 +197,8 @@ class ReadoutSketch:
 
 
 def _unit(x: Tensor) -> Tensor:
-    return x / x.norm(dim=-1, keepdim=True).clamp_min(EPS)
+    unit: Tensor = x / x.norm(dim=-1, keepdim=True).clamp_min(EPS)
+    return unit
 
 
 def _sum_rows(values: Tensor, batch: TokenBatch) -> Tensor:
@@ -207,7 +208,8 @@ def _sum_rows(values: Tensor, batch: TokenBatch) -> Tensor:
 
 
 def _pooled(batch: TokenBatch, positions: str) -> Float[Tensor, "items tokens"]:
-    return (batch.valid if positions == "all" else batch.response).to(torch.float32)
+    chosen = batch.valid if positions == "all" else batch.response
+    return chosen.to(torch.float32)
 
 
 def _pool(hidden: Tensor, batch: TokenBatch, positions: str) -> Float[Tensor, "rows width"]:
@@ -225,7 +227,8 @@ def _row_losses(losses: Tensor, batch: TokenBatch) -> Float[Tensor, " rows"]:
     """Mean over the row's target tokens, each counted once."""
     counted = batch.response.to(losses.dtype)
     total = _sum_rows((losses.nan_to_num() * counted).sum(1), batch)
-    return total / _sum_rows(counted.sum(1), batch).clamp_min(1.0)
+    means: Tensor = total / _sum_rows(counted.sum(1), batch).clamp_min(1.0)
+    return means
 
 
 def _require_finite(vectors: Tensor, batch: TokenBatch) -> None:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import cast
 
 from headwater.core.errors import UsageError
-from headwater.core.spec import MethodSpec
+from headwater.core.spec import MethodSpec, Role
 from headwater.data.windows import Window
 from headwater.features.readout_sketch import Channels, Positions, ReadoutSketch
 from headwater.features.residuals import Support
@@ -70,7 +70,10 @@ def rise(options: RiseOptions) -> Method:
     if not options.overlap < options.window:
         raise UsageError(f"overlap {options.overlap} is not below window {options.window}", where="rise.overlap")
 
-    windows = {"train": Window(options.window, options.overlap), "query": Window(options.query_window, options.overlap)}
+    windows: dict[Role, Window] = {
+        "train": Window(options.window, options.overlap),
+        "query": Window(options.query_window, options.overlap),
+    }
     return Method(MethodSpec("rise", asdict(options)), windows, lambda loaded: encoder(options, find_readout(loaded)))
 
 

@@ -60,8 +60,8 @@ def trace_rows(session: Session, queries: Sequence[Row], options: TraceOptions, 
                 score=hit.score,
                 row=rows[hit.address].fields(),
                 metadata=rows[hit.address].metadata,
-                row_tokens=maps and _shares(*maps.rows[places[hit.address]], i),
-                query_tokens=maps and _shares(*maps.queries[i], places[hit.address]),
+                row_tokens=_shares(*maps.rows[places[hit.address]], i) if maps else None,
+                query_tokens=_shares(*maps.queries[i], places[hit.address]) if maps else None,
             )
             for rank, hit in enumerate(found[i], 1)
         ]
