@@ -52,12 +52,13 @@ def main() -> None:
     for i in range(out + 1):
         if not run(folder / f"{i}.lance", rows, None, None):
             raise SystemExit("the build that nobody killed did not finish")
-    refused = race(folder / f"{out + 1}.lance", rows)
+    refused = race(folder / f"{out + 1}.lance", rows, dice)
     print(json.dumps({"indexes": out + 2, "moments": moments, "refused": refused}))
 
 
-def race(out: Path, rows: int) -> int:
-    """Four builds of one index at the same time, then one in peace; returns how many were refused."""
+def race(out: Path, rows: int, dice: random.Random) -> int:
+    """Four builds go on with one index at the same time, then one in peace; returns how many were refused."""
+    run(out, rows, "after create", dice)
     children = [start(out, rows) for _ in range(4)]
     refused = sum(os.WEXITSTATUS(os.waitpid(child, 0)[1]) == REFUSED for child in children)
     if not run(out, rows, None, None):
