@@ -58,7 +58,7 @@ def main() -> None:
 
 def race(out: Path, rows: int, dice: random.Random) -> int:
     """Four builds go on with one index at the same time, then one in peace; returns how many were refused."""
-    run(out, rows, "after create", dice)
+    run(out, rows, "after append", dice)
     children = [start(out, rows) for _ in range(4)]
     refused = sum(os.WEXITSTATUS(os.waitpid(child, 0)[1]) == REFUSED for child in children)
     if not run(out, rows, None, None):
