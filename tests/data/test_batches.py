@@ -109,9 +109,10 @@ def test_same_rows_same_batches_and_any_order_the_same_items(
 
 
 def test_rows_of_one_length_keep_their_order() -> None:
-    rows = [token_row(i, [True] * 6) for i in range(7)]
-    batches = plan_batches(rows, Window(6), tokens_per_batch=18)
-    assert [[row.row.ordinal for row in batch.rows] for batch in batches] == [[0, 1, 2], [3, 4, 5], [6]]
+    rows = [token_row(i, [True] * (6 + i % 2)) for i in range(60)]
+    batches = plan_batches(rows, Window(8), tokens_per_batch=21)
+    assert [row.row.ordinal for batch in batches for row in batch.rows] == [*range(1, 60, 2), *range(0, 60, 2)]
+    assert {len(batch.rows) for batch in batches} == {3}
 
 
 def test_budget_is_filled() -> None:

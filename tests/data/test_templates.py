@@ -148,7 +148,7 @@ UPPER = "{% for m in messages %}{{ m.role }}: {{ m.content | upper }}</s>{% endf
 REWRITING = "{% for m in messages %}{{ m.role }}: {{ m.content | replace('z', 's') }}</s>{% endfor %}"
 NO_PREFIX = (
     "{% for m in messages %}{{ m.role }}: {{ m.content }}</s>{% endfor %}"
-    "{% if add_generation_prompt %}assistant: <think>{% endif %}"
+    "{% if add_generation_prompt %}ASSISTANT: {% endif %}"
 )
 SILENT = "{% for m in messages %}{{ m.role }} spoke{% endfor %}"
 REFUSING = "{{ raise_exception('only users may speak') }}"
