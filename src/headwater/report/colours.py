@@ -90,7 +90,7 @@ def _properties(theme: Theme) -> str:
 
 
 def _step(magnitude: float, scale: float) -> int:
-    return min(STEPS, round(STEPS * magnitude / scale)) if scale > 0 else 0
+    return round(STEPS * min(1.0, magnitude / scale)) if scale > 0 else 0
 
 
 def _rgb(colour: str) -> Rgb:

@@ -34,7 +34,7 @@ class GridView:
 
 
 def view_grid(grid: TokenGrid, *, where: str) -> GridView:
-    """The grid cut to its strongest tokens (largest |value| in their line).
+    """The grid cut to its strongest tokens (largest |value| in their line); tokens without any visible shade go too.
 
     Raises:
         DataError: `values` is not row tokens × query tokens.
@@ -48,9 +48,9 @@ def view_grid(grid: TokenGrid, *, where: str) -> GridView:
         )
     for value in (v for line in grid.values for v in line):
         require_finite(value, where=f"{where}, token grid")
-    rows = _strongest(grid.values, MOST_ROWS)
-    columns = _strongest(list(zip(*grid.values, strict=True)), MOST_COLUMNS)
-    scale = max((abs(grid.values[i][j]) for i in rows for j in columns), default=0.0)
+    scale = max((abs(value) for line in grid.values for value in line), default=0.0)
+    rows = _strongest(grid.values, MOST_ROWS, scale)
+    columns = _strongest(list(zip(*grid.values, strict=True)), MOST_COLUMNS, scale)
     hidden = len(rows) < len(grid.row_tokens) or len(columns) < len(grid.query_tokens)
     return GridView(
         columns=tuple(_name(grid.query_tokens[j]) for j in columns),
@@ -62,10 +62,11 @@ def view_grid(grid: TokenGrid, *, where: str) -> GridView:
     )
 
 
-def _strongest(lines: Sequence[Sequence[float]], count: int) -> list[int]:
-    """Positions of the `count` lines with the largest |value|, in their own order."""
+def _strongest(lines: Sequence[Sequence[float]], count: int, scale: float) -> list[int]:
+    """Positions of the `count` lines with the largest |value|, in their own order, without those that stay neutral."""
     peaks = [max((abs(value) for value in line), default=0.0) for line in lines]
-    return sorted(sorted(range(len(lines)), key=lambda i: -peaks[i])[:count])
+    visible = [i for i, peak in enumerate(peaks) if signed_class(peak, scale) != "z"]
+    return sorted(sorted(visible, key=lambda i: -peaks[i])[:count])
 
 
 def _cell(value: float, scale: float) -> GridCell:

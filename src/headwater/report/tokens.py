@@ -57,6 +57,8 @@ def over_fields(pieces: Sequence[Piece], fields: Sequence[str]) -> list[tuple[Pi
     A token belongs to the field its last character lies in. Tokens between fields are `framing` and go with the field
     that follows them, those after the last field with the last.
     """
+    if not fields:
+        return None
     whole = "".join(piece.text for piece in pieces)
     ends: list[tuple[int, int]] = []
     position = 0

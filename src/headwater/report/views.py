@@ -22,8 +22,12 @@ WHOLE = "text as the model saw it"
 """Label of a token map that does not hold the row's texts word for word."""
 PASSAGE = 60
 """Tokens of a folded text that stay in sight: its strongest passage."""
+OPENING = 80
+"""Characters of a query in the list of queries."""
 WORDS = 6
 """Words named in a query's summary."""
+FAINTEST = 0.1
+"""A word below this share of the strongest is not named."""
 SOURCES = ("provider", "source", "vendor", "dataset", "label")
 """Metadata keys named first, and counted in a query's summary."""
 
@@ -74,7 +78,7 @@ class QueryView:
 
     anchor: str
     id: str
-    generated: bool
+    opening: str
     fields: tuple[Field, ...]
     hits: tuple[HitView, ...]
     row_words: tuple[Shaded, ...]
@@ -113,7 +117,7 @@ def _view_query(query: QueryTrace, number: int, top_loss: float) -> QueryView:
     return QueryView(
         anchor=f"q{number}",
         id=query.id,
-        generated=query.generated,
+        opening=_opening(query.prompt or query.response),
         fields=_fields(texts, query.losses, scales, where=where, loss=True),
         hits=tuple(_view_hit(hit, query, scales, f"q{number}-{place}") for place, hit in enumerate(query.hits, 1)),
         row_words=_word_chips(part for laid in rows for part in laid.values()),
@@ -143,6 +147,12 @@ def _view_hit(hit: Hit, query: QueryTrace, scales: _Scales, anchor: str) -> HitV
         query_sum=_sum(hit.query_tokens),
         grid=view_grid(hit.grid, where=where) if hit.grid else None,
     )
+
+
+def _opening(text: str) -> str:
+    """First words of a text, on one line, for the list of queries."""
+    line = " ".join(text.split())
+    return line if len(line) <= OPENING else line[:OPENING] + "…"
 
 
 def _texts(query: QueryTrace) -> dict[str, str]:
@@ -203,6 +213,7 @@ def _shade(piece: Piece, scales: _Scales, loss: bool) -> Shaded:
 def _word_chips(parts: Iterable[Sequence[Piece]]) -> tuple[Shaded, ...]:
     words = by_word(parts, WORDS)
     top = words[0][1] if words else 0.0
+    words = [(word, value) for word, value in words if value >= FAINTEST * top]
     return tuple(Shaded(w, signed_class(value, top), signed_text(value, digits=3)) for w, value in words)
 
 

@@ -1,0 +1,169 @@
+"""Figures for values, learning curves and trade-offs, as inline SVG or PNG, the same bytes for the same numbers.
+
+Each function returns a matplotlib `Figure`; `svg` and `save` write it. matplotlib is imported when the first figure is
+drawn. Colours are those of Okabe and Ito (2008), told apart with any common colour blindness; in SVG, lines and text
+of the axes take the colour of the page around them, so that a figure reads in the dark too.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headwater.core.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
+_INK = "#454b54"
+_STYLE: dict[str, Any] = {
+    "svg.hashsalt": "headwater",
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a price in dollars is no formula
+    "font.family": "sans-serif",
+    "font.size": 10,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+}
+
+Numbers = Sequence[int | float] | NDArray[Any]
+"""A column of numbers, one a point."""
+Series = Mapping[str, Numbers]
+"""Numbers by the name the legend gives them."""
+
+
+def bars(
+    labels: Sequence[str],
+    values: Numbers,
+    *,
+    low: Numbers | None = None,
+    high: Numbers | None = None,
+    axis: str = "",
+) -> Figure:
+    """Horizontal bars, the first on top; `low` and `high` are the ends of the intervals, in the unit of `values`."""
+    _same_length(
+        labels=labels, values=values, low=values if low is None else low, high=values if high is None else high
+    )
+    with _axes(axis, "", height=0.9 + 0.32 * len(labels)) as (figure, axes):
+        places = range(len(labels))
+        axes.barh(places, values, color=PALETTE[0], height=0.65)
+        for place, start, end in [] if low is None or high is None else zip(places, low, high, strict=True):
+            axes.plot([start, end], [place, place], color=_INK, linewidth=1.4, marker="|", markersize=6)
+        axes.set_yticks(places, labels)
+        axes.invert_yaxis()
+        axes.axvline(0, color=_INK, linewidth=0.8)
+    return figure
+
+
+def histogram(series: Series, *, bins: int = 40, axis: str = "") -> Figure:
+    """Distributions over common bins, each as a share of its own series, so that groups of any size compare."""
+    edges = np.histogram_bin_edges(np.concatenate([np.asarray(v, dtype=float) for v in series.values()]), bins)
+    with _axes(axis, "share of rows") as (figure, axes):
+        for (name, values), colour in zip(series.items(), _colours(len(series)), strict=True):
+            share = np.full(len(values), 1 / max(len(values), 1))
+            axes.hist(values, edges, weights=share, label=name, color=colour, alpha=0.25)
+            axes.hist(values, edges, weights=share, color=colour, histtype="step", linewidth=1.5)
+        _legend(axes, series)
+    return figure
+
+
+def curves(
+    x: Numbers,
+    series: Series,
+    *,
+    bands: Mapping[str, tuple[Numbers, Numbers]] | None = None,
+    axes_names: tuple[str, str] = ("", ""),
+) -> Figure:
+    """Lines over `x`; `bands` gives, by series, the low and high ends of what the line is uncertain by."""
+    with _axes(*axes_names) as (figure, axes):
+        for number, (name, values) in enumerate(series.items()):
+            _same_length(x=x, values=values)
+            colour, style = _colours(number + 1)[number], ("-", "--", "-.", ":")[number % 4]
+            axes.plot(x, values, style, label=name, color=colour, marker="o", markersize=3, linewidth=1.6)
+            if bands and name in bands:
+                axes.fill_between(x, *bands[name], color=colour, alpha=0.18, linewidth=0)
+        _legend(axes, series)
+    return figure
+
+
+def tradeoff(
+    points: Mapping[str, tuple[int | float, int | float]], *, axes_names: tuple[str, str], best: str = ""
+) -> Figure:
+    """One labelled point a name at (x, y); `best` says in words where the good corner is."""
+    with _axes(*axes_names) as (figure, axes):
+        for (name, (x, y)), colour in zip(points.items(), _colours(len(points)), strict=True):
+            axes.scatter([x], [y], color=colour, s=45, zorder=3)
+            axes.annotate(name, (x, y), xytext=(6, 4), textcoords="offset points", color=_INK)
+        axes.margins(0.15)
+        axes.set_title(best, loc="right", fontsize=9, color=_INK)
+    return figure
+
+
+def svg(figure: Figure, *, description: str) -> str:
+    """An `<svg>` element to put in a page; `description` is what a screen reader says in its place."""
+    import matplotlib as mpl
+
+    buffer = io.StringIO()
+    with mpl.rc_context(_STYLE):
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", buffer.getvalue()[buffer.getvalue().index("<svg") :], flags=re.S)
+    name = html.escape(description, quote=True)
+    return text.replace(_INK, "currentColor").replace("<svg ", f'<svg role="img" aria-label="{name}" ', 1)
+
+
+def save(figure: Figure, path: str | os.PathLike[str], *, description: str = "") -> Path:
+    """Write the figure as `.svg` or `.png` (160 dots an inch, white ground)."""
+    import matplotlib as mpl
+
+    target = Path(path)
+    if target.suffix == ".svg":
+        target.write_text(svg(figure, description=description), encoding="utf-8")
+    elif target.suffix == ".png":
+        with mpl.rc_context(_STYLE):
+            figure.savefig(target, format="png", dpi=160, metadata={"Software": None})
+    else:
+        raise UsageError(f"figures are written as .svg or .png, not '{target.suffix}'", where=str(target))
+    return target
+
+
+@contextmanager
+def _axes(x: str, y: str, *, height: float = 3.6) -> Iterator[tuple[Figure, Any]]:
+    """A fresh figure and its axes, drawn under our style, never touching matplotlib's global state."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(6.4, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        yield figure, axes
+
+
+def _colours(count: int) -> list[str]:
+    return [PALETTE[number % len(PALETTE)] for number in range(count)]
+
+
+def _legend(axes: Any, series: Series) -> None:
+    if len(series) > 1:
+        axes.legend()
+
+
+def _same_length(**columns: Sequence[Any] | NDArray[Any]) -> None:
+    sizes = {name: len(values) for name, values in columns.items()}
+    if len(set(sizes.values())) > 1:
+        raise DataError(f"columns of different lengths: {sizes}", where="plot", remedy="give one number a point")
