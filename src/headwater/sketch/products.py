@@ -73,9 +73,9 @@ def sum_pairs(gradient: Gradient) -> Float[Tensor, " rows"]:
     """‖gradient‖² from the factors alone; rounding may not make it negative."""
     total = torch.zeros(gradient.rows, dtype=gradient.dtype, device=gradient.device)
     for position, block in enumerate(gradient.blocks):
-        total += _paired(block, block, gradient.dtype)
+        total += paired(block, block, gradient.dtype)
         for other in gradient.blocks[position + 1 :]:
-            total += 2 * _paired(block, other, gradient.dtype)
+            total += 2 * paired(block, other, gradient.dtype)
     return total.clamp_min(0.0)
 
 
@@ -101,8 +101,8 @@ def _ghost_is_cheaper(gradient: Gradient) -> bool:
     return tokens * tokens * (out + width) < (inner[0].right.shape[1] + 8) * out * width
 
 
-def _paired(a: Block, b: Block, dtype: torch.dtype) -> Float[Tensor, " rows"]:
-    """⟨a_i, b_i⟩ for each row i."""
+def paired(a: Block, b: Block, dtype: torch.dtype) -> Float[Tensor, " rows"]:
+    """⟨a_i, b_i⟩ for each row i, from the factors."""
     if isinstance(a, Dense) and isinstance(b, Dense):
         return torch.einsum("rs,rs->r", a.values.to(dtype), b.values.to(dtype))
     assert not isinstance(a, Dense)

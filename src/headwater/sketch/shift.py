@@ -3,7 +3,8 @@
 RapidIn multiplies the whole gradient by random signs, shuffles it and sums equal blocks. Here the place of an entry
 comes from a hash (`shift_plan`), chosen so that a tile of the gradient matrix lands on consecutive buckets: the signed
 factors are multiplied and the product is added where it belongs, without a gather or a scatter over its entries.
-Memory beyond the result: two tiles for each row at work, `WORK_BYTES` in all (one row's two tiles if those are larger).
+Memory beyond the result: the products and sums of the rows at work, `WORK_BYTES` (one row's tile and sum, if that is
+more).
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headwater.core.seeds import signs
-from headwater.sketch.blocks import Block, Dense, Gradient, Lookup, Outer
-from headwater.sketch.products import formed, unit_scale
+from headwater.sketch.blocks import Dense, Gradient, Lookup, Outer
+from headwater.sketch.products import paired, unit_scale
 from headwater.sketch.shift_plan import ShiftPlan, shift_plan
 
 WORK_BYTES = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}
-"""How large the products formed at one time may be: on a processor, what stays in its cache."""
+"""How large the products formed at one time may be: on a processor, about what stays in its nearest large cache."""
 
 
 @dataclass(frozen=True)
@@ -38,114 +39,123 @@ class ShiftSum:
     def accumulate(self, total: Float[Tensor, "rows dim"], gradient: Gradient, *, unit: bool) -> Float[Tensor, " rows"]:
         """See `Sketch.accumulate`."""
         plan = self.plan(gradient.name, gradient.matrix)
-        if len(gradient.blocks) == 1 and isinstance(gradient.blocks[0], Lookup):
-            return _accumulate_lookup(total, gradient, plan, unit)
-        limit = WORK_BYTES.get(total.device.type, WORK_BYTES["cuda"])
-        step = max(1, limit // (2 * plan.region * gradient.dtype.itemsize))
-        squared = torch.empty(gradient.rows, dtype=gradient.dtype, device=total.device)
-        for start in range(0, gradient.rows, step):
-            rows = slice(start, min(start + step, gradient.rows))
-            values, squared[rows] = _fold(gradient.take(rows), plan)
-            scale = unit_scale(squared[rows]) if unit else torch.ones_like(squared[rows])
-            _add_around(total[rows], values.flatten(1), scale, plan)
+        outer, lookup = _parts(gradient)
+        squared = torch.zeros(gradient.rows, dtype=gradient.dtype, device=total.device)
+        if lookup is not None:
+            squared += paired(lookup, lookup, gradient.dtype)
+        if outer is not None:
+            if lookup is not None:
+                squared += 2 * paired(outer, lookup, gradient.dtype)
+            _accumulate_outer(total, outer, plan, squared, unit)
+        if lookup is not None:
+            _scatter(total, lookup, plan, unit_scale(squared) if unit else torch.ones_like(squared))
         return squared
 
 
-def _fold(gradient: Gradient, plan: ShiftPlan) -> tuple[Float[Tensor, "rows height width"], Float[Tensor, " rows"]]:
-    """All tiles of the gradients, signed, turned and summed; and the squared norms of what was summed."""
-    squared = torch.zeros(gradient.rows, dtype=gradient.dtype, device=gradient.device)
-    whole = plan.lines * plan.columns == 1
-    size = (gradient.rows, plan.height, plan.width)
-    folded = None if whole else torch.zeros(size, dtype=gradient.dtype, device=gradient.device)
+def _parts(gradient: Gradient) -> tuple[Outer | None, Lookup | None]:
+    """The product and the looked-up part; a flat gradient is a product with a left factor of 1."""
+    outer: Outer | None = None
+    lookup: Lookup | None = None
+    for block in gradient.blocks:
+        if isinstance(block, Lookup):
+            lookup = block
+        elif isinstance(block, Dense):
+            outer = Outer(torch.ones_like(block.values[:, :1, None]), block.values[:, None, :])
+        else:
+            outer = block
+    return outer, lookup
+
+
+def _accumulate_outer(
+    total: Tensor, outer: Outer, plan: ShiftPlan, squared: Float[Tensor, " rows"], unit: bool
+) -> None:
+    """Add the products to `total`, and their squared norms to `squared` before it is divided by."""
+    dtype = squared.dtype
+    limit = WORK_BYTES.get(total.device.type, WORK_BYTES["cuda"]) // dtype.itemsize
+    # All of a small matrix is formed at once and added scaled; a large one is summed first, its norm being known last.
+    few = plan.columns == plan.patterns == 1 and plan.out * plan.width_in <= limit
+    step = max(1, limit // (plan.out * plan.width_in)) if few else max(1, limit // (2 * plan.dim))
+    for start in range(0, len(total), step):
+        rows = slice(start, start + step)
+        left, right = outer.left[rows].to(dtype), outer.right[rows].to(dtype)
+        if few:
+            product = torch.bmm((left * _left_signs(plan, 0, left)).mT, right * _right_signs(plan, 0, 0, right))
+            squared[rows] += torch.linalg.vector_norm(product.flatten(1), dim=1).square()
+            _add_tiles(total[rows], product, plan, 0, 0, _scale(squared[rows], unit))
+        else:
+            summed, norms = _summed(left, right, plan)
+            squared[rows] += norms
+            total[rows].addcmul_(summed, _scale(squared[rows], unit))
+
+
+def _summed(left: Tensor, right: Tensor, plan: ShiftPlan) -> tuple[Float[Tensor, "rows dim"], Float[Tensor, " rows"]]:
+    """The sketch of the products, not normalised, and their squared norms; one tile is formed at a time."""
+    summed = torch.zeros(len(left), plan.dim, dtype=left.dtype, device=left.device)
+    squared = torch.zeros_like(summed[:, 0])
     for column in range(plan.columns):
-        blocks = [_sign_left(block, plan, column, gradient.dtype) for block in gradient.blocks]
-        for line in range(plan.lines):
-            tile = _tile(blocks, plan, line, column)
-            squared += torch.linalg.vector_norm(tile.flatten(1), dim=1).square()
-            if folded is None:
-                return tile, squared
-            _add_turned(folded, tile, plan.turns[line * plan.columns + column].tolist())
-    assert folded is not None
-    return folded, squared
+        lefts = left * _left_signs(plan, column, left)
+        some = right[..., column * plan.width : (column + 1) * plan.width]
+        for pattern in range(plan.patterns):
+            rights = some * _right_signs(plan, column, pattern, right)
+            for line in range(pattern * plan.width, min((pattern + 1) * plan.width, plan.lines)):
+                tile = torch.bmm(lefts[..., line * plan.height : (line + 1) * plan.height].mT, rights)
+                squared += torch.linalg.vector_norm(tile.flatten(1), dim=1).square()
+                _add_tiles(summed, tile, plan, line, column, None)
+    return summed, squared
 
 
-def _sign_left(block: Block, plan: ShiftPlan, column: int, dtype: torch.dtype) -> Block:
-    """The block with s1 of a column of tiles multiplied in, and only that column's part of the right factor."""
-    some = slice(column * plan.width, (column + 1) * plan.width)
+def _add_tiles(
+    total: Tensor, product: Tensor, plan: ShiftPlan, line: int, column: int, scale: Float[Tensor, "rows 1"] | None
+) -> None:
+    """Add the tiles that make up `product`, from row tile `line` on, each on the buckets from its origin."""
+    flat = product.flatten(1)
+    size = plan.height * product.shape[2]
+    for start in range(0, flat.shape[1], size):
+        origin = int(plan.origins[line * plan.columns + column])
+        count = min(size, flat.shape[1] - start)
+        straight = min(count, plan.dim - origin)
+        for to, source, length in ((origin, start, straight), (0, start + straight, count - straight)):
+            if length == 0:
+                continue
+            values = flat[:, source : source + length]
+            if scale is None:
+                total[:, to : to + length] += values
+            else:
+                total[:, to : to + length].addcmul_(values, scale)
+        line += 1
+
+
+def _scatter(total: Tensor, lookup: Lookup, plan: ShiftPlan, scale: Float[Tensor, " rows"]) -> None:
+    """Add looked-up rows, each a signed stretch of buckets of its own, to `total`."""
+    rows, tokens = lookup.index.shape
+    index = lookup.index.flatten()
+    values = (lookup.right.to(total.dtype) * scale[:, None, None]).flatten(0, 1)
+    first = torch.arange(rows, device=total.device).repeat_interleave(tokens) * plan.dim
+    origins = torch.from_numpy(plan.origins).to(total.device)
+    line = torch.div(index, plan.height, rounding_mode="floor")
+    for column in range(plan.columns):
+        some = values[:, column * plan.width : (column + 1) * plan.width]
+        origin = origins[line * plan.columns + column] + index % plan.height * plan.width
+        bucket = (origin[:, None] + torch.arange(some.shape[1], device=total.device)) % plan.dim
+        patterns = torch.stack([_right_signs(plan, column, pattern, total) for pattern in range(plan.patterns)])
+        sign = _left_signs(plan, column, total)[index][:, None] * patterns[line // plan.width]
+        total.view(-1).index_add_(0, (bucket + first[:, None]).flatten(), (some * sign).flatten())
+
+
+def _scale(squared: Float[Tensor, " rows"], unit: bool) -> Float[Tensor, "rows 1"]:
+    return (unit_scale(squared) if unit else torch.ones_like(squared))[:, None]
+
+
+def _left_signs(plan: ShiftPlan, column: int, like: Tensor) -> Float[Tensor, " out"]:
     first = plan.out * column
-    if isinstance(block, Dense):
-        sign = _signs(plan.left_stream, plan.out * plan.columns, block.values.device)[first].to(dtype)
-        return Dense(block.values[:, some].to(dtype) * sign)
-    sign = _signs(plan.left_stream, plan.out * plan.columns, block.right.device)[first : first + plan.out].to(dtype)
-    if isinstance(block, Outer):
-        return Outer(block.left * sign, block.right[..., some].to(dtype))
-    return Lookup(block.index, block.right[..., some].to(dtype) * sign[block.index][..., None])
+    return _signs(plan.left_stream, plan.out * plan.columns, like.device)[first : first + plan.out].to(like.dtype)
 
 
-def _tile(blocks: list[Block], plan: ShiftPlan, line: int, column: int) -> Float[Tensor, "rows height width"]:
-    """The product of one tile, signs on both sides; tiles at the far edges are smaller."""
-    phase = int(plan.turns[line * plan.columns + column, 2])
-    start, stop = line * plan.height, min((line + 1) * plan.height, plan.out)
-    signed = [_sign_right(block, plan, phase) for block in blocks]
-    return formed(Gradient("tile", (plan.out, plan.width), tuple(signed)), start, stop)
-
-
-def _sign_right(block: Block, plan: ShiftPlan, phase: int) -> Block:
-    values = block.values if isinstance(block, Dense) else block.right
-    count = int(plan.turns[:, 2].max()) + plan.width
-    sign = _signs(plan.right_stream, count, values.device)[phase : phase + values.shape[-1]].to(values.dtype)
-    if isinstance(block, Dense):
-        return Dense(values * sign)
-    return Outer(block.left, values * sign) if isinstance(block, Outer) else Lookup(block.index, values * sign)
-
-
-def _add_turned(folded: Tensor, tile: Tensor, turns: list[int]) -> None:
-    """Add a tile, rotated down and right, wrapping around in both directions."""
-    height, width = folded.shape[1:]
-    for to_row, from_row in _wrapped(turns[0], tile.shape[1], height):
-        for to_column, from_column in _wrapped(turns[1], tile.shape[2], width):
-            folded[:, to_row, to_column] += tile[:, from_row, from_column]
-
-
-def _wrapped(turn: int, count: int, size: int) -> list[tuple[slice, slice]]:
-    """(to, from) of the one or two straight pieces in which `count` places go to a ring of `size`, turned."""
-    straight = min(count, size - turn)
-    pieces = [(slice(turn, turn + straight), slice(0, straight))]
-    return pieces if straight == count else [*pieces, (slice(0, count - straight), slice(straight, count))]
-
-
-def _add_around(total: Tensor, values: Tensor, scale: Tensor, plan: ShiftPlan) -> None:
-    for to, source in _wrapped(plan.origin, values.shape[1], plan.dim):
-        total[:, to].addcmul_(values[:, source], scale[:, None])
-
-
-def _accumulate_lookup(total: Tensor, gradient: Gradient, plan: ShiftPlan, unit: bool) -> Tensor:
-    """Embeddings: only the rows looked up are touched; equal ones within an example are added first."""
-    block = gradient.blocks[0]
-    assert isinstance(block, Lookup)
-    width_in = plan.width_in
-    owner = torch.arange(gradient.rows, device=total.device)[:, None] * plan.out
-    entries, place = torch.unique(block.index + owner, return_inverse=True)
-    found = torch.zeros(len(entries), width_in, dtype=gradient.dtype, device=total.device)
-    found.index_add_(0, place.flatten(), block.right.flatten(0, 1).to(gradient.dtype))
-    row, index = entries // plan.out, entries % plan.out
-    squared = torch.zeros(gradient.rows, dtype=gradient.dtype, device=total.device)
-    squared.index_add_(0, row, found.square().sum(1))
-    if unit:
-        found *= unit_scale(squared)[row][:, None]
-    turns = torch.from_numpy(plan.turns).to(total.device)
-    for column in range(plan.columns):
-        some = slice(column * plan.width, min((column + 1) * plan.width, width_in))
-        tile = turns[torch.div(index, plan.height, rounding_mode="floor") * plan.columns + column]
-        across = torch.arange(some.stop - some.start, device=total.device)
-        left = _signs(plan.left_stream, plan.out * plan.columns, total.device)[index + plan.out * column]
-        right = _signs(plan.right_stream, int(plan.turns[:, 2].max()) + plan.width, total.device)
-        sign = right[tile[:, 2:3] + across] * left[:, None]
-        line = (index % plan.height + tile[:, 0]) % plan.height
-        bucket = (plan.origin + line[:, None] * plan.width + (across + tile[:, 1:2]) % plan.width) % plan.dim
-        spot = row[:, None] * plan.dim + bucket
-        total.view(-1).index_add_(0, spot.flatten(), (found[:, some] * sign).flatten())
-    return squared
+def _right_signs(plan: ShiftPlan, column: int, pattern: int, like: Tensor) -> Float[Tensor, " width"]:
+    first = plan.width_in * pattern
+    start, stop = column * plan.width, min((column + 1) * plan.width, plan.width_in)
+    table = _signs(plan.right_stream, plan.width_in * plan.patterns, like.device)
+    return table[first + start : first + stop].to(like.dtype)
 
 
 @lru_cache(maxsize=8192)
