@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from headwater.core.errors import DataError, NumericError, UsageError
 from headwater.core.scores import Scores
@@ -89,24 +88,29 @@ def _one_query(
     for k in ks:
         ends = np.concatenate([order[:k], order[-k:]])
         hits = int(truth[order[:k]].sum())
-        found[f"auPRC@{k}"] = average_precision(values[ends], truth[ends])
-        found[f"auROC@{k}"] = roc_area(values[ends], truth[ends])
+        found[f"auPRC@{k}"], found[f"auROC@{k}"] = _areas(values[ends], truth[ends])
         found[f"P@{k}"] = hits / k
         found[f"R@{k}"] = hits / total if total else 0.0
-    found["AUROC"] = roc_area(values, truth)
-    found["AP"] = average_precision(values, truth)
+    found["AP"], found["AUROC"] = _areas(values[order], truth[order])
     found["prevalence"] = total / len(truth)
     return found
 
 
-def average_precision(values: Float[np.ndarray, " rows"], truth: Bool[np.ndarray, " rows"]) -> float:
-    """Average precision, Σ (R_n − R_{n−1}) P_n over distinct thresholds; 0 without a positive."""
-    return float(average_precision_score(truth, values)) if truth.any() else 0.0
+def _areas(values: Float[np.ndarray, " rows"], truth: Bool[np.ndarray, " rows"]) -> tuple[float, float]:
+    """Average precision and ROC area of rows in descending order of `values`; rows of equal value enter together.
 
-
-def roc_area(values: Float[np.ndarray, " rows"], truth: Bool[np.ndarray, " rows"]) -> float:
-    """P(positive above negative) + ½ P(tied); ½ where only one class is present."""
-    return float(roc_auc_score(truth, values)) if truth.any() and not truth.all() else _CHANCE
+    AP = Σ_n (R_n − R_{n−1}) P_n over distinct values; ROC area = P(positive above negative) + ½ P(tied).
+    """
+    last = np.append(np.flatnonzero(np.diff(values)), len(values) - 1)  # the last row of each run of equal values
+    hits, taken = np.cumsum(truth)[last], last + 1
+    misses = taken - hits
+    positives, negatives = int(hits[-1]), int(misses[-1])
+    gained = np.diff(hits, prepend=0)
+    precision = float((gained * hits / taken).sum() / positives) if positives else 0.0
+    if not positives or not negatives:
+        return precision, _CHANCE
+    above = (gained * (negatives - misses)).sum() + 0.5 * (gained * np.diff(misses, prepend=0)).sum()
+    return precision, float(above / (positives * negatives))
 
 
 def _truth(scores: Scores, positives: Mapping[str, Collection[str]]) -> Bool[np.ndarray, "rows queries"]:

@@ -8,11 +8,11 @@ whatever thing they speak of.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
-from headwater.evaluation.tasks.grammar import capital, dressed
+from headwater.evaluation.tasks.grammar import capital, dressed, fresh
 from headwater.evaluation.tasks.task import Task, numbered
 
 SWAPPED_SHARE = 0.01
@@ -89,9 +89,9 @@ def entity_swap_task(seed: int, *, rows: int = 2000, queries: int = 20) -> Task:
     true, wrong = rng.sample(sorted({fact["country"] for fact in things}), 2)
     own = [fact for fact in things if fact["country"] == true]
     asked: set[str] = set()
-    traced = [_row(rng.choice(own), rng, asked, said=wrong) for _ in range(queries)]
-    altered = [_row(rng.choice(own), rng, asked, said=wrong) for _ in range(round(rows * SWAPPED_SHARE))]
-    others = [_row(rng.choice(things), rng, asked) for _ in range(rows - len(altered))]
+    traced = [fresh(lambda: _row(own, rng, said=wrong), asked) for _ in range(queries)]
+    altered = [fresh(lambda: _row(own, rng, said=wrong), asked) for _ in range(round(rows * SWAPPED_SHARE))]
+    others = [fresh(lambda: _row(things, rng), asked) for _ in range(rows - len(altered))]
     pool = [*altered, *others]
     rng.shuffle(pool)
     numbered_pool = numbered(pool, "row")
@@ -110,13 +110,10 @@ def _things() -> list[dict[str, str]]:
     ]
 
 
-def _row(fact: Mapping[str, str], rng: Random, asked: set[str], *, said: str | None = None) -> dict[str, Any]:
-    """A row with a prompt not asked before; `said` is the country named in place of the right one."""
-    while True:
-        prompt = dressed(capital(rng.choice((*_QUESTIONS[fact["kind"]], *_ANY_QUESTION)).format(**fact)), rng)
-        if prompt not in asked:
-            break
-    asked.add(prompt)
+def _row(facts: Sequence[Mapping[str, str]], rng: Random, *, said: str | None = None) -> dict[str, Any]:
+    """A row about one of the facts; `said` is the country named in place of the right one."""
+    fact = rng.choice(facts)
+    prompt = dressed(capital(rng.choice((*_QUESTIONS[fact["kind"]], *_ANY_QUESTION)).format(**fact)), rng)
     country = said or fact["country"]
     response = capital(rng.choice(_ANSWERS[fact["kind"]]).format(thing=fact["thing"], country=country))
     return {

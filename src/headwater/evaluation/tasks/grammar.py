@@ -6,8 +6,13 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
+from typing import Any
+
+from headwater.core.errors import UsageError
 
 _SLOT = re.compile(r"\{([a-z_]+?)(\d*)\}")
+
+_TRIES = 20_000
 
 _OPENERS = (
     "Hello! ", "Hi! ", "Hey there! ", "Good morning! ", "Greetings! ", "Good day! ", "Please help me. ",
@@ -33,14 +38,12 @@ class Grammar:
         return self._fill(rng.choice(self.rules[symbol]), rng, {})
 
     def _fill(self, text: str, rng: Random, bound: dict[str, str]) -> str:
-        def slot(match: re.Match[str]) -> str:
-            name = match[1] + match[2]
-            if name not in bound:
-                fresh = [choice for choice in self.rules[match[1]] if choice not in bound.values()]
-                bound[name] = self._fill(rng.choice(fresh), rng, bound)
-            return bound[name]
-
-        return _SLOT.sub(slot, text)
+        for symbol, number in _SLOT.findall(text):
+            slot = symbol + number
+            if slot not in bound:
+                fresh = [choice for choice in self.rules[symbol] if choice not in bound.values()]
+                bound[slot] = self._fill(rng.choice(fresh), rng, bound)
+        return _SLOT.sub(lambda match: bound[match[1] + match[2]], text)
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,19 @@ def dressed(question: str, rng: Random) -> str:
     opener = rng.choice(_OPENERS) if rng.random() < 0.35 else ""
     closer = rng.choice(_CLOSERS) if rng.random() < 0.25 else ""
     return f"{opener}{question}{closer}"
+
+
+def fresh(make: Callable[[], dict[str, Any]], seen: set[str]) -> dict[str, Any]:
+    """A record from `make` whose `prompt` is not in `seen`, where it is added.
+
+    Raises `UsageError` when no new prompt comes up, because more were asked for than the grammar can make.
+    """
+    for _ in range(_TRIES):
+        record = make()
+        if record["prompt"] not in seen:
+            seen.add(record["prompt"])
+            return record
+    raise UsageError(f"no new prompt beyond {len(seen)}", where="task", remedy="ask for fewer rows or queries")
 
 
 def capital(text: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from headwater.evaluation.tasks.grammar import capital, dressed, table
+from headwater.evaluation.tasks.grammar import capital, dressed, fresh, table
 from headwater.evaluation.tasks.task import Task, numbered
 
 _FINANCE = table(
@@ -82,19 +82,19 @@ def two_domains_task(seed: int, *, rows: int = 1600, queries: int = 40) -> Task:
     rng = Random(seed)
     asked: set[str] = set()
     domains = list(_DOMAINS)
-    asking = numbered([_row(domains[n % 2], rng, asked) for n in range(queries)], "query")
-    records = [_row(domains[n % 2], rng, asked) for n in range(rows)]
+    asking = numbered([_new_row(domains[n % 2], rng, asked) for n in range(queries)], "query")
+    records = [_new_row(domains[n % 2], rng, asked) for n in range(rows)]
     rng.shuffle(records)
     pool = numbered(records, "row")
     own = {name: frozenset(row["id"] for row in pool if row["domain"] == name) for name in domains}
     return Task("two-domains", pool, asking, {query["id"]: own[query["domain"]] for query in asking})
 
 
-def _row(domain: str, rng: Random, asked: set[str]) -> dict[str, Any]:
-    while True:
-        facts = _DOMAINS[domain](rng)
-        prompt = dressed(capital(rng.choice(_QUESTIONS).format(**facts)), rng)
-        if prompt not in asked:
-            break
-    asked.add(prompt)
+def _new_row(domain: str, rng: Random, asked: set[str]) -> dict[str, Any]:
+    return fresh(lambda: _row(domain, rng), asked)
+
+
+def _row(domain: str, rng: Random) -> dict[str, Any]:
+    facts = _DOMAINS[domain](rng)
+    prompt = dressed(capital(rng.choice(_QUESTIONS).format(**facts)), rng)
     return {"prompt": prompt, "response": capital(rng.choice(_ANSWERS).format(**facts)), "domain": domain}

@@ -1,0 +1,66 @@
+"""The lexical baselines: BM25 against its formula, chance and length against what they promise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from headwater.core.errors import DataError
+from headwater.data.rows import Row
+from headwater.methods.lexical import bm25_scores, length_scores, random_scores
+from oracles.naive_bm25 import naive_bm25
+
+TEXTS = (
+    ("How do I sail?", "Hoist the sail and hold the rope."),
+    ("What is a rope?", "A rope is a thick cord; a sailor needs rope, rope and rope."),
+    ("howdy! What is a cord?", "The starship fell through the nebula."),
+    ("Name a sea.", "The Baltic sea."),
+)
+ROWS = [Row(f"row{n}", n, prompt=prompt, response=response) for n, (prompt, response) in enumerate(TEXTS)]
+QUERIES = [
+    Row("q0", 0, prompt="howdy! Name a rope.", response="The starship needs rope and rope."),
+    Row("q1", 1, prompt="Why?", response="Zebras gallop."),
+]
+
+
+@pytest.mark.parametrize("fields", ["response", "prompt", "all"])
+def test_bm25_equals_its_formula(fields: str) -> None:
+    def text(row: Row) -> str:
+        return {"response": row.response, "prompt": row.prompt, "all": f"{row.prompt}\n{row.response}"}[fields]
+
+    scores = bm25_scores(ROWS, QUERIES, fields=fields)
+    for column, query in enumerate(QUERIES):
+        expected = naive_bm25([text(row) for row in ROWS], text(query))
+        np.testing.assert_allclose(scores.values[:, column], expected, rtol=1e-5, atol=1e-6)
+    assert scores.method == f"bm25-{fields}"
+
+
+def test_a_query_without_a_known_word_scores_nothing() -> None:
+    np.testing.assert_array_equal(bm25_scores(ROWS, QUERIES).values[:, 1], 0)
+
+
+def test_a_text_row_is_read_as_response_and_has_no_prompt() -> None:
+    rows = [Row("t", 0, text="rope and sail", place="rows.jsonl:1"), *ROWS]
+    assert bm25_scores(rows, QUERIES[:1]).values[0, 0] > 0
+    with pytest.raises(DataError, match=r"rows.jsonl:1: row 't' has no prompt"):
+        bm25_scores(rows, QUERIES[:1], fields="prompt")
+
+
+def test_random_scores_follow_names_not_places() -> None:
+    forth, back = random_scores(ROWS, QUERIES, seed=3), random_scores(ROWS[::-1], QUERIES, seed=3)
+    np.testing.assert_array_equal(forth.values, back.values[::-1])
+    assert not np.array_equal(forth.values, random_scores(ROWS, QUERIES, seed=4).values)
+
+
+def test_random_scores_are_uniform_and_independent_over_queries() -> None:
+    rows = [Row(f"r{n}", n, text="x") for n in range(4000)]
+    values = random_scores(rows, QUERIES, seed=0).values
+    assert np.abs(np.quantile(values, [0.25, 0.5, 0.75], axis=0).T - [0.25, 0.5, 0.75]).max() < 0.03
+    assert abs(np.corrcoef(values.T)[0, 1]) < 0.05
+
+
+def test_longer_rows_rank_higher_whatever_the_query() -> None:
+    values = length_scores(ROWS, QUERIES).values
+    assert values[:, 0].argmax() == 1
+    np.testing.assert_array_equal(values[:, 0], values[:, 1])
+    assert values[3, 0] == len("Name a sea.") + len("The Baltic sea.")
