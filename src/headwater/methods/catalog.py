@@ -7,10 +7,19 @@ from typing import Any
 
 from headwater.core.errors import unknown_name
 from headwater.core.spec import MethodSpec
-from headwater.methods import rapidin, rise
+from headwater.methods import graddot, rapidin, rise
 from headwater.methods.method import Method, MethodEntry
 
-CATALOG: dict[str, MethodEntry[Any]] = {entry.name: entry for entry in (rise.ENTRY, rapidin.ENTRY)}
+CATALOG: dict[str, MethodEntry[Any]] = {
+    entry.name: entry
+    for entry in (
+        rise.ENTRY,
+        rapidin.ENTRY,
+        graddot.GRADDOT,
+        graddot.GRADCOS,
+        graddot.TRACIN,
+    )
+}
 
 
 def find_method(name: str, settings: Mapping[str, Any] | None = None) -> Method:

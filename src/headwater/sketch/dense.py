@@ -92,7 +92,8 @@ class Identity:
 def sign_matrix(size: int, dim: int, stream: int, like: Tensor, first: int = 0) -> Float[Tensor, "size dim"]:
     """±1/√dim for entries `first` to `first + size`, in the type and on the device of `like`."""
     index = torch.arange(first * dim, (first + size) * dim, device=like.device)
-    return (signs(index, stream).to(like.dtype) / math.sqrt(dim)).view(size, dim)
+    matrix: Tensor = signs(index, stream).to(like.dtype) / math.sqrt(dim)
+    return matrix.view(size, dim)
 
 
 def _flat_pieces(gradient: Gradient) -> Iterator[tuple[slice, int, Float[Tensor, "rows piece"]]]:

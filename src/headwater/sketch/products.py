@@ -81,14 +81,46 @@ def sum_pairs(gradient: Gradient) -> Float[Tensor, " rows"]:
 
 def inner_products(a: Gradient, b: Gradient) -> Float[Tensor, "rows_a rows_b"]:
     """⟨a_i, b_k⟩ of every example of one batch with every one of another."""
-    out, _ = a.matrix
+    if _pairs_are_cheaper(a, b):
+        return torch.stack([_with_one(a, b.take(slice(k, k + 1))) for k in range(b.rows)], dim=1)
+    out, width = a.matrix
     total = torch.zeros(a.rows, b.rows, dtype=a.dtype, device=a.device)
-    lines = max(1, FORMED_BYTES // (max(a.rows, b.rows) * a.matrix[1] * a.dtype.itemsize))
+    lines = max(1, FORMED_BYTES // (max(a.rows, b.rows) * width * a.dtype.itemsize))
     for start in range(0, out, lines):
         stop = min(start + lines, out)
-        left, right = formed(a, start, stop).flatten(1), formed(b, start, stop).flatten(1)
-        total += left @ right.to(left.device).mT
+        total += formed(a, start, stop).flatten(1) @ formed(b, start, stop).flatten(1).mT
     return total
+
+
+def _with_one(a: Gradient, one: Gradient) -> Float[Tensor, " rows"]:
+    total = torch.zeros(a.rows, dtype=a.dtype, device=a.device)
+    for block in a.blocks:
+        for other in one.blocks:
+            total += paired(block, _repeated(other, a.rows), a.dtype)
+    return total
+
+
+def _repeated(block: Block, rows: int) -> Block:
+    if isinstance(block, Dense):
+        return Dense(block.values.expand(rows, -1))
+    right = block.right.expand(rows, -1, -1)
+    if isinstance(block, Outer):
+        return Outer(block.left.expand(rows, -1, -1), right)
+    return Lookup(block.index.expand(rows, -1), right)
+
+
+def _pairs_are_cheaper(a: Gradient, b: Gradient) -> bool:
+    """Multiplications of both ways; an embedding by itself is never formed."""
+    out, width = a.matrix
+    if all(isinstance(block, Lookup) for block in (*a.blocks, *b.blocks)):
+        return True
+    many_a, many_b = _tokens(a), _tokens(b)
+    forming = (a.rows * (many_a + 8) + b.rows * (many_b + 8) + a.rows * b.rows) * out * width
+    return a.rows * b.rows * many_a * many_b * (out + width) < forming
+
+
+def _tokens(gradient: Gradient) -> int:
+    return sum(1 if isinstance(block, Dense) else block.right.shape[1] for block in gradient.blocks)
 
 
 def _ghost_is_cheaper(gradient: Gradient) -> bool:

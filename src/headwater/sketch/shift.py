@@ -81,7 +81,7 @@ def _accumulate_outer(
         if few:
             product = torch.bmm((left * _left_signs(plan, 0, left)).mT, right * _right_signs(plan, 0, 0, right))
             squared[rows] += torch.linalg.vector_norm(product.flatten(1), dim=1).square()
-            _add_tiles(total[rows], product, plan, 0, 0, _scale(squared[rows], unit))
+            _add_tiles(total[rows], product, plan, 0, _scale(squared[rows], unit))
         else:
             summed, norms = _summed(left, right, plan)
             squared[rows] += norms
@@ -100,29 +100,22 @@ def _summed(left: Tensor, right: Tensor, plan: ShiftPlan) -> tuple[Float[Tensor,
             for line in range(pattern * plan.width, min((pattern + 1) * plan.width, plan.lines)):
                 tile = torch.bmm(lefts[..., line * plan.height : (line + 1) * plan.height].mT, rights)
                 squared += torch.linalg.vector_norm(tile.flatten(1), dim=1).square()
-                _add_tiles(summed, tile, plan, line, column, None)
+                _add_tiles(summed, tile, plan, line * plan.columns + column, torch.ones_like(squared[:, None]))
     return summed, squared
 
 
-def _add_tiles(
-    total: Tensor, product: Tensor, plan: ShiftPlan, line: int, column: int, scale: Float[Tensor, "rows 1"] | None
-) -> None:
-    """Add the tiles that make up `product`, from row tile `line` on, each on the buckets from its origin."""
+def _add_tiles(total: Tensor, product: Tensor, plan: ShiftPlan, tile: int, scale: Float[Tensor, "rows 1"]) -> None:
+    """Add the tiles that make up `product`, from `tile` on, each scaled and on the buckets from its origin."""
     flat = product.flatten(1)
     size = plan.height * product.shape[2]
     for start in range(0, flat.shape[1], size):
-        origin = int(plan.origins[line * plan.columns + column])
+        origin = int(plan.origins[tile])
         count = min(size, flat.shape[1] - start)
         straight = min(count, plan.dim - origin)
-        for to, source, length in ((origin, start, straight), (0, start + straight, count - straight)):
-            if length == 0:
-                continue
-            values = flat[:, source : source + length]
-            if scale is None:
-                total[:, to : to + length] += values
-            else:
-                total[:, to : to + length].addcmul_(values, scale)
-        line += 1
+        total[:, origin : origin + straight].addcmul_(flat[:, start : start + straight], scale)
+        if count > straight:
+            total[:, : count - straight].addcmul_(flat[:, start + straight : start + count], scale)
+        tile += 1
 
 
 def _scatter(total: Tensor, lookup: Lookup, plan: ShiftPlan, scale: Float[Tensor, " rows"]) -> None:
@@ -161,4 +154,5 @@ def _right_signs(plan: ShiftPlan, column: int, pattern: int, like: Tensor) -> Fl
 @lru_cache(maxsize=8192)
 def _signs(stream: int, count: int, device: torch.device) -> Tensor:
     """The first `count` signs of a stream, int8 `[count]`."""
-    return signs(torch.arange(count, device=device), stream).to(torch.int8)
+    found: Tensor = signs(torch.arange(count, device=device), stream).to(torch.int8)
+    return found

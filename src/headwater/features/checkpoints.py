@@ -1,0 +1,72 @@
+"""Several checkpoints as one encoder: one column for each, whose scores are summed with their learning rates.
+
+TracIn (Pruthi et al., arXiv 2002.08484): I(t, s) = Σ_c η_c ⟨∇L_c(s), ∇L_c(t)⟩.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from jaxtyping import Float
+from torch import Tensor
+
+from headwater.core.errors import UsageError
+from headwater.core.spec import Column, Coverage, Role
+from headwater.data.batches import TokenBatch
+from headwater.features.encoder import Encoded, Encoder, TokenScores
+
+
+@dataclass(frozen=True)
+class CheckpointEncoder:
+    """An `Encoder` made of one for each checkpoint; its columns are named `name@checkpoint`.
+
+    Attributes:
+        encoders: checkpoint name to its encoder, in training order.
+        weights: checkpoint name to the factor on its inner products (the learning rate).
+    """
+
+    encoders: Mapping[str, Encoder]
+    weights: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        if not self.encoders or self.encoders.keys() != self.weights.keys():
+            names = f"{', '.join(self.encoders)} / {', '.join(self.weights)}"
+            raise UsageError(f"every checkpoint needs an encoder and a weight: {names}", where="checkpoints")
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns of all checkpoints, weighted."""
+        return tuple(
+            replace(column, name=f"{column.name}@{name}", weight=column.weight * self.weights[name])
+            for name, encoder in self.encoders.items()
+            for column in encoder.columns
+        )
+
+    @property
+    def coverage(self) -> Coverage:
+        """That of the first checkpoint, with their number."""
+        first = next(iter(self.encoders.values())).coverage
+        note = "; ".join(filter(None, (first.note, f"{len(self.encoders)} checkpoints")))
+        return Coverage(first.seen, first.total, note)
+
+    def encode(self, batch: TokenBatch, role: Role) -> Encoded:
+        """Vectors at every checkpoint; losses at the last."""
+        found = {name: encoder.encode(batch, role) for name, encoder in self.encoders.items()}
+        vectors = {f"{column}@{name}": v for name, e in found.items() for column, v in e.vectors.items()}
+        return Encoded(vectors, list(found.values())[-1].losses)
+
+    def token_scores(
+        self, batch: TokenBatch, role: Role, probes: Mapping[str, Float[Tensor, "probes dim"]]
+    ) -> tuple[TokenScores, ...]:
+        """Each checkpoint's token scores in its own columns; losses at the last."""
+        found = []
+        for name, encoder in self.encoders.items():
+            mine = {c.name: probes[f"{c.name}@{name}"] for c in encoder.columns if f"{c.name}@{name}" in probes}
+            found.append((name, encoder.token_scores(batch, role, mine)))
+        return tuple(_merge([(name, scores[row]) for name, scores in found]) for row in range(len(batch.rows)))
+
+
+def _merge(parts: Sequence[tuple[str, TokenScores]]) -> TokenScores:
+    values: dict[str, Tensor] = {f"{c}@{name}": v for name, part in parts for c, v in part.values.items()}
+    return TokenScores(values, parts[-1][1].losses)

@@ -1,0 +1,100 @@
+"""Exact scores: inner products of whole gradients, block against block, nothing compressed.
+
+The reference every sketch is measured against, and the second look at a shortlist. Queries' blocks (factors, not
+matrices) are kept in memory, rows are streamed, and one pair of tensors is multiplied out at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headwater.core.errors import NumericError
+from headwater.data.batches import TokenBatch
+from headwater.features.capture import visit_gradients
+from headwater.features.gradient_sketch import Normalization
+from headwater.features.parameters import select_parameters
+from headwater.models.load import LoadedModel
+from headwater.sketch.blocks import Gradient
+from headwater.sketch.products import inner_products, squared_norms, unit_scale
+
+
+def exact_scores(
+    loaded: LoadedModel,
+    train: Iterable[TokenBatch],
+    queries: Sequence[TokenBatch],
+    *,
+    normalize: Normalization = "tensor",
+    parameters: str = "",
+) -> Float[Tensor, "rows queries"]:
+    """Uncompressed scores of every row on every query; positive = proponent.
+
+    `tensor`: Σ over tensors of cosines (RapidIn's score before compression). `row`: the cosine of the whole gradients.
+    `none`: their inner product.
+
+    Raises:
+        NumericError: a gradient is not finite.
+    """
+    selection = select_parameters(loaded.model, parameters)
+    held: list[dict[str, tuple[Gradient, Tensor]]] = []
+    for batch in queries:
+        kept: dict[str, tuple[Gradient, Tensor]] = {}
+
+        def keep(gradient: Gradient, kept: dict[str, tuple[Gradient, Tensor]] = kept) -> None:
+            kept[gradient.name] = (gradient, squared_norms(gradient))
+
+        visit_gradients(loaded.model, selection, batch.to(loaded.device), keep)
+        held.append(kept)
+    sizes = [len(batch.rows) for batch in queries]
+    parts = []
+    for batch in train:
+        scorer = _Scorer(held, sizes, normalize)
+        visit_gradients(loaded.model, selection, batch.to(loaded.device), scorer.visit)
+        parts.append(scorer.scores(batch).float())
+    return torch.cat(parts)
+
+
+class _Scorer:
+    """The running scores of one batch of rows against all queries."""
+
+    def __init__(
+        self, held: list[dict[str, tuple[Gradient, Tensor]]], sizes: list[int], normalize: Normalization
+    ) -> None:
+        self._held, self._sizes, self._normalize = held, sizes, normalize
+        self._total: Tensor | None = None
+        self._squared: Tensor | None = None
+
+    def visit(self, gradient: Gradient) -> None:
+        """Add one tensor's inner products."""
+        squared = squared_norms(gradient)
+        if self._total is None or self._squared is None:
+            self._total = torch.zeros(gradient.rows, sum(self._sizes), dtype=squared.dtype, device=squared.device)
+            self._squared = torch.zeros_like(squared)
+        self._squared += squared
+        start = 0
+        for kept, size in zip(self._held, self._sizes, strict=True):
+            if gradient.name in kept:
+                query, query_squared = kept[gradient.name]
+                products = inner_products(gradient, query)
+                if self._normalize == "tensor":
+                    products *= unit_scale(squared)[:, None] * unit_scale(query_squared)
+                self._total[:, start : start + size] += products
+            start += size
+
+    def scores(self, batch: TokenBatch) -> Float[Tensor, "rows queries"]:
+        """The finished scores."""
+        if self._total is None or self._squared is None:
+            return torch.zeros(len(batch.rows), sum(self._sizes))
+        total = self._total
+        if self._normalize == "row":
+            norms = [sum(squared for _, squared in kept.values()) for kept in self._held]
+            total = total * unit_scale(self._squared)[:, None] * unit_scale(torch.cat(norms))  # type: ignore[arg-type]
+        finite = total.isfinite().all(1)
+        if not bool(finite.all()):
+            row = batch.rows[int((~finite).nonzero()[0, 0])].row
+            remedy = "load the model in float32, or leave the row out"
+            raise NumericError("the row's or a query's gradient is not finite", where=f"row '{row.id}'", remedy=remedy)
+        return total
