@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import re
 import stat
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from page_reader import Element, parse
@@ -232,6 +234,21 @@ def test_the_file_appears_whole_or_not_at_all(tmp_path) -> None:
     assert path.read_text(encoding="utf-8") == before
     assert [p.name for p in path.parent.iterdir()] == ["r.html"]
     assert stat.S_IMODE(path.stat().st_mode) & 0o600 == 0o600
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch) -> None:
+    path = write_report(tmp_path / "r.html", howdy_trace(), title="old")
+    before, write = path.read_bytes(), Path.write_text
+
+    def write_half(self: Path, text: str, **options: str) -> None:
+        write(self, text[: len(text) // 2], **options)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", write_half)
+    with pytest.raises(StoreError, match="No space left"):
+        write_report(path, howdy_trace(), title="new")
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["r.html"]
 
 
 def test_a_failed_write_leaves_no_part_and_names_the_file(tmp_path) -> None:

@@ -117,7 +117,7 @@ def svg(figure: Figure, *, description: str) -> str:
 
     buffer = io.StringIO()
     with mpl.rc_context(_STYLE):
-        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+        figure.savefig(buffer, format="svg", transparent=True)
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", buffer.getvalue()[buffer.getvalue().index("<svg") :], flags=re.S)
     name = html.escape(description, quote=True)
     return text.replace(_INK, "currentColor").replace("<svg ", f'<svg role="img" aria-label="{name}" ', 1)
