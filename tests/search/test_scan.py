@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from headwater.core.errors import DataError, MismatchError, NumericError, StoreError, UsageError
 from headwater.core.spec import Column, Coverage, MethodSpec
@@ -15,7 +17,7 @@ from headwater.index.manifest import Manifest, Plan
 from headwater.index.rows import IndexRow
 from headwater.index.store import Index, append_block, create_index
 from headwater.search.export import write_scores
-from headwater.search.scan import score_all, top_k
+from headwater.search.scan import _top_in_order, score_all, top_k
 
 COLUMNS = (Column("vector", 16), Column("wide", 5, "float32"))
 BLOCKS = (100, 1, 400, 37, 262)
@@ -64,6 +66,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 @pytest.fixture(scope="module")
 def tied(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return Made(tmp_path_factory.mktemp("scan") / "tied.lance", decimals=0)
+
+
+@given(
+    st.lists(st.sampled_from([0.0, -0.0, 1.0, -1.0, 1e-40, -3e38]) | st.floats(width=32, allow_nan=False), min_size=1),
+    st.integers(1, 30),
+)
+def test_the_top_of_a_block_is_that_of_a_stable_sort(values: list[float], k: int) -> None:
+    scores = torch.tensor([values, values[::-1]], dtype=torch.float32)
+    top, position = _top_in_order(scores, k)
+    expected = [sorted(range(len(row)), key=lambda i, row=row: -row[i])[:k] for row in scores.tolist()]
+    assert position.tolist() == expected
+    assert torch.equal(top, scores.gather(1, position))
 
 
 @pytest.mark.parametrize("lowest", [False, True])
