@@ -24,8 +24,7 @@ from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig
 from headwater.core.spec import Coverage
 from headwater.data import Row, TokenRow, Window, plan_batches
 from headwater.data.batches import TokenBatch
-from headwater.methods.catalog import find_method
-from headwater.models.load import wrap_model
+from headwater.methods import rise
 from headwater.models.readout import Readout
 
 ROWS, TOKENS = 8, 256
@@ -55,13 +54,12 @@ def batch(vocab: int, seed: int) -> TokenBatch:
 def compare(model: Any, preset: str, pairs: int) -> dict[str, float]:
     weight = model.get_output_embeddings().weight.detach()
     readout = Readout(weight, None, 1.0, None, Coverage(weight.numel(), weight.numel()), model.base_model)
-    encoder = _encoder(preset, readout)
+    encoder = rise.encoder(rise.PRESETS[preset], readout)
     bare_times, rise_times = [], []
     for i in range(pairs + 2):
         tokens = batch(weight.shape[0], seed=i)
-        with torch.no_grad():
-            bare_times.append(_time(lambda: model(tokens.input_ids, attention_mask=tokens.attention).logits))
-        rise_times.append(_time(lambda: encoder.encode(tokens, "train")))
+        bare_times.append(_time(bare, model, tokens))
+        rise_times.append(_time(encoder.encode, tokens, "train"))
     ratios = [r / b for r, b in zip(rise_times[2:], bare_times[2:], strict=True)]
     return {
         "ratio": statistics.median(ratios),
@@ -72,15 +70,14 @@ def compare(model: Any, preset: str, pairs: int) -> dict[str, float]:
     }
 
 
-def _encoder(preset: str, readout: Readout) -> Any:
-    from headwater.methods import rise
+@torch.no_grad()
+def bare(model: Any, tokens: TokenBatch) -> None:
+    _ = model(tokens.input_ids, attention_mask=tokens.attention).logits
 
-    return rise.encoder(rise.PRESETS[preset], readout)
 
-
-def _time(work: Callable[[], Any]) -> float:
+def _time(work: Callable[..., Any], *given: Any) -> float:
     start = time.perf_counter()
-    work()
+    work(*given)
     return time.perf_counter() - start
 
 

@@ -32,10 +32,11 @@ app.command("score")(score.score)
 app.command("methods")(methods.methods)
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         print(f"headwater {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

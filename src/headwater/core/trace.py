@@ -66,9 +66,9 @@ class Trace:
     queries: tuple[QueryTrace, ...]
 
     def hits(self) -> list[dict[str, Any]]:
-        """One flat JSON-ready dictionary a hit: query, rank, id, score, then the row's text and metadata."""
+        """One flat JSON-ready dictionary a hit: query, rank, id, score, the row's text and its metadata."""
         return [
-            {"query": q.id, "rank": h.rank, "id": h.id, "score": h.score, **h.row, **h.metadata}
+            {**h.metadata, "query": q.id, "rank": h.rank, "id": h.id, "score": h.score, **h.row}
             for q in self.queries
             for h in q.hits
         ]
