@@ -52,11 +52,12 @@ def howdy_trace() -> Trace:
         "method": "rise",
         "options": "τ = 1, response tokens, channels rh + gh, 24,576 numbers a row",
         "model": "tiny-llama-howdy (2,312,448 parameters, fine-tuned)",
-        "rows": "2,000",
+        "order": "highest scores first",
+        "index": "demo/index.lance, 2,000 rows",
         "coverage": "1,048,576 of 2,312,448 parameters (45.3 %); the output layer",
-        "sign": "Positive = proponent: training more on this row lowers the loss of the query.",
-        "sum": "The token values of a side sum to the score.",
-        "version": "0.1.0",
+        "sign": "positive = proponent: training more on the row lowers the loss of the query",
+        "token values": "a token's value is its part of the score; the values of a side sum to the score",
+        "headwater": "0.1.0",
         "command": "headwater trace demo/index.lance --queries queries.jsonl --tokens --html report.html",
     }
     return Trace("rise", about, (first, second))

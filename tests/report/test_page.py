@@ -47,7 +47,7 @@ def trace_of(text: str) -> Trace:
     hit = Hit(1, text, 0.5, {"prompt": text, "response": text}, {text: text, "provider": text}, tokens, tokens, grid)
     plain = Hit(2, "plain", 0.25, {"text": text})
     query = QueryTrace(text, text, text, TokenMap((text,), (1.5,)), (hit, plain))
-    return Trace(text, {text: text, "coverage": text, "sum": text, "sign": text, "rows": text}, (query, query))
+    return Trace(text, {text: text, "coverage": text, "token values": text, "sign": text, "rows": text}, (query, query))
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: text[:16])
@@ -143,6 +143,30 @@ def test_summary_names_what_was_planted() -> None:
     assert words[:2] == ["howdy", "spaceship"]
     assert "starfleet-data (5 of 8), dolly-15k (3 of 8)" in briefs[0].text()
     assert "row-1042" in briefs[0].text()
+
+
+def test_lowest_first_reads_as_opponents() -> None:
+    query = howdy_trace().queries[0]
+    flipped = [
+        replace(h, rank=n, score=-h.score, row_tokens=negated(h.row_tokens)) for n, h in enumerate(query.hits, 1)
+    ]
+    page = parse(render_trace(Trace("rise", {}, (replace(query, hits=tuple(flipped)),))))
+    assert "pulled the model most away" in page.all("p", "lead")[0].text()
+    assert "Strongest opponent" in page.all("div", "brief")[0].text()
+    word = page.all("dd", "words")[0].all("span")[0]
+    assert (word.text(), word.attributes["class"], word.attributes["title"][0]) == ("howdy", "n8", "−")
+
+
+def negated(tokens: TokenMap | None) -> TokenMap:
+    assert tokens
+    return TokenMap(tokens.tokens, tuple(None if v is None else -v for v in tokens.values))
+
+
+def test_legends_state_method_sign_sum_and_coverage() -> None:
+    trace = howdy_trace()
+    for legend in parse(render_trace(trace)).all("section", "query")[0].all("div", "legend"):
+        for said in (trace.method, *(trace.about[key] for key in ("sign", "token values", "coverage"))):
+            assert said in legend.text()
 
 
 def test_ranks_bars_and_anchors() -> None:

@@ -30,8 +30,9 @@ _NOT_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 def render_trace(trace: Trace, *, title: str | None = None, tables: Sequence[Table] = ()) -> str:
     """The whole page for a trace; `tables` follow the queries.
 
-    Keys of `trace.about` with a place of their own: `rows` in the opening sentence, `coverage`, `sign` and `sum`
-    (how token values relate to the score) in the legends. All of them are listed at the end.
+    Keys of `trace.about` with a place of their own, beside each query's colour scale: `sign`, `token values` (how they
+    relate to the score) and `coverage`. All keys are listed at the end. Whether the trace went for the highest or the
+    lowest scores is read off the order of the hits.
 
     Raises:
         DataError: a token map or grid whose numbers do not fit its tokens.

@@ -88,8 +88,8 @@ def strongest_passage(pieces: Sequence[Piece], width: int) -> tuple[int, int]:
     return start, min(start + width, len(pieces))
 
 
-def by_word(maps: Iterable[Sequence[Piece]], count: int) -> list[tuple[str, float]]:
-    """The `count` words with the highest positive sums over all maps, highest first.
+def by_word(maps: Iterable[Sequence[Piece]], count: int, *, lowest: bool = False) -> list[tuple[str, float]]:
+    """The `count` words with the highest positive sums over all maps, highest first, or the `lowest` negative ones.
 
     A word is a run without white space; case and surrounding punctuation do not tell words apart. Tokens of the
     template are not words.
@@ -101,7 +101,8 @@ def by_word(maps: Iterable[Sequence[Piece]], count: int) -> list[tuple[str, floa
             bare = text.strip(PUNCTUATION) or text.strip()
             sums[bare.casefold()] += value
             shown.setdefault(bare.casefold(), bare)
-    ranked = sorted((item for item in sums.items() if item[1] > 0 and item[0]), key=lambda item: -item[1])
+    sign = -1 if lowest else 1
+    ranked = sorted((item for item in sums.items() if sign * item[1] > 0 and item[0]), key=lambda item: -sign * item[1])
     return [(shown[word], value) for word, value in ranked[:count]]
 
 

@@ -87,6 +87,7 @@ class QueryView:
     scale: str
     loss_scale: str
     has_negative: bool
+    lowest: bool
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ def _view_query(query: QueryTrace, number: int, top_loss: float) -> QueryView:
         score=max((abs(hit.score) for hit in query.hits), default=0.0),
     )
     where = f"query {query.id}"
+    lowest = bool(query.hits) and query.hits[0].score < query.hits[-1].score
     texts = _texts(query)
     rows = [_lay(h.row, h.row_tokens, where=f"{where}, row {h.id}") for h in query.hits if h.row_tokens]
     driven = [_lay(texts, h.query_tokens, where=f"{where}, row {h.id}") for h in query.hits if h.query_tokens]
@@ -120,12 +122,13 @@ def _view_query(query: QueryTrace, number: int, top_loss: float) -> QueryView:
         opening=_opening(query.prompt or query.response),
         fields=_fields(texts, query.losses, scales, where=where, loss=True),
         hits=tuple(_view_hit(hit, query, scales, f"q{number}-{place}") for place, hit in enumerate(query.hits, 1)),
-        row_words=_word_chips(part for laid in rows for part in laid.values()),
-        query_words=_word_chips(part for laid in driven for part in laid.values()),
+        row_words=_word_chips(rows, lowest),
+        query_words=_word_chips(driven, lowest),
         sources=_sources(query.hits),
         scale=number_text(scales.token, digits=3) if maps else "",
         loss_scale=number_text(scales.loss, digits=3) if query.losses else "",
         has_negative=any(hit.score < 0 for hit in query.hits),
+        lowest=lowest,
     )
 
 
@@ -210,10 +213,10 @@ def _shade(piece: Piece, scales: _Scales, loss: bool) -> Shaded:
     return Shaded(text, css, title, lead)
 
 
-def _word_chips(parts: Iterable[Sequence[Piece]]) -> tuple[Shaded, ...]:
-    words = by_word(parts, WORDS)
-    top = words[0][1] if words else 0.0
-    words = [(word, value) for word, value in words if value >= FAINTEST * top]
+def _word_chips(maps: Iterable[Mapping[str, Sequence[Piece]]], lowest: bool) -> tuple[Shaded, ...]:
+    words = by_word((part for laid in maps for part in laid.values()), WORDS, lowest=lowest)
+    top = abs(words[0][1]) if words else 0.0
+    words = [(word, value) for word, value in words if abs(value) >= FAINTEST * top]
     return tuple(Shaded(w, signed_class(value, top), signed_text(value, digits=3)) for w, value in words)
 
 
