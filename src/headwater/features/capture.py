@@ -20,6 +20,7 @@ from torch import Tensor
 
 from headwater.core.errors import DataError, ModelError
 from headwater.data.batches import TokenBatch
+from headwater.features.idle import require_idle
 from headwater.features.layers import Call
 from headwater.features.parameters import Selection
 from headwater.features.regroup import Regroup
@@ -61,6 +62,7 @@ def visit_gradients(
         with torch.enable_grad():
             losses = _losses(model, batch)
             capture.backward = True
+            _prove_idle(model, selection, capture.ran, batch)
             (losses * token_weights[batch.response].to(losses)).sum().backward()
     finally:
         for handle in handles:
@@ -77,6 +79,14 @@ def row_losses(table: Float[Tensor, "items tokens"], batch: TokenBatch) -> Float
     total = torch.zeros(len(batch.rows), dtype=table.dtype, device=table.device)
     total.index_add_(0, batch.item_row, table.nan_to_num().sum(1))
     return total / counts.to(total)
+
+
+def _prove_idle(model: Any, selection: Selection, ran: set[int], batch: TokenBatch) -> None:
+    """Prove once of every module that has not run yet that it is not used behind its back."""
+    silent = [s for s in selection.sites if id(s.module) not in ran and s.where not in selection.proved_idle]
+    if silent:
+        require_idle(model, silent, batch)
+        selection.proved_idle.update(site.where for site in silent)
 
 
 def _losses(model: Any, batch: TokenBatch) -> Float[Tensor, " targets"]:
@@ -113,6 +123,7 @@ class _Capture:
     expected: dict[str, int] = field(default_factory=dict)
     blocks: dict[str, list[Block]] = field(default_factory=dict)
     shapes: dict[str, tuple[tuple[int, ...], bool]] = field(default_factory=dict)
+    ran: set[int] = field(default_factory=set)
     seen: set[int] = field(default_factory=set)
     done: set[str] = field(default_factory=set)
 
@@ -122,6 +133,7 @@ class _Capture:
         A checkpointed segment runs again during the backward pass. If its first run was recorded (the non-reentrant
         kind), the second only repeats the same computation; if not, the second is the one gradients arrive at.
         """
+        self.ran.add(id(module))
         if not torch.is_grad_enabled():
             return output
         repeated = self.backward and id(module) in self.seen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -27,11 +27,13 @@ class Selection:
         shapes: name of each gradient tensor to its shape as `Gradient.shape` has it, in the model's order; a fused
             expert parameter counts as one tensor an expert.
         coverage: share of the model's parameters, with what was asked for and cannot be seen.
+        proved_idle: modules that did not run in some batch and were proved to be unused there; filled as batches come.
     """
 
     sites: tuple[Site, ...]
     shapes: Mapping[str, tuple[int, ...]]
     coverage: Coverage
+    proved_idle: set[str] = field(default_factory=set, repr=False, compare=False)
 
 
 def select_parameters(model: nn.Module, globs: str = "") -> Selection:

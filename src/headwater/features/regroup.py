@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from headwater.core.errors import ModelError
@@ -19,7 +19,7 @@ class Regroup:
 
     batch: TokenBatch
 
-    def items(self, tensor: Tensor, where: str) -> Float[Tensor, "items tokens features"]:
+    def items(self, tensor: Tensor, where: str) -> Shaped[Tensor, "items tokens features"]:
         """`tensor` of shape `[items, ..., features]` or `[items · tokens, features]`, with one token axis.
 
         Raises:
@@ -38,7 +38,7 @@ class Regroup:
             remedy="leave it out with a glob over parameters",
         )
 
-    def rows(self, tensor: Tensor, where: str) -> Float[Tensor, "rows tokens features"]:
+    def rows(self, tensor: Tensor, where: str) -> Shaped[Tensor, "rows tokens features"]:
         """The same with the windows of a row one after the other on the token axis."""
         by_item = self.items(tensor, where)
         if self._one_to_one:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
@@ -18,6 +18,7 @@ from headwater.features.local import Leaf, Norm
 from headwater.sketch.blocks import Block
 
 
+@runtime_checkable
 class Kind(Protocol):
     """A kind of module, and how its parameters' gradients are read."""
 

@@ -8,7 +8,7 @@ S(g) = Σ_tensors S_tensor(g_tensor), with E⟨S(a), S(b)⟩ = ⟨a, b⟩ over s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -20,6 +20,7 @@ from headwater.sketch.shift import ShiftSum
 from headwater.sketch.two_sided import TwoSided
 
 
+@runtime_checkable
 class Sketch(Protocol):
     """A seeded linear map from gradients to vectors."""
 

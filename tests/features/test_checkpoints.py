@@ -1,0 +1,68 @@
+"""Checkpoints are recorded by the user's own training run, read back, and summed with their learning rates."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from transformers import Trainer, TrainingArguments
+
+from headwater.core.errors import DataError
+from headwater.data import Window, plan_batches
+from headwater.features.exact import exact_scores
+from headwater.methods.catalog import find_method
+from headwater.models.checkpoints import LIST, CheckpointRecorder, read_checkpoints
+from headwater.models.load import load_model
+from oracles.gradient_oracles import random_rows
+from zoo import tiny_tokenizer, zoo
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    data = [{"input_ids": torch.arange(8) + i, "labels": torch.arange(8) + i} for i in range(8)]
+    settings = {"per_device_train_batch_size": 2, "num_train_epochs": 2, "learning_rate": 1e-3, "report_to": []}
+    trainer = Trainer(
+        model=zoo()["llama"]().train(),
+        args=TrainingArguments(str(folder / "out"), use_cpu=True, save_strategy="no", disable_tqdm=True, **settings),
+        train_dataset=data,
+        processing_class=tiny_tokenizer(),
+        callbacks=[CheckpointRecorder(folder / "seen", every=3)],
+    )
+    trainer.train()
+    return folder / "seen"
+
+
+def test_a_run_is_recorded(recorded):
+    found = read_checkpoints(recorded)
+    assert [c.step for c in found] == [3, 6]
+    assert found[0].learning_rate > found[1].learning_rate > 0
+
+
+def test_tracin_is_the_weighted_sum_over_checkpoints(recorded):
+    loaded = load_model(read_checkpoints(recorded)[0].path)
+    encoder = find_method("tracin", {"sketch": "identity", "checkpoints": str(recorded)}).bind(loaded)
+    (batch,) = plan_batches(random_rows((9, 14, 6)), Window(64))
+    vectors = encoder.encode(batch, "train").vectors
+    found = sum(c.weight * vectors[c.name] @ vectors[c.name].T for c in encoder.columns)
+    truth = sum(
+        c.learning_rate * exact_scores(load_model(c.path), [batch], [batch], normalize="none")
+        for c in read_checkpoints(recorded)
+    )
+    torch.testing.assert_close(found, truth, rtol=1e-3, atol=1e-6)
+    scores = encoder.token_scores(batch, "train", vectors)
+    for row, one in enumerate(scores):
+        total = sum(c.weight * one.values[c.name].sum(0) for c in encoder.columns)
+        torch.testing.assert_close(total, truth[row], rtol=1e-3, atol=1e-6)
+
+
+def test_lists_that_cannot_be_read_are_refused(tmp_path):
+    with pytest.raises(DataError, match="no list of checkpoints"):
+        read_checkpoints(tmp_path)
+    (tmp_path / LIST).write_text('{"steps": 3}')
+    with pytest.raises(DataError, match="not a list of checkpoints"):
+        read_checkpoints(tmp_path)
+    (tmp_path / LIST).write_text(json.dumps([{"path": "step-1", "step": 1, "learning_rate": 0.1}]))
+    with pytest.raises(DataError, match="step-1' is gone"):
+        read_checkpoints(tmp_path)
