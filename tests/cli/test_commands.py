@@ -165,7 +165,7 @@ BUILD = ("index", "build", "new.lance", "--model", "model", "--data", "rows.json
         (1, ("index", "build", "i.lance", "--model", "model", "--data", "rows.jsonl"), "--resume"),
         (1, (*BUILD, "--max-tokens", "3"), "--max-tokens"),
         (1, ("index", "info", "nowhere.lance"), "there is no index here"),
-        (1, ("trace", "i.lance", "--queries", "queries.jsonl", "--model", "other"), "fingerprint.weights"),
+        (1, ("trace", "i.lance", "--queries", "queries.jsonl", "--model", "other"), "weights: "),
         (1, ("trace", "i.lance", "--queries", "queries.jsonl", "--where", "nonsense ="), "cannot be used"),
         (2, ("trace", "i.lance", "--queries", "queries.jsonl", "--by", "embeding"), "did you mean 'embedding'?"),
         (1, ("trace", "i.lance", "--prompt", "a", "--response", "b c", "--span", "zebra"), "b c"),

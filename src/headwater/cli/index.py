@@ -55,11 +55,13 @@ def build(
     """
     from headwater.data.corpus import open_corpus
     from headwater.index.info import describe
+    from headwater.index.store import require_vacant
     from headwater.methods.catalog import find_method
     from headwater.models.load import load_model
     from headwater.pipeline.build import build as build_index
 
     chosen = find_method(method, pairs(settings, "--set"))
+    require_vacant(out, resume=resume)
     corpus = open_corpus(
         data, mapping=pairs(columns, "--column") or None, limit=limit, split=split, streaming=streaming
     )

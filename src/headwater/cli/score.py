@@ -26,12 +26,11 @@ def score(
     Example:  headwater score runs/mine.lance --queries questions.jsonl --out scores.parquet
     """
     from headwater.index.store import open_index
-    from headwater.pipeline.session import load_index_model
     from headwater.pipeline.verbs import write_scores
 
     opened = open_index(index)
-    loaded = load_index_model(opened, model, device=device, device_map=device_map)
-    rows, columns = write_scores(opened, queries, out, by=by, model=loaded)
+    placement = {"device": device, "device_map": device_map}
+    rows, columns = write_scores(opened, queries, out, by=by, model=model, placement=placement)
     if as_json:
         emit_json({"out": str(out), "rows": rows, "queries": columns})
     else:

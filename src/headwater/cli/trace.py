@@ -39,7 +39,6 @@ def trace(
     """
     from headwater.index.info import unfinished
     from headwater.index.store import open_index
-    from headwater.pipeline.session import load_index_model
     from headwater.pipeline.verbs import trace as trace_index
     from headwater.report import write_report
 
@@ -52,7 +51,8 @@ def trace(
         prompt=prompt,
         response=response,
         span=span,
-        model=load_index_model(opened, model, device=device, device_map=device_map),
+        model=model,
+        placement={"device": device, "device_map": device_map},
         top=top,
         by=by,
         lowest=lowest,

@@ -22,7 +22,7 @@ from headwater.data.rows import Row
 from headwater.index import manifest as manifests
 from headwater.index.checksums import checksums
 from headwater.index.manifest import METADATA_KEY, Manifest
-from headwater.index.rows import IndexRow, from_record, infer_schema, to_table
+from headwater.index.rows import IndexRow, from_record, infer_schema, to_table, vector_fields
 
 LOCK_NAME = ".writer.lock"
 _STORAGE_ERRORS = (OSError, ValueError, RuntimeError, NotImplementedError, pa.ArrowException)
@@ -64,8 +64,9 @@ class Index:
 
     @property
     def plain(self) -> list[str]:
-        """Names of the columns that are not vectors."""
-        return [name for name in self.dataset.schema.names if name not in self.vectors]
+        """Names of the columns that are not vectors, nor scales of vectors."""
+        ours = {field.name for field in vector_fields(self.manifest.columns)}
+        return [name for name in self.dataset.schema.names if name not in ours]
 
     def refresh(self) -> None:
         """Read the latest version from now on."""
@@ -247,8 +248,7 @@ def create_index(path: str | Path, manifest: Manifest) -> Index:
         StoreError: something is there already, or the place cannot be written.
     """
     name = str(path)
-    if exists(name):
-        raise StoreError("something is here already", where=name, remedy="go on with --resume or choose another name")
+    require_vacant(name, resume=False)
     empty = infer_schema([], manifest.columns).with_metadata({METADATA_KEY: manifest.dumps()}).empty_table()
     with storing(name):
         if is_local(name):
@@ -256,6 +256,18 @@ def create_index(path: str | Path, manifest: Manifest) -> Index:
         else:
             lance.write_dataset(empty, name, mode="create")
     return open_index(name)
+
+
+def require_vacant(path: str, *, resume: bool) -> None:
+    """Raise `StoreError` where something is at the path and the build is not to go on with it."""
+    if not resume and exists(path):
+        raise StoreError("something is here already", where=path, remedy="go on with --resume or choose another name")
+
+
+def discard(index: Index) -> None:
+    """Take away a local index that holds no row, so that its name is free again."""
+    if is_local(index.path) and not index.count:
+        shutil.rmtree(index.path, ignore_errors=True)
 
 
 def exists(path: str) -> bool:
@@ -270,7 +282,7 @@ def exists(path: str) -> bool:
 
 
 def append_block(index: Index, rows: Sequence[IndexRow], vectors: Mapping[str, np.ndarray]) -> None:
-    """Append rows with their vectors (`[rows, dim]` in the storage type) as one atomic commit.
+    """Append rows with their vectors (`[rows, width]` in the storage type, codes' scales `[rows]`) as one commit.
 
     The first rows of an index settle its columns.
     """

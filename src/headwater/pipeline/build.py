@@ -13,19 +13,21 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from headwater.core.errors import DataError, MismatchError, StoreError
+from headwater.core.errors import DataError, HeadwaterError, MismatchError, StoreError
 from headwater.core.fingerprints import require_equal
+from headwater.core.spec import Column
 from headwater.data.corpus import Corpus
 from headwater.data.rows import Row
 from headwater.data.templates import resolve_template
 from headwater.data.tokens import Tokenization, TokenRow
 from headwater.index.info import unfinished
 from headwater.index.manifest import Manifest, Plan
-from headwater.index.store import Index, create_index, exists, open_index
+from headwater.index.store import Index, create_index, discard, exists, open_index
 from headwater.index.upkeep import seal, sweep
 from headwater.methods.method import Method
 from headwater.models.load import LoadedModel
 from headwater.pipeline.encode import Reader
+from headwater.search.codes import coded
 
 Progress = Callable[[int, "int | None", int], None]
 """Called after each block with rows done, rows in all (None when unknown) and tokens read so far."""
@@ -45,6 +47,7 @@ def build(
     tokens_per_batch: int = 8192,
     resume: bool = False,
     keep_text: bool = True,
+    code: str | None = None,
     progress: Progress | None = None,
 ) -> Index:
     """Build an index of `corpus` at `out`.
@@ -59,6 +62,7 @@ def build(
         tokens_per_batch: padded tokens in one forward pass.
         resume: go on with an unfinished build; starts one when there is none.
         keep_text: store the rows' text beside their vectors.
+        code: store vectors as `int8`, `sign` (1 KiB a row) or `sign:BITS` instead of numbers; loses accuracy.
         progress: called after each block.
 
     Raises:
@@ -69,25 +73,34 @@ def build(
     """
     tokenization = Tokenization(loaded.tokenizer, resolve_template(template, loaded.tokenizer), max_tokens)
     reader = Reader.bind(loaded, method, tokenization)
-    manifest = make_manifest(reader, corpus=corpus, tokens_per_batch=tokens_per_batch, keep_text=keep_text)
+    columns = coded(reader.encoder.columns, code)
+    manifest = make_manifest(reader, columns, corpus=corpus, tokens_per_batch=tokens_per_batch, keep_text=keep_text)
+    there = exists(str(out))
     index = _begin(str(out), manifest, resume=resume)
-    with index.writing():
-        if resume:
-            sweep(index)
-        _fill(index, corpus, reader, progress)
-        if not index.manifest.complete:
-            seal(index)
+    try:
+        with index.writing():
+            if resume:
+                sweep(index)
+            _fill(index, corpus, reader, progress)
+            if not index.manifest.complete:
+                seal(index)
+    except HeadwaterError:
+        if not there and not index.count:
+            discard(index)
+        raise
     return index
 
 
-def make_manifest(reader: Reader, *, corpus: Corpus, tokens_per_batch: int, keep_text: bool) -> Manifest:
+def make_manifest(
+    reader: Reader, columns: tuple[Column, ...], *, corpus: Corpus, tokens_per_batch: int, keep_text: bool
+) -> Manifest:
     """The manifest of an index about to be built."""
-    loaded, encoder = reader.loaded, reader.encoder
-    row_bytes = sum(column.row_bytes for column in encoder.columns)
+    loaded = reader.loaded
+    row_bytes = sum(column.row_bytes for column in columns)
     return Manifest(
         method=reader.method.spec,
-        columns=tuple(encoder.columns),
-        coverage=encoder.coverage,
+        columns=columns,
+        coverage=reader.encoder.coverage,
         model={"name": loaded.name, "loading": dict(loaded.loading), "fingerprint": dict(loaded.fingerprint)},
         tokenization=reader.tokenization.fingerprint,
         plan=Plan(rows_per_block(row_bytes), tokens_per_batch),

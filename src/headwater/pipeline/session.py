@@ -85,14 +85,22 @@ class Session:
         return self.index.manifest.plan.tokens_per_batch
 
 
-def open_session(index: Index, loaded: LoadedModel | None = None) -> Session:
-    """The session of an index; without a model, the one its manifest names is loaded.
+def open_session(index: Index, model: LoadedModel | str | None = None, **placement: Any) -> Session:
+    """The session of an index.
+
+    Args:
+        index: the index.
+        model: a loaded model, or where the index's model is now; None is where the manifest says it is.
+        placement: `device` and `device_map` of `load_model`, where the model is still to be loaded.
 
     Raises:
         MismatchError: model or tokenizer differ from the index's; names the fields.
     """
     manifest = index.manifest
-    loaded = loaded or load_index_model(index)
+    if isinstance(model, LoadedModel):
+        loaded = model
+    else:
+        loaded = load_model(model or manifest.model["name"], **manifest.model["loading"], **placement)
     require_equal(
         manifest.model["fingerprint"],
         dict(loaded.fingerprint),
@@ -109,15 +117,3 @@ def open_session(index: Index, loaded: LoadedModel | None = None) -> Session:
     )
     method = restore_method(manifest.method)
     return Session(index, loaded, method, method.bind(loaded), tokenization)
-
-
-def load_index_model(index: Index, name: str | None = None, **placement: Any) -> LoadedModel:
-    """The model an index was built with, loaded as it was then.
-
-    Args:
-        index: the index.
-        name: where the model is now, if not where the manifest says.
-        placement: `device` and `device_map` of `load_model`.
-    """
-    recorded = index.manifest.model
-    return load_model(name or recorded["name"], **recorded["loading"], **placement)

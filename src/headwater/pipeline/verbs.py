@@ -57,7 +57,8 @@ def trace(
     prompt: str | None = None,
     response: str | None = None,
     span: str | None = None,
-    model: LoadedModel | None = None,
+    model: LoadedModel | str | None = None,
+    placement: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Trace:
     """Which rows of the index drove what the model said.
@@ -68,12 +69,13 @@ def trace(
         prompt: one query instead of `queries`.
         response: what the model said to `prompt`; None has it generated.
         span: words of the response to trace instead of all of it.
-        model: a loaded model, else the one the index names.
+        model: a loaded model, or where the index's model is now; None is where the index says.
+        placement: `device`, `device_map`: where to load it.
         options: fields of `TraceOptions`.
     """
     if (queries is None) == (prompt is None):
         raise UsageError("give either queries or a prompt", where="trace")
-    session = open_session(_open(index), model)
+    session = open_session(_open(index), model, **(placement or {}))
     rows = [prompt_query(prompt, response, span)] if prompt is not None else read_queries(queries or [])
     answered, generated = with_responses(rows, session)
     return trace_rows(session, answered, TraceOptions(**options), generated)
@@ -84,10 +86,12 @@ def score(
     queries: Queries,
     *,
     by: str | None = None,
-    model: LoadedModel | None = None,
+    model: LoadedModel | str | None = None,
+    placement: Mapping[str, Any] | None = None,
 ) -> Scores:
     """Every row of the index against every query, in memory; `headwater score` streams the same to a file."""
-    session, names, probes = _probes(index, queries, by, model)
+    session = open_session(_open(index), model, **(placement or {}))
+    names, probes = _probes(session, queries, by)
     return score_all(session.index, probes, queries=names)
 
 
@@ -97,21 +101,20 @@ def write_scores(
     out: str | Path,
     *,
     by: str | None = None,
-    model: LoadedModel | None = None,
+    model: LoadedModel | str | None = None,
+    placement: Mapping[str, Any] | None = None,
 ) -> tuple[int, int]:
     """Every row against every query into the Parquet file `out`; returns how many rows and queries it holds."""
-    session, names, probes = _probes(index, queries, by, model)
+    session = open_session(_open(index), model, **(placement or {}))
+    names, probes = _probes(session, queries, by)
     return export_scores(session.index, probes, names, out=out), len(names)
 
 
-def _probes(
-    index: str | Path | Index, queries: Queries, by: str | None, model: LoadedModel | None
-) -> tuple[Session, list[str], dict[str, Tensor]]:
-    """The session, the queries' ids and their weighted vectors."""
-    session = open_session(_open(index), model)
+def _probes(session: Session, queries: Queries, by: str | None) -> tuple[list[str], dict[str, Tensor]]:
+    """The queries' ids and their weighted vectors."""
     answered, _ = with_responses(read_queries(queries), session)
     chosen = ranking.weights(session.index.manifest.columns, by)
-    return session, [row.id for row in answered], ranking.weigh(session.encode(answered, "query").vectors, chosen)
+    return [row.id for row in answered], ranking.weigh(session.encode(answered, "query").vectors, chosen)
 
 
 def _open(index: str | Path | Index) -> Index:
