@@ -45,15 +45,15 @@ class Recipe:
         initial: standard deviation of the first weights.
     """
 
-    vocabulary: int = 2048
+    vocabulary: int = 2304
     layers: int = 2
-    width: int = 128
+    width: int = 160
     heads: int = 4
     context: int = 256
-    epochs: int = 7
+    epochs: int = 8
     learning_rate: float = 4e-3
     weight_decay: float = 0.01
-    tokens_per_batch: int = 512
+    tokens_per_batch: int = 640
     initial: float = 0.05
 
 
