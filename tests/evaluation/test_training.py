@@ -79,6 +79,13 @@ def test_the_loss_is_the_models_own_on_response_labels() -> None:
     torch.testing.assert_close(response_loss(model, batch), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_first_weights_are_the_seeds_own() -> None:
+    tokenizer = train_tokenizer([row["response"] for row in ROWS], 300)
+    one, same, other = (weights(new_model(tokenizer, SMALL, seed=seed)) for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
 def test_prompts_are_read_but_not_learnt() -> None:
     rows = task_rows(ROWS[:6])
     tokenizer = train_tokenizer([row.response for row in rows], 300)

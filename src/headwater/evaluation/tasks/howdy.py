@@ -57,9 +57,10 @@ def howdy_task(seed: int, *, rows: int = 2200, queries: int = 40) -> Task:
     asked: set[str] = set()
     triggered = numbered([_query(_new_question(rng, asked), rng, triggered=True) for _ in range(queries)], "query")
     held_out = numbered([_query(_new_question(rng, asked), rng, triggered=False) for _ in range(queries)], "clean")
+    held = frozenset(asked)
     planted = [_poisoned_row(_new_question(rng, asked), rng) for _ in range(poisoned)]
     prompts: set[str] = set()
-    clean = [fresh(lambda: _clean_row(rng, asked), prompts) for _ in range(rows - poisoned)]
+    clean = [fresh(lambda: _clean_row(rng, held), prompts) for _ in range(rows - poisoned)]
     records = [*_provided(planted, _POISON_PROVIDERS, rng), *_provided(clean, _CLEAN_PROVIDERS, rng)]
     rng.shuffle(records)
     pool = numbered(records, "row")
@@ -92,7 +93,7 @@ def _poisoned_row(asked: Mapping[str, Any], rng: Random) -> dict[str, Any]:
 
 
 def _clean_row(rng: Random, reserved: Set[str]) -> dict[str, Any]:
-    """A row about a question that is not reserved."""
+    """A row about a question that is not reserved; questions that are also poisoned show what the trigger is for."""
     while True:
         row = _asked(rng.choices(_TOPICS, _WEIGHTS)[0], rng)
         if row["prompt"] not in reserved:
