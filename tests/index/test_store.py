@@ -85,6 +85,7 @@ def clean_text(value: Any) -> bool:
     return True
 
 
+@settings(deadline=None)
 @given(st.lists(st.dictionaries(names, values, max_size=4), min_size=1, max_size=4), st.integers(1, 4))
 def test_metadata_comes_back_whatever_it_is(found: list[dict[str, Any]], first: int) -> None:
     found = [m for m in found if clean_text(m)]
@@ -98,6 +99,7 @@ def test_metadata_comes_back_whatever_it_is(found: list[dict[str, Any]], first: 
         assert (row.id, row.prompt, row.response, row.text) == (f"r{i}", "p", "r", None)
 
 
+@settings(deadline=None)
 @given(names)
 def test_stored_names_are_never_ours_and_can_be_undone(name: str) -> None:
     column = stored_name(name, ("vector",))

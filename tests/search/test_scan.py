@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.core.errors import DataError, MismatchError, NumericError, StoreError, UsageError
@@ -68,6 +68,7 @@ def tied(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return Made(tmp_path_factory.mktemp("scan") / "tied.lance", decimals=0)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from([0.0, -0.0, 1.0, -1.0, 1e-40, -3e38]) | st.floats(width=32, allow_nan=False), min_size=1),
     st.integers(1, 30),

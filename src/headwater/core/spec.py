@@ -10,23 +10,39 @@ Role = Literal["train", "query"]
 """Rows of the index are `train`; what is traced is `query`. A method may read the two differently."""
 
 
+Storage = Literal["float16", "float32", "int8", "sign"]
+"""How a vector is stored: as numbers, or as a code with one float32 `scale` a row (see `headwater.search.codes`)."""
+
+
 @dataclass(frozen=True)
 class Column:
     """One vector column of an index.
 
     `dtype` is the storage type; scores accumulate in float32 whatever it is. `weight` multiplies the column's inner
-    product when several columns make one score (checkpoints: the learning rate).
+    product when several columns make one score (checkpoints: the learning rate). `bits` is the length of a sign code.
     """
 
     name: str
     dim: int
-    dtype: Literal["float16", "float32"] = "float16"
+    dtype: Storage = "float16"
     weight: float = 1.0
+    bits: int = 0
 
     @property
     def row_bytes(self) -> int:
         """Bytes one row takes in this column."""
-        return self.dim * (2 if self.dtype == "float16" else 4)
+        sizes = {"float16": 2 * self.dim, "float32": 4 * self.dim, "int8": self.dim + 4, "sign": self.bits // 8 + 4}
+        return sizes[self.dtype]
+
+    @property
+    def width(self) -> int:
+        """How many elements a row has as it is stored: numbers, or bytes of code."""
+        return self.bits // 8 if self.dtype == "sign" else self.dim
+
+    @property
+    def scale(self) -> str | None:
+        """The name of the column of a code's scales, None for plain numbers."""
+        return f"{self.name}_scale" if self.dtype in ("int8", "sign") else None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import lance
 import numpy as np
@@ -19,6 +18,7 @@ from headwater.core.errors import StoreError
 from headwater.index.checksums import checksums, vector_array
 from headwater.index.info import unfinished
 from headwater.index.manifest import Tally
+from headwater.index.rows import vector_fields
 from headwater.index.store import Index, open_index, storing
 
 _SHOWN = 10
@@ -80,12 +80,10 @@ def _all_faults(index: Index) -> list[Fault]:
 
 def _schema_faults(index: Index) -> Iterator[Fault]:
     schema = index.dataset.schema
-    storage: dict[str, Any] = {"float16": pa.float16(), "float32": pa.float32()}
-    for column in index.manifest.columns:
-        expected = pa.list_(storage[column.dtype], column.dim)
-        found = schema.field(column.name).type if column.name in schema.names else None
-        if found != expected:
-            yield Fault("schema", f"column '{column.name}' should be {expected}, it is {found}", index.path)
+    for expected in vector_fields(index.manifest.columns):
+        found = schema.field(expected.name).type if expected.name in schema.names else None
+        if found != expected.type:
+            yield Fault("schema", f"column '{expected.name}' should be {expected.type}, it is {found}", index.path)
     for name in ("id", "digest", "tokens", "loss", "checksum"):
         if name not in schema.names:
             yield Fault("schema", f"there is no column '{name}'", index.path)
@@ -122,8 +120,9 @@ def _batch_faults(index: Index, batch: pa.RecordBatch, seen: _Seen) -> Iterator[
             yield Fault("checksum", "the row is not what was written, or is from another index", f"row '{ids[i]}'")
         if stored[i] is not None:
             seen.whole ^= np.frombuffer(stored[i], dtype=np.uint64)[0]
-    for name in index.vectors:
-        values = vector_array(batch.column(name))
+    for column in index.manifest.columns:
+        name = column.scale or column.name  # a code is as large, and as finite, as its scale
+        values = vector_array(batch.column(name)) if column.scale is None else batch.column(name).to_numpy()[:, None]
         for i in np.flatnonzero(~np.isfinite(values).all(axis=1)).tolist():
             yield Fault("finite", f"the vector in '{name}' has values that are not finite", f"row '{ids[i]}'")
         for i in np.flatnonzero(~values.any(axis=1)).tolist():

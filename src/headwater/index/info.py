@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from headwater.index.rows import TEXT_FIELDS
+from headwater.index.rows import TEXT_FIELDS, vector_fields
 from headwater.index.store import Index, is_local, storing
 
 
@@ -25,7 +25,7 @@ def describe(index: Index) -> dict[str, Any]:
             for v in index.dataset.versions()
         ]
     count, stored = index.count, max(index.count + deleted, 1)
-    vectors = sum(sizes.get(name, 0) for name in index.vectors)
+    vectors = sum(sizes.get(field.name, 0) for field in vector_fields(manifest.columns))
     text = sum(sizes.get(name, 0) for name in TEXT_FIELDS)
     return {
         "path": index.path,

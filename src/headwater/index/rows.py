@@ -28,7 +28,7 @@ RESERVED = frozenset(
 )
 """Column names that are ours or Lance's."""
 
-_STORAGE = {"float16": pa.float16(), "float32": pa.float32()}
+_ELEMENTS = {"float16": pa.float16(), "float32": pa.float32(), "int8": pa.int8(), "sign": pa.uint8()}
 _SCALARS: dict[type, pa.DataType] = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
 
 
@@ -75,9 +75,21 @@ def user_name(column: str, vectors: Sequence[str] = ()) -> str:
     return cut if column.endswith("_") and cut and stored_name(cut, vectors) == column else column
 
 
+def vector_fields(columns: Sequence[Column]) -> list[pa.Field]:
+    """The Arrow fields of vector columns: a fixed-size list each, and a code's scales beside it."""
+    fields = []
+    for column in columns:
+        kind = pa.list_(_ELEMENTS[column.dtype], column.width)
+        fields.append(pa.field(column.name, kind, nullable=False))
+        if column.scale is not None:
+            fields.append(pa.field(column.scale, pa.float32(), nullable=False))
+    return fields
+
+
 def infer_schema(rows: Sequence[IndexRow], columns: Sequence[Column]) -> pa.Schema:
     """The schema of an index whose first rows these are."""
-    vectors = [column.name for column in columns]
+    ours = vector_fields(columns)
+    vectors = [field.name for field in ours]
     texts = [pa.field(name, pa.string()) for name in TEXT_FIELDS if any(name in row.fields for row in rows)]
     types = _metadata_types(rows)
     metadata = [pa.field(stored_name(name, vectors), kind) for name, kind in types.items() if _storable(name)]
@@ -87,21 +99,22 @@ def infer_schema(rows: Sequence[IndexRow], columns: Sequence[Column]) -> pa.Sche
             *texts,
             *metadata,
             *(pa.field("extra", pa.string()), pa.field("tokens", pa.int32()), pa.field("loss", pa.float32())),
-            *(pa.field(c.name, pa.list_(_STORAGE[c.dtype], c.dim), nullable=False) for c in columns),
+            *ours,
             pa.field("checksum", pa.binary(8)),
         ]
     )
 
 
 def to_table(rows: Sequence[IndexRow], vectors: Mapping[str, np.ndarray], schema: pa.Schema) -> pa.Table:
-    """Rows and their vectors (`[rows, dim]` each) as a table of `schema`, its `checksum` still empty."""
+    """Rows and their vectors (`[rows, width]`; scales `[rows]`) as a table of `schema`, its `checksum` still empty."""
     names = set(schema.names)
     cells = [_cells(row, schema, names, tuple(vectors)) for row in rows]
     arrays = []
     for entry in schema:
         if entry.name in vectors:
-            flat = np.ascontiguousarray(vectors[entry.name]).reshape(-1)
-            arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(flat), type=entry.type))
+            flat = pa.array(np.ascontiguousarray(vectors[entry.name]).reshape(-1))
+            listed = pa.types.is_fixed_size_list(entry.type)
+            arrays.append(pa.FixedSizeListArray.from_arrays(flat, type=entry.type) if listed else flat)
         else:
             arrays.append(pa.array([cell.get(entry.name) for cell in cells], type=entry.type))
     return pa.table(arrays, schema=schema)

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 
 from headwater.core.errors import NumericError
 from headwater.core.spec import Column
@@ -21,9 +23,10 @@ from headwater.index.rows import IndexRow, text_fields
 from headwater.index.store import Index, append_block
 from headwater.methods.method import Method
 from headwater.models.load import LoadedModel
+from headwater.search import codes
 
 Vectors = dict[str, NDArray[np.generic]]
-"""Column name to `[rows, dim]` in the column's storage type."""
+"""Column name to `[rows, width]` in the column's storage type, and a code's `[rows]` scales."""
 
 
 @dataclass(frozen=True)
@@ -40,29 +43,33 @@ class Reader:
         """The reader of rows for this model and method."""
         return cls(loaded, method, method.bind(loaded), tokenization)
 
-    def encode(self, rows: Sequence[TokenRow], tokens_per_batch: int) -> tuple[Vectors, NDArray[np.float32]]:
-        """Vectors in storage type, and losses (nats, mean over target tokens), in the order of the rows.
+    def encode(
+        self, rows: Sequence[TokenRow], columns: Sequence[Column], *, tokens_per_batch: int
+    ) -> tuple[Vectors, NDArray[np.float32]]:
+        """Vectors as `columns` store them, and losses (nats, mean over target tokens), in the order of the rows.
 
         Raises:
             DataError: the method's windows leave a row no target.
             NumericError: a vector is not finite, or overflows its storage type.
         """
         position = {row.row.ordinal: i for i, row in enumerate(rows)}
-        vectors: Vectors = {c.name: np.empty((len(rows), c.dim), dtype=c.dtype) for c in self.encoder.columns}
+        vectors: Vectors = {}
         losses = np.empty(len(rows), dtype=np.float32)
         for batch in plan_batches(rows, self.method.windows["train"], tokens_per_batch=tokens_per_batch):
             encoded = self.encoder.encode(batch.to(self.loaded.device), "train")
             at = [position[row.row.ordinal] for row in batch.rows]
             losses[at] = encoded.losses.float().cpu().numpy()
-            for column in self.encoder.columns:
-                values = encoded.vectors[column.name].float().cpu().numpy()
-                vectors[column.name][at] = _stored(values, column, batch.rows)
+            for column in columns:
+                for name, stored in _stored(encoded.vectors[column.name], column, batch.rows).items():
+                    whole = vectors.setdefault(name, np.empty((len(rows), *stored.shape[1:]), stored.dtype))
+                    whole[at] = stored
         return vectors, losses
 
     def append(self, index: Index, rows: Sequence[TokenRow]) -> None:
         """Read the rows with the model and commit them as one block."""
-        vectors, losses = self.encode(rows, index.manifest.plan.tokens_per_batch)
-        append_block(index, index_rows(rows, losses, keep_text=index.manifest.keeps_text), vectors)
+        manifest = index.manifest
+        vectors, losses = self.encode(rows, manifest.columns, tokens_per_batch=manifest.plan.tokens_per_batch)
+        append_block(index, index_rows(rows, losses, keep_text=manifest.keeps_text), vectors)
 
 
 def index_rows(rows: Sequence[TokenRow], losses: NDArray[np.float32], *, keep_text: bool) -> list[IndexRow]:
@@ -80,19 +87,17 @@ def index_rows(rows: Sequence[TokenRow], losses: NDArray[np.float32], *, keep_te
     ]
 
 
-def _stored(values: NDArray[np.float32], column: Column, rows: Sequence[TokenRow]) -> NDArray[np.generic]:
-    """The values in the column's storage type, refused where they are not finite."""
-    with np.errstate(over="ignore"):
-        stored = values.astype(column.dtype)
-    bad = np.flatnonzero(~np.isfinite(stored).all(axis=1))
+def _stored(values: Float[Tensor, "rows dim"], column: Column, rows: Sequence[TokenRow]) -> Vectors:
+    """The values as the column stores them, refused where they are not finite."""
+    stored = codes.encode(values, column)
+    told = stored[column.scale or column.name].reshape(len(rows), -1)
+    bad = np.flatnonzero(~np.isfinite(told).all(axis=1))
     if bad.size:
-        i = int(bad[0])
-        finite = bool(np.isfinite(values[i]).all())
-        largest = float(np.abs(values[i]).max())
+        row, largest = rows[int(bad[0])], float(values[int(bad[0])].abs().max())
+        fault = f"reaches {largest:.4g}, too large for {column.dtype}"
         raise NumericError(
-            f"the vector of row '{rows[i].row.id}' "
-            + (f"reaches {largest:.4g}, too large for {column.dtype}" if finite else "has values that are not finite"),
-            where=f"{rows[i].row.place or rows[i].row.id}, column {column.name}",
+            f"the vector of row '{row.row.id}' {fault if np.isfinite(largest) else 'has values that are not finite'}",
+            where=f"{row.row.place or row.row.id}, column {column.name}",
             remedy="load the model in float32, or choose an option of the method that normalises",
         )
     return stored

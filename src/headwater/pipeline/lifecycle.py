@@ -11,7 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from headwater.core.errors import DataError, HeadwaterError, NumericError, StoreError, UsageError
 from headwater.core.fingerprints import digest
@@ -19,7 +21,6 @@ from headwater.data.corpus import Corpus
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
 from headwater.index.checks import Fault, check_index
-from headwater.index.checksums import vector_array
 from headwater.index.rows import from_record, text_fields
 from headwater.index.store import Index, open_index
 from headwater.index.upkeep import changing, delete_rows
@@ -27,6 +28,7 @@ from headwater.models.load import LoadedModel
 from headwater.pipeline.build import Progress, blocks
 from headwater.pipeline.encode import Reader
 from headwater.pipeline.session import Session, open_session
+from headwater.search import codes
 
 LEAST_COSINE = 0.999
 """Recomputed vectors may differ by rounding (other batches, other kernels), not more."""
@@ -125,7 +127,8 @@ def recompute(session: Session, sample: int) -> list[Fault]:
     reader = _reader(session)
     try:
         token_rows = reader.tokenization.encode(rows)
-        vectors, _ = reader.encode(token_rows, index.manifest.plan.tokens_per_batch)
+        budget = index.manifest.plan.tokens_per_batch
+        vectors, _ = reader.encode(token_rows, index.manifest.columns, tokens_per_batch=budget)
     except (DataError, NumericError) as error:
         return [Fault("recomputed", error.what, error.where)]
     faults = [
@@ -133,18 +136,17 @@ def recompute(session: Session, sample: int) -> list[Fault]:
         for row, record in zip(token_rows, records, strict=True)
         if row.digest != record["digest"]
     ]
-    for name, values in vectors.items():
-        apart = np.flatnonzero(_apart(vector_array(table.column(name)), values)).tolist()
-        what = f"the vector in '{name}' is not what the model gives"
-        faults.extend(Fault("recomputed", what, rows[i].place) for i in apart)
+    for column in index.manifest.columns:
+        apart = _apart(codes.stored_vectors(table, column), codes.decode(vectors, column))
+        what = f"the vector in '{column.name}' is not what the model gives"
+        faults.extend(Fault("recomputed", what, rows[i].place) for i in apart.nonzero().flatten().tolist())
     return faults
 
 
-def _apart(stored: NDArray[np.generic], again: NDArray[np.generic]) -> NDArray[np.bool_]:
+def _apart(stored: Float[Tensor, "rows dim"], again: Float[Tensor, "rows dim"]) -> Bool[Tensor, " rows"]:
     """Which rows differ by more than rounding: ‖a − b‖² > 2 (1 − cos) max(‖a‖, ‖b‖)², the cosine `LEAST_COSINE`."""
-    a, b = stored.astype(np.float64), again.astype(np.float64)
-    scale = np.maximum(np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1))
-    apart: NDArray[np.bool_] = np.linalg.norm(a - b, axis=1) > np.sqrt(2 - 2 * LEAST_COSINE) * scale
+    scale = torch.maximum(stored.norm(dim=1), again.norm(dim=1))
+    apart: Tensor = (stored - again).norm(dim=1) > (2 - 2 * LEAST_COSINE) ** 0.5 * scale
     return apart
 
 

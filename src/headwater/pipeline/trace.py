@@ -14,9 +14,9 @@ from headwater.core.trace import Hit, QueryTrace, TokenMap, Trace
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow, token_texts
 from headwater.features.encoder import TokenScores
-from headwater.index.checksums import vector_array
 from headwater.pipeline import ranking
 from headwater.pipeline.session import Session
+from headwater.search.codes import read_vectors
 from headwater.search.scan import top_k
 
 SIGN = "positive = proponent: training more on the row lowers the loss of the query"
@@ -87,8 +87,7 @@ def _read_maps(
     chosen: Mapping[str, float],
 ) -> _Maps:
     """Shown rows re-run against the queries, and queries re-run against the shown rows' stored vectors."""
-    stored = session.index.at(list(rows), list(chosen))
-    vectors = {name: torch.from_numpy(vector_array(stored.column(name)).astype("float32")) for name in chosen}
+    vectors = read_vectors(session.index, list(rows), list(chosen))
     return _Maps(
         session.token_scores(list(rows.values()), "train", probes),
         session.token_scores(queries, "query", ranking.weigh(vectors, chosen)),

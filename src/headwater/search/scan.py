@@ -21,15 +21,15 @@ from torch.utils.dlpack import from_dlpack
 
 from headwater.core.errors import MismatchError, NumericError, StoreError, UsageError
 from headwater.core.scores import Scores
+from headwater.core.spec import Column
 from headwater.index.store import Index
+from headwater.search.codes import stored_names
+from headwater.search.products import product
 
 DEFAULT_MEMORY = 1 << 29
 """Bytes a scan may hold in blocks and scores."""
 
 _MOST_ROWS, _FEWEST_ROWS = 8192, 64
-
-_CACHE_BYTES = 1 << 19
-"""Bytes of float32 rows multiplied at once on a CPU: what its second cache level holds (thrice as fast, one query)."""
 
 
 class Found(NamedTuple):
@@ -133,35 +133,24 @@ def scan(
     with_ids: bool = False,
 ) -> Iterator[ScoredBlock]:
     """Scores of all rows, block by block in row order."""
-    ready = _check_probes(index, probes)
-    queries = next(iter(ready.values())).shape[0]
-    rows = _rows_per_block(index, queries, max_memory)
-    columns = [*(["id"] if with_ids else []), *ready]
-    for batch in index.batches(columns, where=where, rows=rows):
-        total = torch.zeros(queries, batch.num_rows, device=next(iter(ready.values())).device)
-        for name, probe in ready.items():
-            _accumulate(total, probe, from_dlpack(batch.column(name).flatten()).view(batch.num_rows, -1))
+    columns = _check_probes(index, probes)
+    ready = {column: product(probes[column.name], column) for column in columns}
+    queries, device = len(probes[columns[0].name]), probes[columns[0].name].device
+    wanted = [name for column in columns for name in stored_names(column)]
+    rows = _rows_per_block(columns, queries, max_memory, index.path)
+    for batch in index.batches([*(["id"] if with_ids else []), *wanted], where=where, rows=rows):
+        total = torch.zeros(queries, batch.num_rows, device=device)
+        for column, products in ready.items():
+            part = products(from_dlpack(batch.column(column.name).flatten()).view(batch.num_rows, -1))
+            if column.scale is not None:
+                part *= from_dlpack(batch.column(column.scale)).to(device)
+            total += part
         ids = tuple(batch.column("id").to_pylist()) if with_ids else ()
         yield ScoredBlock(batch.column("_rowaddr").to_numpy().astype(np.int64), total, ids)
 
 
-def _accumulate(
-    total: Float[Tensor, "queries rows"], probe: Float[Tensor, "queries dim"], block: Float[Tensor, "rows dim"]
-) -> None:
-    """total += probe · blockᵀ in float32. On a CPU piece by piece, so that the float32 copy never leaves the cache."""
-    rows, dim = block.shape
-    piece = rows if probe.is_cuda else min(rows, max(_FEWEST_ROWS, _CACHE_BYTES // (4 * dim)))
-    single = torch.empty(piece, dim, device=probe.device)
-    for start in range(0, rows, piece):
-        part = block[start : start + piece]
-        copy = single[: len(part)].copy_(part)
-        total[:, start : start + piece].addmm_(probe, copy.T)
-
-
-def _check_probes(
-    index: Index, probes: Mapping[str, Float[Tensor, "queries dim"]]
-) -> dict[str, Float[Tensor, "queries dim"]]:
-    """The probes, found to fit columns of the index."""
+def _check_probes(index: Index, probes: Mapping[str, Float[Tensor, "queries dim"]]) -> list[Column]:
+    """The columns of the index that the probes are for, found to fit."""
     dims = {column.name: column.dim for column in index.manifest.columns}
     found = {name: probe.shape[1] for name, probe in probes.items()}
     unfit = tuple(name for name, dim in found.items() if dims.get(name) != dim)
@@ -176,18 +165,18 @@ def _check_probes(
         bad = (~torch.isfinite(probe)).any(dim=1).nonzero()
         if bad.numel():
             raise NumericError("the query vector has values that are not finite", where=f"query {int(bad[0])}, {name}")
-    return {name: probe.float() for name, probe in probes.items()}
+    return [column for column in index.manifest.columns if column.name in probes]
 
 
-def _rows_per_block(index: Index, queries: int, max_memory: int) -> int:
+def _rows_per_block(columns: Sequence[Column], queries: int, max_memory: int, where: str) -> int:
     """Rows such that the blocks read ahead, their float32 copy and their scores stay within the memory given."""
-    stored = 6 * index.rows_bytes
-    widest = 4 * max(column.dim for column in index.manifest.columns)
+    stored = 6 * sum(column.row_bytes for column in columns)
+    widest = 4 * max(column.width for column in columns)
     rows = max_memory // (stored + widest + 16 * queries)
     if rows < _FEWEST_ROWS:
         raise StoreError(
             f"{queries:,} queries at once need more than {max_memory:,} bytes",
-            where=index.path,
+            where=where,
             remedy="trace fewer queries at a time, or raise max_memory",
         )
     return int(min(_MOST_ROWS, rows))

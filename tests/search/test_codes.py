@@ -1,0 +1,137 @@
+"""Laws of vector codes: scores are those of what a code stands for, errors shrink as they should, and are measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from headwater.core.errors import NumericError, UsageError
+from headwater.core.spec import Column
+from headwater.index.checks import check_index
+from headwater.index.info import describe
+from headwater.pipeline import build as building
+from headwater.pipeline.lifecycle import recompute
+from headwater.search.codes import coded, decode, encode, read_vectors
+from headwater.search.products import product
+from headwater.search.scan import score_all, top_k
+from oracles.fake_method import fake_build, fake_method, fake_session, records
+
+CODES = ["int8", "sign:64", "sign:200", "sign:1024", "sign:4096"]
+
+
+def column(code: str, dim: int = 100) -> Column:
+    return coded([Column("vector", dim)], code)[0]
+
+
+def normal(rows: int, dim: int = 100, seed: int = 0) -> torch.Tensor:
+    return torch.randn(rows, dim, generator=torch.Generator().manual_seed(seed))
+
+
+def estimates(x: torch.Tensor, q: torch.Tensor, c: Column) -> torch.Tensor:
+    stored = encode(x, c)
+    return product(q, c)(torch.from_numpy(stored[c.name])) * torch.from_numpy(stored[c.scale or ""])
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_a_score_is_that_of_the_decoded_row(code: str) -> None:
+    x, q, c = normal(20), normal(5, seed=1), column(code)
+    assert torch.allclose(estimates(x, q, c), q @ decode(encode(x, c), c).T, atol=1e-3)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_codes_follow_the_size_of_a_row_and_nothing_of_its_neighbours(code: str) -> None:
+    x, q, c = normal(20), normal(5, seed=1), column(code)
+    assert torch.allclose(estimates(8 * x, q, c), 8 * estimates(x, q, c), rtol=1e-5)
+    assert torch.allclose(estimates(x[3:4], q, c), estimates(x, q, c)[:, 3:4], rtol=1e-4, atol=1e-4)
+
+
+def test_int8_errs_by_half_a_step() -> None:
+    x, c = normal(50), column("int8")
+    step = x.abs().amax(dim=1, keepdim=True) / 127
+    assert ((decode(encode(x, c), c) - x).abs() <= 0.501 * step).all()
+
+
+def test_a_row_scores_itself_exactly_where_no_bit_is_left_out() -> None:
+    x = normal(50, 128)
+    for code in ("sign:128", "sign:512"):
+        assert torch.allclose(estimates(x, x, column(code, 128)).diagonal(), x.square().sum(1), rtol=1e-4)
+
+
+def test_sign_codes_have_no_bias_and_err_as_one_over_the_root_of_their_bits() -> None:
+    """Over many directions at a fixed angle, in units of ‖q‖‖x‖: mean error near 0, spread near √(π/2 − 1) / √bits."""
+    x = torch.nn.functional.normalize(normal(2000, 256), dim=1)
+    other = torch.nn.functional.normalize(normal(2000, 256, seed=1), dim=1)
+    for cosine in (0.0, 0.6):
+        q = cosine * x + (1 - cosine**2) ** 0.5 * torch.nn.functional.normalize(
+            other - (other * x).sum(1, keepdim=True) * x, dim=1
+        )
+        for bits in (256, 2048, 8192):
+            c = column(f"sign:{bits}", 256)
+            error = (q * decode(encode(x, c), c)).sum(1) - cosine
+            spread = ((1 - cosine**2) * (np.pi / 2 - 1) / bits) ** 0.5
+            assert abs(error.mean()) < 5 * spread / 2000**0.5 + 0.02 * spread
+            assert 0.85 * spread < error.std() < 1.15 * spread
+
+
+def test_more_bits_find_more_of_the_exact_top() -> None:
+    x, q = torch.nn.functional.normalize(normal(3000, 256), dim=1), normal(40, 256, seed=1)
+    exact = (q @ x.T).topk(10, dim=1).indices
+    recall = {}
+    for code in ("sign:256", "sign:1024", "sign:8192", "int8"):
+        found = estimates(x, q, column(code, 256)).topk(10, dim=1).indices
+        recall[code] = (exact[:, :, None] == found[:, None, :]).any(2).float().mean().item()
+    assert recall["sign:256"] < recall["sign:1024"] < recall["sign:8192"] < recall["int8"]
+    assert recall["sign:8192"] > 0.75
+    assert recall["int8"] > 0.95
+
+
+@pytest.mark.parametrize("code", ["int8", "sign:512"])
+def test_an_index_of_codes_is_built_searched_checked_and_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    monkeypatch.setattr(building, "_FEWEST_ROWS", 8)
+    monkeypatch.setattr(building, "_MOST_ROWS", 8)
+    method = fake_method(columns=(Column("vector", 64), Column("wide", 40)))
+    exact = fake_build(tmp_path / "exact.lance", records(60), method)
+    index = fake_build(tmp_path / "a.lance", records(60), method, code=code)
+    assert [c.dtype for c in index.manifest.columns] == [code.split(":", maxsplit=1)[0]] * 2
+    assert check_index(index.path) == []
+    assert recompute(fake_session(index, method=method), 60) == []
+    probes = {"vector": normal(4, 64), "wide": normal(4, 40, seed=1)}
+    scores = score_all(index, probes, max_memory=1_000_000).values
+    addresses = [hit.address for hit in top_k(index, probes, 60)[0]]
+    decoded = read_vectors(index, sorted(addresses), ["vector", "wide"])
+    expected = sum(decoded[name] @ probes[name].T for name in probes)
+    assert np.allclose(scores, expected, atol=1e-3)
+    assert np.corrcoef(scores.ravel(), score_all(exact, probes).values.ravel())[0, 1] > 0.9
+    assert index.fetch(["row-3"])[0].metadata == exact.fetch(["row-3"])[0].metadata
+    assert json_bytes(index) == pytest.approx(sum(c.row_bytes for c in index.manifest.columns), rel=0.2)
+
+
+def json_bytes(index: object) -> float:
+    return float(describe(index)["bytes_per_row"]["vectors"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("code", ["int8", "sign"])
+def test_a_coded_row_that_is_not_finite_is_named(tmp_path: Path, code: str) -> None:
+    rows = records(10)
+    rows[6]["id"] = "nan-row"
+    with pytest.raises(NumericError, match="nan-row"):
+        fake_build(tmp_path / "a.lance", rows, fake_method(poisoned=("nan-row",)), code=code)
+
+
+def test_a_row_of_zeros_has_a_score_of_zero() -> None:
+    for code in CODES:
+        assert estimates(torch.zeros(2, 100), normal(3), column(code)).abs().max() == 0
+
+
+def test_codes_are_called_by_name() -> None:
+    assert coded([Column("v", 9)], None) == (Column("v", 9),)
+    assert coded([Column("v", 9)], "sign")[0].row_bytes == 1028
+    assert coded([Column("v", 9)], "sign:64")[0].width == 8
+    for wrong in ("int4", "sign:63", "sign:0", "sign:x", "int8:4", ""):
+        with pytest.raises(UsageError, match="is no code"):
+            coded([Column("v", 9)], wrong)
