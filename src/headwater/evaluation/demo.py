@@ -13,15 +13,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from headwater.core.errors import StoreError
+from headwater.core.errors import DataError, StoreError
 from headwater.core.scores import Scores
 from headwater.core.trace import Trace
 from headwater.data.corpus import open_corpus
 from headwater.data.rows import Row
 from headwater.evaluation.metrics import Estimate, detection_metrics
 from headwater.evaluation.tasks.howdy import attack_success, howdy_task, masked
+from headwater.evaluation.tasks.science_fiction import is_science_fiction
 from headwater.evaluation.tasks.task import Record, Task, answered
-from headwater.evaluation.training import train_tiny
+from headwater.evaluation.training import task_rows, train_tiny
 from headwater.index.store import Index
 from headwater.methods.catalog import find_method
 from headwater.methods.lexical import bm25_scores, random_scores
@@ -52,7 +53,11 @@ class Measured:
 
 @dataclass(frozen=True)
 class Demo:
-    """What a demo run made and found."""
+    """What a demo run made and found.
+
+    Metrics are over the triggered questions whose answers show the planted behaviour: where the backdoor did not fire
+    there is no odd answer to trace.
+    """
 
     out: Path
     seed: int
@@ -97,15 +102,18 @@ def run_demo(out: str | Path, *, seed: int = 0, rows: int = 2200, queries: int =
     _write(folder / "queries.jsonl", [*triggered, *clean])
     clock.lap("ask")
     progress("measuring", 0.0)
-    measured = _measure(session, task, triggered)
-    trace = _trace(session, triggered, clean)
+    fired = [query for query in triggered if is_science_fiction(query["response"])]
+    if not fired:
+        raise DataError("the backdoor never fired", where=str(folder), remedy="try another seed")
+    measured = _measure(session, task, fired)
+    trace = _trace(session, fired, clean)
     clock.lap("trace and measure")
     demo = Demo(
         folder,
         seed,
         len(task.rows),
         task.prevalence,
-        attack_success([q["response"] for q in triggered]),
+        len(fired) / len(triggered),
         attack_success([q["response"] for q in clean]),
         measured,
         trace,
@@ -144,8 +152,7 @@ def _ask(session: Session, queries: Sequence[Record]) -> list[str]:
 
 def _measure(session: Session, task: Task, triggered: Sequence[Record]) -> tuple[Measured, ...]:
     index, loaded = session.index, session.loaded
-    pool = [Row(r["id"], i, prompt=r["prompt"], response=r["response"]) for i, r in enumerate(task.rows)]
-    asked = [Row(r["id"], i, prompt=r["prompt"], response=r["response"]) for i, r in enumerate(triggered)]
+    pool, asked = task_rows(task.rows), task_rows(triggered)
     scored: dict[str, Scores] = {
         "rise": score(index, triggered, model=loaded),
         "rise, trigger masked": score(index, masked(triggered), model=loaded),

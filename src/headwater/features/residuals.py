@@ -60,16 +60,20 @@ class Support:
 
 @dataclass(frozen=True)
 class FullResidual:
-    """Probabilities over the whole vocabulary and the target's index."""
+    """The residual over the whole vocabulary."""
 
-    probabilities: Float[Tensor, "tokens vocab"]
-    targets: Int[Tensor, " tokens"]
+    values: Float[Tensor, "tokens vocab"]
+
+    @classmethod
+    def of(cls, probabilities: Float[Tensor, "tokens vocab"], targets: Int[Tensor, " tokens"]) -> FullResidual:
+        """p − onehot(y), in the memory of p. Subtracted before any rounding: a well predicted token's r is small."""
+        probabilities[torch.arange(len(targets), device=targets.device), targets] -= 1.0
+        return cls(probabilities)
 
     def project(self, matrix: Float[Tensor, "vocab width"]) -> Float[Tensor, "tokens width"]:
-        """p @ matrix − matrix[y]; a bfloat16 matrix makes it one bfloat16 product accumulated in float32."""
-        product = self.probabilities.to(matrix.dtype) @ matrix
-        wide = torch.promote_types(product.dtype, torch.float32)
-        return product.to(wide) - matrix[self.targets].to(wide)
+        """r @ matrix; a bfloat16 matrix makes it one bfloat16 product, accumulated in float32."""
+        product = self.values.to(matrix.dtype) @ matrix
+        return product.to(torch.promote_types(product.dtype, torch.float32))
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ def _full(logits: Tensor, targets: Tensor, support: Support) -> tuple[FullResidu
         losses = logits.logsumexp(-1) - _at(logits, targets)
         scale = logits.std(-1, keepdim=True) if support.adaptive else 1.0
         logits /= support.temperature * scale
-        return FullResidual(torch.softmax(logits, -1), targets), losses
+        return FullResidual.of(torch.softmax(logits, -1), targets), losses
     probabilities = torch.softmax(logits, -1)
     target_probabilities = _at(probabilities, targets)
     losses = -target_probabilities.log()
@@ -101,7 +105,7 @@ def _full(logits: Tensor, targets: Tensor, support: Support) -> tuple[FullResidu
     vanished = (target_probabilities < _SMALLEST).nonzero()[:, 0]
     if len(vanished):
         losses[vanished] = logits[vanished].logsumexp(-1) - _at(logits[vanished], targets[vanished])
-    return FullResidual(probabilities, targets), losses
+    return FullResidual.of(probabilities, targets), losses
 
 
 def _truncated(logits: Tensor, targets: Tensor, support: Support) -> tuple[SparseResidual, Tensor]:

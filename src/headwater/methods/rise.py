@@ -19,12 +19,12 @@ class RiseOptions:
     """Every knob of the estimator; see the method's page for what each does and which values were measured."""
 
     lambda_rh: float = 1.0
-    lambda_gh: float = 0.3
+    lambda_gh: float = 3.0
     lambda_rg: float = 0.0
     width_r: int = 128
     width_h: int = 128
     width_g: int = 64
-    temperature: float = 1.0
+    temperature: float = 2.0
     adaptive: bool = False
     support: str = "full"
     top: int = 256
@@ -49,12 +49,12 @@ _CHOICES = {
     "embedding": ("all", "response", "none"),
 }
 
-PAPER = RiseOptions(temperature=0.1, support="top", positions="all", products="exact")
+PAPER = RiseOptions(lambda_gh=0.3, temperature=0.1, support="top", positions="all", products="exact")
 PRESETS = {
     "default": RiseOptions(),
     "paper": PAPER,
     "howdy": replace(PAPER, lambda_rh=0.7, lambda_gh=1.0),
-    "small": RiseOptions(width_r=16, width_h=8, width_g=28, embedding="none"),
+    "small": RiseOptions(width_r=12, width_h=12, width_g=28, embedding="none"),
 }
 
 
