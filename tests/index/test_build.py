@@ -206,3 +206,27 @@ def test_a_full_disk_leaves_a_valid_index_to_go_on_with(tmp_path: Path, small_di
     clean = fake_build(tmp_path / "clean.lance", rows, method)
     assert index.dataset.to_table() == clean.dataset.to_table()
     assert check_index(index.path) == []
+
+
+def test_a_build_refused_by_a_writer_leaves_the_writers_index_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another build makes the index between our look and our lock: it has no rows yet, and is not ours to discard."""
+    path = tmp_path / "a.lance"
+    interrupted(path, after=4)
+    other = open_index(path)
+    other.dataset.delete("true")
+    answers = iter([False, True])
+    monkeypatch.setattr(building, "exists", lambda path: next(answers))
+    with other.writing(), pytest.raises(StoreError, match="another process|something is here"):
+        fake_build(path, records(ROWS), resume=True)
+    assert path.exists()
+
+
+def test_a_first_block_that_fails_frees_the_name_and_a_later_one_keeps_what_is_there(tmp_path: Path) -> None:
+    for row, left in ((1, False), (9, True)):
+        rows, path = records(ROWS), tmp_path / f"{row}.lance"
+        rows[row]["id"] = "nan-row"
+        with pytest.raises(NumericError):
+            fake_build(path, rows, fake_method(poisoned=("nan-row",)))
+        assert path.exists() == left

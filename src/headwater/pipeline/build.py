@@ -75,19 +75,18 @@ def build(
     reader = Reader.bind(loaded, method, tokenization)
     columns = coded(reader.encoder.columns, code)
     manifest = make_manifest(reader, columns, corpus=corpus, tokens_per_batch=tokens_per_batch, keep_text=keep_text)
-    there = exists(str(out))
-    index = _begin(str(out), manifest, resume=resume)
-    try:
-        with index.writing():
+    index, ours = _begin(str(out), manifest, resume=resume)
+    with index.writing():
+        try:
             if resume:
                 sweep(index)
             _fill(index, corpus, reader, progress)
             if not index.manifest.complete:
                 seal(index)
-    except HeadwaterError:
-        if not there and not index.count:
-            discard(index)
-        raise
+        except HeadwaterError:
+            if ours:  # and, while it is held for writing, nobody else's
+                discard(index)
+            raise
     return index
 
 
@@ -123,10 +122,10 @@ def blocks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
         yield block
 
 
-def _begin(out: str, manifest: Manifest, *, resume: bool) -> Index:
-    """The index to fill: a new one, or on resume the one there, once its manifest is found to agree."""
+def _begin(out: str, manifest: Manifest, *, resume: bool) -> tuple[Index, bool]:
+    """The index to fill and whether it is new; on resume the one there, once its manifest is found to agree."""
     if not (resume and exists(out)):
-        return create_index(out, manifest)
+        return create_index(out, manifest), True
     index = open_index(out)
     require_equal(
         index.manifest.identity(),
@@ -142,7 +141,7 @@ def _begin(out: str, manifest: Manifest, *, resume: bool) -> Index:
         )
     if index.manifest.status not in ("building", "complete"):
         raise StoreError(f"the index was built since: {unfinished(index)}", where=out)
-    return index
+    return index, False
 
 
 def _fill(index: Index, corpus: Corpus, reader: Reader, progress: Progress | None) -> None:
