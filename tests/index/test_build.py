@@ -218,7 +218,7 @@ def test_a_build_refused_by_a_writer_leaves_the_writers_index_alone(
     other.dataset.delete("true")
     answers = iter([False, True])
     monkeypatch.setattr(building, "exists", lambda path: next(answers))
-    with other.writing(), pytest.raises(StoreError, match="another process|something is here"):
+    with other.writing(), pytest.raises(StoreError, match=r"another process|something is here"):
         fake_build(path, records(ROWS), resume=True)
     assert path.exists()
 
