@@ -41,7 +41,7 @@ SUBSETS = {
     "values, outputs, mlp": "*v_proj*,*o_proj*,*.mlp.*",
     "outputs and mlp.down": "*o_proj*,*down_proj*",
 }
-BUCKETS = (1024, 4096, 16_384, 65_536)
+BUCKETS = (4096, 16_384, 65_536)
 
 
 def batches(loaded: LoadedModel, rows: Sequence[Row]) -> list[TokenBatch]:

@@ -15,6 +15,7 @@ README = Path(__file__).parent.parent / "README.md"
 
 
 def method_table() -> str:
+    """The catalog as a Markdown table."""
     rows = [
         [f"`{e.name}`", e.summary, e.reads, e.cost, ", ".join(f"`{p}`" for p in e.presets), e.source]
         for e in CATALOG.values()

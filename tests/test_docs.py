@@ -6,10 +6,9 @@ import importlib.util
 import re
 from pathlib import Path
 
-from zoo import tiny_loaded
-
 import headwater
 from headwater.methods.catalog import CATALOG
+from zoo import tiny_loaded
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

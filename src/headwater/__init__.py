@@ -31,7 +31,7 @@ _HOMES = {
     "HeadwaterError": "headwater.core.errors",
 }
 
-__all__ = ["__version__", *_HOMES]
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the names live in one place, the mapping above
 
 
 def __getattr__(name: str) -> Any:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from zoo import tiny_loaded
 
 from headwater.cli.main import run
+from zoo import tiny_loaded
 
 ROWS = [
     {
@@ -153,7 +153,11 @@ BUILD = ("index", "build", "new.lance", "--model", "model", "--data", "rows.json
 @pytest.mark.parametrize(
     ("code", "words", "expected"),
     [
-        (2, ("index", "build", "n", "--model", "model", "--data", "rows.jsonl", "--method", "rize"), "did you mean 'ri"),
+        (
+            2,
+            ("index", "build", "n", "--model", "model", "--data", "rows.jsonl", "--method", "rize"),
+            "did you mean 'ri",
+        ),
         (2, (*BUILD, "--set", "temprature=1"), "did you mean 'temperature'?"),
         (2, (*BUILD, "--set", "preset=papre"), "did you mean 'paper'?"),
         (2, (*BUILD, "--set", "seed"), "is not name=value"),

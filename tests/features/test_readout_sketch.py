@@ -1,4 +1,4 @@
-"""The laws of RISE: exact gradients when nothing is sketched, unbiased when it is, invariant to how rows are batched."""
+"""The laws of RISE: exact gradients when nothing is sketched, unbiased when it is, the same row in any batch."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles.readout_oracles import readout_gradients, truncated_residual
-from zoo import tiny_loaded, zoo
 
 from headwater.core.errors import NumericError
 from headwater.core.spec import Coverage
@@ -20,9 +18,12 @@ from headwater.features.readout_sketch import Channels, ReadoutSketch
 from headwater.features.residuals import Support, largest
 from headwater.models.load import LoadedModel, wrap_model
 from headwater.models.readout import Readout, find_readout
+from oracles.readout_oracles import readout_gradients, truncated_residual
+from zoo import tiny_loaded, zoo
 
 LENGTHS = (5, 11, 3, 24, 17)
 RESPONSE_STARTS = (1, 6, 1, 20, 9)
+WHOLE = Window(256)
 
 
 def token_rows(vocab: int, lengths: tuple[int, ...] = LENGTHS, starts: tuple[int, ...] = RESPONSE_STARTS):
@@ -48,7 +49,7 @@ def sketch(loaded: LoadedModel, readout: Readout | None = None, **changes) -> Re
     return ReadoutSketch(**{**exact, **changes})
 
 
-def vectors(encoder: ReadoutSketch, rows, *, role="train", budget=10_000, window=Window(256), name="rise"):
+def vectors(encoder: ReadoutSketch, rows, *, role="train", budget=10_000, window=WHOLE, name="rise"):
     out = {}
     for batch in plan_batches(rows, window, tokens_per_batch=budget):
         encoded = encoder.encode(batch, role).vectors[name].double()

@@ -169,7 +169,7 @@ def test_an_adapter_on_the_head_is_folded_in() -> None:
                     parameter.add_(0.1 * torch.randn_like(parameter))
         loaded = wrap_model(model, tiny_tokenizer())
         readout = find_readout(loaded)
-        input_ids, attention = batch(9)
+        input_ids, _ = batch(9)
         found = readout.logits(readout.hidden(input_ids))
         torch.testing.assert_close(found, loaded.model(input_ids=input_ids).logits, rtol=1e-4, atol=1e-4)
 

@@ -22,7 +22,8 @@ def gradient(shape: tuple[int, int], kind: str, seed: int = 0, name: str = "w") 
     out, width = shape
 
     def normal(*size: int) -> torch.Tensor:
-        return torch.randn(*size, generator=g, dtype=torch.float64)
+        # A mean other than zero, as activations have: signs that are missing must show.
+        return torch.randn(*size, generator=g, dtype=torch.float64) + 0.7
 
     outer = Outer(normal(ROWS, TOKENS, out), normal(ROWS, TOKENS, width))
     lookup = Lookup(torch.randint(0, out, (ROWS, TOKENS), generator=g), normal(ROWS, TOKENS, width))

@@ -220,7 +220,8 @@ def _pool_shares(hidden: Tensor, batch: TokenBatch, positions: str, probe: Tenso
     """Each position's part of ⟨mean hidden state / its norm, probe⟩, `[items, tokens, probes]`."""
     masked = hidden.float() * _pooled(batch, positions)[..., None]
     norms = _sum_rows(masked.sum(1), batch).norm(dim=1).clamp_min(EPS)
-    return torch.einsum("itw,pw->itp", masked, probe) / norms[batch.item_row][:, None, None]
+    shares: Tensor = torch.einsum("itw,pw->itp", masked, probe) / norms[batch.item_row][:, None, None]
+    return shares
 
 
 def _row_losses(losses: Tensor, batch: TokenBatch) -> Float[Tensor, " rows"]:

@@ -66,7 +66,7 @@ def squared_norms(gradient: Gradient) -> Float[Tensor, " rows"]:
 
 def unit_scale(squared: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
     """1 / norm of each row; 0 where the norm is 0, so that a zero gradient stays zero."""
-    return torch.where(squared > 0, squared.rsqrt(), torch.zeros_like(squared))
+    return squared.rsqrt().masked_fill(squared <= 0, 0.0)
 
 
 def sum_pairs(gradient: Gradient) -> Float[Tensor, " rows"]:

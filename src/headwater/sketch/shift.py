@@ -66,24 +66,24 @@ def _parts(gradient: Gradient) -> tuple[Outer | None, Lookup | None]:
     return outer, lookup
 
 
-def _accumulate_outer(
-    total: Tensor, outer: Outer, plan: ShiftPlan, squared: Float[Tensor, " rows"], unit: bool
-) -> None:
+def _accumulate_outer(total: Tensor, outer: Outer, plan: ShiftPlan, squared: Float[Tensor, " rows"], unit: bool) -> None:
     """Add the products to `total`, and their squared norms to `squared` before it is divided by."""
-    dtype = squared.dtype
-    limit = WORK_BYTES.get(total.device.type, WORK_BYTES["cuda"]) // dtype.itemsize
+    left, right = outer.left.to(squared.dtype), outer.right.to(squared.dtype)
+    limit = WORK_BYTES.get(total.device.type, WORK_BYTES["cuda"]) // squared.dtype.itemsize
+    size = plan.out * plan.width_in
     # All of a small matrix is formed at once and added scaled; a large one is summed first, its norm being known last.
-    few = plan.columns == plan.patterns == 1 and plan.out * plan.width_in <= limit
-    step = max(1, limit // (plan.out * plan.width_in)) if few else max(1, limit // (2 * plan.dim))
+    small = plan.columns == plan.patterns == 1 and size <= limit
+    if small:
+        left, right = left * _left_signs(plan, 0, left), right * _right_signs(plan, 0, 0, right)
+    step = max(1, limit // (size if small else 2 * plan.dim))
     for start in range(0, len(total), step):
         rows = slice(start, start + step)
-        left, right = outer.left[rows].to(dtype), outer.right[rows].to(dtype)
-        if few:
-            product = torch.bmm((left * _left_signs(plan, 0, left)).mT, right * _right_signs(plan, 0, 0, right))
-            squared[rows] += torch.linalg.vector_norm(product.flatten(1), dim=1).square()
+        if small:
+            product = torch.bmm(left[rows].mT, right[rows])
+            squared[rows] += torch.linalg.vector_norm(product.flatten(1), dim=1).square_()
             _add_tiles(total[rows], product, plan, 0, _scale(squared[rows], unit))
         else:
-            summed, norms = _summed(left, right, plan)
+            summed, norms = _summed(left[rows], right[rows], plan)
             squared[rows] += norms
             total[rows].addcmul_(summed, _scale(squared[rows], unit))
 
