@@ -204,6 +204,20 @@ def test_largest_is_topk(seed, columns, k):
     torch.testing.assert_close(values.gather(1, places), top, rtol=0, atol=0)
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([0.1, 0.7, 1.0, 2.0, 4.0]), st.sampled_from([0.0, 3.0, 90.0, -90.0]))
+def test_full_residuals_and_losses_are_those_of_the_softmax(seed, temperature, offset):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(4, 50, generator=generator) * 8 + offset
+    targets = torch.randint(0, 50, (4,), generator=generator)
+    residual, losses = Support("full", temperature).read(logits.clone(), targets)
+    expected = torch.softmax(logits.double() / temperature, -1)
+    expected[torch.arange(4), targets] -= 1.0
+    torch.testing.assert_close(residual.project(torch.eye(50)).double(), expected, rtol=1e-4, atol=1e-5)
+    cross_entropy = torch.nn.functional.cross_entropy(logits.double(), targets, reduction="none")
+    torch.testing.assert_close(losses.double(), cross_entropy, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["full", "top"])
 def test_adaptive_temperature_ignores_the_scale_of_the_logits(kind):
     logits, targets = torch.randn(6, 40), torch.arange(6)

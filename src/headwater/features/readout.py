@@ -19,7 +19,7 @@ from headwater.data.batches import TokenBatch
 from headwater.features.residuals import Residual, Support
 from headwater.models.readout import Readout
 
-CHUNK_BYTES = 16 * 2**20
+CHUNK_BYTES = 24 * 2**20
 """How large one chunk's logits may be: about what stays in a processor's outer cache."""
 
 

@@ -14,8 +14,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 _GROUP = 32
-_SMALLEST = 1e-30
 _SAFE = 60.0
+"""Logits within ±60 have exponentials whose sums stay well inside float32."""
+_CHEAP = (1.0, 2.0)
+"""Temperatures at which the loss falls out of the residual's own exponentials."""
+_SMALL, _LARGE = 1e-12, 1e15
+"""Sums of exponentials within which neither they nor their squares leave float32."""
 
 
 @runtime_checkable
@@ -60,20 +64,15 @@ class Support:
 
 @dataclass(frozen=True)
 class FullResidual:
-    """The residual over the whole vocabulary."""
+    """The residual over the whole vocabulary, as `values / scale`."""
 
     values: Float[Tensor, "tokens vocab"]
-
-    @classmethod
-    def of(cls, probabilities: Float[Tensor, "tokens vocab"], targets: Int[Tensor, " tokens"]) -> FullResidual:
-        """p − onehot(y), in the memory of p. Subtracted before any rounding: a well predicted token's r is small."""
-        probabilities[torch.arange(len(targets), device=targets.device), targets] -= 1.0
-        return cls(probabilities)
+    scale: Float[Tensor, " tokens"]
 
     def project(self, matrix: Float[Tensor, "vocab width"]) -> Float[Tensor, "tokens width"]:
         """r @ matrix; a bfloat16 matrix makes it one bfloat16 product, accumulated in float32."""
         product = self.values.to(matrix.dtype) @ matrix
-        return product.to(torch.promote_types(product.dtype, torch.float32))
+        return product.to(self.scale.dtype) / self.scale[:, None]
 
 
 @dataclass(frozen=True)
@@ -93,19 +92,34 @@ class SparseResidual:
 
 
 def _full(logits: Tensor, targets: Tensor, support: Support) -> tuple[FullResidual, Tensor]:
-    if support.adaptive or support.temperature != 1.0:
-        losses = logits.logsumexp(-1) - _at(logits, targets)
-        scale = logits.std(-1, keepdim=True) if support.adaptive else 1.0
-        logits /= support.temperature * scale
-        return FullResidual.of(torch.softmax(logits, -1), targets), losses
-    probabilities = torch.softmax(logits, -1)
-    target_probabilities = _at(probabilities, targets)
-    losses = -target_probabilities.log()
-    # Near underflow the logarithm has lost its digits; such tokens are few and get a pass of their own.
-    vanished = (target_probabilities < _SMALLEST).nonzero()[:, 0]
-    if len(vanished):
-        losses[vanished] = logits[vanished].logsumexp(-1) - _at(logits[vanished], targets[vanished])
-    return FullResidual.of(probabilities, targets), losses
+    """With e = exp(z / τ) and S = Σ e: r = (e − S · onehot) / S, and for τ = 2 log Σ exp(z) = 2 log ‖e‖.
+
+    So the softmax is never written, and the target is subtracted before anything is rounded: a well predicted token's
+    residual is small, and its direction would be lost.
+    """
+    target_logits, temperature = _at(logits, targets), support.temperature
+    if not support.adaptive and temperature in _CHEAP:
+        logits /= temperature
+        exponentials, total, shift = _exponentials(logits)
+        norm = total if temperature == 1.0 else torch.linalg.vector_norm(exponentials, dim=-1)
+        losses = temperature * (shift + norm.log()) - target_logits
+    else:
+        losses = logits.logsumexp(-1) - target_logits
+        logits /= temperature * (logits.std(-1, keepdim=True) if support.adaptive else 1.0)
+        exponentials, total, _ = _exponentials(logits)
+    exponentials[torch.arange(len(targets), device=targets.device), targets] -= total
+    return FullResidual(exponentials, total), losses
+
+
+def _exponentials(scaled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """exp(z − shift), its sum, and the shift: 0, a pass saved, unless the sum or its square could leave float32."""
+    exponentials, shift = scaled.exp(), torch.zeros_like(scaled[:, 0])
+    total = exponentials.sum(-1)
+    if not bool(((total > _SMALL) & (total < _LARGE)).all()):
+        shift = scaled.amax(-1)
+        exponentials = (scaled - shift[:, None]).exp()
+        total = exponentials.sum(-1)
+    return exponentials, total, shift
 
 
 def _truncated(logits: Tensor, targets: Tensor, support: Support) -> tuple[SparseResidual, Tensor]:
