@@ -66,7 +66,9 @@ def _parts(gradient: Gradient) -> tuple[Outer | None, Lookup | None]:
     return outer, lookup
 
 
-def _accumulate_outer(total: Tensor, outer: Outer, plan: ShiftPlan, squared: Float[Tensor, " rows"], unit: bool) -> None:
+def _accumulate_outer(
+    total: Tensor, outer: Outer, plan: ShiftPlan, squared: Float[Tensor, " rows"], unit: bool
+) -> None:
     """Add the products to `total`, and their squared norms to `squared` before it is divided by."""
     left, right = outer.left.to(squared.dtype), outer.right.to(squared.dtype)
     limit = WORK_BYTES.get(total.device.type, WORK_BYTES["cuda"]) // squared.dtype.itemsize
