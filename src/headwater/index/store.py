@@ -29,7 +29,7 @@ _STORAGE_ERRORS = (OSError, ValueError, RuntimeError, NotImplementedError, pa.Ar
 """What Lance raises; damaged files can also make it panic, which arrives as a `BaseException`."""
 
 _READ_AHEAD = {"batch_readahead": 2, "fragment_readahead": 2, "io_buffer_size": 64 << 20}
-"""Holds a scan to some 350 MiB (16 KiB a row, any number of rows; 650 with Lance's defaults), at the same speed."""
+"""Holds a scan to some 400 MiB (16 KiB a row, any number of rows; 650 with Lance's defaults), at the same speed."""
 
 _LOOKUP_CHUNK = 4096
 """Rows asked for by address or id in one filter."""

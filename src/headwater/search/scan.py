@@ -27,7 +27,7 @@ from headwater.search.codes import stored_names
 from headwater.search.products import product
 
 DEFAULT_MEMORY = 1 << 29
-"""Bytes a scan may hold in blocks and scores; the store's read-ahead, some 350 MiB at most, comes on top."""
+"""Bytes a scan may hold in blocks and scores; the store's read-ahead, some 400 MiB, comes on top."""
 
 _MOST_ROWS, _FEWEST_ROWS = 8192, 64
 
