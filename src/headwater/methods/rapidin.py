@@ -39,6 +39,7 @@ CHOICES = {"normalize": ("tensor", "row", "none"), "tokens": ("token", "row"), "
 
 PRESETS = {
     "default": RapidInOptions(),
+    "small": RapidInOptions(buckets=16_384),
     "additive": RapidInOptions(tokens="row"),
 }
 
