@@ -116,7 +116,7 @@ def _about(session: Session, options: TraceOptions, chosen: Mapping[str, float])
         "order": "lowest scores first" if options.lowest else "highest scores first",
         "sign": SIGN,
         "coverage": str(manifest.coverage),
-        "token values": "a token's value is its part of the score; the values of a side sum to the score, up to rounding",
+        "token values": "a token's value is its part of the score; a side's values sum to the score, up to rounding",
         "model": session.loaded.name,
         "index": f"{session.index.path}, {session.index.count:,} rows",
         "options": settings,
