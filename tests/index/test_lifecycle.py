@@ -278,7 +278,7 @@ def lose_the_versions(index: Index) -> None:
         (empty_a_vector, "norm", "row-9"),
         (repeat_a_row, "duplicate", "row-9"),
         (lose_a_row, "tally", "30 rows were written, 29 are there"),
-        (exchange_a_row, "tally", "some were exchanged"),
+        (exchange_a_row, "tally", "not those that were written"),
         (take_rows_of_another_model, "checksum", "row-9"),
         (edit_the_manifest, "open", "manifest's model was changed"),
         (come_from_the_future, "open", "format version 2"),
@@ -296,7 +296,7 @@ def test_each_fault_is_named(index: Index, damage: Callable[[Index], None], kind
 def test_a_flipped_byte_anywhere_is_found_or_harmless(index: Index) -> None:
     """Wherever a bit flips: a fault is named, or every row still reads as it was written."""
     delete(index, ids=["row-5", "row-12"])
-    whole = index.dataset.to_table()
+    whole = index.dataset.to_table().to_pydict()
     dice = np.random.default_rng(0)
     files = [p for p in sorted(Path(index.path).rglob("*")) if p.is_file() and p.stat().st_size]
     found = 0
@@ -307,7 +307,7 @@ def test_a_flipped_byte_anywhere_is_found_or_harmless(index: Index) -> None:
         file.write_bytes(raw[:at] + bytes([raw[at] ^ (1 << int(dice.integers(8)))]) + raw[at + 1 :])
         faults = check_index(index.path)
         found += bool(faults)
-        assert faults or open_index(index.path).dataset.to_table() == whole, f"{file}, byte {at}"
+        assert faults or open_index(index.path).dataset.to_table().to_pydict() == whole, f"{file}, byte {at}"
         file.write_bytes(raw)
     assert found > 5
     assert check_index(index.path) == []

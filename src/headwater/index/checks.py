@@ -17,9 +17,9 @@ import pyarrow as pa
 from headwater.core.errors import StoreError
 from headwater.index.checksums import checksums, vector_array
 from headwater.index.info import unfinished
-from headwater.index.manifest import Tally
 from headwater.index.rows import vector_fields
 from headwater.index.store import Index, open_index, storing
+from headwater.index.upkeep import tally
 
 _SHOWN = 10
 """Faults of one kind that are named one by one; the rest are counted."""
@@ -41,8 +41,6 @@ class Fault:
 class _Seen:
     """What a pass over the rows has met so far."""
 
-    rows: int = 0
-    whole: np.uint64 = field(default_factory=lambda: np.uint64(0))
     ids: Counter[str] = field(default_factory=Counter)
     unreadable: bool = False
 
@@ -91,7 +89,10 @@ def _schema_faults(index: Index) -> Iterator[Fault]:
 
 def _row_faults(index: Index, seen: _Seen) -> Iterator[Fault]:
     """Faults of single rows; each fragment is read by itself, so that damage to one does not hide the others."""
-    for fragment in index.dataset.get_fragments():
+    fragments = index.dataset.get_fragments()
+    if len({fragment.fragment_id for fragment in fragments}) < len(fragments):
+        yield Fault("storage", "two fragments have the same number, so rows cannot be told apart", index.path)
+    for fragment in fragments:
         yield from _fragment_faults(index, fragment, seen)
     for row_id, times in seen.ids.items():
         if times > 1:
@@ -112,14 +113,11 @@ def _fragment_faults(index: Index, fragment: lance.LanceFragment, seen: _Seen) -
 
 def _batch_faults(index: Index, batch: pa.RecordBatch, seen: _Seen) -> Iterator[Fault]:
     ids = [str(value) for value in batch.column("id").to_pylist()]
-    seen.rows += len(ids)
     seen.ids.update(ids)
     stored = batch.column("checksum").to_pylist()
     for i, expected in enumerate(checksums(batch, index.vectors, index.manifest.key())):
         if stored[i] != expected:
             yield Fault("checksum", "the row is not what was written, or is from another index", f"row '{ids[i]}'")
-        if stored[i] is not None:
-            seen.whole ^= np.frombuffer(stored[i], dtype=np.uint64)[0]
     for column in index.manifest.columns:
         name = column.scale or column.name  # a code is as large, and as finite, as its scale
         values = vector_array(batch.column(name)) if column.scale is None else batch.column(name).to_numpy()[:, None]
@@ -133,11 +131,11 @@ def _tally_faults(index: Index, seen: _Seen) -> Iterator[Fault]:
     expected = index.manifest.tally
     if expected is None or seen.unreadable or not index.manifest.complete:
         return
-    found = Tally(seen.rows, seen.whole.tobytes().hex())
+    found = tally(index)
     if found.rows != expected.rows:
         yield Fault("tally", f"{expected.rows:,} rows were written, {found.rows:,} are there", index.path)
     elif found != expected:
-        yield Fault("tally", "the rows are not those that were written: some were exchanged", index.path)
+        yield Fault("tally", "the rows are not those that were written, or not in that order", index.path)
 
 
 def _summarised(faults: Iterator[Fault], path: str) -> Iterator[Fault]:

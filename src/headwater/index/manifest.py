@@ -42,7 +42,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Tally:
-    """What a finished index holds: its rows, and all their checksums in one (exclusive or, hexadecimal)."""
+    """What a finished index holds: its rows, and the digest of all their checksums in row order."""
 
     rows: int
     checksum: str

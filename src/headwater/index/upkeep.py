@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-
-import numpy as np
 
 from headwater.core.errors import StoreError, UsageError
 from headwater.index.info import disk_bytes, unfinished
@@ -58,12 +57,12 @@ def seal(index: Index) -> None:
 
 
 def tally(index: Index) -> Tally:
-    """The rows there are and their checksums in one; a row lost, added or brought back changes it."""
-    rows, whole = 0, np.uint64(0)
+    """The rows there are and their checksums in one; a row lost, added, brought back or out of order changes it."""
+    rows, whole = 0, hashlib.blake2b(digest_size=8)
     for batch in index.batches(["checksum"]):
-        sums = np.frombuffer(b"".join(batch.column("checksum").to_pylist()), dtype=np.uint64)
-        rows, whole = rows + len(sums), whole ^ np.bitwise_xor.reduce(sums)
-    return Tally(rows, whole.tobytes().hex())
+        rows += batch.num_rows
+        whole.update(b"".join(value or b"" for value in batch.column("checksum").to_pylist()))
+    return Tally(rows, whole.hexdigest())
 
 
 def delete_rows(index: Index, *, ids: Sequence[str] | None = None, where: str | None = None) -> int:
