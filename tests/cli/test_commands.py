@@ -128,8 +128,9 @@ def test_trace_takes_filters_spans_other_columns_and_the_lowest(place):
     lowest = json.loads(headwater(*given, "--lowest", cwd=place).stdout)["queries"][0]["hits"]
     assert lowest[-1]["id"] == "r7"
     for more in (("--by", "embedding"), ("--by", "rise+embedding"), ("--span", "14")):
-        hits = json.loads(headwater(*given, *more, cwd=place).stdout)["queries"][0]["hits"]
-        assert len(hits) == 40
+        done = headwater(*given, *more, cwd=place)
+        assert done.returncode == 0, done.stderr
+        assert len(json.loads(done.stdout)["queries"][0]["hits"]) == 40
 
 
 def test_score_writes_every_row_against_every_query(place):

@@ -57,7 +57,7 @@ class CheckpointEncoder:
         return Encoded(vectors, list(found.values())[-1].losses)
 
     def token_scores(
-        self, batch: TokenBatch, role: Role, probes: Mapping[str, Float[Tensor, "probes dim"]]
+        self, batch: TokenBatch, role: Role, probes: Mapping[str, Float[Tensor, "probes _dim"]]
     ) -> tuple[TokenScores, ...]:
         """Each checkpoint's token scores in its own columns; losses at the last."""
         found = []

@@ -22,7 +22,7 @@ class Encoded:
         losses: float32 `[rows]`, nats, mean over the row's target tokens.
     """
 
-    vectors: Mapping[str, Float[Tensor, "rows dim"]]
+    vectors: Mapping[str, Float[Tensor, "rows _dim"]]
     losses: Float[Tensor, " rows"]
 
 
@@ -59,7 +59,7 @@ class Encoder(Protocol):
         ...
 
     def token_scores(
-        self, batch: TokenBatch, role: Role, probes: Mapping[str, Float[Tensor, "probes dim"]]
+        self, batch: TokenBatch, role: Role, probes: Mapping[str, Float[Tensor, "probes _dim"]]
     ) -> tuple[TokenScores, ...]:
         """For each row of the batch, each token's contribution to the row's inner product with each probe."""
         ...

@@ -85,7 +85,7 @@ class GradientSketch:
         return Encoded({COLUMN: found.vectors.float()}, row_losses(found.losses, batch).float())
 
     def token_scores(
-        self, batch: TokenBatch, role: Role, probes: Mapping[str, Float[Tensor, "probes dim"]]
+        self, batch: TokenBatch, role: Role, probes: Mapping[str, Float[Tensor, "probes _dim"]]
     ) -> tuple[TokenScores, ...]:
         """⟨vector of the token's own loss, probe⟩ for every target token.
 

@@ -120,7 +120,7 @@ class ReadoutSketch:
 
     @torch.no_grad()
     def token_scores(
-        self, batch: TokenBatch, role: Role, probes: Mapping[str, Float[Tensor, "probes dim"]]
+        self, batch: TokenBatch, role: Role, probes: Mapping[str, Float[Tensor, "probes _dim"]]
     ) -> tuple[TokenScores, ...]:
         """Each token's share of ⟨row, probe⟩: the probe, unfolded, contracted with the token's factors. Additive."""
         batch = batch.to(self.readout.weight.device)

@@ -30,7 +30,7 @@ def weights(columns: Sequence[Column], by: str | None) -> dict[str, float]:
 
 
 def weigh(
-    vectors: Mapping[str, Float[Tensor, "rows dim"]], chosen: Mapping[str, float]
-) -> dict[str, Float[Tensor, "rows dim"]]:
+    vectors: Mapping[str, Float[Tensor, "rows _dim"]], chosen: Mapping[str, float]
+) -> dict[str, Float[Tensor, "rows _dim"]]:
     """Query vectors scaled so that a score is the plain sum of the columns' inner products."""
     return {name: vectors[name] * weight for name, weight in chosen.items()}

@@ -35,7 +35,7 @@ class EncodedRows:
     """
 
     tokens: tuple[TokenRow, ...]
-    vectors: Mapping[str, Float[Tensor, "rows dim"]]
+    vectors: Mapping[str, Float[Tensor, "rows _dim"]]
     losses: Float[Tensor, " rows"]
 
 
@@ -63,7 +63,7 @@ class Session:
         return EncodedRows(tuple(tokens), vectors, losses)
 
     def token_scores(
-        self, rows: Sequence[Row], role: Role, probes: Mapping[str, Float[Tensor, "probes dim"]]
+        self, rows: Sequence[Row], role: Role, probes: Mapping[str, Float[Tensor, "probes _dim"]]
     ) -> list[tuple[TokenRow, TokenScores]]:
         """Each token's contribution to its row's score with each probe, in the order of the rows."""
         tokens = self.tokenize(rows, role)

@@ -83,7 +83,7 @@ def _read_maps(
     session: Session,
     queries: Sequence[Row],
     rows: Mapping[int, Row],
-    probes: Mapping[str, Float[Tensor, "queries dim"]],
+    probes: Mapping[str, Float[Tensor, "queries _dim"]],
     chosen: Mapping[str, float],
 ) -> _Maps:
     """Shown rows re-run against the queries, and queries re-run against the shown rows' stored vectors."""

@@ -84,7 +84,7 @@ def decode(stored: Mapping[str, NDArray[np.generic]], column: Column) -> Float[T
     return _rotated_back(scaled, column) if column.dtype == "sign" else scaled
 
 
-def read_vectors(index: Index, addresses: Sequence[int], names: Sequence[str]) -> dict[str, Float[Tensor, "rows dim"]]:
+def read_vectors(index: Index, addresses: Sequence[int], names: Sequence[str]) -> dict[str, Float[Tensor, "rows _dim"]]:
     """The vectors of rows by address, decoded to float32, for the columns named."""
     columns = [column for column in index.manifest.columns if column.name in names]
     table = index.at(addresses, [name for column in columns for name in stored_names(column)])

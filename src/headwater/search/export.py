@@ -19,7 +19,7 @@ from headwater.search.scan import DEFAULT_MEMORY, scan
 
 def write_scores(
     index: Index,
-    probes: Mapping[str, Float[Tensor, "queries dim"]],
+    probes: Mapping[str, Float[Tensor, "queries _dim"]],
     queries: Sequence[str],
     *,
     out: str | Path,

@@ -56,7 +56,7 @@ class ScoredBlock:
 
 def top_k(
     index: Index,
-    probes: Mapping[str, Float[Tensor, "queries dim"]],
+    probes: Mapping[str, Float[Tensor, "queries _dim"]],
     k: int,
     *,
     where: str | None = None,
@@ -93,7 +93,7 @@ def top_k(
 
 def score_all(
     index: Index,
-    probes: Mapping[str, Float[Tensor, "queries dim"]],
+    probes: Mapping[str, Float[Tensor, "queries _dim"]],
     *,
     queries: Sequence[str] | None = None,
     where: str | None = None,
@@ -126,7 +126,7 @@ def score_all(
 
 def scan(
     index: Index,
-    probes: Mapping[str, Float[Tensor, "queries dim"]],
+    probes: Mapping[str, Float[Tensor, "queries _dim"]],
     *,
     where: str | None = None,
     max_memory: int = DEFAULT_MEMORY,
@@ -149,7 +149,7 @@ def scan(
         yield ScoredBlock(batch.column("_rowaddr").to_numpy().astype(np.int64), total, ids)
 
 
-def _check_probes(index: Index, probes: Mapping[str, Float[Tensor, "queries dim"]]) -> list[Column]:
+def _check_probes(index: Index, probes: Mapping[str, Float[Tensor, "queries _dim"]]) -> list[Column]:
     """The columns of the index that the probes are for, found to fit."""
     dims = {column.name: column.dim for column in index.manifest.columns}
     found = {name: probe.shape[1] for name, probe in probes.items()}
