@@ -292,14 +292,20 @@ def append_block(index: Index, rows: Sequence[IndexRow], vectors: Mapping[str, n
     with index.writing(), storing(index.path):
         first = not index.dataset.get_fragments()
         schema = infer_schema(rows, index.manifest.columns) if first else index.dataset.schema
-        table = to_table(rows, vectors, schema)
+        append_table(index, to_table(rows, vectors, schema))
+
+
+def append_table(index: Index, table: pa.Table) -> None:
+    """Append a table that has all the index's columns as one commit, whatever its `checksum` column held."""
+    with index.writing(), storing(index.path):
         sums = pa.array(checksums(table, index.vectors, index.manifest.key()), type=pa.binary(8))
-        table = table.set_column(table.schema.names.index("checksum"), schema.field("checksum"), sums)
-        if first:
+        place = table.schema.names.index("checksum")
+        table = table.set_column(place, table.schema.field(place), sums)
+        if index.dataset.get_fragments():
+            index.dataset.insert(table)
+        else:  # the first rows settle the columns
             table = table.replace_schema_metadata({METADATA_KEY: index.manifest.dumps()})
             index.dataset = lance.write_dataset(table, index.dataset, mode="overwrite")
-        else:
-            index.dataset.insert(table)
 
 
 def _create_by_renaming(path: Path, empty: pa.Table) -> None:
