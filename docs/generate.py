@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from headwater.methods.catalog import CATALOG
+from headwater.methods.catalog import CATALOG, STREAMING
 from headwater.report import markdown_table
 
 README = Path(__file__).parent.parent / "README.md"
@@ -18,7 +18,7 @@ def method_table() -> str:
     """The catalog as a Markdown table."""
     rows = [
         [f"`{e.name}`", e.summary, e.reads, e.cost, ", ".join(f"`{p}`" for p in e.presets), e.source]
-        for e in CATALOG.values()
+        for e in (*CATALOG.values(), *STREAMING.values())
     ]
     return markdown_table(["method", "what it is", "reads", "cost a row", "presets", "source"], rows)
 

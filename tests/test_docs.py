@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import headwater
-from headwater.methods.catalog import CATALOG
+from headwater.methods.catalog import CATALOG, STREAMING
 from zoo import tiny_loaded
 
 ROOT = Path(__file__).parent.parent
@@ -24,7 +24,7 @@ def test_the_method_table_is_the_catalogs():
 
 
 def test_every_method_has_a_page():
-    for name in CATALOG:
+    for name in (*CATALOG, *STREAMING):
         assert (ROOT / "docs" / "methods" / f"{name}.md").exists(), name
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 from headwater.cli.arguments import Json
 from headwater.cli.console import emit_json, emit_table
@@ -13,17 +14,19 @@ def methods(as_json: Json = False) -> None:
 
     Example:  headwater methods
     """
-    from headwater.methods.catalog import CATALOG
+    from headwater.methods.catalog import CATALOG, STREAMING
 
+    entries: list[Any] = [*CATALOG.values(), *STREAMING.values()]
     if as_json:
         described = [
             {
                 **{name: getattr(e, name) for name in ("name", "summary", "reads", "cost", "source")},
+                "index": e.name in CATALOG,
                 "presets": {name: asdict(options) for name, options in e.presets.items()},
             }
-            for e in CATALOG.values()
+            for e in entries
         ]
         emit_json(described)
         return
-    rows = [[e.name, e.reads, e.cost, ", ".join(e.presets), e.source] for e in CATALOG.values()]
+    rows = [[e.name, e.reads, e.cost, ", ".join(e.presets), e.source] for e in entries]
     emit_table("methods", ["name", "reads", "cost a row", "presets", "source"], rows)

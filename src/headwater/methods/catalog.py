@@ -9,6 +9,7 @@ from headwater.core.errors import unknown_name
 from headwater.core.spec import MethodSpec
 from headwater.methods import graddot, rapidin, rise
 from headwater.methods.method import Method, MethodEntry
+from headwater.methods.streaming import StreamingEntry, StreamingMethod
 
 CATALOG: dict[str, MethodEntry[Any]] = {
     entry.name: entry
@@ -20,6 +21,9 @@ CATALOG: dict[str, MethodEntry[Any]] = {
         graddot.TRACIN,
     )
 }
+
+STREAMING: dict[str, StreamingEntry[Any]] = {}
+"""Methods that need no index, by name."""
 
 
 def find_method(name: str, settings: Mapping[str, Any] | None = None) -> Method:
@@ -36,3 +40,10 @@ def find_method(name: str, settings: Mapping[str, Any] | None = None) -> Method:
 def restore_method(spec: MethodSpec) -> Method:
     """The method an index was built with."""
     return find_method(spec.name, spec.options)
+
+
+def find_streaming(name: str, settings: Mapping[str, Any] | None = None) -> StreamingMethod:
+    """The streaming method called `name`, with settings as in `find_method`."""
+    if name not in STREAMING:
+        raise unknown_name("method", name, STREAMING)
+    return STREAMING[name].resolve(settings or {})
