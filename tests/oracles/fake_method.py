@@ -23,9 +23,10 @@ from headwater.index.store import Index
 from headwater.methods.method import Method
 from headwater.models.load import LoadedModel
 from headwater.pipeline.build import build
+from headwater.pipeline.encode import Reader
 
 if TYPE_CHECKING:
-    from headwater.pipeline.session import Session
+    pass
 
 DIM = 24
 
@@ -117,7 +118,8 @@ def fake_session(index: Index, loaded: LoadedModel | None = None, method: Method
 
     loaded, method = loaded or fake_loaded(), method or fake_method()
     template = resolve_template(None, loaded.tokenizer)
-    return Session(index, loaded, method, method.bind(loaded), Tokenization(loaded.tokenizer, template, 2048))
+    tokenization = Tokenization(loaded.tokenizer, template, 2048)
+    return Session(index, Reader.bind(loaded, method, tokenization, index.manifest.plan.tokens_per_batch))
 
 
 def corpus_of(rows: list[dict[str, Any]]) -> Corpus:

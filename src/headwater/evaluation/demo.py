@@ -145,13 +145,13 @@ def _index(folder: Path, loaded: LoadedModel, progress: Progress) -> Index:
 
 
 def _ask(session: Session, queries: Sequence[Record]) -> list[str]:
-    prompts = [session.tokenization.encode_prompt(query["prompt"]) for query in queries]
+    prompts = [session.reader.tokenization.encode_prompt(query["prompt"]) for query in queries]
     # A response without a token cannot be traced; an empty answer is shown as what it is.
-    return [text or "(no answer)" for text in generate_responses(session.loaded, prompts, max_new_tokens=64)]
+    return [text or "(no answer)" for text in generate_responses(session.reader.loaded, prompts, max_new_tokens=64)]
 
 
 def _measure(session: Session, task: Task, triggered: Sequence[Record]) -> tuple[Measured, ...]:
-    index, loaded = session.index, session.loaded
+    index, loaded = session.index, session.reader.loaded
     pool, asked = task_rows(task.rows), task_rows(triggered)
     scored: dict[str, Scores] = {
         "rise": score(index, triggered, model=loaded),

@@ -26,7 +26,7 @@ from headwater.index.store import Index, create_index, discard, exists, open_ind
 from headwater.index.upkeep import seal, sweep
 from headwater.methods.method import Method
 from headwater.models.load import LoadedModel
-from headwater.pipeline.encode import Reader
+from headwater.pipeline.encode import TOKENS_PER_BATCH, Reader
 from headwater.search.codes import coded
 
 Progress = Callable[[int, "int | None", int], None]
@@ -44,7 +44,7 @@ def build(
     method: Method,
     template: str | None = None,
     max_tokens: int = 2048,
-    tokens_per_batch: int = 8192,
+    tokens_per_batch: int = TOKENS_PER_BATCH,
     resume: bool = False,
     keep_text: bool = True,
     code: str | None = None,
@@ -72,9 +72,9 @@ def build(
         NumericError: a row's vector is not finite.
     """
     tokenization = Tokenization(loaded.tokenizer, resolve_template(template, loaded.tokenizer), max_tokens)
-    reader = Reader.bind(loaded, method, tokenization)
+    reader = Reader.bind(loaded, method, tokenization, tokens_per_batch)
     columns = coded(reader.encoder.columns, code)
-    manifest = make_manifest(reader, columns, corpus=corpus, tokens_per_batch=tokens_per_batch, keep_text=keep_text)
+    manifest = make_manifest(reader, columns, corpus=corpus, keep_text=keep_text)
     index, ours = _begin(str(out), manifest, resume=resume)
     with index.writing():
         try:
@@ -90,9 +90,7 @@ def build(
     return index
 
 
-def make_manifest(
-    reader: Reader, columns: tuple[Column, ...], *, corpus: Corpus, tokens_per_batch: int, keep_text: bool
-) -> Manifest:
+def make_manifest(reader: Reader, columns: tuple[Column, ...], *, corpus: Corpus, keep_text: bool) -> Manifest:
     """The manifest of an index about to be built."""
     loaded = reader.loaded
     row_bytes = sum(column.row_bytes for column in columns)
@@ -102,7 +100,7 @@ def make_manifest(
         coverage=reader.encoder.coverage,
         model={"name": loaded.name, "loading": dict(loaded.loading), "fingerprint": dict(loaded.fingerprint)},
         tokenization=reader.tokenization.fingerprint,
-        plan=Plan(rows_per_block(row_bytes), tokens_per_batch),
+        plan=Plan(rows_per_block(row_bytes), reader.tokens_per_batch),
         data=(corpus.name,),
         keeps_text=keep_text,
         library_version=importlib.metadata.version("headwater"),

@@ -1,75 +1,136 @@
-"""Rows of tokens through an encoder: what a build, an addition and a check do between tokenising and storing.
+"""Rows through a model and a method: what builds, additions, checks and queries all do after the rows are known.
 
-Batches are planned inside one block of consecutive rows, so a block's vectors depend on the block alone and a resumed
-build reproduces them bit for bit.
+Batches are planned inside one list of rows, so a block's vectors depend on the block alone and a resumed build
+reproduces them bit for bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headwater.core.errors import NumericError
-from headwater.core.spec import Column
+from headwater.core.errors import DataError, NumericError
+from headwater.core.spec import Column, Role
 from headwater.data.batches import plan_batches
+from headwater.data.rows import Row
 from headwater.data.tokens import Tokenization, TokenRow
-from headwater.features.encoder import Encoder
+from headwater.features.encoder import Encoded, Encoder, TokenScores
 from headwater.index.rows import IndexRow, text_fields
 from headwater.index.store import Index, append_block
 from headwater.methods.method import Method
 from headwater.models.load import LoadedModel
 from headwater.search import codes
 
+TOKENS_PER_BATCH = 8192
+"""Padded tokens in one forward pass, unless said otherwise."""
+
 Vectors = dict[str, NDArray[np.generic]]
 """Column name to `[rows, width]` in the column's storage type, and a code's `[rows]` scales."""
 
 
 @dataclass(frozen=True)
+class EncodedRows:
+    """Rows read by a method, in the order they were given.
+
+    Attributes:
+        tokens: the tokenised rows.
+        vectors: column name to float32 `[rows, dim]`, on the CPU.
+        losses: float32 `[rows]`, nats, mean over target tokens.
+    """
+
+    tokens: tuple[TokenRow, ...]
+    vectors: Mapping[str, Float[Tensor, "rows _dim"]]
+    losses: Float[Tensor, " rows"]
+
+
+@dataclass(frozen=True)
 class Reader:
-    """A model, a method bound to it and a tokenisation: all it takes to turn rows into vectors."""
+    """All it takes to turn rows into vectors: a model, a method bound to it, a tokenisation and a batch size."""
 
     loaded: LoadedModel
     method: Method
     encoder: Encoder
     tokenization: Tokenization
+    tokens_per_batch: int = TOKENS_PER_BATCH
 
     @classmethod
-    def bind(cls, loaded: LoadedModel, method: Method, tokenization: Tokenization) -> Reader:
+    def bind(
+        cls, loaded: LoadedModel, method: Method, tokenization: Tokenization, tokens_per_batch: int = TOKENS_PER_BATCH
+    ) -> Reader:
         """The reader of rows for this model and method."""
-        return cls(loaded, method, method.bind(loaded), tokenization)
+        return cls(loaded, method, method.bind(loaded), tokenization, tokens_per_batch)
 
-    def encode(
-        self, rows: Sequence[TokenRow], columns: Sequence[Column], *, tokens_per_batch: int
-    ) -> tuple[Vectors, NDArray[np.float32]]:
-        """Vectors as `columns` store them, and losses (nats, mean over target tokens), in the order of the rows.
+    def encode(self, rows: Iterable[Row], role: Role) -> EncodedRows:
+        """Vectors of rows in memory; a query's `hotwords` narrow its targets.
+
+        Raises:
+            DataError: no rows, or a row the method can find no target in.
+            NumericError: a vector is not finite.
+        """
+        tokens = self.tokenize(rows, role)
+        vectors = {c.name: torch.empty(len(tokens), c.dim) for c in self.encoder.columns}
+        losses = torch.empty(len(tokens))
+        for places, _, encoded in self._encoded(tokens, role):
+            losses[places] = encoded.losses.cpu()
+            for name, vector in encoded.vectors.items():
+                vectors[name][places] = vector.float().cpu()
+        return EncodedRows(tuple(tokens), vectors, losses)
+
+    def token_scores(
+        self, rows: Iterable[Row], role: Role, probes: Mapping[str, Float[Tensor, "probes _dim"]]
+    ) -> list[tuple[TokenRow, TokenScores]]:
+        """Each token's contribution to its row's score with each probe, in the order of the rows."""
+        tokens = self.tokenize(rows, role)
+        found: dict[int, tuple[TokenRow, TokenScores]] = {}
+        for batch in plan_batches(tokens, self.method.windows[role], tokens_per_batch=self.tokens_per_batch):
+            scored = self.encoder.token_scores(batch.to(self.loaded.device), role, probes)
+            found.update((row.row.ordinal, (row, scores)) for row, scores in zip(batch.rows, scored, strict=True))
+        return [found[i] for i in range(len(tokens))]
+
+    def tokenize(self, rows: Iterable[Row], role: Role) -> list[TokenRow]:
+        """Tokenised rows, numbered in the order given."""
+        numbered = [replace(row, ordinal=i) for i, row in enumerate(rows)]
+        if not numbered:
+            raise DataError("there are no rows to read")
+        return self.tokenization.encode(numbered, hotwords=role == "query")
+
+    def stored(self, rows: Sequence[TokenRow], columns: Sequence[Column]) -> tuple[Vectors, NDArray[np.float32]]:
+        """Index rows' vectors as `columns` store them, and their losses (nats), in the order of the rows.
 
         Raises:
             DataError: the method's windows leave a row no target.
             NumericError: a vector is not finite, or overflows its storage type.
         """
-        position = {row.row.ordinal: i for i, row in enumerate(rows)}
         vectors: Vectors = {}
         losses = np.empty(len(rows), dtype=np.float32)
-        for batch in plan_batches(rows, self.method.windows["train"], tokens_per_batch=tokens_per_batch):
-            encoded = self.encoder.encode(batch.to(self.loaded.device), "train")
-            at = [position[row.row.ordinal] for row in batch.rows]
-            losses[at] = encoded.losses.float().cpu().numpy()
+        for places, batch_rows, encoded in self._encoded(rows, "train"):
+            losses[places] = encoded.losses.float().cpu().numpy()
             for column in columns:
-                for name, stored in _stored(encoded.vectors[column.name], column, batch.rows).items():
+                for name, stored in _stored(encoded.vectors[column.name], column, batch_rows).items():
                     whole = vectors.setdefault(name, np.empty((len(rows), *stored.shape[1:]), stored.dtype))
-                    whole[at] = stored
+                    whole[places] = stored
         return vectors, losses
 
     def append(self, index: Index, rows: Sequence[TokenRow]) -> None:
         """Read the rows with the model and commit them as one block."""
         manifest = index.manifest
-        vectors, losses = self.encode(rows, manifest.columns, tokens_per_batch=manifest.plan.tokens_per_batch)
+        vectors, losses = self.stored(rows, manifest.columns)
         append_block(index, index_rows(rows, losses, keep_text=manifest.keeps_text), vectors)
+
+    def _encoded(
+        self, rows: Sequence[TokenRow], role: Role
+    ) -> Iterator[tuple[list[int], tuple[TokenRow, ...], Encoded]]:
+        """Batch by batch: the rows' places among `rows`, the rows, and what the method reads of them."""
+        position = {row.row.ordinal: i for i, row in enumerate(rows)}
+        for batch in plan_batches(rows, self.method.windows[role], tokens_per_batch=self.tokens_per_batch):
+            encoded = self.encoder.encode(batch.to(self.loaded.device), role)
+            yield [position[row.row.ordinal] for row in batch.rows], batch.rows, encoded
 
 
 def index_rows(rows: Sequence[TokenRow], losses: NDArray[np.float32], *, keep_text: bool) -> list[IndexRow]:

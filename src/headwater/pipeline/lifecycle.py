@@ -26,7 +26,6 @@ from headwater.index.store import Index, open_index
 from headwater.index.upkeep import changing, delete_rows
 from headwater.models.load import LoadedModel
 from headwater.pipeline.build import Progress, blocks
-from headwater.pipeline.encode import Reader
 from headwater.pipeline.session import Session, open_session
 from headwater.search import codes
 
@@ -52,7 +51,7 @@ def add(session: Session, corpus: Corpus, *, progress: Progress | None = None) -
         StoreError: the index's build is unfinished, or another process is writing to it.
     """
     index = session.index
-    reader = _reader(session)
+    reader = session.reader
     added = done = tokens = 0
     with changing(index, "adding", data=corpus.name):
         ids, known = set(index.ids()), set(index.digests())
@@ -124,11 +123,10 @@ def recompute(session: Session, sample: int) -> list[Fault]:
     table = index.take(positions)
     records = table.select(index.plain).to_pylist()
     rows = [from_record(r, ordinal=i, place=f"row '{r['id']}'", vectors=index.vectors) for i, r in enumerate(records)]
-    reader = _reader(session)
+    reader = session.reader
     try:
         token_rows = reader.tokenization.encode(rows)
-        budget = index.manifest.plan.tokens_per_batch
-        vectors, _ = reader.encode(token_rows, index.manifest.columns, tokens_per_batch=budget)
+        vectors, _ = reader.stored(token_rows, index.manifest.columns)
     except (DataError, NumericError) as error:
         return [Fault("recomputed", error.what, error.where)]
     faults = [
@@ -148,10 +146,6 @@ def _apart(stored: Float[Tensor, "rows dim"], again: Float[Tensor, "rows dim"]) 
     scale = torch.maximum(stored.norm(dim=1), again.norm(dim=1))
     apart: Tensor = (stored - again).norm(dim=1) > (2 - 2 * LEAST_COSINE) ** 0.5 * scale
     return apart
-
-
-def _reader(session: Session) -> Reader:
-    return Reader(session.loaded, session.method, session.encoder, session.tokenization)
 
 
 def _new_rows(rows: Sequence[TokenRow], ids: set[str], known: set[str]) -> list[TokenRow]:

@@ -32,9 +32,9 @@ def prompt_query(prompt: str, response: str | None, span: str | None) -> Row:
 def with_responses(rows: list[Row], session: Session, *, max_new_tokens: int = 128) -> tuple[list[Row], set[str]]:
     """The rows with every missing response generated greedily, and the ids of those that were."""
     missing = [i for i, row in enumerate(rows) if row.text is None and row.response is None]
-    prompts = [session.tokenization.encode_prompt(rows[i].prompt or "") for i in missing]
+    prompts = [session.reader.tokenization.encode_prompt(rows[i].prompt or "") for i in missing]
     done = list(rows)
-    answers = generate_responses(session.loaded, prompts, max_new_tokens=max_new_tokens) if prompts else []
+    answers = generate_responses(session.reader.loaded, prompts, max_new_tokens=max_new_tokens) if prompts else []
     for i, answer in zip(missing, answers, strict=True):
         if not answer:
             raise DataError("the model answered nothing", where=f"query '{rows[i].id}'", remedy="give a response")

@@ -43,7 +43,7 @@ class TraceOptions:
 
 def trace_rows(session: Session, queries: Sequence[Row], options: TraceOptions, generated: set[str]) -> Trace:
     """The trace of `queries` (rows with responses) over the session's index."""
-    encoded = session.encode(queries, "query")
+    encoded = session.reader.encode(queries, "query")
     chosen = ranking.weights(session.index.manifest.columns, options.by)
     probes = ranking.weigh(encoded.vectors, chosen)
     found = top_k(session.index, probes, options.top, where=options.where, lowest=options.lowest)
@@ -68,7 +68,7 @@ def trace_rows(session: Session, queries: Sequence[Row], options: TraceOptions, 
         losses = _map(token_row, maps.queries[i][1].losses.tolist()) if maps else None
         said = query.response if query.response is not None else (query.text or "")
         traces.append(QueryTrace(query.id, query.prompt, said, losses, tuple(hits), query.id in generated))
-    return Trace(session.method.spec.name, _about(session, options, chosen), tuple(traces))
+    return Trace(session.reader.method.spec.name, _about(session, options, chosen), tuple(traces))
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ def _read_maps(
     """Shown rows re-run against the queries, and queries re-run against the shown rows' stored vectors."""
     vectors = read_vectors(session.index, list(rows), list(chosen))
     return _Maps(
-        session.token_scores(list(rows.values()), "train", probes),
-        session.token_scores(queries, "query", ranking.weigh(vectors, chosen)),
+        session.reader.token_scores(list(rows.values()), "train", probes),
+        session.reader.token_scores(queries, "query", ranking.weigh(vectors, chosen)),
     )
 
 
@@ -117,7 +117,7 @@ def _about(session: Session, options: TraceOptions, chosen: Mapping[str, float])
         "sign": SIGN,
         "coverage": str(manifest.coverage),
         "token values": "a token's value is its part of the score; a side's values sum to the score, up to rounding",
-        "model": session.loaded.name,
+        "model": session.reader.loaded.name,
         "index": f"{session.index.path}, {session.index.count:,} rows",
         "options": settings,
         "headwater": manifest.library_version,

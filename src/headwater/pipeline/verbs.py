@@ -91,7 +91,7 @@ def score(
 ) -> Scores:
     """Every row of the index against every query, in memory; `headwater score` streams the same to a file."""
     session = open_session(_open(index), model, **(placement or {}))
-    names, probes = _probes(session, queries, by)
+    names, probes = query_probes(session, queries, by)
     return score_all(session.index, probes, queries=names)
 
 
@@ -106,15 +106,15 @@ def write_scores(
 ) -> tuple[int, int]:
     """Every row against every query into the Parquet file `out`; returns how many rows and queries it holds."""
     session = open_session(_open(index), model, **(placement or {}))
-    names, probes = _probes(session, queries, by)
+    names, probes = query_probes(session, queries, by)
     return export_scores(session.index, probes, names, out=out), len(names)
 
 
-def _probes(session: Session, queries: Queries, by: str | None) -> tuple[list[str], dict[str, Tensor]]:
+def query_probes(session: Session, queries: Queries, by: str | None) -> tuple[list[str], dict[str, Tensor]]:
     """The queries' ids and their weighted vectors."""
     answered, _ = with_responses(read_queries(queries), session)
     chosen = ranking.weights(session.index.manifest.columns, by)
-    return [row.id for row in answered], ranking.weigh(session.encode(answered, "query").vectors, chosen)
+    return [row.id for row in answered], ranking.weigh(session.reader.encode(answered, "query").vectors, chosen)
 
 
 def _open(index: str | Path | Index) -> Index:
