@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from headwater.core.errors import UsageError
 from headwater.core.spec import MethodSpec
@@ -78,7 +79,8 @@ def _load(checkpoint: Checkpoint, loaded: LoadedModel) -> LoadedModel:
     return load_model(checkpoint.path, dtype=dtype, device=str(loaded.device), tokenizer=tokenizer)
 
 
-_COMMON = {
+_COMMON: dict[str, Any] = {
+    "choices": {"sketch": rapidin.CHOICES["sketch"]},
     "reads": "one forward and one activation-only backward pass: gradients of all selected parameters",
     "source": "Pruthi et al., arXiv 2002.08484",
 }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from headwater.core.errors import UsageError, unknown_name
@@ -44,6 +44,7 @@ class MethodEntry(Generic[Options]):
         source: paper.
         presets: named settings; `default` is one of them.
         make: options to method.
+        choices: the values an option of text may have, where not any will do.
     """
 
     name: str
@@ -53,6 +54,7 @@ class MethodEntry(Generic[Options]):
     source: str
     presets: Mapping[str, Options]
     make: Callable[[Options], Method]
+    choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def resolve(self, settings: Mapping[str, Any]) -> Method:
         """The method with `settings` (option name to value, text values parsed) over the named or default preset."""
@@ -69,6 +71,9 @@ class MethodEntry(Generic[Options]):
             name: parse_option(value, like=getattr(base, name), where=f"{self.name}.{name}")
             for name, value in given.items()
         }
+        for name in parsed.keys() & self.choices.keys():
+            if parsed[name] not in self.choices[name]:
+                raise unknown_name("choice", parsed[name], self.choices[name], where=f"{self.name}.{name}")
         return self.make(dataclasses.replace(base, **parsed))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import cast
 
-from headwater.core.errors import unknown_name
 from headwater.core.spec import MethodSpec
 from headwater.data.windows import Window
 from headwater.features.gradient_sketch import GradientSketch, Normalization, TokenMode
@@ -50,9 +49,6 @@ def rapidin(options: RapidInOptions) -> Method:
     Score: Σ over tensors of the cosine of the two gradients, estimated; positive = proponent. Cost: about one training
     step's forward and backward pass a row. Blind to parameters outside `parameters`, and to what moves only curvature.
     """
-    for name, choices in CHOICES.items():
-        if getattr(options, name) not in choices:
-            raise unknown_name("choice", getattr(options, name), choices, where=f"rapidin.{name}")
     window = Window(options.window, options.overlap)
     spec = MethodSpec("rapidin", asdict(options))
     return Method(spec, {"train": window, "query": window}, lambda loaded: encoder(options, loaded))
@@ -78,4 +74,5 @@ ENTRY = MethodEntry(
     source="Lin et al., arXiv 2405.11724",
     presets=PRESETS,
     make=rapidin,
+    choices=CHOICES,
 )

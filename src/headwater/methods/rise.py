@@ -41,7 +41,7 @@ class RiseOptions:
     seed: int = 0
 
 
-_CHOICES = {
+CHOICES = {
     "support": ("full", "top"),
     "positions": ("all", "response"),
     "weight_windows": ("equal", "tokens"),
@@ -64,9 +64,6 @@ def rise(options: RiseOptions) -> Method:
     Score: ⟨row, query⟩ of unit vectors, in [−1, 1]; positive = proponent. Cost: one forward pass and one or two
     products over the vocabulary a row. Blind to everything below the readout layer.
     """
-    for name, choices in _CHOICES.items():
-        if getattr(options, name) not in choices:
-            raise UsageError(f"'{getattr(options, name)}' is none of {', '.join(choices)}", where=f"rise.{name}")
     if not options.overlap < options.window:
         raise UsageError(f"overlap {options.overlap} is not below window {options.window}", where="rise.overlap")
 
@@ -101,4 +98,5 @@ ENTRY = MethodEntry(
     source="Ran et al., arXiv 2604.16197",
     presets=PRESETS,
     make=rise,
+    choices=CHOICES,
 )
