@@ -2,7 +2,8 @@
 
 Run:  python benchmarks/rise_scaling.py [--model runs/demo/model] [--rows 1000 10000 50000]
 
-Each size is built in a process of its own, so that its peak memory is its own. Rows are the demo task's, drawn afresh.
+Each size is built in a process of its own, which finds its rows in a file, so that its peak memory is its own. Rows are
+the demo task's, drawn afresh.
 """
 
 from __future__ import annotations
@@ -33,15 +34,12 @@ def records(count: int) -> Iterator[dict[str, Any]]:
             made += 1
 
 
-def build(model: str, count: int) -> dict[str, float]:
+def build(model: str, data: Path, count: int) -> dict[str, float]:
     import resource
 
     import headwater as hw
 
     with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder) / "rows.jsonl"
-        with data.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(record) + "\n" for record in records(count))
         loaded = hw.load_model(model)
         start = time.perf_counter()
         index = hw.build(Path(folder) / "i.lance", model=loaded, data=data)
@@ -56,14 +54,19 @@ def main() -> None:
     parser.add_argument("--model", default="runs/demo/model")
     parser.add_argument("--rows", type=int, nargs="+", default=ROWS)
     parser.add_argument("--one", type=int)
+    parser.add_argument("--data", type=Path)
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(build(arguments.model, arguments.one)))
+        print(json.dumps(build(arguments.model, arguments.data, arguments.one)))
         return
     print("| rows | rows/s | peak MiB | index MiB |\n|---|---|---|---|")
     for count in arguments.rows:
-        command = [sys.executable, __file__, "--model", arguments.model, "--one", str(count)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        with tempfile.TemporaryDirectory() as folder:
+            data = Path(folder) / "rows.jsonl"
+            with data.open("w", encoding="utf-8") as file:
+                file.writelines(json.dumps(record) + "\n" for record in records(count))
+            command = [sys.executable, __file__, "--model", arguments.model, "--one", str(count), "--data", str(data)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
         r = json.loads(done.stdout.splitlines()[-1])
         print(f"| {count:,} | {r['rows_per_second']:,.0f} | {r['peak_mib']:,.0f} | {r['index_mib']:,.0f} |", flush=True)
 
