@@ -71,8 +71,18 @@ class Progress:
 Report = Callable[[Progress], None]
 
 
+Keep = Callable[[int, int, Any, Any], None]
+"""Called after every step with step, steps, the model and its optimiser."""
+
+
 def train_tiny(
-    rows: Sequence[Record], *, out: str | Path, seed: int, recipe: Recipe | None = None, progress: Report | None = None
+    rows: Sequence[Record],
+    *,
+    out: str | Path,
+    seed: int,
+    recipe: Recipe | None = None,
+    progress: Report | None = None,
+    keep: Keep | None = None,
 ) -> Path:
     """Train a tokenizer and a tiny Llama on the rows' prompts and responses, and save both in the folder `out`.
 
@@ -82,6 +92,7 @@ def train_tiny(
         seed: of the first weights and of the order of the batches.
         recipe: size and schedule.
         progress: called after every step.
+        keep: called after every step with the model and its optimiser.
 
     Returns:
         The folder, which `load_model` and `from_pretrained` read.
@@ -91,7 +102,7 @@ def train_tiny(
     tokenizer = train_tokenizer([" ".join(row.fields().values()) for row in examples], recipe.vocabulary)
     tokenization = Tokenization(tokenizer, resolve_template(None, tokenizer), max_tokens=recipe.context)
     model = new_model(tokenizer, recipe, seed=seed)
-    fit(model, tokenization.encode(examples), recipe, seed=seed, progress=progress)
+    fit(model, tokenization.encode(examples), recipe, seed=seed, progress=progress, keep=keep)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     return Path(out)
@@ -153,7 +164,15 @@ def new_model(tokenizer: Any, recipe: Recipe, *, seed: int) -> Any:
         return LlamaForCausalLM(config)
 
 
-def fit(model: Any, rows: Sequence[TokenRow], recipe: Recipe, *, seed: int, progress: Report | None = None) -> None:
+def fit(
+    model: Any,
+    rows: Sequence[TokenRow],
+    recipe: Recipe,
+    *,
+    seed: int,
+    progress: Report | None = None,
+    keep: Keep | None = None,
+) -> None:
     """Train `model` in place on the rows' response tokens, and leave it in evaluation mode."""
     plan = list(_plan(rows, recipe, np.random.default_rng(seed)))
     optimizer = torch.optim.AdamW(
@@ -169,6 +188,8 @@ def fit(model: Any, rows: Sequence[TokenRow], recipe: Recipe, *, seed: int, prog
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
+        if keep is not None:
+            keep(step + 1, len(plan), model, optimizer)
         if progress is not None:
             progress(Progress(epoch, step + 1, len(plan), loss.item(), time.perf_counter() - start))
     model.eval()

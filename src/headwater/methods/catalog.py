@@ -1,4 +1,8 @@
-"""The catalog: every method by name. Adding a method is one file and one line here."""
+"""The catalog: every method by name. Adding a method is one file and one line here.
+
+An installed package adds its own through the entry-point group `headwater.methods`, each pointing at a `MethodEntry` or
+a `StreamingEntry` (see docs/adding-a-method.md).
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,10 @@ from typing import Any
 
 from headwater.core.errors import unknown_name
 from headwater.core.spec import MethodSpec
-from headwater.methods import graddot, rapidin, rise
+from headwater.methods import embedding, graddot, lexical, linfik, loss, rapidin, rise
+from headwater.methods.installed import add_installed
 from headwater.methods.method import Method, MethodEntry
+from headwater.methods.streamed import streamed
 from headwater.methods.streaming import StreamingEntry, StreamingMethod
 
 CATALOG: dict[str, MethodEntry[Any]] = {
@@ -22,8 +28,20 @@ CATALOG: dict[str, MethodEntry[Any]] = {
     )
 }
 
-STREAMING: dict[str, StreamingEntry[Any]] = {}
+STREAMING: dict[str, StreamingEntry[Any]] = {
+    entry.name: entry
+    for entry in (
+        linfik.ENTRY,
+        embedding.ENTRY,
+        lexical.BM25,
+        loss.ENTRY,
+        lexical.LENGTH,
+        lexical.RANDOM,
+    )
+}
 """Methods that need no index, by name."""
+
+add_installed(CATALOG, STREAMING)
 
 
 def find_method(name: str, settings: Mapping[str, Any] | None = None) -> Method:
@@ -43,7 +61,12 @@ def restore_method(spec: MethodSpec) -> Method:
 
 
 def find_streaming(name: str, settings: Mapping[str, Any] | None = None) -> StreamingMethod:
-    """The streaming method called `name`, with settings as in `find_method`."""
+    """The method called `name` as one that needs no index, with settings as in `find_method`.
+
+    Methods of an index are streamed: their vectors are made, compared and dropped.
+    """
+    if name in CATALOG:
+        return streamed(CATALOG[name].resolve(settings or {}))
     if name not in STREAMING:
-        raise unknown_name("method", name, STREAMING)
+        raise unknown_name("method", name, [*CATALOG, *STREAMING])
     return STREAMING[name].resolve(settings or {})

@@ -1,4 +1,4 @@
-"""Comparators that read no model: BM25, chance and length.
+"""Comparators that read no model: BM25, chance and length; they stream, and need no bench.
 
 BM25 (Robertson and Zaragoza, 2009), in the variant of Lucene as the `bm25s` library computes it, is a serious rival of
 gradient methods wherever the answer shares its words with the rows that taught it; chance and length are floors.
@@ -7,7 +7,9 @@ gradient methods wherever the answer shares its words with the rows that taught 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Literal, cast
 
 import bm25s
 import numpy as np
@@ -15,12 +17,33 @@ import numpy as np
 from headwater.core.errors import DataError
 from headwater.core.scores import Scores
 from headwater.core.seeds import key
+from headwater.core.spec import MethodSpec
 from headwater.data.rows import Row
+from headwater.methods.streaming import Bench, QueryScorer, Scorer, StreamingEntry, StreamingMethod, Target
 
 Fields = Literal["response", "prompt", "all"]
 """Which text of rows and queries is read; a row of plain text has no prompt, and its text is its response."""
 
 K1, B = 1.5, 0.75
+
+
+@dataclass(frozen=True)
+class Bm25Options:
+    """fields: `response`, `prompt` or `all`; a query's hotwords are read in their place where it has some."""
+
+    fields: str = "response"
+
+
+@dataclass(frozen=True)
+class RandomOptions:
+    """seed: other numbers for another seed."""
+
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class LengthOptions:
+    """Nothing to choose."""
 
 
 def bm25_scores(rows: Sequence[Row], queries: Sequence[Row], *, fields: Fields = "response") -> Scores:
@@ -34,7 +57,7 @@ def bm25_scores(rows: Sequence[Row], queries: Sequence[Row], *, fields: Fields =
     retriever.index(documents, show_progress=False)
     known = retriever.vocab_dict
     columns = []
-    for words in _words([readable(query, fields) for query in queries]):
+    for words in _words([" ".join(query.hotwords) or readable(query, fields) for query in queries]):
         shared = [word for word in words if word in known]
         columns.append(retriever.get_scores(shared) if shared else np.zeros(len(rows), dtype=np.float32))
     return _scores(rows, queries, np.stack(columns, axis=1), f"bm25-{fields}")
@@ -71,3 +94,64 @@ def _words(texts: Sequence[str]) -> list[list[str]]:
 def _scores(rows: Sequence[Row], queries: Sequence[Row], values: np.ndarray, method: str) -> Scores:
     ids, names = tuple(row.id for row in rows), tuple(query.id for query in queries)
     return Scores(ids, names, np.asarray(values, dtype=np.float32), method)
+
+
+def bm25(options: Bm25Options) -> StreamingMethod:
+    """The method with these options; word counts are those of the rows given together."""
+
+    def prepare(bench: Bench | None, targets: Sequence[Target]) -> Scorer:
+        def score(rows: Sequence[Row], queries: Sequence[Row]) -> np.ndarray:
+            return bm25_scores(rows, queries, fields=cast(Fields, options.fields)).values
+
+        return QueryScorer(tuple(targets), score)
+
+    return StreamingMethod(MethodSpec("bm25", asdict(options)), prepare, reads_model=False, whole=True)
+
+
+def random(options: RandomOptions) -> StreamingMethod:
+    """The method with this seed."""
+
+    def prepare(bench: Bench | None, targets: Sequence[Target]) -> Scorer:
+        def score(rows: Sequence[Row], queries: Sequence[Row]) -> np.ndarray:
+            return random_scores(rows, queries, seed=options.seed).values
+
+        return QueryScorer(tuple(targets), score)
+
+    return StreamingMethod(MethodSpec("random", asdict(options)), prepare, reads_model=False)
+
+
+def length(options: LengthOptions) -> StreamingMethod:
+    """The method."""
+
+    def prepare(bench: Bench | None, targets: Sequence[Target]) -> Scorer:
+        return QueryScorer(tuple(targets), lambda rows, queries: length_scores(rows, queries).values)
+
+    return StreamingMethod(MethodSpec("length", asdict(options)), prepare, reads_model=False)
+
+
+_floor = partial(StreamingEntry, cost="nothing", source="control")
+
+BM25 = StreamingEntry(
+    name="bm25",
+    summary="Shared words, weighted by how rare they are: a serious rival wherever answers repeat their source.",
+    reads="text",
+    cost="nothing of the model",
+    source="Robertson and Zaragoza, 2009; bm25s",
+    presets={"default": Bm25Options(), "all": Bm25Options(fields="all")},
+    make=bm25,
+    choices={"fields": ("response", "prompt", "all")},
+)
+RANDOM = _floor(
+    name="random",
+    summary="Chance: uniform numbers that follow the ids of row and query.",
+    reads="ids",
+    presets={"default": RandomOptions()},
+    make=random,
+)
+LENGTH = _floor(
+    name="length",
+    summary="The row's length in characters, whatever the query: what a score that only sees size would find.",
+    reads="text",
+    presets={"default": LengthOptions()},
+    make=length,
+)

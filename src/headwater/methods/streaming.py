@@ -17,13 +17,16 @@ from typing import Any, Generic, Protocol
 import numpy as np
 from jaxtyping import Float
 
-from headwater.core.errors import DataError
+from headwater.core.errors import DataError, UsageError
 from headwater.core.scores import Scores
 from headwater.core.spec import MethodSpec
 from headwater.data.rows import Row
-from headwater.data.tokens import Tokenization
-from headwater.methods.method import MethodEntry, Options
+from headwater.data.tokens import Tokenization, TokenRow
+from headwater.methods.method import Options, settle
 from headwater.models.load import LoadedModel
+
+SAMPLE = 64
+"""Rows of the pool a method may look at while it is made ready."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,18 @@ class Bench:
         loaded: the model, as it is now.
         tokenization: how rows become its tokens.
         tokens_per_batch: padded tokens in one forward pass.
+        sample: rows of the pool, for methods that set themselves by looking at some (a step size, labels).
     """
 
     loaded: LoadedModel
     tokenization: Tokenization
     tokens_per_batch: int = 8192
+    sample: tuple[Row, ...] = ()
+
+    def token_rows(self, rows: Sequence[Row], *, hotwords: bool = False) -> list[TokenRow]:
+        """The rows as tokens, numbered in the order given; with `hotwords`, only these words are targets."""
+        numbered = [dataclasses.replace(row, ordinal=i) for i, row in enumerate(rows)]
+        return self.tokenization.encode(numbered, hotwords=hotwords)
 
 
 @dataclass(frozen=True)
@@ -107,12 +117,12 @@ class StreamingEntry(Generic[Options]):
     source: str
     presets: Mapping[str, Options]
     make: Callable[[Options], StreamingMethod]
+    choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def resolve(self, settings: Mapping[str, Any]) -> StreamingMethod:
-        """The method with `settings` over the named or default preset, settled as those of index methods are."""
-        line: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        method: Any = MethodEntry(**line).resolve(settings)
-        return method  # type: ignore[no-any-return]
+        """The method with `settings` over the named or default preset."""
+        return self.make(settle(settings, self.presets, self.choices, where=self.name))
 
 
 @dataclass(frozen=True)
@@ -137,6 +147,13 @@ class QueryScorer:
         return np.asarray(self.score(rows, queries), dtype=np.float32)
 
 
+def require_bench(bench: Bench | None, method: str) -> Bench:
+    """The bench; raises `UsageError` where a method that reads the model was given none."""
+    if bench is None:
+        raise UsageError(f"'{method}' reads a model and was given none", remedy="name one with --model")
+    return bench
+
+
 def each(queries: Sequence[Row]) -> tuple[Target, ...]:
     """Every query as a target of its own."""
     return tuple(Target(query.id, (query,)) for query in queries)
@@ -145,11 +162,19 @@ def each(queries: Sequence[Row]) -> tuple[Target, ...]:
 def attribute(method: StreamingMethod, bench: Bench | None, rows: Sequence[Row], targets: Sequence[Target]) -> Scores:
     """Every row's influence on every target, in memory; positive = proponent.
 
-    For every row on every query give `each(queries)` as the targets.
+    For every row on every query give `each(queries)` as the targets. A bench without a sample gets one of `rows`.
     """
+    if bench is not None and not bench.sample:
+        bench = dataclasses.replace(bench, sample=spaced(rows, SAMPLE))
     scorer = method.prepare(bench, targets)
     values = pool_parts(scorer(rows), scorer.parts)
     return Scores(tuple(row.id for row in rows), tuple(t.name for t in targets), values, method.spec.name)
+
+
+def spaced(rows: Sequence[Row], count: int) -> tuple[Row, ...]:
+    """At most `count` of the rows, evenly spaced."""
+    places = np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int))
+    return tuple(rows[i] for i in places)
 
 
 def pool_parts(values: Float[np.ndarray, "rows parts"], parts: Sequence[Part]) -> Float[np.ndarray, "rows targets"]:

@@ -1,0 +1,110 @@
+"""Adam's moments: what one more step on a row would do under the optimiser that trained the model.
+
+With moments m, v after step t, Adam's next step on gradient g moves the weights along (LESS, arXiv 2402.04333, eq. 3)
+
+    Γ(g) = m̂ / (√v̂ + ε),   m̂ = (β₁ m + (1 − β₁) g) / (1 − β₁^(t+1)),   v̂ = (β₂ v + (1 − β₂) g²) / (1 − β₂^(t+1))
+
+and TrackStar (arXiv 2410.17413) divides by √v̂ alone, v̂ = v / (1 − β₂^t). All of it is entry by entry.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from headwater.core.errors import DataError, MismatchError
+
+_FIRST, _SECOND, _ABOUT = "exp_avg.", "exp_avg_sq.", "adam"
+
+
+@dataclass(frozen=True)
+class AdamState:
+    """Moments by parameter name, in the parameters' own layout.
+
+    Attributes:
+        first, second: m and v.
+        step: t, how many steps were taken.
+        beta1, beta2, epsilon: of the optimiser.
+    """
+
+    first: Mapping[str, Tensor]
+    second: Mapping[str, Tensor]
+    step: int
+    beta1: float
+    beta2: float
+    epsilon: float
+
+    def update(self, name: str, gradient: Tensor, *, bias_correction: bool = True) -> Tensor:
+        """Γ of gradients `[rows, *parameter]`; without `bias_correction`, m and v as they stand."""
+        m = self.beta1 * self.first[name].to(gradient) + (1 - self.beta1) * gradient
+        v = self.beta2 * self.second[name].to(gradient) + (1 - self.beta2) * gradient.square()
+        if bias_correction:
+            m = m / (1 - self.beta1 ** (self.step + 1))
+            v = v / (1 - self.beta2 ** (self.step + 1))
+        return m / (v.sqrt() + self.epsilon)
+
+    def scaled(self, name: str, gradient: Tensor) -> Tensor:
+        """g / (√v̂ + ε) of gradients `[rows, *parameter]`."""
+        v = self.second[name].to(gradient) / (1 - self.beta2**self.step)
+        return gradient / (v.sqrt() + self.epsilon)
+
+
+def write_adam(path: str | Path, optimizer: torch.optim.Optimizer, model: Any) -> Path:
+    """Write the moments of an Adam or AdamW that is training `model`; parameters without moments are left out.
+
+    Raises:
+        DataError: the optimiser keeps no moments (it is not Adam, or has not stepped), or its groups differ in β or ε.
+    """
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    tensors, steps, constants = {}, set(), set()
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            state = optimizer.state.get(parameter, {})
+            if "exp_avg_sq" in state:
+                name = names[id(parameter)]
+                tensors[_FIRST + name] = state["exp_avg"].detach().cpu().contiguous()
+                tensors[_SECOND + name] = state["exp_avg_sq"].detach().cpu().contiguous()
+                steps.add(int(state["step"]))
+                constants.add((*group["betas"], group["eps"]))
+    if len(steps) != 1 or len(constants) != 1:
+        what = f"{len(tensors) // 2} tensors with moments, steps {sorted(steps)}, (β₁, β₂, ε) {sorted(constants)}"
+        remedy = "give an Adam that has stepped, with one set of constants"
+        raise DataError(f"the optimiser's state cannot be used: {what}", where=type(optimizer).__name__, remedy=remedy)
+    (step,), ((beta1, beta2, epsilon),) = steps, constants
+    about = {"step": step, "beta1": beta1, "beta2": beta2, "epsilon": epsilon}
+    save_file(tensors, path, metadata={_ABOUT: json.dumps(about)})
+    return Path(path)
+
+
+def read_adam(path: str | Path, model: Any, wanted: Mapping[str, Any]) -> AdamState:
+    """The moments in a file of `write_adam`, for the parameters of `model` called as in `wanted`.
+
+    Raises:
+        DataError: no such file, or not one of these.
+        MismatchError: a wanted parameter is not in it, or has another shape there.
+    """
+    first, second = {}, {}
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            about = json.loads((file.metadata() or {})[_ABOUT])
+            held = set(file.keys())
+            for name in wanted:
+                if _FIRST + name in held:
+                    first[name], second[name] = file.get_tensor(_FIRST + name), file.get_tensor(_SECOND + name)
+    except Exception as error:  # a missing file, another format, a torn one: each library fault in its own class
+        remedy = "write it at the end of training with headwater.curvature.adam.write_adam"
+        raise DataError(f"no moments of Adam: {error}", where=str(path), remedy=remedy) from None
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    unfit = tuple(name for name in wanted if name not in first or tuple(first[name].shape) != shapes.get(name))
+    if unfit:
+        what = f"{len(unfit)} selected parameters have no moments of their shape there: {', '.join(unfit[:3])}"
+        raise MismatchError(what, fields=unfit, where=str(path), remedy="give the state of this model's training")
+    return AdamState(first, second, about["step"], about["beta1"], about["beta2"], about["epsilon"])

@@ -1,0 +1,191 @@
+"""Entrants: methods as they are named on the command line of an evaluation, and the stage on which they score.
+
+    rise                         a method of the catalog, with its default options
+    rapidin:normalize=row        with options; several are separated by commas; `preset=small` is one
+    rise:by=embedding            ranked by another vector column of its index; `by=rise/embedding` by the sum of two
+    rise+bm25                    reciprocal-rank fusion of two entrants or more
+    embedding=>ekfac             two stages: the second ranks anew the tenth of the rows that the first put highest
+
+Index methods build a real index and stream over it, so their cost is that of `headwater index build` and `score`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headwater.core.errors import UsageError, unknown_name
+from headwater.core.fingerprints import digest
+from headwater.core.scores import Scores, fuse_ranks
+from headwater.data.corpus import Corpus
+from headwater.data.rows import Row
+from headwater.data.templates import resolve_template
+from headwater.data.tokens import Tokenization
+from headwater.evaluation.result import Cost
+from headwater.index.store import Index
+from headwater.methods.catalog import CATALOG, STREAMING, find_method, find_streaming
+from headwater.methods.streaming import Bench, attribute, each
+from headwater.models.load import LoadedModel
+from headwater.pipeline import ranking
+from headwater.pipeline.build import build
+from headwater.pipeline.session import Session, open_session
+from headwater.search.scan import score_all
+
+CONTROLS = ("random", "length", "loss", "bm25", "embedding")
+"""Part of every table of scores, whatever is asked for."""
+
+SHORTLIST = 0.1
+"""The share of the rows that the second of two stages ranks anew."""
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """One method with options; `label` is how it was written."""
+
+    label: str
+    name: str
+    settings: Mapping[str, str]
+    by: str | None = None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores and what they cost."""
+
+    scores: Scores
+    cost: Cost
+
+
+def with_controls(methods: Sequence[str]) -> tuple[str, ...]:
+    """The methods as asked for, then the controls among which they stand; each once. All names are checked."""
+    labels = tuple(dict.fromkeys([*methods, *(c for c in CONTROLS if c in STREAMING)]))
+    for label in labels:
+        for stage in label.split("=>"):
+            for part in stage.split("+"):
+                parse_entrant(part)
+    return labels
+
+
+def parse_entrant(label: str) -> Entrant:
+    """The single entrant that `label` names.
+
+    Raises:
+        UsageError: an unknown method, or an option that is not name=value.
+    """
+    name, _, given = label.partition(":")
+    if name not in CATALOG and name not in STREAMING:
+        raise unknown_name("method", name, [*CATALOG, *STREAMING], where="--method")
+    settings: dict[str, str] = {}
+    for pair in filter(None, given.split(",")):
+        option, sign, value = pair.partition("=")
+        if not sign:
+            raise UsageError(f"'{pair}' is not name=value", where=f"--method {label}", remedy="rapidin:normalize=row")
+        settings[option] = value
+    by = settings.pop("by", None)
+    if by is not None and name in STREAMING:
+        raise UsageError("a method without an index has no vector columns", where=f"--method {label}")
+    (find_method if name in CATALOG else find_streaming)(name, settings)
+    return Entrant(label, name, settings, by.replace("/", "+") if by else None)
+
+
+@dataclass
+class Stage:
+    """A model and a pool; indexes built on it are kept for the next queries.
+
+    Attributes:
+        loaded: the model.
+        corpus: the pool.
+        folder: where indexes are built; it must be this stage's own.
+        defaults: options for methods that need files of the training run (`less` wants the optimiser's state), by
+            method name; an entrant's own options go first.
+    """
+
+    loaded: LoadedModel
+    corpus: Corpus
+    folder: Path
+    defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    _indexes: dict[str, tuple[Session, float]] = field(default_factory=dict, repr=False)
+
+    def score(self, label: str, queries: Sequence[Row]) -> Scored:
+        """Every row of the pool on every query by the entrant called `label`; positive = proponent."""
+        if "=>" in label:
+            return self._staged(label, queries)
+        if "+" in label:
+            parts = [self.score(part, queries) for part in label.split("+")]
+            return Scored(fuse_ranks(*(p.scores for p in parts), method=label), _sum(p.cost for p in parts))
+        entrant = parse_entrant(label)
+        settings = {**self.defaults.get(entrant.name, {}), **entrant.settings}
+        if entrant.name in STREAMING:
+            return self._stream(entrant, settings, queries)
+        return self._search(entrant, settings, queries)
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The pool's rows."""
+        return list(self.corpus)
+
+    @property
+    def bench(self) -> Bench:
+        """What streaming methods read with."""
+        tokenizer = self.loaded.tokenizer
+        return Bench(self.loaded, Tokenization(tokenizer, resolve_template(None, tokenizer)))
+
+    def _stream(self, entrant: Entrant, settings: Mapping[str, Any], queries: Sequence[Row]) -> Scored:
+        start = time.perf_counter()
+        scores = attribute(find_streaming(entrant.name, settings), self.bench, self.rows, each(queries))
+        took = time.perf_counter() - start
+        return Scored(Scores(scores.ids, scores.queries, scores.values, entrant.label), Cost(took, 0, 0.0))
+
+    def _search(self, entrant: Entrant, settings: Mapping[str, Any], queries: Sequence[Row]) -> Scored:
+        session, built = self._session(entrant.name, settings)
+        start = time.perf_counter()
+        chosen = ranking.weights(session.index.manifest.columns, entrant.by)
+        probes = ranking.weigh(session.reader.encode(queries, "query").vectors, chosen)
+        scores = score_all(session.index, probes, queries=[query.id for query in queries])
+        took = (time.perf_counter() - start) / len(queries)
+        row_bytes = sum(c.row_bytes for c in session.index.manifest.columns if c.name in chosen)
+        labelled = Scores(scores.ids, scores.queries, scores.values, entrant.label)
+        return Scored(labelled, Cost(built, row_bytes, took))
+
+    def _session(self, name: str, settings: Mapping[str, Any]) -> tuple[Session, float]:
+        key = digest(name, {option: str(value) for option, value in settings.items()})
+        if key not in self._indexes:
+            start = time.perf_counter()
+            index = self._build(f"{name}-{key[:8]}.lance", name, settings)
+            session = open_session(index, self.loaded)
+            self._indexes[key] = session, time.perf_counter() - start
+        return self._indexes[key]
+
+    def _build(self, file: str, name: str, settings: Mapping[str, Any]) -> Index:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        method = find_method(name, settings)
+        return build(self.folder / file, loaded=self.loaded, corpus=self.corpus, method=method, keep_text=False)
+
+    def _staged(self, label: str, queries: Sequence[Row]) -> Scored:
+        first_label, _, second_label = label.partition("=>")
+        first, second = self.score(first_label, queries), self.score(second_label, queries)
+        values = two_stages(first.scores, second.scores, SHORTLIST)
+        return Scored(Scores(first.scores.ids, first.scores.queries, values, label), _sum([first.cost, second.cost]))
+
+
+def two_stages(first: Scores, second: Scores, share: float) -> np.ndarray:
+    """Negative ranks: the `share` of rows highest in `first`, in the order of `second`, then the others as in `first`."""
+    kept = max(1, round(share * len(first.ids)))
+    ranks, again = first.ranks(), second.ranks()
+    order = np.where(ranks <= kept, again - len(first.ids), ranks)
+    return (-order).astype(np.float32)
+
+
+def _sum(costs: Any) -> Cost:
+    parts = list(costs)
+    return Cost(
+        sum(c.build_seconds or 0.0 for c in parts),
+        sum(c.row_bytes or 0 for c in parts),
+        sum(c.query_seconds or 0.0 for c in parts),
+    )

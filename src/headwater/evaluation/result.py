@@ -1,0 +1,159 @@
+"""What an evaluation found: one line a method, every number with its interval, and all that is needed to run it again.
+
+A result is written as one JSON document, the run file. `headwater eval replay` runs it again from its settings, and
+tables and pages are made from it alone.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from headwater.core.errors import DataError
+from headwater.evaluation.metrics import Estimate
+
+FORMAT = 1
+"""Raised when run files change in a way that older ones cannot be read."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a method's scores cost; None is not measured.
+
+    Attributes:
+        build_seconds: reading all rows, or for a streaming method the whole pass.
+        row_bytes: bytes one row takes in the index; 0 without an index.
+        query_seconds: for one query, over the index as it stands; 0 where it is part of the pass.
+    """
+
+    build_seconds: float | None = None
+    row_bytes: int | None = None
+    query_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """One method's numbers; `group` tells tables within one result apart (`trigger masked`)."""
+
+    method: str
+    metrics: Mapping[str, Estimate]
+    cost: Cost = field(default_factory=Cost)
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished evaluation.
+
+    Attributes:
+        task: its name on the command line.
+        title: a sentence for people.
+        settings: what it was run with; JSON-ready, enough to run it again.
+        primary: the metric lines are ordered and plotted by.
+        lines: one a method and group.
+        notes: what a reader must know to trust the numbers.
+        about: versions, machine, date, seconds.
+    """
+
+    task: str
+    title: str
+    settings: Mapping[str, Any]
+    primary: str
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...] = ()
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups, in the order of the lines."""
+        return tuple(dict.fromkeys(line.group for line in self.lines))
+
+    def ranked(self, group: str = "") -> list[Line]:
+        """A group's lines, the highest primary metric first; equal ones keep their order."""
+        mine = [line for line in self.lines if line.group == group]
+        return sorted(mine, key=lambda line: -line.metrics[self.primary].value)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dictionary."""
+        return {"format": FORMAT, **asdict(self)}
+
+
+def environment(seconds: float) -> dict[str, Any]:
+    """Versions, machine, date (UTC) and the time a run took."""
+    return {
+        "headwater": version("headwater"),
+        "torch": version("torch"),
+        "transformers": version("transformers"),
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 1),
+    }
+
+
+def write_result(path: str | Path, result: Result) -> Path:
+    """Write the run file, all at once."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.part")
+    part.write_text(json.dumps(result.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(target)
+    return target
+
+
+def read_result(path: str | Path) -> Result:
+    """The result in a run file.
+
+    Raises:
+        DataError: there is none, or it is not one.
+    """
+    try:
+        raw = json.loads(Path(path).read_text(encoding="utf-8"))
+        if raw["format"] != FORMAT:
+            remedy = f"this version reads format {FORMAT}"
+            raise DataError(f"a run file of format {raw['format']}", where=str(path), remedy=remedy)
+        return _from_json(raw)
+    except FileNotFoundError:
+        raise DataError(
+            "there is no run file", where=str(path), remedy="headwater eval writes one as run.json"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"not a run file: {error!r}", where=str(path)) from None
+
+
+def _from_json(raw: Mapping[str, Any]) -> Result:
+    lines = tuple(
+        Line(
+            method=line["method"],
+            metrics={name: Estimate(**numbers) for name, numbers in line["metrics"].items()},
+            cost=Cost(**line["cost"]),
+            group=line["group"],
+        )
+        for line in raw["lines"]
+    )
+    kept = {name: raw[name] for name in ("task", "title", "settings", "primary", "about")}
+    return Result(**kept, lines=lines, notes=tuple(raw["notes"]))
+
+
+def cells(result: Result, metrics: Sequence[str], group: str = "") -> list[list[str | float | int | None]]:
+    """A group's table: method, the metrics as `value [low, high]`, then build seconds, bytes a row, query seconds."""
+    return [
+        [
+            line.method,
+            *(str(line.metrics[name]) if name in line.metrics else None for name in metrics),
+            line.cost.build_seconds,
+            line.cost.row_bytes,
+            line.cost.query_seconds,
+        ]
+        for line in result.ranked(group)
+    ]
+
+
+COST_COLUMNS = ("build s", "bytes a row", "query s")
+"""Headings of the last three columns of `cells`."""
