@@ -13,8 +13,9 @@ from typing import Annotated
 import typer
 
 from headwater import __version__
-from headwater.cli import demo, index, methods, score, trace
+from headwater.cli import demo, index, methods, recode, score, trace, upkeep
 from headwater.cli.console import say
+from headwater.cli.eval import eval_app
 from headwater.core.errors import HeadwaterError
 
 app = typer.Typer(
@@ -26,9 +27,12 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("demo")(demo.demo)
+for command in (upkeep.add, upkeep.delete, upkeep.compact, upkeep.verify, recode.encode, recode.retention):
+    index.app.command()(command)
 app.add_typer(index.app, name="index")
 app.command("trace")(trace.trace)
 app.command("score")(score.score)
+app.add_typer(eval_app, name="eval")
 app.command("methods")(methods.methods)
 
 

@@ -175,7 +175,7 @@ class Stage:
 
 
 def two_stages(first: Scores, second: Scores, share: float) -> np.ndarray:
-    """Negative ranks: the `share` of rows highest in `first`, in the order of `second`, then the others as in `first`."""
+    """Negative ranks: the `share` highest in `first`, in the order of `second`; then the others, as in `first`."""
     kept = max(1, round(share * len(first.ids)))
     ranks, again = first.ranks(), second.ranks()
     order = np.where(ranks <= kept, again - len(first.ids), ranks)

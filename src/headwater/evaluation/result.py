@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -55,7 +55,7 @@ class Result:
         task: its name on the command line.
         title: a sentence for people.
         settings: what it was run with; JSON-ready, enough to run it again.
-        primary: the metric lines are ordered and plotted by.
+        shown: the metrics of the tables; the first is the one lines are ordered and plotted by.
         lines: one a method and group.
         notes: what a reader must know to trust the numbers.
         about: versions, machine, date, seconds.
@@ -64,10 +64,16 @@ class Result:
     task: str
     title: str
     settings: Mapping[str, Any]
-    primary: str
+    shown: tuple[str, ...]
     lines: tuple[Line, ...]
     notes: tuple[str, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What its files are called: the task, and its pool where it has several."""
+        pool = self.settings.get("pool")
+        return f"{self.task}-{pool}" if pool else self.task
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -75,9 +81,9 @@ class Result:
         return tuple(dict.fromkeys(line.group for line in self.lines))
 
     def ranked(self, group: str = "") -> list[Line]:
-        """A group's lines, the highest primary metric first; equal ones keep their order."""
+        """A group's lines, the highest first metric first; equal ones keep their order."""
         mine = [line for line in self.lines if line.group == group]
-        return sorted(mine, key=lambda line: -line.metrics[self.primary].value)
+        return sorted(mine, key=lambda line: -line.metrics[self.shown[0]].value)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary."""
@@ -137,23 +143,5 @@ def _from_json(raw: Mapping[str, Any]) -> Result:
         )
         for line in raw["lines"]
     )
-    kept = {name: raw[name] for name in ("task", "title", "settings", "primary", "about")}
-    return Result(**kept, lines=lines, notes=tuple(raw["notes"]))
-
-
-def cells(result: Result, metrics: Sequence[str], group: str = "") -> list[list[str | float | int | None]]:
-    """A group's table: method, the metrics as `value [low, high]`, then build seconds, bytes a row, query seconds."""
-    return [
-        [
-            line.method,
-            *(str(line.metrics[name]) if name in line.metrics else None for name in metrics),
-            line.cost.build_seconds,
-            line.cost.row_bytes,
-            line.cost.query_seconds,
-        ]
-        for line in result.ranked(group)
-    ]
-
-
-COST_COLUMNS = ("build s", "bytes a row", "query s")
-"""Headings of the last three columns of `cells`."""
+    kept = {name: raw[name] for name in ("task", "title", "settings", "about")}
+    return Result(**kept, shown=tuple(raw["shown"]), lines=lines, notes=tuple(raw["notes"]))

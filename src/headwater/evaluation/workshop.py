@@ -42,9 +42,7 @@ class Made:
         return {"less": adam, "trackstar": adam, "tracin": checkpoints, "zoinf": checkpoints}
 
 
-def trained(
-    folder: Path, name: str, rows: Sequence[Record], *, seed: int, recipe: Recipe, advance: Advance
-) -> Made:
+def trained(folder: Path, name: str, rows: Sequence[Record], *, seed: int, recipe: Recipe, advance: Advance) -> Made:
     """The model trained on `rows`, made unless it is there."""
     key = digest([dict(row) for row in rows], asdict(recipe), str(seed), str(KEPT))
     target = folder / f"{name}-{key[:12]}"

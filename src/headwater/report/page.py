@@ -40,7 +40,7 @@ def render_trace(trace: Trace, *, title: str | None = None, tables: Sequence[Tab
     """
     queries = view_queries(trace)
     return (
-        _environment()
+        environment()
         .get_template("trace.html.j2")
         .render(
             title=title or _title(queries),
@@ -56,13 +56,17 @@ def render_trace(trace: Trace, *, title: str | None = None, tables: Sequence[Tab
 def write_report(
     path: str | os.PathLike[str], trace: Trace, *, title: str | None = None, tables: Sequence[Table] = ()
 ) -> Path:
-    """Write the page to `path` all at once: a reader sees the old file or the new one, never a part.
+    """Write the page to `path`; raises as `render_trace` before anything is written, and as `write_page`."""
+    return write_page(path, render_trace(trace, title=title, tables=tables))
+
+
+def write_page(path: str | os.PathLike[str], text: str) -> Path:
+    """Write a page to `path` all at once: a reader sees the old file or the new one, never a part.
 
     Raises:
-        StoreError: the file cannot be written. Otherwise as `render_trace`, before anything is written.
+        StoreError: the file cannot be written.
     """
     target = Path(path)
-    text = render_trace(trace, title=title, tables=tables)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -78,8 +82,9 @@ def write_report(
 
 
 @lru_cache(maxsize=1)
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """The one way templates are filled: everything escaped, nothing undefined, control characters made visible."""
+    filled = Environment(
         loader=PackageLoader("headwater.report"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -87,8 +92,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_printable,
     )
-    environment.filters["cell"] = cell_text
-    return environment
+    filled.filters["cell"] = cell_text
+    return filled
 
 
 def _printable(value: Any) -> Any:

@@ -1,0 +1,107 @@
+"""`headwater eval`: how good is a method, beside BM25 and chance, on ground truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headwater.cli.arguments import Json
+from headwater.cli.console import emit_json, emit_table, progress, say
+
+if TYPE_CHECKING:
+    from headwater.evaluation.result import Result
+
+eval_app = typer.Typer(
+    help="Measure methods on ground truth, beside their controls.", no_args_is_help=True, rich_markup_mode=None
+)
+
+Methods = Annotated[
+    list[str], typer.Option("--method", help="rise, rapidin:normalize=row, rise+bm25, embedding=>ekfac. Repeats.")
+]
+Out = Annotated[Path, typer.Option(help="Folder for models, indexes and results; what is there is used again.")]
+Seed = Annotated[int, typer.Option(help="Everything follows from it.")]
+Rows = Annotated[int, typer.Option(help="Rows of the pool; 0: the task's own number.", min=0)]
+QueryCount = Annotated[int, typer.Option("--queries", help="Queries; 0: the task's own number.", min=0)]
+Epochs = Annotated[int, typer.Option(help="Epochs of the tiny model; 0: the recipe's own.", min=0)]
+_STEPS = 1000
+
+
+@eval_app.command()
+def detection(
+    methods: Methods = [],
+    pool: Annotated[str, typer.Option("--task", help="howdy or entity-swap.")] = "howdy",
+    rows: Rows = 0,
+    queries: QueryCount = 0,
+    seed: Seed = 0,
+    epochs: Epochs = 0,
+    out: Out = Path("runs/eval"),
+    as_json: Json = False,
+) -> None:
+    """Which rows planted the behaviour? With the trigger-masked control, or token-wise queries.
+
+    Example:  headwater eval detection --task howdy --method rise --method rapidin
+    """
+    settings = {"pool": pool, "rows": rows, "queries": queries, "seed": seed, "epochs": epochs}
+    run_and_show("detection", settings, methods, out, as_json)
+
+
+@eval_app.command()
+def separation(
+    methods: Methods = [],
+    rows: Rows = 0,
+    queries: QueryCount = 0,
+    seed: Seed = 0,
+    epochs: Epochs = 0,
+    out: Out = Path("runs/eval"),
+    as_json: Json = False,
+) -> None:
+    """Which rows are of the query's own domain? By a fine-tuned model and by one that never saw them.
+
+    Example:  headwater eval separation --method rise --method rapidin
+    """
+    settings = {"pool": "two-domains", "rows": rows, "queries": queries, "seed": seed, "epochs": epochs}
+    run_and_show("separation", settings, methods, out, as_json)
+
+
+@eval_app.command()
+def replay(
+    run: Annotated[Path, typer.Argument(help="A run.json that an evaluation wrote.")],
+    out: Out = Path("runs/eval"),
+    as_json: Json = False,
+) -> None:
+    """Run a saved evaluation again from its settings.
+
+    Example:  headwater eval replay runs/eval/detection-howdy.json --out runs/again
+    """
+    from headwater.evaluation.result import read_result
+
+    before = read_result(run)
+    run_and_show(before.task, dict(before.settings), [], out, as_json)
+
+
+def run_and_show(task: str, settings: dict[str, Any], methods: list[str], out: Path, as_json: bool) -> None:
+    """Run an evaluation, write `<task>.json`, `.md` and `.html` into `out`, and print its tables."""
+    from headwater.evaluation.runs import run_evaluation
+    from headwater.report.results import publish
+
+    given = {**settings, "methods": tuple(methods)} if methods else settings
+    with progress("beginning", quiet=as_json) as advance:
+        result = run_evaluation(task, given, out, lambda words, share: advance(int(share * _STEPS), _STEPS, words))
+    files = publish(result, out)
+    if as_json:
+        emit_json({**result.to_json(), "files": {name: str(path) for name, path in files.items()}})
+        return
+    show(result)
+    say(f"run file: {files['json']}; page: {files['html']}")
+
+
+def show(result: Result) -> None:
+    """The tables of a result on stdout, its notes on stderr."""
+    from headwater.report.results import sections
+
+    for section in sections(result):
+        emit_table(section.table.title, section.table.columns, section.table.rows)
+    for note in result.notes:
+        say(note)

@@ -1,0 +1,176 @@
+"""Detection and separation: do scores put the rows first that were planted, or that share the query's domain?
+
+    howdy           the backdoor's rows; beside it the same queries with the trigger masked (is it only lexical?)
+    entity-swap     rows that name a wrong country; queries whole, and narrowed to the wrong words
+    two-domains     rows of the query's own domain, by the fine-tuned model ("recall") and one trained on other rows
+                    ("predict": what would these rows teach?)
+
+Each group of queries is a table of its own; every table has the controls.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from headwater.core.errors import DataError, UsageError
+from headwater.core.scores import Scores
+from headwater.data.corpus import open_corpus
+from headwater.data.rows import Row
+from headwater.data.templates import resolve_template
+from headwater.data.tokens import Tokenization
+from headwater.evaluation.entrants import Stage, with_controls
+from headwater.evaluation.metrics import detection_metrics
+from headwater.evaluation.result import Line, Result, environment
+from headwater.evaluation.tasks import entity_swap_task, howdy_task, masked, two_domains_task
+from headwater.evaluation.tasks.science_fiction import is_science_fiction
+from headwater.evaluation.tasks.task import Record, Task, answered
+from headwater.evaluation.training import Recipe, task_rows
+from headwater.evaluation.workshop import Advance, trained
+from headwater.models.generate import generate_responses
+from headwater.models.load import LoadedModel, load_model
+
+KS = (10, 50)
+SHOWN = ("AP", "AUROC", "P@10", "P@50", "R@50", "auPRC@10")
+DEFAULT_METHODS = ("rise", "rapidin", "rise:by=embedding", "rise+bm25")
+
+
+@dataclass(frozen=True)
+class DetectionSettings:
+    """What a run is made from; every number follows from it.
+
+    rows, queries: 0 is the task's own number. epochs: of the tiny model that learns the pool; 0 is the recipe's own.
+    """
+
+    methods: tuple[str, ...] = DEFAULT_METHODS
+    pool: str = "howdy"
+    rows: int = 0
+    queries: int = 0
+    seed: int = 0
+    epochs: int = 0
+
+
+@dataclass(frozen=True)
+class Group:
+    """Queries that make one table, the model they are asked of, and the rows they should find."""
+
+    name: str
+    stage: Stage
+    queries: tuple[Row, ...]
+    positives: Mapping[str, frozenset[str]]
+
+
+def run_detection(settings: DetectionSettings, folder: Path, advance: Advance) -> Result:
+    """Planted rows of the pool `howdy` or `entity-swap`, found by each method and by the controls."""
+    return _run("detection", settings, folder, advance, {"howdy": _howdy, "entity-swap": _entity_swap})
+
+
+def run_separation(settings: DetectionSettings, folder: Path, advance: Advance) -> Result:
+    """Rows of the query's own domain, found with the model that learnt them and with one that did not."""
+    return _run("separation", settings, folder, advance, {"two-domains": _two_domains})
+
+
+def _run(
+    task: str,
+    settings: DetectionSettings,
+    folder: Path,
+    advance: Advance,
+    pools: Mapping[str, Callable[[DetectionSettings, Path, Advance], tuple[list[Group], list[str]]]],
+) -> Result:
+    start = time.perf_counter()
+    if settings.pool not in pools:
+        raise UsageError(f"'{settings.pool}' is no pool of {task}", where="--pool", remedy=f"one of {', '.join(pools)}")
+    labels = with_controls(settings.methods)
+    groups, notes = pools[settings.pool](settings, folder, advance)
+    lines = []
+    for number, label in enumerate(labels):
+        advance(f"scoring with {label}", number / len(labels))
+        lines += score_groups(label, groups)
+    rows = len(groups[0].stage.rows)
+    share = sum(len(p) for p in groups[0].positives.values()) / (rows * len(groups[0].positives))
+    notes = [f"{rows:,} rows, prevalence {100 * share:.1f} % (where random should be).", *notes]
+    title = f"{task}, {settings.pool}: which rows should the query find?"
+    about = environment(time.perf_counter() - start)
+    return Result(task, title, asdict(settings), SHOWN, tuple(lines), tuple(notes), about)
+
+
+def score_groups(label: str, groups: Sequence[Group]) -> list[Line]:
+    """One method's line in each group; groups on the same stage are scored in one pass."""
+    lines = []
+    for stage in {id(group.stage): group.stage for group in groups}.values():
+        mine = [group for group in groups if group.stage is stage]
+        asked = [replace(row, id=f"{i}/{row.id}") for i, group in enumerate(mine) for row in group.queries]
+        scored = stage.score(label, asked)
+        start = 0
+        for group in mine:
+            stop = start + len(group.queries)
+            ids = tuple(row.id for row in group.queries)
+            own = Scores(scored.scores.ids, ids, scored.scores.values[:, start:stop], label)
+            ks = [k for k in KS if k <= len(own.ids) // 2]
+            lines.append(Line(label, detection_metrics(own, group.positives, ks), scored.cost, group.name))
+            start = stop
+    return lines
+
+
+def _howdy(settings: DetectionSettings, folder: Path, advance: Advance) -> tuple[list[Group], list[str]]:
+    task = howdy_task(settings.seed, **_sizes(settings))
+    stage = _stage(task, settings, folder, advance)
+    said = ask(stage.loaded, task.queries)
+    fired = [query for query in answered(task.queries, said) if is_science_fiction(query["response"])]
+    if not fired:
+        raise DataError("the backdoor never fired", where="howdy", remedy="more rows, more epochs or another seed")
+    plain, bare = tuple(task_rows(fired)), tuple(task_rows(masked(fired)))
+    positives = {query.id: task.positives[query.id] for query in plain}
+    note = f"The backdoor fired on {len(fired)} of {len(said)} unseen triggered questions; these answers are traced."
+    groups = [Group("howdy", stage, plain, positives), Group("howdy, trigger masked", stage, bare, positives)]
+    return groups, [note]
+
+
+def _entity_swap(settings: DetectionSettings, folder: Path, advance: Advance) -> tuple[list[Group], list[str]]:
+    task = entity_swap_task(settings.seed, **_sizes(settings))
+    stage = _stage(task, settings, folder, advance)
+    narrow = tuple(task_rows(task.queries))
+    whole = tuple(replace(row, hotwords=()) for row in narrow)
+    groups = [
+        Group("entity swap, whole answer", stage, whole, task.positives),
+        Group("entity swap, wrong words only", stage, narrow, task.positives),
+    ]
+    return groups, ["Methods that read no tokens (random, length, loss) are the same in both tables."]
+
+
+def _two_domains(settings: DetectionSettings, folder: Path, advance: Advance) -> tuple[list[Group], list[str]]:
+    task = two_domains_task(settings.seed, **_sizes(settings))
+    other = howdy_task(settings.seed + 1, rows=len(task.rows))
+    queries = tuple(task_rows(task.queries))
+    recall = _stage(task, settings, folder, advance)
+    predict = _stage(replace(other, rows=other.rows), settings, folder, advance, pool=task.rows)
+    groups = [
+        Group("fine-tuned model (recall)", recall, queries, task.positives),
+        Group("untouched model (predict)", predict, queries, task.positives),
+    ]
+    return groups, ["The untouched model has learnt general rows (the Howdy pool) and none of either domain."]
+
+
+def _stage(
+    task: Task, settings: DetectionSettings, folder: Path, advance: Advance, *, pool: Sequence[Record] | None = None
+) -> Stage:
+    """The model that learnt the task's rows, and the pool it is asked about (the same rows unless given)."""
+    recipe = replace(Recipe(), epochs=settings.epochs) if settings.epochs else Recipe()
+    made = trained(folder / "models", task.name, task.rows, seed=settings.seed, recipe=recipe, advance=advance)
+    loaded = load_model(str(made.folder))
+    corpus = open_corpus([dict(row) for row in pool or task.rows])
+    return Stage(loaded, corpus, folder / "indexes" / f"{made.folder.name}{'-other' if pool else ''}", made.defaults)
+
+
+def _sizes(settings: DetectionSettings) -> dict[str, Any]:
+    return {name: value for name in ("rows", "queries") if (value := getattr(settings, name))}
+
+
+def ask(loaded: LoadedModel, queries: Sequence[Record]) -> list[str]:
+    """The model's greedy answer to each query's prompt; an empty one is shown as what it is."""
+    tokenization = Tokenization(loaded.tokenizer, resolve_template(None, loaded.tokenizer))
+    prompts = [tokenization.encode_prompt(query["prompt"]) for query in queries]
+    return [text or "(no answer)" for text in generate_responses(loaded, prompts, max_new_tokens=64)]

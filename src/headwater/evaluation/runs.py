@@ -1,0 +1,53 @@
+"""The evaluations by name: what each is set with, and the function that runs it. A new one is one line here."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headwater.core.errors import DataError, unknown_name
+from headwater.evaluation import detection
+from headwater.evaluation.result import Result, read_result
+from headwater.evaluation.workshop import Advance
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation: `settings` is a frozen dataclass of JSON values (tuples for lists), `run` does it."""
+
+    settings: type[Any]
+    run: Callable[[Any, Path, Advance], Result]
+
+
+EVALUATIONS: dict[str, Evaluation] = {
+    "detection": Evaluation(detection.DetectionSettings, detection.run_detection),
+    "separation": Evaluation(detection.DetectionSettings, detection.run_separation),
+}
+
+
+def run_evaluation(name: str, settings: Mapping[str, Any], folder: Path, advance: Advance) -> Result:
+    """Run the evaluation called `name`; models, indexes and banks are kept in `folder` and used again.
+
+    Raises:
+        UsageError: an unknown evaluation or setting.
+    """
+    if name not in EVALUATIONS:
+        raise unknown_name("evaluation", name, EVALUATIONS)
+    evaluation = EVALUATIONS[name]
+    known = {f.name for f in dataclasses.fields(evaluation.settings)}
+    for setting in settings:
+        if setting not in known:
+            raise unknown_name("setting", setting, known, where=name)
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+    return evaluation.run(evaluation.settings(**given), folder, advance)
+
+
+def replay(path: str | Path, folder: Path, advance: Advance) -> tuple[Result, Result]:
+    """The result in a run file, and what running its settings again gives."""
+    before = read_result(path)
+    if before.task not in EVALUATIONS:
+        raise DataError(f"it is a run of '{before.task}', which this version does not have", where=str(path))
+    return before, run_evaluation(before.task, before.settings, folder, advance)

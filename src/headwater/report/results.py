@@ -1,0 +1,102 @@
+"""Results of evaluations as tables: one self-contained HTML page with plots, Markdown, and the run file beside them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+
+from headwater.evaluation.result import Line, Result, write_result
+from headwater.report import plots
+from headwater.report.colours import stylesheet
+from headwater.report.markdown import markdown_table
+from headwater.report.page import environment, write_page
+from headwater.report.tables import Cell, Table, numeric_columns
+
+COSTS = ("build s", "bytes a row", "query s")
+"""Headings of what a method cost: reading the rows, an index's vectors, one query over it."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One table of results; `bars` are (label, value, low, high) drawn above it, `axis` what they measure."""
+
+    table: Table
+    bars: Sequence[tuple[str, float, float, float]] = ()
+    axis: str = ""
+
+
+def render_results(title: str, sections: Sequence[Section], about: Mapping[str, object]) -> str:
+    """The whole page."""
+    shown = [(s.table, numeric_columns(s.table.columns, s.table.rows), _figure(s)) for s in sections]
+    template = environment().get_template("results.html.j2")
+    return template.render(title=title, sections=shown, about=about, colours=Markup(stylesheet()))
+
+
+def write_results(
+    path: str | os.PathLike[str], title: str, sections: Sequence[Section], about: Mapping[str, object]
+) -> Path:
+    """Write the page, all at once; raises `StoreError` if it cannot be."""
+    return write_page(path, render_results(title, sections, about))
+
+
+def results_markdown(sections: Sequence[Section], *, level: int = 2) -> str:
+    """The same tables in Markdown, each under its title."""
+    parts = []
+    for section in sections:
+        table = section.table
+        parts += [f"{'#' * level} {table.title}", markdown_table(table.columns, table.rows)]
+        parts += [table.note] if table.note else []
+    return "\n\n".join(parts) + "\n"
+
+
+def sections(result: Result) -> list[Section]:
+    """A result's tables, one a group, best first; a plot of the first metric above each."""
+    return [_section(result, group) for group in result.groups]
+
+
+def publish(result: Result, folder: str | os.PathLike[str]) -> dict[str, Path]:
+    """Write `<name>.json`, `.md` and `.html` into the folder; the paths by kind."""
+    parts, stem = sections(result), Path(folder) / result.name
+    notes = "".join(f"\n{note}\n" for note in result.notes)
+    text = f"# {result.title}\n{notes}\n{results_markdown(parts)}"
+    about = {**{"settings": dict(result.settings)}, **result.about}
+    return {
+        "json": write_result(stem.with_suffix(".json"), result),
+        "markdown": write_page(stem.with_suffix(".md"), text),
+        "html": write_results(stem.with_suffix(".html"), result.title, parts, about),
+    }
+
+
+def _section(result: Result, group: str) -> Section:
+    lines, first = result.ranked(group), result.shown[0]
+    rows = tuple(_cells(line, result.shown) for line in lines)
+    table = Table(group or result.title, ("method", *result.shown, *COSTS), rows, " ".join(result.notes))
+    marks = [(line, line.metrics[first]) for line in lines]
+    return Section(table, [(line.method, e.value, e.low, e.high) for line, e in marks], first)
+
+
+def _cells(line: Line, shown: Sequence[str]) -> tuple[Cell, ...]:
+    numbers = [str(line.metrics[name]) if name in line.metrics else None for name in shown]
+    return (
+        line.method,
+        *numbers,
+        *(_seconds(v) for v in (line.cost.build_seconds,)),
+        line.cost.row_bytes,
+        _seconds(line.cost.query_seconds),
+    )
+
+
+def _seconds(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.2g}")
+
+
+def _figure(section: Section) -> Markup:
+    if not section.bars:
+        return Markup("")
+    labels, values, low, high = zip(*section.bars, strict=True)
+    figure = plots.bars(labels, values, low=low, high=high, axis=section.axis)
+    return Markup(plots.svg(figure, description=f"{section.table.title}: {section.axis} by method, with intervals"))
