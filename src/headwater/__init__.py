@@ -20,6 +20,9 @@ _HOMES = {
     "build": "headwater.pipeline.verbs",
     "trace": "headwater.pipeline.verbs",
     "score": "headwater.pipeline.verbs",
+    **dict.fromkeys(
+        ("add", "delete", "compact", "verify", "encode", "retention", "info"), "headwater.pipeline.care"
+    ),
     "open_index": "headwater.index.store",
     "open_corpus": "headwater.data.corpus",
     "load_model": "headwater.models.load",

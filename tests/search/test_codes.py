@@ -23,7 +23,8 @@ CODES = ["int8", "sign:64", "sign:200", "sign:1024", "sign:4096"]
 
 
 def column(code: str, dim: int = 100) -> Column:
-    return coded([Column("vector", dim)], code)[0]
+    kind, _, bits = code.partition(":")
+    return Column("vector", dim, kind, bits=int(bits or 0))  # type: ignore[arg-type]
 
 
 def normal(rows: int, dim: int = 100, seed: int = 0) -> torch.Tensor:
@@ -130,8 +131,10 @@ def test_a_row_of_zeros_has_a_score_of_zero() -> None:
 
 def test_codes_are_called_by_name() -> None:
     assert coded([Column("v", 9)], None) == (Column("v", 9),)
-    assert coded([Column("v", 9)], "sign")[0].row_bytes == 1028
-    assert coded([Column("v", 9)], "sign:64")[0].width == 8
+    assert coded([Column("v", 4096)], "sign")[0].row_bytes == 1028
+    assert coded([Column("v", 90)], "sign:64")[0].width == 8
+    wide, narrow = Column("v", 4096), Column("w", 160)
+    assert coded([wide, narrow], "sign")[1] == narrow, "a code that is no smaller is of no use"
     for wrong in ("int4", "sign:63", "sign:0", "sign:x", "int8:4", ""):
         with pytest.raises(UsageError, match="is no code"):
             coded([Column("v", 9)], wrong)

@@ -9,6 +9,8 @@ import typer
 from headwater.core.errors import UsageError
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
+IndexPath = Annotated[str, typer.Argument(help="The index: a folder or object-store URI.")]
+Data = Annotated[str, typer.Option(help="JSONL, CSV or Parquet file, saved data set folder, or hub name.")]
 ModelName = Annotated[str, typer.Option("--model", help="Local folder or hub name of a causal language model.")]
 OtherModel = Annotated[
     str | None, typer.Option("--model", help="Where the index's model is now, if not where the index says.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,9 +9,11 @@ import typer
 from headwater.cli.arguments import (
     Adapter,
     Columns,
+    Data,
     Device,
     DeviceMap,
     Dtype,
+    IndexPath,
     Json,
     Merge,
     ModelName,
@@ -29,7 +30,7 @@ app = typer.Typer(help="Build an index of training rows and look after it.", no_
 def build(
     out: Annotated[str, typer.Argument(help="Folder (or object-store URI) of the index to make.")],
     model: ModelName,
-    data: Annotated[str, typer.Option(help="JSONL, CSV or Parquet file, saved data set folder, or hub name.")],
+    data: Data,
     method: Annotated[str, typer.Option(help="A name from `headwater methods`.")] = "rise",
     settings: Settings = [],
     adapter: Adapter = None,
@@ -42,6 +43,7 @@ def build(
     max_tokens: Annotated[int, typer.Option(help="Tokens kept of a row.")] = 2048,
     tokens_per_batch: Annotated[int, typer.Option(help="Padded tokens in one forward pass.")] = 8192,
     no_text: Annotated[bool, typer.Option("--no-text", help="Leave the rows' text out of the index.")] = False,
+    code: Annotated[str | None, typer.Option(help="Store codes: int8, sign (1 KiB a row) or sign:BITS.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted build.")] = False,
     dtype: Dtype = "float32",
     device: Device = "auto",
@@ -85,6 +87,7 @@ def build(
             tokens_per_batch=tokens_per_batch,
             resume=resume,
             keep_text=not no_text,
+            code=code,
             progress=lambda done, total, tokens: advance(done, total, f"{tokens:,} tokens"),
         )
     say(f"covers {index.manifest.coverage}")
@@ -93,7 +96,7 @@ def build(
 
 @app.command()
 def info(
-    path: Annotated[Path, typer.Argument(help="The index.")],
+    path: IndexPath,
     as_json: Json = False,
 ) -> None:
     """What an index is: rows, bytes, method, coverage, fingerprints.
@@ -103,7 +106,7 @@ def info(
     from headwater.index.info import describe
     from headwater.index.store import open_index
 
-    _show(describe(open_index(str(path))), as_json)
+    _show(describe(open_index(path)), as_json)
 
 
 def _show(facts: dict[str, object], as_json: bool) -> None:

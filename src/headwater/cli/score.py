@@ -25,10 +25,13 @@ def score(
 
     Example:  headwater score runs/mine.lance --queries questions.jsonl --out scores.parquet
     """
+    from headwater.index.info import unfinished
     from headwater.index.store import open_index
     from headwater.pipeline.verbs import write_scores
 
     opened = open_index(index)
+    if warning := unfinished(opened):
+        say(f"warning: {warning}")
     placement = {"device": device, "device_map": device_map}
     rows, columns = write_scores(opened, queries, out, by=by, model=model, placement=placement)
     if as_json:

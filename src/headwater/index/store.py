@@ -217,7 +217,7 @@ def storing(path: str, *, where: str | None = None) -> Iterator[None]:
         if not isinstance(error, _STORAGE_ERRORS) and type(error).__name__ != "PanicException":
             raise
         reason = str(error).split(", /", 1)[0]
-        if where is not None and isinstance(error, ValueError):
+        if where is not None and (isinstance(error, ValueError) or "Invalid user input" in reason):
             raise StoreError(f"the condition {where!r} cannot be used: {reason}", where=path) from error
         full = "No space left" in reason or "os error 28" in reason
         remedy = (

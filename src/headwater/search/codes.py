@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +39,8 @@ SIGNS_OF_BYTE = torch.tensor([[1.0 if byte >> i & 1 else -1.0 for i in range(8)]
 def coded(columns: Sequence[Column], code: str | None) -> tuple[Column, ...]:
     """The columns as they are stored under a code: None (as they are), `int8`, `sign`, or `sign:BITS`.
 
+    A column that the code would not make smaller stays as it is.
+
     Raises:
         UsageError: no such code, or bits that are not a positive multiple of 8.
     """
@@ -45,11 +48,16 @@ def coded(columns: Sequence[Column], code: str | None) -> tuple[Column, ...]:
         return tuple(columns)
     kind, _, size = code.partition(":")
     if kind == "int8" and not size:
-        return tuple(dataclasses.replace(column, dtype="int8") for column in columns)
+        return _where_smaller(columns, dtype="int8")
     bits = int(size) if size.isdecimal() else (DEFAULT_BITS if not size else 0)
     if kind != "sign" or bits < 8 or bits % 8:
         raise UsageError(f"'{code}' is no code", where="--code", remedy="int8, sign, or sign:4096 (a multiple of 8)")
-    return tuple(dataclasses.replace(column, dtype="sign", bits=bits) for column in columns)
+    return _where_smaller(columns, dtype="sign", bits=bits)
+
+
+def _where_smaller(columns: Sequence[Column], **changes: Any) -> tuple[Column, ...]:
+    changed = [dataclasses.replace(column, **changes) for column in columns]
+    return tuple(min(pair, key=lambda column: column.row_bytes) for pair in zip(columns, changed, strict=True))
 
 
 def encode(values: Float[Tensor, "rows dim"], column: Column) -> dict[str, NDArray[np.generic]]:

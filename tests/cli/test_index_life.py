@@ -1,0 +1,184 @@
+"""An index's life as users live it: it grows, shrinks, is checked and encoded, by commands and by the same verbs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import lance
+import pytest
+from test_commands import QUERY, ROWS, fails, headwater, lines
+
+import headwater as hw
+from headwater.index.checksums import vector_array
+from zoo import tiny_loaded
+
+MORE = [{"id": f"m{i}", "prompt": f"Who is {i}?", "response": f"Number {i}, as ever."} for i in range(9)]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("life")
+    for name, seed in (("model", 0), ("other", 1)):
+        loaded = tiny_loaded("llama", seed=seed)
+        loaded.model.save_pretrained(folder / name)
+        loaded.tokenizer.save_pretrained(folder / name)
+    lines(folder / "rows.jsonl", ROWS)
+    lines(folder / "grown.jsonl", [*ROWS, *MORE])
+    lines(folder / "queries.jsonl", [QUERY, {**QUERY, "id": "q2", "prompt": "What is 9 plus 9?", "response": "18."}])
+    done = headwater("index", "build", "i.lance", "--model", "model", "--data", "rows.jsonl", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def place(built: Path) -> Path:
+    """The folder with a fresh copy of its index, `a.lance`."""
+    shutil.rmtree(built / "a.lance", ignore_errors=True)
+    shutil.copytree(built / "i.lance", built / "a.lance")
+    return built
+
+
+def told(place: Path, *words: object, code: int = 0) -> dict:
+    done = headwater(*words, "--json", cwd=place)
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_grown_file_adds_its_new_rows_and_counts_the_old(place: Path) -> None:
+    added = told(place, "index", "add", "a.lance", "--data", "grown.jsonl")
+    assert (added["added"], added["duplicates"], added["rows"]) == (9, 40, 49)
+    again = headwater("index", "add", "a.lance", "--data", "grown.jsonl", cwd=place)
+    assert "0 rows added, 49 were there already; 49 in all" in again.stdout
+    assert told(place, "index", "verify", "a.lance", "--recompute", 49)["sound"]
+
+
+def test_rows_go_by_id_file_condition_and_text_and_for_good(place: Path) -> None:
+    (place / "ids.txt").write_text("r0\n\nr2\n")
+    assert told(place, "index", "delete", "a.lance", "--id", "r1", "--ids-file", "ids.txt")["deleted"] == 3
+    lines(place / "gone.jsonl", [{k: ROWS[8][k] for k in ("prompt", "response")}])
+    assert told(place, "index", "delete", "a.lance", "--rows", "gone.jsonl")["rows"] == 36
+    done = headwater("index", "delete", "a.lance", "--where", "provider = 'b' OR id = 'r4'", cwd=place)
+    assert "20 rows deleted, 16 left" in done.stdout
+    before = lance.dataset(str(place / "a.lance"))
+    assert len(before.versions()) > 1
+    compacted = told(place, "index", "compact", "a.lance")
+    assert compacted["bytes_after"] < compacted["bytes_before"]
+    assert b"What is 8 plus 8?" not in b"".join(p.read_bytes() for p in (place / "a.lance").rglob("*") if p.is_file())
+    assert told(place, "index", "verify", "a.lance", "--model", "model")["sound"]
+    assert len(told(place, "index", "info", "a.lance")["versions"]) == 1
+
+
+def test_verify_lists_faults_and_fails(place: Path) -> None:
+    assert headwater("index", "verify", "a.lance", cwd=place).stderr.endswith("sound\n")
+    lance.dataset(str(place / "a.lance")).update({"prompt": "'changed'"}, where="id = 'r9'")
+    done = headwater("index", "verify", "a.lance", cwd=place)
+    assert done.returncode == 1
+    assert done.stdout.startswith("checksum: row 'r9'")
+    assert "Traceback" not in done.stderr
+    facts = told(place, "index", "verify", "a.lance", "--model", "other", code=1)
+    assert {fault["kind"] for fault in facts["faults"]} >= {"checksum", "model"}
+    assert told(place, "index", "verify", "nowhere.lance", code=1)["faults"][0]["kind"] == "open"
+
+
+@pytest.mark.parametrize("code", ["int8", "sign:512"])
+def test_an_index_becomes_codes_and_says_what_that_loses(place: Path, code: str) -> None:
+    out = f"coded-{code[:4]}.lance"
+    words = ("index", "encode", "a.lance", "--code", code, "--out", out)
+    facts = told(place, *words, "--queries", "queries.jsonl", "--relevant", "id = 'r7' OR id = 'r9'")
+    assert facts["rows"] == 40
+    kept = facts["retention"]
+    assert (kept["queries"], kept["rows"], kept["top"]) == (2, 40, 10)
+    assert 0.5 < kept["agreement"] <= 1
+    assert kept["exact_precision"] == pytest.approx(0.2, abs=0.101)
+    assert told(place, "index", "verify", out, "--recompute", 40)["sound"]
+    alone = told(place, "index", "retention", out, "--queries", "queries.jsonl")
+    assert alone["agreement"] == pytest.approx(kept["agreement"], abs=0.11)
+    found = told(place, "trace", out, "--queries", "queries.jsonl", "--top", 1)
+    assert found["queries"][0]["hits"][0]["id"] == "r7"
+    assert "something is here already" in fails(place, 1, *words)
+    shutil.rmtree(place / out)
+
+
+def test_codes_are_those_a_build_with_the_code_writes(place: Path) -> None:
+    words = ("--model", "model", "--data", "rows.jsonl", "--code", "int8")
+    assert told(place, "index", "build", "direct.lance", *words)["columns"][0]["dtype"] == "int8"
+    hw.encode(place / "a.lance", place / "later.lance", code="int8")
+    direct, later = (hw.open_index(place / name).dataset.to_table() for name in ("direct.lance", "later.lance"))
+    assert direct.schema == later.schema.with_metadata(direct.schema.metadata)
+    for name in ("id", "digest", "prompt", "response", "provider", "tokens", "loss"):
+        assert direct.column(name) == later.column(name), name
+    a, b = (vector_array(table.column("rise")).astype(int) for table in (direct, later))
+    assert abs(a - b).max() <= 1, "float16 in between may move a value over a step's edge, no further"
+
+
+def test_an_interrupted_encoding_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from headwater.pipeline import recode
+
+    monkeypatch.setattr(recode, "_READ_BYTES", 1)
+    monkeypatch.setattr(recode, "rows_per_block", lambda size: 16)
+
+    def stop(done: int, total: int) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        hw.encode(place / "a.lance", place / "half.lance", code="int8", progress=stop)
+    assert "--resume" in hw.info(place / "half.lance")["warning"]
+    hw.encode(place / "a.lance", place / "half.lance", code="int8", resume=True)
+    hw.encode(place / "a.lance", place / "whole.lance", code="int8")
+    half, whole = (hw.open_index(place / name) for name in ("half.lance", "whole.lance"))
+    assert half.dataset.to_table() == whole.dataset.to_table()
+    assert half.manifest.complete
+    with pytest.raises(hw.HeadwaterError, match="another encoding"):
+        hw.encode(place / "a.lance", place / "half.lance", code="sign:64", resume=True)
+    hw.delete(place / "a.lance", ids=["r3"])
+    with pytest.raises(hw.HeadwaterError, match="which has changed since"):
+        hw.encode(place / "a.lance", place / "half.lance", code="int8", resume=True)
+
+
+def test_an_unfinished_index_says_so_wherever_it_is_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from headwater.index import upkeep
+
+    with monkeypatch.context() as patch:
+        patch.setattr(upkeep, "seal", lambda index: None)
+        hw.delete(place / "a.lance", ids=["r3"])
+    queries = ("a.lance", "--queries", "queries.jsonl")
+    for words in (("trace", *queries), ("score", *queries, "--out", "s.parquet"), ("index", "info", "a.lance")):
+        assert "unfinished: its deletion was interrupted" in headwater(*words, cwd=place).stderr, words
+    assert "cannot be encoded yet" in fails(place, 1, "index", "encode", *queries[:1], "--code", "int8", "--out", "x")
+
+
+def test_the_verbs_in_python_are_the_commands(place: Path) -> None:
+    index = hw.open_index(place / "a.lance")
+    model = hw.load_model(str(place / "model"))
+    assert hw.add(index, MORE, model=model).rows == 9
+    assert hw.delete(index, rows=MORE[:2]) == 2
+    assert hw.compact(index).rows == 47
+    assert hw.verify(index, model=model) == []
+    assert hw.info(index)["rows"] == 47
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "expected"),
+    [
+        (1, ("index", "add", "a.lance", "--data", "nothing.jsonl"), "no such file"),
+        (1, ("index", "add", "nowhere.lance", "--data", "rows.jsonl"), "there is no index here"),
+        (1, ("index", "add", "a.lance", "--data", "grown.jsonl", "--model", "other"), "weights: "),
+        (2, ("index", "delete", "a.lance"), "give one of the two"),
+        (2, ("index", "delete", "a.lance", "--id", "r1", "--where", "true"), "give one of the two"),
+        (2, ("index", "delete", "a.lance", "--id", "r1", "--rows", "rows.jsonl"), "more than one way"),
+        (1, ("index", "delete", "a.lance", "--id", "r1", "--id", "nobody"), "such as 'nobody'"),
+        (1, ("index", "delete", "a.lance", "--ids-file", "nothing.txt"), "nothing.txt"),
+        (1, ("index", "delete", "a.lance", "--where", "colour = 1"), "'colour = 1' cannot be used"),
+        (1, ("index", "compact", "nowhere.lance"), "there is no index here"),
+        (2, ("index", "encode", "a.lance", "--code", "int4", "--out", "x.lance"), "'int4' is no code"),
+        (2, ("index", "build", "x.lance", "--model", "model", "--data", "rows.jsonl", "--code", "bit"), "is no code"),
+        (2, ("index", "retention", "a.lance", "--queries", "queries.jsonl", "--relevant", "true"), "that index"),
+        (2, ("index", "verify", "a.lance", "--recompute", "0"), "--recompute"),
+    ],
+)
+def test_bad_input_is_one_clear_line(place: Path, code: int, words: tuple[str, ...], expected: str) -> None:
+    assert expected in fails(place, code, *words)
+    assert not (place / "x.lance").exists()
+    assert hw.open_index(place / "a.lance").count == 40
