@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -30,6 +31,9 @@ _SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap")
 
 _SLICE = 16_384
 """Rows of a half-precision head widened to float32 at a time: bounds the copy."""
+
+_KEPT_BYTES = 256 * 2**20
+"""Up to this size a processor keeps the widened head: widening it anew took half of the readout's time there."""
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 4e-2}
 """Largest difference allowed, as a share of the largest logit or state: what the model's own rounding explains."""
@@ -75,7 +79,7 @@ class Readout:
     def logits(self, hidden: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch vocab"]:
         """The model's logits, computed in float32 (float64 for a float64 model) whatever its dtype.
 
-        A half-precision head is widened in slices; its numbers are exact in TensorFloat-32, so on CUDA
+        A half-precision head is widened in slices, or once if it is small and on a processor; its numbers are exact in TensorFloat-32, so on CUDA
         `torch.set_float32_matmul_precision("high")` speeds this up without rounding the weights.
         """
         dtype = torch.promote_types(self.weight.dtype, torch.float32)
@@ -83,12 +87,20 @@ class Readout:
         if self.weight.dtype == dtype:
             logits = states @ self.weight.T
         else:
-            logits = torch.cat([states @ rows.to(dtype).T for rows in torch.split(self.weight, _SLICE)], dim=-1)
+            logits = torch.cat([states @ rows.to(dtype).T for rows in self._slices], dim=-1)
         if self.bias is not None:
             logits = logits + self.bias.to(dtype)
         if self.scale != 1.0:
             logits = logits * self.scale
         return logits if self.soft_cap is None else self.soft_cap * torch.tanh(logits / self.soft_cap)
+
+    @cached_property
+    def _slices(self) -> tuple[Tensor, ...]:
+        """The head as it is multiplied with: widened already where the copy may stay."""
+        small = 4 * self.weight.numel() <= _KEPT_BYTES
+        if small and self.weight.device.type == "cpu":
+            return (self.weight.float(),)
+        return torch.split(self.weight, _SLICE)
 
 
 def find_readout(loaded: LoadedModel) -> Readout:
