@@ -47,7 +47,7 @@ def select_parameters(model: nn.Module, globs: str = "") -> Selection:
         ModelError: of what was selected nothing can be seen.
     """
     names = dict(model.named_parameters())
-    wanted = _match(names, globs) if globs.strip() else _default(model, names)
+    wanted = parameter_names(model, globs)
     sites, unseen = find_sites(model, wanted)
     if not sites:
         raise ModelError(
@@ -60,6 +60,12 @@ def select_parameters(model: nn.Module, globs: str = "") -> Selection:
     share = sum(names[name].numel() for name in missing)
     note = f"selected but NOT seen: {share:,} in {len(missing)} parameters ({_some(missing)})" if missing else ""
     return Selection(sites, _ordered(wanted, sites), Coverage(seen, total, note))
+
+
+def parameter_names(model: nn.Module, globs: str = "") -> list[str]:
+    """Names of the parameters that `globs` asks for, in the model's order, whether or not they can be seen."""
+    names = dict(model.named_parameters())
+    return _match(names, globs) if globs.strip() else _default(model, names)
 
 
 def _ordered(wanted: Iterable[str], sites: Iterable[Site]) -> dict[str, tuple[int, ...]]:

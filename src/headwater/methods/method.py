@@ -58,23 +58,34 @@ class MethodEntry(Generic[Options]):
 
     def resolve(self, settings: Mapping[str, Any]) -> Method:
         """The method with `settings` (option name to value, text values parsed) over the named or default preset."""
-        given = dict(settings)
-        preset = str(given.pop("preset", "default"))
-        if preset not in self.presets:
-            raise unknown_name("preset", preset, self.presets, where=self.name)
-        base: Any = self.presets[preset]
-        known = {f.name: f for f in dataclasses.fields(base)}
-        for name in given:
-            if name not in known:
-                raise unknown_name("option", name, [*known, "preset"], where=self.name)
-        parsed = {
-            name: parse_option(value, like=getattr(base, name), where=f"{self.name}.{name}")
-            for name, value in given.items()
-        }
-        for name in parsed.keys() & self.choices.keys():
-            if parsed[name] not in self.choices[name]:
-                raise unknown_name("choice", parsed[name], self.choices[name], where=f"{self.name}.{name}")
-        return self.make(dataclasses.replace(base, **parsed))
+        return self.make(settle(settings, self.presets, self.choices, where=self.name))
+
+
+def settle(
+    settings: Mapping[str, Any], presets: Mapping[str, Options], choices: Mapping[str, Sequence[str]], *, where: str
+) -> Options:
+    """The options that `settings` (option name to value, text values parsed) make of the named or default preset.
+
+    Raises:
+        UsageError: an unknown preset, option or choice, or a value that does not fit; `where` is the method's name.
+    """
+    given = dict(settings)
+    preset = str(given.pop("preset", "default"))
+    if preset not in presets:
+        raise unknown_name("preset", preset, presets, where=where)
+    base: Any = presets[preset]
+    known = {f.name: f for f in dataclasses.fields(base)}
+    for name in given:
+        if name not in known:
+            raise unknown_name("option", name, [*known, "preset"], where=where)
+    parsed = {
+        name: parse_option(value, like=getattr(base, name), where=f"{where}.{name}") for name, value in given.items()
+    }
+    for name in parsed.keys() & choices.keys():
+        if parsed[name] not in choices[name]:
+            raise unknown_name("choice", parsed[name], choices[name], where=f"{where}.{name}")
+    settled: Options = dataclasses.replace(base, **parsed)
+    return settled
 
 
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}

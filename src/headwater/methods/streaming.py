@@ -25,7 +25,7 @@ from headwater.data.tokens import Tokenization, TokenRow
 from headwater.methods.method import Options, settle
 from headwater.models.load import LoadedModel
 
-SAMPLE = 64
+SAMPLE = 32
 """Rows of the pool a method may look at while it is made ready."""
 
 
@@ -117,7 +117,6 @@ class StreamingEntry(Generic[Options]):
     source: str
     presets: Mapping[str, Options]
     make: Callable[[Options], StreamingMethod]
-    choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
     choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def resolve(self, settings: Mapping[str, Any]) -> StreamingMethod:

@@ -1,0 +1,126 @@
+"""Losses of a model whose weights have moved a little, and the gradient they move along.
+
+    θ' = θ − η·d,    η = c / ‖d‖        c: how far the weights move, in Euclidean norm
+
+The model itself is never touched: the moved weights are a second copy, handed to each forward pass. Weights and losses
+are float32 or wider, since a loss differs by parts in a thousand between the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import functional_call
+
+from headwater.core.errors import ModelError, NumericError
+from headwater.core.spec import Coverage
+from headwater.data.batches import TokenBatch
+from headwater.features.capture import row_losses
+from headwater.features.parameters import parameter_names
+from headwater.models.fingerprint import parameter_count
+from headwater.models.load import LoadedModel
+from headwater.models.losses import token_losses
+
+Weights = Mapping[str, Tensor]
+"""Parameters by name; those not named are the model's own."""
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A gradient by parameter, and its Euclidean norm over all of them."""
+
+    gradient: Weights
+    norm: float
+
+
+@dataclass(frozen=True)
+class Movable:
+    """A model with the parameters that may move.
+
+    Attributes:
+        loaded: the model.
+        names: its parameters, by name.
+    """
+
+    loaded: LoadedModel
+    names: tuple[str, ...]
+
+    @classmethod
+    def select(cls, loaded: LoadedModel, globs: str = "") -> Movable:
+        """The parameters `globs` names, as in `select_parameters`.
+
+        Raises:
+            ModelError: one of them is too coarse to move by a small step (half precision, quantised).
+        """
+        names = tuple(parameter_names(loaded.model, globs))
+        parameters = dict(loaded.model.named_parameters())
+        for name in names:
+            if parameters[name].dtype not in (torch.float32, torch.float64):
+                what = (
+                    f"weights in {str(parameters[name].dtype).removeprefix('torch.')} cannot be moved by a small step"
+                )
+                raise ModelError(what, where=name, remedy="load the model in float32, or use the gradient form")
+        return cls(loaded, names)
+
+    @property
+    def coverage(self) -> Coverage:
+        """The share of the model's parameters that move."""
+        parameters = dict(self.loaded.model.named_parameters())
+        seen = parameter_count(parameters[name] for name in self.names)
+        return Coverage(seen, parameter_count(parameters.values()))
+
+    def direction(self, batches: Sequence[TokenBatch]) -> Direction:
+        """∇ of the mean over all rows of `batches` of the rows' losses: one backward pass over each batch.
+
+        Raises:
+            NumericError: the gradient is zero or not finite.
+        """
+        rows = sum(len(batch.rows) for batch in batches)
+        leaves = {name: p.detach().requires_grad_() for name, p in self._parameters().items()}
+        for batch in batches:
+            with torch.enable_grad():
+                (self._losses(batch, leaves).sum() / rows).backward()
+        gradient = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in leaves.items()}
+        norm = float(sum(float(g.double().square().sum()) for g in gradient.values())) ** 0.5
+        if not 0 < norm < float("inf"):
+            remedy = "check the target's rows and the selected parameters"
+            raise NumericError(f"the target's gradient has norm {norm}", where="target", remedy=remedy)
+        return Direction(gradient, norm)
+
+    def moved(self, direction: Direction, distance: float) -> Weights:
+        """θ − (distance / ‖d‖)·d: a new copy of the parameters."""
+        step = distance / direction.norm
+        return {name: p.detach() - step * direction.gradient[name] for name, p in self._parameters().items()}
+
+    @torch.no_grad()
+    def losses(self, batch: TokenBatch, weights: Weights | None = None) -> Float[Tensor, " rows"]:
+        """Each row's loss (nats, mean over its target tokens), float64, under `weights`."""
+        return self._losses(batch, weights or {})
+
+    def products(self, batches: Sequence[TokenBatch], direction: Direction) -> Float[Tensor, " rows"]:
+        """⟨d, ∇l(row)⟩ exactly, by one backward pass a batch, which must hold one row each; float64."""
+        found = []
+        for batch in batches:
+            leaves = {name: p.detach().requires_grad_() for name, p in self._parameters().items()}
+            with torch.enable_grad():
+                self._losses(batch, leaves).sum().backward()
+            pairs = [(p.grad, direction.gradient[n]) for n, p in leaves.items() if p.grad is not None]
+            found.append(sum(float((a.double() * b.double()).sum()) for a, b in pairs))
+        return torch.tensor(found, dtype=torch.float64)
+
+    def _parameters(self) -> dict[str, Tensor]:
+        own = dict(self.loaded.model.named_parameters())
+        return {name: own[name] for name in self.names}
+
+    def _losses(self, batch: TokenBatch, weights: Weights) -> Float[Tensor, " rows"]:
+        batch = batch.to(self.loaded.device)
+        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention.long(), "use_cache": False}
+        logits = functional_call(self.loaded.model, dict(weights), kwargs=inputs).logits
+        place = batch.response.to(logits.device)
+        losses = token_losses(logits[place], batch.targets.to(logits.device)[place])
+        table = torch.zeros(batch.response.shape, dtype=torch.float64, device=losses.device)
+        return row_losses(table.masked_scatter(place, losses.double()).to(batch.item_row.device), batch)
