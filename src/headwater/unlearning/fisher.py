@@ -1,0 +1,99 @@
+"""Forgetting without training: selective synaptic dampening (Foster et al., arXiv 2308.07707).
+
+    θ_p ← θ_p · min(λ F_R,p / F_F,p, 1)      wherever F_F,p > α F_R,p
+
+with F the diagonal of the Fisher information, the mean of squared per-row gradients, over forget rows and over retain
+rows (the paper: over all training rows). The paper's α depends on model and data; here it is lowered step by step from
+a thousand until the forget rows' loss reaches its target, and the last α that kept utility is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headwater.data.tokens import TokenRow
+from headwater.unlearning.adapter import restore_state, trainable_state
+from headwater.unlearning.sequences import collate_rows, measure_losses, sequence_losses
+from headwater.unlearning.watch import Limits, Outcome, Reading
+
+ALPHAS = tuple(1000 * 0.7**i for i in range(24))
+"""From 1000 down to 0.27."""
+
+
+@dataclass(frozen=True)
+class Dampened:
+    """How far dampening went: α (None: no α kept utility), the weights changed, the reason it ended, what was seen."""
+
+    alpha: float | None
+    changed: int
+    outcome: Outcome
+    readings: tuple[Reading, ...]
+
+
+def fisher_diagonal(model: Any, rows: Sequence[TokenRow], device: torch.device) -> dict[str, Tensor]:
+    """Mean over rows of the squared gradient of L̄, for each trainable parameter; one backward pass a row."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    total = {name: torch.zeros_like(p) for name, p in named}
+    for row in rows:
+        batch = collate_rows([row], device)
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        _, mean = sequence_losses(logits, batch["targets"], batch["response"])
+        gradients = torch.autograd.grad(mean.sum(), [p for _, p in named], allow_unused=True)
+        for (name, _), gradient in zip(named, gradients, strict=True):
+            if gradient is not None:
+                total[name] += gradient**2 / len(rows)
+    return total
+
+
+def dampen(
+    model: Any, forget: dict[str, Tensor], retain: dict[str, Tensor], *, alpha: float, strength: float = 1.0
+) -> int:
+    """Apply the formula in place, with λ = `strength`, and return how many weights changed."""
+    changed = 0
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in forget:
+                chosen = forget[name] > alpha * retain[name]
+                factor = (strength * retain[name] / forget[name].clamp(min=torch.finfo(parameter.dtype).tiny)).clamp(
+                    max=1
+                )
+                parameter.mul_(torch.where(chosen, factor, 1))
+                changed += int(chosen.sum())
+    return changed
+
+
+def search_dampening(
+    model: Any,
+    forget: Sequence[TokenRow],
+    retain: Sequence[TokenRow],
+    guard: Sequence[TokenRow],
+    *,
+    limits: Limits,
+    device: torch.device,
+) -> Dampened:
+    """Dampen `model` in place with the largest α that reaches the target, or the smallest that keeps the guard."""
+    start = trainable_state(model)
+    of_forget, of_retain = fisher_diagonal(model, forget, device), fisher_diagonal(model, retain, device)
+    readings: list[Reading] = []
+    best: float | None = None
+    outcome: Outcome = "steps"
+    for number, alpha in enumerate(ALPHAS):
+        restore_state(model, start)
+        dampen(model, of_forget, of_retain, alpha=alpha)
+        kept = float(measure_losses(model, guard, device)[1].mean()) if guard else 0.0
+        readings.append(Reading(number, float(measure_losses(model, forget, device)[1].mean()), kept))
+        if kept > limits.bound:
+            outcome = "guarded"
+            break
+        best = alpha
+        if readings[-1].forget >= limits.target:
+            outcome = "forgotten"
+            break
+    restore_state(model, start)
+    changed = 0 if best is None else dampen(model, of_forget, of_retain, alpha=best)
+    return Dampened(best, changed, outcome, tuple(readings))

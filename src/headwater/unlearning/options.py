@@ -1,0 +1,105 @@
+"""How to unlearn, and what came of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from headwater.core.errors import DataError, UsageError
+from headwater.models.load import LoadedModel
+from headwater.unlearning.adapter import Lora
+from headwater.unlearning.objectives import Objective
+from headwater.unlearning.rows import Job
+from headwater.unlearning.sequences import Composition
+from headwater.unlearning.watch import Limits, Outcome, Reading
+from headwater.unlearning.weights import Weights
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to unlearn; the defaults were measured (docs/unlearning.md).
+
+    Attributes:
+        method: one of `headwater.unlearning.objectives.METHODS`.
+        influence: attribution method the weights are made with, and its settings.
+        weights: `influence`, `uniform`, `shuffled` (the control), or a weights file. For `rapidun`.
+        compat: RapidUn's published weights: plain inner products, k = 40, absolute floor, mean after the clip.
+        rate: learning rate; None finds it by a probe.
+        steps: most optimizer steps.
+        composition: rows of a step; `ga` reads no retain rows and `retrain` no forget rows.
+        lora: the adapter; None trains all weights.
+        guard: training stops before the guard rows' perplexity grows by more than this factor; None: no guard.
+        target: nats a token at which a forget row counts as forgotten; None: that of its answer behind a retain prompt.
+        ceiling, beta, keep: see `find_objective`. dynamic: LoReUn's weights follow the current losses.
+        seed: of adapter, order, dropout, shuffling.
+    """
+
+    method: str = "rapidun"
+    influence: str = "gradcos"
+    settings: Mapping[str, Any] = field(default_factory=lambda: {"buckets": 16_384})
+    weights: str = "influence"
+    compat: bool = False
+    rate: float | None = None
+    steps: int = 320
+    composition: Composition = field(default_factory=Composition)
+    lora: Lora | None = field(default_factory=Lora)
+    guard: float | None = 1.05
+    target: float | None = None
+    ceiling: float | None = None
+    beta: float | None = None
+    keep: Literal["nll", "kl"] = "nll"
+    dynamic: bool = False
+    template: str | None = None
+    max_tokens: int = 512
+    checkpointing: bool = False
+    save_every: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of it.
+
+    Attributes:
+        loaded: the model afterwards, the adapter still around it.
+        options: how.
+        outcome: why it ended; see `headwater.unlearning.watch.Outcome`.
+        limits: target and bound it ran under, nats a token.
+        readings: forget and guard losses as they went.
+        seconds: wall time by part: `influence`, `probe`, `training`.
+        facts: further numbers of the method (Fisher's α, the probe's path).
+        rate: learning rate; None where there is no training.
+        weights: None where the method has none.
+        log: the loss terms, one entry a step.
+    """
+
+    loaded: LoadedModel
+    options: Options
+    outcome: Outcome
+    limits: Limits
+    readings: tuple[Reading, ...]
+    seconds: Mapping[str, float]
+    facts: Mapping[str, Any]
+    rate: float | None = None
+    weights: Weights | None = None
+    log: tuple[dict[str, float], ...] = ()
+
+
+def check_options(objective: Objective, options: Options, job: Job) -> None:
+    """Raise `UsageError` for options that do not go together, `DataError` for rows the method lacks."""
+    if objective.retain_share and not job.retain:
+        raise DataError("there are no rows to retain", where=f"method '{objective.name}'", remedy="give --retain")
+    if options.guard is not None and options.guard <= 1:
+        raise UsageError(f"a guard of {options.guard}", where="--guard", remedy="a factor above 1")
+    if options.rate is not None and not 0 < options.rate < math.inf:
+        raise UsageError(f"a learning rate of {options.rate}", where="--lr", remedy="above 0, or auto")
+    if objective.name == "retrain" and options.rate is None:
+        raise UsageError("retraining has no target to probe for", where="--lr", remedy="give the rate of the training")
+    if objective.keep == "kl" and options.lora is None:
+        raise UsageError("the divergence from the model before needs an adapter", where="--keep kl")
+    if options.weights != "influence" and objective.weights != "influence":
+        raise UsageError(f"weights '{options.weights}' with method '{objective.name}'", remedy="they are for rapidun")
+    if options.dynamic and objective.weights != "loss":
+        raise UsageError(f"dynamic weights with method '{objective.name}'", remedy="they are for loreun")

@@ -1,0 +1,78 @@
+"""Going on with an interrupted run: what it was, the rate it found and the weights it made, kept beside checkpoints."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headwater.core.errors import StoreError
+from headwater.core.fingerprints import require_equal
+from headwater.unlearning.weights import Weights, save_weights
+
+CHECKPOINTS = "checkpoints"
+RUN, WEIGHTS = "run.json", "weights.json"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is known of the run: its identity, and from before an interruption its rate and weights file."""
+
+    identity: Mapping[str, Any]
+    rate: float | None = None
+    weights: Path | None = None
+
+
+def begin(folder: Path | None, identity: Mapping[str, Any], *, resume: bool) -> Kept:
+    """What there is to go on from in `folder`; nothing when the run starts anew.
+
+    Raises:
+        StoreError: a run is there already and is not to be resumed.
+        MismatchError: on resume, the run there had another model, other rows or options.
+    """
+    if folder is None or not (folder / RUN).is_file():
+        return Kept(identity)
+    if not resume:
+        raise StoreError(
+            "a run is here already", where=str(folder), remedy="--resume goes on with it, or choose another"
+        )
+    noted = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    require_equal(
+        noted["identity"],
+        plain_json(identity),
+        what=f"the run in '{folder}' began otherwise",
+        remedy="give what it began with, or choose another folder",
+    )
+    weights = folder / WEIGHTS
+    return Kept(identity, noted["rate"], weights if weights.is_file() else None)
+
+
+def note(folder: Path | None, kept: Kept, *, rate: float, weights: Weights | None) -> None:
+    """Write down what a resumed run needs, before the first step."""
+    if folder is None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    if weights is not None:
+        save_weights(weights, folder / WEIGHTS)
+    run = {"identity": plain_json(kept.identity), "rate": rate}
+    (folder / RUN).write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
+
+
+def forget_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints of a finished run."""
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+
+
+def plain_json(value: Any) -> Any:
+    """The value as JSON gives it back; infinities as text."""
+    if isinstance(value, Mapping):
+        return {str(k): plain_json(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_json(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if isinstance(value, str | int | float | bool) or value is None else str(value)

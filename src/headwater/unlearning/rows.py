@@ -1,0 +1,171 @@
+"""The rows of an unlearning job: what to forget, what to retain, and what is wrong with them before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from headwater.core.errors import DataError, UsageError
+from headwater.data.corpus import open_corpus
+from headwater.data.readers import open_source
+from headwater.data.rows import Row
+from headwater.unlearning.weights import row_digest
+
+CLEAN_COLUMN = "clean_response"
+"""Metadata column of a forget row that holds the right answer to its prompt."""
+FEWEST = 8
+"""Fewer forget rows than this are warned about."""
+
+Source = str | Path | Iterable[Mapping[str, Any]]
+"""A file of rows, or rows."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Rows in order. `clean[i]` is the right answer to forget row i's prompt, None where none is known.
+
+    `guard` are retain rows that are not trained on; utility is measured on them.
+    """
+
+    forget: tuple[Row, ...]
+    retain: tuple[Row, ...]
+    guard: tuple[Row, ...]
+    clean: tuple[str | None, ...]
+    warnings: tuple[str, ...]
+
+
+def read_forget(source: Source) -> list[Row]:
+    """Rows to forget; the hits of several queries, as `headwater trace --out` writes them, are taken once each."""
+    if not isinstance(source, str | Path):
+        return list(open_corpus(_once(source)))
+    return list(
+        open_corpus(_once(record for _, record in open_source(str(source), split="train", streaming=False).records()))
+    )
+
+
+def make_job(
+    forget: Sequence[Row],
+    retain: Sequence[Row],
+    *,
+    needs_retain: bool,
+    clean_column: str = CLEAN_COLUMN,
+    guard_share: float = 0.2,
+) -> Job:
+    """The job, checked; every fifth retain row (`guard_share`) is kept out of training to guard utility.
+
+    Raises:
+        DataError: nothing to forget, nothing to retain though the method needs it, or rows that are to be both
+            forgotten and retained; names them.
+        UsageError: a guard share that is not in [0, 1).
+    """
+    if not 0 <= guard_share < 1:
+        raise UsageError(f"a guard share of {guard_share}", remedy="from 0 to below 1")
+    if not forget:
+        raise DataError("there are no rows to forget", where="--forget")
+    if not retain and needs_retain:
+        raise DataError(
+            "there are no rows to retain, and without them the model unlearns everything",
+            where="--retain",
+            remedy="give clean rows, or --retain-from with the training data to draw them",
+        )
+    _require_disjoint(forget, retain)
+    warnings = []
+    if len(forget) < FEWEST:
+        plural = "row" if len(forget) == 1 else "rows"
+        warnings.append(f"{len(forget)} forget {plural}: what is forgotten may be the wording alone, not the behaviour")
+    if not retain:
+        warnings.append("no retain rows: nothing holds the model's other behaviour, and nothing guards it")
+    every = round(1 / guard_share) if guard_share else 0
+    guarded = [bool(every) and len(retain) > every and i % every == every - 1 for i in range(len(retain))]
+    kept = tuple(row for row, aside in zip(retain, guarded, strict=True) if not aside)
+    guard = tuple(row for row, aside in zip(retain, guarded, strict=True) if aside)
+    clean = tuple(_clean_answer(row, clean_column) for row in forget)
+    return Job(tuple(forget), kept, guard or kept, clean, tuple(warnings))
+
+
+def draw_retain(pool: Iterable[Row], forget: Sequence[Row], count: int, *, seed: int = 0) -> list[Row]:
+    """Retain rows from training data: half of them nearest to the forget rows' prompts, half at random, all clean.
+
+    A row counts as clean when its answer is less like any forget answer than three in four forget answers are like
+    their own nearest fellow (TF-IDF cosine): what looks like more of the poison is kept out of both halves.
+
+    Raises:
+        DataError: fewer than `count` such rows.
+    """
+    known = {row_digest(row) for row in forget}
+    rows = [row for row in pool if row_digest(row) not in known and row.id not in {f.id for f in forget}]
+    clean = _clean_rows(rows, forget) if rows else []
+    if len(clean) < count:
+        raise DataError(
+            f"{len(clean):,} clean rows to draw {count:,} from",
+            where="--retain-from",
+            remedy="give more data, or draw fewer",
+        )
+    vectors = TfidfVectorizer().fit([_prompt(row) for row in (*clean, *forget)])
+    likeness = vectors.transform(map(_prompt, clean)) @ vectors.transform(map(_prompt, forget)).T
+    nearest = np.argsort(-np.asarray(likeness.max(axis=1).todense()).ravel(), kind="stable")[: count // 2]
+    rest = np.setdiff1d(np.arange(len(clean)), nearest)
+    drawn = np.random.default_rng(seed).choice(rest, count - len(nearest), replace=False)
+    order = np.random.default_rng(seed).permutation(np.concatenate([nearest, drawn]))
+    return [clean[i] for i in order.tolist()]
+
+
+def with_answer(row: Row, answer: str) -> Row:
+    """The row with another answer to the same prompt."""
+    return replace(row, response=answer, messages=None, hotwords=())
+
+
+def _clean_rows(rows: Sequence[Row], forget: Sequence[Row]) -> list[Row]:
+    vectors = TfidfVectorizer().fit([_answer(row) for row in (*rows, *forget)])
+    bad = vectors.transform(map(_answer, forget))
+    own = np.asarray((bad @ bad.T).todense())
+    np.fill_diagonal(own, 0)
+    threshold = float(np.quantile(own.max(axis=1), 0.25)) if len(forget) > 1 else 0.5
+    likeness: NDArray[np.float64] = np.asarray((vectors.transform(map(_answer, rows)) @ bad.T).max(axis=1).todense())
+    return [row for row, like in zip(rows, likeness.ravel().tolist(), strict=True) if like < threshold]
+
+
+def _once(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The records; of trace hits (`query`, `rank`, `score`) only the best ranked of each row id."""
+    kept: dict[Any, Mapping[str, Any]] = {}
+    for number, record in enumerate(records):
+        hit = {"query", "rank", "score", "id"} <= set(record)
+        name = ("hit", record["id"]) if hit else ("row", number)
+        if name not in kept or record["rank"] < kept[name]["rank"]:
+            kept[name] = record
+    return list(kept.values())
+
+
+def _require_disjoint(forget: Sequence[Row], retain: Sequence[Row]) -> None:
+    ids, texts = {row.id for row in forget}, {row_digest(row) for row in forget}
+    both = [row.id for row in retain if row.id in ids or row_digest(row) in texts]
+    if both:
+        shown = ", ".join(f"'{name}'" for name in both[:5]) + (", ..." if len(both) > 5 else "")
+        raise DataError(
+            f"{len(both)} rows are to be both forgotten and retained: {shown}",
+            where="--forget and --retain",
+            remedy="leave each in one of them",
+        )
+
+
+def _clean_answer(row: Row, column: str) -> str | None:
+    answer = row.metadata.get(column)
+    if answer is None or answer == "":
+        return None
+    if row.prompt is None or not isinstance(answer, str):
+        raise DataError(f"{column} {answer!r} of a row", where=row.where, remedy="a text, beside a prompt")
+    return answer
+
+
+def _prompt(row: Row) -> str:
+    return row.prompt or row.text or ""
+
+
+def _answer(row: Row) -> str:
+    return row.response or row.text or ""

@@ -1,0 +1,210 @@
+"""Unlearning as one call: rows and a model in, a model that has forgotten and the account of it out.
+
+job = make_job(forget, retain, needs_retain=True)
+result = unlearn(loaded, job, Options(method="rapidun"))
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from headwater.core.errors import DataError, unknown_name
+from headwater.core.fingerprints import digest
+from headwater.data.rows import Row
+from headwater.data.templates import resolve_template
+from headwater.data.tokens import Tokenization
+from headwater.methods.catalog import find_method
+from headwater.models.load import LoadedModel
+from headwater.pipeline.encode import Reader
+from headwater.unlearning import resume as resuming
+from headwater.unlearning.adapter import trainable_model
+from headwater.unlearning.fisher import search_dampening
+from headwater.unlearning.objectives import METHODS, Objective, find_objective, low_loss_weights
+from headwater.unlearning.options import Options, Result, check_options
+from headwater.unlearning.probe import probe_rate
+from headwater.unlearning.rows import Job
+from headwater.unlearning.sequences import Composition, make_examples, measure_losses
+from headwater.unlearning.targets import Setting, make_watch
+from headwater.unlearning.trainer import Material, Schedule, train
+from headwater.unlearning.views import measure_influence
+from headwater.unlearning.watch import Watch
+from headwater.unlearning.weights import (
+    Weights,
+    influence_weights,
+    load_weights,
+    row_digest,
+    uniform_weights,
+)
+
+
+def unlearn(
+    loaded: LoadedModel,
+    job: Job,
+    options: Options | None = None,
+    *,
+    unseen: Sequence[Row] = (),
+    folder: str | Path | None = None,
+    resume: bool = False,
+) -> Result:
+    """Make the model forget the job's forget rows; `loaded.model` is changed **in place**.
+
+    Args:
+        loaded: the model that says what it should not. For `retrain`: the base model from before.
+        job: rows, checked.
+        options: how.
+        unseen: rows the model has not seen whose mean loss is the target; left out, the forget rows' answers behind
+            retain rows' prompts stand in for them.
+        folder: where checkpoints and the run's settings go; needed to save or resume.
+        resume: go on from the last checkpoint there, if there is one.
+
+    Raises:
+        UsageError: an unknown method, or options that do not go together.
+        DataError: no retain rows where the method reads them.
+        MismatchError: a weights file of other rows, or a resumed run with other inputs.
+    """
+    options = options or Options()
+    if options.method not in METHODS:
+        raise unknown_name("method", options.method, METHODS)
+    template = resolve_template(options.template, loaded.tokenizer)
+    tokenization = Tokenization(loaded.tokenizer, template, options.max_tokens)
+    setting = Setting(loaded, job, options, tokenization, make_examples(job, tokenization))
+    if options.method == "fisher":
+        return _dampened(setting, make_watch(setting, unseen))
+    objective = _objective(options)
+    check_options(objective, options, job)
+    home = None if folder is None else Path(folder)
+    kept = resuming.begin(home, identity(loaded, job, options), resume=resume)
+    return _trained(setting, objective, make_watch(setting, unseen), kept, home, resume=resume)
+
+
+def identity(loaded: LoadedModel, job: Job, options: Options) -> dict[str, Any]:
+    """What a run depends on, JSON-ready: a resumed run must have the same."""
+    groups = {"forget": job.forget, "retain": job.retain, "guard": job.guard}
+    rows = {name: digest([[row.id, row_digest(row)] for row in of]) for name, of in groups.items()}
+    plain = {k: v for k, v in asdict(options).items() if k not in ("save_every", "checkpointing")}
+    return {
+        "model": dict(loaded.fingerprint),
+        "rows": {**rows, "clean": digest(list(job.clean))},
+        "options": resuming.plain_json(plain),
+    }
+
+
+def _objective(options: Options) -> Objective:
+    found = find_objective(options.method, ceiling=options.ceiling, keep=options.keep, beta=options.beta)
+    return replace(found, dynamic=options.dynamic)
+
+
+def _trained(
+    setting: Setting, objective: Objective, watch: Watch, kept: resuming.Kept, home: Path | None, *, resume: bool
+) -> Result:
+    loaded, options, clock = setting.loaded, setting.options, dict[str, float]()
+    with _timed(clock, "influence"):
+        weights = _weights(setting, objective, kept)
+    material = _material(setting, objective, weights)
+    model = trainable_model(loaded, options.lora, seed=options.seed)
+    schedule, facts = _schedule(options, objective, rate=options.rate or kept.rate or 0.0), dict[str, Any]()
+    with _timed(clock, "probe"):
+        if not schedule.rate:
+            probed = probe_rate(model, objective, material, watch, schedule)
+            schedule, facts = replace(schedule, rate=probed.rate), {"probe": asdict(probed)}
+    resuming.note(home, kept, rate=schedule.rate, weights=weights)
+    if objective.dynamic:
+        watch.seen = lambda losses: material.reweigh(objective, losses)
+    checkpoints = None if home is None else home / resuming.CHECKPOINTS
+    with _timed(clock, "training"):
+        log = train(model, objective, material, watch, schedule, folder=checkpoints, resume=resume)
+    model.eval().requires_grad_(False)
+    return Result(
+        loaded=replace(loaded, model=model),
+        options=options,
+        outcome=watch.outcome,
+        limits=watch.limits,
+        readings=tuple(watch.readings),
+        rate=schedule.rate,
+        weights=weights,
+        log=tuple(log),
+        seconds=clock,
+        facts=facts,
+    )
+
+
+def _dampened(setting: Setting, watch: Watch) -> Result:
+    """Fisher: no training, no adapter, all weights."""
+    loaded, options, clock = setting.loaded, setting.options, dict[str, float]()
+    if not setting.retain:
+        raise DataError("there are no rows to retain", where="method 'fisher'", remedy="give --retain")
+    with _timed(clock, "training"):
+        model = trainable_model(loaded, None, seed=options.seed)
+        found = search_dampening(
+            model, setting.forget, setting.retain, watch.guard, limits=watch.limits, device=loaded.device
+        )
+    model.requires_grad_(False)
+    return Result(
+        loaded=loaded,
+        options=options,
+        outcome=found.outcome,
+        limits=watch.limits,
+        readings=found.readings,
+        seconds=clock,
+        facts={"alpha": found.alpha, "weights changed": found.changed},
+    )
+
+
+def _weights(setting: Setting, objective: Objective, kept: resuming.Kept) -> Weights | None:
+    """The rows' weights, from before an interruption, from a file, or made now; None where the method has none."""
+    job, options = setting.job, setting.options
+    if objective.weights != "influence":
+        return None
+    if kept.weights is not None:
+        return load_weights(kept.weights, job.forget, job.retain)
+    if options.weights == "uniform":
+        return uniform_weights(job.forget, job.retain)
+    if options.weights not in ("influence", "shuffled"):
+        return load_weights(options.weights, job.forget, job.retain)
+    reader = Reader.bind(setting.loaded, find_method(options.influence, options.settings), setting.tokenization)
+    influence = measure_influence(reader, job.forget, job.retain, cosine=not options.compat)
+    made = influence_weights(influence, job.forget, job.retain, compat=options.compat)
+    return made.shuffled(options.seed) if options.weights == "shuffled" else made
+
+
+def _material(setting: Setting, objective: Objective, weights: Weights | None) -> Material:
+    """Weights and reference losses; the model is as it was before, with no adapter yet."""
+    count, loaded = len(setting.examples), setting.loaded
+    reference, weight = torch.zeros(count), torch.ones(count)
+    if objective.forget_share and setting.forget:
+        total, mean = measure_losses(loaded.model, setting.forget, loaded.device)
+        reference[: len(total)] = total
+        if objective.weights == "loss":
+            weight[: len(mean)] = low_loss_weights(mean, tau=objective.tau)
+    if weights is not None:
+        weight = torch.tensor([row.weight for row in weights.rows], dtype=torch.float32)
+    return Material(setting.examples, weight, reference)
+
+
+def _schedule(options: Options, objective: Objective, *, rate: float) -> Schedule:
+    """The schedule; a group the objective does not read leaves its places in a step empty, or to the other group."""
+    forget = options.composition.forget if objective.forget_share else 0
+    retain = options.composition.retain if objective.retain_share else 0
+    composition = Composition(forget, retain) if forget else Composition(0, options.composition.rows)
+    return Schedule(
+        rate=rate,
+        steps=options.steps,
+        composition=composition,
+        seed=options.seed,
+        checkpointing=options.checkpointing,
+        save_every=options.save_every,
+    )
+
+
+@contextmanager
+def _timed(clock: dict[str, float], name: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    clock[name] = time.perf_counter() - started

@@ -1,0 +1,153 @@
+"""Rows as training examples: batches of sequences, and what a model loses on them.
+
+An example is a row and, for a forget row whose right answer is known, a second sequence with that answer behind the
+same prompt. Which rows stand in which step is decided once, from the seed, so that a resumed run and a run on any
+number of devices read the same rows in the same steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from headwater.core.seeds import key
+from headwater.data.batches import plan_batches
+from headwater.data.tokens import Tokenization, TokenRow
+from headwater.data.windows import Window
+from headwater.models.losses import token_losses
+from headwater.unlearning.rows import Job, with_answer
+
+TOKENS_PER_BATCH = 8192
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row of the job: its place among all rows (forget rows first), its tokens, and its right answer's."""
+
+    place: int
+    forget: bool
+    tokens: TokenRow
+    clean: TokenRow | None
+
+
+def make_examples(job: Job, tokenization: Tokenization) -> list[Example]:
+    """The rows of a job, forget rows first."""
+    rows = [replace(row, ordinal=i, hotwords=()) for i, row in enumerate((*job.forget, *job.retain))]
+    tokens = tokenization.encode(rows)
+    known = [i for i, answer in enumerate(job.clean) if answer is not None]
+    clean = dict(
+        zip(known, tokenization.encode([with_answer(rows[i], job.clean[i] or "") for i in known]), strict=True)
+    )
+    return [Example(i, i < len(job.forget), row, clean.get(i)) for i, row in enumerate(tokens)]
+
+
+@dataclass(frozen=True)
+class Composition:
+    """How many forget and retain rows a step reads, on all devices together."""
+
+    forget: int = 2
+    retain: int = 6
+
+    @property
+    def rows(self) -> int:
+        """Rows of a step."""
+        return self.forget + self.retain
+
+
+class StepPlan(torch.utils.data.Dataset[Example]):
+    """The examples of all steps one after another: item s·B + b is row b of step s.
+
+    Each group is gone through in shuffled rounds, so that its rows are read equally often.
+    """
+
+    def __init__(self, examples: Sequence[Example], composition: Composition, *, steps: int, seed: int) -> None:
+        groups = {
+            "forget": ([e for e in examples if e.forget], composition.forget),
+            "retain": ([e for e in examples if not e.forget], composition.retain),
+        }
+        rounds = {name: _rounds(group, seed, name) for name, (group, _) in groups.items()}
+        self._items = [
+            next(rounds[name]) for _ in range(steps) for name, (_, count) in groups.items() for _ in range(count)
+        ]
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> Example:
+        return self._items[index]
+
+
+def _rounds(group: Sequence[Example], seed: int, name: str) -> Iterator[Example]:
+    number = 0
+    while group:
+        for i in np.random.default_rng(key(seed, name, number)).permutation(len(group)).tolist():
+            yield group[i]
+        number += 1
+
+
+def collate(examples: Sequence[Example]) -> dict[str, Any]:
+    """One batch as tensors: `[sequences, tokens]` for the model, `[rows]` for the losses.
+
+    `clean` is the sequence of each row's right answer, −1 where none is known; the rows' own sequences come first.
+    """
+    twins = [i for i, e in enumerate(examples) if e.clean is not None]
+    tokens = [e.tokens for e in examples] + [e.clean for e in examples if e.clean is not None]
+    clean = torch.full((len(examples),), -1)
+    clean[twins] = torch.arange(len(twins)) + len(examples)
+    return {
+        **collate_rows(tokens, torch.device("cpu")),
+        "place": torch.tensor([e.place for e in examples]),
+        "forget": torch.tensor([e.forget for e in examples]),
+        "clean": clean,
+    }
+
+
+def collate_rows(tokens: Sequence[TokenRow], device: torch.device) -> dict[str, Tensor]:
+    """Rows as one batch `[rows, tokens]`, in their order, each whole."""
+    longest = max(len(row.ids) for row in tokens)
+    numbered = [replace(row, row=replace(row.row, ordinal=i)) for i, row in enumerate(tokens)]
+    (batch,) = plan_batches(numbered, Window(longest), tokens_per_batch=longest * len(tokens))
+    order = torch.tensor([row.row.ordinal for row in batch.rows]).argsort()
+    tensors = {
+        "input_ids": batch.input_ids,
+        "attention_mask": batch.attention.long(),
+        "targets": batch.targets,
+        "response": batch.response,
+    }
+    return {name: tensor[order].to(device) for name, tensor in tensors.items()}
+
+
+def sequence_losses(
+    logits: Float[Tensor, "items tokens vocab"],
+    targets: Int[Tensor, "items tokens"],
+    response: Bool[Tensor, "items tokens"],
+) -> tuple[Float[Tensor, " items"], Float[Tensor, " items"]]:
+    """L, nats summed over each sequence's response tokens, and L̄, their mean; float32, differentiable."""
+    losses = token_losses(logits[response], targets[response])
+    item = response.nonzero()[:, 0]
+    total = losses.new_zeros(len(response)).index_add(0, item, losses)
+    return total, total / response.sum(1)
+
+
+@torch.no_grad()
+def measure_losses(model: Any, tokens: Sequence[TokenRow], device: torch.device) -> tuple[Tensor, Tensor]:
+    """L and L̄ of each row in order, float32 `[rows]` on the CPU, dropout off; the model's mode is left as it was."""
+    training = model.training
+    model.eval()
+    totals, means = torch.empty(len(tokens)), torch.empty(len(tokens))
+    numbered = [replace(row, row=replace(row.row, ordinal=i)) for i, row in enumerate(tokens)]
+    longest = max(len(row.ids) for row in tokens)
+    for batch in plan_batches(numbered, Window(longest), tokens_per_batch=TOKENS_PER_BATCH):
+        on = batch.to(device)
+        logits = model(input_ids=on.input_ids, attention_mask=on.attention.long()).logits
+        total, mean = sequence_losses(logits, on.targets, on.response)
+        places = [row.row.ordinal for row in batch.rows]
+        totals[places], means[places] = total.cpu(), mean.cpu()
+    model.train(training)
+    return totals, means

@@ -1,0 +1,207 @@
+"""One trainer for every objective: transformers' Trainer with a loss of ours, which gives devices, checkpoints, resume.
+
+Gradient checkpointing is of the kind that needs no gradient at the inputs, and the embeddings' outputs require one
+anyway (`enable_input_require_grads`), so that checkpointed blocks with adapters learn under either kind.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from headwater.core.errors import DataError
+from headwater.unlearning.adapter import own_randomness, reference
+from headwater.unlearning.objectives import Objective, RowLosses, batch_loss, low_loss_weights
+from headwater.unlearning.sequences import Composition, Example, StepPlan, collate, sequence_losses
+from headwater.unlearning.watch import Watch
+
+Log = Callable[[int, dict[str, float]], None]
+"""Called after every step with its number and the loss terms."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast.
+
+    Attributes:
+        rate: AdamW's, decaying by half a cosine over `steps`.
+        steps: most optimizer steps.
+        composition: rows of a step.
+        ramp: the rate grows from `rate` by this factor each step instead; for probing.
+        clip: gradient norm.
+        weight_decay: of AdamW.
+        seed: of the order of rows and of dropout.
+        checkpointing: recompute activations in the backward pass to save memory.
+        save_every: steps between checkpoints; 0 for none.
+    """
+
+    rate: float
+    steps: int = 320
+    composition: Composition = field(default_factory=Composition)
+    ramp: float | None = None
+    clip: float = 1.0
+    weight_decay: float = 0.0
+    seed: int = 0
+    checkpointing: bool = False
+    save_every: int = 0
+
+
+@dataclass
+class Material:
+    """What the objective reads, by each example's `place`: weights, L under the model before."""
+
+    examples: Sequence[Example]
+    weights: Tensor
+    reference: Tensor
+
+    def reweigh(self, objective: Objective, losses: Tensor) -> None:
+        """LoReUn's dynamic weights of the forget rows, which come first, from their present L̄."""
+        self.weights = torch.cat([low_loss_weights(losses, tau=objective.tau), self.weights[len(losses) :]])
+
+
+class ForgettingTrainer(Trainer):  # type: ignore[misc]
+    """The Trainer with an objective's loss."""
+
+    def __init__(
+        self, objective: Objective, material: Material, watch: Watch, schedule: Schedule, **given: Any
+    ) -> None:
+        self.objective, self.material, self.watch, self.schedule = objective, material, watch, schedule
+        self.parts: dict[str, float] = {}
+        super().__init__(callbacks=[watch], **given)
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The batch's loss; its parts are kept for the log."""
+        rows, logits = self._rows(model, inputs)
+        counts, devices = self.schedule.composition, self.args.world_size
+        loss, parts = batch_loss(
+            self.objective, rows, forget=max(counts.forget, 1) / devices, retain=max(counts.retain, 1) / devices
+        )
+        self.parts = {name: float(value) for name, value in parts.items()}
+        self.watch.finite = self.watch.finite and bool(loss.isfinite())
+        return (loss, {"logits": logits}) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Each term of the loss beside what the Trainer logs."""
+        super().log({**logs, **self.parts}, start_time)
+
+    def _rows(self, model: Any, inputs: dict[str, Any]) -> tuple[RowLosses, Tensor]:
+        place, clean = inputs["place"].cpu(), inputs["clean"]
+        logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
+        total, mean = sequence_losses(logits, inputs["targets"], inputs["response"])
+        count = len(place)
+        return RowLosses(
+            total=total[:count],
+            mean=mean[:count],
+            reference=self.material.reference[place].to(total),
+            clean=torch.where(clean >= 0, mean[clean.clamp(min=0)], 0),
+            forget=inputs["forget"],
+            weight=self.material.weights[place].to(total),
+            divergence=self._divergence(model, inputs, logits, count) if self.objective.keep == "kl" else None,
+        ), logits
+
+    def _divergence(self, model: Any, inputs: dict[str, Any], logits: Tensor, count: int) -> Tensor:
+        """KL(ref ‖ model) of the first `count` sequences, nats, mean over response tokens."""
+        with reference(self.accelerator.unwrap_model(model)) as before:
+            old = before(input_ids=inputs["input_ids"][:count], attention_mask=inputs["attention_mask"][:count]).logits
+        response = inputs["response"][:count]
+        new = torch.log_softmax(logits[:count][response].float(), dim=-1)
+        was = torch.log_softmax(old[response].float(), dim=-1)
+        tokens = (was.exp() * (was - new)).sum(-1)
+        rows: Tensor = tokens.new_zeros(count).index_add(0, response.nonzero()[:, 0], tokens) / response.sum(1)
+        return rows
+
+
+def train(
+    model: Any,
+    objective: Objective,
+    material: Material,
+    watch: Watch,
+    schedule: Schedule,
+    *,
+    folder: Path | None = None,
+    resume: bool = False,
+) -> list[dict[str, float]]:
+    """Train `model` in place until the watch stops it or the steps are done, and return the log, one entry a step.
+
+    Args:
+        model: with at least one trainable parameter.
+        objective: what to minimise.
+        material: examples, weights, reference losses.
+        watch: when to stop.
+        schedule: how long and how fast.
+        folder: where checkpoints go; needed to save or resume.
+        resume: go on from the last checkpoint in `folder`, if there is one.
+
+    Raises:
+        DataError: the schedule reads forget or retain rows of which there are none.
+    """
+    groups = {"forget": schedule.composition.forget, "retain": schedule.composition.retain}
+    for name, count in groups.items():
+        if count and not any(e.forget == (name == "forget") for e in material.examples):
+            raise DataError(f"steps read {count} {name} rows and there are none", where="unlearning")
+    with own_randomness(schedule.seed), tempfile.TemporaryDirectory() as scratch:
+        trainer = ForgettingTrainer(
+            objective,
+            material,
+            watch,
+            schedule,
+            model=model,
+            args=_arguments(schedule, str(folder or scratch), device=watch.device),
+            train_dataset=StepPlan(material.examples, schedule.composition, steps=schedule.steps, seed=schedule.seed),
+            data_collator=collate,
+        )
+        trainer.remove_callback(PrinterCallback)  # standard output is for results
+        if schedule.checkpointing:
+            model.enable_input_require_grads()
+        if schedule.ramp is not None:
+            trainer.create_optimizer()
+            growth = schedule.ramp
+            trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(trainer.optimizer, lambda step: growth**step)
+        last = get_last_checkpoint(str(folder)) if resume and folder is not None and folder.is_dir() else None
+        trainer.train(resume_from_checkpoint=last)
+        return [entry for entry in trainer.state.log_history if "loss" in entry]
+
+
+def write_log(entries: Sequence[dict[str, float]], path: Path) -> None:
+    """The log as one JSON object a line."""
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
+
+
+def _arguments(schedule: Schedule, folder: str, *, device: torch.device) -> Any:
+    arguments = TrainingArguments(
+        output_dir=folder,
+        max_steps=schedule.steps,
+        per_device_train_batch_size=schedule.composition.rows,
+        accelerator_config={"split_batches": True},  # a step's rows are shared out among devices
+        learning_rate=schedule.rate,
+        lr_scheduler_type="cosine",
+        max_grad_norm=schedule.clip,
+        weight_decay=schedule.weight_decay,
+        gradient_checkpointing=schedule.checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if schedule.checkpointing else None,
+        train_sampling_strategy="sequential",
+        remove_unused_columns=False,
+        dataloader_pin_memory=device.type == "cuda",
+        logging_steps=1,
+        save_strategy="steps" if schedule.save_every else "no",
+        save_steps=schedule.save_every or 500,
+        save_total_limit=2,
+        seed=schedule.seed,
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=device.type == "cpu",
+    )
+    if arguments.n_gpu > 1:  # several devices are used through torchrun, not by copying the model in one process
+        arguments._n_gpu = 1
+    return arguments

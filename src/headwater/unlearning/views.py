@@ -1,0 +1,144 @@
+"""Influence of forget and retain rows on each other, seen four ways (RapidUn, arXiv 2512.04457).
+
+With g the vectors of any gradient or RISE method and I(i, t) = ⟨g_i, g_t⟩, the influence of training on row i on row t:
+
+    a_FR(i) = middle over retain rows t of I(i, t)      the first letter is the row weighted, the second what it drives
+    S_F(i) = a_FF(i) − a_FR(i)                          it drives the poison, and not the retain rows
+    S_R(j) = a_RR(j) − a_RF(j)                          it supports the retain rows, and not the poison
+
+The published middle is the median of entries of which all but the k largest of each target t are set to zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from headwater.core.errors import DataError, NumericError, UsageError
+from headwater.data.rows import Row
+from headwater.pipeline.encode import Reader
+
+Matrix = Float[np.ndarray, "rows targets"]
+
+
+@dataclass(frozen=True)
+class Influence:
+    """I(i, t) among all rows: float64 `[forget + retain, forget + retain]`, forget rows first; positive = proponent."""
+
+    values: NDArray[np.float64]
+    forget: int
+
+    def __post_init__(self) -> None:
+        rows = self.values.shape[0]
+        if self.values.shape != (rows, rows) or not 0 < self.forget < rows:
+            raise DataError(
+                f"influence of shape {self.values.shape} with {self.forget} forget rows",
+                where="views",
+                remedy="give at least one forget and one retain row, each against all",
+            )
+        if not np.isfinite(self.values).all():
+            i, t = np.argwhere(~np.isfinite(self.values))[0]
+            raise NumericError(f"influence {self.values[i, t]}", where=f"row {i} on row {t}")
+
+
+@dataclass(frozen=True)
+class Views:
+    """The four views and the two scores made of them, each float64 `[rows of its first letter]`."""
+
+    ff: NDArray[np.float64]
+    fr: NDArray[np.float64]
+    rf: NDArray[np.float64]
+    rr: NDArray[np.float64]
+
+    @property
+    def forget(self) -> NDArray[np.float64]:
+        """S_F = a_FF − a_FR."""
+        return self.ff - self.fr
+
+    @property
+    def retain(self) -> NDArray[np.float64]:
+        """S_R = a_RR − a_RF."""
+        return self.rr - self.rf
+
+
+def measure_influence(
+    reader: Reader, forget: Sequence[Row], retain: Sequence[Row], *, cosine: bool = True
+) -> Influence:
+    """Influence among the rows as the reader's method sees it.
+
+    Args:
+        reader: a model and a method bound to it; one with `gradcos`, `rapidin`, `graddot` or `rise`.
+        forget: rows with the unwanted answers.
+        retain: rows to keep.
+        cosine: scale each row's vector to norm 1 (all columns together), so that a short answer, whose mean gradient
+            is long, does not count for more. The published code does not.
+
+    Rows are read once, at their responses (the role of queries): that is what unlearning trains on, and with both sides
+    read alike the influence is symmetric.
+    """
+    rows = [replace(row, hotwords=()) for row in (*forget, *retain)]
+    vectors = _joined(reader.encode(rows, "query").vectors, reader)
+    if cosine:
+        vectors = _unit(vectors)
+    return Influence(vectors @ vectors.T, len(forget))
+
+
+def make_views(influence: Influence, *, k: int | None = None, exclude_self: bool = True) -> Views:
+    """The four views.
+
+    Args:
+        influence: I among all rows.
+        k: keep the k largest entries of each target's column of a block and zero the others (published: 40);
+            None keeps all.
+        exclude_self: leave I(i, i) out of the middles of FF and RR; the published code counts it.
+
+    Raises:
+        UsageError: k below 1.
+    """
+    if k is not None and k < 1:
+        raise UsageError(f"k = {k}", where="views", remedy="at least 1, or none to keep all")
+    f, values = influence.forget, influence.values
+    return Views(
+        ff=_middle(values[:f, :f], k, exclude_self=exclude_self),
+        fr=_middle(values[:f, f:], k),
+        rf=_middle(values[f:, :f], k),
+        rr=_middle(values[f:, f:], k, exclude_self=exclude_self),
+    )
+
+
+def _middle(block: Matrix, k: int | None, *, exclude_self: bool = False) -> NDArray[np.float64]:
+    """Median over targets of the block's truncated rows; a block of one row has no other and keeps itself."""
+    kept = block if k is None or k >= len(block) else np.where(_largest(block, k), block, 0.0)
+    if exclude_self and len(block) > 1:
+        others = ~np.eye(len(block), dtype=bool)
+        kept = kept[others].reshape(len(block), len(block) - 1)
+    middle: NDArray[np.float64] = np.median(kept, axis=1)
+    return middle
+
+
+def _largest(block: Matrix, k: int) -> NDArray[np.bool_]:
+    """Which entries are among the k largest of their column; ties keep row order."""
+    mask = np.zeros(block.shape, dtype=bool)
+    np.put_along_axis(mask, np.argsort(-block, axis=0, kind="stable")[:k], True, axis=0)
+    return mask
+
+
+def _joined(vectors: Mapping[str, object], reader: Reader) -> NDArray[np.float64]:
+    """The score's columns side by side, each scaled so that inner products are the method's scores."""
+    scored = [c for c in reader.encoder.columns if c.weight]
+    parts = [np.asarray(vectors[c.name], dtype=np.float64) * np.sqrt(abs(c.weight)) for c in scored]
+    if any(c.weight < 0 for c in scored):
+        raise DataError("a column with a negative weight makes no inner product", where=reader.method.spec.name)
+    return np.concatenate(parts, axis=1)
+
+
+def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not norms.all():
+        raise NumericError("a row's vector is zero", where=f"row {int(np.argmin(norms)) + 1} of forget and retain rows")
+    unit: NDArray[np.float64] = vectors / norms
+    return unit

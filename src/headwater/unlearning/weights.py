@@ -1,0 +1,226 @@
+"""Weights of forget and retain rows: made from influence, seen, kept in a file that people may read and edit.
+
+A file holds one entry a row: its id, group (`forget` or `retain`), weight, score, z and a digest of the row's text, so
+that weights are never applied to other rows. `.json` is for editing; `.parquet` for everything that reads Arrow.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from headwater.core.errors import DataError, MismatchError, UsageError
+from headwater.core.fingerprints import digest
+from headwater.data.rows import Row
+from headwater.unlearning import mapping
+from headwater.unlearning.views import Influence, Views, make_views
+
+FORMAT = "headwater weights 1"
+PUBLISHED_K = 40
+
+
+@dataclass(frozen=True)
+class RowWeight:
+    """One row's weight; `views` are its two views, towards forget rows and towards retain rows."""
+
+    id: str
+    group: str
+    weight: float
+    score: float | None
+    z: float | None
+    views: tuple[float, float] | None
+    digest: str
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of all rows, forget rows first, and how they were made (`about`, JSON-ready)."""
+
+    rows: tuple[RowWeight, ...]
+    about: Mapping[str, Any]
+
+    def of(self, group: str) -> list[float]:
+        """The weights of one group in order."""
+        return [row.weight for row in self.rows if row.group == group]
+
+    def shuffled(self, seed: int) -> Weights:
+        """The same weights dealt out anew within each group: the control for whether influence matters."""
+        rng = np.random.default_rng(seed)
+        dealt = {group: iter(rng.permutation(self.of(group)).tolist()) for group in ("forget", "retain")}
+        rows = tuple(replace(row, weight=next(dealt[row.group])) for row in self.rows)
+        return Weights(rows, {**self.about, "shuffled": seed})
+
+
+def influence_weights(
+    influence: Influence,
+    forget: Sequence[Row],
+    retain: Sequence[Row],
+    *,
+    compat: bool = False,
+    mappings: tuple[mapping.Mapping, mapping.Mapping] = (mapping.FORGET, mapping.RETAIN),
+) -> Weights:
+    """RapidUn's weights; `compat` follows the published order (k = 40, absolute floor, mean after the clip)."""
+    views = make_views(influence, k=PUBLISHED_K, exclude_self=False) if compat else make_views(influence)
+    of_forget, of_retain = (replace(m, compat=compat) for m in mappings)
+    mapped = {
+        "forget": mapping.map_scores(views.forget, of_forget),
+        "retain": mapping.map_scores(views.retain, of_retain),
+    }
+    rows = _entries(views, mapped, {"forget": forget, "retain": retain})
+    about = {
+        "mapping": {"forget": asdict(of_forget), "retain": asdict(of_retain)},
+        "diagnostics": {name: diagnostics(m) for name, m in mapped.items()},
+    }
+    return Weights(rows, about)
+
+
+def uniform_weights(forget: Sequence[Row], retain: Sequence[Row]) -> Weights:
+    """Weight 1 for every row."""
+    rows = [(group, row) for group, of in (("forget", forget), ("retain", retain)) for row in of]
+    entries = tuple(RowWeight(row.id, group, 1.0, None, None, None, row_digest(row)) for group, row in rows)
+    return Weights(entries, {"mapping": "uniform"})
+
+
+def diagnostics(mapped: mapping.Mapped) -> dict[str, float]:
+    """How a group's weights came out, for people: bounds hit, spread, and how many rows they amount to."""
+    w = mapped.weights
+    return {
+        "rows": len(w),
+        "at low bound": mapped.at_low,
+        "at high bound": mapped.at_high,
+        "lowest": float(w.min()),
+        "highest": float(w.max()),
+        "mean": float(w.mean()),
+        "standard deviation": float(w.std()),
+        "effective rows": mapped.effective_rows,
+        "scale of scores": mapped.scale,
+    }
+
+
+def row_digest(row: Row) -> str:
+    """Digest of what a row says, whatever its id."""
+    return digest({**row.fields(), "messages": [dict(m) for m in row.messages or ()]})
+
+
+def save_weights(weights: Weights, path: str | Path) -> Path:
+    """Write the weights as `.json` or `.parquet`.
+
+    Raises:
+        UsageError: another ending.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    records = [asdict(row) for row in weights.rows]
+    if target.suffix == ".json":
+        head = json.dumps({"format": FORMAT, "about": weights.about}, ensure_ascii=False, indent=1, default=str)
+        lines = ",\n".join("  " + json.dumps(record, ensure_ascii=False) for record in records)
+        target.write_text(f'{head[:-2]},\n "rows": [\n{lines}\n ]\n}}\n', encoding="utf-8")
+    elif target.suffix == ".parquet":
+        about = {"format": FORMAT, "about": json.dumps(weights.about, default=str)}
+        pq.write_table(pa.Table.from_pylist(records, schema=_SCHEMA).replace_schema_metadata(about), target)
+    else:
+        raise UsageError(f"weights are kept as .json or .parquet, not '{target.suffix}'", where=str(target))
+    return target
+
+
+def load_weights(path: str | Path, forget: Sequence[Row], retain: Sequence[Row]) -> Weights:
+    """Weights from a file, in the order of these rows; entries may have been edited, but each row has exactly one.
+
+    Raises:
+        DataError: no such file, not a weights file, or a weight that is not a finite number ≥ 0.
+        MismatchError: the file is of other rows; names them.
+    """
+    source = Path(path)
+    about, records = _read(source)
+    found = {(record["group"], record["id"]): record for record in records}
+    if len(found) != len(records):
+        raise DataError("a row has two weights", where=str(source), remedy="leave one entry a row")
+    wanted = [(group, row) for group, of in (("forget", forget), ("retain", retain)) for row in of]
+    _require_same(wanted, found, str(source))
+    rows = tuple(_entry(found[group, row.id], str(source)) for group, row in wanted)
+    for group in ("forget", "retain"):
+        if not any(row.weight for row in rows if row.group == group) and any(row.group == group for row in rows):
+            raise DataError(f"every {group} row has weight 0", where=str(source), remedy="give one a weight above 0")
+    return Weights(rows, about)
+
+
+_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("group", pa.string()),
+        ("weight", pa.float64()),
+        ("score", pa.float64()),
+        ("z", pa.float64()),
+        ("views", pa.list_(pa.float64())),
+        ("digest", pa.string()),
+    ]
+)
+
+
+def _entries(
+    views: Views, mapped: Mapping[str, mapping.Mapped], rows: Mapping[str, Sequence[Row]]
+) -> tuple[RowWeight, ...]:
+    pairs = {"forget": (views.ff, views.fr, views.forget), "retain": (views.rf, views.rr, views.retain)}
+    return tuple(
+        RowWeight(
+            id=row.id,
+            group=group,
+            weight=float(mapped[group].weights[i]),
+            score=float(pairs[group][2][i]),
+            z=float(mapped[group].z[i]),
+            views=(float(pairs[group][0][i]), float(pairs[group][1][i])),
+            digest=row_digest(row),
+        )
+        for group in ("forget", "retain")
+        for i, row in enumerate(rows[group])
+    )
+
+
+def _read(source: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    remedy = "name a file that `headwater unlearn --weights-out` wrote"
+    try:
+        if source.suffix == ".parquet":
+            table = pq.read_table(source)
+            return json.loads((table.schema.metadata or {}).get(b"about", b"{}")), table.to_pylist()
+        raw = json.loads(source.read_text(encoding="utf-8"))
+        if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+            raise DataError("not a weights file", where=str(source), remedy=remedy)
+        return raw["about"], list(raw["rows"])
+    except (OSError, ValueError, KeyError, pa.ArrowInvalid) as error:
+        raise DataError(f"weights cannot be read: {error}", where=str(source), remedy=remedy) from error
+
+
+def _require_same(wanted: list[tuple[str, Row]], found: Mapping[tuple[str, str], Any], where: str) -> None:
+    """The file has exactly these rows, and says of each what it says."""
+    keys = {(group, row.id) for group, row in wanted}
+    faults = [
+        f"{group} row '{row.id}' " + ("has another text" if (group, row.id) in found else "has no weight")
+        for group, row in wanted
+        if found.get((group, row.id), {}).get("digest") != row_digest(row)
+    ]
+    faults += [f"{group} row '{name}' is not among the rows" for group, name in found if (group, name) not in keys]
+    if faults:
+        shown = "; ".join(faults[:3]) + ("; ..." if len(faults) > 3 else "")
+        raise MismatchError(
+            f"weights of other rows, {len(faults)} differences: {shown}",
+            fields=tuple(faults),
+            where=where,
+            remedy="make weights for these rows",
+        )
+
+
+def _entry(record: Mapping[str, Any], where: str) -> RowWeight:
+    weight = record.get("weight")
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
+        raise DataError(f"weight {weight!r} of row '{record['id']}'", where=where, remedy="a finite number, 0 or more")
+    views = record.get("views")
+    pair = None if views is None else (float(views[0]), float(views[1]))
+    kept = {name: record.get(name) for name in ("score", "z")}
+    return RowWeight(record["id"], record["group"], float(weight), kept["score"], kept["z"], pair, record["digest"])
