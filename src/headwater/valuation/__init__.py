@@ -1,0 +1,1 @@
+"""What data is worth: values with intervals, near-duplicate clusters, selections, prices, ledgers (no torch)."""

@@ -1,0 +1,99 @@
+"""Which rows to take: the best n, a share, all above a threshold, quotas by group, with noise, without near-copies.
+
+Gumbel noise turns the best n into a sample without replacement in which a row's odds grow with exp(value / scale)
+(Kool et al., 2019); scale is in standard deviations of the values.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headwater.core.errors import DataError, UsageError
+from headwater.core.seeds import key
+from headwater.valuation.values import Values
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How to choose.
+
+    Attributes:
+        top: "500" rows or "10%" of the pool; empty: no limit.
+        above: only rows whose value is greater.
+        by: a metadata column; `top` then is taken of every group by itself.
+        gumbel: scale of the noise, in standard deviations of the values; 0: none.
+        distinct: at most one row of a near-duplicate cluster, the best.
+        column: which column is the value.
+        seed: of the noise.
+    """
+
+    top: str = ""
+    above: float | None = None
+    by: str | None = None
+    gumbel: float = 0.0
+    distinct: bool = False
+    column: str = "value"
+    seed: int = 0
+
+
+def select(values: Values, choice: Choice) -> NDArray[np.int64]:
+    """Positions of the chosen rows, best first (with groups: group by group in name order).
+
+    Raises:
+        UsageError: a choice that limits nothing, or an amount that cannot be read.
+        DataError: all values are equal, so there is nothing to choose by; or nothing is above the threshold.
+    """
+    if not choice.top and choice.above is None:
+        raise UsageError("nothing says how many rows to take", remedy="give --top 500, --top 10% or --above 0")
+    numbers = values.finite(choice.column)
+    if len(numbers) > 1 and not np.ptp(numbers):
+        what = f"all {len(numbers):,} values are {numbers[0]:g}: there is nothing to choose by"
+        raise DataError(what, where=f"{values.path}, {choice.column}", remedy="value the pool with another method")
+    keys = numbers + _noise(values.ids, choice) * float(np.std(numbers))
+    order = np.argsort(-keys, kind="stable")
+    if choice.above is not None:
+        order = order[numbers[order] > choice.above]
+        if not len(order):
+            what = f"no value is above {choice.above:g}; the highest is {numbers.max():g}"
+            raise DataError(what, where=values.path, remedy="lower the threshold")
+    if choice.distinct:
+        order = _first_of_each(order, values.numbers("cluster"))
+    if not choice.top:
+        return order
+    if choice.by is None:
+        return order[: _amount(choice.top, len(numbers))]
+    groups = np.array(values.groups(choice.by))
+    names = sorted(set(groups))
+    taken = [order[groups[order] == name][: _amount(choice.top, int((groups == name).sum()))] for name in names]
+    return np.concatenate(taken)
+
+
+def _noise(ids: list[str], choice: Choice) -> NDArray[np.float64]:
+    """Gumbel noise that depends on seed and row id alone."""
+    if choice.gumbel < 0:
+        raise UsageError(f"noise of scale {choice.gumbel:g}", where="--gumbel", remedy="0 or more")
+    if not choice.gumbel:
+        return np.zeros(len(ids))
+    uniform = np.array([(key(choice.seed, "gumbel", row) + 0.5) / 2**64 for row in ids])
+    noise: NDArray[np.float64] = -np.log(-np.log(uniform)) * choice.gumbel
+    return noise
+
+
+def _first_of_each(order: NDArray[np.int64], clusters: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The first row of each cluster, in the order given; a row without a cluster stands alone."""
+    own = np.where(np.isnan(clusters), -1 - np.arange(len(clusters)), clusters)
+    _, first = np.unique(own[order], return_index=True)
+    return order[np.sort(first)]
+
+
+def _amount(text: str, rows: int) -> int:
+    """How many of `rows` rows `text` asks for: at least one."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", text)
+    number = float(match[1]) if match else 0.0
+    if match is None or number <= 0 or (match[2] and number > 100) or (not match[2] and number != int(number)):
+        raise UsageError(f"'{text}' rows", where="--top", remedy="a number of rows as 500, or a share as 10%")
+    return max(1, round(rows * number / 100)) if match[2] else min(int(number), rows)

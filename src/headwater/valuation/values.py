@@ -1,0 +1,152 @@
+"""A values file: one row of the pool a line, with its value, the value's interval and the row's own metadata.
+
+Parquet columns: `id`, `value`, `low`, `high`, with several targets `value_T`, `low_T`, `high_T` for each, then the
+row's metadata, then `characters` and `cluster` (near-duplicates share a number). No column holds a row's text. Schema
+metadata says where the numbers are from. Sign: positive = the row helps.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from headwater.core.errors import DataError, NumericError
+
+METADATA_KEY = b"headwater.values"
+OURS = ("id", "value", "low", "high", "characters", "cluster")
+_TARGET_COLUMNS = ("value_", "low_", "high_")
+
+
+@dataclass(frozen=True)
+class Values:
+    """Values in memory.
+
+    Attributes:
+        table: the columns, in the file's order.
+        about: method, target, model and pool the values are of; JSON-ready.
+        path: the file, for messages.
+    """
+
+    table: pa.Table
+    about: Mapping[str, Any] = field(default_factory=dict)
+    path: str = "values"
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """The rows' ids, in the pool's order."""
+        ids: list[str] = self.table.column("id").to_pylist()
+        return ids
+
+    def numbers(self, column: str = "value") -> NDArray[np.float64]:
+        """A numeric column as float64, gaps as NaN; raises `DataError` listing the columns where it is no number."""
+        found = self.column(column)
+        if not (pa.types.is_floating(found.type) or pa.types.is_integer(found.type)):
+            what = f"column '{column}' holds {found.type}, not numbers"
+            raise DataError(what, where=self.path, remedy=f"columns: {', '.join(self.table.column_names)}")
+        values: NDArray[np.float64] = found.cast(pa.float64()).to_numpy(zero_copy_only=False)
+        return values
+
+    def finite(self, column: str = "value") -> NDArray[np.float64]:
+        """A numeric column without gaps; raises `NumericError` naming the first row whose number is not finite."""
+        values = self.numbers(column)
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            where = f"{self.path}, row '{self.ids[int(bad[0])]}'"
+            raise NumericError(f"{column} {values[bad[0]]}", where=where, remedy="value the row again, or leave it out")
+        return values
+
+    def groups(self, column: str) -> list[str]:
+        """A metadata column as text, gaps as `(none)`; raises `DataError` listing the columns if it is not there."""
+        return ["(none)" if value is None else str(value) for value in self.column(column).to_pylist()]
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """A column by name."""
+        if name not in self.table.column_names:
+            if name in self.about.get("renamed", {}):
+                return self.column(self.about["renamed"][name])
+            raise unknown_column(name, self.table.column_names, where=self.path)
+        return self.table.column(name)
+
+    @property
+    def metadata_columns(self) -> list[str]:
+        """Names of the rows' own columns."""
+        ours = {*OURS, *(prefix + t for prefix in _TARGET_COLUMNS for t in self.about.get("targets", {}))}
+        return [name for name in self.table.column_names if name not in ours]
+
+
+def unknown_column(name: str, columns: Sequence[str], *, where: str) -> DataError:
+    """The error for a column that is not there: lists those that are."""
+    return DataError(f"no column '{name}'", where=where, remedy=f"columns: {', '.join(columns)}")
+
+
+def read_values(path: str | Path) -> Values:
+    """The values of a Parquet file `write_values` wrote, or of any with the columns `id` and `value`.
+
+    Raises:
+        DataError: no such file, or not a values file.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise DataError("no such file", where=str(path), remedy="headwater value writes one")
+    try:
+        table = pq.read_table(source)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"not Parquet: {error}", where=str(path), remedy="headwater value writes one") from None
+    for name in ("id", "value"):
+        if name not in table.column_names:
+            raise unknown_column(name, table.column_names, where=str(path))
+    about = json.loads((table.schema.metadata or {}).get(METADATA_KEY, b"{}"))
+    return Values(table, about, str(path))
+
+
+def schema_of(metadata: Mapping[str, pa.DataType], targets: Sequence[str], about: Mapping[str, Any]) -> pa.Schema:
+    """The schema of a values file; `metadata` gives the types of the rows' own columns under their final names."""
+    several = targets if len(targets) > 1 else ()
+    numbers = [*OURS[1:4], *(f"{prefix}{target}" for target in several for prefix in _TARGET_COLUMNS)]
+    fields = [pa.field("id", pa.string(), nullable=False)]
+    fields += [pa.field(name, pa.float64()) for name in numbers]
+    fields += [pa.field(name, kind) for name, kind in metadata.items()]
+    fields += [pa.field("characters", pa.int64()), pa.field("cluster", pa.int64())]
+    described = json.dumps(dict(about), sort_keys=True, default=str).encode()
+    return pa.schema(fields, metadata={METADATA_KEY: described})
+
+
+def final_names(names: Sequence[str], targets: Sequence[str]) -> dict[str, str]:
+    """Metadata name to column name: one that clashes with ours gets a trailing underscore."""
+    ours = {*OURS, *(prefix + target for prefix in _TARGET_COLUMNS for target in targets)}
+    return {name: f"{name}_" if name.rstrip("_") in ours else name for name in names}
+
+
+def summarise(values: Values, *, by: str | None = None) -> dict[str, Any]:
+    """Count, mean, spread and share of helpful rows, over all rows and for each group of the column `by`."""
+    numbers = values.numbers()
+    whole = _describe(numbers)
+    if by is None:
+        return whole
+    groups = np.array(values.groups(by))
+    return {**whole, "by": by, "groups": {name: _describe(numbers[groups == name]) for name in sorted(set(groups))}}
+
+
+def _describe(numbers: NDArray[np.float64]) -> dict[str, Any]:
+    """`low` and `high`: 95 % normal interval of the mean over rows."""
+    error = 1.96 * float(np.std(numbers, ddof=1)) / np.sqrt(len(numbers)) if len(numbers) > 1 else float("nan")
+    mean = float(np.mean(numbers))
+    return {
+        "rows": len(numbers),
+        "mean": mean,
+        "low": mean - error,
+        "high": mean + error,
+        "least": float(np.min(numbers)),
+        "median": float(np.median(numbers)),
+        "most": float(np.max(numbers)),
+        "helpful": float(np.mean(numbers > 0)),
+    }
