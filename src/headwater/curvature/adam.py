@@ -10,7 +10,7 @@ and TrackStar (arXiv 2410.17413) divides by √v̂ alone, v̂ = v / (1 − β₂
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def write_adam(path: str | Path, optimizer: torch.optim.Optimizer, model: Any) -
     return Path(path)
 
 
-def read_adam(path: str | Path, model: Any, wanted: Mapping[str, Any]) -> AdamState:
+def read_adam(path: str | Path, model: Any, wanted: Collection[str]) -> AdamState:
     """The moments in a file of `write_adam`, for the parameters of `model` called as in `wanted`.
 
     Raises:

@@ -146,8 +146,9 @@ class Stage:
         session, built = self._session(entrant.name, settings)
         start = time.perf_counter()
         chosen = ranking.weights(session.index.manifest.columns, entrant.by)
-        probes = ranking.weigh(session.reader.encode(queries, "query").vectors, chosen)
-        scores = score_all(session.index, probes, queries=[query.id for query in queries])
+        vectors = session.reader.encode(queries, "query").vectors
+        probes, metrics = ranking.prepare(session.index, session.reader, vectors, chosen)
+        scores = score_all(session.index, probes, queries=[query.id for query in queries], metrics=metrics)
         took = (time.perf_counter() - start) / len(queries)
         row_bytes = sum(c.row_bytes for c in session.index.manifest.columns if c.name in chosen)
         labelled = Scores(scores.ids, scores.queries, scores.values, entrant.label)

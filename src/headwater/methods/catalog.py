@@ -11,7 +11,7 @@ from typing import Any
 
 from headwater.core.errors import unknown_name
 from headwater.core.spec import MethodSpec
-from headwater.methods import embedding, graddot, lexical, linfik, loss, rapidin, rise
+from headwater.methods import embedding, graddot, less, lexical, linfik, logra, loss, rapidin, rise, trackstar, trak
 from headwater.methods.installed import add_installed
 from headwater.methods.method import Method, MethodEntry
 from headwater.methods.streamed import streamed
@@ -25,6 +25,10 @@ CATALOG: dict[str, MethodEntry[Any]] = {
         graddot.GRADDOT,
         graddot.GRADCOS,
         graddot.TRACIN,
+        less.ENTRY,
+        trak.ENTRY,
+        trackstar.ENTRY,
+        logra.ENTRY,
     )
 }
 

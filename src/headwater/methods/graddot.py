@@ -63,16 +63,16 @@ def _bind_tracin(options: TracInOptions, loaded: LoadedModel) -> Encoder:
     if not options.checkpoints:
         return rapidin.encoder(settings, loaded)
     recorded = read_checkpoints(options.checkpoints)
-    encoders = {f"step-{c.step}": rapidin.encoder(settings, _load(c, loaded)) for c in recorded}
+    encoders = {f"step-{c.step}": rapidin.encoder(settings, load_checkpoint(c, loaded)) for c in recorded}
     return CheckpointEncoder(encoders, {f"step-{c.step}": c.learning_rate for c in recorded})
 
 
-def _load(checkpoint: Checkpoint, loaded: LoadedModel) -> LoadedModel:
+def load_checkpoint(checkpoint: Checkpoint, loaded: LoadedModel) -> LoadedModel:
     """The recorded model, in the precision and place of the one given."""
     dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
     if (Path(checkpoint.path) / "adapter_config.json").is_file():
         if not Path(loaded.name).exists() and loaded.name == "in-memory":
-            raise UsageError("adapters need a base model that can be loaded by name", where="tracin.checkpoints")
+            raise UsageError("adapters need a base model that can be loaded by name", where="checkpoints")
         return load_model(loaded.name, adapter=checkpoint.path, dtype=dtype, device=str(loaded.device))
     own = (Path(checkpoint.path) / "tokenizer.json").is_file()
     tokenizer = None if own else loaded.tokenizer.name_or_path

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from headwater.core.errors import UsageError, unknown_name
 from headwater.core.spec import MethodSpec, Role
+from headwater.curvature.gram import Metric
 from headwater.data.windows import Window
 from headwater.features.encoder import Encoder
 from headwater.models.load import LoadedModel
@@ -25,11 +26,14 @@ class Method:
         spec: name and resolved options, as written into an index's manifest.
         windows: how a row's tokens are cut, for index rows and for queries.
         bind: gives the encoder that reads the method's vectors off a model.
+        metrics: by column, the metric that makes a score of two vectors; it is fitted on an index's rows and applied to
+            the query, so an index holds plain vectors. A column without one has plain inner products.
     """
 
     spec: MethodSpec
     windows: Mapping[Role, Window]
     bind: Callable[[LoadedModel], Encoder]
+    metrics: Callable[[Encoder], Mapping[str, Metric]] = lambda encoder: {}
 
 
 @dataclass(frozen=True)

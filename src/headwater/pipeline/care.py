@@ -123,7 +123,7 @@ def retention(
     """
     index = _open(coded)
     session = open_session(index, model, **(placement or {}))
-    _, probes = query_probes(session, queries, None)
+    _, probes, _ = query_probes(session, queries, None)
     if exact is not None:
         return compare_indexes(_open(exact), index, probes, relevant=relevant)
     if relevant is not None:

@@ -1,4 +1,4 @@
-"""What rows are ranked by: which of an index's vector columns, each with which weight."""
+"""What rows are ranked by: which of an index's vector columns, each with which weight, in which metric."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from torch import Tensor
 
 from headwater.core.errors import unknown_name
 from headwater.core.spec import Column
+from headwater.index.store import Index
+from headwater.pipeline.encode import Reader
+from headwater.search.metrics import Metrics, apply_metrics, fit_metrics
 
 
 def weights(columns: Sequence[Column], by: str | None) -> dict[str, float]:
@@ -34,3 +37,15 @@ def weigh(
 ) -> dict[str, Float[Tensor, "rows _dim"]]:
     """Query vectors scaled so that a score is the plain sum of the columns' inner products."""
     return {name: vectors[name] * weight for name, weight in chosen.items()}
+
+
+def prepare(
+    index: Index, reader: Reader, vectors: Mapping[str, Float[Tensor, "queries _dim"]], chosen: Mapping[str, float]
+) -> tuple[dict[str, Float[Tensor, "queries _dim"]], Metrics]:
+    """Query vectors as probes for a search by the `chosen` columns, and the metrics the search needs beside them.
+
+    Metrics are fitted on the index as it is now: one pass over the columns that have one.
+    """
+    wanted = reader.method.metrics(reader.encoder)
+    fitted = fit_metrics(index, {name: metric for name, metric in wanted.items() if name in chosen})
+    return weigh(apply_metrics(fitted, {name: vectors[name] for name in chosen}), chosen), fitted

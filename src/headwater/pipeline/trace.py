@@ -10,14 +10,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headwater.core.trace import Hit, QueryTrace, TokenMap, Trace
+from headwater.core.errors import UsageError
+from headwater.core.trace import Hit, QueryTrace, TokenGrid, TokenMap, Trace
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow, token_texts
 from headwater.features.encoder import TokenScores
 from headwater.pipeline import ranking
 from headwater.pipeline.session import Session
 from headwater.search.codes import read_vectors
-from headwater.search.scan import top_k
+from headwater.search.scan import Found, top_k
 
 SIGN = "positive = proponent: training more on the row lowers the loss of the query"
 
@@ -32,6 +33,10 @@ class TraceOptions:
         tokens: compute token maps of both sides, by re-running the queries and the shown rows.
         lowest: the lowest-scored rows instead of the highest.
         where: SQL condition over the index's columns.
+        exact: score this many rows a query once more, those the index scores highest, from whole gradients, and rank
+            them by that; 0 ranks by the index alone.
+        grids: for this many hits a query, hold every token of the row against every token of the query, where the
+            method can; None is one if `tokens`, else none.
     """
 
     top: int = 20
@@ -39,14 +44,29 @@ class TraceOptions:
     tokens: bool = False
     lowest: bool = False
     where: str | None = None
+    exact: int = 0
+    grids: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.exact and (self.by is not None or self.exact < self.top):
+            remedy = f"--exact {self.top} or more, and no --by"
+            raise UsageError(f"a shortlist of {self.exact} rows ranked by {self.by or 'the method'}", remedy=remedy)
+
+    @property
+    def shown_grids(self) -> int:
+        """Token × token grids a query."""
+        return int(self.tokens) if self.grids is None else self.grids
 
 
 def trace_rows(session: Session, queries: Sequence[Row], options: TraceOptions, generated: set[str]) -> Trace:
     """The trace of `queries` (rows with responses) over the session's index."""
     encoded = session.reader.encode(queries, "query")
     chosen = ranking.weights(session.index.manifest.columns, options.by)
-    probes = ranking.weigh(encoded.vectors, chosen)
-    found = top_k(session.index, probes, options.top, where=options.where, lowest=options.lowest)
+    probes, metrics = ranking.prepare(session.index, session.reader, encoded.vectors, chosen)
+    count = options.exact or options.top
+    found = top_k(session.index, probes, count, where=options.where, lowest=options.lowest, metrics=metrics)
+    if options.exact:
+        found = _second_look(session, queries, found, options)
     shown = sorted({hit.address for hits in found for hit in hits})
     rows = dict(zip(shown, session.index.rows(shown), strict=True))
     maps = _read_maps(session, queries, rows, probes, chosen) if options.tokens and rows else None
@@ -62,6 +82,7 @@ def trace_rows(session: Session, queries: Sequence[Row], options: TraceOptions, 
                 metadata=rows[hit.address].metadata,
                 row_tokens=_shares(*maps.rows[places[hit.address]], i) if maps else None,
                 query_tokens=_shares(*maps.queries[i], places[hit.address]) if maps else None,
+                grid=_grid(session, rows[hit.address], query) if rank <= options.shown_grids else None,
             )
             for rank, hit in enumerate(found[i], 1)
         ]
@@ -69,6 +90,35 @@ def trace_rows(session: Session, queries: Sequence[Row], options: TraceOptions, 
         said = query.response if query.response is not None else (query.text or "")
         traces.append(QueryTrace(query.id, query.prompt, said, losses, tuple(hits), query.id in generated))
     return Trace(session.reader.method.spec.name, _about(session, options, chosen), tuple(traces))
+
+
+def _second_look(
+    session: Session, queries: Sequence[Row], found: list[list[Found]], options: TraceOptions
+) -> list[list[Found]]:
+    """Each query's shortlist ranked anew by uncompressed scores, cut to what is shown; equal scores keep row order."""
+    addresses = sorted({hit.address for hits in found for hit in hits})
+    if not addresses:
+        return found
+    scores = session.reader.exact_scores(session.index.rows(addresses), queries)
+    place = {address: i for i, address in enumerate(addresses)}
+    sign = 1.0 if options.lowest else -1.0
+    looked = [
+        [Found(hit.address, float(scores[place[hit.address], query])) for hit in hits]
+        for query, hits in enumerate(found)
+    ]
+    return [sorted(hits, key=lambda hit: (sign * hit.score, hit.address))[: options.top] for hits in looked]
+
+
+def _grid(session: Session, row: Row, query: Row) -> TokenGrid | None:
+    """The grid without the lines of tokens that are no targets, which hold nothing."""
+    told = session.reader.token_grid(row, query)
+    if told is None:
+        return None
+    left, right, values = told
+    rows, columns = (token_row.response.nonzero()[0].tolist() for token_row in (left, right))
+    texts, asked = token_texts(left), token_texts(right)
+    cells = tuple(tuple(line) for line in values[rows][:, columns].tolist())
+    return TokenGrid(tuple(texts[i] for i in rows), tuple(asked[j] for j in columns), cells)
 
 
 @dataclass(frozen=True)
@@ -122,4 +172,8 @@ def _about(session: Session, options: TraceOptions, chosen: Mapping[str, float])
         "options": settings,
         "headwater": manifest.library_version,
     }
-    return {**about, "rows": f"where {options.where}"} if options.where else about
+    if options.exact:
+        about["scores"] = f"from whole gradients, of the {options.exact} rows a query that the index scored highest"
+    if options.where:
+        about["rows"] = f"where {options.where}"
+    return about

@@ -17,10 +17,11 @@ from headwater.methods.catalog import find_method
 from headwater.models.load import LoadedModel, load_model
 from headwater.pipeline import ranking
 from headwater.pipeline.build import build as build_index
-from headwater.pipeline.queries import Queries, prompt_query, read_queries, with_responses
+from headwater.pipeline.queries import MAX_NEW_TOKENS, Queries, prompt_query, read_queries, with_responses
 from headwater.pipeline.session import Session, open_session
 from headwater.pipeline.trace import TraceOptions, trace_rows
 from headwater.search.export import write_scores as export_scores
+from headwater.search.metrics import Metrics
 from headwater.search.scan import score_all
 
 
@@ -57,6 +58,7 @@ def trace(
     prompt: str | None = None,
     response: str | None = None,
     span: str | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
     model: LoadedModel | str | None = None,
     placement: Mapping[str, Any] | None = None,
     **options: Any,
@@ -69,6 +71,7 @@ def trace(
         prompt: one query instead of `queries`.
         response: what the model said to `prompt`; None has it generated.
         span: words of the response to trace instead of all of it.
+        max_new_tokens: where a generated response is cut.
         model: a loaded model, or where the index's model is now; None is where the index says.
         placement: `device`, `device_map`: where to load it.
         options: fields of `TraceOptions`.
@@ -77,7 +80,7 @@ def trace(
         raise UsageError("give either queries or a prompt", where="trace")
     session = open_session(_open(index), model, **(placement or {}))
     rows = [prompt_query(prompt, response, span)] if prompt is not None else read_queries(queries or [])
-    answered, generated = with_responses(rows, session)
+    answered, generated = with_responses(rows, session, max_new_tokens=max_new_tokens)
     return trace_rows(session, answered, TraceOptions(**options), generated)
 
 
@@ -91,8 +94,8 @@ def score(
 ) -> Scores:
     """Every row of the index against every query, in memory; `headwater score` streams the same to a file."""
     session = open_session(_open(index), model, **(placement or {}))
-    names, probes = query_probes(session, queries, by)
-    return score_all(session.index, probes, queries=names)
+    names, probes, metrics = query_probes(session, queries, by)
+    return score_all(session.index, probes, queries=names, metrics=metrics)
 
 
 def write_scores(
@@ -106,15 +109,17 @@ def write_scores(
 ) -> tuple[int, int]:
     """Every row against every query into the Parquet file `out`; returns how many rows and queries it holds."""
     session = open_session(_open(index), model, **(placement or {}))
-    names, probes = query_probes(session, queries, by)
-    return export_scores(session.index, probes, names, out=out), len(names)
+    names, probes, metrics = query_probes(session, queries, by)
+    return export_scores(session.index, probes, names, out=out, metrics=metrics), len(names)
 
 
-def query_probes(session: Session, queries: Queries, by: str | None) -> tuple[list[str], dict[str, Tensor]]:
-    """The queries' ids and their weighted vectors."""
+def query_probes(session: Session, queries: Queries, by: str | None) -> tuple[list[str], dict[str, Tensor], Metrics]:
+    """The queries' ids, their probes, and the metrics a search by them needs."""
     answered, _ = with_responses(read_queries(queries), session)
     chosen = ranking.weights(session.index.manifest.columns, by)
-    return [row.id for row in answered], ranking.weigh(session.reader.encode(answered, "query").vectors, chosen)
+    vectors = session.reader.encode(answered, "query").vectors
+    probes, metrics = ranking.prepare(session.index, session.reader, vectors, chosen)
+    return [row.id for row in answered], probes, metrics
 
 
 def _open(index: str | Path | Index) -> Index:

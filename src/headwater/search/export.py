@@ -14,7 +14,8 @@ from torch import Tensor
 
 from headwater.core.errors import DataError
 from headwater.index.store import Index, storing
-from headwater.search.scan import DEFAULT_MEMORY, scan
+from headwater.search.metrics import Metrics
+from headwater.search.scan import DEFAULT_MEMORY, PLAIN, scan
 
 
 def write_scores(
@@ -25,6 +26,7 @@ def write_scores(
     out: str | Path,
     where: str | None = None,
     max_memory: int = DEFAULT_MEMORY,
+    metrics: Metrics = PLAIN,
 ) -> int:
     """Write every row's score on every query to `out`, row order kept, and return how many rows.
 
@@ -41,7 +43,7 @@ def write_scores(
     part, rows = Path(f"{out}.part"), 0
     try:
         with storing(str(out)), pq.ParquetWriter(part, schema) as writer:
-            for block in scan(index, probes, where=where, max_memory=max_memory, with_ids=True):
+            for block in scan(index, probes, where=where, max_memory=max_memory, with_ids=True, metrics=metrics):
                 values = block.scores.cpu().numpy()
                 writer.write_table(pa.table([pa.array(block.ids), *map(pa.array, values)], schema=schema))
                 rows += len(block.ids)

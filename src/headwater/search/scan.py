@@ -24,10 +24,14 @@ from headwater.core.scores import Scores
 from headwater.core.spec import Column
 from headwater.index.store import Index
 from headwater.search.codes import stored_names
+from headwater.search.metrics import Metrics
 from headwater.search.products import product
 
 DEFAULT_MEMORY = 1 << 29
 """Bytes a scan may hold in blocks and scores; the store's read-ahead, some 400 MiB, comes on top."""
+
+PLAIN: Metrics = {}
+"""Plain inner products in every column."""
 
 _MOST_ROWS, _FEWEST_ROWS = 8192, 64
 
@@ -62,6 +66,7 @@ def top_k(
     where: str | None = None,
     lowest: bool = False,
     max_memory: int = DEFAULT_MEMORY,
+    metrics: Metrics = PLAIN,
 ) -> list[list[Found]]:
     """The k rows of highest score for each query, best first; equal scores keep row order.
 
@@ -72,6 +77,7 @@ def top_k(
         where: an SQL condition over the index's columns, such as `source = 'wiki' AND tokens < 512`.
         lowest: the lowest scores instead (opponents), lowest first.
         max_memory: bytes the scan may hold.
+        metrics: of columns whose rows are scaled; the probes have been made with them already.
 
     Raises:
         MismatchError: probes do not fit the index's columns.
@@ -81,7 +87,7 @@ def top_k(
         raise UsageError(f"top {k} rows were asked for", remedy="ask for 1 or more")
     sign = -1.0 if lowest else 1.0
     best = None
-    for block in scan(index, probes, where=where, max_memory=max_memory):
+    for block in scan(index, probes, where=where, max_memory=max_memory, metrics=metrics):
         best = _merge(best, block, sign, k)
     if best is None:
         return [[] for _ in range(next(iter(probes.values())).shape[0])]
@@ -98,6 +104,7 @@ def score_all(
     queries: Sequence[str] | None = None,
     where: str | None = None,
     max_memory: int = DEFAULT_MEMORY,
+    metrics: Metrics = PLAIN,
 ) -> Scores:
     """Every row's score on every query, in memory; rows in row order.
 
@@ -107,6 +114,7 @@ def score_all(
         queries: names of the queries; their numbers from 0 unless given.
         where: an SQL condition.
         max_memory: bytes for the scan and, separately, for the result; `write_scores` has no such limit.
+        metrics: as in `top_k`.
     """
     count = next(iter(probes.values())).shape[0]
     names = tuple(map(str, range(count))) if queries is None else tuple(queries)
@@ -118,7 +126,7 @@ def score_all(
         )
     ids: list[str] = []
     values = [np.empty((0, count), np.float32)]
-    for block in scan(index, probes, where=where, max_memory=max_memory, with_ids=True):
+    for block in scan(index, probes, where=where, max_memory=max_memory, with_ids=True, metrics=metrics):
         ids.extend(block.ids)
         values.append(block.scores.T.cpu().numpy())
     return Scores(tuple(ids), names, np.concatenate(values), index.manifest.method.name)
@@ -131,17 +139,24 @@ def scan(
     where: str | None = None,
     max_memory: int = DEFAULT_MEMORY,
     with_ids: bool = False,
+    metrics: Metrics = PLAIN,
 ) -> Iterator[ScoredBlock]:
-    """Scores of all rows, block by block in row order."""
+    """Scores of all rows, block by block in row order; arguments as in `top_k`."""
     columns = _check_probes(index, probes)
     ready = {column: product(probes[column.name], column) for column in columns}
     queries, device = len(probes[columns[0].name]), probes[columns[0].name].device
     wanted = [name for column in columns for name in stored_names(column)]
+    scaled = {name: metric for name, metric in metrics.items() if metric.scales_rows}
+    wanted += ["loss"] if scaled else []
     rows = _rows_per_block(columns, queries, max_memory, index.path)
     for batch in index.batches([*(["id"] if with_ids else []), *wanted], where=where, rows=rows):
         total = torch.zeros(queries, batch.num_rows, device=device)
         for column, products in ready.items():
-            part = products(from_dlpack(batch.column(column.name).flatten()).view(batch.num_rows, -1))
+            vectors = from_dlpack(batch.column(column.name).flatten()).view(batch.num_rows, -1)
+            part = products(vectors)
+            if column.name in scaled:
+                losses = from_dlpack(batch.column("loss"))
+                part *= scaled[column.name].row_scale(vectors, losses).to(device)
             if column.scale is not None:
                 part *= from_dlpack(batch.column(column.scale)).to(device)
             total += part

@@ -47,6 +47,13 @@ class TwoSided:
             start += height * width
         object.__setattr__(self, "_places", places)
 
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Lengths of the tensors' places in the vector, in order, then that of the places none has."""
+        lengths = [height * width for _, height, width in self._places.values()]
+        rest = self.dim - sum(lengths)
+        return (*lengths, *((rest,) if rest else ()))
+
     def accumulate(self, total: Float[Tensor, "rows dim"], gradient: Gradient, *, unit: bool) -> Float[Tensor, " rows"]:
         """See `Sketch.accumulate`."""
         start, height, width = self._places[gradient.name]

@@ -1,0 +1,134 @@
+"""Gram metrics: inner products under the inverse of the vectors' own second moment.
+
+    score(a, q) = ⟨a, (G + λI)⁻¹ q⟩,   G = (1/n) Σ_rows v vᵀ,   λ = damping · trace(G) / dim
+
+The common core of TRAK (arXiv 2303.14186), LoGra (2405.13954) and TrackStar (2410.17413): directions in which all rows'
+gradients are large count less. G is fitted on the rows of an index as they are stored and applied to the query, so the
+index keeps plain vectors, grows and shrinks, and the same rows always give the same metric. As damping → ∞, the score
+times λ goes to the plain inner product.
+
+Memory: dim² numbers a block in float64; time: one pass over the rows (n · dim²) and a Cholesky factor (dim³ / 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headwater.core.errors import DataError, NumericError, UsageError
+
+LARGEST = 16_384
+"""Longest block whose Gram matrix is made: 2 GiB of float64."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How two vectors of one column are compared.
+
+    Attributes:
+        damping: λ as a share of the mean eigenvalue.
+        blocks: lengths of parts that are preconditioned by themselves (a layer's places); empty: the whole vector.
+        unit: whether both vectors are scaled to norm 1 in the metric: a cosine.
+        doubt: whether a row's score is multiplied by 1 − p, p = exp(−loss) (TRAK's Q).
+    """
+
+    damping: float
+    blocks: tuple[int, ...] = ()
+    unit: bool = False
+    doubt: bool = False
+
+    def __post_init__(self) -> None:
+        if self.damping <= 0:
+            raise UsageError(f"a damping of {self.damping}", where="damping", remedy="above 0; 0.1 is usual")
+
+
+@dataclass(frozen=True)
+class FittedMetric:
+    """A metric with the Cholesky factors L of G + λI, one a block, in float64 on the CPU."""
+
+    metric: Metric
+    factors: tuple[Float[Tensor, "_block _block"], ...]
+    damping: tuple[float, ...]
+
+    @property
+    def scales_rows(self) -> bool:
+        """Whether `row_scale` is anything but 1."""
+        return self.metric.unit or self.metric.doubt
+
+    def probes(self, queries: Float[Tensor, "queries dim"]) -> Float[Tensor, "queries dim"]:
+        """(G + λI)⁻¹ q, divided by √(qᵀ (G + λI)⁻¹ q) for a unit metric (zero stays zero)."""
+        parts = [
+            torch.cholesky_solve(part.mT, factor).mT
+            for part, factor in zip(self._split(queries), self.factors, strict=True)
+        ]
+        solved = torch.cat(parts, dim=1)
+        if self.metric.unit:
+            solved = solved * _inverse_root((queries.cpu().double() * solved).sum(1))[:, None]
+        return solved.to(queries)
+
+    def row_scale(self, rows: Float[Tensor, "rows dim"], losses: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+        """What the product of a row with a probe is multiplied by; `losses` in nats."""
+        scale = torch.ones(len(rows), dtype=torch.float64)
+        if self.metric.unit:
+            squared = torch.zeros(len(rows), dtype=torch.float64)
+            for part, factor in zip(self._split(rows), self.factors, strict=True):
+                squared += torch.linalg.solve_triangular(factor, part.mT, upper=False).square().sum(0)
+            scale = _inverse_root(squared)
+        if self.metric.doubt:
+            scale = scale * -torch.expm1(-losses.cpu().double())
+        return scale.to(device=losses.device, dtype=torch.float32)
+
+    def _split(self, vectors: Float[Tensor, "n dim"]) -> tuple[Tensor, ...]:
+        sizes = [len(factor) for factor in self.factors]
+        return tuple(torch.split(vectors.cpu().double(), sizes, dim=1))
+
+
+def fit_metric(metric: Metric, batches: Iterable[Float[Tensor, "_ dim"]], *, where: str = "") -> FittedMetric:
+    """The metric fitted on vectors given in batches; sums are made in float64.
+
+    Raises:
+        DataError: no vectors.
+        UsageError: blocks that do not add up to the vectors' length, or are too long.
+        NumericError: vectors that are all zero, or not finite.
+    """
+    grams: list[Tensor] = []
+    sizes: tuple[int, ...] = metric.blocks
+    count = 0
+    for vectors in batches:
+        sizes = sizes or (vectors.shape[1],)
+        _require_sizes(sizes, vectors.shape[1], where)
+        grams = grams or [torch.zeros(size, size, dtype=torch.float64) for size in sizes]
+        parts = vectors.cpu().float().split(list(sizes), dim=1)
+        grams = [gram + (part.mT @ part).double() for gram, part in zip(grams, parts, strict=True)]
+        count += len(vectors)
+    if not count:
+        raise DataError("there are no vectors to fit a metric on", where=where)
+    fitted = [_factor(gram / count, metric.damping, where) for gram in grams]
+    return FittedMetric(metric, tuple(factor for factor, _ in fitted), tuple(damping for _, damping in fitted))
+
+
+def _factor(gram: Float[Tensor, "dim dim"], share: float, where: str) -> tuple[Tensor, float]:
+    """Cholesky factor of gram + λI, and λ; a block that no row touches gets λ = 1, which changes no score."""
+    trace = float(gram.trace())
+    if not torch.isfinite(gram.trace()):
+        raise NumericError("vectors to fit a metric on are not finite", where=where)
+    damping = share * trace / len(gram) or 1.0
+    damped = gram + damping * torch.eye(len(gram), dtype=gram.dtype)
+    factor: Tensor = torch.linalg.cholesky(damped)
+    return factor, damping
+
+
+def _require_sizes(sizes: tuple[int, ...], dim: int, where: str) -> None:
+    if sum(sizes) != dim:
+        raise UsageError(f"blocks of {sum(sizes)} numbers for vectors of {dim}", where=where)
+    if max(sizes) > LARGEST:
+        what = f"a Gram matrix of {max(sizes):,} × {max(sizes):,}"
+        raise UsageError(what, where=where, remedy=f"a sketch of at most {LARGEST:,} numbers, or one with blocks")
+
+
+def _inverse_root(squared: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    return squared.clamp_min(0).rsqrt().masked_fill(squared <= 0, 0.0)

@@ -1,0 +1,124 @@
+"""Sketches of transformed gradients: each tensor's gradient is formed, changed entry by entry, then sketched.
+
+    v(row) = S(Γ(∇L(row)))  or its direction         with a Γ of its own for rows and for queries
+
+Γ is what an optimiser's state says (see `headwater.curvature.adam`), so the factors of a linear layer's gradient are of
+no use here: one tensor's gradients exist in full at a time, for some rows of the batch. Peak memory beyond the model's
+own pass: the result, and `FORMED_BYTES` for each of the few copies that Γ makes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headwater.core.errors import NumericError
+from headwater.core.spec import Column, Coverage, Role
+from headwater.data.batches import TokenBatch
+from headwater.features.capture import row_losses, visit_gradients
+from headwater.features.encoder import Encoded, TokenScores
+from headwater.features.parameters import Selection
+from headwater.features.token_batches import single_tokens, spread
+from headwater.models.load import LoadedModel
+from headwater.sketch.blocks import Dense, Gradient, Outer
+from headwater.sketch.products import FORMED_BYTES, dense
+from headwater.sketch.sketch import Sketch
+
+Transform = Callable[[str, Tensor], Tensor]
+"""(parameter name, gradients `[rows, *parameter]`) to as many numbers."""
+
+COLUMN = "gradient"
+
+
+@dataclass(frozen=True)
+class TransformedSketch:
+    """An `Encoder` that writes one column, `gradient`.
+
+    Attributes:
+        loaded: the model.
+        selection: which parameters are read.
+        sketch: the map from gradients to vectors.
+        transforms: Γ for rows of the index and for queries; a role without one is sketched as it is.
+        form: whether the sketch is given a tensor `flat` or as a `matrix` (two-sided sketches).
+        unit: whether vectors are scaled to norm 1 after the sketch.
+    """
+
+    loaded: LoadedModel
+    selection: Selection
+    sketch: Sketch
+    transforms: Mapping[Role, Transform]
+    form: Literal["flat", "matrix"] = "flat"
+    unit: bool = False
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """`gradient`: half precision where vectors have norm 1, else float32."""
+        return (Column(COLUMN, self.sketch.dim, "float16" if self.unit else "float32"),)
+
+    @property
+    def coverage(self) -> Coverage:
+        """The selected parameters."""
+        return self.selection.coverage
+
+    def encode(self, batch: TokenBatch, role: Role) -> Encoded:
+        """Vectors of each row's mean loss; raises `NumericError` naming a row whose vector is not finite."""
+        vectors, losses = self._read(batch.to(self.loaded.device), role)
+        return Encoded({COLUMN: vectors * self._scale(vectors)[:, None]}, losses.float())
+
+    def token_scores(
+        self, batch: TokenBatch, role: Role, probes: Mapping[str, Float[Tensor, "probes _dim"]]
+    ) -> tuple[TokenScores, ...]:
+        """⟨S(Γ(the token's part of the row's gradient)), probe⟩, over the row's norm where vectors have norm 1.
+
+        They add up to the row's score where Γ is linear; Adam's update is not, quite.
+        """
+        batch = batch.to(self.loaded.device)
+        scale = self._scale(self._read(batch, role)[0])
+        counts = torch.bincount(batch.item_row, batch.response.sum(1).double(), minlength=len(batch.rows))
+        values, losses, places = [], [], []
+        for some, place in single_tokens(batch, 32):
+            row = batch.item_row[place[:, 0]]
+            vectors, loss = self._read(some, role, counts[row].reciprocal())
+            values.append((vectors * scale[row][:, None]) @ probes[COLUMN].to(vectors).mT)
+            losses.append(loss)
+            places.append(place)
+        return spread(batch, torch.cat(places), {COLUMN: torch.cat(values)}, torch.cat(losses))
+
+    def _scale(self, vectors: Tensor) -> Float[Tensor, " rows"]:
+        norms = vectors.norm(dim=1)
+        return norms.reciprocal().masked_fill(norms == 0, 0.0) if self.unit else torch.ones_like(norms)
+
+    def _read(self, batch: TokenBatch, role: Role, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Vectors `[rows, dim]` before scaling, and losses `[rows]` in nats."""
+        total = torch.zeros(len(batch.rows), self.sketch.dim, device=self.loaded.device)
+        transform = self.transforms.get(role)
+
+        def visit(gradient: Gradient) -> None:
+            step = max(1, FORMED_BYTES // (4 * gradient.size))
+            for first in range(0, gradient.rows, step):
+                rows = slice(first, min(first + step, gradient.rows))
+                values = dense(gradient.take(rows)).to(total.dtype)
+                values = transform(gradient.name, values) if transform else values
+                self.sketch.accumulate(total[rows], self._again(gradient, values), unit=False)
+
+        losses = row_losses(visit_gradients(self.loaded.model, self.selection, batch, visit, weights=weights), batch)
+        finite = total.isfinite().all(1)
+        if not bool(finite.all()):
+            where = batch.rows[int((~finite).nonzero()[0, 0])].row.where
+            raise NumericError("the row's vector is not finite", where=where, remedy="load the model in float32")
+        return total, losses
+
+    def _again(self, gradient: Gradient, values: Tensor) -> Gradient:
+        """The transformed gradients in the form sketches read: flat, or as Σ_i e_i ⊗ (row i of the matrix)."""
+        if self.form == "flat" or len(gradient.shape) == 1:
+            flat = (values.mT if gradient.transposed else values).flatten(1)
+            return Gradient(gradient.name, (gradient.size,), (Dense(flat),))
+        matrix = values.mT if gradient.transposed else values
+        out = gradient.shape[0]
+        basis = torch.eye(out, dtype=matrix.dtype, device=matrix.device).expand(len(matrix), -1, -1)
+        return Gradient(gradient.name, gradient.shape, (Outer(basis, matrix),))

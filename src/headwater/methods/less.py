@@ -1,0 +1,85 @@
+"""LESS: what Adam would do on the row against what the query wants (Xia et al., arXiv 2402.04333)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from headwater.core.errors import UsageError
+from headwater.core.spec import MethodSpec
+from headwater.curvature.adam import read_adam
+from headwater.data.windows import Window
+from headwater.features.checkpoints import CheckpointEncoder
+from headwater.features.encoder import Encoder
+from headwater.features.parameters import select_parameters
+from headwater.features.transformed_sketch import TransformedSketch
+from headwater.methods.graddot import load_checkpoint
+from headwater.methods.method import Method, MethodEntry
+from headwater.models.checkpoints import read_checkpoints
+from headwater.models.load import LoadedModel
+from headwater.sketch.sketch import SKETCHES, make_sketch
+
+
+@dataclass(frozen=True)
+class LessOptions:
+    """adam: the file `write_adam` wrote; or checkpoints: a folder of recorded ones, each with its `adam.safetensors`.
+
+    bias: correct the moments for their start at zero. dim: numbers a row and checkpoint. parameters, sketch, window,
+    overlap, seed as in `rapidin`.
+    """
+
+    adam: str = ""
+    checkpoints: str = ""
+    bias: bool = True
+    dim: int = 8192
+    parameters: str = ""
+    sketch: str = "shift"
+    window: int = 512
+    overlap: int = 0
+    seed: int = 0
+
+
+def less(options: LessOptions) -> Method:
+    """The method with these options: Σ_checkpoints η · cos(S Γ(∇L(row)), S ∇L(query)); positive = proponent.
+
+    Raises:
+        UsageError: not exactly one of `adam` and `checkpoints`.
+    """
+    if bool(options.adam) == bool(options.checkpoints):
+        remedy = "give adam=FILE from headwater.curvature.adam.write_adam, or checkpoints=FOLDER, not both"
+        raise UsageError("LESS reads the moments of the Adam that trained the model", where="less.adam", remedy=remedy)
+    window = Window(options.window, options.overlap)
+    spec = MethodSpec("less", asdict(options))
+    return Method(spec, {"train": window, "query": window}, partial(_bind, options))
+
+
+def _bind(options: LessOptions, loaded: LoadedModel) -> Encoder:
+    if options.adam:
+        return _encoder(options, loaded, options.adam)
+    recorded = read_checkpoints(options.checkpoints)
+    encoders = {
+        f"step-{c.step}": _encoder(options, load_checkpoint(c, loaded), Path(c.path) / "adam.safetensors")
+        for c in recorded
+    }
+    return CheckpointEncoder(encoders, {f"step-{c.step}": c.learning_rate for c in recorded})
+
+
+def _encoder(o: LessOptions, loaded: LoadedModel, moments: str | Path) -> TransformedSketch:
+    selection = select_parameters(loaded.model, o.parameters)
+    adam = read_adam(moments, loaded.model, selection.shapes)
+    sketch = make_sketch(o.sketch, selection.shapes, dim=o.dim, seed=o.seed)
+    update = partial(adam.update, bias_correction=o.bias)
+    return TransformedSketch(loaded, selection, sketch, {"train": update}, unit=True)
+
+
+ENTRY = MethodEntry(
+    name="less",
+    summary="Cosine of the step Adam would take on the row with the query's gradient, sketched.",
+    reads="one forward and one activation-only backward pass: gradients of all selected parameters, formed",
+    cost="about 3 forward passes a checkpoint, and forming every gradient once",
+    source="Xia et al., arXiv 2402.04333",
+    presets={"default": LessOptions()},
+    make=less,
+    choices={"sketch": tuple(SKETCHES)},
+)

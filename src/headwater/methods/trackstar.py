@@ -1,0 +1,72 @@
+"""TrackStar: Adam-corrected, preconditioned, unit-norm gradients (Chang et al., arXiv 2410.17413)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from headwater.core.errors import UsageError
+from headwater.core.spec import MethodSpec
+from headwater.curvature.adam import read_adam
+from headwater.data.windows import Window
+from headwater.features.parameters import select_parameters
+from headwater.features.transformed_sketch import TransformedSketch
+from headwater.methods.logra import layer_metric
+from headwater.methods.method import Method, MethodEntry
+from headwater.models.load import LoadedModel
+from headwater.sketch.two_sided import TwoSided
+
+
+@dataclass(frozen=True)
+class TrackStarOptions:
+    """adam: the file `write_adam` wrote; correction: `adam` or `none`. rank: a tensor is kept as rank × rank numbers.
+
+    damping: λ as a share of a tensor's mean eigenvalue. parameters, window, overlap, seed as in `rapidin`.
+    """
+
+    adam: str = ""
+    correction: str = "adam"
+    rank: int = 16
+    damping: float = 0.1
+    parameters: str = ""
+    window: int = 512
+    overlap: int = 0
+    seed: int = 0
+
+
+def trackstar(options: TrackStarOptions) -> Method:
+    """The method with these options: the cosine of R^(−1/2) P(g / √v̂)Q of row and query; positive = proponent.
+
+    Raises:
+        UsageError: neither Adam's moments nor `correction=none`.
+    """
+    if options.correction == "adam" and not options.adam:
+        remedy = "give adam=FILE from headwater.curvature.adam.write_adam, or correction=none"
+        raise UsageError("no moments of Adam to correct with", where="trackstar.adam", remedy=remedy)
+    window = Window(options.window, options.overlap)
+    return Method(
+        MethodSpec("trackstar", asdict(options)),
+        {"train": window, "query": window},
+        lambda loaded: _encoder(options, loaded),
+        lambda encoder: layer_metric(encoder, options.damping, unit=True),
+    )
+
+
+def _encoder(o: TrackStarOptions, loaded: LoadedModel) -> TransformedSketch:
+    selection = select_parameters(loaded.model, o.parameters)
+    sketch = TwoSided(selection.shapes, o.rank * o.rank * len(selection.shapes), o.seed)
+    if o.correction == "none":
+        return TransformedSketch(loaded, selection, sketch, {}, form="matrix")
+    adam = read_adam(o.adam, loaded.model, selection.shapes)
+    return TransformedSketch(loaded, selection, sketch, {"train": adam.scaled, "query": adam.scaled}, form="matrix")
+
+
+ENTRY = MethodEntry(
+    name="trackstar",
+    summary="Projected gradients over Adam's second moment, whitened tensor by tensor, compared by cosine.",
+    reads="one forward and one activation-only backward pass: gradients of all selected parameters, formed",
+    cost="about 3 forward passes, and forming every gradient once",
+    source="Chang et al., arXiv 2410.17413",
+    presets={"default": TrackStarOptions(), "plain": TrackStarOptions(correction="none")},
+    make=trackstar,
+    choices={"correction": ("adam", "none")},
+)

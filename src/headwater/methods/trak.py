@@ -1,0 +1,73 @@
+"""TRAK: the influence of a row on a linearised model, in closed form (Park et al., arXiv 2303.14186)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from headwater.core.spec import MethodSpec
+from headwater.curvature.gram import Metric
+from headwater.data.windows import Window
+from headwater.features.checkpoints import CheckpointEncoder
+from headwater.features.encoder import Encoder
+from headwater.features.gradient_sketch import GradientSketch
+from headwater.features.margin_sketch import MarginSketch
+from headwater.features.parameters import select_parameters
+from headwater.methods.graddot import load_checkpoint
+from headwater.methods.method import Method, MethodEntry
+from headwater.models.checkpoints import read_checkpoints
+from headwater.models.load import LoadedModel
+from headwater.sketch.sketch import SKETCHES, make_sketch
+
+
+@dataclass(frozen=True)
+class TrakOptions:
+    """dim: numbers a row. damping: λ as a share of the mean eigenvalue. checkpoints: a folder of models to average.
+
+    parameters, sketch, window, overlap, seed as in `rapidin`.
+    """
+
+    dim: int = 2048
+    damping: float = 0.1
+    checkpoints: str = ""
+    parameters: str = ""
+    sketch: str = "shift"
+    window: int = 512
+    overlap: int = 0
+    seed: int = 0
+
+
+def trak(options: TrakOptions) -> Method:
+    """The method with these options: φ(query)ᵀ (ΦᵀΦ/n + λI)⁻¹ φ(row) · (1 − p(row)); positive = proponent."""
+    window = Window(options.window, options.overlap)
+    return Method(
+        MethodSpec("trak", asdict(options)),
+        {"train": window, "query": window},
+        lambda loaded: _bind(options, loaded),
+        lambda encoder: {column.name: Metric(options.damping, doubt=True) for column in encoder.columns},
+    )
+
+
+def _bind(options: TrakOptions, loaded: LoadedModel) -> Encoder:
+    if not options.checkpoints:
+        return _encoder(options, loaded)
+    recorded = read_checkpoints(options.checkpoints)
+    encoders = {f"step-{c.step}": _encoder(options, load_checkpoint(c, loaded)) for c in recorded}
+    return CheckpointEncoder(encoders, dict.fromkeys(encoders, 1 / len(encoders)))
+
+
+def _encoder(o: TrakOptions, loaded: LoadedModel) -> MarginSketch:
+    selection = select_parameters(loaded.model, o.parameters)
+    sketch = make_sketch(o.sketch, selection.shapes, dim=o.dim, seed=o.seed)
+    return MarginSketch(GradientSketch(loaded, selection, sketch, normalize="none", tokens="row"))
+
+
+ENTRY = MethodEntry(
+    name="trak",
+    summary="Sketched gradients of the margin under the inverse of their own second moment; averages over checkpoints.",
+    reads="one forward and one activation-only backward pass: gradients of all selected parameters",
+    cost="about 3 forward passes a checkpoint, and dim² numbers for a search",
+    source="Park et al., arXiv 2303.14186",
+    presets={"default": TrakOptions()},
+    make=trak,
+    choices={"sketch": tuple(SKETCHES)},
+)
