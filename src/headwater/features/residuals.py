@@ -14,6 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 _GROUP = 32
+_GRAIN = 64
+"""Narrow products have a multiple of this many rows: a processor's library keeps a compiled kernel for every shape."""
 _SAFE = 60.0
 """Logits within ±60 have exponentials whose sums stay well inside float32."""
 _CHEAP = (1.0, 2.0)
@@ -71,7 +73,13 @@ class FullResidual:
 
     def project(self, matrix: Float[Tensor, "vocab width"]) -> Float[Tensor, "tokens width"]:
         """r @ matrix; a bfloat16 matrix makes it one bfloat16 product, accumulated in float32."""
-        product = self.values.to(matrix.dtype) @ matrix
+        tokens = len(self.values)
+        if matrix.dtype == self.values.dtype:
+            product = self.values @ matrix
+        else:
+            padded = self.values.new_empty((-(-tokens // _GRAIN) * _GRAIN, len(matrix)), dtype=matrix.dtype)
+            padded[:tokens], padded[tokens:] = self.values, 0
+            product = (padded @ matrix)[:tokens]
         return product.to(self.scale.dtype) / self.scale[:, None]
 
 
