@@ -1,10 +1,11 @@
 """The sweep behind RISE's presets: which settings find the rows that taught an answer, on three tasks.
 
-Run:  python benchmarks/rise_presets.py [--seed 0] [--out runs/rise_presets]      (about 15 minutes on 2 cores)
+Run:  python benchmarks/rise_presets.py [--seed 0] [--out runs/rise_presets]      (about an hour on one core)
 
 Tasks: the Howdy! backdoor of the demo (queries: the model's own answers to triggered questions); the same queries with
-the trigger masked; a two-domain pool, seen by a model trained on it and by one that has never seen it. Every setting
-scores the same rows and queries; P@50 is the mean over queries, its interval a bootstrap over queries.
+the trigger masked; a two-domain pool, seen by a model trained on it and by one that has never seen it. Of the queries
+with the trigger those are asked on which it fired. Every setting scores the same rows and queries; P@K is the mean over
+queries.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import argparse
 import itertools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 
 from headwater.core.scores import Scores, fuse_ranks
-from headwater.data import Row, Tokenization, plan_batches, resolve_template
+from headwater.data import Row, Tokenization, resolve_template
 from headwater.evaluation.metrics import detection_metrics
 from headwater.evaluation.tasks.howdy import attack_success, howdy_task, masked
 from headwater.evaluation.tasks.task import answered
@@ -31,10 +32,11 @@ from headwater.methods import rise
 from headwater.methods.lexical import bm25_scores, random_scores
 from headwater.models.generate import generate_responses
 from headwater.models.load import LoadedModel, load_model
-from headwater.models.readout import find_readout
+from headwater.pipeline.encode import Reader
 
-PUBLISHED = {"temperature": 0.1, "support": "top", "positions": "all", "products": "exact"}
 BUDGET = 4096
+FUSED = ("seed 1", "pooled over all")
+"""Settings with which the fusions with the embedding are measured."""
 
 
 @dataclass(frozen=True)
@@ -47,63 +49,70 @@ class Pool:
 
 
 def settings() -> dict[str, rise.RiseOptions]:
-    """Name to options: a grid over temperature, support, positions and λ_gh, then single departures from the best."""
+    """Name to options: a grid over temperature, support and positions, then single departures from the default."""
+    base = rise.PRESETS["default"]
     grid = {
-        f"τ {t}, {support}, {positions}": rise.RiseOptions(
-            temperature=t, support=support, positions=positions, products="exact"
-        )
-        for t, support, positions in itertools.product((0.1, 0.5, 1.0), ("top", "full"), ("all", "response"))
+        f"τ {t}, {support}, {positions}": replace(base, temperature=t, support=support, positions=positions)
+        for t, support, positions in itertools.product((0.1, 0.5, 1.0, 2.0, 4.0), ("top", "full"), ("all", "response"))
     }
-    base = rise.RiseOptions(products="exact")
     single = {
         "rh only": replace(base, lambda_gh=0.0),
         "gh only": replace(base, lambda_rh=0.0, lambda_gh=1.0),
+        "gh only, τ 10": replace(base, lambda_rh=0.0, lambda_gh=1.0, temperature=10.0),
+        "λ_gh 0.3, τ 1": replace(base, lambda_gh=0.3, temperature=1.0),
+        "λ_gh 0.3": replace(base, lambda_gh=0.3),
         "λ_gh 1": replace(base, lambda_gh=1.0),
-        "λ_gh 3": replace(base, lambda_gh=3.0),
+        "λ_gh 10": replace(base, lambda_gh=10.0),
         "with rg 0.5": replace(base, lambda_rg=0.5),
-        "τ 2": replace(base, temperature=2.0),
-        "adaptive τ 0.5": replace(base, adaptive=True, temperature=0.5),
-        "adaptive τ 1": replace(base, adaptive=True),
+        "adaptive": replace(base, adaptive=True),
         "factors not normalised": replace(base, normalize_factors=False),
-        "bfloat16 products": replace(base, products="bfloat16"),
+        "exact products": replace(base, products="exact"),
         "seed 1": replace(base, seed=1),
         "pooled over all": replace(base, embedding="all"),
+        "small 12/12/28": replace(base, width_r=12, width_h=12, width_g=28),
         "small 16/8/28": replace(base, width_r=16, width_h=8, width_g=28),
+        "small 8/12/32": replace(base, width_r=8, width_h=12, width_g=32),
         "small 16/16/12": replace(base, width_r=16, width_h=16, width_g=12),
         "small 32/12/8": replace(base, width_r=32, width_h=12, width_g=8),
     }
     return {**grid, **single, "paper": rise.PAPER, "howdy": rise.PRESETS["howdy"]}
 
 
-def encode(pool: Pool, rows: Sequence[Row], options: rise.RiseOptions, role: str) -> dict[str, torch.Tensor]:
-    tokenization = Tokenization(pool.loaded.tokenizer, resolve_template(None, pool.loaded.tokenizer))
-    encoder = rise.encoder(options, find_readout(pool.loaded))
-    numbered = [replace(row, ordinal=i) for i, row in enumerate(rows)]
-    out = {c.name: torch.empty(len(rows), c.dim) for c in encoder.columns}
-    window = rise.rise(options).windows[role]
-    for batch in plan_batches(tokenization.encode(numbered), window, tokens_per_batch=BUDGET):
-        places = [row.row.ordinal for row in batch.rows]
-        for name, vectors in encoder.encode(batch, role).vectors.items():
-            out[name][places] = vectors
-    # What an index stores.
-    return {name: vectors.half().float() if role == "train" else vectors for name, vectors in out.items()}
+def reader(loaded: LoadedModel, options: rise.RiseOptions) -> Reader:
+    tokenization = Tokenization(loaded.tokenizer, resolve_template(None, loaded.tokenizer))
+    return Reader.bind(loaded, rise.rise(options), tokenization, BUDGET)
 
 
-def scored(pool: Pool, options: rise.RiseOptions, *, extras: bool) -> dict[str, Scores]:
-    rows, queries = encode(pool, pool.rows, options, "train"), encode(pool, pool.queries, options, "query")
-    ids, asked = tuple(row.id for row in pool.rows), tuple(row.id for row in pool.queries)
-    found = {name: Scores(ids, asked, (rows[name] @ queries[name].T).numpy(), name) for name in rows}
-    if not extras:
-        return {"": found["rise"]}
-    both = Scores(ids, asked, found["rise"].values + found["embedding"].values, "sum")
-    z = [(s.values - s.values.mean(0)) / s.values.std(0) for s in found.values()]
+def scored(pool: Pool, vectors: Mapping[str, torch.Tensor], asked: Mapping[str, torch.Tensor]) -> dict[str, Scores]:
+    ids, names = tuple(row.id for row in pool.rows), tuple(row.id for row in pool.queries)
+    return {name: Scores(ids, names, (vectors[name] @ asked[name].T).numpy(), name) for name in vectors}
+
+
+def fusions(found: Scores, embedding: Scores) -> dict[str, Scores]:
+    both = Scores(found.ids, found.queries, found.values + embedding.values, "sum")
+    z = [(s.values - s.values.mean(0)) / s.values.std(0) for s in (found, embedding)]
     return {
-        "": found["rise"],
-        " → embedding alone": found["embedding"],
+        " → embedding alone": embedding,
         " → sum of cosines": both,
-        " → sum of z-scores": Scores(ids, asked, np.asarray(sum(z), np.float32), "z"),
-        " → reciprocal ranks": fuse_ranks(found["rise"], found["embedding"]),
+        " → sum of z-scores": Scores(found.ids, found.queries, np.asarray(sum(z), np.float32), "z"),
+        " → reciprocal ranks": fuse_ranks(found, embedding),
     }
+
+
+def measured(name: str, options: rise.RiseOptions, pools: Sequence[Pool]) -> Iterator[tuple[str, Pool, Scores]]:
+    """A setting on every pool; pools that share model and rows share the reading of the rows."""
+    read: dict[tuple[int, int], Mapping[str, torch.Tensor]] = {}
+    for pool in pools:
+        rows = reader(pool.loaded, options)
+        key = id(pool.loaded), id(pool.rows)
+        if key not in read:
+            # What an index stores.
+            read[key] = {column: v.half().float() for column, v in rows.encode(pool.rows, "train").vectors.items()}
+        scores = scored(pool, read[key], rows.encode(pool.queries, "query").vectors)
+        yield name, pool, scores["rise"]
+        if name in FUSED:
+            for suffix, fused in fusions(scores["rise"], scores["embedding"]).items():
+                yield name + suffix, pool, fused
 
 
 def pools(folder: Path, seed: int) -> list[Pool]:
@@ -116,7 +125,8 @@ def pools(folder: Path, seed: int) -> list[Pool]:
     prompts = [tokenization.encode_prompt(query["prompt"]) for query in howdy.queries]
     said = [text or "-" for text in generate_responses(planted, prompts, max_new_tokens=64)]
     print(f"attack success {attack_success(said):.2f}", flush=True)
-    triggered = answered(howdy.queries, said)
+    fired = [(query, text) for query, text in zip(howdy.queries, said, strict=True) if attack_success([text])]
+    triggered = answered([query for query, _ in fired], [text for _, text in fired])
     asked = [{**query, "response": query.get("response") or query["reference"]} for query in domains.queries]
     rows, others = task_rows(howdy.rows), task_rows(domains.rows)
     return [
@@ -133,22 +143,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/rise_presets"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    table: dict[str, dict[str, str]] = {}
     found = pools(arguments.out, arguments.seed)
-    for pool in found:
-        known = {
-            "random": random_scores(pool.rows, pool.queries, seed=0),
-            "bm25, responses": bm25_scores(pool.rows, pool.queries),
-            "bm25, all": bm25_scores(pool.rows, pool.queries, fields="all"),
-        }
-        for name, options in settings().items():
-            extras = name in ("τ 1.0, full, response", "pooled over all")
-            for suffix, scores in scored(pool, options, extras=extras).items():
-                known[name + suffix] = scores
-        for name, scores in known.items():
-            metrics = detection_metrics(scores, pool.positives, (10, 50))
-            table.setdefault(name, {})[pool.name] = f"{metrics['P@10'].value:.2f} / {metrics['P@50'].value:.2f}"
-            print(f"{pool.name} | {name} | {table[name][pool.name]}", file=sys.stderr, flush=True)
+    controls = (
+        (name, pool, scores)
+        for pool in found
+        for name, scores in (
+            ("random", random_scores(pool.rows, pool.queries, seed=0)),
+            ("bm25, responses", bm25_scores(pool.rows, pool.queries)),
+            ("bm25, all", bm25_scores(pool.rows, pool.queries, fields="all")),
+        )
+    )
+    table: dict[str, dict[str, str]] = {}
+    swept = (part for name, options in settings().items() for part in measured(name, options, found))
+    for name, pool, scores in itertools.chain(controls, swept):
+        metrics = detection_metrics(scores, pool.positives, (10, 50))
+        table.setdefault(name, {})[pool.name] = f"{metrics['P@10'].value:.2f} / {metrics['P@50'].value:.2f}"
+        print(f"{pool.name} | {name} | {table[name][pool.name]}", file=sys.stderr, flush=True)
     print("| setting (P@10 / P@50) | " + " | ".join(pool.name for pool in found) + " |")
     print("|---" * (len(found) + 1) + "|")
     for name, cells in table.items():
