@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from headwater import __version__
-from headwater.cli import demo, index, methods, recode, score, trace, upkeep
+from headwater.cli import demo, index, methods, plan, recode, score, trace, unlearn, upkeep
 from headwater.cli.console import say
 from headwater.cli.eval import eval_app
 from headwater.core.errors import HeadwaterError
@@ -29,9 +29,11 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 for command in (upkeep.add, upkeep.delete, upkeep.compact, upkeep.verify, recode.encode, recode.retention):
     index.app.command()(command)
+app.command("plan")(plan.plan)
 app.add_typer(index.app, name="index")
 app.command("trace")(trace.trace)
 app.command("score")(score.score)
+app.command("unlearn")(unlearn.unlearn)
 app.add_typer(eval_app, name="eval")
 app.command("methods")(methods.methods)
 

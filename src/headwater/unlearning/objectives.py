@@ -12,7 +12,7 @@ weights come from. Sources: GA (Jang et al., arXiv 2210.01504), GradDiff (Liu et
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -153,6 +153,18 @@ METHODS = (*OBJECTIVES, "fisher")
 """Everything `headwater unlearn --method` takes."""
 
 
+def one_of(kind: str, name: str, known: Iterable[str]) -> str:
+    """`name`, if it is one of the `known`.
+
+    Raises:
+        UsageError: it is not; offers the nearest.
+    """
+    names = tuple(known)
+    if name not in names:
+        raise unknown_name(kind, name, names)
+    return name
+
+
 def find_objective(
     name: str, *, ceiling: float | None = None, keep: Literal["nll", "kl"] = "nll", beta: float | None = None
 ) -> Objective:
@@ -161,11 +173,8 @@ def find_objective(
     Raises:
         UsageError: an unknown method, or an option the method has no use for.
     """
-    if name not in OBJECTIVES:
-        raise unknown_name("method", name, METHODS)
-    objective = OBJECTIVES[name]
-    if keep not in ("nll", "kl"):
-        raise unknown_name("way to keep retain rows", keep, ("nll", "kl"))
+    objective = OBJECTIVES[one_of("method", name, OBJECTIVES)]
+    one_of("way to keep retain rows", keep, ("nll", "kl"))
     if ceiling is not None:
         if objective.term is not ascent:
             raise UsageError(f"a ceiling with method '{name}'", remedy="it is for methods that ascend without bound")

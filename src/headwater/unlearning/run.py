@@ -1,7 +1,7 @@
 """Unlearning as one call: rows and a model in, a model that has forgotten and the account of it out.
 
 job = make_job(forget, retain, needs_retain=True)
-result = unlearn(loaded, job, Options(method="rapidun"))
+result = run_unlearning(loaded, job, Options(method="rapidun"))
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from headwater.core.errors import DataError, unknown_name
+from headwater.core.errors import DataError
 from headwater.core.fingerprints import digest
 from headwater.data.rows import Row
 from headwater.data.templates import resolve_template
@@ -26,7 +26,7 @@ from headwater.pipeline.encode import Reader
 from headwater.unlearning import resume as resuming
 from headwater.unlearning.adapter import trainable_model
 from headwater.unlearning.fisher import search_dampening
-from headwater.unlearning.objectives import METHODS, Objective, find_objective, low_loss_weights
+from headwater.unlearning.objectives import METHODS, Objective, find_objective, low_loss_weights, one_of
 from headwater.unlearning.options import Options, Result, check_options
 from headwater.unlearning.probe import probe_rate
 from headwater.unlearning.rows import Job
@@ -44,7 +44,7 @@ from headwater.unlearning.weights import (
 )
 
 
-def unlearn(
+def run_unlearning(
     loaded: LoadedModel,
     job: Job,
     options: Options | None = None,
@@ -70,8 +70,7 @@ def unlearn(
         MismatchError: a weights file of other rows, or a resumed run with other inputs.
     """
     options = options or Options()
-    if options.method not in METHODS:
-        raise unknown_name("method", options.method, METHODS)
+    one_of("method", options.method, METHODS)
     template = resolve_template(options.template, loaded.tokenizer)
     tokenization = Tokenization(loaded.tokenizer, template, options.max_tokens)
     setting = Setting(loaded, job, options, tokenization, make_examples(job, tokenization))

@@ -1,0 +1,136 @@
+"""`headwater unlearn`: make a model forget rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headwater.cli.arguments import Adapter, Device, DeviceMap, Dtype, Json, ModelName, Quantization, Settings, pairs
+from headwater.cli.console import emit_json, emit_pairs, emit_table, say
+from headwater.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from headwater.unlearning.verbs import Unlearned
+
+
+def unlearn(
+    model: ModelName,
+    forget: Annotated[Path, typer.Option(help="Rows with the unwanted answers, or hits of `trace --out`.")],
+    out: Annotated[Path, typer.Option(help="Folder to make: model, card, account, report.")],
+    retain: Annotated[Path | None, typer.Option(help="Clean rows that hold the model's other behaviour.")] = None,
+    retain_from: Annotated[str | None, typer.Option(help="Training data to draw clean retain rows from.")] = None,
+    draw: Annotated[int, typer.Option(help="Rows to draw from it: half near the forget rows, half random.")] = 120,
+    method: Annotated[
+        str, typer.Option(help="rapidun, ga, graddiff, npo, simnpo, loreun, fisher or retrain.")
+    ] = "rapidun",
+    unseen: Annotated[Path | None, typer.Option(help="Rows the model has not seen: their loss is the target.")] = None,
+    ask: Annotated[Path | None, typer.Option(help="Prompts to ask before and after, for the report.")] = None,
+    clean_column: Annotated[str, typer.Option(help="Forget rows' column with the right answer.")] = "clean_response",
+    lr: Annotated[str, typer.Option(help="Learning rate, or auto: found by a short probe.")] = "auto",
+    steps: Annotated[int, typer.Option(help="Most optimizer steps.", min=1)] = 320,
+    guard: Annotated[float, typer.Option(help="Stop before clean perplexity grows by this factor; 0: never.")] = 1.05,
+    target: Annotated[float | None, typer.Option(help="Forget loss to reach, nats a token.")] = None,
+    weights: Annotated[str, typer.Option(help="influence, uniform, shuffled, or a weights file (RapidUn).")] = (
+        "influence"
+    ),
+    influence: Annotated[str, typer.Option(help="Attribution method the weights are made with.")] = "gradcos",
+    settings: Settings = [],
+    compat: Annotated[bool, typer.Option("--compat", help="RapidUn's weights exactly as published.")] = False,
+    ceiling: Annotated[float | None, typer.Option(help="Ascent fades at this loss, nats a token.")] = None,
+    beta: Annotated[float | None, typer.Option(help="Of npo (0.1) and simnpo (4.5).")] = None,
+    keep: Annotated[str, typer.Option(help="Retain rows are held by their loss (nll) or by divergence (kl).")] = "nll",
+    dynamic: Annotated[bool, typer.Option("--dynamic", help="LoReUn: weights follow the current losses.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Train all weights instead of an adapter.")] = False,
+    rank: Annotated[int, typer.Option(help="Rank of the adapter.", min=1)] = 16,
+    keep_adapter: Annotated[bool, typer.Option("--keep-adapter", help="Save the adapter, not a merged model.")] = False,
+    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Less memory, more time.")] = False,
+    save_every: Annotated[int, typer.Option(help="Steps between checkpoints; 0: none.", min=0)] = 50,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in --out.")] = False,
+    template: Annotated[str | None, typer.Option(help="chat, plain, alpaca, or a format with {prompt}.")] = None,
+    max_tokens: Annotated[int, typer.Option(help="Tokens kept of a row.")] = 512,
+    seed: Annotated[int, typer.Option(help="Of adapter, order and dropout.")] = 0,
+    adapter: Adapter = None,
+    dtype: Dtype = "float32",
+    device: Device = "auto",
+    device_map: DeviceMap = None,
+    quantization: Quantization = None,
+    as_json: Json = False,
+) -> None:
+    """Make a model forget rows and keep the rest; by RapidUn or a standard method.
+
+    Exits with 1 when the forget rows' loss did not reach that of unseen rows.
+
+    Example:  headwater unlearn --model my-model --forget bad.jsonl --retain good.jsonl --out runs/cleaned
+    """
+    from headwater.models.load import load_model
+    from headwater.report.unlearning import write_unlearning_report
+    from headwater.unlearning.adapter import Lora
+    from headwater.unlearning.objectives import METHODS, one_of
+    from headwater.unlearning.options import Options
+    from headwater.unlearning.output import require_vacant
+    from headwater.unlearning.verbs import Material
+    from headwater.unlearning.verbs import unlearn as unlearn_model
+
+    options = Options(
+        method=one_of("method", method, METHODS),
+        influence=influence,
+        settings=pairs(settings, "--set") or Options().settings,
+        weights=weights,
+        compat=compat,
+        rate=_rate(lr),
+        steps=steps,
+        lora=None if full else Lora(rank=rank, alpha=rank),
+        guard=guard or None,
+        target=target,
+        ceiling=ceiling,
+        beta=beta,
+        keep=one_of("way to keep retain rows", keep, ("nll", "kl")),  # type: ignore[arg-type]
+        dynamic=dynamic,
+        template=template,
+        max_tokens=max_tokens,
+        checkpointing=checkpointing,
+        save_every=save_every,
+        seed=seed,
+    )
+    require_vacant(out, resume=resume)
+    material = Material(forget, retain, retain_from, draw, unseen, ask, clean_column)
+    loaded = load_model(
+        model,
+        adapter=adapter,
+        merge=adapter is not None,
+        dtype=dtype,
+        device=device,
+        device_map=device_map,
+        quantization=quantization,
+    )
+    done = unlearn_model(loaded, material, options, out=out, keep_adapter=keep_adapter, resume=resume)
+    report = write_unlearning_report(out / "report.html", done.account)
+    _show(done, {**done.files, "report": report}, as_json)
+    if done.result.outcome != "forgotten" and method != "retrain":
+        raise typer.Exit(1)
+
+
+def _rate(text: str) -> float | None:
+    if text == "auto":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"'{text}' is no learning rate", where="--lr", remedy="a number, or auto") from None
+
+
+def _show(done: Unlearned, files: dict[str, Path], as_json: bool) -> None:
+    account = done.account
+    for warning in account.summary["warnings"]:
+        say(f"warning: {warning}")
+    if as_json:
+        samples = [vars(sample) for sample in account.samples]
+        emit_json({**account.summary, "samples": samples, "files": {k: str(v) for k, v in files.items()}})
+        return
+    emit_pairs({k: v for k, v in account.summary.items() if not isinstance(v, dict | list)})
+    rows = [[s.kind, s.prompt, s.before, s.after] for s in account.samples]
+    emit_table("what the model says", ["from", "prompt", "before", "after"], rows)
+    for kind, path in files.items():
+        say(f"{kind}: {path}")

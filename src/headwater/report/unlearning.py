@@ -1,0 +1,103 @@
+"""The report of an unlearning run: what the model said before and after, its losses, and the weights of rows."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+from headwater.report import plots
+from headwater.report.colours import stylesheet
+from headwater.report.page import environment, write_page
+from headwater.report.tables import Cell, Table, numeric_columns
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from headwater.unlearning.account import Account
+
+KINDS = {
+    "forget": "Prompts of rows to forget",
+    "retain": "Prompts of retain rows that were kept aside",
+    "asked": "Prompts asked for this report",
+}
+
+
+def write_unlearning_report(path: str | os.PathLike[str], account: Account) -> Path:
+    """Write the page, all at once; raises `StoreError` if it cannot be."""
+    about = account.summary
+    title = f"What the model says before and after unlearning ({about['method']})"
+    template = environment().get_template("unlearning.html.j2")
+    tables = [*_answers(account), _numbers(account)]
+    page = template.render(
+        title=title,
+        lead=f"{about['model']}: {about['forget rows']} rows unlearned, outcome “{about['outcome']}”.",
+        tables=[(table, numeric_columns(table.columns, table.rows)) for table in tables],
+        figures=_figures(account),
+        about={name: value for name, value in about.items() if not isinstance(value, dict | list)},
+        colours=Markup(stylesheet()),
+    )
+    return write_page(path, page)
+
+
+def _answers(account: Account) -> list[Table]:
+    groups = {kind: [s for s in account.samples if s.kind == kind] for kind in KINDS}
+    return [
+        Table(KINDS[kind], ("prompt", "before", "after"), tuple((s.prompt, s.before, s.after) for s in samples))
+        for kind, samples in groups.items()
+        if samples
+    ]
+
+
+def _numbers(account: Account) -> Table:
+    about = account.summary
+
+    def line(label: str, name: str) -> tuple[Cell, ...]:
+        return (label, about[f"{name} before"], about[f"{name} after"])
+
+    rows = (line("rows to forget", "forget loss"), line("retain rows kept aside", "retain loss"))
+    target = about["forget loss of unseen rows (target)"]
+    note = f"Unlearning is complete where the first line reaches the loss of unseen rows, {target}."
+    return Table("Mean loss, nats a token", ("rows", "before", "after"), rows, note)
+
+
+def _figures(account: Account) -> list[Markup]:
+    figures = []
+    if len(account.readings) > 1:
+        steps, forget, guard = zip(*account.readings, strict=True)
+        drawn = plots.curves(
+            steps,
+            {"rows to forget": forget, "retain rows kept aside": guard},
+            axes_names=("step", "loss, nats a token"),
+        )
+        figures.append(_drawn(drawn, "Losses while unlearning"))
+    for group, rows in account.weights.items():
+        if rows:
+            figures.append(_drawn(_weights(group, rows), f"Weights of {group} rows"))
+    return figures
+
+
+def _weights(group: str, rows: Sequence[tuple[float, float, float]]) -> Figure:
+    """The two views and the log weight of a group, as distributions over its own range each."""
+    to_forget, to_retain, weights = zip(*rows, strict=True)
+    shown = {
+        "influence on forget rows": _scaled(to_forget),
+        "influence on retain rows": _scaled(to_retain),
+        "log weight": [math.log(max(w, 1e-6)) for w in weights],
+    }
+    return plots.histogram(shown, bins=30, axis=f"{group} rows: views in standard deviations, and log weight")
+
+
+def _scaled(values: Sequence[float]) -> list[float]:
+    """The values in standard deviations from their mean."""
+    mean = sum(values) / len(values)
+    spread = math.sqrt(sum((v - mean) ** 2 for v in values) / len(values)) or 1.0
+    return [(v - mean) / spread for v in values]
+
+
+def _drawn(figure: Figure, description: str) -> Markup:
+    return Markup(plots.svg(figure, description=description))

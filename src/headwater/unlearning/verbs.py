@@ -1,0 +1,108 @@
+"""`unlearn` as one Python call: names, paths or values in; a folder with the new model and its account out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from headwater.data.corpus import open_corpus
+from headwater.data.rows import Row
+from headwater.models.load import LoadedModel, load_model
+from headwater.unlearning.account import Account, make_account, observe
+from headwater.unlearning.objectives import OBJECTIVES
+from headwater.unlearning.options import Options, Result
+from headwater.unlearning.output import check_adapter, require_vacant, save_run
+from headwater.unlearning.rows import CLEAN_COLUMN, Source, draw_retain, make_job, read_forget
+from headwater.unlearning.run import run_unlearning
+from headwater.unlearning.weights import row_digest
+
+
+@dataclass(frozen=True)
+class Material:
+    """The rows of a run as they are given.
+
+    Attributes:
+        forget: rows with the unwanted answers, or the hits `headwater trace --out` wrote.
+        retain: clean rows.
+        retain_from: training data from which `draw` retain rows are drawn, near the forget rows and at random.
+        draw: how many.
+        unseen: rows the model has not seen, whose loss is the target.
+        asked: prompts to ask before and after.
+        clean_column: column of the forget rows that holds the right answer.
+    """
+
+    forget: Source
+    retain: Source | None = None
+    retain_from: Source | None = None
+    draw: int = 120
+    unseen: Source | None = None
+    asked: Source | None = None
+    clean_column: str = CLEAN_COLUMN
+
+
+@dataclass(frozen=True)
+class Unlearned:
+    """What a run left: the account, the result, and files by kind (empty without a folder)."""
+
+    account: Account
+    result: Result
+    files: dict[str, Path]
+
+
+def unlearn(
+    model: str | LoadedModel,
+    material: Material,
+    options: Options | None = None,
+    *,
+    out: str | Path | None = None,
+    keep_adapter: bool = False,
+    resume: bool = False,
+) -> Unlearned:
+    """Make a model forget, and keep the account.
+
+    Args:
+        model: folder or hub name; a loaded model is changed in place. For `retrain`: the base from before.
+        material: the rows.
+        options: how; the defaults are RapidUn's as measured.
+        out: folder for the new model and its account.
+        keep_adapter: save the adapter alone instead of a merged model.
+        resume: go on with an unfinished run in `out`.
+
+    Raises:
+        StoreError: something is in `out` already.
+        Otherwise as `make_job` and `run_unlearning`.
+    """
+    options, folder = options or Options(), None if out is None else Path(out)
+    if folder is not None:
+        require_vacant(folder, resume=resume)
+    forget = read_forget(material.forget)
+    retain = _retain_rows(material, forget, options)
+    needs_retain = options.method == "fisher" or (
+        options.method in OBJECTIVES and OBJECTIVES[options.method].retain_share > 0
+    )
+    job = make_job(forget, retain, needs_retain=needs_retain, clean_column=material.clean_column)
+    asked = list(open_corpus(material.asked, need_response=False)) if material.asked is not None else []
+    unseen = list(open_corpus(material.unseen)) if material.unseen is not None else []
+    loaded = model if isinstance(model, LoadedModel) else load_model(model)
+    trains_adapter = options.lora is not None and options.method != "fisher"
+    check_adapter(loaded, keep_adapter=keep_adapter, trains_adapter=trains_adapter)
+    before = observe(loaded, job, options, asked)
+    result = run_unlearning(loaded, job, options, unseen=unseen, folder=folder, resume=resume)
+    after = observe(result.loaded, job, options, asked)
+    account = make_account(result, job, before, after, asked, model=loaded.name)
+    files = {} if folder is None else save_run(result, account, folder, keep_adapter=keep_adapter)
+    return Unlearned(account, result, files)
+
+
+def _retain_rows(material: Material, forget: Sequence[Row], options: Options) -> list[Row]:
+    """The retain rows given and drawn; for retraining, all of its data but the forget rows."""
+    given = list(open_corpus(material.retain)) if material.retain is not None else []
+    if options.method == "retrain":
+        texts = {row_digest(row) for row in forget}
+        return [row for row in given if row_digest(row) not in texts]
+    if material.retain_from is None:
+        return given
+    known = {row.id for row in given}
+    pool = (row for row in open_corpus(material.retain_from) if row.id not in known)
+    return [*given, *draw_retain(pool, forget, material.draw, seed=options.seed)]
