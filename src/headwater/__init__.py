@@ -23,6 +23,7 @@ _HOMES = {
     **dict.fromkeys(
         ("add", "delete", "compact", "verify", "encode", "retention", "info"), "headwater.pipeline.care"
     ),
+    "plan": "headwater.pipeline.plan",
     "open_index": "headwater.index.store",
     "open_corpus": "headwater.data.corpus",
     "load_model": "headwater.models.load",

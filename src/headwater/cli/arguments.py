@@ -18,6 +18,10 @@ OtherModel = Annotated[
 Adapter = Annotated[str | None, typer.Option("--adapter", help="PEFT adapter to load around the model.")]
 Merge = Annotated[bool, typer.Option("--merge", help="Fold the adapter into the weights.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16, float64 or auto (as saved).")]
+MaxMemory = Annotated[str | None, typer.Option(help="Most memory the process may take: 8GiB.")]
+MaxDisk = Annotated[str | None, typer.Option(help="Most disk the index may take: 100GB.")]
+ScanMemory = Annotated[str | None, typer.Option("--max-memory", help="Memory for blocks and scores: 2GiB.")]
+Code = Annotated[str | None, typer.Option(help="Store codes: int8, sign (1 KiB a row) or sign:BITS.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ... or auto.")]
 DeviceMap = Annotated[str | None, typer.Option(help="Spread a large model over devices: auto, balanced, ...")]
 Quantization = Annotated[str | None, typer.Option(help="Load the weights in 4bit or 8bit (needs bitsandbytes).")]
@@ -50,3 +54,24 @@ def pairs(given: list[str], option: str) -> dict[str, str]:
             raise UsageError(f"'{text}' is not name=value", where=option, remedy=f"for example {option} seed=1")
         parsed[name.strip()] = value.strip()
     return parsed
+
+
+def parse_bytes(text: str | None, *, where: str) -> int | None:
+    """`1.5GiB`, `800M`, `2 GB` or a number of bytes, as bytes; KB, MB, GB and TB are powers of 1000.
+
+    Raises:
+        UsageError: it is none of these, or not positive.
+    """
+    if text is None:
+        return None
+    number = text.strip().rstrip("BbIiKkMmGgTt ")
+    unit = text.strip()[len(number) :].strip().lower().removesuffix("b")
+    powers = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+    try:
+        base = 1000 if text.strip().lower().endswith("b") and unit in powers and unit else 1024
+        size = int(float(number) * base ** powers[unit.removesuffix("i")])
+    except (KeyError, ValueError, OverflowError):
+        size = 0
+    if size <= 0:
+        raise UsageError(f"'{text}' is no number of bytes", where=where, remedy="for example 1.5GiB or 800MB")
+    return size

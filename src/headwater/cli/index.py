@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from headwater.cli.arguments import (
     Adapter,
+    Code,
     Columns,
     Data,
     Device,
@@ -15,11 +16,14 @@ from headwater.cli.arguments import (
     Dtype,
     IndexPath,
     Json,
+    MaxDisk,
+    MaxMemory,
     Merge,
     ModelName,
     Quantization,
     Settings,
     pairs,
+    parse_bytes,
 )
 from headwater.cli.console import emit_json, emit_pairs, progress, say
 
@@ -43,7 +47,9 @@ def build(
     max_tokens: Annotated[int, typer.Option(help="Tokens kept of a row.")] = 2048,
     tokens_per_batch: Annotated[int, typer.Option(help="Padded tokens in one forward pass.")] = 8192,
     no_text: Annotated[bool, typer.Option("--no-text", help="Leave the rows' text out of the index.")] = False,
-    code: Annotated[str | None, typer.Option(help="Store codes: int8, sign (1 KiB a row) or sign:BITS.")] = None,
+    code: Code = None,
+    max_memory: MaxMemory = None,
+    max_disk: MaxDisk = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted build.")] = False,
     dtype: Dtype = "float32",
     device: Device = "auto",
@@ -61,7 +67,9 @@ def build(
     from headwater.methods.catalog import find_method
     from headwater.models.load import load_model
     from headwater.pipeline.build import build as build_index
+    from headwater.pipeline.plan import Limits, tokens_that_fit
 
+    limits = Limits(parse_bytes(max_memory, where="--max-memory"), parse_bytes(max_disk, where="--max-disk"))
     chosen = find_method(method, pairs(settings, "--set"))
     require_vacant(out, resume=resume)
     corpus = open_corpus(
@@ -76,19 +84,20 @@ def build(
         device_map=device_map,
         quantization=quantization,
     )
+    reading: dict[str, Any] = {"template": template, "max_tokens": max_tokens, "keep_text": not no_text, "code": code}
+    if limits.memory is not None or limits.disk is not None:
+        reading["tokens_per_batch"] = tokens_per_batch
+        tokens_per_batch = tokens_that_fit(out, corpus, loaded, chosen, limits=limits, resume=resume, **reading)
+        say(f"fits with batches of {tokens_per_batch:,} tokens")
     with progress("reading rows", quiet=as_json) as advance:
         index = build_index(
             out,
             loaded=loaded,
             corpus=corpus,
             method=chosen,
-            template=template,
-            max_tokens=max_tokens,
-            tokens_per_batch=tokens_per_batch,
             resume=resume,
-            keep_text=not no_text,
-            code=code,
             progress=lambda done, total, tokens: advance(done, total, f"{tokens:,} tokens"),
+            **{**reading, "tokens_per_batch": tokens_per_batch},
         )
     say(f"covers {index.manifest.coverage}")
     _show(describe(index), as_json)

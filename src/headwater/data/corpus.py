@@ -16,6 +16,7 @@ from headwater.core.errors import DataError, UsageError
 from headwater.core.fingerprints import digest
 from headwater.data.readers import Source, open_source
 from headwater.data.rows import Row
+from headwater.data.seen import SeenIds
 from headwater.data.shapes import Fields, check_mapping, read_fields
 
 ID_DIGITS = 16
@@ -26,8 +27,8 @@ ID_DIGITS = 16
 class Corpus:
     """Rows in a fixed order, read anew by every iteration.
 
-    A row is made when it is asked for. Between rows only their ids are kept, to tell that each is given once:
-    some 150 bytes a row, whatever the texts' length.
+    A row is made when it is asked for. Between rows only their ids are kept, to tell that each is given once, and of
+    those no more than 16 MiB in memory (`headwater.data.seen`).
 
     Attributes:
         source: where records come from.
@@ -53,16 +54,14 @@ class Corpus:
         return known if known is None or self.limit is None else min(known, self.limit)
 
     def __iter__(self) -> Iterator[Row]:
-        seen: dict[str, int] = {}
-        repeats: dict[str, int] = {}
+        seen = SeenIds()
         for ordinal, (number, record) in enumerate(islice(self.source.records(), self.limit)):
             place = f"{self.name}:{number}"
             fields = read_fields(record, self.mapping, place, need_response=self.need_response)
-            row_id = _unused_id(fields, seen, repeats) if fields.id is None else fields.id
-            if row_id in seen:
-                first = f"{self.name}:{seen[row_id]}"
-                raise DataError(f"id '{row_id}' is already that of {first}", where=place, remedy="ids are unique")
-            seen[row_id] = number
+            row_id = seen.unused(_content_id(fields)) if fields.id is None else fields.id
+            if (first := seen.claim(row_id, number)) is not None:
+                taken = f"id '{row_id}' is already that of {self.name}:{first}"
+                raise DataError(taken, where=place, remedy="ids are unique")
             yield Row(
                 id=row_id,
                 ordinal=ordinal,
@@ -113,14 +112,10 @@ def open_corpus(
     return Corpus(opened, columns, limit, need_response)
 
 
-def _unused_id(fields: Fields, seen: Mapping[str, int], repeats: dict[str, int]) -> str:
-    """An id from the content: its digest, then `~2`, `~3`... for rows that repeat it; `repeats` counts those."""
+def _content_id(fields: Fields) -> str:
+    """An id from the content: its digest, to which repeats add `~2`, `~3`..."""
     if fields.messages is not None:
         whole = digest([dict(message) for message in fields.messages])
     else:
         whole = digest({"text": fields.text, "prompt": fields.prompt, "response": fields.response})
-    stem = row_id = whole[:ID_DIGITS]
-    while row_id in seen:
-        repeats[stem] = repeats.get(stem, 1) + 1
-        row_id = f"{stem}~{repeats[stem]}"
-    return row_id
+    return whole[:ID_DIGITS]

@@ -1,0 +1,46 @@
+"""Which ids were given already: told exactly, in bounded memory, however many there are.
+
+A private SQLite database holds them: up to `CACHE_BYTES` in memory, beyond that in a temporary file of some 50 bytes a
+row that vanishes with it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+CACHE_BYTES = 16 * 2**20
+"""Memory of the database's pages before they go to disk."""
+
+
+class SeenIds:
+    """Ids with the number of the record each was first given by."""
+
+    def __init__(self) -> None:
+        # An empty name is a temporary database that SQLite keeps in its cache until that is full.
+        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._database.execute(f"PRAGMA cache_size = -{CACHE_BYTES // 1024}")
+        self._database.execute("PRAGMA journal_mode = OFF")
+        self._database.execute("PRAGMA synchronous = OFF")
+        self._database.execute("CREATE TABLE ids (id TEXT PRIMARY KEY, number INTEGER, repeats INTEGER) WITHOUT ROWID")
+        self._database.execute("BEGIN")  # never ended: each commit would look at every page in memory
+
+    def first(self, row_id: str) -> int | None:
+        """The number of the record that gave this id, None if none has."""
+        found = self._database.execute("SELECT number FROM ids WHERE id = ?", (row_id,)).fetchone()
+        return None if found is None else int(found[0])
+
+    def claim(self, row_id: str, number: int) -> int | None:
+        """Note the id as given by this record; the number of the record that gave it before, if one has."""
+        done = self._database.execute("INSERT OR IGNORE INTO ids VALUES (?, ?, 1)", (row_id, number))
+        return None if done.rowcount else self.first(row_id)
+
+    def unused(self, stem: str) -> str:
+        """`stem`, or where that is given already the first of `stem~2`, `stem~3`, ... that is not."""
+        found = self._database.execute("SELECT repeats FROM ids WHERE id = ?", (stem,)).fetchone()
+        if found is None:
+            return stem
+        repeats = int(found[0]) + 1
+        while self.first(f"{stem}~{repeats}") is not None:
+            repeats += 1
+        self._database.execute("UPDATE ids SET repeats = ? WHERE id = ?", (repeats, stem))
+        return f"{stem}~{repeats}"
