@@ -66,6 +66,25 @@ def separation(
 
 
 @eval_app.command()
+def lds(
+    methods: Methods = [],
+    models: Annotated[int, typer.Option(help="Retrainings, each on a random half of the pool.")] = 64,
+    rows: Annotated[int, typer.Option(help="Rows of the pool.", min=16)] = 256,
+    queries: Annotated[int, typer.Option(help="Queries; half of them choose options, half are reported.", min=4)] = 40,
+    epochs: Annotated[int, typer.Option(help="Epochs of each retraining.", min=1)] = 8,
+    seed: Seed = 0,
+    out: Out = Path("runs/eval"),
+    as_json: Json = False,
+) -> None:
+    """Do summed scores foretell retraining? Options written as alternatives are chosen on other queries.
+
+    Example:  headwater eval lds --models 64 --method rise --method "logra:damping=0.01|0.1|1"
+    """
+    settings = {"models": models, "rows": rows, "queries": queries, "epochs": epochs, "seed": seed}
+    run_and_show("lds", settings, methods, out, as_json)
+
+
+@eval_app.command()
 def replay(
     run: Annotated[Path, typer.Argument(help="A run.json that an evaluation wrote.")],
     out: Out = Path("runs/eval"),

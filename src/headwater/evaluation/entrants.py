@@ -134,7 +134,7 @@ class Stage:
     def bench(self) -> Bench:
         """What streaming methods read with."""
         tokenizer = self.loaded.tokenizer
-        return Bench(self.loaded, Tokenization(tokenizer, resolve_template(None, tokenizer)))
+        return Bench(self.loaded, Tokenization(tokenizer, resolve_template(None, tokenizer)), sample=tuple(self.rows))
 
     def _stream(self, entrant: Entrant, settings: Mapping[str, Any], queries: Sequence[Row]) -> Scored:
         start = time.perf_counter()

@@ -37,9 +37,8 @@ class Made:
 
     @property
     def defaults(self) -> Mapping[str, Mapping[str, Any]]:
-        """By method name: where the optimiser's moments and the checkpoints are."""
-        adam, checkpoints = {"adam": str(self.folder / ADAM)}, {"checkpoints": str(self.folder / CHECKPOINTS)}
-        return {"less": adam, "trackstar": adam, "tracin": checkpoints, "zoinf": checkpoints}
+        """See `Recorder.defaults`."""
+        return Recorder.defaults(self.folder)
 
 
 def trained(folder: Path, name: str, rows: Sequence[Record], *, seed: int, recipe: Recipe, advance: Advance) -> Made:
@@ -54,13 +53,13 @@ def trained(folder: Path, name: str, rows: Sequence[Record], *, seed: int, recip
         def report(p: Progress) -> None:
             advance(f"training {name}, loss {p.loss:.2f}", p.step / p.steps)
 
-        train_tiny(rows, out=part, seed=seed, recipe=recipe, progress=report, keep=_Recorder(part))
+        train_tiny(rows, out=part, seed=seed, recipe=recipe, progress=report, keep=Recorder(part))
         part.replace(target)
     return Made(target)
 
 
-class _Recorder:
-    """Saves checkpoints on the way, and Adam's moments at the end."""
+class Recorder:
+    """Saves checkpoints on the way, and Adam's moments at the end: what some methods read of a training."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -77,3 +76,9 @@ class _Recorder:
             write_adam(self._folder / ADAM, optimizer, model)
             listed = json.dumps([asdict(c) for c in self._found], indent=2) + "\n"
             (self._folder / CHECKPOINTS / LIST).write_text(listed, encoding="utf-8")
+
+    @staticmethod
+    def defaults(folder: Path) -> Mapping[str, Mapping[str, Any]]:
+        """By method name, the options that lead to what was saved in `folder`."""
+        adam, checkpoints = {"adam": str(folder / ADAM)}, {"checkpoints": str(folder / CHECKPOINTS)}
+        return {"less": adam, "trackstar": adam, "tracin": checkpoints, "zoinf": checkpoints}

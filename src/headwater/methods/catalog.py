@@ -11,7 +11,22 @@ from typing import Any
 
 from headwater.core.errors import unknown_name
 from headwater.core.spec import MethodSpec
-from headwater.methods import embedding, graddot, less, lexical, linfik, logra, loss, rapidin, rise, trackstar, trak
+from headwater.methods import (
+    datainf,
+    ekfac,
+    embedding,
+    graddot,
+    less,
+    lexical,
+    linfik,
+    logra,
+    loss,
+    rapidin,
+    rise,
+    trackstar,
+    trak,
+    zoinf,
+)
 from headwater.methods.installed import add_installed
 from headwater.methods.method import Method, MethodEntry
 from headwater.methods.streamed import streamed
@@ -36,6 +51,9 @@ STREAMING: dict[str, StreamingEntry[Any]] = {
     entry.name: entry
     for entry in (
         linfik.ENTRY,
+        ekfac.ENTRY,
+        datainf.ENTRY,
+        zoinf.ENTRY,
         embedding.ENTRY,
         lexical.BM25,
         loss.ENTRY,

@@ -13,8 +13,16 @@ from torch import Tensor
 from headwater.core.spec import MethodSpec, Role
 from headwater.data.rows import Row
 from headwater.data.windows import Window
-from headwater.methods.reading import batches, required
-from headwater.methods.streaming import Bench, QueryScorer, Scorer, StreamingEntry, StreamingMethod, Target
+from headwater.methods.reading import batches
+from headwater.methods.streaming import (
+    Bench,
+    QueryScorer,
+    Scorer,
+    StreamingEntry,
+    StreamingMethod,
+    Target,
+    require_bench,
+)
 from headwater.models.readout import Readout, find_readout
 
 
@@ -30,7 +38,7 @@ def embedding(options: EmbeddingOptions) -> StreamingMethod:
     """The method with these options: the cosine of the two mean hidden states, in [−1, 1]."""
 
     def prepare(bench: Bench | None, targets: Sequence[Target]) -> Scorer:
-        reader = required(bench, "embedding")
+        reader = require_bench(bench, "embedding")
         readout = find_readout(reader.loaded)
         held: list[Tensor] = []
 

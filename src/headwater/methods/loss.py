@@ -11,8 +11,16 @@ from headwater.core.spec import MethodSpec
 from headwater.data.rows import Row
 from headwater.data.windows import Window
 from headwater.features.row_losses import mean_losses
-from headwater.methods.reading import batches, required
-from headwater.methods.streaming import Bench, QueryScorer, Scorer, StreamingEntry, StreamingMethod, Target
+from headwater.methods.reading import batches
+from headwater.methods.streaming import (
+    Bench,
+    QueryScorer,
+    Scorer,
+    StreamingEntry,
+    StreamingMethod,
+    Target,
+    require_bench,
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,7 @@ def loss(options: LossOptions) -> StreamingMethod:
     factor = -1.0 if options.first == "low" else 1.0
 
     def prepare(bench: Bench | None, targets: Sequence[Target]) -> Scorer:
-        reader = required(bench, "loss")
+        reader = require_bench(bench, "loss")
 
         def score(rows: Sequence[Row], queries: Sequence[Row]) -> np.ndarray:
             losses = mean_losses(reader.loaded, batches(reader, rows, Window(options.window)), len(rows))

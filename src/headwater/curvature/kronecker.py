@@ -1,0 +1,110 @@
+"""EK-FAC: Kronecker-factored curvature with corrected eigenvalues (arXiv 1806.03884; for language models 2308.03296).
+
+For a linear layer with gradient g = Σ_t δ_t ⊗ a_t of a row's loss:
+
+    A = E[a aᵀ] = Q_A D_A Q_Aᵀ,   S = E[δ δᵀ] = Q_S D_S Q_Sᵀ        over tokens that carry a gradient
+    Λ = E[(Q_Sᵀ g Q_A)²]                                            over rows, entry by entry: the corrected eigenvalues
+    (F + λI)⁻¹ q = Q_S [ (Q_Sᵀ q Q_A) / (Λ + λ) ] Q_Aᵀ,             λ = damping · mean(Λ), layer by layer
+
+Factors are sums that gradients are added to one batch at a time; memory is 2 (out² + in²) + out · in numbers a layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headwater.core.errors import DataError
+from headwater.sketch.blocks import Gradient, Outer
+from headwater.sketch.products import chunks
+
+
+@dataclass
+class Covariances:
+    """Running sums of A and S by layer; `add` is called with every batch's gradients."""
+
+    inputs: dict[str, Tensor] = field(default_factory=dict)
+    outputs: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, gradient: Gradient) -> None:
+        """Add one batch's tokens of one layer; padding and tokens that no loss depends on carry no gradient."""
+        (block,) = gradient.blocks
+        assert isinstance(block, Outer), gradient.name
+        carries = block.left.ne(0).any(-1)
+        for sums, side in ((self.inputs, block.right[carries]), (self.outputs, block.left[carries])):
+            wide = side.float()
+            sums[gradient.name] = sums.get(gradient.name, 0) + (wide.mT @ wide).double()
+
+    def bases(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """(Q_S, Q_A) by layer, float32; raises `DataError` when nothing was added."""
+        if not self.inputs:
+            raise DataError("no gradient to fit curvature on", where="EK-FAC", remedy="give rows with targets")
+        return {name: (_eigenvectors(self.outputs[name]), _eigenvectors(self.inputs[name])) for name in self.inputs}
+
+
+@dataclass
+class Eigenvalues:
+    """Running sum of Λ by layer in given bases."""
+
+    bases: Mapping[str, tuple[Tensor, Tensor]]
+    total: dict[str, Tensor] = field(default_factory=dict)
+    rows: int = 0
+
+    def add(self, gradient: Gradient) -> None:
+        """Add one batch's rows of one layer."""
+        left, right = self.bases[gradient.name]
+        (block,) = gradient.blocks
+        assert isinstance(block, Outer), gradient.name
+        turned = Gradient(
+            gradient.name, gradient.shape, (Outer(block.left.float() @ left, block.right.float() @ right),)
+        )
+        found = self.total.setdefault(gradient.name, torch.zeros(gradient.shape, device=gradient.device))
+        for _, first, piece in chunks(turned):
+            found[first : first + piece.shape[1]] += piece.square().sum(0)
+
+    def finish(self, damping: float) -> Ekfac:
+        """The preconditioner; `rows` must have been counted by the caller."""
+        factors = {}
+        for name, total in self.total.items():
+            values = total / self.rows
+            factors[name] = Factor(*self.bases[name], values, float(damping * values.mean()) or 1.0)
+        return Ekfac(factors)
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One layer: eigenvectors of S and A, corrected eigenvalues Λ `[out, in]`, and λ."""
+
+    left: Float[Tensor, "out out"]
+    right: Float[Tensor, "in in"]
+    values: Float[Tensor, "out in"]
+    damping: float
+
+
+@dataclass(frozen=True)
+class Ekfac:
+    """The fitted preconditioner, by layer."""
+
+    factors: Mapping[str, Factor]
+
+    def solve(self, gradients: Mapping[str, Float[Tensor, "rows _out _in"]]) -> dict[str, Tensor]:
+        """(F + λI)⁻¹ of each row's gradient; a layer without curvature (no row touched it) has none to give: zero."""
+        return {
+            name: _solve(self.factors[name], g) if name in self.factors else torch.zeros_like(g)
+            for name, g in gradients.items()
+        }
+
+
+def _solve(factor: Factor, gradients: Float[Tensor, "rows out in"]) -> Float[Tensor, "rows out in"]:
+    turned = factor.left.mT @ gradients @ factor.right
+    solved: Tensor = factor.left @ (turned / (factor.values + factor.damping)) @ factor.right.mT
+    return solved
+
+
+def _eigenvectors(total: Float[Tensor, "side side"]) -> Float[Tensor, "side side"]:
+    vectors: Tensor = torch.linalg.eigh(total).eigenvectors.float()
+    return vectors

@@ -1,0 +1,186 @@
+"""Ground truth by retraining: a bank of models, each trained anew on some of the rows.
+
+One small base model is trained on general rows; every model of the bank starts from it and learns a subset of the pool
+with the same schedule and seed. A model is a file named by the digest of all it depends on, written when it is
+finished: a bank that was interrupted goes on where it stopped, is shared by every evaluation that asks for the same
+subsets, and the same subset always gives the same weights (same machine, same number of threads).
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+
+from headwater.core.fingerprints import digest
+from headwater.core.seeds import key
+from headwater.data.batches import plan_batches
+from headwater.data.corpus import open_corpus
+from headwater.data.rows import Row
+from headwater.data.templates import resolve_template
+from headwater.data.tokens import Tokenization, TokenRow
+from headwater.data.windows import Window
+from headwater.evaluation.entrants import Stage
+from headwater.evaluation.tasks import howdy_task, two_domains_task
+from headwater.evaluation.tasks.task import Record
+from headwater.evaluation.training import Recipe, fit, task_rows
+from headwater.evaluation.workshop import Advance, Recorder, trained
+from headwater.features.row_losses import mean_losses
+from headwater.models.load import LoadedModel, load_model
+
+BASE = Recipe(vocabulary=1024, layers=2, width=96, heads=4, context=128, epochs=6)
+BASE_ROWS = 1500
+
+
+@dataclass(frozen=True)
+class WorldSettings:
+    """What the models of a bank learn.
+
+    rows: of the pool. queries: held-out questions about what the pool says. epochs, rate: of the training on the pool.
+    """
+
+    rows: int = 256
+    queries: int = 40
+    epochs: int = 8
+    rate: float = 1e-3
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class World:
+    """A base model, a pool to learn, and queries about it."""
+
+    settings: WorldSettings
+    folder: Path
+    base: Path
+    records: tuple[Record, ...]
+    queries: tuple[Row, ...]
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the pool, or a part of it, is learnt."""
+        return replace(BASE, epochs=self.settings.epochs, learning_rate=self.settings.rate)
+
+    @cached_property
+    def loaded(self) -> LoadedModel:
+        """The base model."""
+        return load_model(str(self.base), device="cpu")
+
+    @cached_property
+    def tokenization(self) -> Tokenization:
+        """How rows become tokens."""
+        tokenizer = self.loaded.tokenizer
+        return Tokenization(tokenizer, resolve_template(None, tokenizer), max_tokens=BASE.context)
+
+    @cached_property
+    def pool(self) -> list[TokenRow]:
+        """The pool's rows as tokens."""
+        return self.tokenization.encode(task_rows(self.records))
+
+    @cached_property
+    def name(self) -> str:
+        """The digest of all that a model of the bank depends on, its subset apart."""
+        rows = [row.digest for row in self.pool]
+        return digest(self.base.name, rows, asdict(self.recipe), str(self.settings.seed))[:12]
+
+    def learn(self, subset: Sequence[int], keep: Any = None) -> Any:
+        """The base model trained on the rows at these positions."""
+        model = copy.deepcopy(self.loaded.model).requires_grad_(True)
+        fit(model, [self.pool[i] for i in subset], self.recipe, seed=self.settings.seed, keep=keep)
+        return model.requires_grad_(False)
+
+    def stage(self) -> Stage:
+        """The model that learnt the whole pool, and the pool: what methods are asked about."""
+        target = self.folder / "models" / f"whole-{self.name}"
+        if not target.exists():
+            part = target.with_name(f".{target.name}.part")
+            part.mkdir(parents=True, exist_ok=True)
+            recorder = Recorder(part)
+            self.learn(range(len(self.pool)), recorder).save_pretrained(part)
+            self.loaded.tokenizer.save_pretrained(part)
+            part.replace(target)
+        corpus = open_corpus([dict(record) for record in self.records])
+        defaults = Recorder.defaults(target)
+        return Stage(load_model(str(target), device="cpu"), corpus, self.folder / "indexes" / target.name, defaults)
+
+
+def make_world(settings: WorldSettings, folder: Path, advance: Advance) -> World:
+    """The world of these settings; its base model is trained unless it is there."""
+    general = howdy_task(settings.seed + 1, rows=BASE_ROWS).rows
+    task = two_domains_task(settings.seed, rows=settings.rows, queries=settings.queries)
+    made = trained(folder / "models", "base", general, seed=settings.seed, recipe=BASE, advance=advance)
+    return World(settings, folder, made.folder, task.rows, tuple(task_rows(task.queries)))
+
+
+@dataclass
+class Bank:
+    """The models of a world, made when they are first asked for.
+
+    Attributes:
+        world: what they learn.
+        seconds: how long each training of this session took.
+    """
+
+    world: World
+    seconds: list[float] = field(default_factory=list)
+
+    def losses(self, subset: Sequence[int]) -> NDArray[np.float64]:
+        """Loss of each query, nats, after learning the rows at these positions (in their order in the pool)."""
+        model = copy.deepcopy(self.world.loaded.model)
+        model.load_state_dict(load_file(self._model(sorted(subset))), strict=False)
+        return query_losses(replace(self.world.loaded, model=model.eval()), self.world)
+
+    def missing(self, subsets: Sequence[Sequence[int]]) -> int:
+        """How many of these models are still to be made."""
+        return sum(not self._path(sorted(subset)).exists() for subset in subsets)
+
+    def cost(self, subsets: Sequence[Sequence[int]]) -> str:
+        """What making the missing ones will take, in words; trains one of them to know."""
+        todo = [subset for subset in subsets if not self._path(sorted(subset)).exists()]
+        if not todo:
+            return f"{len(subsets)} retrained models, all there already"
+        start = time.perf_counter()
+        self._model(sorted(todo[0]))
+        each = time.perf_counter() - start
+        return f"{len(todo)} of {len(subsets)} models to train, {each:.1f} s each: {each * len(todo) / 60:.1f} min"
+
+    def _path(self, subset: Sequence[int]) -> Path:
+        return self.world.folder / "bank" / self.world.name / f"{digest(list(subset))[:16]}.safetensors"
+
+    def _model(self, subset: Sequence[int]) -> Path:
+        path = self._path(subset)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            start = time.perf_counter()
+            state = dict(self.world.learn(subset).named_parameters())
+            self.seconds.append(time.perf_counter() - start)
+            part = path.with_suffix(".part")
+            save_file({name: value.detach().contiguous() for name, value in state.items()}, part)
+            part.replace(path)
+        return path
+
+
+def query_losses(loaded: LoadedModel, world: World) -> Float[np.ndarray, " queries"]:
+    """Loss of each of the world's queries, nats, mean over the answer's tokens."""
+    rows = world.tokenization.encode([replace(row, ordinal=i) for i, row in enumerate(world.queries)])
+    batches = plan_batches(rows, Window(BASE.context))
+    found: NDArray[np.float64] = mean_losses(loaded, batches, len(rows)).double().numpy()
+    return found
+
+
+def random_halves(rows: int, count: int, seed: int) -> list[list[int]]:
+    """`count` subsets of half of the positions, each drawn by itself from the seed and its number."""
+    half = rows // 2
+    return [
+        sorted(np.random.default_rng(key(seed, "half", number)).permutation(rows)[:half].tolist())
+        for number in range(count)
+    ]

@@ -1,0 +1,103 @@
+"""Z0-Inf: influence from losses at checkpoints alone, no gradient (arXiv 2510.11832)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from headwater.core.errors import UsageError
+from headwater.core.spec import MethodSpec, Role
+from headwater.curvature.checkpoint_losses import Path
+from headwater.data.rows import Row
+from headwater.data.windows import Window
+from headwater.features.row_losses import mean_losses
+from headwater.methods.graddot import load_checkpoint
+from headwater.methods.reading import batches, laid_out
+from headwater.methods.streaming import (
+    Bench,
+    QueryScorer,
+    Scorer,
+    StreamingEntry,
+    StreamingMethod,
+    Target,
+    require_bench,
+)
+from headwater.models.checkpoints import read_checkpoints
+from headwater.models.load import LoadedModel
+
+
+@dataclass(frozen=True)
+class ZoInfOptions:
+    """checkpoints: the folder a `CheckpointRecorder` wrote. neighbours: how many nearest checkpoints; 0: all.
+
+    form: `pair` (influence on the query), `self` (the row's on itself) or `variance` (of the row's loss over
+    checkpoints); the latter two are the same for every query. window: tokens read at a time.
+    """
+
+    checkpoints: str = ""
+    neighbours: int = 2
+    form: str = "pair"
+    window: int = 512
+
+
+def zoinf(options: ZoInfOptions) -> StreamingMethod:
+    """The method with these options; positive = proponent. Every checkpoint's model is held in memory.
+
+    Raises:
+        UsageError: no checkpoints.
+    """
+    if not options.checkpoints:
+        remedy = "give checkpoints=FOLDER, as CheckpointRecorder writes it"
+        raise UsageError("losses are compared between checkpoints", where="zoinf.checkpoints", remedy=remedy)
+
+    def prepare(bench: Bench | None, targets: Sequence[Target]) -> Scorer:
+        at = require_bench(bench, "zoinf")
+        models = [load_checkpoint(c, at.loaded) for c in read_checkpoints(options.checkpoints)]
+        path = Path(weight_gram([loaded.model for loaded in models]), options.neighbours)
+        asked = _losses(at, models, laid_out(targets), options, "query")
+
+        def score(rows: Sequence[Row], queries: Sequence[Row]) -> np.ndarray:
+            losses = _losses(at, models, rows, options, "train")
+            if options.form == "pair":
+                return path.influence(losses, asked)
+            own = path.self_influence(losses) if options.form == "self" else losses.var(axis=0)
+            return np.repeat(own[:, None], len(queries), axis=1)
+
+        return QueryScorer(tuple(targets), score, {"checkpoints": len(models)})
+
+    return StreamingMethod(MethodSpec("zoinf", asdict(options)), prepare)
+
+
+@torch.no_grad()
+def weight_gram(models: Sequence[Any]) -> Float[np.ndarray, "checkpoints checkpoints"]:
+    """⟨θ_a − θ_last, θ_b − θ_last⟩ over all floating-point parameters, float64."""
+    gram = np.zeros((len(models), len(models)))
+    for tensors in zip(*(model.parameters() for model in models), strict=True):
+        if tensors[0].is_floating_point():
+            steps = torch.stack([tensor.double() - tensors[-1].double() for tensor in tensors]).flatten(1)
+            gram += (steps @ steps.mT).cpu().numpy()
+    return gram
+
+
+def _losses(
+    bench: Bench, models: Sequence[LoadedModel], rows: Sequence[Row], options: ZoInfOptions, role: Role
+) -> Float[np.ndarray, "checkpoints rows"]:
+    planned = batches(bench, rows, Window(options.window), role)
+    return np.stack([mean_losses(loaded, planned, len(rows)).double().numpy() for loaded in models])
+
+
+ENTRY = StreamingEntry(
+    name="zoinf",
+    summary="Influence from how losses move between checkpoints: forward passes only.",
+    reads="one forward pass a checkpoint: losses",
+    cost="1 forward pass a checkpoint",
+    source="Z0-Inf, arXiv 2510.11832",
+    presets={"default": ZoInfOptions()},
+    make=zoinf,
+    choices={"form": ("pair", "self", "variance")},
+)
