@@ -15,12 +15,12 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headwater.core.errors import DataError, NumericError
+from headwater.core.errors import DataError, NumericError, UsageError
 from headwater.core.spec import Column, Role
-from headwater.data.batches import plan_batches
+from headwater.data.batches import TokenBatch, plan_batches
 from headwater.data.rows import Row
 from headwater.data.tokens import Tokenization, TokenRow
-from headwater.features.encoder import Encoded, Encoder, TokenScores
+from headwater.features.encoder import Encoded, Encoder, ExactEncoder, GridEncoder, TokenScores
 from headwater.index.rows import IndexRow, text_fields
 from headwater.index.store import Index, append_block
 from headwater.methods.method import Method
@@ -89,10 +89,37 @@ class Reader:
         """Each token's contribution to its row's score with each probe, in the order of the rows."""
         tokens = self.tokenize(rows, role)
         found: dict[int, tuple[TokenRow, TokenScores]] = {}
-        for batch in plan_batches(tokens, self.method.windows[role], tokens_per_batch=self.tokens_per_batch):
+        for batch in self.batches(tokens, role):
             scored = self.encoder.token_scores(batch.to(self.loaded.device), role, probes)
             found.update((row.row.ordinal, (row, scores)) for row, scores in zip(batch.rows, scored, strict=True))
         return [found[i] for i in range(len(tokens))]
+
+    def exact_scores(self, rows: Iterable[Row], queries: Iterable[Row]) -> Float[Tensor, "rows queries"]:
+        """What the vectors' inner products only estimate, computed; on the CPU. Queries' factors are held in memory.
+
+        Raises:
+            UsageError: the method's vectors estimate nothing else.
+        """
+        if not isinstance(self.encoder, ExactEncoder):
+            name = self.method.spec.name
+            raise UsageError(f"{name} has no scores but those of its vectors", where="--exact", remedy="leave it out")
+        batches = self.batches(self.tokenize(rows, "train"), "train")
+        asked = self.batches(self.tokenize(queries, "query"), "query")
+        scores = self.encoder.exact_scores(batches, asked).cpu()
+        i, j = ([row.row.ordinal for batch in side for row in batch.rows] for side in (batches, asked))
+        ordered = torch.empty_like(scores)
+        ordered[torch.tensor(i)[:, None], torch.tensor(j)] = scores
+        return ordered
+
+    def token_grid(
+        self, row: Row, query: Row
+    ) -> tuple[TokenRow, TokenRow, Float[Tensor, "row_tokens query_tokens"]] | None:
+        """Influence of each token of a row on each of a query, and both as tokens; None if the method has none."""
+        if not isinstance(self.encoder, GridEncoder):
+            return None
+        (left,) = self.batches(self.tokenize([row], "train"), "train")
+        (right,) = self.batches(self.tokenize([query], "query"), "query")
+        return left.rows[0], right.rows[0], self.encoder.token_grid(left, right).cpu()
 
     def tokenize(self, rows: Iterable[Row], role: Role) -> list[TokenRow]:
         """Tokenised rows, numbered in the order given."""
@@ -125,12 +152,15 @@ class Reader:
         vectors, losses = self.stored(rows, manifest.columns)
         append_block(index, index_rows(rows, losses, keep_text=manifest.keeps_text), vectors)
 
+    def batches(self, rows: Sequence[TokenRow], role: Role) -> list[TokenBatch]:
+        return plan_batches(rows, self.method.windows[role], tokens_per_batch=self.tokens_per_batch)
+
     def _encoded(
         self, rows: Sequence[TokenRow], role: Role
     ) -> Iterator[tuple[list[int], tuple[TokenRow, ...], Encoded]]:
         """Batch by batch: the rows' places among `rows`, the rows, and what the method reads of them."""
         position = {row.row.ordinal: i for i, row in enumerate(rows)}
-        for batch in plan_batches(rows, self.method.windows[role], tokens_per_batch=self.tokens_per_batch):
+        for batch in self.batches(rows, role):
             encoded = self.encoder.encode(batch.to(self.loaded.device), role)
             yield [position[row.row.ordinal] for row in batch.rows], batch.rows, encoded
 
