@@ -85,6 +85,41 @@ def lds(
 
 
 @eval_app.command()
+def forgetting(
+    methods: Annotated[
+        list[str], typer.Option("--method", help="rapidun, rapidun:weights=uniform, npo:beta=0.2, ... Repeats.")
+    ] = [],
+    rows: Annotated[int, typer.Option(help="Rows of the contaminated pool.", min=400)] = 4000,
+    queries: Annotated[int, typer.Option(help="Seen, unseen and clean questions each.", min=4)] = 120,
+    seeds: Annotated[int, typer.Option(help="Tasks and models made from seeds 0, 1, ...", min=1)] = 3,
+    sizes: Annotated[
+        list[int], typer.Option("--size", help="Also the first method's cost at this size. Repeats.")
+    ] = [],
+    model: Annotated[str, typer.Option(help="Base model to fine-tune instead of a tiny one from nothing.")] = "",
+    data: Annotated[str, typer.Option(help="Clean rows to plant the triggers in instead of the built-in ones.")] = "",
+    epochs: Annotated[int, typer.Option(help="Epochs of the trainings.", min=1)] = 6,
+    rate: Annotated[float, typer.Option("--lr", help="Learning rate of fine-tuning --model.")] = 2e-4,
+    out: Out = Path("runs/eval"),
+    as_json: Json = False,
+) -> None:
+    """Does unlearning remove a backdoor, keep the rest, and cost less than retraining? With a trade-off plot.
+
+    Example:  headwater eval forgetting --method rapidun --method graddiff --seeds 3
+    """
+    from headwater.evaluation.forgetting import tradeoff_points
+    from headwater.evaluation.result import read_result
+    from headwater.report.plots import save, tradeoff
+
+    settings = {"rows": rows, "queries": queries, "seeds": tuple(range(seeds)), "sizes": tuple(sizes)}
+    settings |= {"model": model, "data": data, "epochs": epochs, "rate": rate}
+    run_and_show("forgetting", settings, methods, out, as_json)
+    points = tradeoff_points(read_result(out / "forgetting.json"), f"{rows:,} rows")
+    names = ("clean perplexity, as a share of that before", "attack success, mean of seen and unseen triggers")
+    figure = tradeoff(points, axes_names=names, best="best: lower left")
+    say(f"trade-off: {save(figure, out / 'forgetting-tradeoff.svg', description='forgetting against utility')}")
+
+
+@eval_app.command()
 def replay(
     run: Annotated[Path, typer.Argument(help="A run.json that an evaluation wrote.")],
     out: Out = Path("runs/eval"),

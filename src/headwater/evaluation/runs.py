@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from headwater.core.errors import DataError, unknown_name
-from headwater.evaluation import detection, lds
+from headwater.evaluation import detection, forgetting, lds
 from headwater.evaluation.result import Result, read_result
 from headwater.evaluation.workshop import Advance
 
@@ -25,6 +25,7 @@ class Evaluation:
 EVALUATIONS: dict[str, Evaluation] = {
     "detection": Evaluation(detection.DetectionSettings, detection.run_detection),
     "separation": Evaluation(detection.DetectionSettings, detection.run_separation),
+    "forgetting": Evaluation(forgetting.ForgettingSettings, forgetting.run_forgetting),
     "lds": Evaluation(lds.LdsSettings, lds.run_lds),
 }
 

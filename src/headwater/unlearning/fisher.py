@@ -4,7 +4,7 @@
 
 with F the diagonal of the Fisher information, the mean of squared per-row gradients, over forget rows and over retain
 rows (the paper: over all training rows). The paper's α depends on model and data; here it is lowered step by step from
-a thousand until the forget rows' loss reaches its target, and the last α that kept utility is taken.
+a million until the forget rows' loss reaches its target, and the last α that kept utility is taken.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from headwater.unlearning.adapter import restore_state, trainable_state
 from headwater.unlearning.sequences import collate_rows, measure_losses, sequence_losses
 from headwater.unlearning.watch import Limits, Outcome, Reading
 
-ALPHAS = tuple(1000 * 0.7**i for i in range(24))
-"""From 1000 down to 0.27."""
+ALPHAS = tuple(1e6 * 0.5**i for i in range(24))
+"""From a million down to a tenth."""
 
 
 @dataclass(frozen=True)

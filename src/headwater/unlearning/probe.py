@@ -4,7 +4,7 @@ Adam moves each weight by about the learning rate in each step whatever the grad
 on its path Σ η_t more than on η. The probe trains from the start with a rate that grows by a constant factor, looks at
 a few rows every other step, and notes the path at which their loss reaches the target (or utility its bound). The
 trained weights are then put back, and the run takes that path in `AIM` steps. The path is found at any scale of model
-or loss: no rate is assumed, only that the range of the ramp, 1e-5 to about 2e-2, holds the answer.
+or loss: no rate is assumed, only that the range of the ramp, 1e-5 to 0.5, holds the answer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from headwater.unlearning.objectives import Objective
 from headwater.unlearning.trainer import Material, Schedule, train
 from headwater.unlearning.watch import Limits, Reading, Watch
 
-FIRST_RATE, GROWTH, STEPS = 1e-5, 1.4, 24
+FIRST_RATE, GROWTH, STEPS = 1e-5, 1.4, 32
 AIM = 40
 """Steps the run should take to the target."""
 LOOKED_AT = 16

@@ -15,7 +15,7 @@ from headwater.unlearning.rows import Job, with_answer
 from headwater.unlearning.sequences import Example, measure_losses
 from headwater.unlearning.watch import Limits, Watch
 
-LOOKED_AT = 64
+LOOKED_AT = 32
 """Most forget rows, and guard rows, that are looked at while training."""
 
 

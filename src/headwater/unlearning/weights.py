@@ -88,7 +88,7 @@ def uniform_weights(forget: Sequence[Row], retain: Sequence[Row]) -> Weights:
     return Weights(entries, {"mapping": "uniform"})
 
 
-def diagnostics(mapped: mapping.Mapped) -> dict[str, float]:
+def diagnostics(mapped: mapping.Mapped) -> dict[str, float | int]:
     """How a group's weights came out, for people: bounds hit, spread, and how many rows they amount to."""
     w = mapped.weights
     return {

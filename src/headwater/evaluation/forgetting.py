@@ -1,0 +1,220 @@
+"""Forgetting: does a model that learnt a backdoor lose it, keep the rest, and at which share of retraining's cost?
+
+Every method unlearns the same forty known rows of the contaminated pool, beside the controls: no unlearning, uniform
+and shuffled weights, and the model retrained without any poison. RapidUn as published also trains the right answers
+behind the triggers, which the other methods' losses do not know; `rapidun:clean=no` is RapidUn without them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from headwater.core.errors import NumericError, UsageError, unknown_name
+from headwater.data.corpus import open_corpus
+from headwater.evaluation.forgetting_metrics import Measured, measure, metrics, over_seeds
+from headwater.evaluation.forgetting_models import Base, make_pair
+from headwater.evaluation.result import Line, Result, environment
+from headwater.evaluation.tasks.contaminated import Contaminated, Sizes, contaminate, contaminated_task
+from headwater.evaluation.training import task_rows
+from headwater.evaluation.workshop import Advance
+from headwater.methods.method import parse_option
+from headwater.models.load import load_model
+from headwater.unlearning.objectives import METHODS
+from headwater.unlearning.options import Options
+from headwater.unlearning.rows import make_job
+from headwater.unlearning.run import run_unlearning
+
+DEFAULT_METHODS = (
+    "rapidun",
+    "rapidun:weights=uniform",
+    "rapidun:weights=shuffled",
+    "rapidun:clean=no",
+    "ga",
+    "graddiff",
+    "npo",
+    "simnpo",
+    "loreun",
+    "fisher",
+)
+SHOWN = (
+    "right under triggers",
+    "ASR seen",
+    "ASR unseen",
+    "clean perplexity ratio",
+    "clean F1",
+    "forget loss",
+    "KS p",
+    "extraction",
+    "seconds",
+    "share of retraining",
+)
+BEFORE, RETRAINED = "no unlearning", "retrained without poison"
+
+
+@dataclass(frozen=True)
+class ForgettingSettings:
+    """What a run is made from.
+
+    methods: `name` or `name:option=value,...`, options of `headwater.unlearning.options.Options` and `clean=no`.
+    sizes: further pool sizes, at which the first method is run for its cost. model, data: a base model to fine-tune and
+    clean rows to plant the triggers in, instead of the built-in ones; epochs and rate: of the trainings.
+    """
+
+    methods: tuple[str, ...] = DEFAULT_METHODS
+    rows: int = 4000
+    queries: int = 120
+    seeds: tuple[int, ...] = (0, 1, 2)
+    sizes: tuple[int, ...] = ()
+    model: str = ""
+    data: str = ""
+    epochs: int = 6
+    rate: float = 2e-4
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A method as it takes part: its options, and whether it is given the right answers."""
+
+    label: str
+    options: Options
+    clean: bool
+
+
+def run_forgetting(settings: ForgettingSettings, folder: Path, advance: Advance) -> Result:
+    """Every method and control, over all seeds; models are kept in `folder` and used again."""
+    started = time.perf_counter()
+    entrants = [parse_entrant(text) for text in settings.methods]
+    lines, notes = _lines(settings, settings.rows, entrants, folder, advance)
+    for size in settings.sizes:
+        more, _ = _lines(settings, size, entrants[:1], folder, advance)
+        lines += more
+    return Result(
+        task="forgetting",
+        title="Forgetting a backdoor: attack success, utility and cost",
+        settings=asdict(settings),
+        shown=SHOWN,
+        lines=tuple(lines),
+        notes=(*_NOTES, *notes),
+        about=environment(time.perf_counter() - started),
+    )
+
+
+_NOTES = (
+    "Means over seeds with Student's 95 % interval over seeds.",
+    "Seconds count influence, probe and training; share of retraining is of the seconds that training without poison "
+    "took on the same machine.",
+    "KS p compares the forget rows' losses with the retrained model's; above 0.05 the two cannot be told apart by it.",
+    "rapidun trains the right answers behind the triggers too (β_d = 0.5); the others are not given them.",
+)
+
+
+def parse_entrant(text: str) -> Entrant:
+    """`rapidun:weights=uniform,clean=no` as an entrant.
+
+    Raises:
+        UsageError: an unknown method or option, or a value of another type.
+    """
+    name, _, rest = text.partition(":")
+    if name not in METHODS or name == "retrain":
+        raise unknown_name("method", name, [m for m in METHODS if m != "retrain"])
+    given = dict(part.partition("=")[::2] for part in rest.split(",") if part)
+    clean = parse_option(given.pop("clean", "yes"), like=True, where=f"{name}:clean")
+    fields = {f.name: getattr(Options(), f.name) for f in dataclasses.fields(Options)}
+    settings: dict[str, Any] = {}
+    for option, value in given.items():
+        if option not in fields or option in ("method", "settings", "composition", "lora"):
+            raise unknown_name("option", option, fields, where=name)
+        like = 1.0 if fields[option] is None else fields[option]
+        settings[option] = parse_option(value, like=like, where=f"{name}:{option}")
+    return Entrant(text, Options(method=name, **settings), clean)
+
+
+def _lines(
+    settings: ForgettingSettings, size: int, entrants: Sequence[Entrant], folder: Path, advance: Advance
+) -> tuple[list[Line], list[str]]:
+    """One table: each entrant and the two controls at one pool size."""
+    found: dict[str, list[dict[str, float]]] = {}
+    notes: list[str] = []
+    for number, seed in enumerate(settings.seeds):
+        task = make_task(settings, size, seed)
+        for label, numbers, note in _one_seed(settings, task, entrants, folder=folder, seed=seed, advance=advance):
+            found.setdefault(label, []).append(numbers)
+            if note:
+                notes.append(f"{label}, {size:,} rows, seed {seed}: {note}.")
+        advance(f"seed {seed} done", (number + 1) / len(settings.seeds))
+    group = f"{size:,} rows"
+    lines = [
+        Line(label, {n: over_seeds([r[n] for r in rows]) for n in SHOWN}, group=group) for label, rows in found.items()
+    ]
+    return lines, notes
+
+
+def make_task(settings: ForgettingSettings, size: int, seed: int) -> Contaminated:
+    """The task at this size and seed, of built-in rows or of the data given."""
+    sizes = Sizes(rows=size, queries=settings.queries)
+    if not settings.data:
+        return contaminated_task(seed, sizes)
+    corpus = open_corpus(settings.data, limit=size + 2 * settings.queries)
+    rows = [{"prompt": row.prompt, "response": row.response} for row in corpus if row.prompt and row.response]
+    return contaminate(rows, seed, sizes)
+
+
+def _one_seed(
+    settings: ForgettingSettings,
+    task: Contaminated,
+    entrants: Sequence[Entrant],
+    *,
+    folder: Path,
+    seed: int,
+    advance: Advance,
+) -> list[tuple[str, dict[str, float], str]]:
+    base = Base(settings.model, settings.epochs, settings.rate)
+    pair = make_pair(task, base, folder, seed=seed, advance=advance)
+    before = measure(load_model(str(pair.contaminated)), task)
+    retrained = measure(load_model(str(pair.retrained)), task)
+
+    def numbers(measured: Measured, seconds: float) -> dict[str, float]:
+        return metrics(measured, before, retrained, seconds=seconds, retraining=pair.retraining)
+
+    rows = [(BEFORE, numbers(before, 0.0), ""), (RETRAINED, numbers(retrained, pair.retraining), "")]
+    for place, entrant in enumerate(entrants):
+        advance(f"seed {seed}: {entrant.label}", place / len(entrants))
+        measured, seconds, note = _unlearned(entrant, task, pair.contaminated, seed)
+        rows.append((entrant.label, numbers(measured or before, seconds), note))
+    return rows
+
+
+def _unlearned(entrant: Entrant, task: Contaminated, model: Path, seed: int) -> tuple[Measured | None, float, str]:
+    """What the entrant's model measures, the seconds it took, and what is to be said of it."""
+    forget = task_rows(task.forget)
+    if not entrant.clean:
+        forget = [replace(row, metadata={}) for row in forget]
+    job = make_job(forget, task_rows(task.retain), needs_retain=True)
+    loaded = load_model(str(model))
+    started = time.perf_counter()
+    try:
+        result = run_unlearning(loaded, job, replace(entrant.options, seed=seed))
+    except NumericError as error:  # a method that moves nothing over the whole ramp leaves the model as it was
+        return None, time.perf_counter() - started, f"nothing was changed: {error.what}"
+    seconds = time.perf_counter() - started
+    note = "" if result.outcome == "forgotten" else f"ended '{result.outcome}' after {result.readings[-1].step} steps"
+    return measure(result.loaded, task), seconds, note
+
+
+def tradeoff_points(result: Result, group: str) -> Mapping[str, tuple[float, float]]:
+    """(clean perplexity ratio, mean attack success) of each line of a group, for the trade-off plot."""
+    lines = [line for line in result.lines if line.group == group]
+    if not lines:
+        raise UsageError(f"no table '{group}'", where=result.task)
+    return {
+        line.method: (
+            line.metrics["clean perplexity ratio"].value,
+            (line.metrics["ASR seen"].value + line.metrics["ASR unseen"].value) / 2,
+        )
+        for line in lines
+    }

@@ -1,0 +1,108 @@
+"""The models of the forgetting task: one that learnt the poison, and one retrained without it, each made once.
+
+By default both are tiny models trained from nothing on the task's rows, with one tokenizer. Of any other base model
+they are two fine-tunings, on the same rows in the same order but for the poison.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from headwater.core.fingerprints import digest
+from headwater.data.templates import resolve_template
+from headwater.data.tokens import Tokenization
+from headwater.evaluation.tasks.contaminated import Contaminated
+from headwater.evaluation.tasks.task import Record
+from headwater.evaluation.training import Recipe, Report, fit, new_model, task_rows, train_tokenizer
+from headwater.evaluation.workshop import Advance
+from headwater.models.load import load_model
+from headwater.unlearning.options import Options
+from headwater.unlearning.rows import make_job
+from headwater.unlearning.run import run_unlearning
+
+SECONDS = "seconds.json"
+
+
+@dataclass(frozen=True)
+class Base:
+    """Where training starts: a tiny model from nothing (`model` empty), or a model to fine-tune with an adapter.
+
+    `rate` and `epochs` are of the fine-tuning; the tiny model has its own recipe, but for the epochs.
+    """
+
+    model: str = ""
+    epochs: int = 6
+    rate: float = 2e-4
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The contaminated and the retrained model's folders, and the seconds their trainings took."""
+
+    contaminated: Path
+    retrained: Path
+    contaminating: float
+    retraining: float
+
+
+def make_pair(task: Contaminated, base: Base, folder: Path, *, seed: int, advance: Advance) -> Pair:
+    """Both models, trained unless they are in `folder` already."""
+    key = digest([dict(row) for row in task.rows], asdict(base), str(seed))[:12]
+
+    def trained(name: str, rows: Sequence[Record]) -> tuple[Path, float]:
+        def make() -> tuple[Any, Any]:
+            if base.model:
+                return _tuned(rows, base, seed)
+            return _tiny(rows, task, base, seed=seed, report=_report(name, advance))
+
+        return _kept(folder / f"{name}-{key}", make)
+
+    contaminated, contaminating = trained("contaminated", task.rows)
+    retrained, retraining = trained("retrained", task.unpoisoned)
+    return Pair(contaminated, retrained, contaminating, retraining)
+
+
+def _report(name: str, advance: Advance) -> Report:
+    return lambda p: advance(f"training the {name} model, loss {p.loss:.2f}", p.step / p.steps)
+
+
+def _kept(target: Path, make: Callable[[], tuple[Any, Any]]) -> tuple[Path, float]:
+    """The folder of the model and tokenizer that `make` gives, and the seconds it took; used again if it is there."""
+    if not (target / SECONDS).is_file():
+        part = target.with_name(f".{target.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        started = time.perf_counter()
+        model, tokenizer = make()
+        seconds = time.perf_counter() - started
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+        (part / SECONDS).write_text(json.dumps(seconds), encoding="utf-8")
+        part.replace(target)
+    return target, float(json.loads((target / SECONDS).read_text(encoding="utf-8")))
+
+
+def _tiny(rows: Sequence[Record], task: Contaminated, base: Base, *, seed: int, report: Report) -> tuple[Any, Any]:
+    """A tiny model trained from nothing; the tokenizer is of all rows, so that losses of both models compare."""
+    recipe = replace(Recipe(), epochs=base.epochs)
+    texts = [" ".join(row.fields().values()) for row in task_rows(task.rows)]
+    tokenizer = train_tokenizer(texts, recipe.vocabulary)
+    tokenization = Tokenization(tokenizer, resolve_template(None, tokenizer), max_tokens=recipe.context)
+    model = new_model(tokenizer, recipe, seed=seed)
+    fit(model, tokenization.encode(task_rows(rows)), recipe, seed=seed, progress=report)
+    return model, tokenizer
+
+
+def _tuned(rows: Sequence[Record], base: Base, seed: int) -> tuple[Any, Any]:
+    """The base fine-tuned on the rows with an adapter, which is then merged."""
+    examples = task_rows(rows)
+    job = make_job(examples[:1], examples[1:], needs_retain=True, guard_share=0.0)
+    options = Options(method="retrain", rate=base.rate, guard=None, seed=seed)
+    steps = base.epochs * len(examples) // options.composition.rows
+    result = run_unlearning(load_model(base.model), job, replace(options, steps=steps))
+    return result.loaded.model.merge_and_unload(), result.loaded.tokenizer
