@@ -71,7 +71,7 @@ def lds(
     models: Annotated[int, typer.Option(help="Retrainings, each on a random half of the pool.")] = 64,
     rows: Annotated[int, typer.Option(help="Rows of the pool.", min=16)] = 256,
     queries: Annotated[int, typer.Option(help="Queries; half of them choose options, half are reported.", min=4)] = 40,
-    epochs: Annotated[int, typer.Option(help="Epochs of each retraining.", min=1)] = 8,
+    epochs: Annotated[int, typer.Option(help="Epochs of each retraining.", min=1)] = 4,
     seed: Seed = 0,
     out: Out = Path("runs/eval"),
     as_json: Json = False,
@@ -117,6 +117,44 @@ def forgetting(
     names = ("clean perplexity, as a share of that before", "attack success, mean of seen and unseen triggers")
     figure = tradeoff(points, axes_names=names, best="best: lower left")
     say(f"trade-off: {save(figure, out / 'forgetting-tradeoff.svg', description='forgetting against utility')}")
+
+
+@eval_app.command()
+def removal(
+    methods: Methods = [],
+    k: Annotated[int, typer.Option("--k", help="Rows taken out.", min=1)] = 16,
+    queries: Annotated[int, typer.Option(help="Queries; one retraining each and method.", min=2)] = 8,
+    draws: Annotated[int, typer.Option(help="Draws of random rows to compare with.", min=2)] = 4,
+    rows: Annotated[int, typer.Option(help="Rows of the pool.", min=16)] = 256,
+    epochs: Annotated[int, typer.Option(help="Epochs of each retraining.", min=1)] = 4,
+    seed: Seed = 0,
+    out: Out = Path("runs/eval"),
+    as_json: Json = False,
+) -> None:
+    """Does a query's loss rise when its top rows are taken out and the model trained anew?
+
+    Example:  headwater eval removal --k 16 --method rise --method ekfac
+    """
+    settings = {"k": k, "queries": queries, "draws": draws, "rows": rows, "epochs": epochs, "seed": seed}
+    run_and_show("removal", settings, methods, out, as_json)
+
+
+@eval_app.command()
+def sanity(
+    methods: Methods = [],
+    rows: Annotated[int, typer.Option(help="Rows of the pool.", min=50)] = 600,
+    queries: Annotated[int, typer.Option(help="Queries.", min=2)] = 20,
+    epochs: Epochs = 0,
+    seed: Seed = 0,
+    out: Out = Path("runs/eval"),
+    as_json: Json = False,
+) -> None:
+    """What scores must do without any ground truth: follow the weights, vary with the query, keep under another seed.
+
+    Example:  headwater eval sanity --method rise --method rapidin
+    """
+    settings = {"rows": rows, "queries": queries, "epochs": epochs, "seed": seed}
+    run_and_show("sanity", settings, methods, out, as_json)
 
 
 @eval_app.command()

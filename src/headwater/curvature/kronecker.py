@@ -91,7 +91,7 @@ class Ekfac:
 
     factors: Mapping[str, Factor]
 
-    def solve(self, gradients: Mapping[str, Float[Tensor, "rows _out _in"]]) -> dict[str, Tensor]:
+    def solve(self, gradients: Mapping[str, Float[Tensor, "_rows _out _in"]]) -> dict[str, Tensor]:
         """(F + λI)⁻¹ of each row's gradient; a layer without curvature (no row touched it) has none to give: zero."""
         return {
             name: _solve(self.factors[name], g) if name in self.factors else torch.zeros_like(g)

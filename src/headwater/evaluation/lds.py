@@ -39,7 +39,7 @@ class LdsSettings:
     models: int = 64
     rows: int = 256
     queries: int = 40
-    epochs: int = 8
+    epochs: int = 4
     rate: float = 1e-3
     seed: int = 0
 

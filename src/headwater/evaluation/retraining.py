@@ -50,7 +50,7 @@ class WorldSettings:
 
     rows: int = 256
     queries: int = 40
-    epochs: int = 8
+    epochs: int = 4
     rate: float = 1e-3
     seed: int = 0
 

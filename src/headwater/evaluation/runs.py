@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from headwater.core.errors import DataError, unknown_name
-from headwater.evaluation import detection, forgetting, lds
+from headwater.evaluation import detection, forgetting, lds, removal, sanity
 from headwater.evaluation.result import Result, read_result
 from headwater.evaluation.workshop import Advance
 
@@ -27,6 +27,8 @@ EVALUATIONS: dict[str, Evaluation] = {
     "separation": Evaluation(detection.DetectionSettings, detection.run_separation),
     "forgetting": Evaluation(forgetting.ForgettingSettings, forgetting.run_forgetting),
     "lds": Evaluation(lds.LdsSettings, lds.run_lds),
+    "removal": Evaluation(removal.RemovalSettings, removal.run_removal),
+    "sanity": Evaluation(sanity.SanitySettings, sanity.run_sanity),
 }
 
 

@@ -20,13 +20,13 @@ from headwater.models.load import LoadedModel
 from headwater.sketch.blocks import Gradient
 from headwater.sketch.products import chunks
 
-Whole = Mapping[str, Float[Tensor, "rows _out _in"]]
+Whole = Mapping[str, Float[Tensor, "_rows _out _in"]]
 """Tensor name to the gradients of some rows, each as a matrix `(out, in)`; a vector is a matrix of one row."""
 
 
 def whole_gradients(
     loaded: LoadedModel, selection: Selection, batches: Iterable[TokenBatch], count: int
-) -> dict[str, Float[Tensor, "rows _out _in"]]:
+) -> dict[str, Float[Tensor, "_rows _out _in"]]:
     """The gradients of `count` rows' mean losses, placed by the rows' ordinals; float32 on the model's device."""
     found = {
         name: torch.zeros(count, *((1, *shape) if len(shape) == 1 else shape), device=loaded.device)

@@ -19,7 +19,6 @@ from headwater.methods.reading import batches, laid_out, spaced_sample
 from headwater.methods.streaming import (
     Bench,
     QueryScorer,
-    Scorer,
     StreamingEntry,
     StreamingMethod,
     Target,
@@ -47,7 +46,7 @@ def datainf(options: DataInfOptions) -> StreamingMethod:
     Score: Σ_tensors ⟨∇L(row), (1/n) Σ_i (g_i g_iᵀ + λI)⁻¹ ∇L(query)⟩.
     """
 
-    def prepare(bench: Bench | None, targets: Sequence[Target]) -> Scorer:
+    def prepare(bench: Bench | None, targets: Sequence[Target]) -> QueryScorer:
         at, window = require_bench(bench, "datainf"), Window(options.window)
         selection = select_parameters(at.loaded.model, options.parameters)
         queries = laid_out(targets)

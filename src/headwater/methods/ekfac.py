@@ -23,7 +23,6 @@ from headwater.methods.reading import batches, laid_out, spaced_sample
 from headwater.methods.streaming import (
     Bench,
     QueryScorer,
-    Scorer,
     StreamingEntry,
     StreamingMethod,
     Target,
@@ -53,7 +52,7 @@ class EkfacOptions:
 def ekfac(options: EkfacOptions) -> StreamingMethod:
     """The method with these options: ⟨∇L(row), (F + λI)⁻¹ ∇L(query)⟩; positive = proponent."""
 
-    def prepare(bench: Bench | None, targets: Sequence[Target]) -> Scorer:
+    def prepare(bench: Bench | None, targets: Sequence[Target]) -> QueryScorer:
         at, window = require_bench(bench, "ekfac"), Window(options.window)
         selection = select_linear(at.loaded.model, options.parameters)
         fitting = batches(at, spaced_sample(at, options.fit_rows, "ekfac"), window)
@@ -98,7 +97,7 @@ def _labelled(loaded: LoadedModel, batch: TokenBatch, options: EkfacOptions) -> 
 
 ENTRY = StreamingEntry(
     name="ekfac",
-    summary="Influence through eigenvalue-corrected Kronecker factors; rows' whole gradients past preconditioned queries.",
+    summary="Influence through eigenvalue-corrected Kronecker factors, rows streamed past preconditioned queries.",
     reads="one forward and one activation-only backward pass: whole gradients of linear layers; two more to fit",
     cost="about 3 forward passes, 9 for each row fitted on",
     source="Grosse et al., arXiv 2308.03296",

@@ -17,7 +17,6 @@ from headwater.methods.reading import batches
 from headwater.methods.streaming import (
     Bench,
     QueryScorer,
-    Scorer,
     StreamingEntry,
     StreamingMethod,
     Target,
@@ -37,7 +36,7 @@ class EmbeddingOptions:
 def embedding(options: EmbeddingOptions) -> StreamingMethod:
     """The method with these options: the cosine of the two mean hidden states, in [−1, 1]."""
 
-    def prepare(bench: Bench | None, targets: Sequence[Target]) -> Scorer:
+    def prepare(bench: Bench | None, targets: Sequence[Target]) -> QueryScorer:
         reader = require_bench(bench, "embedding")
         readout = find_readout(reader.loaded)
         held: list[Tensor] = []

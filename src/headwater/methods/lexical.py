@@ -19,7 +19,7 @@ from headwater.core.scores import Scores
 from headwater.core.seeds import key
 from headwater.core.spec import MethodSpec
 from headwater.data.rows import Row
-from headwater.methods.streaming import Bench, QueryScorer, Scorer, StreamingEntry, StreamingMethod, Target
+from headwater.methods.streaming import Bench, QueryScorer, StreamingEntry, StreamingMethod, Target
 
 Fields = Literal["response", "prompt", "all"]
 """Which text of rows and queries is read; a row of plain text has no prompt, and its text is its response."""
@@ -99,7 +99,7 @@ def _scores(rows: Sequence[Row], queries: Sequence[Row], values: np.ndarray, met
 def bm25(options: Bm25Options) -> StreamingMethod:
     """The method with these options; word counts are those of the rows given together."""
 
-    def prepare(bench: Bench | None, targets: Sequence[Target]) -> Scorer:
+    def prepare(bench: Bench | None, targets: Sequence[Target]) -> QueryScorer:
         def score(rows: Sequence[Row], queries: Sequence[Row]) -> np.ndarray:
             return bm25_scores(rows, queries, fields=cast(Fields, options.fields)).values
 
@@ -111,7 +111,7 @@ def bm25(options: Bm25Options) -> StreamingMethod:
 def random(options: RandomOptions) -> StreamingMethod:
     """The method with this seed."""
 
-    def prepare(bench: Bench | None, targets: Sequence[Target]) -> Scorer:
+    def prepare(bench: Bench | None, targets: Sequence[Target]) -> QueryScorer:
         def score(rows: Sequence[Row], queries: Sequence[Row]) -> np.ndarray:
             return random_scores(rows, queries, seed=options.seed).values
 
@@ -123,7 +123,7 @@ def random(options: RandomOptions) -> StreamingMethod:
 def length(options: LengthOptions) -> StreamingMethod:
     """The method."""
 
-    def prepare(bench: Bench | None, targets: Sequence[Target]) -> Scorer:
+    def prepare(bench: Bench | None, targets: Sequence[Target]) -> QueryScorer:
         return QueryScorer(tuple(targets), lambda rows, queries: length_scores(rows, queries).values)
 
     return StreamingMethod(MethodSpec("length", asdict(options)), prepare, reads_model=False)

@@ -15,7 +15,6 @@ from headwater.methods.reading import batches
 from headwater.methods.streaming import (
     Bench,
     QueryScorer,
-    Scorer,
     StreamingEntry,
     StreamingMethod,
     Target,
@@ -35,7 +34,7 @@ def loss(options: LossOptions) -> StreamingMethod:
     """The method with these options: −loss (`low`) or the loss (`high`), nats, mean over the row's targets."""
     factor = -1.0 if options.first == "low" else 1.0
 
-    def prepare(bench: Bench | None, targets: Sequence[Target]) -> Scorer:
+    def prepare(bench: Bench | None, targets: Sequence[Target]) -> QueryScorer:
         reader = require_bench(bench, "loss")
 
         def score(rows: Sequence[Row], queries: Sequence[Row]) -> np.ndarray:

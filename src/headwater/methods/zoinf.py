@@ -21,7 +21,6 @@ from headwater.methods.reading import batches, laid_out
 from headwater.methods.streaming import (
     Bench,
     QueryScorer,
-    Scorer,
     StreamingEntry,
     StreamingMethod,
     Target,
@@ -55,7 +54,7 @@ def zoinf(options: ZoInfOptions) -> StreamingMethod:
         remedy = "give checkpoints=FOLDER, as CheckpointRecorder writes it"
         raise UsageError("losses are compared between checkpoints", where="zoinf.checkpoints", remedy=remedy)
 
-    def prepare(bench: Bench | None, targets: Sequence[Target]) -> Scorer:
+    def prepare(bench: Bench | None, targets: Sequence[Target]) -> QueryScorer:
         at = require_bench(bench, "zoinf")
         models = [load_checkpoint(c, at.loaded) for c in read_checkpoints(options.checkpoints)]
         path = Path(weight_gram([loaded.model for loaded in models]), options.neighbours)

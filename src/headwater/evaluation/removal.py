@@ -1,0 +1,93 @@
+"""Removal: take out the rows a method ranks highest, train anew, and see how much the query's loss rises.
+
+    rise(query) = L(query | without its top k rows) − mean over draws of L(query | without k random rows)       nats
+
+A counterfactual that needs no assumption, at the price of one retraining a query and method. Models come from the same
+bank as those of `lds`, so equal removals are trained once. The random control is the reference: its own line compares
+one draw with the mean of the others.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headwater.core.errors import UsageError
+from headwater.core.seeds import key
+from headwater.evaluation.entrants import Scored, with_controls
+from headwater.evaluation.metrics import estimate
+from headwater.evaluation.result import Line, Result, environment
+from headwater.evaluation.retraining import Bank, WorldSettings, make_world
+from headwater.evaluation.workshop import Advance
+
+
+@dataclass(frozen=True)
+class RemovalSettings:
+    """k: rows taken out. queries: how many are asked (the first of the world's). draws: of random rows."""
+
+    methods: tuple[str, ...] = ("rise", "ekfac")
+    k: int = 16
+    queries: int = 8
+    draws: int = 4
+    rows: int = 256
+    epochs: int = 4
+    rate: float = 1e-3
+    seed: int = 0
+
+
+def run_removal(settings: RemovalSettings, folder: Path, advance: Advance) -> Result:
+    """The rise of each query's loss by each method and control; raises `UsageError` for a k that leaves no rows."""
+    start = time.perf_counter()
+    if not 0 < settings.k < settings.rows or settings.draws < 2:
+        what = f"{settings.k} of {settings.rows} rows taken out, {settings.draws} random draws"
+        raise UsageError(what, where="--k, --draws", remedy="fewer rows than the pool has, at least 2 draws")
+    learnt = {name: getattr(settings, name) for name in ("rows", "epochs", "rate", "seed")}
+    world = make_world(WorldSettings(**learnt), folder, advance)
+    queries, stage, bank = world.queries[: settings.queries], world.stage(), Bank(world)
+    labels = [label for label in with_controls(settings.methods) if label != "random"]
+    scored = {label: stage.score(label, queries) for label in labels}
+    kept = {
+        label: [_without(top, settings.rows) for top in found.scores.top(settings.k).T]
+        for label, found in scored.items()
+    }
+    drawn = [_without(_draw(settings, n), settings.rows) for n in range(settings.draws)]
+    wanted = [*drawn, *(subset for subsets in kept.values() for subset in subsets)]
+    advance(bank.cost(list({tuple(s): s for s in wanted}.values())), 0.0)
+    random = np.stack([bank.losses(subset) for subset in drawn])[:, : len(queries)]
+    lines = [_line(label, scored[label], _losses(bank, kept[label], advance) - random.mean(0)) for label in labels]
+    others = (random.sum(0) - random[0]) / (len(random) - 1)
+    lines.append(_line("random", None, random[0] - others))
+    note = (
+        f"{settings.k} of {settings.rows} rows out for each of {len(queries)} queries; {len(drawn)} random draws; nats."
+    )
+    title = "removal: how much does a query's loss rise without its top rows?"
+    about = environment(time.perf_counter() - start)
+    return Result("removal", title, asdict(settings), ("rise",), tuple(lines), (note,), about)
+
+
+def _losses(bank: Bank, subsets: Sequence[Sequence[int]], advance: Advance) -> NDArray[np.float64]:
+    """The loss of each query after its own removal."""
+    found = []
+    for query, subset in enumerate(subsets):
+        advance("retraining", query / len(subsets))
+        found.append(bank.losses(subset)[query])
+    return np.array(found)
+
+
+def _line(label: str, scored: Scored | None, rises: NDArray[np.float64]) -> Line:
+    found = {"rise": estimate(rises)}
+    return Line(label, found, scored.cost) if scored else Line(label, found)
+
+
+def _without(removed: Sequence[int] | NDArray[np.int64], rows: int) -> list[int]:
+    gone = set(map(int, removed))
+    return [i for i in range(rows) if i not in gone]
+
+
+def _draw(settings: RemovalSettings, number: int) -> NDArray[np.int64]:
+    return np.random.default_rng(key(settings.seed, "removal", number)).permutation(settings.rows)[: settings.k]
