@@ -8,7 +8,7 @@ export HF_HUB_OFFLINE         = 1
 export TOKENIZERS_PARALLELISM = false
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint check docs clean
+.PHONY: demo test lint check docs leaderboard clean
 
 demo: $(READY)           ## plant a backdoor in a tiny model, trace it, report it
 	$(BIN)/headwater demo --out runs/demo
@@ -26,6 +26,9 @@ check: $(READY)
 
 docs: $(READY)           ## rewrite the tables that are generated from the code
 	$(BIN)/python docs/generate.py
+
+leaderboard: $(READY)    ## every method on every task: docs/leaderboard.md, under an hour, resumable
+	$(BIN)/headwater eval leaderboard --out runs/leaderboard --document docs/leaderboard.md
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -158,6 +158,31 @@ def sanity(
 
 
 @eval_app.command()
+def leaderboard(
+    out: Out = Path("runs/leaderboard"),
+    document: Annotated[Path, typer.Option(help="Markdown file to write.")] = Path("docs/leaderboard.md"),
+    as_json: Json = False,
+) -> None:
+    """Every method on every task, at sizes a laptop does in an hour; an interrupted one goes on where it stopped.
+
+    Example:  headwater eval leaderboard --out runs/leaderboard --document docs/leaderboard.md
+    """
+    from headwater.evaluation.leaderboard import run_leaderboard, summary
+    from headwater.report.leaderboard import write_leaderboard
+
+    with progress("beginning", quiet=as_json) as advance:
+        results = run_leaderboard(out, lambda words, share: advance(int(share * _STEPS), _STEPS, words))
+    headings, rows = summary(results)
+    page = out / "leaderboard.html"
+    write_leaderboard(document, page, results, headings, rows)
+    if as_json:
+        emit_json([result.to_json() for result in results])
+        return
+    emit_table("leaderboard", ["method", *headings, "build s", "bytes a row", "query s"], rows)
+    say(f"document: {document}; page: {page}; run files: {out / 'runs'}")
+
+
+@eval_app.command()
 def replay(
     run: Annotated[Path, typer.Argument(help="A run.json that an evaluation wrote.")],
     out: Out = Path("runs/eval"),

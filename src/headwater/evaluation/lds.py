@@ -81,6 +81,13 @@ def alternatives(label: str) -> list[str]:
     return [f"{name}:{','.join(some)}" for some in itertools.product(*choices)] if sign else [label]
 
 
+def settled(label: str) -> str:
+    """The label without the options that alternatives are given for."""
+    name, _, given = label.partition(":")
+    kept = ",".join(pair for pair in given.split(",") if "|" not in pair)
+    return f"{name}:{kept}" if kept else name
+
+
 def measure(bank: Bank, subsets: Sequence[Sequence[int]], advance: Advance) -> NDArray[np.float64]:
     """Loss of each query after each retraining, nats: `[subsets, queries]`."""
     losses = []
@@ -118,7 +125,7 @@ def _line(
         values = lds_values(scored.scores.values.astype(np.float64), halves, gains)
         tried.append((float(values[:split].mean()), option, scored, values))
     best = max(tried, key=lambda t: t[0])
-    line = Line(best[1], {"LDS": estimate(best[3][split:])}, best[2].cost)
+    line = Line(settled(label), {"LDS": estimate(best[3][split:])}, best[2].cost)
     listed = ", ".join(f"{option} {value:.3f}" for value, option, *_ in tried)
     return line, f"{label}, on the other queries: {listed}." if len(options) > 1 else ""
 

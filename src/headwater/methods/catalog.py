@@ -12,6 +12,7 @@ from typing import Any
 from headwater.core.errors import unknown_name
 from headwater.core.spec import MethodSpec
 from headwater.methods import (
+    alinfik,
     datainf,
     ekfac,
     embedding,
@@ -23,6 +24,7 @@ from headwater.methods import (
     loss,
     rapidin,
     rise,
+    rise_gram,
     trackstar,
     trak,
     zoinf,
@@ -36,6 +38,7 @@ CATALOG: dict[str, MethodEntry[Any]] = {
     entry.name: entry
     for entry in (
         rise.ENTRY,
+        rise_gram.ENTRY,
         rapidin.ENTRY,
         graddot.GRADDOT,
         graddot.GRADCOS,
@@ -51,6 +54,7 @@ STREAMING: dict[str, StreamingEntry[Any]] = {
     entry.name: entry
     for entry in (
         linfik.ENTRY,
+        alinfik.ENTRY,
         ekfac.ENTRY,
         datainf.ENTRY,
         zoinf.ENTRY,

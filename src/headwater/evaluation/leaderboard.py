@@ -1,0 +1,131 @@
+"""The leaderboard: every method on every task of this repository, small enough for a laptop, from one command.
+
+    headwater eval leaderboard          (or make leaderboard)
+
+Each task is an ordinary evaluation whose run file is kept; one that was interrupted goes on with the next task, and
+a run file made with other settings or by another version of headwater is made anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from headwater.core.errors import DataError
+from headwater.evaluation.result import Line, Result, read_result, write_result
+from headwater.evaluation.runs import run_evaluation
+from headwater.evaluation.workshop import Advance
+
+DAMPINGS = "damping=0.01|0.1|1"
+INDEXED = ("rise", "rise-gram", "rapidin", "graddot", "gradcos", "tracin", "less", "trak", "trackstar", "logra")
+STREAMED = ("ekfac", "datainf", "zoinf", "linfik")
+COMBINED = ("rise+bm25", "embedding+ekfac", "embedding=>ekfac")
+METHODS = (*INDEXED, *STREAMED, *COMBINED)
+TUNED = (
+    *("rise", "rapidin", "rapidin:normalize=none|row", "graddot", "gradcos", "tracin", "less"),
+    f"rise-gram:{DAMPINGS},unit=true|false",
+    f"trak:{DAMPINGS}",
+    f"trackstar:{DAMPINGS}",
+    f"logra:{DAMPINGS},unit=true|false",
+    f"ekfac:{DAMPINGS}",
+    f"datainf:{DAMPINGS}",
+    "zoinf:neighbours=2|0",
+    "linfik",
+    *COMBINED,
+)
+SMALL = {"rows": 1000, "queries": 20, "epochs": 12}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One evaluation of the leaderboard; `columns` of the summary are (heading, group, metric)."""
+
+    task: str
+    settings: Mapping[str, Any]
+    columns: tuple[tuple[str, str, str], ...] = field(default=())
+
+
+ENTRIES = (
+    Entry("lds", {"methods": TUNED, "models": 64}, (("LDS", "", "LDS"),)),
+    Entry(
+        "detection",
+        {"methods": METHODS, "pool": "howdy", **SMALL},
+        (("Howdy AP", "howdy", "AP"), ("masked AP", "howdy, trigger masked", "AP")),
+    ),
+    Entry(
+        "detection",
+        {"methods": METHODS, "pool": "entity-swap", **SMALL},
+        (("swap AP", "entity swap, whole answer", "AP"), ("swap words AP", "entity swap, wrong words only", "AP")),
+    ),
+    Entry(
+        "separation",
+        {"methods": METHODS, "pool": "two-domains", "rows": 600, "queries": 20},
+        (("recall P@50", "fine-tuned model (recall)", "P@50"), ("predict P@50", "untouched model (predict)", "P@50")),
+    ),
+    Entry(
+        "removal", {"methods": ("rise", "rapidin", "ekfac", "logra"), "queries": 8}, (("removal, nats", "", "rise"),)
+    ),
+    Entry("sanity", {"methods": METHODS}),
+)
+
+
+def run_leaderboard(folder: Path, advance: Advance, entries: Sequence[Entry] = ENTRIES) -> list[Result]:
+    """The results of all entries, in order; those whose run file is there and still holds are not run again."""
+    results = []
+    for number, entry in enumerate(entries, 1):
+        name = f"{entry.task}-{entry.settings['pool']}" if "pool" in entry.settings else entry.task
+        file = folder / "runs" / f"{name}.json"
+        found = _kept(file, entry)
+        if found is None:
+            found = run_evaluation(
+                entry.task, entry.settings, folder, _within(f"{number} of {len(entries)}, {name}", advance)
+            )
+            write_result(file, found)
+        results.append(found)
+    return results
+
+
+def summary(results: Sequence[Result], entries: Sequence[Entry] = ENTRIES) -> tuple[list[str], list[list[Any]]]:
+    """Methods × tasks: headings and rows, with what a method cost on detection; the best on the first column first."""
+    headings: list[str] = []
+    cells: dict[str, dict[str, Any]] = {}
+    for entry, result in zip(entries, results, strict=True):
+        for heading, group, metric in entry.columns:
+            headings.append(heading)
+            for line in result.lines:
+                if line.group == group:
+                    cells.setdefault(line.method, {})[heading] = str(line.metrics[metric])
+    costs = _costs(results)
+    first = headings[0]
+    order = sorted(cells, key=lambda method: -float(str(cells[method].get(first, "-inf")).split(" ")[0]))
+    return headings, [[m, *(cells[m].get(h) for h in headings), *costs.get(m, (None, None, None))] for m in order]
+
+
+def _within(words: str, advance: Advance) -> Advance:
+    return lambda more, share: advance(f"{words}: {more}", share)
+
+
+def _costs(results: Sequence[Result]) -> dict[str, tuple[float | None, int | None, float | None]]:
+    """Build seconds, bytes a row and query seconds of each method, on the detection task that names the column."""
+    lines: list[Line] = [line for result in results if result.task == "detection" for line in result.lines]
+    found: dict[str, tuple[float | None, int | None, float | None]] = {}
+    for line in lines:
+        found.setdefault(line.method, (line.cost.build_seconds, line.cost.row_bytes, line.cost.query_seconds))
+    return found
+
+
+def _kept(file: Path, entry: Entry) -> Result | None:
+    """The result in the run file, if it is of these settings and this version."""
+    if not file.exists():
+        return None
+    try:
+        found = read_result(file)
+    except DataError:
+        return None
+    asked = json.loads(json.dumps(dict(entry.settings)))
+    same = all(json.loads(json.dumps(found.settings)).get(name) == value for name, value in asked.items())
+    return found if same and found.about.get("headwater") == version("headwater") else None

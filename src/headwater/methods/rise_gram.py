@@ -1,0 +1,58 @@
+"""RISE under the inverse second moment of its own vectors: what every row's readout gradient has in common counts less.
+
+The vectors are those of [RISE](https://arxiv.org/abs/2604.16197) with narrower sketches; the metric is TRAK's and
+LoGra's. Two known parts, put together here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+
+from headwater.core.spec import MethodSpec
+from headwater.curvature.gram import Metric
+from headwater.methods.method import Method, MethodEntry
+from headwater.methods.rise import PRESETS, rise
+
+
+@dataclass(frozen=True)
+class RiseGramOptions:
+    """width: of each sketched side of the two channels (width² and width²/2 numbers). damping, unit as in `logra`."""
+
+    width: int = 40
+    damping: float = 0.1
+    unit: bool = True
+    window: int = 256
+    overlap: int = 50
+    seed: int = 0
+
+
+def rise_gram(o: RiseGramOptions) -> Method:
+    """The method with these options: cosine (or product) of two RISE vectors under (G + λI)⁻¹; positive = proponent."""
+    narrow = replace(
+        PRESETS["default"],
+        width_r=o.width,
+        width_h=o.width,
+        width_g=o.width // 2,
+        window=o.window,
+        overlap=o.overlap,
+        embedding="none",
+        seed=o.seed,
+    )
+    inner = rise(narrow)
+    return Method(
+        MethodSpec("rise-gram", asdict(o)),
+        inner.windows,
+        inner.bind,
+        lambda encoder: {column.name: Metric(o.damping, unit=o.unit) for column in encoder.columns},
+    )
+
+
+ENTRY = MethodEntry(
+    name="rise-gram",
+    summary="RISE's vectors, narrower, under the inverse of their own second moment.",
+    reads="one forward pass: hidden states and logits",
+    cost="1.1 to 2 forward passes, and dim² numbers for a search",
+    source="Ran et al., arXiv 2604.16197, with the metric of arXiv 2303.14186",
+    presets={"default": RiseGramOptions()},
+    make=rise_gram,
+)
