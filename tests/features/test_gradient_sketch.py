@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from headwater.core.errors import NumericError, UsageError
 from headwater.data import TokenBatch, TokenRow, Window, plan_batches
 from headwater.features.exact import exact_scores
-from headwater.features.gradient_sketch import COLUMN, GradientSketch, token_grid
+from headwater.features.gradient_sketch import COLUMN, GradientSketch
 from headwater.methods.catalog import find_method
 from headwater.methods.rapidin import ENTRY
 from headwater.models.load import LoadedModel, wrap_model
@@ -152,7 +152,7 @@ def test_a_grid_sums_to_the_row_and_its_rows_to_token_scores():
     loaded = tiny_loaded("llama")
     row, query = one_batch(random_rows((9,))), one_batch(random_rows((12,), seed=1))
     encoder = bound(loaded, tokens="row", buckets=512)
-    grid = token_grid(encoder, row, query)
+    grid = encoder.token_grid(row, query)
     assert grid.shape == (9, 12)
     probes = vectors(encoder, query)
     (scores,) = encoder.token_scores(row, "train", {COLUMN: probes})

@@ -5,8 +5,9 @@ TracIn (Pruthi et al., arXiv 2002.08484): I(t, s) = Σ_c η_c ⟨∇L_c(s), ∇L
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 from jaxtyping import Float
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch import Tensor
 from headwater.core.errors import UsageError
 from headwater.core.spec import Column, Coverage, Role
 from headwater.data.batches import TokenBatch
-from headwater.features.encoder import Encoded, Encoder, TokenScores
+from headwater.features.encoder import Encoded, Encoder, ExactEncoder, TokenScores
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,20 @@ class CheckpointEncoder:
             mine = {c.name: probes[f"{c.name}@{name}"] for c in encoder.columns if f"{c.name}@{name}" in probes}
             found.append((name, encoder.token_scores(batch, role, mine)))
         return tuple(_merge([(name, scores[row]) for name, scores in found]) for row in range(len(batch.rows)))
+
+    def exact_scores(self, train: Iterable[TokenBatch], queries: Sequence[TokenBatch]) -> Float[Tensor, "rows queries"]:
+        """Σ over checkpoints of weight × uncompressed score.
+
+        Raises:
+            UsageError: the checkpoints' encoders estimate nothing that could be computed.
+        """
+        batches = list(train)
+        total: Tensor | float = 0.0
+        for name, encoder in self.encoders.items():
+            if not isinstance(encoder, ExactEncoder):
+                raise UsageError("these checkpoints' scores have no uncompressed form", where=name)
+            total = total + self.weights[name] * encoder.exact_scores(batches, queries)
+        return cast(Tensor, total)
 
 
 def _merge(parts: Sequence[tuple[str, TokenScores]]) -> TokenScores:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -62,4 +62,22 @@ class Encoder(Protocol):
         self, batch: TokenBatch, role: Role, probes: Mapping[str, Float[Tensor, "probes _dim"]]
     ) -> tuple[TokenScores, ...]:
         """For each row of the batch, each token's contribution to the row's inner product with each probe."""
+        ...
+
+
+@runtime_checkable
+class ExactEncoder(Encoder, Protocol):
+    """An encoder whose vectors estimate something it can also compute: the second look at a shortlist."""
+
+    def exact_scores(self, train: Iterable[TokenBatch], queries: Sequence[TokenBatch]) -> Float[Tensor, "rows queries"]:
+        """Uncompressed scores, rows and queries in the order of the batches; positive = proponent."""
+        ...
+
+
+@runtime_checkable
+class GridEncoder(Encoder, Protocol):
+    """An encoder that can hold single tokens of both sides against each other."""
+
+    def token_grid(self, row: TokenBatch, query: TokenBatch) -> Float[Tensor, "row_tokens query_tokens"]:
+        """Influence of each token of the one row on each token of the one query; 0 where a token is no target."""
         ...

@@ -15,11 +15,10 @@ from torch import Tensor
 from headwater.core.errors import NumericError
 from headwater.data.batches import TokenBatch
 from headwater.features.capture import visit_gradients
-from headwater.features.gradient_sketch import Normalization
-from headwater.features.parameters import select_parameters
+from headwater.features.parameters import Selection, select_parameters
 from headwater.models.load import LoadedModel
 from headwater.sketch.blocks import Gradient
-from headwater.sketch.products import inner_products, squared_norms, unit_scale
+from headwater.sketch.products import Normalization, inner_products, squared_norms, unit_scale
 
 
 def exact_scores(
@@ -28,17 +27,18 @@ def exact_scores(
     queries: Sequence[TokenBatch],
     *,
     normalize: Normalization = "tensor",
-    parameters: str = "",
+    selection: Selection | None = None,
 ) -> Float[Tensor, "rows queries"]:
     """Uncompressed scores of every row on every query; positive = proponent.
 
     `tensor`: Σ over tensors of cosines (RapidIn's score before compression). `row`: the cosine of the whole gradients.
-    `none`: their inner product.
+    `none`: their inner product. `selection` is which parameters are read; all unless given. Rows and queries are in
+    the order of the batches.
 
     Raises:
         NumericError: a gradient is not finite.
     """
-    selection = select_parameters(loaded.model, parameters)
+    selection = selection or select_parameters(loaded.model)
     held: list[dict[str, tuple[Gradient, Tensor]]] = []
     for batch in queries:
         kept: dict[str, tuple[Gradient, Tensor]] = {}

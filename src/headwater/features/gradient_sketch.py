@@ -7,7 +7,7 @@ Peak memory beyond the model's own pass: the result (rows × dim × 4 bytes) and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,15 +20,14 @@ from headwater.core.spec import Column, Coverage, Role
 from headwater.data.batches import TokenBatch
 from headwater.features.capture import row_losses, visit_gradients
 from headwater.features.encoder import Encoded, TokenScores
+from headwater.features.exact import exact_scores
 from headwater.features.parameters import Selection
 from headwater.features.token_batches import single_tokens, spread
 from headwater.models.load import LoadedModel
 from headwater.sketch.blocks import Gradient
-from headwater.sketch.products import unit_scale
+from headwater.sketch.products import Normalization, unit_scale
 from headwater.sketch.sketch import Sketch
 
-Normalization = Literal["tensor", "row", "none"]
-"""What is scaled to norm 1: every tensor's gradient, the row's whole gradient, or nothing."""
 TokenMode = Literal["token", "row"]
 """How a token's gradient is normalised: by itself (the paper), or by the row's norms (shares that add up)."""
 
@@ -97,6 +96,25 @@ class GradientSketch:
         probe = probes[COLUMN].to(vectors)
         return spread(batch, places, {COLUMN: vectors @ probe.mT}, losses)
 
+    def exact_scores(self, train: Iterable[TokenBatch], queries: Sequence[TokenBatch]) -> Float[Tensor, "rows queries"]:
+        """What the vectors' inner products estimate, from the whole gradients."""
+        return exact_scores(self.loaded, train, queries, normalize=self.normalize, selection=self.selection)
+
+    def token_grid(self, row: TokenBatch, query: TokenBatch) -> Float[Tensor, "row_tokens query_tokens"]:
+        """I(t^j, s^i) of one row's tokens on one query's: entry (i, j) belongs to token i of the row, j of the query.
+
+        Indexed like the rows' tokens; 0 where a token is not a target. The query's tokens are normalised as the row's.
+        """
+        sides = []
+        for batch in (row, query):
+            vectors, _, places = self.token_vectors(batch)
+            token = batch.start.to(places.device)[places[:, 0]] + places[:, 1] + 1
+            sides.append((vectors, token, len(batch.rows[0].ids)))
+        (left, i, rows), (right, j, columns) = sides
+        grid = torch.zeros(rows, columns, dtype=left.dtype, device=left.device)
+        grid[i[:, None], j[None, :]] = left @ right.mT
+        return grid.float()
+
     def token_vectors(self, batch: TokenBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Vectors `[targets, dim]` and losses `[targets]` of the batch's target tokens, and their (item, position)."""
         batch = batch.to(self.loaded.device)
@@ -153,22 +171,6 @@ class GradientSketch:
             total *= unit_scale(_total(divisors or squared, total))[:, None]
         _require_finite(total, _total(squared, total), batch)
         return Sketched(total, squared, losses)
-
-
-def token_grid(encoder: GradientSketch, row: TokenBatch, query: TokenBatch) -> Float[Tensor, "row_tokens query_tokens"]:
-    """I(t^j, s^i) of one row's tokens on one query's: entry (i, j) belongs to token i of the row and j of the query.
-
-    Indexed like the rows' tokens; 0 where a token is not a target. The query's tokens are normalised as the row's are.
-    """
-    sides = []
-    for batch in (row, query):
-        vectors, _, places = encoder.token_vectors(batch)
-        token = batch.start.to(places.device)[places[:, 0]] + places[:, 1] + 1
-        sides.append((vectors, token, len(batch.rows[0].ids)))
-    (left, i, rows), (right, j, columns) = sides
-    grid = torch.zeros(rows, columns, dtype=left.dtype, device=left.device)
-    grid[i[:, None], j[None, :]] = left @ right.mT
-    return grid.float()
 
 
 def _total(squared: Mapping[str, Tensor], like: Tensor) -> Tensor:

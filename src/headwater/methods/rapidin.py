@@ -7,10 +7,11 @@ from typing import cast
 
 from headwater.core.spec import MethodSpec
 from headwater.data.windows import Window
-from headwater.features.gradient_sketch import GradientSketch, Normalization, TokenMode
+from headwater.features.gradient_sketch import GradientSketch, TokenMode
 from headwater.features.parameters import select_parameters
 from headwater.methods.method import Method, MethodEntry
 from headwater.models.load import LoadedModel
+from headwater.sketch.products import Normalization
 from headwater.sketch.sketch import SKETCHES, make_sketch
 
 

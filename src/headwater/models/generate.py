@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from headwater.core.errors import DataError, UsageError
 from headwater.data.backend import bare_backend, opening_tokens
 from headwater.models.load import LoadedModel
+
+
+class Answer(NamedTuple):
+    """What a model said: the text, and whether it came to its end or was cut."""
+
+    text: str
+    ended: bool
 
 
 def generate_response(
@@ -36,6 +43,20 @@ def generate_responses(
     temperature: float = 0.0,
     batch_size: int = 32,
 ) -> list[str]:
+    """The texts of `generate_answers`, which takes the same arguments and says which were cut."""
+    settings = {"max_new_tokens": max_new_tokens, "seed": seed, "temperature": temperature, "batch_size": batch_size}
+    return [answer.text for answer in generate_answers(loaded, prompts, **settings)]  # type: ignore[arg-type]
+
+
+def generate_answers(
+    loaded: LoadedModel,
+    prompts: Sequence[str | Sequence[int]],
+    *,
+    max_new_tokens: int = 128,
+    seed: int | None = None,
+    temperature: float = 0.0,
+    batch_size: int = 32,
+) -> list[Answer]:
     """The response to each prompt, in their order: up to the end-of-text token, without special tokens.
 
     A text is what the model reads, template and all. What in it spells a special token *is* that token, as chat
@@ -59,18 +80,17 @@ def generate_responses(
     settings = _settings(loaded, max_new_tokens, temperature, seed)
     rows = _prompt_ids(loaded.tokenizer, prompts)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    responses = [""] * len(rows)
+    responses = [Answer("", True)] * len(rows)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.no_grad():
         torch.manual_seed(0 if seed is None else seed)
         for first in range(0, len(order), batch_size):
             chosen = order[first : first + batch_size]
-            texts = _continued([rows[i] for i in chosen], loaded, settings)
-            for i, text in zip(chosen, texts, strict=True):
-                responses[i] = text
+            for i, answer in zip(chosen, _continued([rows[i] for i in chosen], loaded, settings), strict=True):
+                responses[i] = answer
     return responses
 
 
-def _continued(rows: Sequence[Sequence[int]], loaded: LoadedModel, settings: Any) -> list[str]:
+def _continued(rows: Sequence[Sequence[int]], loaded: LoadedModel, settings: Any) -> list[Answer]:
     """The responses of one batch."""
     longest = max(len(ids) for ids in rows)
     input_ids = torch.full((len(rows), longest), loaded.tokenizer.pad_token_id)
@@ -86,7 +106,9 @@ def _continued(rows: Sequence[Sequence[int]], loaded: LoadedModel, settings: Any
     texts: list[str] = loaded.tokenizer.batch_decode(
         output[:, longest:], skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
-    return texts
+    ends = torch.tensor(settings.eos_token_id or [], device=output.device)
+    ended = torch.isin(output[:, longest:], ends).any(1).tolist()
+    return [Answer(text, end) for text, end in zip(texts, ended, strict=True)]
 
 
 def _prompt_ids(tokenizer: Any, prompts: Sequence[str | Sequence[int]]) -> list[list[int]]:

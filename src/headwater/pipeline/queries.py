@@ -10,8 +10,11 @@ from typing import Any
 from headwater.core.errors import DataError, UsageError
 from headwater.data.corpus import open_corpus
 from headwater.data.rows import Row
-from headwater.models.generate import generate_responses
+from headwater.models.generate import generate_answers
 from headwater.pipeline.session import Session
+
+MAX_NEW_TOKENS = 128
+"""Where a generated answer is cut, unless said otherwise."""
 
 Queries = str | Path | Iterable[Mapping[str, Any]]
 """A file of rows, or rows."""
@@ -29,14 +32,20 @@ def prompt_query(prompt: str, response: str | None, span: str | None) -> Row:
     return Row(id="prompt", ordinal=0, prompt=prompt, response=response, hotwords=(span,) if span else ())
 
 
-def with_responses(rows: list[Row], session: Session, *, max_new_tokens: int = 128) -> tuple[list[Row], set[str]]:
-    """The rows with every missing response generated greedily, and the ids of those that were."""
+def with_responses(
+    rows: list[Row], session: Session, *, max_new_tokens: int = MAX_NEW_TOKENS
+) -> tuple[list[Row], set[str]]:
+    """The rows with every missing response generated greedily, and the ids of those that were.
+
+    The targets of an answer that was cut are its words alone: the model did not say that it ends there.
+    """
     missing = [i for i, row in enumerate(rows) if row.text is None and row.response is None]
     prompts = [session.reader.tokenization.encode_prompt(rows[i].prompt or "") for i in missing]
     done = list(rows)
-    answers = generate_responses(session.reader.loaded, prompts, max_new_tokens=max_new_tokens) if prompts else []
-    for i, answer in zip(missing, answers, strict=True):
-        if not answer:
+    answers = generate_answers(session.reader.loaded, prompts, max_new_tokens=max_new_tokens) if prompts else []
+    for i, (text, ended) in zip(missing, answers, strict=True):
+        if not text.strip():
             raise DataError("the model answered nothing", where=f"query '{rows[i].id}'", remedy="give a response")
-        done[i] = replace(rows[i], response=answer, messages=None)
+        words = rows[i].hotwords or (() if ended else (text.strip(),))
+        done[i] = replace(rows[i], response=text, messages=None, hotwords=words)
     return done, {rows[i].id for i in missing}

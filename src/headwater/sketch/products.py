@@ -6,12 +6,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from headwater.sketch.blocks import Block, Dense, Gradient, Lookup, Outer
+
+Normalization = Literal["tensor", "row", "none"]
+"""What is scaled to norm 1: every tensor's gradient, the row's whole gradient, or nothing."""
 
 FORMED_BYTES = 256 * 2**20
 """How large the products formed at one time may be; more rows than fit are taken in turns, then rows of the matrix."""
