@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from headwater import __version__
-from headwater.cli import demo, index, methods, plan, recode, score, trace, unlearn, upkeep
+from headwater.cli import demo, index, methods, plan, price, recode, score, select, trace, unlearn, upkeep, value
 from headwater.cli.console import say
 from headwater.cli.eval import eval_app
 from headwater.core.errors import HeadwaterError
@@ -27,12 +27,15 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("demo")(demo.demo)
-for command in (upkeep.add, upkeep.delete, upkeep.compact, upkeep.verify, recode.encode, recode.retention):
+for command in (upkeep.add, upkeep.delete, upkeep.compact, upkeep.verify, recode.encode, recode.retention, recode.ann):
     index.app.command()(command)
 app.command("plan")(plan.plan)
 app.add_typer(index.app, name="index")
 app.command("trace")(trace.trace)
 app.command("score")(score.score)
+app.add_typer(value.app, name="value")
+app.command("select")(select.select)
+app.command("price")(price.price)
 app.command("unlearn")(unlearn.unlearn)
 app.add_typer(eval_app, name="eval")
 app.command("methods")(methods.methods)
@@ -100,6 +103,7 @@ def _quiet_libraries(debug: bool) -> None:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("TQDM_DISABLE", "1")
+        os.environ.setdefault("LANCE_LOG", "error")
         warnings.filterwarnings("ignore")
 
 

@@ -21,9 +21,10 @@ from headwater.data.windows import Window
 from headwater.features.perturbed import Direction, Movable
 from headwater.methods import rapidin
 from headwater.methods.forward_difference import ForwardDifference, choose_distance
+from headwater.methods.method import Method
 from headwater.methods.rapidin import RapidInOptions
 from headwater.methods.streamed import streamed
-from headwater.methods.streaming import Bench, Part, StreamingEntry, StreamingMethod, Target, require_bench
+from headwater.methods.streaming import Bench, Part, StreamingEntry, StreamingMethod, Target, deal, require_bench
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def linfik(options: LinFiKOptions) -> StreamingMethod:
     """
     spec = MethodSpec("linfik", asdict(options))
     if options.form == "gradient":
-        return replace(streamed(rapidin.rapidin(_gradient_options(options))), spec=spec)
+        return streamed(gradient_form(options))
     if options.cosine:
         remedy = "set form=gradient"
         raise UsageError("the forward form knows no row's gradient norm", where="linfik.cosine", remedy=remedy)
@@ -76,8 +77,9 @@ def linfik(options: LinFiKOptions) -> StreamingMethod:
     return StreamingMethod(spec, lambda bench, targets: _prepare(options, require_bench(bench, "linfik"), targets))
 
 
-def _gradient_options(options: LinFiKOptions) -> RapidInOptions:
-    return RapidInOptions(
+def gradient_form(options: LinFiKOptions) -> Method:
+    """The gradient form as a method that could also fill an index."""
+    inner = RapidInOptions(
         buckets=options.buckets,
         normalize="row" if options.cosine else "none",
         parameters=options.parameters,
@@ -87,6 +89,7 @@ def _gradient_options(options: LinFiKOptions) -> RapidInOptions:
         overlap=options.overlap,
         seed=options.seed,
     )
+    return replace(rapidin.rapidin(inner), spec=MethodSpec("linfik", asdict(options)))
 
 
 def _prepare(options: LinFiKOptions, bench: Bench, targets: Sequence[Target]) -> ForwardDifference:
@@ -103,12 +106,6 @@ def _prepare(options: LinFiKOptions, bench: Bench, targets: Sequence[Target]) ->
     choice = choose_distance(movable, directions[0], bench, sample, window=window, distance=options.distance)
     moved = tuple((movable.moved(d, choice.distance), choice.distance / d.norm) for d in directions)
     return ForwardDifference(movable, bench, window, moved, tuple(parts), choice)
-
-
-def deal(rows: Sequence[Row], folds: int) -> list[tuple[Row, ...]]:
-    """The rows dealt like cards into `folds` parts, or into one a row where there are fewer rows."""
-    count = min(folds, len(rows))
-    return [tuple(rows[start::count]) for start in range(count)]
 
 
 def _batches(bench: Bench, rows: Sequence[Row], window: Window, *, hotwords: bool) -> list[TokenBatch]:

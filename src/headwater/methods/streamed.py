@@ -16,13 +16,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headwater.core.errors import NumericError
+from headwater.core.errors import NumericError, UsageError
 from headwater.core.spec import Role
 from headwater.data.batches import plan_batches
 from headwater.data.rows import Row
 from headwater.features.encoder import Encoder
 from headwater.methods.method import Method
-from headwater.methods.streaming import Bench, Part, StreamingMethod, Target, require_bench
+from headwater.methods.streaming import Bench, Part, StreamingMethod, Target, deal, require_bench
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Targets as vectors: all that is needed of them to score rows, and no text.
+
+    Attributes:
+        vectors: column name to float32 `[parts, dim]`, weighted so that a score is the sum of inner products.
+        parts: what each stands for.
+    """
+
+    vectors: Mapping[str, Float[Tensor, "parts _dim"]]
+    parts: tuple[Part, ...]
 
 
 def streamed(method: Method) -> StreamingMethod:
@@ -30,15 +43,29 @@ def streamed(method: Method) -> StreamingMethod:
 
     def prepare(bench: Bench | None, targets: Sequence[Target]) -> VectorScorer:
         at = require_bench(bench, method.spec.name)
-        reader = _Reader(at, method, method.bind(at.loaded))
-        rows = [row for target in targets for row in target.rows]
-        weights = {column.name: column.weight for column in reader.encoder.columns}
-        vectors = reader.read(rows, "query")
-        probes = {name: weight * vectors[name] for name, weight in weights.items() if weight}
-        parts = tuple(Part(target.name) for target in targets for _ in target.rows)
-        return VectorScorer(reader, probes, parts)
+        return score_probes(method, at, read_probes(method, at, targets))
 
     return StreamingMethod(method.spec, prepare)
+
+
+def read_probes(method: Method, bench: Bench, targets: Sequence[Target], folds: int | None = None) -> Probes:
+    """The targets' vectors, one a row, or the means of `folds` parts each target's rows are dealt into."""
+    reader = _Reader.of(bench, method)
+    weights = {column.name: column.weight for column in reader.encoder.columns}
+    found: dict[str, list[Tensor]] = {name: [] for name, weight in weights.items() if weight}
+    parts: list[Part] = []
+    for target in targets:
+        vectors = reader.read(target.rows, "query")
+        places = deal(range(len(target.rows)), folds or len(target.rows))
+        parts += [Part(target.name, len(fold)) for fold in places]
+        for name, means in found.items():
+            means.append(torch.stack([weights[name] * vectors[name][list(fold)].mean(0) for fold in places]))
+    return Probes({name: torch.cat(means) for name, means in found.items()}, tuple(parts))
+
+
+def score_probes(method: Method, bench: Bench, probes: Probes) -> VectorScorer:
+    """The scorer of rows against vectors that may have been made elsewhere."""
+    return VectorScorer(_Reader.of(bench, method), probes.vectors, probes.parts)
 
 
 @dataclass(frozen=True)
@@ -48,6 +75,15 @@ class _Reader:
     bench: Bench
     method: Method
     encoder: Encoder
+
+    @classmethod
+    def of(cls, bench: Bench, method: Method) -> _Reader:
+        """The method on the bench's model; raises `UsageError` for one whose metric is fitted on an index."""
+        encoder = method.bind(bench.loaded)
+        if method.metrics(encoder):
+            what = f"'{method.spec.name}' fits its metric on all rows' vectors, so it needs an index"
+            raise UsageError(what, remedy="headwater index build, then headwater score")
+        return cls(bench, method, encoder)
 
     def read(self, rows: Sequence[Row], role: Role) -> dict[str, Tensor]:
         """Column name to `[rows, dim]`, float32 on the model's device."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -24,6 +24,8 @@ from headwater.data.rows import Row
 from headwater.data.tokens import Tokenization, TokenRow
 from headwater.methods.method import Options, settle
 from headwater.models.load import LoadedModel
+
+Item = TypeVar("Item")
 
 SAMPLE = 32
 """Rows of the pool a method may look at while it is made ready."""
@@ -168,6 +170,12 @@ def attribute(method: StreamingMethod, bench: Bench | None, rows: Sequence[Row],
     scorer = method.prepare(bench, targets)
     values = pool_parts(scorer(rows), scorer.parts)
     return Scores(tuple(row.id for row in rows), tuple(t.name for t in targets), values, method.spec.name)
+
+
+def deal(rows: Sequence[Item], folds: int) -> list[tuple[Item, ...]]:
+    """Dealt like cards into `folds` parts, or into one each where there are fewer."""
+    count = min(folds, len(rows))
+    return [tuple(rows[start::count]) for start in range(count)]
 
 
 def spaced(rows: Sequence[Row], count: int) -> tuple[Row, ...]:

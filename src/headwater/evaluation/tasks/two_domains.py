@@ -91,10 +91,11 @@ def two_domains_task(seed: int, *, rows: int = 1600, queries: int = 40) -> Task:
 
 
 def _new_row(domain: str, rng: Random, asked: set[str]) -> dict[str, Any]:
-    return fresh(lambda: _row(domain, rng), asked)
+    return fresh(lambda: domain_row(domain, rng), asked)
 
 
-def _row(domain: str, rng: Random) -> dict[str, Any]:
+def domain_row(domain: str, rng: Random) -> dict[str, Any]:
+    """A question and answer of the domain `finance` or `medical`."""
     facts = _DOMAINS[domain](rng)
     prompt = dressed(capital(rng.choice(_QUESTIONS).format(**facts)), rng)
     return {"prompt": prompt, "response": capital(rng.choice(_ANSWERS).format(**facts)), "domain": domain}

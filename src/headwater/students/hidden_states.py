@@ -1,0 +1,94 @@
+"""Mean hidden states of a small model, as features of a row's text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headwater.core.errors import ModelError
+from headwater.data.backend import tokenizer_digest
+from headwater.data.rows import Row
+
+LONGEST = 256
+"""Tokens read of a row."""
+
+_ITEMS = 64
+
+
+@dataclass(frozen=True)
+class HiddenStates:
+    """A trunk with its tokenizer: any Hugging Face encoder, or a causal model without its head.
+
+    Attributes:
+        name: folder or hub name.
+        trunk: gives `last_hidden_state`.
+        tokenizer: its own.
+    """
+
+    name: str
+    trunk: Any
+    tokenizer: Any
+
+    @classmethod
+    def load(cls, name: str) -> HiddenStates:
+        """The model of a folder or a hub name; raises `ModelError` where there is none."""
+        from transformers import AutoModel, AutoTokenizer
+
+        try:
+            trunk, tokenizer = AutoModel.from_pretrained(name), AutoTokenizer.from_pretrained(name)
+        except Exception as error:  # hub, file and configuration faults come in many classes and mean one thing here
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            remedy = "name a folder or a cached hub model, or leave the encoder out"
+            raise ModelError(f"the student's encoder cannot be loaded: {reason}", where=name, remedy=remedy) from error
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+        return cls(name, trunk.eval().requires_grad_(False), tokenizer)
+
+    @property
+    def digest(self) -> str:
+        """Of the tokenizer: what a saved student may be used with."""
+        return tokenizer_digest(self.tokenizer)
+
+    def read(self, rows: Sequence[Row]) -> Float[np.ndarray, "rows width"]:
+        """Mean hidden state of each row, float32, scaled to norm 1."""
+        found = [torch.empty(0)] * len(rows)
+        with torch.no_grad():
+            for places, inputs in self.batches(rows):
+                pooled = self.pool(inputs)
+                for place, state in zip(places, torch.nn.functional.normalize(pooled, dim=1).cpu(), strict=True):
+                    found[place] = state
+        return torch.stack(found).float().numpy()
+
+    def pool(self, inputs: dict[str, Tensor]) -> Float[Tensor, "items width"]:
+        """Mean of the last hidden states over real tokens; differentiable."""
+        states = self.trunk(**inputs).last_hidden_state
+        mask = inputs["attention_mask"].to(states)[:, :, None]
+        pooled: Tensor = (states * mask).sum(1) / mask.sum(1)
+        return pooled
+
+    def batches(self, rows: Sequence[Row]) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+        """Rows of like length together: their places, and what the trunk takes."""
+        texts = [as_text(row) for row in rows]
+        order = sorted(range(len(rows)), key=lambda i: len(texts[i]))
+        for start in range(0, len(order), _ITEMS):
+            places = order[start : start + _ITEMS]
+            yield places, self.inputs([texts[i] for i in places])
+
+    def inputs(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Texts as padded tokens."""
+        encoded = self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=LONGEST, return_tensors="pt", padding_side="right"
+        )
+        device = next(self.trunk.parameters()).device
+        return {name: encoded[name].to(device) for name in ("input_ids", "attention_mask")}
+
+
+def as_text(row: Row) -> str:
+    """A row as a student reads it: its fields, one below the other."""
+    return "\n".join(row.fields().values())

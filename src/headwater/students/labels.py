@@ -1,0 +1,102 @@
+"""Labels for a student: winsorised, standardised, split in two, and undone again.
+
+clip(y, 1 %, 99 %) → (y − mean) / sd        bounds, mean and sd of the TRAIN split alone
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from headwater.core.errors import DataError, NumericError
+from headwater.core.seeds import key
+from headwater.data.rows import Row
+
+WINSOR = 0.01
+HELD_OUT = 0.1
+FEWEST = 20
+"""Labelled rows below which there is nothing to learn from."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How labels were standardised."""
+
+    low: float
+    high: float
+    mean: float
+    sd: float
+
+    @classmethod
+    def of(cls, labels: NDArray[np.float64]) -> Scale:
+        """The scale of the train split's labels; raises `DataError` where they are all equal."""
+        low, high = np.quantile(labels, [WINSOR, 1 - WINSOR])
+        clipped = np.clip(labels, low, high)
+        if not clipped.std() > 1e-12 * max(abs(float(clipped.mean())), 1e-300):
+            what = f"the teacher gave all {len(labels):,} rows the same score, {labels[0]:g}"
+            raise DataError(what, where="labels", remedy="choose another teacher, target or pool")
+        return cls(float(low), float(high), float(clipped.mean()), float(clipped.std()))
+
+    def apply(self, labels: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Labels as the student learns them."""
+        scaled: NDArray[np.float64] = (np.clip(labels, self.low, self.high) - self.mean) / self.sd
+        return scaled
+
+    def undo(self, scaled: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Predictions in the teacher's units."""
+        labels: NDArray[np.float64] = scaled * self.sd + self.mean
+        return labels
+
+    def to_json(self) -> dict[str, float]:
+        """A JSON-ready dictionary."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Labelled rows, split: `labels` float64 `[rows]` as standardised on the train split."""
+
+    rows: tuple[Row, ...]
+    labels: NDArray[np.float64]
+    train: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+    scale: Scale
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], labels: NDArray[np.float64], *, seed: int) -> Lesson:
+        """A tenth held out, drawn by seed and row id.
+
+        Raises:
+            DataError: too few rows, or labels that are all equal.
+            NumericError: a label that is not finite.
+        """
+        if len(rows) < FEWEST:
+            remedy = "label more rows"
+            raise DataError(f"{len(rows)} labelled rows; a student needs {FEWEST}", where="labels", remedy=remedy)
+        bad = np.flatnonzero(~np.isfinite(labels))
+        if len(bad):
+            raise NumericError(f"label {labels[bad[0]]}", where=f"row '{rows[int(bad[0])].id}'")
+        order = np.argsort([key(seed, "held out", row.id) for row in rows], kind="stable")
+        count = max(2, round(HELD_OUT * len(rows)))
+        held_out, train = np.sort(order[:count]), np.sort(order[count:])
+        scale = Scale.of(labels[train])
+        return cls(tuple(rows), scale.apply(labels), train, held_out, scale)
+
+    def rows_at(self, places: NDArray[np.int64]) -> list[Row]:
+        """Some of the rows."""
+        return [self.rows[i] for i in places]
+
+    def held_out_agreement(self, predicted: NDArray[np.float64]) -> float:
+        """Spearman correlation of predictions for the held-out rows with their labels."""
+        return spearman(predicted, self.labels[self.held_out])
+
+
+def spearman(left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
+    """Spearman correlation; 0 where one side is constant: it then says nothing about the other."""
+    if len(left) < 2 or not np.ptp(left) or not np.ptp(right):
+        return 0.0
+    return float(spearmanr(left, right).statistic)

@@ -1,0 +1,240 @@
+"""A student: a small model that has learned a teacher's scores, with what it needs to be used and trusted alone.
+
+    student = fit_student(rows, labels, options)
+    student.save(folder);  load_student(folder).estimates(rows)      no language model, no target
+
+Its interval is split-conformal: value ± q·(spread of the members + a floor), q such that 95 % of held-out labels lie
+inside. The held-out rows also chose the checkpoint, which makes q a little too small; the recheck tells.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from headwater.core.errors import MismatchError, StoreError, UsageError
+from headwater.core.fingerprints import require_equal
+from headwater.data.rows import Row
+from headwater.students.hidden_states import HiddenStates
+from headwater.students.labels import Lesson, Scale
+from headwater.students.regression import RegressionStudent, fit_regression
+from headwater.students.transformer import Training, TransformerStudent, fit_transformer
+
+FAMILIES = ("regression", "transformer")
+FILE = "student.json"
+FORMAT = 1
+LEVEL = 0.95
+_FLOOR = 0.1
+"""Added to the members' spread, in standard deviations of the labels, so that agreement is not certainty."""
+
+
+@dataclass(frozen=True)
+class StudentOptions:
+    """What is trained.
+
+    Attributes:
+        family: `regression` (ridge on hashed n-grams) or `transformer` (an encoder with a scalar head).
+        members: of the ensemble.
+        encoder: folder or hub name of a small model; empty: no hidden states (regression), a tiny one made here
+            (transformer).
+        ranking: pairwise ranking instead of squared error; transformer only.
+        epochs: at most so many; transformer only.
+        seed: of split, bootstrap and first weights.
+    """
+
+    family: str = "regression"
+    members: int = 5
+    encoder: str = ""
+    ranking: bool = False
+    epochs: int = 30
+    seed: int = 0
+
+
+@runtime_checkable
+class Ensemble(Protocol):
+    """What a family gives."""
+
+    curve_axis: ClassVar[str]
+
+    @property
+    def curve(self) -> tuple[tuple[int, float], ...]:
+        """(what `curve_axis` names, held-out Spearman)."""
+        ...
+
+    def predict(self, rows: Sequence[Row]) -> Float[np.ndarray, "rows members"]:
+        """Standardised scores by each member, float64."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the weights into the folder."""
+        ...
+
+
+@dataclass(frozen=True)
+class Student:
+    """A fitted student.
+
+    Attributes:
+        ensemble: the models.
+        options: how it was made.
+        scale: back to the teacher's units.
+        reach: q, in units of the members' spread.
+        held_out: Spearman correlation with the teacher on the held-out rows.
+        rows: labelled rows it learned from, the held-out ones included.
+        about: whose scores: teacher, target and model digests; JSON-ready.
+        curve: (what `curve_axis` names, held-out Spearman).
+        curve_axis: labelled rows, or epochs.
+    """
+
+    ensemble: Ensemble
+    options: StudentOptions
+    scale: Scale
+    reach: float
+    held_out: float
+    rows: int
+    about: Mapping[str, Any] = field(default_factory=dict)
+    curve: tuple[tuple[int, float], ...] = ()
+    curve_axis: str = ""
+
+    def predict(self, rows: Sequence[Row]) -> NDArray[np.float64]:
+        """The teacher's scores as the ensemble guesses them, `[rows]`."""
+        return self.scale.undo(self.ensemble.predict(rows).mean(axis=1))
+
+    def estimates(self, rows: Sequence[Row]) -> Float[np.ndarray, "rows 1 3"]:
+        """Value, low and high of every row in the teacher's units."""
+        predicted = self.ensemble.predict(rows)
+        value, reach = predicted.mean(axis=1), self.reach * _spread(predicted)
+        return self.scale.undo(np.stack([value, value - reach, value + reach], axis=1))[:, None, :]
+
+    def require(self, expected: Mapping[str, Any]) -> None:
+        """Raise `MismatchError` where `about` differs from `expected`: another target, teacher or tokenizer."""
+        found = {name: self.about.get(name) for name in expected}
+        what = "the student learned other scores than are asked for"
+        require_equal(expected, found, what=what, remedy="train a student for this target and model")
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the student as a folder, all of it or nothing.
+
+        Raises:
+            StoreError: something is there already, or it cannot be written.
+        """
+        target = Path(folder)
+        if target.exists():
+            raise StoreError("something is there already", where=str(target), remedy="choose another folder")
+        part = target.with_name(f".{target.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        try:
+            part.mkdir(parents=True)
+            self.ensemble.save(part)
+            (part / FILE).write_text(json.dumps(self._to_json(), indent=2, default=str) + "\n", encoding="utf-8")
+            os.replace(part, target)
+        except OSError as error:
+            raise StoreError(
+                f"cannot be written: {error.strerror}", where=str(target), remedy="choose a folder you own"
+            ) from error
+        return target
+
+    def _to_json(self) -> dict[str, Any]:
+        encoder = _tokenizer_of(self.ensemble)
+        return {
+            **{"format": FORMAT, "options": asdict(self.options), "scale": self.scale.to_json()},
+            **{"reach": self.reach, "held_out": self.held_out, "rows": self.rows, "about": dict(self.about)},
+            **{"curve": self.curve, "curve_axis": self.curve_axis, "tokenizer": encoder},
+        }
+
+
+def fit_student(
+    rows: Sequence[Row],
+    labels: NDArray[np.float64],
+    options: StudentOptions,
+    *,
+    about: Mapping[str, Any] | None = None,
+) -> Student:
+    """A student of `labels`, one a row, positive = the row helps.
+
+    Raises:
+        DataError: too few rows, or labels that are all equal.
+        UsageError: an option that does not fit.
+    """
+    if options.family not in FAMILIES or options.members < 1 or options.epochs < 1:
+        what = f"a {options.family} of {options.members} members and {options.epochs} epochs"
+        raise UsageError(what, where="student", remedy=f"one of {', '.join(FAMILIES)}, at least 1 of each")
+    lesson = Lesson.of(rows, labels, seed=options.seed)
+    encoder = HiddenStates.load(options.encoder) if options.encoder else None
+    ensemble: Ensemble
+    if options.family == "regression":
+        ensemble = fit_regression(lesson, members=options.members, seed=options.seed, encoder=encoder)
+    else:
+        training = Training(epochs=options.epochs, ranking=options.ranking)
+        ensemble = fit_transformer(
+            lesson, members=options.members, seed=options.seed, encoder=encoder, training=training
+        )
+    predicted = ensemble.predict(lesson.rows_at(lesson.held_out))
+    misses = np.abs(predicted.mean(axis=1) - lesson.labels[lesson.held_out]) / _spread(predicted)
+    return Student(
+        ensemble=ensemble,
+        options=options,
+        scale=lesson.scale,
+        reach=float(np.quantile(misses, min(1.0, LEVEL * (1 + 1 / len(misses))))),
+        held_out=lesson.held_out_agreement(predicted.mean(axis=1)),
+        rows=len(rows),
+        about=dict(about or {}),
+        curve=ensemble.curve,
+        curve_axis=ensemble.curve_axis,
+    )
+
+
+def load_student(folder: str | Path) -> Student:
+    """The student a folder holds; it needs neither the language model nor the target.
+
+    Raises:
+        StoreError: no student is there, or one of another format.
+        MismatchError: its tokenizer, or that of its encoder, is not the one it learned with.
+    """
+    place = Path(folder)
+    note = place / FILE
+    if not note.is_file():
+        raise StoreError("no student is there", where=str(place), remedy="headwater value --method alinfik saves one")
+    try:
+        raw = json.loads(note.read_text(encoding="utf-8"))
+        if raw["format"] != FORMAT:
+            raise StoreError(f"format {raw['format']}, not {FORMAT}", where=str(place), remedy="train it again")
+        options = StudentOptions(**raw["options"])
+        scale = Scale(**raw["scale"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"damaged: {error!r}", where=str(note), remedy="train the student again") from error
+    ensemble: Ensemble
+    if options.family == "regression":
+        ensemble = RegressionStudent.load(place, HiddenStates.load(options.encoder) if options.encoder else None)
+    else:
+        ensemble = TransformerStudent.load(place)
+    found = _tokenizer_of(ensemble)
+    if found != raw["tokenizer"]:
+        what = f"its tokenizer is {found}, it learned with {raw['tokenizer']}"
+        raise MismatchError(what, fields=("tokenizer",), where=str(place), remedy="put the tokenizer back")
+    facts = {name: raw[name] for name in ("reach", "held_out", "rows", "about", "curve_axis")}
+    curve = tuple((int(x), float(y)) for x, y in raw["curve"])
+    return Student(ensemble=ensemble, options=options, scale=scale, curve=curve, **facts)
+
+
+def _spread(predicted: Float[np.ndarray, "rows members"]) -> NDArray[np.float64]:
+    """The members' standard deviation, and a floor."""
+    spread: NDArray[np.float64] = predicted.std(axis=1) + _FLOOR
+    return spread
+
+
+def _tokenizer_of(ensemble: Ensemble) -> list[str]:
+    """Digests of the tokenizers a student reads text with; none for n-grams."""
+    if isinstance(ensemble, TransformerStudent):
+        return [member.states.digest for member in ensemble.members]
+    encoder = getattr(ensemble, "encoder", None)
+    return [encoder.digest] if encoder is not None else []
