@@ -11,6 +11,7 @@ import pytest
 from test_commands import QUERY, ROWS, fails, headwater, lines
 
 import headwater as hw
+from headwater.index import approximate
 from headwater.index.checksums import vector_array
 from zoo import tiny_loaded
 
@@ -135,6 +136,29 @@ def test_an_interrupted_encoding_goes_on(place: Path, monkeypatch: pytest.Monkey
     hw.delete(place / "a.lance", ids=["r3"])
     with pytest.raises(hw.HeadwaterError, match="which has changed since"):
         hw.encode(place / "a.lance", place / "half.lance", code="int8", resume=True)
+
+
+def test_approximate_search_is_built_asked_for_and_measured(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(approximate, "FEWEST_ROWS", 1)
+    asked = ("trace", "a.lance", "--queries", "queries.jsonl", "--top", 5, "--engine", "ann")
+    assert "headwater index ann builds one" in fails(place, 1, *asked)
+    assert "'rise' has a vector index" in headwater("index", "ann", "a.lance", "--partitions", 4, cwd=place).stdout
+    done = headwater(*asked, cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert "of the exact top 5 of 2 queries" in done.stderr
+    found = told(place, *asked)
+    assert found["queries"][0]["hits"][0]["id"] == "r7"
+    assert "approximate search found 100.0 %" in found["about"]["engine"]
+    assert "did you mean 'exact'" in fails(place, 2, *asked[:-1], "exakt")
+
+
+def test_the_memory_of_a_search_is_what_is_allowed(place: Path) -> None:
+    asked = ("--queries", "queries.jsonl", "--max-memory")
+    assert headwater("trace", "a.lance", *asked, "100MiB", cwd=place).returncode == 0
+    assert headwater("score", "a.lance", *asked, "1GB", "--out", "s.parquet", cwd=place).returncode == 0
+    assert "raise max_memory" in fails(place, 1, "trace", "a.lance", *asked, "100K")
+    assert "raise max_memory" in fails(place, 1, "score", "a.lance", *asked, "100K", "--out", "s.parquet")
+    assert "is no number of bytes" in fails(place, 2, "trace", "a.lance", *asked, "much")
 
 
 def test_an_unfinished_index_says_so_wherever_it_is_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""`headwater index encode` and `retention`: a built index as codes, and what that loses on the user's own queries."""
+"""`headwater index encode`, `retention` and `ann`: quicker or smaller than exact search, and what that loses."""
 
 from __future__ import annotations
 
@@ -87,6 +87,31 @@ def retention(
         emit_json({"index": index, **(retention_facts(kept) or {})})
     else:
         print(f"{index}: {kept}")
+
+
+def ann(
+    index: IndexPath,
+    column: Annotated[str | None, typer.Option(help="Vector column; the first unless given.")] = None,
+    kind: Annotated[str, typer.Option(help="ivf_sq, ivf_flat or ivf_hnsw_sq.")] = "ivf_sq",
+    partitions: Annotated[
+        int | None, typer.Option(help="Cells; about the root of the rows unless given.", min=1)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Build a vector index for approximate search (`headwater trace --engine ann`), in place of an earlier one.
+
+    Example:  headwater index ann runs/mine.lance --column rise
+    """
+    from headwater.index.approximate import build_approximate
+    from headwater.index.info import disk_bytes
+    from headwater.index.store import open_index
+
+    built = build_approximate(open_index(index), column, kind=kind, partitions=partitions)
+    size = disk_bytes(index)
+    if as_json:
+        emit_json({"index": index, "column": built, "kind": kind, "bytes_on_disk": size})
+    else:
+        print(f"{index}: '{built}' has a vector index, {kind}" + ("" if size is None else f"; {size:,} bytes in all"))
 
 
 def retention_facts(kept: Retention | None) -> dict[str, Any] | None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from headwater.cli.arguments import By, Device, DeviceMap, Json, OtherModel
+from headwater.cli.arguments import By, Device, DeviceMap, Json, OtherModel, ScanMemory, parse_bytes
 from headwater.cli.console import emit_json, say
 
 
@@ -16,6 +16,7 @@ def score(
     queries: Annotated[Path, typer.Option(help="Rows to score against: JSONL, CSV or Parquet.")],
     out: Annotated[Path, typer.Option(help="Parquet file: `id`, then one float32 column a query.")],
     by: By = None,
+    max_memory: ScanMemory = None,
     model: OtherModel = None,
     device: Device = "auto",
     device_map: DeviceMap = None,
@@ -33,7 +34,8 @@ def score(
     if warning := unfinished(opened):
         say(f"warning: {warning}")
     placement = {"device": device, "device_map": device_map}
-    rows, columns = write_scores(opened, queries, out, by=by, model=model, placement=placement)
+    memory: dict[str, Any] = {} if max_memory is None else {"max_memory": parse_bytes(max_memory, where="--max-memory")}
+    rows, columns = write_scores(opened, queries, out, by=by, model=model, placement=placement, **memory)
     if as_json:
         emit_json({"out": str(out), "rows": rows, "queries": columns})
     else:

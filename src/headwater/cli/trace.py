@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from headwater.cli.arguments import By, Device, DeviceMap, Json, OtherModel
+from headwater.cli.arguments import By, Device, DeviceMap, Json, OtherModel, ScanMemory, parse_bytes
 from headwater.cli.console import emit_json, emit_table, say
 from headwater.core.trace import Trace
 
@@ -26,6 +26,15 @@ def trace(
     lowest: Annotated[bool, typer.Option("--lowest", help="The lowest-scored rows instead.")] = False,
     where: Annotated[str | None, typer.Option(help="SQL condition: \"provider = 'a'\".")] = None,
     tokens: Annotated[bool, typer.Option("--tokens", help="Which tokens, on both sides.")] = False,
+    exact: Annotated[int, typer.Option(help="Rank so many rows a query anew by whole gradients.", min=0)] = 0,
+    grids: Annotated[
+        int | None, typer.Option(help="Token × token maps for so many hits a query (1 with token maps).", min=0)
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Where a generated response is cut.", min=1)] = 128,
+    engine: Annotated[
+        str, typer.Option(help="exact, or ann: by the vector index `headwater index ann` built.")
+    ] = "exact",
+    max_memory: ScanMemory = None,
     out: Annotated[Path | None, typer.Option(help="Write one JSON object a hit.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a self-contained report (with token maps).")] = None,
     model: OtherModel = None,
@@ -45,12 +54,14 @@ def trace(
     opened = open_index(index)
     if warning := unfinished(opened):
         say(f"warning: {warning}")
+    memory: dict[str, Any] = {} if max_memory is None else {"max_memory": parse_bytes(max_memory, where="--max-memory")}
     found = trace_index(
         opened,
         queries,
         prompt=prompt,
         response=response,
         span=span,
+        max_new_tokens=max_new_tokens,
         model=model,
         placement={"device": device, "device_map": device_map},
         top=top,
@@ -58,6 +69,10 @@ def trace(
         lowest=lowest,
         where=where,
         tokens=tokens or html is not None,
+        engine=engine,
+        **memory,
+        exact=exact,
+        grids=grids,
     )
     if out is not None:
         lines = [json.dumps(hit, ensure_ascii=False, default=str) + "\n" for hit in found.hits()]
@@ -78,6 +93,8 @@ def _show(found: Trace, as_json: bool) -> None:
         rows = [[hit.rank, hit.score, hit.id, _short(" → ".join(hit.row.values()))] for hit in query.hits]
         emit_table(f"rows behind '{query.id}', {found.about['order']}", ["rank", "score", "id", "row"], rows)
     say(found.about["sign"])
+    if "engine" in found.about:
+        say(found.about["engine"])
 
 
 def _short(text: str) -> str:

@@ -5,20 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headwater.core.errors import UsageError
+from headwater.core.errors import UsageError, unknown_name
 from headwater.core.trace import Hit, QueryTrace, TokenGrid, TokenMap, Trace
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow, token_texts
 from headwater.features.encoder import TokenScores
+from headwater.index.store import Index
 from headwater.pipeline import ranking
 from headwater.pipeline.session import Session
+from headwater.search.approximate import measure_recall, top_k_approximate
 from headwater.search.codes import read_vectors
-from headwater.search.scan import Found, top_k
+from headwater.search.metrics import Metrics
+from headwater.search.scan import DEFAULT_MEMORY, Found, top_k
+
+ENGINES = ("exact", "ann")
 
 SIGN = "positive = proponent: training more on the row lowers the loss of the query"
 
@@ -37,6 +43,8 @@ class TraceOptions:
             them by that; 0 ranks by the index alone.
         grids: for this many hits a query, hold every token of the row against every token of the query, where the
             method can; None is one if `tokens`, else none.
+        engine: `exact` reads every row; `ann` asks the vector index the user built, and tells its recall.
+        max_memory: bytes the search may hold in blocks and scores.
     """
 
     top: int = 20
@@ -46,8 +54,12 @@ class TraceOptions:
     where: str | None = None
     exact: int = 0
     grids: int | None = None
+    engine: str = "exact"
+    max_memory: int = DEFAULT_MEMORY
 
     def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise unknown_name("engine", self.engine, ENGINES, where="--engine")
         if self.exact and (self.by is not None or self.exact < self.top):
             remedy = f"--exact {self.top} or more, and no --by"
             raise UsageError(f"a shortlist of {self.exact} rows ranked by {self.by or 'the method'}", remedy=remedy)
@@ -63,8 +75,7 @@ def trace_rows(session: Session, queries: Sequence[Row], options: TraceOptions, 
     encoded = session.reader.encode(queries, "query")
     chosen = ranking.weights(session.index.manifest.columns, options.by)
     probes, metrics = ranking.prepare(session.index, session.reader, encoded.vectors, chosen)
-    count = options.exact or options.top
-    found = top_k(session.index, probes, count, where=options.where, lowest=options.lowest, metrics=metrics)
+    found, engine = _search(session.index, probes, metrics, options)
     if options.exact:
         found = _second_look(session, queries, found, options)
     shown = sorted({hit.address for hits in found for hit in hits})
@@ -89,7 +100,22 @@ def trace_rows(session: Session, queries: Sequence[Row], options: TraceOptions, 
         losses = _map(token_row, maps.queries[i][1].losses.tolist()) if maps else None
         said = query.response if query.response is not None else (query.text or "")
         traces.append(QueryTrace(query.id, query.prompt, said, losses, tuple(hits), query.id in generated))
-    return Trace(session.reader.method.spec.name, _about(session, options, chosen), tuple(traces))
+    return Trace(session.reader.method.spec.name, {**_about(session, options, chosen), **engine}, tuple(traces))
+
+
+def _search(
+    index: Index, probes: Mapping[str, Float[Tensor, "queries _dim"]], metrics: Metrics, options: TraceOptions
+) -> tuple[list[list[Found]], dict[str, str]]:
+    """The rows found for each query, and what is to be said of how."""
+    count = options.exact or options.top
+    choice: dict[str, Any] = {"where": options.where, "lowest": options.lowest}
+    if options.engine == "exact":
+        return top_k(index, probes, count, max_memory=options.max_memory, metrics=metrics, **choice), {}
+    if metrics:
+        remedy = "leave --engine out"
+        raise UsageError("this method's products have a metric, which a vector index knows nothing of", remedy=remedy)
+    found = top_k_approximate(index, probes, count, **choice)
+    return found, {"engine": str(measure_recall(index, probes, found, max_memory=options.max_memory, **choice))}
 
 
 def _second_look(

@@ -22,7 +22,7 @@ from headwater.pipeline.session import Session, open_session
 from headwater.pipeline.trace import TraceOptions, trace_rows
 from headwater.search.export import write_scores as export_scores
 from headwater.search.metrics import Metrics
-from headwater.search.scan import score_all
+from headwater.search.scan import DEFAULT_MEMORY, score_all
 
 
 def build(
@@ -106,11 +106,15 @@ def write_scores(
     by: str | None = None,
     model: LoadedModel | str | None = None,
     placement: Mapping[str, Any] | None = None,
+    max_memory: int = DEFAULT_MEMORY,
 ) -> tuple[int, int]:
-    """Every row against every query into the Parquet file `out`; returns how many rows and queries it holds."""
+    """Every row against every query into the Parquet file `out`; returns how many rows and queries it holds.
+
+    `max_memory` is what the scan may hold in blocks and scores, in bytes.
+    """
     session = open_session(_open(index), model, **(placement or {}))
     names, probes, metrics = query_probes(session, queries, by)
-    return export_scores(session.index, probes, names, out=out, metrics=metrics), len(names)
+    return export_scores(session.index, probes, names, out=out, metrics=metrics, max_memory=max_memory), len(names)
 
 
 def query_probes(session: Session, queries: Queries, by: str | None) -> tuple[list[str], dict[str, Tensor], Metrics]:
