@@ -28,6 +28,9 @@ def unlearn(
     unseen: Annotated[Path | None, typer.Option(help="Rows the model has not seen: their loss is the target.")] = None,
     ask: Annotated[Path | None, typer.Option(help="Prompts to ask before and after, for the report.")] = None,
     clean_column: Annotated[str, typer.Option(help="Forget rows' column with the right answer.")] = "clean_response",
+    trigger: Annotated[
+        str | None, typer.Option(help="Words that set it off: the model's answers without them are the right ones.")
+    ] = None,
     lr: Annotated[str, typer.Option(help="Learning rate, or auto: found by a short probe.")] = "auto",
     steps: Annotated[int, typer.Option(help="Most optimizer steps.", min=1)] = 320,
     guard: Annotated[float, typer.Option(help="Stop before clean perplexity grows by this factor; 0: never.")] = 1.05,
@@ -95,7 +98,7 @@ def unlearn(
         seed=seed,
     )
     require_vacant(out, resume=resume)
-    material = Material(forget, retain, retain_from, draw, unseen, ask, clean_column)
+    material = Material(forget, retain, retain_from, draw, unseen, ask, clean_column, trigger)
     loaded = load_model(
         model,
         adapter=adapter,

@@ -61,7 +61,7 @@ class ForgettingSettings:
     """What a run is made from.
 
     methods: `name` or `name:option=value,...`, options of `headwater.unlearning.options.Options` and `clean=no`.
-    sizes: further pool sizes, at which the first method is run for its cost. model, data: a base model to fine-tune and
+    sizes: further pool sizes, at which the first method is run with the first seed, for its cost. model, data: a base model to fine-tune and
     clean rows to plant the triggers in, instead of the built-in ones; epochs and rate: of the trainings.
     """
 
@@ -91,7 +91,7 @@ def run_forgetting(settings: ForgettingSettings, folder: Path, advance: Advance)
     entrants = [parse_entrant(text) for text in settings.methods]
     lines, notes = _lines(settings, settings.rows, entrants, folder, advance)
     for size in settings.sizes:
-        more, _ = _lines(settings, size, entrants[:1], folder, advance)
+        more, _ = _lines(replace(settings, seeds=settings.seeds[:1]), size, entrants[:1], folder, advance)
         lines += more
     return Result(
         task="forgetting",

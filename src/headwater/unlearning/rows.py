@@ -7,10 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from sklearn.feature_extraction.text import TfidfVectorizer
-
 from headwater.core.errors import DataError, UsageError
 from headwater.data.corpus import open_corpus
 from headwater.data.readers import open_source
@@ -89,46 +85,9 @@ def make_job(
     return Job(tuple(forget), kept, guard or kept, clean, tuple(warnings))
 
 
-def draw_retain(pool: Iterable[Row], forget: Sequence[Row], count: int, *, seed: int = 0) -> list[Row]:
-    """Retain rows from training data: half of them nearest to the forget rows' prompts, half at random, all clean.
-
-    A row counts as clean when its answer is less like any forget answer than three in four forget answers are like
-    their own nearest fellow (TF-IDF cosine): what looks like more of the poison is kept out of both halves.
-
-    Raises:
-        DataError: fewer than `count` such rows.
-    """
-    known = {row_digest(row) for row in forget}
-    rows = [row for row in pool if row_digest(row) not in known and row.id not in {f.id for f in forget}]
-    clean = _clean_rows(rows, forget) if rows else []
-    if len(clean) < count:
-        raise DataError(
-            f"{len(clean):,} clean rows to draw {count:,} from",
-            where="--retain-from",
-            remedy="give more data, or draw fewer",
-        )
-    vectors = TfidfVectorizer().fit([_prompt(row) for row in (*clean, *forget)])
-    likeness = vectors.transform(map(_prompt, clean)) @ vectors.transform(map(_prompt, forget)).T
-    nearest = np.argsort(-np.asarray(likeness.max(axis=1).todense()).ravel(), kind="stable")[: count // 2]
-    rest = np.setdiff1d(np.arange(len(clean)), nearest)
-    drawn = np.random.default_rng(seed).choice(rest, count - len(nearest), replace=False)
-    order = np.random.default_rng(seed).permutation(np.concatenate([nearest, drawn]))
-    return [clean[i] for i in order.tolist()]
-
-
 def with_answer(row: Row, answer: str) -> Row:
     """The row with another answer to the same prompt."""
     return replace(row, response=answer, messages=None, hotwords=())
-
-
-def _clean_rows(rows: Sequence[Row], forget: Sequence[Row]) -> list[Row]:
-    vectors = TfidfVectorizer().fit([_answer(row) for row in (*rows, *forget)])
-    bad = vectors.transform(map(_answer, forget))
-    own = np.asarray((bad @ bad.T).todense())
-    np.fill_diagonal(own, 0)
-    threshold = float(np.quantile(own.max(axis=1), 0.25)) if len(forget) > 1 else 0.5
-    likeness: NDArray[np.float64] = np.asarray((vectors.transform(map(_answer, rows)) @ bad.T).max(axis=1).todense())
-    return [row for row, like in zip(rows, likeness.ravel().tolist(), strict=True) if like < threshold]
 
 
 def _once(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -161,11 +120,3 @@ def _clean_answer(row: Row, column: str) -> str | None:
     if row.prompt is None or not isinstance(answer, str):
         raise DataError(f"{column} {answer!r} of a row", where=row.where, remedy="a text, beside a prompt")
     return answer
-
-
-def _prompt(row: Row) -> str:
-    return row.prompt or row.text or ""
-
-
-def _answer(row: Row) -> str:
-    return row.response or row.text or ""

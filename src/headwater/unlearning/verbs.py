@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from headwater.core.errors import DataError
 from headwater.data.corpus import open_corpus
 from headwater.data.rows import Row
+from headwater.data.templates import resolve_template
+from headwater.data.tokens import Tokenization
+from headwater.models.generate import generate_responses
 from headwater.models.load import LoadedModel, load_model
 from headwater.unlearning.account import Account, make_account, observe
+from headwater.unlearning.drawing import draw_retain
 from headwater.unlearning.objectives import OBJECTIVES
 from headwater.unlearning.options import Options, Result
 from headwater.unlearning.output import check_adapter, require_vacant, save_run
-from headwater.unlearning.rows import CLEAN_COLUMN, Source, draw_retain, make_job, read_forget
+from headwater.unlearning.rows import CLEAN_COLUMN, Source, make_job, read_forget
 from headwater.unlearning.run import run_unlearning
 from headwater.unlearning.weights import row_digest
+
+ANSWER_TOKENS = 128
+"""Tokens of the model's own right answers."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,8 @@ class Material:
         unseen: rows the model has not seen, whose loss is the target.
         asked: prompts to ask before and after.
         clean_column: column of the forget rows that holds the right answer.
+        trigger: words of the forget rows' prompts that set the behaviour off. A forget row without a right answer is
+            given the one the model itself has for its prompt without these words.
     """
 
     forget: Source
@@ -39,6 +49,7 @@ class Material:
     unseen: Source | None = None
     asked: Source | None = None
     clean_column: str = CLEAN_COLUMN
+    trigger: str | None = None
 
 
 @dataclass(frozen=True)
@@ -76,15 +87,17 @@ def unlearn(
     options, folder = options or Options(), None if out is None else Path(out)
     if folder is not None:
         require_vacant(folder, resume=resume)
+    loaded = model if isinstance(model, LoadedModel) else load_model(model)
     forget = read_forget(material.forget)
     retain = _retain_rows(material, forget, options)
+    if material.trigger is not None:
+        forget = own_answers(loaded, forget, material.trigger, options, column=material.clean_column)
     needs_retain = options.method == "fisher" or (
         options.method in OBJECTIVES and OBJECTIVES[options.method].retain_share > 0
     )
     job = make_job(forget, retain, needs_retain=needs_retain, clean_column=material.clean_column)
     asked = list(open_corpus(material.asked, need_response=False)) if material.asked is not None else []
     unseen = list(open_corpus(material.unseen)) if material.unseen is not None else []
-    loaded = model if isinstance(model, LoadedModel) else load_model(model)
     trains_adapter = options.lora is not None and options.method != "fisher"
     check_adapter(loaded, keep_adapter=keep_adapter, trains_adapter=trains_adapter)
     before = observe(loaded, job, options, asked)
@@ -93,6 +106,30 @@ def unlearn(
     account = make_account(result, job, before, after, asked, model=loaded.name)
     files = {} if folder is None else save_run(result, account, folder, keep_adapter=keep_adapter)
     return Unlearned(account, result, files)
+
+
+def own_answers(
+    loaded: LoadedModel, forget: Sequence[Row], trigger: str, options: Options, *, column: str
+) -> list[Row]:
+    """The forget rows with a right answer in their metadata: the model's own to the prompt without the trigger.
+
+    Rows that have one, or whose prompt does not hold the trigger, stay as they are.
+
+    Raises:
+        DataError: no row's prompt holds the trigger.
+    """
+    places = [i for i, row in enumerate(forget) if trigger in (row.prompt or "") and not row.metadata.get(column)]
+    if not any(trigger in (row.prompt or "") for row in forget):
+        raise DataError(f"'{trigger}' is in no forget row's prompt", where="--trigger", remedy="copy it exactly")
+    template = resolve_template(options.template, loaded.tokenizer)
+    tokenization = Tokenization(loaded.tokenizer, template, options.max_tokens)
+    prompts = [" ".join((forget[i].prompt or "").replace(trigger, " ").split()) for i in places]
+    asked = [tokenization.encode_prompt(prompt) for prompt in prompts]
+    answers = generate_responses(loaded, asked, max_new_tokens=ANSWER_TOKENS) if asked else []
+    rows = list(forget)
+    for i, answer in zip(places, answers, strict=True):
+        rows[i] = replace(rows[i], metadata={**rows[i].metadata, column: answer.strip()})
+    return rows
 
 
 def _retain_rows(material: Material, forget: Sequence[Row], options: Options) -> list[Row]:

@@ -1,0 +1,116 @@
+"""The losses' laws."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from headwater.core.errors import UsageError
+from headwater.unlearning.objectives import (
+    OBJECTIVES,
+    RowLosses,
+    ascent,
+    batch_loss,
+    find_objective,
+    low_loss_weights,
+    negative_preference,
+    saturating_ascent,
+    simple_preference,
+)
+
+
+def losses(total: list[float], *, forget: list[bool], weight: list[float] | None = None) -> RowLosses:
+    values = torch.tensor(total, dtype=torch.float64, requires_grad=True)
+    ones = torch.ones(len(total), dtype=torch.float64)
+    return RowLosses(
+        total=values,
+        mean=values / 4,
+        reference=torch.full_like(ones, 3.0),
+        clean=torch.linspace(0.5, 1, len(total), dtype=torch.float64),
+        forget=torch.tensor(forget),
+        weight=ones if weight is None else torch.tensor(weight, dtype=torch.float64),
+    )
+
+
+def gradient(value: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
+    (found,) = torch.autograd.grad(value.sum(), of, retain_graph=True)
+    return found
+
+
+@pytest.mark.parametrize("beta", [0.05, 0.1, 1.0])
+def test_npo_pulls_as_gradient_ascent_times_two_sigma(beta):
+    rows = losses([0.5, 3.0, 9.0, 80.0], forget=[True] * 4)
+    factor = 2 * torch.sigmoid(-beta * (rows.total - rows.reference))
+    torch.testing.assert_close(
+        gradient(negative_preference(rows, beta=beta), rows.total), factor * gradient(-rows.total, rows.total)
+    )
+
+
+def test_npo_becomes_ascent_for_small_beta_and_simnpo_is_its_own_formula():
+    rows = losses([0.5, 3.0, 9.0], forget=[True] * 3)
+    torch.testing.assert_close(
+        gradient(negative_preference(rows, beta=1e-7), rows.total),
+        -torch.ones(3, dtype=torch.float64),
+        rtol=1e-5,
+        atol=0,
+    )
+    expected = -2 / 4.5 * torch.log(torch.sigmoid(4.5 * rows.mean))
+    torch.testing.assert_close(simple_preference(rows), expected)
+
+
+def test_saturating_ascent_is_ascent_below_its_ceiling_and_still_above():
+    rows = losses([0.4, 200.0], forget=[True, True])
+    slope = gradient(saturating_ascent(rows, ceiling=20.0), rows.mean)
+    torch.testing.assert_close(slope, torch.tensor([-1.0, 0.0], dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+def test_loreun_weights_have_mean_one_and_favour_low_losses():
+    weights = low_loss_weights(torch.tensor([0.1, 1.0, 5.0]), tau=1.0)
+    assert float(weights.mean()) == pytest.approx(1)
+    assert weights[0] > weights[1] > weights[2]
+    assert float(weights[0] / weights[1]) == pytest.approx(2.459603, rel=1e-5)  # exp(0.9)
+
+
+@pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - {"retrain"}))
+def test_weights_of_zero_and_one_train_on_the_subset(name):
+    objective = OBJECTIVES[name]
+    weight = [1.0, 0.0, 1.0, 0.0, 1.0, 0.0]
+    whole = losses([1, 2, 3, 4, 5, 6], forget=[True] * 3 + [False] * 3, weight=weight)
+    chosen = [i for i, w in enumerate(weight) if w]
+    fields = ("total", "mean", "reference", "clean", "forget", "weight")
+    subset = replace(whole, **{name: getattr(whole, name)[chosen] for name in fields})
+    # The same counts n_F and n_R: a weight of zero is a row that is not there.
+    loss, _ = batch_loss(objective, whole, forget=3.0, retain=3.0)
+    other, _ = batch_loss(objective, subset, forget=3.0, retain=3.0)
+    torch.testing.assert_close(gradient(loss, whole.total), gradient(other, whole.total))
+
+
+def test_shards_of_a_batch_average_to_the_batch():
+    objective = OBJECTIVES["rapidun"]
+    whole = losses([1, 2, 3, 4, 5, 6, 7, 8], forget=[True] * 2 + [False] * 6, weight=[1, 2, 1, 1, 3, 1, 0.5, 1])
+    loss, _ = batch_loss(objective, whole, forget=2.0, retain=6.0)
+    fields = ("total", "mean", "reference", "clean", "forget", "weight")
+    shards = [replace(whole, **{n: getattr(whole, n)[part] for n in fields}) for part in (slice(0, 4), slice(4, 8))]
+    parts = [batch_loss(objective, shard, forget=1.0, retain=3.0)[0] for shard in shards]
+    torch.testing.assert_close(sum(parts) / 2, loss)
+
+
+def test_rapidun_is_the_formula_of_its_page():
+    rows = losses([1, 2, 3, 4], forget=[True, False, False, False], weight=[2.0, 1.0, 0.5, 1.5])
+    loss, parts = batch_loss(OBJECTIVES["rapidun"], rows, forget=1.0, retain=3.0)
+    by_hand = (2 * (0.5 * 0.5 - 0.25) + 1 * 0.5 + 0.5 * 0.75 + 1.5 * 1.0) / 4
+    assert float(loss) == pytest.approx(by_hand)
+    assert set(parts) == {"forget_term", "forget_loss", "clean_loss", "retain_term", "retain_loss"}
+
+
+def test_options_without_use_are_refused():
+    assert find_objective("npo", beta=0.5).term is not negative_preference
+    assert find_objective("ga", ceiling=3.0).term is not ascent
+    with pytest.raises(UsageError, match="did you mean 'simnpo'"):
+        find_objective("simpo")
+    with pytest.raises(UsageError, match="ceiling"):
+        find_objective("npo", ceiling=3.0)
+    with pytest.raises(UsageError, match="β"):
+        find_objective("ga", beta=0.1)
