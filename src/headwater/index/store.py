@@ -31,6 +31,11 @@ _STORAGE_ERRORS = (OSError, ValueError, RuntimeError, NotImplementedError, pa.Ar
 _READ_AHEAD = {"batch_readahead": 2, "fragment_readahead": 2, "io_buffer_size": 64 << 20}
 """Holds a scan to some 400 MiB (16 KiB a row, any number of rows; 650 with Lance's defaults), at the same speed."""
 
+_ABSENT, _MAKES = "there is no index here", "headwater index build makes one"
+
+_LONGEST_REASON = 400
+"""Characters of a message of the storage layer that are passed on."""
+
 _LOOKUP_CHUNK = 4096
 """Rows asked for by address or id in one filter."""
 
@@ -49,6 +54,7 @@ class Index:
         self.dataset = dataset
         self.manifest = _read_manifest(path, dataset)
         self._lock = filelock.FileLock(Path(path) / LOCK_NAME) if is_local(path) else None
+        self._held = 0
 
     @property
     def count(self) -> int:
@@ -142,12 +148,19 @@ class Index:
     def writing(self) -> Iterator[None]:
         """Hold the index for writing, on its latest version; re-entrant.
 
+        An object store has no lock files: there, each step of a change first looks whether anyone else has committed
+        since the change began. Of two writers the one that looks second is refused.
+
         Raises:
             StoreError: another process is writing to it.
         """
         if self._lock is None:
-            self.refresh()
-            yield
+            self._require_unchanged()
+            self._held += 1
+            try:
+                yield
+            finally:
+                self._held -= 1
             return
         try:
             self._lock.acquire(timeout=0)
@@ -165,6 +178,17 @@ class Index:
         with self.writing(), storing(self.path):
             self.dataset.update_schema_metadata({METADATA_KEY: changed.dumps()})
         self.manifest = changed
+
+    def _require_unchanged(self) -> None:
+        if not self._held:
+            self.refresh()
+            return
+        with storing(self.path):
+            latest = self.dataset.latest_version
+        if latest != self.dataset.version:
+            raise StoreError(
+                "another process has written to the index", where=self.path, remedy="run one writer at a time"
+            )
 
     def _strings(self, name: str) -> list[str]:
         return [value for batch in self.batches([name]) for value in batch.column(name).to_pylist()]
@@ -216,7 +240,7 @@ def storing(path: str, *, where: str | None = None) -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, _STORAGE_ERRORS) and type(error).__name__ != "PanicException":
             raise
-        reason = str(error).split(", /", 1)[0]
+        reason = _brief(str(error))
         if where is not None and (isinstance(error, ValueError) or "Invalid user input" in reason):
             raise StoreError(f"the condition {where!r} cannot be used: {reason}", where=path) from error
         full = "No space left" in reason or "os error 28" in reason
@@ -224,6 +248,12 @@ def storing(path: str, *, where: str | None = None) -> Iterator[None]:
             "free some space and run the same command with --resume" if full else "headwater index verify says more"
         )
         raise StoreError("the disk is full" if full else reason, where=path, remedy=remedy) from error
+
+
+def _brief(message: str) -> str:
+    """Lance's message without the source lines it adds, in one line of bearable length."""
+    words = " ".join(message.split(", /", 1)[0].split())
+    return words if len(words) <= _LONGEST_REASON else f"{words[:_LONGEST_REASON]}…"
 
 
 def open_index(path: str | Path) -> Index:
@@ -234,12 +264,14 @@ def open_index(path: str | Path) -> Index:
     """
     name = str(path)
     if is_local(name) and not Path(name).exists():
-        raise StoreError("there is no index here", where=name, remedy="headwater index build makes one")
+        raise StoreError(_ABSENT, where=name, remedy=_MAKES)
     try:
         with storing(name):
             dataset = lance.dataset(name)
             dataset.schema  # noqa: B018 - a damaged manifest may show only here
     except StoreError as error:
+        if not is_local(name) and "was not found" in error.what:
+            raise StoreError(_ABSENT, where=name, remedy=_MAKES) from error
         raise StoreError(f"this is not an index, or it is damaged: {error.what}", where=name) from error
     return Index(name, dataset)
 
