@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import headwater as hw
 from headwater.core.errors import DataError, MismatchError, UsageError
 from headwater.curvature.adam import read_adam, write_adam
 from headwater.data import open_corpus
@@ -150,3 +151,14 @@ def test_linear_layers_leave_out_head_embedding_and_norms():
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     }  # fmt: skip
     assert all("lora_" in n for n in select_linear(tiny_loaded("llama-lora").model).shapes)
+
+
+@pytest.mark.parametrize("label", ["logra", "trak", "trackstar"])
+def test_token_maps_of_both_sides_add_up_to_the_score(case, tmp_path, label):
+    settings = {"trackstar": {"correction": "none"}}.get(label, {}) | {"parameters": "*.q_proj.weight"}
+    index = hw.build(tmp_path / "i.lance", model=case.loaded, data=RECORDS, method=label, settings=settings)
+    found = hw.trace(index, RECORDS[:2], model=case.loaded, top=3, tokens=True)
+    for query in found.queries:
+        for hit in query.hits:
+            for side in (hit.row_tokens, hit.query_tokens):
+                assert sum(v for v in side.values if v is not None) == pytest.approx(hit.score, rel=5e-3, abs=1e-4)

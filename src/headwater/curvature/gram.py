@@ -59,28 +59,31 @@ class FittedMetric:
         """Whether `row_scale` is anything but 1."""
         return self.metric.unit or self.metric.doubt
 
+    def solve(self, vectors: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
+        """(G + λI)⁻¹ v, in the type and on the device of the vectors."""
+        parts = zip(self._split(vectors), self.factors, strict=True)
+        return torch.cat([torch.cholesky_solve(part.mT, factor).mT for part, factor in parts], dim=1).to(vectors)
+
     def probes(self, queries: Float[Tensor, "queries dim"]) -> Float[Tensor, "queries dim"]:
-        """(G + λI)⁻¹ q, divided by √(qᵀ (G + λI)⁻¹ q) for a unit metric (zero stays zero)."""
-        parts = [
-            torch.cholesky_solve(part.mT, factor).mT
-            for part, factor in zip(self._split(queries), self.factors, strict=True)
-        ]
-        solved = torch.cat(parts, dim=1)
-        if self.metric.unit:
-            solved = solved * _inverse_root((queries.cpu().double() * solved).sum(1))[:, None]
-        return solved.to(queries)
+        """What rows' vectors are multiplied with: (G + λI)⁻¹ q times `query_scale`."""
+        return self.solve(queries) * self.query_scale(queries).to(queries)[:, None]
+
+    def query_scale(self, queries: Float[Tensor, "queries dim"]) -> Float[Tensor, " queries"]:
+        """1 / √(qᵀ (G + λI)⁻¹ q) for a unit metric (zero stays zero), else 1."""
+        return self._inverse_norm(queries) if self.metric.unit else torch.ones(len(queries))
 
     def row_scale(self, rows: Float[Tensor, "rows dim"], losses: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
         """What the product of a row with a probe is multiplied by; `losses` in nats."""
-        scale = torch.ones(len(rows), dtype=torch.float64)
-        if self.metric.unit:
-            squared = torch.zeros(len(rows), dtype=torch.float64)
-            for part, factor in zip(self._split(rows), self.factors, strict=True):
-                squared += torch.linalg.solve_triangular(factor, part.mT, upper=False).square().sum(0)
-            scale = _inverse_root(squared)
+        scale = self._inverse_norm(rows) if self.metric.unit else torch.ones(len(rows))
         if self.metric.doubt:
             scale = scale * -torch.expm1(-losses.cpu().double())
         return scale.to(device=losses.device, dtype=torch.float32)
+
+    def _inverse_norm(self, vectors: Float[Tensor, "n dim"]) -> Float[Tensor, " n"]:
+        squared = torch.zeros(len(vectors), dtype=torch.float64)
+        for part, factor in zip(self._split(vectors), self.factors, strict=True):
+            squared += torch.linalg.solve_triangular(factor, part.mT, upper=False).square().sum(0)
+        return squared.rsqrt().masked_fill(squared <= 0, 0.0)
 
     def _split(self, vectors: Float[Tensor, "n dim"]) -> tuple[Tensor, ...]:
         sizes = [len(factor) for factor in self.factors]
@@ -128,7 +131,3 @@ def _require_sizes(sizes: tuple[int, ...], dim: int, where: str) -> None:
     if max(sizes) > LARGEST:
         what = f"a Gram matrix of {max(sizes):,} × {max(sizes):,}"
         raise UsageError(what, where=where, remedy=f"a sketch of at most {LARGEST:,} numbers, or one with blocks")
-
-
-def _inverse_root(squared: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    return squared.clamp_min(0).rsqrt().masked_fill(squared <= 0, 0.0)

@@ -11,6 +11,7 @@ Index methods build a real index and stream over it, so their cost is that of `h
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -165,6 +166,7 @@ class Stage:
 
     def _build(self, file: str, name: str, settings: Mapping[str, Any]) -> Index:
         self.folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self.folder / file, ignore_errors=True)  # of an earlier run, whose build was not timed
         method = find_method(name, settings)
         return build(self.folder / file, loaded=self.loaded, corpus=self.corpus, method=method, keep_text=False)
 

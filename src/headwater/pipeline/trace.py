@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -80,7 +80,8 @@ def trace_rows(session: Session, queries: Sequence[Row], options: TraceOptions, 
         found = _second_look(session, queries, found, options)
     shown = sorted({hit.address for hits in found for hit in hits})
     rows = dict(zip(shown, session.index.rows(shown), strict=True))
-    maps = _read_maps(session, queries, rows, probes, chosen) if options.tokens and rows else None
+    sides = _Sides(probes, metrics, {name: encoded.vectors[name] for name in chosen}, chosen)
+    maps = _read_maps(session, queries, rows, sides) if options.tokens and rows else None
     places = {address: i for i, address in enumerate(shown)}
     traces = []
     for i, (query, token_row) in enumerate(zip(queries, encoded.tokens, strict=True)):
@@ -155,19 +156,46 @@ class _Maps:
     queries: Sequence[tuple[TokenRow, TokenScores]]
 
 
-def _read_maps(
-    session: Session,
-    queries: Sequence[Row],
-    rows: Mapping[int, Row],
-    probes: Mapping[str, Float[Tensor, "queries _dim"]],
-    chosen: Mapping[str, float],
-) -> _Maps:
-    """Shown rows re-run against the queries, and queries re-run against the shown rows' stored vectors."""
-    vectors = read_vectors(session.index, list(rows), list(chosen))
-    return _Maps(
-        session.reader.token_scores(list(rows.values()), "train", probes),
-        session.reader.token_scores(queries, "query", ranking.weigh(vectors, chosen)),
-    )
+@dataclass(frozen=True)
+class _Sides:
+    """What the search multiplied: probes, and what they were made of under which metrics and weights."""
+
+    probes: Mapping[str, Float[Tensor, "queries _dim"]]
+    metrics: Metrics
+    vectors: Mapping[str, Float[Tensor, "queries _dim"]]
+    weights: Mapping[str, float]
+
+
+def _read_maps(session: Session, queries: Sequence[Row], rows: Mapping[int, Row], sides: _Sides) -> _Maps:
+    """Shown rows re-run against the queries, and queries re-run against the shown rows' stored vectors.
+
+    Under a metric both sides are multiplied by what makes a row's product with a probe its score.
+    """
+    stored = read_vectors(session.index, list(rows), list(sides.weights))
+    losses = torch.tensor(session.index.at(list(rows), ["loss"])["loss"].to_pylist())
+    towards = dict(stored)
+    row_scale, query_scale = {}, {}
+    for name, metric in sides.metrics.items():
+        row_scale[name] = metric.row_scale(stored[name], losses)
+        query_scale[name] = metric.query_scale(sides.vectors[name])
+        towards[name] = metric.solve(stored[name]) * row_scale[name][:, None]
+    read = session.reader.token_scores
+    of_rows = read(list(rows.values()), "train", sides.probes)
+    of_queries = read(queries, "query", ranking.weigh(towards, sides.weights))
+    return _Maps(_scaled(of_rows, row_scale), _scaled(of_queries, query_scale))
+
+
+def _scaled(
+    found: Sequence[tuple[TokenRow, TokenScores]], scales: Mapping[str, Float[Tensor, " sides"]]
+) -> list[tuple[TokenRow, TokenScores]]:
+    """The i-th row's token scores times the i-th scale of their column."""
+    return [
+        (
+            row,
+            replace(scores, values={n: v * scales[n][i].to(v) if n in scales else v for n, v in scores.values.items()}),
+        )
+        for i, (row, scores) in enumerate(found)
+    ]
 
 
 def _shares(token_row: TokenRow, scores: TokenScores, probe: int) -> TokenMap:
