@@ -1,0 +1,74 @@
+"""The bank: the same subset gives the same weights, what is there is used again, and the tasks that stand on it run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from headwater.core.errors import UsageError
+from headwater.evaluation import retraining
+from headwater.evaluation.lds import LdsSettings, run_lds
+from headwater.evaluation.removal import RemovalSettings, run_removal
+from headwater.evaluation.retraining import Bank, WorldSettings, make_world, random_halves
+
+TINY = replace(retraining.BASE, vocabulary=300, layers=1, width=16, heads=2, epochs=1)
+SMALL = {"rows": 16, "epochs": 1}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("bank")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(retraining, "BASE", TINY)
+    monkeypatch.setattr(retraining, "BASE_ROWS", 40)
+
+
+def quiet(words: str, share: float) -> None:
+    pass
+
+
+def test_the_same_subset_gives_the_same_model_and_is_made_once(folder):
+    world = make_world(WorldSettings(queries=4, **SMALL), folder, quiet)
+    halves = random_halves(16, 3, 0)
+    assert all(len(half) == 8 for half in halves)
+    assert halves == random_halves(16, 3, 0)
+    bank = Bank(world)
+    assert bank.missing(halves) == 3
+    assert "3 of 3 models to train" in bank.cost(halves)
+    first = bank.losses(halves[0])
+    assert bank.missing(halves) == 2
+    trained = len(bank.seconds)
+    np.testing.assert_array_equal(Bank(world).losses(halves[0]), first)
+    assert len(bank.seconds) == trained
+    path = bank._path(halves[0])
+    path.unlink()
+    np.testing.assert_array_equal(Bank(world).losses(halves[0][::-1]), first)
+    assert path.exists()
+    assert not np.array_equal(bank.losses(halves[1]), first)
+
+
+def test_lds_runs_with_controls_on_half_of_the_queries_and_again_to_the_same_numbers(folder):
+    settings = LdsSettings(("rise:preset=small", "logra:damping=0.1|1,rank=4"), models=8, queries=6, **SMALL)
+    result = run_lds(settings, folder, quiet)
+    assert [line.method for line in result.lines[:2]] == ["rise:preset=small", "logra:rank=4"]
+    assert {"random", "length", "loss", "bm25", "embedding"} <= {line.method for line in result.lines}
+    assert any("damping=0.1" in note and "damping=1" in note for note in result.notes)
+    again = run_lds(settings, folder, quiet)
+    assert [line.metrics for line in again.lines] == [line.metrics for line in result.lines]
+
+
+def test_removal_shares_the_bank(folder):
+    result = run_removal(RemovalSettings(("bm25",), k=4, queries=2, draws=2, **SMALL), folder, quiet)
+    assert {"bm25", "random"} <= {line.method for line in result.lines}
+
+
+def test_settings_that_say_nothing_are_refused(folder):
+    with pytest.raises(UsageError, match="at least 8"):
+        run_lds(LdsSettings(models=4), folder, quiet)
+    with pytest.raises(UsageError, match="random draws"):
+        run_removal(RemovalSettings(k=256), folder, quiet)
