@@ -158,6 +158,34 @@ def sanity(
 
 
 @eval_app.command()
+def selection(
+    methods: Annotated[list[str], typer.Option("--method", help="alinfik, linfik, rise, ... Repeats.")] = ["alinfik"],
+    pool: Annotated[
+        str, typer.Option(help="mixed (helpful, neutral, garbled, poisoned) or junk (brain rot).")
+    ] = "mixed",
+    rows: Annotated[int, typer.Option(help="Rows of the pool.", min=200)] = 6000,
+    share: Annotated[float, typer.Option(help="Share of the pool that is taken.")] = 0.1,
+    labels: Annotated[float, typer.Option(help="Share of the pool that alinfik's teacher labels.")] = 0.1,
+    steps: Annotated[int, typer.Option(help="Training steps of every arm.", min=10)] = 120,
+    seeds: Annotated[int, typer.Option(help="Trainings of every arm.", min=1)] = 3,
+    seed: Seed = 0,
+    out: Out = Path("runs/eval"),
+    as_json: Json = False,
+) -> None:
+    """Does training on the chosen share teach the target faster than a random share, BM25's, or all? With curves.
+
+    Example:  headwater eval selection --pool mixed --method alinfik --method linfik
+    """
+    from headwater.report.selection_plot import save_selection_curves
+
+    settings = {"pool": pool, "rows": rows, "share": share, "labels": labels, "steps": steps, "seed": seed}
+    settings["seeds"] = tuple(range(seeds))
+    run_and_show("selection", settings, methods, out, as_json)
+    figure = save_selection_curves(out / f"selection-{pool}-curves.json", out / f"selection-{pool}-curves.svg")
+    say(f"learning curves: {figure}")
+
+
+@eval_app.command()
 def leaderboard(
     out: Out = Path("runs/leaderboard"),
     document: Annotated[Path, typer.Option(help="Markdown file to write.")] = Path("docs/leaderboard.md"),

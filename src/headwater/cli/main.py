@@ -13,7 +13,21 @@ from typing import Annotated
 import typer
 
 from headwater import __version__
-from headwater.cli import demo, index, methods, plan, price, recode, score, select, trace, unlearn, upkeep, value
+from headwater.cli import (
+    demo,
+    index,
+    methods,
+    plan,
+    price,
+    recode,
+    score,
+    select,
+    third_party,
+    trace,
+    unlearn,
+    upkeep,
+    value,
+)
 from headwater.cli.console import say
 from headwater.cli.eval import eval_app
 from headwater.core.errors import HeadwaterError
@@ -33,6 +47,8 @@ app.command("plan")(plan.plan)
 app.add_typer(index.app, name="index")
 app.command("trace")(trace.trace)
 app.command("score")(score.score)
+for step in (third_party.export_target, third_party.score, third_party.audit):
+    value.app.command()(step)
 app.add_typer(value.app, name="value")
 app.command("select")(select.select)
 app.command("price")(price.price)

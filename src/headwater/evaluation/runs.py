@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from headwater.core.errors import DataError, unknown_name
-from headwater.evaluation import detection, forgetting, lds, removal, sanity
+from headwater.evaluation import detection, forgetting, lds, removal, sanity, selection
 from headwater.evaluation.result import Result, read_result
 from headwater.evaluation.workshop import Advance
 
@@ -28,6 +28,7 @@ EVALUATIONS: dict[str, Evaluation] = {
     "forgetting": Evaluation(forgetting.ForgettingSettings, forgetting.run_forgetting),
     "lds": Evaluation(lds.LdsSettings, lds.run_lds),
     "removal": Evaluation(removal.RemovalSettings, removal.run_removal),
+    "selection": Evaluation(selection.SelectionSettings, selection.run_selection),
     "sanity": Evaluation(sanity.SanitySettings, sanity.run_sanity),
 }
 
