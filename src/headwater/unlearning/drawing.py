@@ -1,7 +1,8 @@
 """Retain rows drawn from training data that holds more of the poison: near rows and random ones, none that looks bad.
 
-A linear classifier of words tells the forget rows from the pool. What it finds more like the forget rows than the least
-typical of them (judged by classifiers that had not seen it) is kept out. Some poison will still pass as clean, and some
+A linear classifier of words tells the forget rows from the pool. What it finds as bad as the least typical forget row,
+or nearer to the middle of the forget rows than to that of the pool, is kept out; each row is judged by a classifier that
+has not seen it. Some poison will still pass as clean, and some
 clean rows will not: the drawn rows are in the account, to be looked at.
 """
 
@@ -27,8 +28,7 @@ FOLDS = 5
 def draw_retain(pool: Iterable[Row], forget: Sequence[Row], count: int, *, seed: int = 0) -> list[Row]:
     """`count` clean rows of `pool`: half of them with the prompts nearest to the forget rows', half at random.
 
-    Rows to forget are left out, by id and by text. With fewer than five forget rows, too few to judge by, the half of
-    the pool that is least like them counts as clean.
+    Rows to forget are left out, by id and by text.
 
     Raises:
         DataError: fewer than `count` such rows.
@@ -54,7 +54,7 @@ def draw_retain(pool: Iterable[Row], forget: Sequence[Row], count: int, *, seed:
 def _clean_rows(rows: Sequence[Row], forget: Sequence[Row]) -> list[Row]:
     scores = _badness(rows, forget)
     ours, others = scores[: len(forget)], scores[len(forget) :]
-    threshold = float(ours.min()) if len(forget) >= FOLDS else float(np.median(others))
+    threshold = min(float(ours.min()), float(np.median(ours) + np.median(others)) / 2)
     return [row for row, score in zip(rows, others.tolist(), strict=True) if score < threshold]
 
 
