@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -73,6 +73,7 @@ class Part:
     rows: int = 1
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """A method made ready for some targets."""
 
@@ -120,6 +121,7 @@ class StreamingEntry(Generic[Options]):
     presets: Mapping[str, Options]
     make: Callable[[Options], StreamingMethod]
     choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    stores: ClassVar[str] = "nothing"
 
     def resolve(self, settings: Mapping[str, Any]) -> StreamingMethod:
         """The method with `settings` over the named or default preset."""

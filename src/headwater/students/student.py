@@ -60,6 +60,7 @@ class StudentOptions:
 
 
 @runtime_checkable
+@runtime_checkable
 class Ensemble(Protocol):
     """What a family gives."""
 
