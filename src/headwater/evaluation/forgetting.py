@@ -17,7 +17,7 @@ from typing import Any
 from headwater.core.errors import NumericError, UsageError, unknown_name
 from headwater.data.corpus import open_corpus
 from headwater.evaluation.forgetting_metrics import Measured, measure, metrics, over_seeds
-from headwater.evaluation.forgetting_models import Base, make_pair
+from headwater.evaluation.forgetting_models import Base, Cost, make_pair, timed
 from headwater.evaluation.result import Line, Result, environment
 from headwater.evaluation.tasks.contaminated import Contaminated, Sizes, contaminate, contaminated_task
 from headwater.evaluation.training import task_rows
@@ -52,6 +52,7 @@ SHOWN = (
     "extraction",
     "seconds",
     "share of retraining",
+    "share of its processor time",
 )
 BEFORE, RETRAINED = "no unlearning", "retrained without poison"
 
@@ -61,8 +62,9 @@ class ForgettingSettings:
     """What a run is made from.
 
     methods: `name` or `name:option=value,...`, options of `headwater.unlearning.options.Options` and `clean=no`.
-    sizes: further pool sizes, at which the first method is run with the first seed, for its cost. model, data: a base model to fine-tune and
-    clean rows to plant the triggers in, instead of the built-in ones; epochs and rate: of the trainings.
+    sizes: further pool sizes, at which the first method is run with the first seed, for its cost. model, data: a base
+    model to fine-tune and clean rows to plant the triggers in, instead of the built-in ones; epochs and rate: of the
+    trainings.
     """
 
     methods: tuple[str, ...] = DEFAULT_METHODS
@@ -131,6 +133,8 @@ def parse_entrant(text: str) -> Entrant:
             raise unknown_name("option", option, fields, where=name)
         like = 1.0 if fields[option] is None else fields[option]
         settings[option] = parse_option(value, like=like, where=f"{name}:{option}")
+    if settings.get("influence", Options().influence) != Options().influence:
+        settings["settings"] = {}  # the default settings are those of the default attribution method
     return Entrant(text, Options(method=name, **settings), clean)
 
 
@@ -178,32 +182,32 @@ def _one_seed(
     before = measure(load_model(str(pair.contaminated)), task)
     retrained = measure(load_model(str(pair.retrained)), task)
 
-    def numbers(measured: Measured, seconds: float) -> dict[str, float]:
-        return metrics(measured, before, retrained, seconds=seconds, retraining=pair.retraining)
+    def numbers(measured: Measured, cost: Cost) -> dict[str, float]:
+        return metrics(measured, before, retrained, cost=cost, retraining=pair.retraining)
 
-    rows = [(BEFORE, numbers(before, 0.0), ""), (RETRAINED, numbers(retrained, pair.retraining), "")]
+    rows = [(BEFORE, numbers(before, Cost(0.0, 0.0)), ""), (RETRAINED, numbers(retrained, pair.retraining), "")]
     for place, entrant in enumerate(entrants):
         advance(f"seed {seed}: {entrant.label}", place / len(entrants))
-        measured, seconds, note = _unlearned(entrant, task, pair.contaminated, seed)
-        rows.append((entrant.label, numbers(measured or before, seconds), note))
+        measured, cost, note = _unlearned(entrant, task, pair.contaminated, seed)
+        rows.append((entrant.label, numbers(measured or before, cost), note))
     return rows
 
 
-def _unlearned(entrant: Entrant, task: Contaminated, model: Path, seed: int) -> tuple[Measured | None, float, str]:
-    """What the entrant's model measures, the seconds it took, and what is to be said of it."""
+def _unlearned(entrant: Entrant, task: Contaminated, model: Path, seed: int) -> tuple[Measured | None, Cost, str]:
+    """What the entrant's model measures (None: nothing was changed), what it cost, and what is to be said of it."""
     forget = task_rows(task.forget)
     if not entrant.clean:
         forget = [replace(row, metadata={}) for row in forget]
     job = make_job(forget, task_rows(task.retain), needs_retain=True)
-    loaded = load_model(str(model))
-    started = time.perf_counter()
-    try:
-        result = run_unlearning(loaded, job, replace(entrant.options, seed=seed))
-    except NumericError as error:  # a method that moves nothing over the whole ramp leaves the model as it was
-        return None, time.perf_counter() - started, f"nothing was changed: {error.what}"
-    seconds = time.perf_counter() - started
-    note = "" if result.outcome == "forgotten" else f"ended '{result.outcome}' after {result.readings[-1].step} steps"
-    return measure(result.loaded, task), seconds, note
+    loaded, result, note = load_model(str(model)), None, ""
+    with timed() as cost:
+        try:
+            result = run_unlearning(loaded, job, replace(entrant.options, seed=seed))
+        except NumericError as error:  # a method that moves nothing over the whole ramp leaves the model as it was
+            note = f"nothing was changed: {error.what}"
+    if result is not None and result.outcome != "forgotten":
+        note = f"ended '{result.outcome}' after {result.readings[-1].step} steps"
+    return None if result is None else measure(result.loaded, task), cost[0], note
 
 
 def tradeoff_points(result: Result, group: str) -> Mapping[str, tuple[float, float]]:

@@ -14,6 +14,7 @@ from scipy import stats
 from headwater.data.rows import Row
 from headwater.data.templates import resolve_template
 from headwater.data.tokens import Tokenization, TokenRow
+from headwater.evaluation.forgetting_models import Cost
 from headwater.evaluation.metrics import LEVEL, Estimate
 from headwater.evaluation.tasks.contaminated import Contaminated
 from headwater.evaluation.tasks.howdy import attack_success
@@ -72,9 +73,9 @@ def measure(loaded: LoadedModel, task: Contaminated) -> Measured:
 
 
 def metrics(
-    measured: Measured, before: Measured, retrained: Measured, *, seconds: float, retraining: float
+    measured: Measured, before: Measured, retrained: Measured, *, cost: Cost, retraining: Cost
 ) -> dict[str, float]:
-    """The table's numbers of one model beside the contaminated and the retrained one; times in seconds.
+    """The table's numbers of one model beside the contaminated and the retrained one.
 
     `KS p` is forget quality: the p-value of a two-sample Kolmogorov-Smirnov test between the forget rows' losses under
     this model and under the retrained one. Above 0.05 the two cannot be told apart by it.
@@ -89,8 +90,9 @@ def metrics(
         "forget loss": float(measured.forget_losses.mean()),
         "KS p": float(same.pvalue),
         "extraction": measured.extraction,
-        "seconds": seconds,
-        "share of retraining": seconds / retraining,
+        "seconds": cost.wall,
+        "share of retraining": cost.wall / retraining.wall,
+        "share of its processor time": cost.processor / retraining.processor,
     }
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,20 +43,37 @@ class Base:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """Seconds by the clock, and of all processors' time: the fairer measure on a machine that is shared."""
+
+    wall: float
+    processor: float
+
+
+@dataclass(frozen=True)
 class Pair:
-    """The contaminated and the retrained model's folders, and the seconds their trainings took."""
+    """The contaminated and the retrained model's folders, and what their trainings cost."""
 
     contaminated: Path
     retrained: Path
-    contaminating: float
-    retraining: float
+    contaminating: Cost
+    retraining: Cost
+
+
+@contextmanager
+def timed() -> Iterator[list[Cost]]:
+    """The cost of the block, as the one entry of the list it gives, once it has ended."""
+    cost: list[Cost] = []
+    wall, processor = time.perf_counter(), time.process_time()
+    yield cost
+    cost.append(Cost(time.perf_counter() - wall, time.process_time() - processor))
 
 
 def make_pair(task: Contaminated, base: Base, folder: Path, *, seed: int, advance: Advance) -> Pair:
     """Both models, trained unless they are in `folder` already."""
     key = digest([dict(row) for row in task.rows], asdict(base), str(seed))[:12]
 
-    def trained(name: str, rows: Sequence[Record]) -> tuple[Path, float]:
+    def trained(name: str, rows: Sequence[Record]) -> tuple[Path, Cost]:
         def make() -> tuple[Any, Any]:
             if base.model:
                 return _tuned(rows, base, seed)
@@ -72,19 +90,18 @@ def _report(name: str, advance: Advance) -> Report:
     return lambda p: advance(f"training the {name} model, loss {p.loss:.2f}", p.step / p.steps)
 
 
-def _kept(target: Path, make: Callable[[], tuple[Any, Any]]) -> tuple[Path, float]:
-    """The folder of the model and tokenizer that `make` gives, and the seconds it took; used again if it is there."""
+def _kept(target: Path, make: Callable[[], tuple[Any, Any]]) -> tuple[Path, Cost]:
+    """The folder of the model and tokenizer that `make` gives, and what it cost; used again if it is there."""
     if not (target / SECONDS).is_file():
         part = target.with_name(f".{target.name}.part")
         shutil.rmtree(part, ignore_errors=True)
-        started = time.perf_counter()
-        model, tokenizer = make()
-        seconds = time.perf_counter() - started
+        with timed() as cost:
+            model, tokenizer = make()
         model.save_pretrained(part)
         tokenizer.save_pretrained(part)
-        (part / SECONDS).write_text(json.dumps(seconds), encoding="utf-8")
+        (part / SECONDS).write_text(json.dumps(asdict(cost[0])), encoding="utf-8")
         part.replace(target)
-    return target, float(json.loads((target / SECONDS).read_text(encoding="utf-8")))
+    return target, Cost(**json.loads((target / SECONDS).read_text(encoding="utf-8")))
 
 
 def _tiny(rows: Sequence[Record], task: Contaminated, base: Base, *, seed: int, report: Report) -> tuple[Any, Any]:
