@@ -17,10 +17,10 @@ README = Path(__file__).parent.parent / "README.md"
 def method_table() -> str:
     """The catalog as a Markdown table."""
     rows = [
-        [f"`{e.name}`", e.summary, e.reads, e.cost, ", ".join(f"`{p}`" for p in e.presets), e.source]
+        [f"`{e.name}`", e.summary, e.reads, e.stores, e.cost, ", ".join(f"`{p}`" for p in e.presets), e.source]
         for e in (*CATALOG.values(), *STREAMING.values())
     ]
-    return markdown_table(["method", "what it is", "reads", "cost a row", "presets", "source"], rows)
+    return markdown_table(["method", "what it is", "reads", "bytes a row", "cost a row", "presets", "source"], rows)
 
 
 def rewritten(text: str) -> str:

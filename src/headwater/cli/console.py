@@ -6,7 +6,9 @@ import contextlib
 import dataclasses
 import json
 import math
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -47,6 +49,13 @@ def emit_pairs(pairs: Mapping[str, Any]) -> None:
     width = max(map(len, pairs), default=0)
     for name, value in pairs.items():
         sys.stdout.write(f"{name:<{width}}  {_cell(value)}\n")
+
+
+def emit_paragraph(name: str, lines: Sequence[str]) -> None:
+    """A name and, indented below it, what there is to say of it, on stdout."""
+    width = shutil.get_terminal_size().columns
+    wrapped = [textwrap.fill(line, width, initial_indent="  ", subsequent_indent="    ") for line in lines if line]
+    sys.stdout.write("\n".join([name, *wrapped]) + "\n")
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from headwater.cli.arguments import Json
-from headwater.cli.console import emit_json, emit_table
+from headwater.cli.console import emit_json, emit_paragraph
 
 
 def methods(as_json: Json = False) -> None:
@@ -20,7 +20,7 @@ def methods(as_json: Json = False) -> None:
     if as_json:
         described = [
             {
-                **{name: getattr(e, name) for name in ("name", "summary", "reads", "cost", "source")},
+                **{name: getattr(e, name) for name in ("name", "summary", "reads", "stores", "cost", "source")},
                 "index": e.name in CATALOG,
                 "presets": {name: asdict(options) for name, options in e.presets.items()},
             }
@@ -28,5 +28,15 @@ def methods(as_json: Json = False) -> None:
         ]
         emit_json(described)
         return
-    rows = [[e.name, e.reads, e.cost, ", ".join(e.presets), e.source] for e in entries]
-    emit_table("methods", ["name", "reads", "cost a row", "presets", "source"], rows)
+    for e in entries:
+        emit_paragraph(
+            e.name,
+            [
+                e.summary,
+                f"reads {e.reads}",
+                f"stores {e.stores} a row" if e.name in CATALOG else "needs no index",
+                f"costs {e.cost} a row",
+                f"presets {', '.join(e.presets)}",
+                e.source,
+            ],
+        )

@@ -77,6 +77,7 @@ ENTRY = MethodEntry(
     name="less",
     summary="Cosine of the step Adam would take on the row with the query's gradient, sketched.",
     reads="one forward and one activation-only backward pass: gradients of all selected parameters, formed",
+    stores="32 KiB a checkpoint",
     cost="about 3 forward passes a checkpoint, and forming every gradient once",
     source="Xia et al., arXiv 2402.04333",
     presets={"default": LessOptions()},

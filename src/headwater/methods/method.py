@@ -44,6 +44,7 @@ class MethodEntry(Generic[Options]):
         name: what users type.
         summary: one sentence.
         reads: what is read off the model ("forward pass", "per-row gradients", "text").
+        stores: bytes a row of its index under the default preset.
         cost: cost a row, relative to a forward pass.
         source: paper.
         presets: named settings; `default` is one of them.
@@ -54,6 +55,7 @@ class MethodEntry(Generic[Options]):
     name: str
     summary: str
     reads: str
+    stores: str
     cost: str
     source: str
     presets: Mapping[str, Options]

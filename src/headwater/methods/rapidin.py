@@ -71,6 +71,7 @@ ENTRY = MethodEntry(
     name="rapidin",
     summary="Compressed gradients of every layer, each scaled to norm 1; answers by row, token and span.",
     reads="one forward and one activation-only backward pass: gradients of all selected parameters",
+    stores="128 KiB",
     cost="about 3 forward passes",
     source="Lin et al., arXiv 2405.11724",
     presets=PRESETS,

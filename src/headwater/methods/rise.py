@@ -94,6 +94,7 @@ ENTRY = MethodEntry(
     name="rise",
     summary="Forward-only sketch of the readout layer's gradient: lexical and semantic residuals with their context.",
     reads="one forward pass: hidden states and logits",
+    stores="48 KiB, and 2 bytes a hidden unit",
     cost="1.1 to 2 forward passes",
     source="Ran et al., arXiv 2604.16197",
     presets=PRESETS,

@@ -51,6 +51,7 @@ ENTRY = MethodEntry(
     name="rise-gram",
     summary="RISE's vectors, narrower, under the inverse of their own second moment.",
     reads="one forward pass: hidden states and logits",
+    stores="4.7 KiB",
     cost="1.1 to 2 forward passes, and dim² numbers for a search",
     source="Ran et al., arXiv 2604.16197, with the metric of arXiv 2303.14186",
     presets={"default": RiseGramOptions()},

@@ -64,6 +64,7 @@ ENTRY = MethodEntry(
     name="trackstar",
     summary="Projected gradients over Adam's second moment, whitened tensor by tensor, compared by cosine.",
     reads="one forward and one activation-only backward pass: gradients of all selected parameters, formed",
+    stores="1 KiB a tensor",
     cost="about 3 forward passes, and forming every gradient once",
     source="Chang et al., arXiv 2410.17413",
     presets={"default": TrackStarOptions(), "plain": TrackStarOptions(correction="none")},

@@ -65,6 +65,7 @@ ENTRY = MethodEntry(
     name="trak",
     summary="Sketched gradients of the margin under the inverse of their own second moment; averages over checkpoints.",
     reads="one forward and one activation-only backward pass: gradients of all selected parameters",
+    stores="8 KiB a checkpoint",
     cost="about 3 forward passes a checkpoint, and dim² numbers for a search",
     source="Park et al., arXiv 2303.14186",
     presets={"default": TrakOptions()},

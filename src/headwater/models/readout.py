@@ -79,8 +79,9 @@ class Readout:
     def logits(self, hidden: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch vocab"]:
         """The model's logits, computed in float32 (float64 for a float64 model) whatever its dtype.
 
-        A half-precision head is widened in slices, or once if it is small and on a processor; its numbers are exact in TensorFloat-32, so on CUDA
-        `torch.set_float32_matmul_precision("high")` speeds this up without rounding the weights.
+        A half-precision head is widened in slices, or once if it is small and on a processor; its numbers are exact in
+        TensorFloat-32, so on CUDA `torch.set_float32_matmul_precision("high")` speeds this up without rounding the
+        weights.
         """
         dtype = torch.promote_types(self.weight.dtype, torch.float32)
         states = hidden.to(device=self.weight.device, dtype=dtype)

@@ -153,6 +153,7 @@ class Reader:
         append_block(index, index_rows(rows, losses, keep_text=manifest.keeps_text), vectors)
 
     def batches(self, rows: Sequence[TokenRow], role: Role) -> list[TokenBatch]:
+        """The rows' windows in batches; `ordinal` says which row is which."""
         return plan_batches(rows, self.method.windows[role], tokens_per_batch=self.tokens_per_batch)
 
     def _encoded(
