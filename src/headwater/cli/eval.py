@@ -243,10 +243,20 @@ def run_and_show(task: str, settings: dict[str, Any], methods: list[str], out: P
 
 
 def show(result: Result) -> None:
-    """The tables of a result on stdout, its notes on stderr."""
-    from headwater.report.results import sections
-
-    for section in sections(result):
-        emit_table(section.table.title, section.table.columns, section.table.rows)
+    """A table a group on stdout, the first metric with its interval; the files have all of them. Notes go to stderr."""
+    first, *rest = result.shown
+    for group in result.groups:
+        rows = [
+            [
+                line.method,
+                str(line.metrics[first]),
+                *(line.metrics[name].value if name in line.metrics else None for name in rest),
+                line.cost.build_seconds,
+                line.cost.row_bytes,
+                line.cost.query_seconds,
+            ]
+            for line in result.ranked(group)
+        ]
+        emit_table(group or result.title, ["method", *result.shown, "build s", "bytes a row", "query s"], rows)
     for note in result.notes:
         say(note)

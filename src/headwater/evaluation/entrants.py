@@ -31,7 +31,8 @@ from headwater.data.tokens import Tokenization
 from headwater.evaluation.result import Cost
 from headwater.index.store import Index
 from headwater.methods.catalog import CATALOG, STREAMING, find_method, find_streaming
-from headwater.methods.streaming import Bench, attribute, each
+from headwater.methods.method import MethodEntry, settle
+from headwater.methods.streaming import Bench, StreamingEntry, attribute, each
 from headwater.models.load import LoadedModel
 from headwater.pipeline import ranking
 from headwater.pipeline.build import build
@@ -91,7 +92,8 @@ def parse_entrant(label: str) -> Entrant:
     by = settings.pop("by", None)
     if by is not None and name in STREAMING:
         raise UsageError("a method without an index has no vector columns", where=f"--method {label}")
-    (find_method if name in CATALOG else find_streaming)(name, settings)
+    entry: MethodEntry[Any] | StreamingEntry[Any] = CATALOG[name] if name in CATALOG else STREAMING[name]
+    settle(settings, entry.presets, entry.choices, where=name)  # what files the method needs is the stage's to say
     return Entrant(label, name, settings, by.replace("/", "+") if by else None)
 
 
