@@ -93,7 +93,7 @@ def run_selection(settings: SelectionSettings, folder: Path, advance: Advance) -
     """Run every arm; learning curves go to `selection-POOL-curves.json` in the folder."""
     start = time.perf_counter()
     task = POOLS[settings.pool](settings.seed, rows=settings.rows)
-    recipe = Recipe(epochs=3, width=96, vocabulary=1800, tokens_per_batch=2048, context=CONTEXT)
+    recipe = buyer_recipe()
     made = trained(folder, f"buyer-{settings.pool}", task.warm_up, seed=settings.seed, recipe=recipe, advance=advance)
     ground = _Ground.of(task, load_model(str(made.folder)), settings)
     names = [*dict.fromkeys((*settings.methods, *CONTROLS)), "random", "all data"]
@@ -114,6 +114,11 @@ def run_selection(settings: SelectionSettings, folder: Path, advance: Advance) -
         notes=_notes(settings, ground),
         about=environment(time.perf_counter() - start),
     )
+
+
+def buyer_recipe() -> Recipe:
+    """The model before the purchase: three epochs over its warm-up rows."""
+    return Recipe(epochs=3, width=96, vocabulary=1800, tokens_per_batch=2048, context=CONTEXT)
 
 
 def _lines(arms: Sequence[Arm], points: Sequence[int]) -> tuple[Line, ...]:

@@ -37,10 +37,11 @@ def ngram_features(rows: Sequence[Row]) -> sparse.csr_matrix:
 
 
 def _lengths(rows: Sequence[Row]) -> Float[np.ndarray, "rows LENGTHS"]:
-    """Logarithms of characters and words, brought to about the size of the n-grams' entries."""
+    """Logarithms of characters and words, less those of a usual row, so that they vary about as much as the n-grams."""
     counts = []
     for row in rows:
         asked, said = row.prompt or "", row.response or row.text or ""
         counts.append([len(asked), len(said), asked.count(" ") + 1, said.count(" ") + 1])
-    lengths: np.ndarray = (np.log1p(np.array(counts)) / 8).astype(np.float32).reshape(len(rows), LENGTHS)
+    usual = np.array([4.0, 4.0, 2.5, 2.5])
+    lengths: np.ndarray = (np.log1p(np.array(counts).reshape(len(rows), LENGTHS)) - usual).astype(np.float32)
     return lengths

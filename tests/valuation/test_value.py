@@ -1,0 +1,269 @@
+"""Valuing a pool, end to end and between parties, on models of a few thousand parameters."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from headwater.core.errors import DataError, MismatchError, StoreError, UsageError
+from headwater.data import Row, open_corpus
+from headwater.methods.alinfik import Distilled
+from headwater.methods.catalog import find_streaming
+from headwater.methods.streaming import Bench, Target, attribute
+from headwater.pipeline.survey import survey
+from headwater.pipeline.third_party import audit, export_target, read_query, score_query
+from headwater.pipeline.valuing import Settings, score_with_student, value
+from headwater.students.student import StudentOptions, fit_student, load_student
+from headwater.valuation.values import Values, read_values, summarise
+from zoo import SENTENCES, tiny_loaded
+
+WORDS = " ".join(SENTENCES).split()
+LOADED = tiny_loaded("llama")
+
+
+def records(count: int, seed: int = 0) -> list[dict]:
+    generator = np.random.default_rng(seed)
+    return [
+        {
+            "id": f"r{i}",
+            "prompt": " ".join(generator.choice(WORDS, 4)),
+            "response": " ".join(generator.choice(WORDS, int(generator.integers(3, 12)))),
+            "provider": "ab"[i % 2],
+            "score": float(i),
+            "value": i,
+        }
+        for i in range(count)
+    ]
+
+
+POOL = records(60)
+TARGET = Target("task", tuple(open_corpus(records(16, seed=1))))
+
+
+def run(tmp_path: Path, name: str = "v.parquet", pool: list[dict] | None = None, **given):
+    settings = {"duplicates": None, **given.pop("settings", {})}
+    return value(
+        open_corpus(pool or POOL), [TARGET], tmp_path / name, loaded=LOADED, settings=Settings(**settings), **given
+    )
+
+
+@pytest.mark.parametrize("method", ["linfik", "rise", "rapidin", "gradcos", "bm25"])
+def test_every_method_values_a_pool(tmp_path, method):
+    valued = run(tmp_path, method=method, options={"distance": "0.001"} if method == "linfik" else None)
+    table = pq.read_table(tmp_path / "v.parquet")
+    assert table.column_names[:4] == ["id", "value", "low", "high"]
+    assert set(table.column_names[4:]) == {"provider", "score", "value_", "characters", "cluster"}
+    assert table.column("id").to_pylist() == [row["id"] for row in POOL]
+    numbers, low, high = (valued.values.numbers(name) for name in ("value", "low", "high"))
+    assert ((low <= numbers) & (numbers <= high)).all()
+    assert valued.values.groups("value") == [str(v) for v in numbers] or valued.values.about["renamed"]
+    expected = attribute(
+        find_streaming(method, {"distance": "0.001"} if method == "linfik" else None),
+        Settings().bench(LOADED),
+        list(open_corpus(POOL)),
+        [TARGET],
+    )
+    np.testing.assert_allclose(numbers, expected.values[:, 0], rtol=2e-3, atol=1e-4)
+    assert set(summarise(valued.values, by="provider")["groups"]) == {"a", "b"}
+
+
+def test_a_run_goes_on_where_it_was_killed_and_ends_with_the_same_values(tmp_path, monkeypatch):
+    monkeypatch.setattr("headwater.pipeline.value.Job.block_rows", 16, raising=False)
+    monkeypatch.setattr("headwater.pipeline.valuing.Job", _small_blocks)
+    options = {"method": "gradcos"}
+    whole = run(tmp_path, "whole.parquet", **options).values
+
+    def kill(words: str, done: int, total: int | None) -> None:
+        if words == "valuing" and done >= 32:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, settings={"progress": kill}, **options)
+    with pytest.raises(StoreError, match="--resume"):
+        run(tmp_path, **options)
+    with pytest.raises(MismatchError, match="pool"):
+        run(tmp_path, pool=POOL[1:], settings={"resume": True}, **options)
+    with pytest.raises(MismatchError, match="method"):
+        run(tmp_path, settings={"resume": True}, method="rise")
+    done = sorted(path.name for path in (tmp_path / "v.parquet.run").glob("*.npy"))
+    assert done == ["000000.npy", "000001.npy"]
+    stamps = [(tmp_path / "v.parquet.run" / name).stat().st_mtime_ns for name in done]
+    seen = []
+    real = np.load
+    monkeypatch.setattr(np, "load", lambda path: seen.append((path.name, path.stat().st_mtime_ns)) or real(path))
+    again = run(tmp_path, settings={"resume": True}, **options).values
+    assert [stamp for name, stamp in seen if name in done] == stamps  # not computed again
+    assert again.table.equals(whole.table)
+    assert not (tmp_path / "v.parquet.run").exists()
+    with pytest.raises(StoreError, match="already"):
+        run(tmp_path, **options)
+
+
+def _small_blocks(*given):
+    from headwater.pipeline.value import Job
+
+    return replace(Job(*given), block_rows=16)
+
+
+def test_a_target_in_the_pool_is_counted(tmp_path):
+    leaked = {**records(16, seed=1)[3], "id": "leak", "response": records(16, seed=1)[3]["response"].upper()}
+    valued = run(tmp_path, pool=[*POOL, leaked], method="length")
+    assert valued.leaked == ("leak",)
+    assert read_values(tmp_path / "v.parquet").about["leaked"] == 1
+
+
+def test_several_targets_are_valued_at_once(tmp_path):
+    other = Target("other", tuple(open_corpus(records(8, seed=2))))
+    corpus = open_corpus(POOL)
+    values = value(corpus, [TARGET, other], tmp_path / "v.parquet", loaded=LOADED, method="gradcos").values
+    mean = (values.numbers("value_task") + values.numbers("value_other")) / 2
+    np.testing.assert_allclose(values.numbers(), mean)
+    with pytest.raises(UsageError, match="one target"):
+        value(
+            corpus,
+            [TARGET, other],
+            tmp_path / "w.parquet",
+            loaded=LOADED,
+            method="alinfik",
+            options={"labels": 30, "teacher": "gradcos"},
+        )
+    with pytest.raises(UsageError, match="called 'task'"):
+        value(corpus, [TARGET, TARGET], tmp_path / "x.parquet", loaded=LOADED)
+
+
+def test_alinfik_labels_trains_scores_and_rechecks(tmp_path):
+    options = {"teacher": "length", "labels": 40, "recheck": 20, "members": 3}
+    valued = run(tmp_path, method="alinfik", options=options)
+    assert valued.recheck is not None
+    assert valued.recheck.rows == 20
+    assert valued.recheck.spearman > 0.5  # length is a feature of the student
+    assert (tmp_path / "v.student" / "student.json").exists()
+    alone = score_with_student(
+        open_corpus(POOL), tmp_path / "v.student", tmp_path / "s.parquet", settings=Settings(duplicates=None)
+    )
+    np.testing.assert_array_equal(alone.values.numbers(), valued.values.numbers())
+    other = value(
+        open_corpus(POOL),
+        [Target("task", TARGET.rows[:8])],
+        tmp_path / "a.parquet",
+        loaded=LOADED,
+        method="length",
+    )
+    assert other.values.table.num_rows == 60
+    with pytest.raises(MismatchError, match="target_digest"):
+        value(
+            open_corpus(POOL),
+            [Target("task", TARGET.rows[:8])],
+            tmp_path / "b.parquet",
+            loaded=LOADED,
+            method="alinfik",
+            options=options,
+            settings=Settings(student=tmp_path / "v.student"),
+        )
+
+
+def test_constant_scores_teach_nothing(tmp_path):
+    rows = [Row(f"r{i}", i, prompt="a", response="b") for i in range(40)]
+    with pytest.raises(DataError, match="same score"):
+        fit_student(rows, np.full(40, 3.0), StudentOptions())
+    with pytest.raises(DataError, match="20"):
+        fit_student(rows[:5], np.arange(5.0), StudentOptions())
+
+
+def test_a_student_of_any_teacher_is_a_method():
+    rows = list(open_corpus(records(80)))
+    bench = Settings().bench(LOADED)
+    bench = Bench(bench.loaded, bench.tokenization, sample=tuple(rows[:60]))
+    method = Distilled(find_streaming("length"), StudentOptions(members=2)).method
+    scores = attribute(method, bench, rows[60:], [TARGET])
+    truth = [len(row.prompt or "") + len(row.response or "") for row in rows[60:]]
+    assert np.corrcoef(scores.values[:, 0], truth)[0, 1] > 0.5
+
+
+@pytest.mark.parametrize("family", ["regression", "transformer"])
+def test_a_saved_student_scores_the_same_and_knows_its_tokenizer(tmp_path, family):
+    rows = list(open_corpus(records(120)))
+    labels = np.array([float("fox" in (row.response or "")) + 0.1 * len(row.response or "") for row in rows])
+    student = fit_student(rows, labels, StudentOptions(family=family, members=2, epochs=3), about={"target": "t"})
+    folder = student.save(tmp_path / "student")
+    again = load_student(folder)
+    np.testing.assert_allclose(again.estimates(rows), student.estimates(rows), rtol=1e-5, atol=1e-5)
+    assert again.curve == student.curve
+    with pytest.raises(StoreError, match="already"):
+        student.save(folder)
+    with pytest.raises(MismatchError, match="target"):
+        again.require({"target": "another"})
+    if family == "transformer":
+        place = folder / "member-0" / "tokenizer.json"
+        raw = json.loads(place.read_text())
+        raw["model"]["merges"] = raw["model"]["merges"][:-1]
+        place.write_text(json.dumps(raw))
+        with pytest.raises(MismatchError, match="tokenizer"):
+            load_student(folder)
+
+
+def test_shuffled_labels_teach_nothing():
+    rows = list(open_corpus(records(400)))
+    labels = np.array([len(row.response or "") for row in rows], dtype=float)
+    fresh = list(open_corpus(records(300, seed=9)))
+    truth = np.array([len(row.response or "") for row in fresh], dtype=float)
+    learned = fit_student(rows, labels, StudentOptions(members=3))
+    chance = fit_student(rows, np.random.default_rng(0).permutation(labels), StudentOptions(members=3))
+    assert np.corrcoef(learned.predict(fresh), truth)[0, 1] > 0.8
+    assert abs(np.corrcoef(chance.predict(fresh), truth)[0, 1]) < 0.25
+
+
+def test_the_sample_is_drawn_by_seed_and_evenly_over_strata():
+    corpus = open_corpus([{**row, "provider": "rare" if i < 6 else "common"} for i, row in enumerate(POOL)])
+    found = survey(corpus, sample=12, stratify="provider")
+    assert [row.metadata["provider"] for row in found.sample].count("rare") == 6
+    assert found.sample == survey(corpus, sample=12, stratify="provider").sample
+    assert survey(corpus, sample=5).sample == survey(corpus, sample=9).sample[:5]
+    with pytest.raises(DataError, match="columns: provider"):
+        survey(corpus, sample=5, stratify="vendor")
+
+
+def test_no_artefact_holds_the_other_sides_rows(tmp_path):
+    query = export_target(LOADED, TARGET, tmp_path / "task.query")
+    scored = score_query(open_corpus(POOL), query, LOADED, tmp_path / "v.parquet", settings=Settings(duplicates=None))
+    valued = run(tmp_path, "w.parquet", method="alinfik", options={"teacher": "gradcos", "labels": 40, "recheck": 0})
+    transformer = fit_student(
+        list(open_corpus(POOL)), valued.values.numbers(), StudentOptions(family="transformer", members=1, epochs=1)
+    )
+    transformer.save(tmp_path / "t.student")
+    texts = [*POOL, *(row.fields() for row in TARGET.rows)]
+    said = [str(row[name]) for row in texts for name in ("prompt", "response")]
+    artefacts = [tmp_path / "task.query", *tmp_path.glob("*.student/**/*")]
+    for artefact in filter(Path.is_file, artefacts):
+        raw = artefact.read_bytes()
+        assert not [text for text in said if text.encode() in raw], artefact
+    for values in (scored.values, valued.values):
+        shown = json.dumps(values.table.to_pylist(), default=str) + json.dumps(dict(values.about), default=str)
+        assert not [text for text in said if text in shown]
+    exact = run(tmp_path, "x.parquet", method="linfik", options={"form": "gradient"}).values
+    np.testing.assert_allclose(scored.values.numbers(), exact.numbers(), rtol=1e-3, atol=1e-3)
+
+
+def test_an_audit_confirms_the_honest_and_catches_the_rest(tmp_path):
+    query = export_target(LOADED, TARGET, tmp_path / "task.query", method="gradcos")
+    corpus = open_corpus(POOL)
+    honest = score_query(corpus, query, LOADED, tmp_path / "v.parquet").values
+    for judge in (read_query(tmp_path / "task.query"), TARGET):
+        assert audit(honest, corpus, LOADED, judge=judge, sample=30).confirmed
+    numbers = honest.numbers()
+    turned = honest.table.set_column(1, "value", [numbers[::-1].copy()])
+    found = audit(Values(turned, honest.about, "turned"), corpus, LOADED, judge=query, sample=30)
+    assert not found.confirmed
+    with pytest.raises(MismatchError, match="pool"):
+        audit(honest, open_corpus(POOL[:-1]), LOADED, judge=query)
+    with pytest.raises(MismatchError, match="weights"):
+        score_query(corpus, query, tiny_loaded("llama", seed=3), tmp_path / "w.parquet")
+    with pytest.raises(UsageError, match="16 rows"):
+        export_target(LOADED, Target("few", TARGET.rows[:5]), tmp_path / "few.query")
+    with pytest.raises(DataError, match="not a query file"):
+        read_query(tmp_path / "v.parquet")
