@@ -57,6 +57,22 @@ def test_tracin_is_the_weighted_sum_over_checkpoints(recorded):
         torch.testing.assert_close(total, truth[row], rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("weights", ["rate", "equal"])
+def test_rapidin_sums_normalised_scores_over_checkpoints(recorded, weights):
+    loaded = load_model(read_checkpoints(recorded)[0].path)
+    settings = {"sketch": "identity", "checkpoints": str(recorded), "weights": weights}
+    encoder = find_method("rapidin", settings).bind(loaded)
+    (batch,) = plan_batches(random_rows((9, 14, 6)), Window(64))
+    vectors = encoder.encode(batch, "train").vectors
+    found = sum(c.weight * vectors[c.name] @ vectors[c.name].T for c in encoder.columns)
+    truth = sum(
+        (c.learning_rate if weights == "rate" else 0.5) * exact_scores(load_model(c.path), [batch], [batch])
+        for c in read_checkpoints(recorded)
+    )
+    torch.testing.assert_close(found, truth, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(encoder.exact_scores([batch], [batch]), truth, rtol=1e-4, atol=1e-6)
+
+
 def test_lists_that_cannot_be_read_are_refused(tmp_path):
     with pytest.raises(DataError, match="no list of checkpoints"):
         read_checkpoints(tmp_path)

@@ -5,9 +5,9 @@ TracIn (Pruthi et al., arXiv 2002.08484): I(t, s) = Σ_c η_c ⟨∇L_c(s), ∇L
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Literal, cast
 
 from jaxtyping import Float
 from torch import Tensor
@@ -16,6 +16,11 @@ from headwater.core.errors import UsageError
 from headwater.core.spec import Column, Coverage, Role
 from headwater.data.batches import TokenBatch
 from headwater.features.encoder import Encoded, Encoder, ExactEncoder, TokenScores
+from headwater.models.checkpoints import Checkpoint, load_checkpoint, read_checkpoints
+from headwater.models.load import LoadedModel
+
+Weights = Literal["rate", "equal"]
+"""What a checkpoint counts for: the learning rate it was trained with (TracIn), or as much as any other."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,22 @@ class CheckpointEncoder:
                 raise UsageError("these checkpoints' scores have no uncompressed form", where=name)
             total = total + self.weights[name] * encoder.exact_scores(batches, queries)
         return cast(Tensor, total)
+
+
+def over_checkpoints(
+    folder: str, loaded: LoadedModel, make: Callable[[LoadedModel, Checkpoint], Encoder], *, weights: Weights = "rate"
+) -> CheckpointEncoder:
+    """The encoder made of `make` at every checkpoint recorded in `folder`.
+
+    Every checkpoint's model is held in memory. `loaded` is the base of recorded adapters; recorded whole models replace
+    it. Weights are the learning rates, or equal and of sum 1.
+    """
+    recorded = {f"step-{c.step}": c for c in read_checkpoints(folder)}
+    share = None if weights == "rate" else 1 / len(recorded)
+    return CheckpointEncoder(
+        {name: make(load_checkpoint(c, loaded), c) for name, c in recorded.items()},
+        {name: c.learning_rate if share is None else share for name, c in recorded.items()},
+    )
 
 
 def _merge(parts: Sequence[tuple[str, TokenScores]]) -> TokenScores:

@@ -10,13 +10,11 @@ from headwater.core.errors import UsageError
 from headwater.core.spec import MethodSpec
 from headwater.curvature.adam import read_adam
 from headwater.data.windows import Window
-from headwater.features.checkpoints import CheckpointEncoder
+from headwater.features.checkpoints import over_checkpoints
 from headwater.features.encoder import Encoder
 from headwater.features.parameters import select_parameters
 from headwater.features.transformed_sketch import TransformedSketch
-from headwater.methods.graddot import load_checkpoint
 from headwater.methods.method import Method, MethodEntry
-from headwater.models.checkpoints import read_checkpoints
 from headwater.models.load import LoadedModel
 from headwater.sketch.sketch import SKETCHES, make_sketch
 
@@ -57,12 +55,9 @@ def less(options: LessOptions) -> Method:
 def _bind(options: LessOptions, loaded: LoadedModel) -> Encoder:
     if options.adam:
         return _encoder(options, loaded, options.adam)
-    recorded = read_checkpoints(options.checkpoints)
-    encoders = {
-        f"step-{c.step}": _encoder(options, load_checkpoint(c, loaded), Path(c.path) / "adam.safetensors")
-        for c in recorded
-    }
-    return CheckpointEncoder(encoders, {f"step-{c.step}": c.learning_rate for c in recorded})
+    return over_checkpoints(
+        options.checkpoints, loaded, lambda at, c: _encoder(options, at, Path(c.path) / "adam.safetensors")
+    )
 
 
 def _encoder(o: LessOptions, loaded: LoadedModel, moments: str | Path) -> TransformedSketch:

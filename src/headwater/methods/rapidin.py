@@ -7,6 +7,8 @@ from typing import cast
 
 from headwater.core.spec import MethodSpec
 from headwater.data.windows import Window
+from headwater.features.checkpoints import Weights, over_checkpoints
+from headwater.features.encoder import Encoder
 from headwater.features.gradient_sketch import GradientSketch, TokenMode
 from headwater.features.parameters import select_parameters
 from headwater.methods.method import Method, MethodEntry
@@ -23,6 +25,8 @@ class RapidInOptions:
     parameters: comma-separated globs; empty: the adapter's, else all. sketch: `shift`, `hash`, `two-sided`,
     `rademacher` or `identity`. tokens: token scores normalised by `token` (the paper) or by `row` (they add up).
     window: most tokens read at a time; longer rows are read in several windows and their gradients added.
+    checkpoints: the folder a `CheckpointRecorder` wrote, whose models' scores are summed; empty: the model alone.
+    weights: of checkpoints, their learning `rate` or `equal`.
     """
 
     buckets: int = 65_536
@@ -32,10 +36,17 @@ class RapidInOptions:
     tokens: str = "token"
     window: int = 512
     overlap: int = 0
+    checkpoints: str = ""
+    weights: str = "rate"
     seed: int = 0
 
 
-CHOICES = {"normalize": ("tensor", "row", "none"), "tokens": ("token", "row"), "sketch": tuple(SKETCHES)}
+CHOICES = {
+    "normalize": ("tensor", "row", "none"),
+    "tokens": ("token", "row"),
+    "sketch": tuple(SKETCHES),
+    "weights": ("rate", "equal"),
+}
 
 PRESETS = {
     "default": RapidInOptions(),
@@ -52,7 +63,14 @@ def rapidin(options: RapidInOptions) -> Method:
     """
     window = Window(options.window, options.overlap)
     spec = MethodSpec("rapidin", asdict(options))
-    return Method(spec, {"train": window, "query": window}, lambda loaded: encoder(options, loaded))
+    return Method(spec, {"train": window, "query": window}, lambda loaded: _bind(options, loaded))
+
+
+def _bind(options: RapidInOptions, loaded: LoadedModel) -> Encoder:
+    if not options.checkpoints:
+        return encoder(options, loaded)
+    weights = cast(Weights, options.weights)
+    return over_checkpoints(options.checkpoints, loaded, lambda at, _: encoder(options, at), weights=weights)
 
 
 def encoder(options: RapidInOptions, loaded: LoadedModel) -> GradientSketch:

@@ -7,14 +7,12 @@ from dataclasses import asdict, dataclass
 from headwater.core.spec import MethodSpec
 from headwater.curvature.gram import Metric
 from headwater.data.windows import Window
-from headwater.features.checkpoints import CheckpointEncoder
+from headwater.features.checkpoints import over_checkpoints
 from headwater.features.encoder import Encoder
 from headwater.features.gradient_sketch import GradientSketch
 from headwater.features.margin_sketch import MarginSketch
 from headwater.features.parameters import select_parameters
-from headwater.methods.graddot import load_checkpoint
 from headwater.methods.method import Method, MethodEntry
-from headwater.models.checkpoints import read_checkpoints
 from headwater.models.load import LoadedModel
 from headwater.sketch.sketch import SKETCHES, make_sketch
 
@@ -50,9 +48,7 @@ def trak(options: TrakOptions) -> Method:
 def _bind(options: TrakOptions, loaded: LoadedModel) -> Encoder:
     if not options.checkpoints:
         return _encoder(options, loaded)
-    recorded = read_checkpoints(options.checkpoints)
-    encoders = {f"step-{c.step}": _encoder(options, load_checkpoint(c, loaded)) for c in recorded}
-    return CheckpointEncoder(encoders, dict.fromkeys(encoders, 1 / len(encoders)))
+    return over_checkpoints(options.checkpoints, loaded, lambda at, _: _encoder(options, at), weights="equal")
 
 
 def _encoder(o: TrakOptions, loaded: LoadedModel) -> MarginSketch:

@@ -16,7 +16,6 @@ from headwater.curvature.checkpoint_losses import Path
 from headwater.data.rows import Row
 from headwater.data.windows import Window
 from headwater.features.row_losses import mean_losses
-from headwater.methods.graddot import load_checkpoint
 from headwater.methods.reading import batches, laid_out
 from headwater.methods.streaming import (
     Bench,
@@ -26,7 +25,7 @@ from headwater.methods.streaming import (
     Target,
     require_bench,
 )
-from headwater.models.checkpoints import read_checkpoints
+from headwater.models.checkpoints import load_checkpoint, read_checkpoints
 from headwater.models.load import LoadedModel
 
 

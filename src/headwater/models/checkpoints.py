@@ -9,7 +9,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from headwater.core.errors import DataError
+from headwater.core.errors import DataError, UsageError
+from headwater.models.load import LoadedModel, load_model
 
 LIST = "checkpoints.json"
 """The file beside the checkpoints that lists them."""
@@ -88,3 +89,15 @@ def read_checkpoints(folder: str | Path) -> tuple[Checkpoint, ...]:
                 f"checkpoint '{checkpoint.path}' is gone", where=str(file), remedy="restore it, or unlist it"
             )
     return placed
+
+
+def load_checkpoint(checkpoint: Checkpoint, loaded: LoadedModel) -> LoadedModel:
+    """The recorded model, in the precision and place of the one given."""
+    dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
+    if (Path(checkpoint.path) / "adapter_config.json").is_file():
+        if not Path(loaded.name).exists() and loaded.name == "in-memory":
+            raise UsageError("adapters need a base model that can be loaded by name", where="checkpoints")
+        return load_model(loaded.name, adapter=checkpoint.path, dtype=dtype, device=str(loaded.device))
+    own = (Path(checkpoint.path) / "tokenizer.json").is_file()
+    tokenizer = None if own else loaded.tokenizer.name_or_path
+    return load_model(checkpoint.path, dtype=dtype, device=str(loaded.device), tokenizer=tokenizer)
