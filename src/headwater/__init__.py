@@ -24,6 +24,11 @@ _HOMES = {
         ("add", "delete", "compact", "verify", "encode", "retention", "info"), "headwater.pipeline.care"
     ),
     "plan": "headwater.pipeline.plan",
+    "unlearn": "headwater.unlearning.verbs",
+    "GivenRows": "headwater.unlearning.verbs",
+    "value": "headwater.pipeline.valuing",
+    "value_index": "headwater.pipeline.value_index",
+    "Distilled": "headwater.methods.alinfik",
     "open_index": "headwater.index.store",
     "open_corpus": "headwater.data.corpus",
     "load_model": "headwater.models.load",

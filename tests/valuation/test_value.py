@@ -13,10 +13,12 @@ import pytest
 from headwater.core.errors import DataError, MismatchError, StoreError, UsageError
 from headwater.data import Row, open_corpus
 from headwater.methods.alinfik import Distilled
-from headwater.methods.catalog import find_streaming
+from headwater.methods.catalog import find_method, find_streaming
 from headwater.methods.streaming import Bench, Target, attribute
+from headwater.pipeline.build import build
 from headwater.pipeline.survey import survey
 from headwater.pipeline.third_party import audit, export_target, read_query, score_query
+from headwater.pipeline.value_index import value_index
 from headwater.pipeline.valuing import Settings, score_with_student, value
 from headwater.students.student import StudentOptions, fit_student, load_student
 from headwater.valuation.values import Values, read_values, summarise
@@ -115,6 +117,15 @@ def test_a_target_in_the_pool_is_counted(tmp_path):
     valued = run(tmp_path, pool=[*POOL, leaked], method="length")
     assert valued.leaked == ("leak",)
     assert read_values(tmp_path / "v.parquet").about["leaked"] == 1
+
+
+def test_an_index_of_gradients_holds_linfiks_gradient_form(tmp_path):
+    index = build(tmp_path / "i.lance", loaded=LOADED, corpus=open_corpus(POOL), method=find_method("graddot"))
+    found = value_index(index, [TARGET], tmp_path / "i.parquet", model=LOADED).values
+    streamed = run(tmp_path, method="linfik", options={"form": "gradient"}).values
+    for column in ("value", "low", "high"):
+        np.testing.assert_allclose(found.numbers(column), streamed.numbers(column), rtol=1e-3, atol=1e-4)
+    assert found.groups("provider") == streamed.groups("provider")
 
 
 def test_several_targets_are_valued_at_once(tmp_path):

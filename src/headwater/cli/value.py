@@ -42,6 +42,7 @@ def value(
     context: typer.Context,
     candidates: Annotated[str | None, typer.Option(help="The pool: JSONL, CSV, Parquet, data set or hub name.")] = None,
     target: Annotated[list[str], typer.Option(help="Rows of the task the data is wanted for. Repeats.")] = [],
+    index: Annotated[str | None, typer.Option(help="An index instead of a pool: its rows, by its vectors.")] = None,
     out: Annotated[Path | None, typer.Option(help="Parquet file: id, value, low, high, the rows' own columns.")] = None,
     model: Model = None,
     method: Annotated[str, typer.Option(help="linfik, alinfik, rise, rapidin, ... (`headwater methods`).")] = "linfik",
@@ -71,15 +72,25 @@ def value(
     if context.invoked_subcommand is not None:
         return
     from headwater.data.corpus import open_corpus
+    from headwater.index.store import open_index
+    from headwater.pipeline.value_index import value_index
     from headwater.pipeline.valuing import Settings as How
     from headwater.pipeline.valuing import value as value_pool
 
-    if candidates is None or out is None or not target:
-        missing = [n for n, v in (("--candidates", candidates), ("--target", target), ("--out", out)) if not v]
-        raise UsageError(f"{', '.join(missing)} missing", where="value", remedy="see 'headwater value --help'")
+    rows = candidates or index
+    if rows is None or out is None or not target or (candidates and index):
+        missing = [n for n, v in (("--candidates or --index", rows), ("--target", target), ("--out", out)) if not v]
+        what = f"{', '.join(missing)} missing" if missing else "both --candidates and --index"
+        raise UsageError(what, where="value", remedy="see 'headwater value --help'")
     choices = pairs(settings, "--set")
     targets = [read_target(path) for path in target]
-    corpus = open_corpus(candidates, mapping=pairs(columns, "--column") or None, limit=limit)
+    if index is not None:
+        placement = {"device": device, "device_map": device_map}
+        kept = How(duplicates=duplicates or None, resume=resume)
+        found = value_index(open_index(index), targets, out, model=model, placement=placement, settings=kept)
+        show(found, by, plot, as_json)
+        return
+    corpus = open_corpus(rows, mapping=pairs(columns, "--column") or None, limit=limit)
     loading = {"adapter": adapter, "merge": merge, "dtype": dtype, "device": device, "device_map": device_map}
     loaded = _loaded(model, {**loading, "quantization": quantization})
     with progress("valuing", quiet=as_json) as advance:

@@ -82,7 +82,7 @@ class _Reader:
         encoder = method.bind(bench.loaded)
         if method.metrics(encoder):
             what = f"'{method.spec.name}' fits its metric on all rows' vectors, so it needs an index"
-            raise UsageError(what, remedy="headwater index build, then headwater score")
+            raise UsageError(what, remedy="headwater index build, then headwater value --index")
         return cls(bench, method, encoder)
 
     def read(self, rows: Sequence[Row], role: Role) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from heapq import heappush, heappushpop
 from itertools import islice, zip_longest
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from headwater.core.errors import DataError
 from headwater.core.fingerprints import digest
 from headwater.core.seeds import key
-from headwater.data.corpus import Corpus
 from headwater.data.rows import Row
 from headwater.valuation.duplicates import clusters
 
@@ -28,6 +27,25 @@ _SCALARS: dict[frozenset[type], pa.DataType] = {
     frozenset({float}): pa.float64(),
     frozenset({int, float}): pa.float64(),
 }
+
+
+@runtime_checkable
+class Pool(Protocol):
+    """Rows in a fixed order that can be read again: a corpus, or the rows of an index."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        ...
+
+    @property
+    def count(self) -> int | None:
+        """How many rows there are, None if only reading would tell."""
+        ...
+
+    def __iter__(self) -> Iterator[Row]:
+        """The rows, from the first."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -52,7 +70,7 @@ class Survey:
 
 
 def survey(
-    corpus: Corpus,
+    corpus: Pool,
     *,
     sample: int,
     seed: int = 0,
@@ -107,7 +125,7 @@ class _Scan:
         self.leaked: list[str] = []
         self.kinds: dict[str, set[type]] = {}
 
-    def through(self, corpus: Corpus) -> Iterator[Row]:
+    def through(self, corpus: Pool) -> Iterator[Row]:
         """The rows, each looked at on its way."""
         for row in corpus:
             self.count += 1

@@ -24,11 +24,10 @@ from jaxtyping import Float
 
 from headwater.core.errors import DataError, StoreError, UsageError
 from headwater.core.fingerprints import digest, require_equal
-from headwater.data.corpus import Corpus
 from headwater.data.rows import Row
 from headwater.methods.streaming import Scorer, Target
 from headwater.pipeline.build import blocks
-from headwater.pipeline.survey import Survey, cell, content, text_of
+from headwater.pipeline.survey import Pool, Survey, cell, content, text_of
 from headwater.valuation.intervals import intervals, over_targets
 from headwater.valuation.values import Values, final_names, read_values, schema_of
 
@@ -57,7 +56,7 @@ class Job:
         block_rows: rows estimated together.
     """
 
-    corpus: Corpus
+    corpus: Pool
     survey: Survey
     targets: tuple[str, ...]
     identity: Mapping[str, Any]
