@@ -161,6 +161,33 @@ def test_the_memory_of_a_search_is_what_is_allowed(place: Path) -> None:
     assert "is no number of bytes" in fails(place, 2, "trace", "a.lance", *asked, "much")
 
 
+def test_a_plan_is_told_and_limits_are_kept(place: Path) -> None:
+    given = ("--model", "model", "--data", "rows.jsonl")
+    found = told(place, "plan", *given)
+    assert found["rows"] == 40
+    size = told(place, "index", "info", "i.lance")["bytes_on_disk"]
+    assert found["disk"] == pytest.approx(size, rel=0.05)
+    said = headwater("plan", *given, "--max-memory", "100GiB", cwd=place)
+    assert [line.split()[0] for line in said.stdout.splitlines()] == [
+        "rows",
+        "disk",
+        "disk",
+        "memory",
+        "time",
+        "measured",
+    ]
+    built = ("index", "build", "fit.lance", *given)
+    assert "--code sign takes" in fails(place, 1, *built, "--max-disk", "300KiB")
+    assert "even batches of 64 tokens" in fails(place, 1, *built, "--max-memory", "10MiB")
+    assert "is no number of bytes" in fails(place, 2, *built, "--max-disk", "lots")
+    assert not (place / "fit.lance").exists()
+    done = headwater(*built, "--max-disk", "300KiB", "--code", "sign", "--max-memory", "100GiB", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert "fits with batches of 8,192 tokens" in done.stderr
+    assert told(place, "index", "info", "fit.lance")["bytes_on_disk"] < 300 * 1024
+    shutil.rmtree(place / "fit.lance")
+
+
 def test_an_unfinished_index_says_so_wherever_it_is_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from headwater.index import upkeep
 

@@ -207,10 +207,9 @@ def _batch_that_fits(memory: Memory, stored: Stored, held: int, wanted: int, mos
     return max(batch, FEWEST_TOKENS)
 
 
-def readable_bytes(size: float) -> str:
+def readable_bytes(size: int) -> str:
     """Bytes for people: the largest binary unit that leaves at least 1."""
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if abs(size) < 1024:
-            return f"{size:,.0f} bytes" if unit == "bytes" else f"{size:,.1f} {unit}"
-        size /= 1024
-    return f"{size:,.1f} TiB"
+    if size < 1024:
+        return f"{size} bytes"
+    power = min((size.bit_length() - 1) // 10, 4)
+    return f"{size / 1024**power:,.1f} {'KMGT'[power - 1]}iB"

@@ -206,7 +206,7 @@ def _line(seen: Sequence[tuple[int, int]]) -> Memory:
     """Memory as a line through the last two sizes seen; with one, all of it counts as fixed."""
     tokens, peak = seen[-1]
     if len(seen) < 2 or tokens == seen[-2][0]:
-        return Memory(peak, 0.0, tokens)
+        return Memory(float(peak), 0.0, tokens)
     slope = max((peak - seen[-2][1]) / (tokens - seen[-2][0]), 0.0)
     return Memory(peak - slope * tokens, slope, tokens)
 
