@@ -2,8 +2,8 @@
 
     error ≤ (η/2)·B·‖d‖² + 2u·l/η,   η = c / ‖d‖
 
-B and u are read off the measured curve's two ends (its longest and its shortest steps), so the figure shows whether one
-bound fits the whole range; and how well one step of training, η from small to large, ranks rows as LinFiK does.
+u is read off the measured curve at its shortest step and B where the weights move by 0.1, so the figure shows whether
+one bound fits the whole range; and how well one step of training, η from small to large, ranks rows as LinFiK does.
 
 Run:  python benchmarks/linfik_error.py --figure docs/figures/linfik-error.svg          (half a minute on one core)
 """
@@ -101,7 +101,7 @@ def main() -> None:
         logs = [np.log10(list(errors.values())), np.log10(bound)]
         figure = plots.curves(
             np.log10(DISTANCES),
-            {"mean error of the forward form": logs[0], "bound, B and u fitted at the ends": logs[1]},
+            {"mean error of the forward form": logs[0], "bound, B and u fitted at two points": logs[1]},
             axes_names=("log10 of the distance the weights move", "log10 of the error"),
         )
         plots.save(figure, given.figure, description="error of LinFiK's forward form by step, beside its bound")
