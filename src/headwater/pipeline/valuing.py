@@ -204,7 +204,7 @@ def _distilled(request: _Request, options: ALinFiKOptions) -> Valued:
         options,
         run=job.folder,
         folder=folder,
-        about=student_about(teacher, request.targets[0], request.bench),
+        about={**student_about(teacher, request.targets[0], request.bench), "alinfik": asdict(options)},
         whole=teacher.whole,
         progress=None if how.progress is None else partial(_told, how.progress, budget),
     )
