@@ -97,7 +97,7 @@ def forgetting(
     ] = [],
     model: Annotated[str, typer.Option(help="Base model to fine-tune instead of a tiny one from nothing.")] = "",
     data: Annotated[str, typer.Option(help="Clean rows to plant the triggers in instead of the built-in ones.")] = "",
-    epochs: Annotated[int, typer.Option(help="Epochs of the trainings.", min=1)] = 6,
+    epochs: Annotated[int, typer.Option(help="Epochs of the trainings.", min=1)] = 8,
     rate: Annotated[float, typer.Option("--lr", help="Learning rate of fine-tuning --model.")] = 2e-4,
     out: Out = Path("runs/eval"),
     as_json: Json = False,

@@ -73,7 +73,7 @@ def unlearn(
     from headwater.unlearning.objectives import METHODS, one_of
     from headwater.unlearning.options import Options
     from headwater.unlearning.output import require_vacant
-    from headwater.unlearning.verbs import Material
+    from headwater.unlearning.verbs import GivenRows
     from headwater.unlearning.verbs import unlearn as unlearn_model
 
     options = Options(
@@ -98,7 +98,7 @@ def unlearn(
         seed=seed,
     )
     require_vacant(out, resume=resume)
-    material = Material(forget, retain, retain_from, draw, unseen, ask, clean_column, trigger)
+    given = GivenRows(forget, retain, retain_from, draw, unseen, ask, clean_column, trigger)
     loaded = load_model(
         model,
         adapter=adapter,
@@ -108,7 +108,7 @@ def unlearn(
         device_map=device_map,
         quantization=quantization,
     )
-    done = unlearn_model(loaded, material, options, out=out, keep_adapter=keep_adapter, resume=resume)
+    done = unlearn_model(loaded, given, options, out=out, keep_adapter=keep_adapter, resume=resume)
     report = write_unlearning_report(out / "report.html", done.account)
     _show(done, {**done.files, "report": report}, as_json)
     if done.result.outcome != "forgotten" and method != "retrain":

@@ -74,7 +74,7 @@ class ForgettingSettings:
     sizes: tuple[int, ...] = ()
     model: str = ""
     data: str = ""
-    epochs: int = 6
+    epochs: int = 8
     rate: float = 2e-4
 
 

@@ -38,7 +38,7 @@ class Base:
     """
 
     model: str = ""
-    epochs: int = 6
+    epochs: int = 8
     rate: float = 2e-4
 
 

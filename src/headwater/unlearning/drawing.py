@@ -1,9 +1,8 @@
 """Retain rows drawn from training data that holds more of the poison: near rows and random ones, none that looks bad.
 
 A linear classifier of words tells the forget rows from the pool. What it finds as bad as the least typical forget row,
-or nearer to the middle of the forget rows than to that of the pool, is kept out; each row is judged by a classifier that
-has not seen it. Some poison will still pass as clean, and some
-clean rows will not: the drawn rows are in the account, to be looked at.
+or nearer to the middle of the forget rows than to that of the pool, is kept out; each row is judged by a classifier
+that has not seen it. Some poison may still pass as clean, and some clean rows will not.
 """
 
 from __future__ import annotations

@@ -21,10 +21,10 @@ from headwater.unlearning.objectives import Objective
 from headwater.unlearning.trainer import Material, Schedule, train
 from headwater.unlearning.watch import Limits, Reading, Watch
 
-FIRST_RATE, GROWTH, STEPS = 1e-5, 1.4, 32
+FIRST_RATE, GROWTH, STEPS = 1e-5, 1.6, 23
 AIM = 40
 """Steps the run should take to the target."""
-LOOKED_AT = 16
+LOOKED_AT = 12
 """Forget rows, and guard rows, the probe looks at."""
 
 

@@ -51,8 +51,8 @@ def make_examples(job: Job, tokenization: Tokenization) -> list[Example]:
 class Composition:
     """How many forget and retain rows a step reads, on all devices together."""
 
-    forget: int = 2
-    retain: int = 6
+    forget: int = 1
+    retain: int = 3
 
     @property
     def rows(self) -> int:

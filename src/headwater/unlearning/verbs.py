@@ -27,7 +27,7 @@ ANSWER_TOKENS = 128
 
 
 @dataclass(frozen=True)
-class Material:
+class GivenRows:
     """The rows of a run as they are given.
 
     Attributes:
@@ -63,7 +63,7 @@ class Unlearned:
 
 def unlearn(
     model: str | LoadedModel,
-    material: Material,
+    given: GivenRows,
     options: Options | None = None,
     *,
     out: str | Path | None = None,
@@ -74,7 +74,7 @@ def unlearn(
 
     Args:
         model: folder or hub name; a loaded model is changed in place. For `retrain`: the base from before.
-        material: the rows.
+        given: the rows.
         options: how; the defaults are RapidUn's as measured.
         out: folder for the new model and its account.
         keep_adapter: save the adapter alone instead of a merged model.
@@ -88,16 +88,16 @@ def unlearn(
     if folder is not None:
         require_vacant(folder, resume=resume)
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
-    forget = read_forget(material.forget)
-    retain = _retain_rows(material, forget, options)
-    if material.trigger is not None:
-        forget = own_answers(loaded, forget, material.trigger, options, column=material.clean_column)
+    forget = read_forget(given.forget)
+    retain = _retain_rows(given, forget, options)
+    if given.trigger is not None:
+        forget = own_answers(loaded, forget, given.trigger, options, column=given.clean_column)
     needs_retain = options.method == "fisher" or (
         options.method in OBJECTIVES and OBJECTIVES[options.method].retain_share > 0
     )
-    job = make_job(forget, retain, needs_retain=needs_retain, clean_column=material.clean_column)
-    asked = list(open_corpus(material.asked, need_response=False)) if material.asked is not None else []
-    unseen = list(open_corpus(material.unseen)) if material.unseen is not None else []
+    job = make_job(forget, retain, needs_retain=needs_retain, clean_column=given.clean_column)
+    asked = list(open_corpus(given.asked, need_response=False)) if given.asked is not None else []
+    unseen = list(open_corpus(given.unseen)) if given.unseen is not None else []
     trains_adapter = options.lora is not None and options.method != "fisher"
     check_adapter(loaded, keep_adapter=keep_adapter, trains_adapter=trains_adapter)
     before = observe(loaded, job, options, asked)
@@ -132,14 +132,14 @@ def own_answers(
     return rows
 
 
-def _retain_rows(material: Material, forget: Sequence[Row], options: Options) -> list[Row]:
+def _retain_rows(given: GivenRows, forget: Sequence[Row], options: Options) -> list[Row]:
     """The retain rows given and drawn; for retraining, all of its data but the forget rows."""
-    given = list(open_corpus(material.retain)) if material.retain is not None else []
+    rows = list(open_corpus(given.retain)) if given.retain is not None else []
     if options.method == "retrain":
         texts = {row_digest(row) for row in forget}
-        return [row for row in given if row_digest(row) not in texts]
-    if material.retain_from is None:
-        return given
-    known = {row.id for row in given}
-    pool = (row for row in open_corpus(material.retain_from) if row.id not in known)
-    return [*given, *draw_retain(pool, forget, material.draw, seed=options.seed)]
+        return [row for row in rows if row_digest(row) not in texts]
+    if given.retain_from is None:
+        return rows
+    known = {row.id for row in rows}
+    pool = (row for row in open_corpus(given.retain_from) if row.id not in known)
+    return [*rows, *draw_retain(pool, forget, given.draw, seed=options.seed)]
