@@ -68,6 +68,12 @@ ENTRIES = (
     Entry(
         "removal", {"methods": ("rise", "rapidin", "ekfac", "logra"), "queries": 8}, (("removal, nats", "", "rise"),)
     ),
+    Entry(
+        "selection",
+        {"pool": "mixed", "methods": ("linfik", "alinfik", "rise", "graddot"), "rows": 1500, "steps": 80},
+        (("selection, nats", "", "loss taken off"),),
+    ),
+    Entry("forgetting", {"methods": ("rapidun", "ga", "graddiff"), "rows": 2000, "queries": 60, "seeds": (0,)}),
     Entry("sanity", {"methods": CHECKED, "rows": 300}),
 )
 
