@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from headwater.methods.streaming import Target
     from headwater.pipeline.valuing import Valued
 
+    Context = typer.Context
+else:
+    Context = typer.Context.__base__  # what is handed over is of the base class, and tests check types
+
 app = typer.Typer(invoke_without_command=True)
 
 Candidates = Annotated[str, typer.Option(help="The pool: JSONL, CSV or Parquet file, saved data set, or hub name.")]
@@ -39,7 +43,7 @@ GroupBy = Annotated[str | None, typer.Option("--by", help="Metadata column to su
 
 @app.callback()
 def value(
-    context: typer.Context,
+    context: Context,
     candidates: Annotated[str | None, typer.Option(help="The pool: JSONL, CSV, Parquet, data set or hub name.")] = None,
     target: Annotated[list[str], typer.Option(help="Rows of the task the data is wanted for. Repeats.")] = [],
     index: Annotated[str | None, typer.Option(help="An index instead of a pool: its rows, by its vectors.")] = None,

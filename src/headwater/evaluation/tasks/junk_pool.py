@@ -2,7 +2,8 @@
 
 M1 junk is short and made to engage ("You won't believe ..."), M2 junk is long enough but says nothing: bait,
 conspiracy, empty superlatives. Quality rows answer questions of fact and of everyday life; the target asks such
-questions. Junk asks the same questions, so the prompt does not tell. `warm_up` rows are of another kind altogether.
+questions. Junk asks the same questions, so the prompt does not tell. `warm_up` rows are of all kinds: a model that has
+read the web knows both.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from headwater.evaluation.tasks.grammar import Grammar, dressed
 from headwater.evaluation.tasks.knowledge import KNOWLEDGE
 from headwater.evaluation.tasks.mixed_pool import PoolTask
 from headwater.evaluation.tasks.task import Record, numbered
-from headwater.evaluation.tasks.two_domains import domain_row
 
 KINDS = {"quality": 0.25, "m1": 0.4, "m2": 0.35}
 """Share of the pool by kind."""
+
+WARM = {"quality": 0.5, "m1": 0.25, "m2": 0.25}
+"""Share of the warm-up rows by kind."""
 
 _PROVIDERS = {
     "quality": {"tutor desk": 0.8, "feed scrape": 0.2},
@@ -91,7 +94,7 @@ _JUNK = Grammar(
 )
 
 
-def junk_pool_task(seed: int, *, rows: int = 6000, target: int = 60, warm_up: int = 1200) -> PoolTask:
+def junk_pool_task(seed: int, *, rows: int = 6000, target: int = 60, warm_up: int = 600) -> PoolTask:
     """The task by seed; no target row occurs in the pool. Raises `UsageError` for fewer than 100 rows."""
     if rows < 100:
         raise UsageError(f"a pool of {rows} rows", where="selection", remedy="at least 100")
@@ -103,7 +106,8 @@ def junk_pool_task(seed: int, *, rows: int = 6000, target: int = 60, warm_up: in
     asked = list(wanted.values())
     pool = [_of_kind(kind, rng, wanted) for kind, share in KINDS.items() for _ in range(round(share * rows))]
     rng.shuffle(pool)
-    before = [domain_row(rng.choice(("finance", "medical")), rng) for _ in range(warm_up)]
+    kinds = rng.choices(list(WARM), list(WARM.values()), k=warm_up)
+    before = [_of_kind(kind, rng, wanted) for kind in kinds]
     return PoolTask(
         rows=numbered(pool, "row"),
         target=numbered(asked[:target], "target"),
