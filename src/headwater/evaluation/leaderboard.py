@@ -89,7 +89,7 @@ def run_leaderboard(folder: Path, advance: Advance, entries: Sequence[Entry] = E
             found = run_evaluation(
                 entry.task, entry.settings, folder, _within(f"{number} of {len(entries)}, {name}", advance)
             )
-            write_result(file, found)
+            found = read_result(write_result(file, found))
         results.append(found)
     return results
 
