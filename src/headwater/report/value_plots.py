@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -41,13 +41,13 @@ def save_value_plots(values: Values, folder: str | Path, *, by: str | None = Non
     return made
 
 
-def _bars(groups: dict[str, dict[str, float]], shown: Sequence[str]) -> Figure:
+def _bars(groups: Mapping[str, Mapping[str, Any]], shown: Sequence[str]) -> Figure:
     labels = [f"{name} ({int(groups[name]['rows']):,})" for name in shown]
     mean, low, high = ([groups[name][key] for name in shown] for key in ("mean", "low", "high"))
     return plots.bars(labels, mean, low=low, high=high, axis="mean value of a row, 95 % interval over rows")
 
 
-def _curve(points: Sequence[Sequence[float]], axis: str) -> Figure:
+def _curve(points: Sequence[Sequence[int | float]], axis: str) -> Figure:
     x, y = zip(*points, strict=True)
     return plots.curves(x, {"student": y}, axes_names=(axis, "held-out Spearman with the teacher"))
 

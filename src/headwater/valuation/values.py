@@ -132,8 +132,9 @@ def summarise(values: Values, *, by: str | None = None) -> dict[str, Any]:
     whole = _describe(numbers)
     if by is None:
         return whole
-    groups = np.array(values.groups(by))
-    return {**whole, "by": by, "groups": {name: _describe(numbers[groups == name]) for name in sorted(set(groups))}}
+    names = values.groups(by)
+    groups = np.array(names)
+    return {**whole, "by": by, "groups": {name: _describe(numbers[groups == name]) for name in sorted(set(names))}}
 
 
 def _describe(numbers: NDArray[np.float64]) -> dict[str, Any]:
