@@ -51,6 +51,7 @@ CHOICES = {
 PRESETS = {
     "default": RapidInOptions(),
     "small": RapidInOptions(buckets=16_384),
+    "mlp": RapidInOptions(parameters="*.mlp.*"),
     "additive": RapidInOptions(tokens="row"),
 }
 
