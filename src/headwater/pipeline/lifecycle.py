@@ -19,6 +19,7 @@ from headwater.core.errors import DataError, HeadwaterError, NumericError, Store
 from headwater.core.fingerprints import digest
 from headwater.data.corpus import Corpus
 from headwater.data.rows import Row
+from headwater.data.seen import SeenIds
 from headwater.data.tokens import TokenRow
 from headwater.index.checks import Fault, check_index
 from headwater.index.rows import from_record, text_fields
@@ -54,7 +55,7 @@ def add(session: Session, corpus: Corpus, *, progress: Progress | None = None) -
     reader = session.reader
     added = done = tokens = 0
     with changing(index, "adding", data=corpus.name):
-        ids, known = set(index.ids()), set(index.digests())
+        ids, known = _there(index)
         for block in blocks(corpus, index.manifest.plan.block_rows):
             new = _new_rows(reader.tokenization.encode(block), ids, known)
             if new:
@@ -148,18 +149,26 @@ def _apart(stored: Float[Tensor, "rows dim"], again: Float[Tensor, "rows dim"]) 
     return apart
 
 
-def _new_rows(rows: Sequence[TokenRow], ids: set[str], known: set[str]) -> list[TokenRow]:
+def _there(index: Index) -> tuple[SeenIds, SeenIds]:
+    """The ids and the digests of the index's rows, in bounded memory."""
+    ids, digests = SeenIds(), SeenIds()
+    for batch in index.batches(["id", "digest"]):
+        for seen, name in ((ids, "id"), (digests, "digest")):
+            for value in batch.column(name).to_pylist():
+                seen.claim(value, 0)
+    return ids, digests
+
+
+def _new_rows(rows: Sequence[TokenRow], ids: SeenIds, known: SeenIds) -> list[TokenRow]:
     """The rows of new content; `ids` and `known` grow by theirs."""
     new = []
     for row in rows:
-        if row.digest in known:
+        if known.claim(row.digest, row.row.ordinal) is not None:
             continue
-        if row.row.id in ids:
+        if ids.claim(row.row.id, row.row.ordinal) is not None:
             raise DataError(
                 f"the index has another row with the id '{row.row.id}'", where=row.row.place, remedy="make ids unique"
             )
-        ids.add(row.row.id)
-        known.add(row.digest)
         new.append(row)
     return new
 
