@@ -20,9 +20,7 @@ _HOMES = {
     "build": "headwater.pipeline.verbs",
     "trace": "headwater.pipeline.verbs",
     "score": "headwater.pipeline.verbs",
-    **dict.fromkeys(
-        ("add", "delete", "compact", "verify", "encode", "retention", "info"), "headwater.pipeline.care"
-    ),
+    **dict.fromkeys(("add", "delete", "compact", "verify", "encode", "retention", "info"), "headwater.pipeline.care"),
     "plan": "headwater.pipeline.plan",
     "unlearn": "headwater.unlearning.verbs",
     "GivenRows": "headwater.unlearning.verbs",

@@ -1,4 +1,4 @@
-"""Gradient methods from the command line: adapters, checkpoints, exact rescoring, and what cannot be done said plainly."""
+"""Gradient methods from the command line: adapters, checkpoints, exact rescoring, and what cannot be done."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from peft import LoraConfig, get_peft_model
+from test_commands import QUERY, ROWS, fails, headwater, lines
 
 from headwater.models.checkpoints import LIST
-from test_commands import QUERY, ROWS, fails, headwater, lines
 from zoo import tiny_loaded, zoo
 
 

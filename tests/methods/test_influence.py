@@ -119,7 +119,7 @@ def test_methods_that_are_fitted_ask_for_rows(stage):
     bare = Bench(stage.loaded, stage.bench.tokenization)
     for name in ("ekfac", "datainf"):
         with pytest.raises(DataError, match="give a sample"):
-            attribute(find_streaming(name), bare, stage.rows, each(stage.rows[:1]))
+            find_streaming(name).prepare(bare, each(stage.rows[:1]))
 
 
 def test_zoinf_reads_losses_at_recorded_checkpoints(stage, tmp_path):
