@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,9 +24,7 @@ from headwater.methods.method import Method
 from headwater.models.load import LoadedModel
 from headwater.pipeline.build import build
 from headwater.pipeline.encode import Reader
-
-if TYPE_CHECKING:
-    pass
+from headwater.pipeline.session import Session
 
 DIM = 24
 
@@ -114,8 +112,6 @@ def fake_build(out: Path, rows: list[dict[str, Any]], method: Method | None = No
 
 
 def fake_session(index: Index, loaded: LoadedModel | None = None, method: Method | None = None) -> Session:
-    from headwater.pipeline.session import Session
-
     loaded, method = loaded or fake_loaded(), method or fake_method()
     template = resolve_template(None, loaded.tokenizer)
     tokenization = Tokenization(loaded.tokenizer, template, 2048)
