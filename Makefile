@@ -21,8 +21,8 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: $(READY)
-	$(BIN)/pytest
+check: $(READY)           ## a file's tests stay in one process; two processes of one thread each
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 docs: $(READY)           ## rewrite the tables that are generated from the code
 	$(BIN)/python docs/generate.py
