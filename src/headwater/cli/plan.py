@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from headwater.cli.arguments import (
     Adapter,
@@ -17,12 +15,20 @@ from headwater.cli.arguments import (
     DeviceMap,
     Dtype,
     Json,
+    Limit,
     MaxDisk,
     MaxMemory,
+    MaxTokens,
     Merge,
+    MethodName,
     ModelName,
+    NoText,
     Quantization,
     Settings,
+    Split,
+    Streaming,
+    Template,
+    TokensPerBatch,
     pairs,
     parse_bytes,
 )
@@ -35,18 +41,18 @@ if TYPE_CHECKING:
 def plan(
     model: ModelName,
     data: Data,
-    method: Annotated[str, typer.Option(help="A name from `headwater methods`.")] = "rise",
+    method: MethodName = "rise",
     settings: Settings = [],
     adapter: Adapter = None,
     merge: Merge = False,
-    template: Annotated[str | None, typer.Option(help="chat, plain, alpaca, or a format with {prompt}.")] = None,
+    template: Template = None,
     columns: Columns = [],
-    limit: Annotated[int | None, typer.Option(help="Only the first rows.")] = None,
-    split: Annotated[str, typer.Option(help="Split of a hub data set.")] = "train",
-    streaming: Annotated[bool, typer.Option("--streaming", help="Stream a hub data set.")] = False,
-    max_tokens: Annotated[int, typer.Option(help="Tokens kept of a row.")] = 2048,
-    tokens_per_batch: Annotated[int, typer.Option(help="Padded tokens in one forward pass.")] = 8192,
-    no_text: Annotated[bool, typer.Option("--no-text", help="Leave the rows' text out of the index.")] = False,
+    limit: Limit = None,
+    split: Split = "train",
+    streaming: Streaming = False,
+    max_tokens: MaxTokens = 2048,
+    tokens_per_batch: TokensPerBatch = 8192,
+    no_text: NoText = False,
     code: Code = None,
     max_memory: MaxMemory = None,
     max_disk: MaxDisk = None,

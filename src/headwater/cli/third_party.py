@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from headwater.cli.arguments import Columns, Device, Dtype, Json, ModelName, Settings, pairs
+from headwater.cli.arguments import Columns, Device, Dtype, Json, MaxTokens, ModelName, Settings, TokensPerBatch, pairs
 from headwater.cli.console import emit_json, emit_pairs, progress, say
 from headwater.cli.value import Candidates, Duplicates, GroupBy, Model, Out, Resume, Template, read_target, show
 from headwater.core.errors import UsageError
@@ -22,7 +22,7 @@ def export_target(
     method: Annotated[str, typer.Option(help="linfik, or a method of an index: rise, rapidin, ...")] = "linfik",
     settings: Settings = [],
     template: Template = None,
-    max_tokens: Annotated[int, typer.Option(help="Tokens kept of a row.")] = 2048,
+    max_tokens: MaxTokens = 2048,
     dtype: Dtype = "float32",
     device: Device = "auto",
     as_json: Json = False,
@@ -53,7 +53,7 @@ def score(
     model: Model = None,
     columns: Columns = [],
     duplicates: Duplicates = 0.7,
-    tokens_per_batch: Annotated[int, typer.Option(help="Padded tokens in one forward pass.")] = 8192,
+    tokens_per_batch: TokensPerBatch = 8192,
     by: GroupBy = None,
     resume: Resume = False,
     dtype: Dtype = "float32",

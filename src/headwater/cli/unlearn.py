@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headwater.cli.arguments import Adapter, Device, DeviceMap, Dtype, Json, ModelName, Quantization, Settings, pairs
+from headwater.cli.arguments import (
+    Adapter,
+    Device,
+    DeviceMap,
+    Dtype,
+    Json,
+    ModelName,
+    Quantization,
+    Settings,
+    Template,
+    pairs,
+)
 from headwater.cli.console import emit_json, emit_pairs, emit_table, say
 from headwater.core.errors import UsageError
 
@@ -51,7 +62,7 @@ def unlearn(
     checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Less memory, more time.")] = False,
     save_every: Annotated[int, typer.Option(help="Steps between checkpoints; 0: none.", min=0)] = 50,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in --out.")] = False,
-    template: Annotated[str | None, typer.Option(help="chat, plain, alpaca, or a format with {prompt}.")] = None,
+    template: Template = None,
     max_tokens: Annotated[int, typer.Option(help="Tokens kept of a row.")] = 512,
     seed: Annotated[int, typer.Option(help="Of adapter, order and dropout.")] = 0,
     adapter: Adapter = None,

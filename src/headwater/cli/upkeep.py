@@ -8,7 +8,19 @@ from typing import Annotated
 
 import typer
 
-from headwater.cli.arguments import Columns, Data, Device, DeviceMap, IndexPath, Json, OtherModel, pairs
+from headwater.cli.arguments import (
+    Columns,
+    Data,
+    Device,
+    DeviceMap,
+    IndexPath,
+    Json,
+    Limit,
+    OtherModel,
+    Split,
+    Streaming,
+    pairs,
+)
 from headwater.cli.console import emit_json, progress, say
 from headwater.core.errors import DataError
 
@@ -17,9 +29,9 @@ def add(
     index: IndexPath,
     data: Data,
     columns: Columns = [],
-    limit: Annotated[int | None, typer.Option(help="Only the first rows.")] = None,
-    split: Annotated[str, typer.Option(help="Split of a hub data set.")] = "train",
-    streaming: Annotated[bool, typer.Option("--streaming", help="Stream a hub data set.")] = False,
+    limit: Limit = None,
+    split: Split = "train",
+    streaming: Streaming = False,
     model: OtherModel = None,
     device: Device = "auto",
     device_map: DeviceMap = None,

@@ -14,9 +14,11 @@ from headwater.cli.arguments import (
     DeviceMap,
     Dtype,
     Json,
+    MaxTokens,
     Merge,
     Quantization,
     Settings,
+    TokensPerBatch,
     pairs,
 )
 from headwater.cli.console import emit_json, emit_pairs, emit_table, progress, say
@@ -56,8 +58,8 @@ def value(
     template: Template = None,
     columns: Columns = [],
     limit: Annotated[int | None, typer.Option(help="Only the first rows of the pool.")] = None,
-    max_tokens: Annotated[int, typer.Option(help="Tokens kept of a row.")] = 2048,
-    tokens_per_batch: Annotated[int, typer.Option(help="Padded tokens in one forward pass.")] = 8192,
+    max_tokens: MaxTokens = 2048,
+    tokens_per_batch: TokensPerBatch = 8192,
     duplicates: Duplicates = 0.7,
     student: Annotated[Path | None, typer.Option(help="Where alinfik saves its student.")] = None,
     by: GroupBy = None,
