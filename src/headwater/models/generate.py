@@ -37,15 +37,10 @@ def generate_response(
 def generate_responses(
     loaded: LoadedModel,
     prompts: Sequence[str | Sequence[int]],
-    *,
-    max_new_tokens: int = 128,
-    seed: int | None = None,
-    temperature: float = 0.0,
-    batch_size: int = 32,
+    **options: Any,
 ) -> list[str]:
-    """The texts of `generate_answers`, which takes the same arguments and says which were cut."""
-    settings = {"max_new_tokens": max_new_tokens, "seed": seed, "temperature": temperature, "batch_size": batch_size}
-    return [answer.text for answer in generate_answers(loaded, prompts, **settings)]  # type: ignore[arg-type]
+    """The texts of `generate_answers`, which takes the same options and says which were cut."""
+    return [answer.text for answer in generate_answers(loaded, prompts, **options)]
 
 
 def generate_answers(
