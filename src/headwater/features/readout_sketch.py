@@ -113,7 +113,7 @@ class ReadoutSketch:
         rows, _ = self._combine(batch, mask, self._windows(factors))
         vectors = {"rise": rows}
         if self.pooling != "none":
-            vectors["embedding"] = _pool(hidden, batch, self.pooling)
+            vectors["embedding"] = mean_states(hidden, batch, self.pooling)
         for vector in vectors.values():
             _require_finite(vector, batch)
         return Encoded(vectors, _row_losses(factors.losses, batch))
@@ -212,7 +212,8 @@ def _pooled(batch: TokenBatch, positions: str) -> Float[Tensor, "items tokens"]:
     return chosen.to(torch.float32)
 
 
-def _pool(hidden: Tensor, batch: TokenBatch, positions: str) -> Float[Tensor, "rows width"]:
+def mean_states(hidden: Tensor, batch: TokenBatch, positions: str) -> Float[Tensor, "rows width"]:
+    """Each row's mean hidden state over its positions (`response` or `all`), scaled to norm 1; float32 or wider."""
     return _unit(_sum_rows(torch.einsum("itw,it->iw", hidden.float(), _pooled(batch, positions)), batch))
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from headwater.core.spec import MethodSpec, Role
 from headwater.data.rows import Row
 from headwater.data.windows import Window
+from headwater.features.readout_sketch import mean_states
 from headwater.methods.reading import batches
 from headwater.methods.streaming import (
     Bench,
@@ -59,11 +60,8 @@ def _states(
     found = torch.empty(len(rows), readout.weight.shape[1])
     for batch in batches(bench, rows, Window(options.window), role):
         moved = batch.to(bench.loaded.device)
-        hidden = readout.hidden(moved.input_ids).float()
-        chosen = (moved.response if options.positions == "response" else moved.valid).to(hidden.dtype)
-        total = torch.zeros(len(batch.rows), hidden.shape[2], device=hidden.device)
-        total.index_add_(0, moved.item_row, torch.einsum("itw,it->iw", hidden, chosen))
-        found[[row.row.ordinal for row in batch.rows]] = torch.nn.functional.normalize(total, dim=1).cpu()
+        states = mean_states(readout.hidden(moved.input_ids), moved, options.positions)
+        found[[row.row.ordinal for row in batch.rows]] = states.cpu()
     return found
 
 
