@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -176,6 +180,22 @@ def test_alinfik_labels_trains_scores_and_rechecks(tmp_path):
             options=options,
             settings=Settings(student=tmp_path / "v.student"),
         )
+
+
+def test_alinfik_goes_on_after_being_killed_at_any_stage(tmp_path):
+    script = Path(__file__).parents[1] / "oracles" / "killed_value.py"
+    done = subprocess.run([sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["killed"] == [-signal.SIGKILL] * 4
+    assert not report["file before the end"]
+    labels = report["labels"]
+    assert [len(found) for found in labels] == [2, 4, 5, 5]
+    for before, after in itertools.pairwise(labels):
+        assert before.items() <= after.items()  # no label is made twice
+    assert report["undisturbed"] == report["in peace"] == 0
+    whole, killed = (pq.read_table(tmp_path / f"{name}.parquet").to_pylist() for name in ("whole", "killed"))
+    assert whole == killed
 
 
 def test_constant_scores_teach_nothing(tmp_path):

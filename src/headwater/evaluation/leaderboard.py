@@ -20,20 +20,22 @@ from headwater.evaluation.result import Line, Result, read_result, write_result
 from headwater.evaluation.runs import run_evaluation
 from headwater.evaluation.workshop import Advance
 
-DAMPINGS = "damping=0.01|0.1|1"
+WEIGHTS = "parameters=|*.mlp.*"
+"""All weights, or those of the feed-forward layers."""
 TRACIN = "tracin:buckets=4096"
 INDEXED = ("rise", "rise-gram", "rapidin", "graddot", "gradcos", TRACIN, "less", "trak", "trackstar", "logra")
 STREAMED = ("ekfac", "datainf", "zoinf", "linfik")
 COMBINED = ("rise+bm25", "embedding+ekfac", "embedding=>ekfac")
 METHODS = (*INDEXED, *STREAMED, *COMBINED)
 TUNED = (
-    *("rise", "rapidin", "graddot", "gradcos", TRACIN, "less"),
-    *(f"{name}:{DAMPINGS}" for name in ("logra", "ekfac")),
-    *(f"{name}:damping=0.1|1" for name in ("rise-gram", "trak", "trackstar")),
+    *("rise", "rapidin", f"graddot:{WEIGHTS}", f"gradcos:{WEIGHTS}", TRACIN, "less"),
+    *(f"{name}:damping=0.1|1|10|100" for name in ("rise-gram", "trak", "trackstar")),
+    f"logra:damping=0.1|1|10|100,{WEIGHTS}",
+    f"ekfac:damping=0.01|0.1|1,{WEIGHTS}",
     *("datainf", "zoinf:neighbours=2|0", "linfik"),
     *COMBINED,
 )
-"""What the LDS is of: dampings, normalisation and neighbours are chosen on half of the queries."""
+"""What the LDS is of: damping, layers and neighbours are chosen on half of the queries."""
 
 SMALL = {"rows": 600, "queries": 20, "epochs": 16}
 CHECKED = ("rise", "rapidin", "graddot", "logra", "ekfac", "linfik")

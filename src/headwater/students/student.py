@@ -60,7 +60,6 @@ class StudentOptions:
 
 
 @runtime_checkable
-@runtime_checkable
 class Ensemble(Protocol):
     """What a family gives."""
 
