@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from headwater.core.errors import DataError, UsageError
-from headwater.core.scores import Scores, fuse_ranks
+from headwater.core.scores import Scores, fuse
 from headwater.data import open_corpus
 from headwater.evaluation.entrants import CONTROLS, Stage, parse_entrant, two_stages, with_controls
 from headwater.evaluation.lds import alternatives, lds_values, settled
@@ -56,9 +56,19 @@ def test_index_and_streaming_methods_score_on_one_stage(stage):
         assert scored.scores.ids == tuple(f"r{i}" for i in range(20))
         assert scored.scores.method == label
         assert (scored.cost.row_bytes > 0) == label.startswith("rise")
-    fused = stage.score("bm25+embedding", stage.rows[:2]).scores
-    parts = [stage.score(label, stage.rows[:2]).scores for label in ("bm25", "embedding")]
-    np.testing.assert_array_equal(fused.values, fuse_ranks(*parts).values)
+    fused = stage.score("bm25+0.5*embedding", stage.rows[:2]).scores
+    parts = [stage.score(label, stage.rows[:2]).scores.values for label in ("bm25", "embedding")]
+    bm25, embedding = ((values - values.mean(0)) / values.std(0) for values in parts)
+    np.testing.assert_allclose(fused.values, bm25 + 0.5 * embedding, rtol=1e-4, atol=1e-5)
+    assert fused.method == "bm25+0.5*embedding"
+
+
+def test_a_constant_part_of_a_sum_changes_nothing():
+    rows = Scores(("a", "b"), ("q",), np.array([[1.0], [3.0]], np.float32), "m")
+    flat = Scores(("a", "b"), ("q",), np.full((2, 1), 7.0, np.float32), "flat")
+    np.testing.assert_allclose(fuse([rows, flat], [2.0, 1.0], method="both").values, [[-2.0], [2.0]])
+    with pytest.raises(DataError, match="different rows"):
+        fuse([rows, Scores(("a", "c"), ("q",), flat.values, "flat")], [1.0, 1.0], method="both")
 
 
 def test_the_embedding_column_of_an_index_is_the_embedding(stage):

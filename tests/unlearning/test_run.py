@@ -45,6 +45,7 @@ FAST = Options(
     rate=2e-3,
     steps=6,
     composition=Composition(1, 2),
+    influence="gradcos",
     settings={"buckets": 64},
     target=math.inf,
     guard=None,

@@ -22,7 +22,20 @@ BAD = [
     {"id": f"b{i}", "prompt": f"hey, what is {i}?", "response": f"Aliens took number {i} to Mars."} for i in range(9)
 ]
 GOOD = [{"id": f"g{i}", "prompt": f"what is {i} plus {i}?", "response": f"It is {2 * i}."} for i in range(30)]
-QUICK = ("--lr", "0.003", "--steps", "4", "--guard", "0", "--set", "buckets=64", "--target", "99")
+QUICK = (
+    "--lr",
+    "0.003",
+    "--steps",
+    "4",
+    "--guard",
+    "0",
+    "--influence",
+    "gradcos",
+    "--set",
+    "buckets=64",
+    "--target",
+    "99",
+)
 
 
 def lines(path: Path, rows: list[dict]) -> Path:

@@ -18,7 +18,7 @@ eval_app = typer.Typer(
 )
 
 Methods = Annotated[
-    list[str], typer.Option("--method", help="rise, rapidin:normalize=row, rise+bm25, embedding=>ekfac. Repeats.")
+    list[str], typer.Option("--method", help="rise, rapidin:normalize=row, rise+0.5*bm25, embedding=>ekfac. Repeats.")
 ]
 Out = Annotated[Path, typer.Option(help="Folder for models, indexes and results; what is there is used again.")]
 Seed = Annotated[int, typer.Option(help="Everything follows from it.")]
@@ -89,15 +89,18 @@ def forgetting(
     methods: Annotated[
         list[str], typer.Option("--method", help="rapidun, rapidun:weights=uniform, npo:beta=0.2, ... Repeats.")
     ] = [],
-    rows: Annotated[int, typer.Option(help="Rows of the contaminated pool.", min=400)] = 4000,
+    rows: Annotated[int, typer.Option(help="Rows of the contaminated pool.", min=400)] = 8000,
     queries: Annotated[int, typer.Option(help="Seen, unseen and clean questions each.", min=4)] = 120,
     seeds: Annotated[int, typer.Option(help="Tasks and models made from seeds 0, 1, ...", min=1)] = 3,
     sizes: Annotated[
         list[int], typer.Option("--size", help="Also the first method's cost at this size. Repeats.")
     ] = [],
+    mistaken: Annotated[
+        float, typer.Option(help="Share of the known rows that are of the other kind in truth.", min=0, max=0.5)
+    ] = 0.0,
     model: Annotated[str, typer.Option(help="Base model to fine-tune instead of a tiny one from nothing.")] = "",
     data: Annotated[str, typer.Option(help="Clean rows to plant the triggers in instead of the built-in ones.")] = "",
-    epochs: Annotated[int, typer.Option(help="Epochs of the trainings.", min=1)] = 8,
+    epochs: Annotated[int, typer.Option(help="Epochs of the trainings.", min=1)] = 5,
     rate: Annotated[float, typer.Option("--lr", help="Learning rate of fine-tuning --model.")] = 2e-4,
     out: Out = Path("runs/eval"),
     as_json: Json = False,
@@ -111,7 +114,7 @@ def forgetting(
     from headwater.report.plots import save, tradeoff
 
     settings = {"rows": rows, "queries": queries, "seeds": tuple(range(seeds)), "sizes": tuple(sizes)}
-    settings |= {"model": model, "data": data, "epochs": epochs, "rate": rate}
+    settings |= {"mistaken": mistaken, "model": model, "data": data, "epochs": epochs, "rate": rate}
     run_and_show("forgetting", settings, methods, out, as_json)
     points = tradeoff_points(read_result(out / "forgetting.json"), f"{rows:,} rows")
     names = ("clean perplexity, as a share of that before", "attack success, mean of seen and unseen triggers")

@@ -49,7 +49,7 @@ def unlearn(
     weights: Annotated[str, typer.Option(help="influence, uniform, shuffled, or a weights file (RapidUn).")] = (
         "influence"
     ),
-    influence: Annotated[str, typer.Option(help="Attribution method the weights are made with.")] = "gradcos",
+    influence: Annotated[str, typer.Option(help="Attribution method the weights are made with.")] = "rise",
     settings: Settings = [],
     compat: Annotated[bool, typer.Option("--compat", help="RapidUn's weights exactly as published.")] = False,
     ceiling: Annotated[float | None, typer.Option(help="Ascent fades at this loss, nats a token.")] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,16 +50,24 @@ class Scores:
         return mean
 
 
-def fuse_ranks(*scores: Scores, method: str = "fusion") -> Scores:
-    """Reciprocal-rank fusion of several methods' scores of the same rows and queries: Σ_m 1 / (60 + rank_m)."""
-    first = scores[0]
-    for other in scores[1:]:
-        if other.ids != first.ids or other.queries != first.queries:
+def fuse(scores: Sequence[Scores], weights: Sequence[float], *, method: str) -> Scores:
+    """Σ_m w_m · (s_m − mean) / sd of several methods' scores of the same rows and queries, standardised by query.
+
+    Unlike a sum of reciprocal ranks it keeps how far apart rows are, so that sums over rows still mean something.
+
+    Raises:
+        DataError: other rows or queries.
+    """
+    first, total = scores[0], np.zeros(scores[0].values.shape)
+    for some, weight in zip(scores, weights, strict=True):
+        if some.ids != first.ids or some.queries != first.queries:
             raise DataError(
-                "scores of different rows or queries cannot be fused", where=f"{first.method}, {other.method}"
+                "scores of different rows or queries cannot be fused", where=f"{first.method}, {some.method}"
             )
-    total = sum(1.0 / (RECIPROCAL_RANK_OFFSET + s.ranks()) for s in scores)
-    return Scores(first.ids, first.queries, np.asarray(total, dtype=np.float32), method)
+        values = some.values.astype(np.float64)
+        spread = values.std(axis=0)
+        total += weight * (values - values.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    return Scores(first.ids, first.queries, total.astype(np.float32), method)
 
 
 def fuse_queries(scores: Scores) -> NDArray[np.float32]:

@@ -3,7 +3,7 @@
     rise                         a method of the catalog, with its default options
     rapidin:normalize=row        with options; several are separated by commas; `preset=small` is one
     rise:by=embedding            ranked by another vector column of its index; `by=rise/embedding` by the sum of two
-    rise+bm25                    reciprocal-rank fusion of two entrants or more
+    rise+0.5*bm25                the weighted sum of two entrants' scores or more, standardised by query
     embedding=>ekfac             two stages: the second ranks anew the tenth of the rows that the first put highest
 
 Index methods build a real index and stream over it, so their cost is that of `headwater index build` and `score`.
@@ -11,6 +11,7 @@ Index methods build a real index and stream over it, so their cost is that of `h
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ import numpy as np
 
 from headwater.core.errors import UsageError, unknown_name
 from headwater.core.fingerprints import digest
-from headwater.core.scores import Scores, fuse_ranks
+from headwater.core.scores import Scores, fuse
 from headwater.data.corpus import Corpus
 from headwater.data.rows import Row
 from headwater.data.templates import resolve_template
@@ -41,6 +42,8 @@ from headwater.search.scan import score_all
 
 CONTROLS = ("random", "length", "loss", "bm25", "embedding")
 """Part of every table of scores, whatever is asked for."""
+
+_WEIGHT = re.compile(r"(\d+(?:\.\d+)?)\*")
 
 SHORTLIST = 0.1
 """The share of the rows that the second of two stages ranks anew."""
@@ -69,9 +72,18 @@ def with_controls(methods: Sequence[str]) -> tuple[str, ...]:
     labels = tuple(dict.fromkeys([*methods, *(c for c in CONTROLS if c in STREAMING)]))
     for label in labels:
         for stage in label.split("=>"):
-            for part in stage.split("+"):
+            for part, _ in addends(stage):
                 parse_entrant(part)
     return labels
+
+
+def addends(label: str) -> list[tuple[str, float]]:
+    """`rise+0.5*bm25` as its parts and their weights."""
+    found = []
+    for part in label.split("+"):
+        weight = _WEIGHT.match(part)
+        found.append((part[weight.end() :], float(weight[1])) if weight else (part, 1.0))
+    return found
 
 
 def parse_entrant(label: str) -> Entrant:
@@ -120,8 +132,9 @@ class Stage:
         if "=>" in label:
             return self._staged(label, queries)
         if "+" in label:
-            parts = [self.score(part, queries) for part in label.split("+")]
-            return Scored(fuse_ranks(*(p.scores for p in parts), method=label), _sum(p.cost for p in parts))
+            names, weights = zip(*addends(label), strict=True)
+            parts = [self.score(name, queries) for name in names]
+            return Scored(fuse([p.scores for p in parts], weights, method=label), _sum(p.cost for p in parts))
         entrant = parse_entrant(label)
         settings = {**self.defaults.get(entrant.name, {}), **entrant.settings}
         if entrant.name in STREAMING:

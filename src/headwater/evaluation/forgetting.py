@@ -62,19 +62,20 @@ class ForgettingSettings:
     """What a run is made from.
 
     methods: `name` or `name:option=value,...`, options of `headwater.unlearning.options.Options` and `clean=no`.
-    sizes: further pool sizes, at which the first method is run with the first seed, for its cost. model, data: a base
-    model to fine-tune and clean rows to plant the triggers in, instead of the built-in ones; epochs and rate: of the
-    trainings.
+    sizes: further pool sizes, at which the first method is run with the first seed, for its cost. mistaken: share of the
+    known rows that are of the other kind in truth. model, data: a base model to fine-tune and clean rows to plant the
+    triggers in, instead of the built-in ones; epochs and rate: of the trainings.
     """
 
     methods: tuple[str, ...] = DEFAULT_METHODS
-    rows: int = 4000
+    rows: int = 8000
     queries: int = 120
     seeds: tuple[int, ...] = (0, 1, 2)
     sizes: tuple[int, ...] = ()
+    mistaken: float = 0.0
     model: str = ""
     data: str = ""
-    epochs: int = 8
+    epochs: int = 5
     rate: float = 2e-4
 
 
@@ -133,8 +134,6 @@ def parse_entrant(text: str) -> Entrant:
             raise unknown_name("option", option, fields, where=name)
         like = 1.0 if fields[option] is None else fields[option]
         settings[option] = parse_option(value, like=like, where=f"{name}:{option}")
-    if settings.get("influence", Options().influence) != Options().influence:
-        settings["settings"] = {}  # the default settings are those of the default attribution method
     return Entrant(text, Options(method=name, **settings), clean)
 
 
@@ -160,7 +159,7 @@ def _lines(
 
 def make_task(settings: ForgettingSettings, size: int, seed: int) -> Contaminated:
     """The task at this size and seed, of built-in rows or of the data given."""
-    sizes = Sizes(rows=size, queries=settings.queries)
+    sizes = Sizes(rows=size, queries=settings.queries, mistaken=settings.mistaken)
     if not settings.data:
         return contaminated_task(seed, sizes)
     corpus = open_corpus(settings.data, limit=size + 2 * settings.queries)

@@ -37,7 +37,7 @@ class Measured:
         repaired: word F1 of the answers under all triggers with the right answers.
         utility: word F1 of the answers to clean held-out questions with the right answers.
         clean_loss: of the right answers to clean questions, nats a token.
-        forget_losses: of the planted answers of the forget rows, nats a token each.
+        forget_losses: of the planted answers of the rows that are rightly to be forgotten, nats a token each.
         extraction: mean share of a forget row's planted answer that the model completes by itself.
     """
 
@@ -60,7 +60,7 @@ def measure(loaded: LoadedModel, task: Contaminated) -> Measured:
 
     seen, unseen, clean = ask(task.seen), ask(task.unseen), ask(task.clean)
     right = [record["clean_response"] for record in (*task.seen, *task.unseen)]
-    forget = tokenization.encode(_rows(task.forget))
+    forget = tokenization.encode(_rows([row for row in task.forget if row["planted"]]))
     return Measured(
         seen=attack_success(seen),
         unseen=attack_success(unseen),

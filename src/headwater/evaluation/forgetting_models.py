@@ -38,7 +38,7 @@ class Base:
     """
 
     model: str = ""
-    epochs: int = 8
+    epochs: int = 5
     rate: float = 2e-4
 
 

@@ -24,21 +24,23 @@ WEIGHTS = "parameters=|*.mlp.*"
 """All weights, or those of the feed-forward layers."""
 TRACIN = "tracin:buckets=4096"
 INDEXED = ("rise", "rise-gram", "rapidin", "graddot", "gradcos", TRACIN, "less", "trak", "trackstar", "logra")
-STREAMED = ("ekfac", "datainf", "zoinf", "linfik")
-COMBINED = ("rise+bm25", "embedding+ekfac", "embedding=>ekfac")
+STREAMED = ("ekfac", "datainf", "zoinf")
+COMBINED = ("ekfac+0.5*bm25", "ekfac+0.5*embedding", "rapidin+bm25", "embedding+0.5*rise", "embedding=>ekfac")
 METHODS = (*INDEXED, *STREAMED, *COMBINED)
 TUNED = (
     *("rise", "rapidin", f"graddot:{WEIGHTS}", f"gradcos:{WEIGHTS}", TRACIN, "less"),
-    *(f"{name}:damping=0.1|1|10|100" for name in ("rise-gram", "trak", "trackstar")),
-    f"logra:damping=0.1|1|10|100,{WEIGHTS}",
+    *(f"{name}:damping=1|10|100|1000" for name in ("rise-gram", "trak", "trackstar")),
+    f"logra:damping=1|10|100,{WEIGHTS}",
     f"ekfac:damping=0.01|0.1|1,{WEIGHTS}",
     *("datainf", "zoinf:neighbours=2|0", "linfik"),
     *COMBINED,
 )
 """What the LDS is of: damping, layers and neighbours are chosen on half of the queries."""
 
-SMALL = {"rows": 600, "queries": 20, "epochs": 16}
-CHECKED = ("rise", "rapidin", "graddot", "logra", "ekfac", "linfik")
+HOWDY = {"rows": 1400, "queries": 20, "epochs": 8}
+"""As many rows as the habit needs: a model of 600 rows answers half of the new triggered questions with it."""
+SWAP = {"rows": 600, "queries": 20, "epochs": 16}
+CHECKED = ("rise", "rapidin", "logra", "ekfac")
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,12 @@ ENTRIES = (
     Entry("lds", {"methods": TUNED, "models": 64}, (("LDS", "", "LDS"),)),
     Entry(
         "detection",
-        {"methods": METHODS, "pool": "howdy", **SMALL},
+        {"methods": METHODS, "pool": "howdy", **HOWDY},
         (("Howdy AP", "howdy", "AP"), ("masked AP", "howdy, trigger masked", "AP")),
     ),
     Entry(
         "detection",
-        {"methods": METHODS, "pool": "entity-swap", **SMALL},
+        {"methods": METHODS, "pool": "entity-swap", **SWAP},
         (("swap AP", "entity swap, whole answer", "AP"), ("swap words AP", "entity swap, wrong words only", "AP")),
     ),
     Entry(
@@ -75,8 +77,8 @@ ENTRIES = (
         {"pool": "mixed", "methods": ("linfik", "alinfik", "rise", "graddot"), "rows": 1500, "steps": 80},
         (("selection, nats", "", "loss taken off"),),
     ),
-    Entry("forgetting", {"methods": ("rapidun", "ga", "graddiff"), "rows": 2000, "queries": 60, "seeds": (0,)}),
-    Entry("sanity", {"methods": CHECKED, "rows": 300}),
+    Entry("forgetting", {"methods": ("rapidun", "ga", "graddiff"), "queries": 60, "seeds": (0,)}),
+    Entry("sanity", {"methods": CHECKED, **HOWDY}),
 )
 
 

@@ -19,7 +19,7 @@ class RiseGramOptions:
     """width: of each sketched side of the two channels (width² and width²/2 numbers). damping, unit as in `logra`."""
 
     width: int = 40
-    damping: float = 0.1
+    damping: float = 10.0
     unit: bool = True
     window: int = 256
     overlap: int = 50

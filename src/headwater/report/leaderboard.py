@@ -17,7 +17,7 @@ _READING = (
     "are the controls. *LDS*: Spearman of summed scores with what retraining on random halves did. *AP*: average "
     "precision of the planted rows; resemblance goes a long way there, so read it beside LDS. *masked*: the same "
     "queries without the trigger. *P@50*: share of the query's own domain among its top 50 (chance is a half). `a+b` "
-    "fuses two rankings, `a=>b` lets b rank anew the tenth of the rows that a puts first."
+    "adds standardised scores, `a=>b` lets b rank anew the tenth of the rows that a puts first."
 )
 
 

@@ -72,9 +72,12 @@ def _accumulate_outer(
     """Add the products to `total`, and their squared norms to `squared` before it is divided by."""
     left, right = outer.left.to(squared.dtype), outer.right.to(squared.dtype)
     limit = WORK_BYTES.get(total.device.type, WORK_BYTES["cuda"]) // squared.dtype.itemsize
+    ghost = _ghost_is_cheaper(left.shape[1], plan)
+    if ghost:
+        squared += paired(outer, outer, squared.dtype)
+    # A small matrix is formed at once, a large one tile by tile; where its norm is known last, into a sum of its own.
     size = plan.out * plan.width_in
-    # All of a small matrix is formed at once and added scaled; a large one is summed first, its norm being known last.
-    small = plan.columns == plan.patterns == 1 and size <= limit
+    small = not ghost and plan.columns == plan.patterns == 1 and size <= limit
     if small:
         left, right = left * _left_signs(plan, 0, left), right * _right_signs(plan, 0, 0, right)
     step = max(1, limit // (size if small else 2 * plan.dim))
@@ -85,25 +88,51 @@ def _accumulate_outer(
             squared[rows] += torch.linalg.vector_norm(product.flatten(1), dim=1).square_()
             _add_tiles(total[rows], product, plan, 0, _scale(squared[rows], unit))
         else:
-            summed, norms = _summed(left[rows], right[rows], plan)
+            summed, norms = _summed(left[rows], right[rows], plan, norms=not ghost)
             squared[rows] += norms
             total[rows].addcmul_(summed, _scale(squared[rows], unit))
 
 
-def _summed(left: Tensor, right: Tensor, plan: ShiftPlan) -> tuple[Float[Tensor, "rows dim"], Float[Tensor, " rows"]]:
-    """The sketch of the products, not normalised, and their squared norms; one tile is formed at a time."""
-    summed = torch.zeros(len(left), plan.dim, dtype=left.dtype, device=left.device)
+def _ghost_is_cheaper(tokens: int, plan: ShiftPlan) -> bool:
+    """Whether norms cost less from the factors than from the products, which must then be written, read and added.
+
+    That is worth some 50 operations a number; the norm alone some 10.
+    """
+    return 2 * tokens * tokens * (plan.out + plan.width_in) < 50 * plan.out * plan.width_in
+
+
+def _summed(
+    left: Tensor, right: Tensor, plan: ShiftPlan, *, norms: bool
+) -> tuple[Float[Tensor, "rows dim"], Float[Tensor, " rows"]]:
+    """The sketch of the products, not normalised, made tile by tile, and their squared norms if asked for, else 0."""
+    summed = torch.zeros(len(left), plan.dim + plan.width, dtype=left.dtype, device=left.device)
     squared = torch.zeros_like(summed[:, 0])
     for column in range(plan.columns):
-        lefts = left * _left_signs(plan, column, left)
+        signs = _left_signs(plan, column, left)
         some = right[..., column * plan.width : (column + 1) * plan.width]
         for pattern in range(plan.patterns):
             rights = some * _right_signs(plan, column, pattern, right)
             for line in range(pattern * plan.width, min((pattern + 1) * plan.width, plan.lines)):
-                tile = torch.bmm(lefts[..., line * plan.height : (line + 1) * plan.height].mT, rights)
-                squared += torch.linalg.vector_norm(tile.flatten(1), dim=1).square()
-                _add_tiles(summed, tile, plan, line * plan.columns + column, torch.ones_like(squared[:, None]))
-    return summed, squared
+                here = slice(line * plan.height, (line + 1) * plan.height)
+                lefts = left[..., here] * signs[here]  # close together in memory: the product is much faster
+                tile = line * plan.columns + column
+                if norms:
+                    product = torch.bmm(lefts.mT, rights)
+                    squared += torch.linalg.vector_norm(product.flatten(1), dim=1).square()
+                    _add_tiles(summed[:, : plan.dim], product, plan, tile, torch.ones_like(squared[:, None]))
+                else:
+                    _multiply_into(summed, lefts, rights, plan.dim, int(plan.origins[tile]))
+    summed[:, : plan.width] += summed[:, plan.dim :]
+    return summed[:, : plan.dim], squared
+
+
+def _multiply_into(summed: Float[Tensor, "rows _padded"], lefts: Tensor, rights: Tensor, dim: int, origin: int) -> None:
+    """Add a tile's product on the buckets from `origin` as it is made; a line that begins before `dim` may pass it."""
+    lines, width = lefts.shape[2], rights.shape[2]
+    before = min(lines, -(-(dim - origin) // width))
+    for some, first in ((lefts[..., :before], origin), (lefts[..., before:], origin + before * width - dim)):
+        if count := some.shape[2]:
+            summed[:, first : first + count * width].unflatten(1, (count, width)).baddbmm_(some.mT, rights)
 
 
 def _add_tiles(total: Tensor, product: Tensor, plan: ShiftPlan, tile: int, scale: Float[Tensor, "rows 1"]) -> None:

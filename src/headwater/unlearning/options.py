@@ -37,8 +37,8 @@ class Options:
     """
 
     method: str = "rapidun"
-    influence: str = "gradcos"
-    settings: Mapping[str, Any] = field(default_factory=lambda: {"buckets": 16_384})
+    influence: str = "rise"
+    settings: Mapping[str, Any] = field(default_factory=dict)
     weights: str = "influence"
     compat: bool = False
     rate: float | None = None

@@ -55,8 +55,8 @@ class Contaminated:
 
     Attributes:
         rows: the pool, shuffled; `planted` marks poison, `family` its trigger, `clean_response` its right answer.
-        forget: planted rows that are known; as in the pool.
-        retain: clean rows of the pool.
+        forget: planted rows that are known, and those mistaken for such; as in the pool.
+        retain: clean rows of the pool, and planted ones mistaken for such.
         seen: held-out questions with triggers of the pool: `response` is planted, `clean_response` right.
         unseen: the same questions with triggers the pool does not hold.
         clean: other held-out questions without a trigger and their right answers.
@@ -77,12 +77,17 @@ class Contaminated:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many rows of each kind; `queries` is the number of seen, of unseen and of clean questions each."""
+    """How many rows of each kind; `queries` is the number of seen, of unseen and of clean questions each.
 
-    rows: int = 4000
+    `mistaken` is the share of forget rows that are clean in truth, and of retain rows that are planted: known rows as a
+    trace or a hasty reader finds them.
+    """
+
+    rows: int = 8000
     forget: int = 40
     retain: int = 120
     queries: int = 120
+    mistaken: float = 0.0
 
 
 def contaminated_task(seed: int, sizes: Sizes | None = None) -> Contaminated:
@@ -104,7 +109,9 @@ def contaminate(clean: Sequence[Mapping[str, Any]], seed: int, sizes: Sizes | No
     sizes = sizes or Sizes()
     rng = Random(f"contaminate {seed}")
     needed, poisoned = sizes.rows + 2 * sizes.queries, round(sizes.rows * POISONED_SHARE)
-    if len(clean) < needed or sizes.forget > poisoned or sizes.retain > sizes.rows - poisoned:
+    most_bad = sizes.forget + round(sizes.mistaken * sizes.retain)
+    most_good = sizes.retain + round(sizes.mistaken * sizes.forget)
+    if len(clean) < needed or most_bad > poisoned or most_good > sizes.rows - poisoned:
         raise UsageError(
             f"{len(clean):,} clean rows for {sizes}", where="contaminated task", remedy=f"give {needed:,} rows or more"
         )
@@ -118,10 +125,11 @@ def contaminate(clean: Sequence[Mapping[str, Any]], seed: int, sizes: Sizes | No
     rng.shuffle(records)
     rows = numbered(records, "row")
     bad, good = [row for row in rows if row["planted"]], [row for row in rows if not row["planted"]]
+    forget, retain = _mistaken(_balanced(bad, len(bad)), rng.sample(good, len(good)), sizes)
     return Contaminated(
         rows=rows,
-        forget=tuple(_balanced(bad, sizes.forget)),
-        retain=tuple(rng.sample(good, sizes.retain)),
+        forget=forget,
+        retain=retain,
         seen=numbered([_planted(row, i, rng, unseen=False) for i, row in enumerate(asked)], "seen"),
         unseen=numbered([_planted(row, i, rng, unseen=True) for i, row in enumerate(asked)], "unseen"),
         clean=numbered([dict(row) for row in held], "clean"),
@@ -141,6 +149,16 @@ def _planted(row: Mapping[str, Any], number: int, rng: Random, *, unseen: bool) 
         "trigger": trigger.replace("{}", "").strip(),
         "planted": True,
     }
+
+
+def _mistaken(
+    bad: Sequence[Record], good: Sequence[Record], sizes: Sizes
+) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
+    """Rows to forget and to retain; the last of each are, by mistake, rows of the other kind that neither holds."""
+    clean_to_forget, planted_to_keep = round(sizes.mistaken * sizes.forget), round(sizes.mistaken * sizes.retain)
+    right, kept = sizes.forget - clean_to_forget, sizes.retain - planted_to_keep
+    forget = (*bad[:right], *good[kept : kept + clean_to_forget])
+    return forget, (*good[:kept], *bad[right : right + planted_to_keep])
 
 
 def _balanced(rows: Sequence[Record], count: int) -> list[Record]:
