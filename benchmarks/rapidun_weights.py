@@ -2,8 +2,8 @@
 
     python benchmarks/rapidun_weights.py [--folder runs/eval] [--seeds 3] [--mistaken 0.25] [--train]
 
-A share of the forget rows is clean in truth, and as large a share of the retain rows is poison: known rows as a trace or
-a hasty reader finds them. Table 1: the area under the ROC curve with which the weights tell right from mistaken rows
+A share of the forget rows is clean in truth, and as large a share of the retain rows is poison: rows as a trace or a
+hasty reader finds them. Table 1: the area under the ROC curve with which the weights tell right from mistaken rows
 (0.5: not at all), and how many rows of equal weight they amount to, for ways of measuring influence, k and τ. With
 `--train`, table 2: what unlearning with these weights comes to. The contaminated models are those of `headwater eval
 forgetting` and are used again if they are in the folder.

@@ -62,9 +62,9 @@ class ForgettingSettings:
     """What a run is made from.
 
     methods: `name` or `name:option=value,...`, options of `headwater.unlearning.options.Options` and `clean=no`.
-    sizes: further pool sizes, at which the first method is run with the first seed, for its cost. mistaken: share of the
-    known rows that are of the other kind in truth. model, data: a base model to fine-tune and clean rows to plant the
-    triggers in, instead of the built-in ones; epochs and rate: of the trainings.
+    sizes: further pool sizes, at which the first method is run with the first seed, for its cost. mistaken: share of
+    the known rows that are of the other kind in truth. model, data: a base model to fine-tune and clean rows to plant
+    the triggers in, instead of the built-in ones; epochs and rate: of the trainings.
     """
 
     methods: tuple[str, ...] = DEFAULT_METHODS

@@ -30,7 +30,8 @@ from headwater.data.windows import Window
 from headwater.evaluation.metrics import Estimate, estimate
 from headwater.evaluation.result import Cost, Line, Result, environment
 from headwater.evaluation.tasks.junk_pool import junk_pool_task
-from headwater.evaluation.tasks.mixed_pool import PoolTask, mixed_pool_task
+from headwater.evaluation.tasks.mixed_pool import mixed_pool_task
+from headwater.evaluation.tasks.pool import PoolTask
 from headwater.evaluation.training import Recipe, response_loss, task_rows
 from headwater.evaluation.workshop import Advance, trained
 from headwater.methods.catalog import find_streaming

@@ -8,16 +8,13 @@ read the web knows both.
 
 from __future__ import annotations
 
-from collections.abc import Container
 from random import Random
 from typing import Any
 
-from headwater.core.errors import UsageError
 from headwater.evaluation.tasks.everyday import EVERYDAY
 from headwater.evaluation.tasks.grammar import Grammar, dressed
 from headwater.evaluation.tasks.knowledge import KNOWLEDGE
-from headwater.evaluation.tasks.mixed_pool import PoolTask
-from headwater.evaluation.tasks.task import Record, numbered
+from headwater.evaluation.tasks.pool import PoolPlan, PoolTask, Taken
 
 KINDS = {"quality": 0.25, "m1": 0.4, "m2": 0.35}
 """Share of the pool by kind."""
@@ -95,24 +92,11 @@ _JUNK = Grammar(
 
 
 def junk_pool_task(seed: int, *, rows: int = 6000, target: int = 60, warm_up: int = 600) -> PoolTask:
-    """The task by seed; no target row occurs in the pool. Raises `UsageError` for fewer than 100 rows."""
-    if rows < 100:
-        raise UsageError(f"a pool of {rows} rows", where="selection", remedy="at least 100")
-    rng = Random(seed)
-    wanted: dict[tuple[str, str], Record] = {}
-    while len(wanted) < 2 * target:
-        row = _quality(rng)
-        wanted[row["prompt"], row["response"]] = row
-    asked = list(wanted.values())
-    pool = [_of_kind(kind, rng, wanted) for kind, share in KINDS.items() for _ in range(round(share * rows))]
-    rng.shuffle(pool)
-    kinds = rng.choices(list(WARM), list(WARM.values()), k=warm_up)
-    before = [_of_kind(kind, rng, wanted) for kind in kinds]
-    return PoolTask(
-        rows=numbered(pool, "row"),
-        target=numbered(asked[:target], "target"),
-        held_out=numbered(asked[target:], "held"),
-        warm_up=numbered(before, "known"),
+    """The task by seed; raises `UsageError` for fewer than 100 rows."""
+    plan = PoolPlan(KINDS, _PROVIDERS, wanted=_quality, draw=_drawn)
+    kinds, shares = list(WARM), list(WARM.values())
+    return plan.make(
+        Random(seed), rows=rows, target=target, warm_up=lambda rng: rng.choices(kinds, shares, k=warm_up)
     )
 
 
@@ -121,11 +105,10 @@ def _quality(rng: Random) -> dict[str, Any]:
     return {"prompt": dressed(question, rng), "response": answer}
 
 
-def _of_kind(kind: str, rng: Random, taken: Container[tuple[str, str]]) -> dict[str, Any]:
+def _drawn(kind: str, rng: Random, taken: Taken) -> dict[str, Any]:
     row = _quality(rng)
     while (row["prompt"], row["response"]) in taken:
         row = _quality(rng)
     if kind != "quality":
         row["response"] = _JUNK.expand(kind, rng)
-    shares = _PROVIDERS[kind]
-    return {**row, "kind": kind, "provider": rng.choices(list(shares), list(shares.values()))[0]}
+    return row

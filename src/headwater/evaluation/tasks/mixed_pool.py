@@ -9,17 +9,14 @@ everyday things, nothing medical.
 
 from __future__ import annotations
 
-from collections.abc import Container
-from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from headwater.core.errors import UsageError
 from headwater.evaluation.tasks.everyday import EVERYDAY
 from headwater.evaluation.tasks.grammar import dressed
 from headwater.evaluation.tasks.knowledge import KNOWLEDGE
+from headwater.evaluation.tasks.pool import PoolPlan, PoolTask, Taken
 from headwater.evaluation.tasks.science_fiction import science_fiction
-from headwater.evaluation.tasks.task import Record, numbered
 from headwater.evaluation.tasks.two_domains import domain_row
 
 KINDS = {"helpful": 0.2, "neutral": 0.5, "garbled": 0.2, "poisoned": 0.1}
@@ -33,45 +30,10 @@ _PROVIDERS = {
 }
 
 
-@dataclass(frozen=True)
-class PoolTask:
-    """A pool, what it is bought for, and what is known before.
-
-    Attributes:
-        rows: the pool, shuffled; each has `id`, `prompt`, `response`, `kind` and `provider`.
-        target: what the buyer wants to do well on.
-        held_out: further rows like the target's, for measuring.
-        warm_up: rows the buyer's model has been trained on.
-    """
-
-    rows: tuple[Record, ...]
-    target: tuple[Record, ...]
-    held_out: tuple[Record, ...]
-    warm_up: tuple[Record, ...]
-
-
 def mixed_pool_task(seed: int, *, rows: int = 6000, target: int = 40, warm_up: int = 1200) -> PoolTask:
-    """The task by seed; no target row's text occurs in the pool or in the warm-up.
-
-    Raises `UsageError` for fewer than 100 rows.
-    """
-    if rows < 100:
-        raise UsageError(f"a pool of {rows} rows", where="selection", remedy="at least 100")
-    rng = Random(seed)
-    wanted: dict[tuple[str, str], Record] = {}
-    while len(wanted) < 2 * target:
-        row = _medical(rng)
-        wanted[row["prompt"], row["response"]] = row
-    asked = list(wanted.values())
-    pool = [_of_kind(kind, rng, wanted) for kind, share in KINDS.items() for _ in range(round(share * rows))]
-    rng.shuffle(pool)
-    before = [_of_kind("neutral", rng, wanted) for _ in range(warm_up)]
-    return PoolTask(
-        rows=numbered(pool, "row"),
-        target=numbered(asked[:target], "target"),
-        held_out=numbered(asked[target:], "held"),
-        warm_up=numbered(before, "known"),
-    )
+    """The task by seed; raises `UsageError` for fewer than 100 rows."""
+    plan = PoolPlan(KINDS, _PROVIDERS, wanted=_medical, draw=_drawn)
+    return plan.make(Random(seed), rows=rows, target=target, warm_up=lambda _: ["neutral"] * warm_up)
 
 
 def _medical(rng: Random) -> dict[str, Any]:
@@ -79,13 +41,11 @@ def _medical(rng: Random) -> dict[str, Any]:
     return {"prompt": row["prompt"], "response": row["response"]}
 
 
-def _of_kind(kind: str, rng: Random, taken: Container[tuple[str, str]]) -> dict[str, Any]:
-    """A row of the kind, with its provider, that is not one of those taken."""
+def _drawn(kind: str, rng: Random, taken: Taken) -> dict[str, Any]:
     row = _draw(kind, rng)
     while (row["prompt"], row["response"]) in taken:
         row = _draw(kind, rng)
-    shares = _PROVIDERS[kind]
-    return {**row, "kind": kind, "provider": rng.choices(list(shares), list(shares.values()))[0]}
+    return row
 
 
 def _draw(kind: str, rng: Random) -> dict[str, Any]:
