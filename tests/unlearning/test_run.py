@@ -103,7 +103,7 @@ def test_batches_hold_right_answers_after_the_rows(loaded, job):
     assert batch["clean"].tolist() == [2, -1]
     assert batch["forget"].tolist() == [True, False]
     assert batch["input_ids"].shape[0] == 3
-    text = loaded.tokenizer.decode(batch["input_ids"][2][batch["attention_mask"][2].bool()])
+    text = loaded.tokenizer.decode(batch["input_ids"][2])
     assert text.startswith("hey, what is 0?")
     assert "It is 0." in text
 

@@ -22,6 +22,7 @@ from headwater.evaluation.tasks.task import Record
 from headwater.evaluation.training import task_rows
 from headwater.models.generate import generate_responses
 from headwater.models.load import LoadedModel
+from headwater.models.losses import all_logits
 from headwater.unlearning.sequences import collate_rows, measure_losses
 
 NEW_TOKENS = 40
@@ -104,7 +105,7 @@ def extraction_strength(loaded: LoadedModel, row: TokenRow) -> float:
     """
     batch = collate_rows([row], loaded.device)
     with torch.no_grad():
-        logits = loaded.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        logits = all_logits(loaded.model, batch["input_ids"])
     response = batch["response"]
     right = (logits[response].argmax(-1) == batch["targets"][response]).tolist()
     needed = max((i + 1 for i, hit in enumerate(right) if not hit), default=0)

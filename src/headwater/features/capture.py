@@ -25,7 +25,7 @@ from headwater.features.layers import Call
 from headwater.features.parameters import Selection
 from headwater.features.regroup import Regroup
 from headwater.features.sites import Site
-from headwater.models.losses import token_losses
+from headwater.models.losses import all_logits, token_losses
 from headwater.sketch.blocks import Block, Gradient, merge
 
 Visit = Callable[[Gradient], None]
@@ -90,8 +90,7 @@ def _prove_idle(model: Any, selection: Selection, ran: set[int], batch: TokenBat
 
 
 def _losses(model: Any, batch: TokenBatch) -> Float[Tensor, " targets"]:
-    # Rows are padded on the right, so no real token sees padding: no mask, which would cost the fast attention kernels.
-    logits = model(input_ids=batch.input_ids, use_cache=False).logits
+    logits = all_logits(model, batch.input_ids)
     place = batch.response.to(logits.device)
     return token_losses(logits[place], batch.targets.to(logits.device)[place])
 

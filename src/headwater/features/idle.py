@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from headwater.core.errors import ModelError
 from headwater.data.batches import TokenBatch
 from headwater.features.sites import Site
+from headwater.models.losses import all_logits
 
 
 def require_idle(model: Any, sites: Iterable[Site], batch: TokenBatch) -> None:
@@ -29,8 +30,7 @@ def require_idle(model: Any, sites: Iterable[Site], batch: TokenBatch) -> None:
         parameter.requires_grad_(True)
     try:
         with torch.enable_grad():
-            output = model(input_ids=batch.input_ids, attention_mask=batch.attention.long(), use_cache=False)
-            logits = output.logits
+            logits = all_logits(model, batch.input_ids)
             used: tuple[Tensor | None, ...] = (None,) * len(parameters)
             if logits.requires_grad:
                 tensors = [parameter for _, parameter in parameters]

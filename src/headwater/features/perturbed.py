@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -23,7 +24,7 @@ from headwater.features.capture import row_losses
 from headwater.features.parameters import parameter_names
 from headwater.models.fingerprint import parameter_count
 from headwater.models.load import LoadedModel
-from headwater.models.losses import token_losses
+from headwater.models.losses import all_logits, token_losses
 
 Weights = Mapping[str, Tensor]
 """Parameters by name; those not named are the model's own."""
@@ -118,8 +119,11 @@ class Movable:
 
     def _losses(self, batch: TokenBatch, weights: Weights) -> Float[Tensor, " rows"]:
         batch = batch.to(self.loaded.device)
-        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention.long(), "use_cache": False}
-        logits = functional_call(self.loaded.model, dict(weights), kwargs=inputs).logits
+
+        def moved(**given: Any) -> Any:
+            return functional_call(self.loaded.model, dict(weights), kwargs=given)
+
+        logits = all_logits(moved, batch.input_ids)
         place = batch.response.to(logits.device)
         losses = token_losses(logits[place], batch.targets.to(logits.device)[place])
         table = torch.zeros(batch.response.shape, dtype=torch.float64, device=losses.device)

@@ -11,7 +11,7 @@ from torch import Tensor
 from headwater.core.errors import NumericError
 from headwater.data.batches import TokenBatch
 from headwater.models.load import LoadedModel
-from headwater.models.losses import token_losses
+from headwater.models.losses import all_logits, token_losses
 
 
 @torch.no_grad()
@@ -29,7 +29,7 @@ def mean_losses(loaded: LoadedModel, batches: Iterable[TokenBatch], count: int) 
     found = torch.full((count,), torch.nan)
     for batch in batches:
         moved = batch.to(loaded.device)
-        logits = loaded.model(input_ids=moved.input_ids, attention_mask=moved.attention.long(), use_cache=False).logits
+        logits = all_logits(loaded.model, moved.input_ids)
         item, position = moved.response.nonzero(as_tuple=True)
         losses = token_losses(logits[item, position], moved.targets[item, position])
         row = moved.item_row[item]

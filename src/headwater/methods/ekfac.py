@@ -29,6 +29,7 @@ from headwater.methods.streaming import (
     require_bench,
 )
 from headwater.models.load import LoadedModel
+from headwater.models.losses import all_logits
 
 Labels = Literal["sampled", "data"]
 
@@ -87,7 +88,7 @@ def _labelled(loaded: LoadedModel, batch: TokenBatch, options: EkfacOptions) -> 
     """The batch with its targets drawn from what the model predicts, by seed and row; or as it is."""
     if cast(Labels, options.labels) == "data":
         return batch
-    logits = loaded.model(input_ids=batch.input_ids, attention_mask=batch.attention.long(), use_cache=False).logits
+    logits = all_logits(loaded.model, batch.input_ids)
     stream = key(options.seed, "labels", *(row.row.id for row in batch.rows)) % 2**63
     generator = torch.Generator(device=logits.device).manual_seed(stream)
     likely = logits.float().softmax(-1).flatten(0, 1)

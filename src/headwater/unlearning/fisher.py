@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from headwater.data.tokens import TokenRow
+from headwater.models.losses import all_logits
 from headwater.unlearning.adapter import restore_state, trainable_state
 from headwater.unlearning.sequences import collate_rows, measure_losses, sequence_losses
 from headwater.unlearning.watch import Limits, Outcome, Reading
@@ -41,7 +42,7 @@ def fisher_diagonal(model: Any, rows: Sequence[TokenRow], device: torch.device) 
     total = {name: torch.zeros_like(p) for name, p in named}
     for row in rows:
         batch = collate_rows([row], device)
-        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        logits = all_logits(model, batch["input_ids"])
         _, mean = sequence_losses(logits, batch["targets"], batch["response"])
         gradients = torch.autograd.grad(mean.sum(), [p for _, p in named], allow_unused=True)
         for (name, _), gradient in zip(named, gradients, strict=True):

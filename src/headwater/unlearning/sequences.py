@@ -20,7 +20,7 @@ from headwater.core.seeds import key
 from headwater.data.batches import plan_batches
 from headwater.data.tokens import Tokenization, TokenRow
 from headwater.data.windows import Window
-from headwater.models.losses import token_losses
+from headwater.models.losses import all_logits, token_losses
 from headwater.unlearning.rows import Job, with_answer
 
 TOKENS_PER_BATCH = 8192
@@ -116,7 +116,6 @@ def collate_rows(tokens: Sequence[TokenRow], device: torch.device) -> dict[str, 
     order = torch.tensor([row.row.ordinal for row in batch.rows]).argsort()
     tensors = {
         "input_ids": batch.input_ids,
-        "attention_mask": batch.attention.long(),
         "targets": batch.targets,
         "response": batch.response,
     }
@@ -145,7 +144,7 @@ def measure_losses(model: Any, tokens: Sequence[TokenRow], device: torch.device)
     longest = max(len(row.ids) for row in tokens)
     for batch in plan_batches(numbered, Window(longest), tokens_per_batch=TOKENS_PER_BATCH):
         on = batch.to(device)
-        logits = model(input_ids=on.input_ids, attention_mask=on.attention.long()).logits
+        logits = all_logits(model, on.input_ids)
         total, mean = sequence_losses(logits, on.targets, on.response)
         places = [row.row.ordinal for row in batch.rows]
         totals[places], means[places] = total.cpu(), mean.cpu()

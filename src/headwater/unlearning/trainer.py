@@ -19,6 +19,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from headwater.core.errors import DataError
+from headwater.models.losses import all_logits
 from headwater.unlearning.adapter import own_randomness, reference
 from headwater.unlearning.objectives import Objective, RowLosses, batch_loss, low_loss_weights
 from headwater.unlearning.sequences import Composition, Example, StepPlan, collate, sequence_losses
@@ -97,7 +98,7 @@ class ForgettingTrainer(Trainer):  # type: ignore[misc]
 
     def _rows(self, model: Any, inputs: dict[str, Any]) -> tuple[RowLosses, Tensor]:
         place, clean = inputs["place"].cpu(), inputs["clean"]
-        logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
+        logits = all_logits(model, inputs["input_ids"])
         total, mean = sequence_losses(logits, inputs["targets"], inputs["response"])
         count = len(place)
         return RowLosses(
@@ -113,7 +114,7 @@ class ForgettingTrainer(Trainer):  # type: ignore[misc]
     def _divergence(self, model: Any, inputs: dict[str, Any], logits: Tensor, count: int) -> Tensor:
         """KL(ref ‖ model) of the first `count` sequences, nats, mean over response tokens."""
         with reference(self.accelerator.unwrap_model(model)) as before:
-            old = before(input_ids=inputs["input_ids"][:count], attention_mask=inputs["attention_mask"][:count]).logits
+            old = all_logits(before, inputs["input_ids"][:count])
         response = inputs["response"][:count]
         new = torch.log_softmax(logits[:count][response].float(), dim=-1)
         was = torch.log_softmax(old[response].float(), dim=-1)

@@ -95,9 +95,7 @@ def junk_pool_task(seed: int, *, rows: int = 6000, target: int = 60, warm_up: in
     """The task by seed; raises `UsageError` for fewer than 100 rows."""
     plan = PoolPlan(KINDS, _PROVIDERS, wanted=_quality, draw=_drawn)
     kinds, shares = list(WARM), list(WARM.values())
-    return plan.make(
-        Random(seed), rows=rows, target=target, warm_up=lambda rng: rng.choices(kinds, shares, k=warm_up)
-    )
+    return plan.make(Random(seed), rows=rows, target=target, warm_up=lambda rng: rng.choices(kinds, shares, k=warm_up))
 
 
 def _quality(rng: Random) -> dict[str, Any]:
