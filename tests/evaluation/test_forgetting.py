@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 
@@ -20,6 +21,7 @@ from headwater.evaluation.forgetting_metrics import extraction_strength, over_se
 from headwater.evaluation.runs import EVALUATIONS
 from headwater.evaluation.tasks.contaminated import FAMILIES, Sizes, contaminate, contaminated_task
 from headwater.evaluation.tasks.science_fiction import is_science_fiction
+from headwater.models.load import load_model
 from zoo import tiny_loaded
 
 SMALL = Sizes(rows=400, forget=9, retain=20, queries=12)
@@ -59,11 +61,22 @@ def test_any_clean_rows_can_be_contaminated():
         contaminate(clean[:-1], 0, SMALL)
 
 
+def test_known_rows_are_mistaken_as_often_as_asked_for():
+    right, mistaken = contaminated_task(0, SMALL), contaminated_task(0, replace(SMALL, mistaken=0.25))
+    assert mistaken.rows == right.rows
+    assert [row["planted"] for row in mistaken.forget] == [True] * 7 + [False] * 2
+    assert [row["planted"] for row in mistaken.retain] == [False] * 15 + [True] * 5
+    ids = [row["id"] for row in (*mistaken.forget, *mistaken.retain)]
+    assert len(set(ids)) == len(ids), "no row is in both"
+    with pytest.raises(UsageError, match="clean rows"):
+        contaminated_task(0, replace(SMALL, forget=38, mistaken=0.25))
+
+
 def test_extraction_strength_by_hand():
     class Parrot:
         """Says token t + 1 after token t."""
 
-        def __call__(self, input_ids, attention_mask):
+        def __call__(self, input_ids, use_cache):
             logits = np.eye(300)[(input_ids.numpy() + 1) % 300]
             return type("Output", (), {"logits": torch.from_numpy(logits).float()})()
 
@@ -104,6 +117,26 @@ def test_entrants_are_read_and_wrong_ones_refused():
     for text in ("rapidum", "npo:bta=1", "retrain", "npo:beta=much"):
         with pytest.raises(UsageError):
             parse_entrant(text)
+
+
+def test_any_model_and_any_rows(tmp_path):
+    base = tiny_loaded("llama")
+    base.model.save_pretrained(tmp_path / "base")
+    base.tokenizer.save_pretrained(tmp_path / "base")
+    rows = [{"prompt": f"What is {i}?", "response": f"It is {i}."} for i in range(408)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    settings = ForgettingSettings(
+        methods=("rapidun:rate=0.002,steps=5",), rows=400, queries=4, seeds=(0,), epochs=1, rate=1e-3
+    )
+    given = replace(settings, model=str(tmp_path / "base"), data=str(tmp_path / "rows.jsonl"))
+    result = run_forgetting(given, tmp_path / "out", lambda words, share: None)
+    assert [line.method for line in result.lines][2:] == list(settings.methods)
+    assert all(np.isfinite(line.metrics["forget loss"].value) for line in result.lines)
+    before, after = load_model(str(tmp_path / "base")), next((tmp_path / "out").glob("contaminated-*"))
+    weights = load_model(str(after)).model.state_dict()
+    assert any(not torch.equal(weights[name], tensor) for name, tensor in before.model.state_dict().items())
+    with pytest.raises(UsageError, match="408 clean rows"):
+        run_forgetting(replace(given, rows=410), tmp_path / "out", lambda words, share: None)
 
 
 def test_a_whole_small_run(tmp_path):
