@@ -145,6 +145,15 @@ def test_rows_are_found_by_position_address_and_id(index: Index) -> None:
     assert index.rows([]) == []
 
 
+def test_a_local_name_with_a_colon_is_no_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    index = create_index("run:1.lance", manifest())
+    append_block(index, rows(3), vectors(3))
+    assert open_index("run:1.lance").count == 3
+    assert describe(index)["vector_indices"] == {}
+    assert [path.name for path in tmp_path.iterdir()] == ["run:1.lance"]
+
+
 def test_ids_with_quotes_are_only_text(tmp_path: Path) -> None:
     made = create_index(tmp_path / "a.lance", manifest())
     odd = "it's') OR ('1'='1"

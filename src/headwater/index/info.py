@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from headwater.index.approximate import approximate_columns
 from headwater.index.rows import TEXT_FIELDS, vector_fields
 from headwater.index.store import Index, is_local, storing
 
@@ -41,6 +42,7 @@ def describe(index: Index) -> dict[str, Any]:
         },
         "covers": str(manifest.coverage),
         "column_names": list(index.dataset.schema.names),
+        "vector_indices": approximate_columns(index),
         "versions": versions,
         **manifest.to_json(),
     }

@@ -7,6 +7,7 @@ readers need none: a handle stays on the version it opened until `refresh`.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -80,7 +81,7 @@ class Index:
     def refresh(self) -> None:
         """Read the latest version from now on."""
         with storing(self.path):
-            self.dataset = lance.dataset(self.path)
+            self.dataset = lance.dataset(locator(self.path))
         self.manifest = _read_manifest(self.path, self.dataset)
 
     def batches(
@@ -225,6 +226,11 @@ def is_local(path: str) -> bool:
     return "://" not in path
 
 
+def locator(path: str) -> str:
+    """The path as Lance takes it: a local name with a colon in it would else be a URI."""
+    return os.path.abspath(path) if is_local(path) else path
+
+
 def quoted(text: str) -> str:
     """A string as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
@@ -267,7 +273,7 @@ def open_index(path: str | Path) -> Index:
         raise StoreError(_ABSENT, where=name, remedy=_MAKES)
     try:
         with storing(name):
-            dataset = lance.dataset(name)
+            dataset = lance.dataset(locator(name))
             dataset.schema  # noqa: B018 - a damaged manifest may show only here
     except StoreError as error:
         if not is_local(name) and "was not found" in error.what:
