@@ -14,7 +14,7 @@ from headwater.evaluation.leaderboard import ENTRIES, Entry, run_leaderboard, su
 from headwater.evaluation.metrics import Estimate
 from headwater.evaluation.result import Cost, Line, Result
 from headwater.evaluation.runs import EVALUATIONS
-from headwater.report.leaderboard import write_leaderboard
+from headwater.report.leaderboard import MADE, write_leaderboard
 
 TWO = (
     Entry("lds", {"models": 8, "methods": ("rise",)}, (("LDS", "", "LDS"),)),
@@ -72,6 +72,14 @@ def test_the_summary_joins_tasks_by_method_best_first(tmp_path, ran):
     text = (tmp_path / "board.md").read_text()
     assert text.index("| bm25") < text.index("| rise")
     assert "headwater" in (tmp_path / "board.html").read_text()
+    assert text.startswith(f"# Leaderboard\n\n{MADE}")
+    (tmp_path / "board.md").write_text(text.replace(MADE, f"BM25 leads.\n\n{MADE}"))
+    write_leaderboard(
+        tmp_path / "board.md", tmp_path / "board.html", results[:1], headings[:1], [["rise", "0.5", None, None, None]]
+    )
+    again = (tmp_path / "board.md").read_text()
+    assert again.startswith(f"# Leaderboard\n\nBM25 leads.\n\n{MADE}"), "what people wrote above the tables is kept"
+    assert "Howdy" not in again
 
 
 def test_every_entry_can_run():

@@ -12,6 +12,8 @@ from headwater.report.page import write_page
 from headwater.report.results import COSTS, Section, results_markdown, sections, write_results
 from headwater.report.tables import Table
 
+MADE = "<!-- Everything below is made by `make leaderboard`. -->"
+
 _READING = (
     "Means over queries with 95 % bootstrap intervals over queries. `random`, `length`, `loss`, `bm25` and `embedding` "
     "are the controls. *LDS*: Spearman of summed scores with what retraining on random halves did. *AP*: average "
@@ -24,14 +26,17 @@ _READING = (
 def write_leaderboard(
     path: Path, page: Path, results: Sequence[Result], headings: Sequence[str], rows: Sequence[Sequence[Any]]
 ) -> None:
-    """Write the document (Markdown) to `path` and the page (HTML, with plots) to `page`."""
+    """Write the document (Markdown) to `path` and the page (HTML, with plots) to `page`.
+
+    Of a document that is there, what stands above the line `MADE` is kept: what people make of the tables.
+    """
     columns = ("method", *headings, *COSTS)
     shown = tuple(tuple(_short(cell) for cell in row) for row in rows)
     table = markdown_table(columns, shown)
     parts = [(result, sections(result)) for result in results]
     text = "\n\n".join(
         [
-            "# Leaderboard",
+            f"{_head(path)}{MADE}",
             "Made by `make leaderboard`, offline, on this repository's own tiny tasks and models.",
             _READING,
             table,
@@ -42,6 +47,12 @@ def write_leaderboard(
     about = {"made by": "make leaderboard", **(results[0].about if results else {})}
     first = Section(Table("Methods × tasks", columns, shown))
     write_results(page, "headwater leaderboard", [first, *(s for _, some in parts for s in some)], about)
+
+
+def _head(path: Path) -> str:
+    """What a document that is there says before the tables, else a title."""
+    before = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return before[: before.index(MADE)] if MADE in before else "# Leaderboard\n\n"
 
 
 def _chapter(result: Result, some: Sequence[Section]) -> str:

@@ -61,8 +61,7 @@ def sections(result: Result) -> list[Section]:
 def publish(result: Result, folder: str | os.PathLike[str]) -> dict[str, Path]:
     """Write `<name>.json`, `.md` and `.html` into the folder; the paths by kind."""
     parts, stem = sections(result), Path(folder) / result.name
-    notes = "".join(f"\n{note}\n" for note in result.notes)
-    text = f"# {result.title}\n{notes}\n{results_markdown(parts)}"
+    text = f"# {result.title}\n\n{results_markdown(parts)}"
     about = {**{"settings": dict(result.settings)}, **result.about}
     return {
         "json": write_result(stem.with_suffix(".json"), result),
@@ -72,22 +71,22 @@ def publish(result: Result, folder: str | os.PathLike[str]) -> dict[str, Path]:
 
 
 def _section(result: Result, group: str) -> Section:
+    """The group's table; the notes stand under the first, and costs that no method has are left out."""
     lines, first = result.ranked(group), result.shown[0]
-    rows = tuple(_cells(line, result.shown) for line in lines)
-    table = Table(group or result.title, ("method", *result.shown, *COSTS), rows, " ".join(result.notes))
+    cells = [_cells(line, result.shown) for line in lines]
+    names = ("method", *result.shown, *COSTS)
+    kept = [i for i, name in enumerate(names) if name not in COSTS or any(row[i] is not None for row in cells)]
+    rows = tuple(tuple(row[i] for i in kept) for row in cells)
+    note = " ".join(result.notes) if group == result.groups[0] else ""
+    table = Table(group or result.title, tuple(names[i] for i in kept), rows, note)
     marks = [(line, line.metrics[first]) for line in lines]
     return Section(table, [(line.method, e.value, e.low, e.high) for line, e in marks], first)
 
 
 def _cells(line: Line, shown: Sequence[str]) -> tuple[Cell, ...]:
     numbers = [str(line.metrics[name]) if name in line.metrics else None for name in shown]
-    return (
-        line.method,
-        *numbers,
-        *(_seconds(v) for v in (line.cost.build_seconds,)),
-        line.cost.row_bytes,
-        _seconds(line.cost.query_seconds),
-    )
+    cost = line.cost
+    return (line.method, *numbers, _seconds(cost.build_seconds), cost.row_bytes, _seconds(cost.query_seconds))
 
 
 def _seconds(value: float | None) -> float | None:
