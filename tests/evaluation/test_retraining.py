@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from headwater.core.errors import UsageError
+from headwater.core.scores import Scores
 from headwater.evaluation import retraining
+from headwater.evaluation.entrants import Scored, Stage
 from headwater.evaluation.lds import LdsSettings, run_lds
 from headwater.evaluation.removal import RemovalSettings, run_removal
+from headwater.evaluation.result import Cost
 from headwater.evaluation.retraining import Bank, WorldSettings, make_world, random_halves
 
 TINY = replace(retraining.BASE, vocabulary=300, layers=1, width=16, heads=2, epochs=1)
@@ -60,6 +63,23 @@ def test_lds_runs_with_controls_on_half_of_the_queries_and_again_to_the_same_num
     assert any("damping=0.1" in note and "damping=1" in note for note in result.notes)
     again = run_lds(settings, folder, quiet)
     assert [line.metrics for line in again.lines] == [line.metrics for line in result.lines]
+
+
+def test_scores_that_know_the_retrainings_have_an_lds_of_one(folder, monkeypatch):
+    """A row is worth what it takes off each query's loss: the losses are made so, and the scorer says so."""
+    worth = np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32)
+    monkeypatch.setattr(Bank, "losses", lambda bank, subset: -worth[list(subset)].sum(0).astype(float))
+
+    def known(stage, label, queries):
+        ids = tuple(row.id for row in stage.rows)
+        values = worth if label == "rise" else np.random.default_rng(1).normal(size=worth.shape).astype(np.float32)
+        return Scored(Scores(ids, tuple(q.id for q in queries), values, label), Cost(0.0, 0, 0.0))
+
+    monkeypatch.setattr(Stage, "score", known)
+    result = run_lds(LdsSettings(("rise",), models=8, queries=3, **SMALL), folder, quiet)
+    found = {line.method: line.metrics["LDS"].value for line in result.lines}
+    assert found["rise"] == pytest.approx(1)
+    assert abs(found["random"]) < 0.9
 
 
 def test_removal_shares_the_bank(folder):
