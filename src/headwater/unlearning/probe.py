@@ -18,6 +18,7 @@ from typing import Any
 from headwater.core.errors import NumericError
 from headwater.unlearning.adapter import restore_state, trainable_state
 from headwater.unlearning.objectives import Objective
+from headwater.unlearning.sequences import measure_losses
 from headwater.unlearning.trainer import Material, Schedule, train
 from headwater.unlearning.watch import Limits, Reading, Watch
 
@@ -45,19 +46,14 @@ def probe_rate(model: Any, objective: Objective, material: Material, watch: Watc
         NumericError: nothing moved over the whole ramp.
     """
     start = trainable_state(model)
-    looks = Watch(
-        watch.forget[:LOOKED_AT],
-        watch.guard[:LOOKED_AT],
-        replace(watch.limits, every=2),
-        watch.device,
-    )
+    looks = _fewer_looks(model, watch)
     weights = material.weights
     try:
         train(model, objective, material, looks, replace(schedule, rate=FIRST_RATE, ramp=GROWTH, steps=STEPS))
     finally:
         restore_state(model, start)
         material.weights = weights
-    crossed = _crossing(looks.readings, watch.limits)
+    crossed = _crossing(looks.readings, looks.limits)
     if crossed is None:
         raise NumericError(
             f"the forget loss went from {looks.readings[0].forget:.3g} to {looks.readings[-1].forget:.3g} nats while "
@@ -67,6 +63,15 @@ def probe_rate(model: Any, objective: Objective, material: Material, watch: Watc
         )
     path = FIRST_RATE * (GROWTH**crossed - 1) / (GROWTH - 1)
     return Probed(path / min(AIM, schedule.steps), path, looks.outcome, tuple(looks.readings))
+
+
+def _fewer_looks(model: Any, watch: Watch) -> Watch:
+    """A watch over a few of the rows, whose loss may rise by as much as that of all guard rows may."""
+    limits = replace(watch.limits, every=2)
+    if watch.guard:
+        _, before = measure_losses(model, watch.guard, watch.device)
+        limits = replace(limits, bound=limits.bound + float(before[:LOOKED_AT].mean() - before.mean()))
+    return Watch(watch.forget[:LOOKED_AT], watch.guard[:LOOKED_AT], limits, watch.device)
 
 
 def _crossing(readings: Sequence[Reading], limits: Limits) -> float | None:
