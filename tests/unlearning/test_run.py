@@ -15,7 +15,7 @@ from headwater.data.rows import Row
 from headwater.data.templates import resolve_template
 from headwater.data.tokens import Tokenization
 from headwater.models.load import wrap_model
-from headwater.unlearning import resume
+from headwater.unlearning import probe, resume
 from headwater.unlearning.adapter import Lora, reference, restore_state, trainable_model, trainable_state
 from headwater.unlearning.fisher import dampen, fisher_diagonal
 from headwater.unlearning.objectives import OBJECTIVES
@@ -215,6 +215,22 @@ def test_the_probe_leaves_the_model_as_it_was_and_its_rate_reaches_the_target(lo
     train(model, OBJECTIVES["graddiff"], material, watch, replace(schedule, rate=probed.rate))
     assert watch.outcome == "forgotten"
     assert 5 <= watch.readings[-1].step <= 100
+
+
+def test_the_probe_runs_where_its_few_guard_rows_start_above_the_bound_of_all(loaded, job, monkeypatch):
+    monkeypatch.setattr(probe, "LOOKED_AT", 2)
+    examples = make_examples(job, tokenization(loaded))
+    forget, guard = [e.tokens for e in examples if e.forget], [e.tokens for e in examples if not e.forget]
+    losses = measure_losses(loaded.model, guard, loaded.device)[1]
+    guard = [guard[i] for i in losses.argsort(descending=True).tolist()]
+    start = float(losses.mean())
+    assert float(losses.max()) > start + 1e-3
+    model = trainable_model(loaded, Lora(), seed=0)
+    watch = Watch(forget, guard, Limits(math.inf, start + 1e-3), loaded.device)
+    material = Material(examples, torch.ones(len(examples)), torch.zeros(len(examples)))
+    probed = probe_rate(model, OBJECTIVES["ga"], material, watch, Schedule(0.0, composition=Composition(2, 0)))
+    assert probed.outcome == "guarded"
+    assert len(probed.readings) > 2
 
 
 @pytest.mark.parametrize("method", ["ga", "npo", "simnpo", "loreun", "fisher"])
