@@ -33,10 +33,10 @@ from headwater.models.load import LoadedModel, load_model
 from headwater.pipeline.encode import Reader
 from headwater.unlearning import mapping
 from headwater.unlearning.options import Options
-from headwater.unlearning.rows import make_job
+from headwater.unlearning.rows import Job, make_job
 from headwater.unlearning.run import run_unlearning
-from headwater.unlearning.views import Influence, make_views, measure_influence
-from headwater.unlearning.weights import influence_weights, save_weights, uniform_weights
+from headwater.unlearning.views import make_views, measure_influence
+from headwater.unlearning.weights import Weights, influence_weights, save_weights, uniform_weights
 
 INFLUENCES: tuple[tuple[str, dict[str, Any], bool], ...] = (
     ("gradcos", {"buckets": 16_384}, True),
@@ -115,13 +115,33 @@ def auc(good: np.ndarray, weights: np.ndarray) -> float:
 
 
 def trained(place: Place, seed: int, folder: Path) -> Iterator[dict[str, Any]]:
-    """Table 2: what unlearning with them comes to, beside uniform weights and those of one who knows the truth."""
+    """Table 2: what unlearning with them comes to, beside uniform weights and those of one who knows the truth.
+
+    Weights from a file leave the guard as it was given, poison included; those made in the run also say how far each
+    guard row is trusted.
+    """
     job = make_job(task_rows(place.task.forget), task_rows(place.task.retain), needs_retain=True)
+    planted = {row["id"]: bool(row["planted"]) for row in (*place.task.forget, *place.task.retain)}
     before = measure(place.load()[0], place.task)
-    for name, weights in candidates(place, job):
-        file = save_weights(weights, folder / f"weights-{seed}.json")
+    plain = uniform_weights(job.forget, job.retain)
+    known = [replace(r, weight=0.0 if planted[r.id] != (r.group == "forget") else 1.0) for r in plain.rows]
+    right = replace(job, guard=tuple(row for row in job.guard if not planted[row.id]))
+    arms: list[tuple[str, Job, str | Weights, str]] = [
+        ("uniform", job, "uniform", "rise"),
+        ("the truth, guard as given", job, replace(plain, rows=tuple(known)), "rise"),
+        ("the truth, guard too", right, replace(plain, rows=tuple(known)), "rise"),
+        ("rise, guard as given", job, from_influence(place, job, "rise"), "rise"),
+        *((name, job, "influence", name) for name in ("rise", "gradcos", "rapidin")),
+        ("rise, shuffled", job, "shuffled", "rise"),
+        ("gradcos, shuffled", job, "shuffled", "gradcos"),
+    ]
+    for name, given, weights, influence in arms:
+        file = folder / f"weights-{seed}.json"
+        chosen = weights if isinstance(weights, str) else str(save_weights(weights, file))
+        settings = {} if influence == "rise" else {"buckets": 16_384}
         loaded, _ = place.load()
-        result = run_unlearning(loaded, job, Options(weights=str(file), seed=seed))
+        options = Options(weights=chosen, influence=influence, settings=settings, seed=seed)
+        result = run_unlearning(loaded, given, options)
         after = measure(result.loaded, place.task)
         yield {
             "seed": seed,
@@ -136,23 +156,10 @@ def trained(place: Place, seed: int, folder: Path) -> Iterator[dict[str, Any]]:
         }
 
 
-def candidates(place: Place, job: Any) -> Iterator[tuple[str, Any]]:
+def from_influence(place: Place, job: Job, name: str) -> Weights:
     loaded, tokenization = place.load()
-    yield "uniform", uniform_weights(job.forget, job.retain)
-    planted = {row["id"]: bool(row["planted"]) for row in (*place.task.forget, *place.task.retain)}
-    plain = uniform_weights(job.forget, job.retain)
-    known = [replace(r, weight=0.0 if planted[r.id] != (r.group == "forget") else 1.0) for r in plain.rows]
-    yield "the truth", replace(plain, rows=tuple(known))
-    for name, settings, cosine in INFLUENCES:
-        reader = Reader.bind(loaded, find_method(name, settings), tokenization)
-        influence: Influence = measure_influence(reader, job.forget, job.retain, cosine=cosine)
-        made = influence_weights(influence, job.forget, job.retain)
-        yield name, made
-        if name == "gradcos":
-            yield "gradcos, shuffled", made.shuffled(0)
-    reader = Reader.bind(loaded, find_method("graddot", {"buckets": 16_384}), tokenization)
-    influence = measure_influence(reader, job.forget, job.retain, cosine=False)
-    yield "published", influence_weights(influence, job.forget, job.retain, compat=True)
+    reader = Reader.bind(loaded, find_method(name, {}), tokenization)
+    return influence_weights(measure_influence(reader, job.forget, job.retain), job.forget, job.retain)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,11 +23,11 @@ from headwater.unlearning.objectives import OBJECTIVES
 from headwater.unlearning.options import Options
 from headwater.unlearning.probe import probe_rate
 from headwater.unlearning.rows import make_job
-from headwater.unlearning.run import run_unlearning
+from headwater.unlearning.run import _trust, run_unlearning
 from headwater.unlearning.sequences import Composition, StepPlan, collate, make_examples, measure_losses
-from headwater.unlearning.targets import unseen_loss
+from headwater.unlearning.targets import Setting, make_watch, unseen_loss
 from headwater.unlearning.trainer import Material, Schedule, train
-from headwater.unlearning.watch import Limits, Watch
+from headwater.unlearning.watch import Limits, Watch, guard_loss
 from headwater.unlearning.weights import load_weights, uniform_weights
 from zoo import tiny_loaded
 
@@ -198,6 +199,28 @@ def test_divergence_stops_and_keeps_the_last_good_state(loaded, job):
     after = logits(result.loaded.model)
     assert after.isfinite().all()
     torch.testing.assert_close(after, before)
+
+
+def test_guard_rows_count_as_far_as_influence_trusts_them(loaded, job):
+    tokens = tokenization(loaded)
+    setting = Setting(loaded, job, replace(FAST, guard=1.05), tokens, make_examples(job, tokens))
+    rapidun = OBJECTIVES["rapidun"]
+    trust = _trust(setting, rapidun)
+    assert trust is not None
+    assert len(trust) == len(job.guard)
+    assert np.mean(trust) == pytest.approx(1)
+    for options, objective in ((replace(FAST, weights="uniform"), rapidun), (FAST, OBJECTIVES["npo"])):
+        assert _trust(replace(setting, options=options), objective) is None
+    means = torch.arange(1.0, len(trust) + 1)
+    assert guard_loss(means, None) == pytest.approx(float(means.mean()))
+    only_first = torch.tensor([2.0] + [0.0] * (len(trust) - 1))
+    assert guard_loss(means, only_first) == 1
+    first = make_watch(setting, (), only_first.tolist())
+    whole = make_watch(setting, ())
+    losses = measure_losses(loaded.model, first.guard, loaded.device)[1]
+    assert first.limits.bound == pytest.approx(float(losses[0]) + math.log(1.05), abs=1e-5)
+    assert whole.limits.bound == pytest.approx(float(losses.mean()) + math.log(1.05), abs=1e-5)
+    assert first._look(loaded.model, 0).guard == pytest.approx(float(losses[0]), abs=1e-5)
 
 
 def test_the_probe_leaves_the_model_as_it_was_and_its_rate_reaches_the_target(loaded, job):

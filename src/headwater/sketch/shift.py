@@ -72,11 +72,11 @@ def _accumulate_outer(
     """Add the products to `total`, and their squared norms to `squared` before it is divided by."""
     left, right = outer.left.to(squared.dtype), outer.right.to(squared.dtype)
     limit = WORK_BYTES.get(total.device.type, WORK_BYTES["cuda"]) // squared.dtype.itemsize
-    ghost = _ghost_is_cheaper(left.shape[1], plan)
+    size = plan.out * plan.width_in
+    # A small matrix is formed at once and added scaled; a large one is summed first, tile by tile.
+    ghost = size > plan.dim and _ghost_is_cheaper(left.shape[1], plan)
     if ghost:
         squared += paired(outer, outer, squared.dtype)
-    # A small matrix is formed at once, a large one tile by tile; where its norm is known last, into a sum of its own.
-    size = plan.out * plan.width_in
     small = not ghost and plan.columns == plan.patterns == 1 and size <= limit
     if small:
         left, right = left * _left_signs(plan, 0, left), right * _right_signs(plan, 0, 0, right)

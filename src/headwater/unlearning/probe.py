@@ -20,7 +20,7 @@ from headwater.unlearning.adapter import restore_state, trainable_state
 from headwater.unlearning.objectives import Objective
 from headwater.unlearning.sequences import measure_losses
 from headwater.unlearning.trainer import Material, Schedule, train
-from headwater.unlearning.watch import Limits, Reading, Watch
+from headwater.unlearning.watch import Limits, Reading, Watch, guard_loss
 
 FIRST_RATE, GROWTH, STEPS = 1e-5, 1.6, 23
 AIM = 40
@@ -67,11 +67,12 @@ def probe_rate(model: Any, objective: Objective, material: Material, watch: Watc
 
 def _fewer_looks(model: Any, watch: Watch) -> Watch:
     """A watch over a few of the rows, whose loss may rise by as much as that of all guard rows may."""
-    limits = replace(watch.limits, every=2)
+    limits, trust = replace(watch.limits, every=2), None if watch.trust is None else watch.trust[:LOOKED_AT]
     if watch.guard:
         _, before = measure_losses(model, watch.guard, watch.device)
-        limits = replace(limits, bound=limits.bound + float(before[:LOOKED_AT].mean() - before.mean()))
-    return Watch(watch.forget[:LOOKED_AT], watch.guard[:LOOKED_AT], limits, watch.device)
+        lower = guard_loss(before, watch.trust) - guard_loss(before[:LOOKED_AT], trust)
+        limits = replace(limits, bound=limits.bound - lower)
+    return Watch(watch.forget[:LOOKED_AT], watch.guard[:LOOKED_AT], limits, watch.device, trust)
 
 
 def _crossing(readings: Sequence[Reading], limits: Limits) -> float | None:

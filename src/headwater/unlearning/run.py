@@ -80,7 +80,7 @@ def run_unlearning(
     check_options(objective, options, job)
     home = None if folder is None else Path(folder)
     kept = resuming.begin(home, identity(loaded, job, options), resume=resume)
-    return _trained(setting, objective, make_watch(setting, unseen), kept, home, resume=resume)
+    return _trained(setting, objective, unseen, kept, home, resume=resume)
 
 
 def identity(loaded: LoadedModel, job: Job, options: Options) -> dict[str, Any]:
@@ -101,11 +101,18 @@ def _objective(options: Options) -> Objective:
 
 
 def _trained(
-    setting: Setting, objective: Objective, watch: Watch, kept: resuming.Kept, home: Path | None, *, resume: bool
+    setting: Setting,
+    objective: Objective,
+    unseen: Sequence[Row],
+    kept: resuming.Kept,
+    home: Path | None,
+    *,
+    resume: bool,
 ) -> Result:
     loaded, options, clock = setting.loaded, setting.options, dict[str, float]()
     with _timed(clock, "influence"):
-        weights = _weights(setting, objective, kept)
+        weights, trust = _weights(setting, objective, kept), _trust(setting, objective)
+    watch = make_watch(setting, unseen, trust)
     material = _material(setting, objective, weights)
     model = trainable_model(loaded, options.lora, seed=options.seed)
     schedule, facts = _schedule(options, objective, rate=options.rate or kept.rate or 0.0), dict[str, Any]()
@@ -167,10 +174,23 @@ def _weights(setting: Setting, objective: Objective, kept: resuming.Kept) -> Wei
         return uniform_weights(job.forget, job.retain)
     if options.weights not in ("influence", "shuffled"):
         return load_weights(options.weights, job.forget, job.retain)
-    reader = Reader.bind(setting.loaded, find_method(options.influence, options.settings), setting.tokenization)
-    influence = measure_influence(reader, job.forget, job.retain, cosine=not options.compat)
-    made = influence_weights(influence, job.forget, job.retain, compat=options.compat)
+    made = _from_influence(setting, job.retain)
     return made.shuffled(options.seed) if options.weights == "shuffled" else made
+
+
+def _from_influence(setting: Setting, retain: Sequence[Row]) -> Weights:
+    """Weights of the forget rows and of these retain rows, as influence has it."""
+    job, options = setting.job, setting.options
+    reader = Reader.bind(setting.loaded, find_method(options.influence, options.settings), setting.tokenization)
+    influence = measure_influence(reader, job.forget, retain, cosine=not options.compat)
+    return influence_weights(influence, job.forget, retain, compat=options.compat)
+
+
+def _trust(setting: Setting, objective: Objective) -> Sequence[float] | None:
+    """How much each guard row counts: what it would weigh as a retain row, where influence makes the weights."""
+    if objective.weights != "influence" or setting.options.weights != "influence" or not setting.job.guard:
+        return None
+    return _from_influence(setting, setting.job.guard).of("retain")
 
 
 def _material(setting: Setting, objective: Objective, weights: Weights | None) -> Material:

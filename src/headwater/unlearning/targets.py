@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from headwater.core.errors import DataError
 from headwater.data.rows import Row
 from headwater.data.tokens import Tokenization, TokenRow
@@ -13,7 +15,7 @@ from headwater.models.load import LoadedModel
 from headwater.unlearning.options import Options
 from headwater.unlearning.rows import Job, with_answer
 from headwater.unlearning.sequences import Example, measure_losses
-from headwater.unlearning.watch import Limits, Watch
+from headwater.unlearning.watch import Limits, Watch, guard_loss
 
 LOOKED_AT = 32
 """Most forget rows, and guard rows, that are looked at while training."""
@@ -40,22 +42,23 @@ class Setting:
         return [e.tokens for e in self.examples if not e.forget]
 
 
-def make_watch(setting: Setting, unseen: Sequence[Row]) -> Watch:
-    """The watch of a run, its limits measured on the model before."""
+def make_watch(setting: Setting, unseen: Sequence[Row], trust: Sequence[float] | None = None) -> Watch:
+    """The watch of a run, its limits measured on the model before; `trust` is how much each guard row counts."""
     loaded, job, options = setting.loaded, setting.job, setting.options
     guard: list[TokenRow] = []
     if job.guard:
         rows = [replace(row, ordinal=i, hotwords=()) for i, row in enumerate(job.guard[:LOOKED_AT])]
         guard = setting.tokenization.encode(rows)
+    counted = None if trust is None else torch.tensor(trust[:LOOKED_AT], dtype=torch.float32)
     target, bound = options.target, math.inf
     if options.method == "retrain":
         target = math.inf
     elif options.guard is not None and guard:
-        before = float(measure_losses(loaded.model, guard, loaded.device)[1].mean())
+        before = guard_loss(measure_losses(loaded.model, guard, loaded.device)[1], counted)
         bound = before + math.log(options.guard)
     if target is None:
         target = unseen_loss(loaded, job, setting.tokenization, unseen, seed=options.seed)
-    return Watch(setting.forget[:LOOKED_AT], guard, Limits(target, bound), loaded.device)
+    return Watch(setting.forget[:LOOKED_AT], guard, Limits(target, bound), loaded.device, counted)
 
 
 def unseen_loss(

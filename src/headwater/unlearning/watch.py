@@ -47,6 +47,11 @@ class Reading:
     guard: float
 
 
+def guard_loss(losses: Tensor, trust: Tensor | None) -> float:
+    """Mean of the guard rows' L̄, nats a token, each counted by how far it is trusted."""
+    return float(losses.mean() if trust is None else (trust * losses).sum() / trust.sum())
+
+
 @dataclass
 class Watch(TrainerCallback):  # type: ignore[misc]
     """Looks at the model as it trains; `outcome` says why training ended, `readings` what was seen.
@@ -54,6 +59,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     Attributes:
         forget, guard: the rows looked at; `guard` may be empty.
         limits: where to stop.
+        trust: how much each guard row counts; None: alike. A row that looks like poison says little about utility.
         seen: called with the forget rows' L̄ after every look.
     """
 
@@ -61,6 +67,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     guard: Sequence[TokenRow]
     limits: Limits
     device: torch.device
+    trust: Tensor | None = None
     seen: Callable[[Tensor], None] | None = None
     outcome: Outcome = "steps"
     readings: list[Reading] = field(default_factory=list)
@@ -87,7 +94,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
     def _look(self, model: Any, step: int) -> Reading:
         _, means = measure_losses(model, self.forget, self.device)
-        guard = float(measure_losses(model, self.guard, self.device)[1].mean()) if self.guard else 0.0
+        guard = guard_loss(measure_losses(model, self.guard, self.device)[1], self.trust) if self.guard else 0.0
         self.readings.append(Reading(step, float(means.mean()), guard))
         if self.seen is not None:
             self.seen(means)
