@@ -9,6 +9,7 @@ more).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -73,79 +74,80 @@ def _accumulate_outer(
     left, right = outer.left.to(squared.dtype), outer.right.to(squared.dtype)
     limit = WORK_BYTES.get(total.device.type, WORK_BYTES["cuda"]) // squared.dtype.itemsize
     size = plan.out * plan.width_in
-    # A small matrix is formed at once and added scaled; a large one is summed first, tile by tile.
-    ghost = size > plan.dim and _ghost_is_cheaper(left.shape[1], plan)
-    if ghost:
-        squared += paired(outer, outer, squared.dtype)
-    small = not ghost and plan.columns == plan.patterns == 1 and size <= limit
-    if small:
-        left, right = left * _left_signs(plan, 0, left), right * _right_signs(plan, 0, 0, right)
-    step = max(1, limit // (size if small else 2 * plan.dim))
+    # All of a small matrix is formed at once and added scaled; a large one is summed first, its norm being known last.
+    small = plan.columns == plan.patterns == 1 and size <= limit
+    step = min(len(total), max(1, limit // (size if small else 2 * plan.dim)))
+    work = _Work(left, right, step)
     for start in range(0, len(total), step):
         rows = slice(start, start + step)
         if small:
-            product = torch.bmm(left[rows].mT, right[rows])
+            lefts = work.signed("left", left[rows], _left_signs(plan, 0, left))
+            product = work.product(lefts, work.signed("right", right[rows], _right_signs(plan, 0, 0, right)))
             squared[rows] += torch.linalg.vector_norm(product.flatten(1), dim=1).square_()
             _add_tiles(total[rows], product, plan, 0, _scale(squared[rows], unit))
         else:
-            summed, norms = _summed(left[rows], right[rows], plan, norms=not ghost)
+            summed, norms = _summed(left[rows], right[rows], plan, work)
             squared[rows] += norms
             total[rows].addcmul_(summed, _scale(squared[rows], unit))
 
 
-def _ghost_is_cheaper(tokens: int, plan: ShiftPlan) -> bool:
-    """Whether norms cost less from the factors than from the products, which must then be written, read and added.
+class _Work:
+    """Memory used again for every tile and every few rows: what is new must be cleared first, and leaves the cache."""
 
-    That is worth some 50 operations a number; the norm alone some 10.
-    """
-    return 2 * tokens * tokens * (plan.out + plan.width_in) < 50 * plan.out * plan.width_in
+    def __init__(self, left: Tensor, right: Tensor, rows: int) -> None:
+        self._rows, self._like = rows, left
+        self._held: dict[str, Tensor] = {}
+        self._tokens = left.shape[1]
+
+    def signed(self, name: str, factor: Tensor, signs: Tensor) -> Tensor:
+        """`factor` times its signs, laid out closely: products of it are much faster."""
+        return torch.mul(factor, signs, out=self.shaped(name, *factor.shape))
+
+    def product(self, left: Tensor, right: Tensor) -> Float[Tensor, "rows out in"]:
+        """The products; good until the next ones."""
+        return torch.bmm(left.mT, right, out=self.shaped("product", len(left), left.shape[2], right.shape[2]))
+
+    def shaped(self, name: str, *shape: int) -> Tensor:
+        """Memory of this shape, whatever it holds."""
+        count = math.prod(shape)
+        if name not in self._held or len(self._held[name]) < count:
+            self._held[name] = self._like.new_empty(count)
+        return self._held[name][:count].view(shape)
 
 
 def _summed(
-    left: Tensor, right: Tensor, plan: ShiftPlan, *, norms: bool
+    left: Tensor, right: Tensor, plan: ShiftPlan, work: _Work
 ) -> tuple[Float[Tensor, "rows dim"], Float[Tensor, " rows"]]:
-    """The sketch of the products, not normalised, made tile by tile, and their squared norms if asked for, else 0."""
-    summed = torch.zeros(len(left), plan.dim + plan.width, dtype=left.dtype, device=left.device)
+    """The sketch of the products, not normalised, and their squared norms; one tile is formed at a time."""
+    summed = work.shaped("summed", len(left), plan.dim).zero_()
     squared = torch.zeros_like(summed[:, 0])
     for column in range(plan.columns):
         signs = _left_signs(plan, column, left)
         some = right[..., column * plan.width : (column + 1) * plan.width]
         for pattern in range(plan.patterns):
-            rights = some * _right_signs(plan, column, pattern, right)
+            rights = work.signed("right", some, _right_signs(plan, column, pattern, right))
             for line in range(pattern * plan.width, min((pattern + 1) * plan.width, plan.lines)):
                 here = slice(line * plan.height, (line + 1) * plan.height)
-                lefts = left[..., here] * signs[here]  # close together in memory: the product is much faster
-                tile = line * plan.columns + column
-                if norms:
-                    product = torch.bmm(lefts.mT, rights)
-                    squared += torch.linalg.vector_norm(product.flatten(1), dim=1).square()
-                    _add_tiles(summed[:, : plan.dim], product, plan, tile, torch.ones_like(squared[:, None]))
-                else:
-                    _multiply_into(summed, lefts, rights, plan.dim, int(plan.origins[tile]))
-    summed[:, : plan.width] += summed[:, plan.dim :]
-    return summed[:, : plan.dim], squared
+                tile = work.product(work.signed("left", left[..., here], signs[here]), rights)
+                squared += torch.linalg.vector_norm(tile.flatten(1), dim=1).square_()
+                _add_tiles(summed, tile, plan, line * plan.columns + column, None)
+    return summed, squared
 
 
-def _multiply_into(summed: Float[Tensor, "rows _padded"], lefts: Tensor, rights: Tensor, dim: int, origin: int) -> None:
-    """Add a tile's product on the buckets from `origin` as it is made; a line that begins before `dim` may pass it."""
-    lines, width = lefts.shape[2], rights.shape[2]
-    before = min(lines, -(-(dim - origin) // width))
-    for some, first in ((lefts[..., :before], origin), (lefts[..., before:], origin + before * width - dim)):
-        if count := some.shape[2]:
-            summed[:, first : first + count * width].unflatten(1, (count, width)).baddbmm_(some.mT, rights)
-
-
-def _add_tiles(total: Tensor, product: Tensor, plan: ShiftPlan, tile: int, scale: Float[Tensor, "rows 1"]) -> None:
-    """Add the tiles that make up `product`, from `tile` on, each scaled and on the buckets from its origin."""
+def _add_tiles(
+    total: Tensor, product: Tensor, plan: ShiftPlan, tile: int, scale: Float[Tensor, "rows 1"] | None
+) -> None:
+    """Add the tiles that make up `product`, from `tile` on, scaled unless there is no scale, from their origins on."""
     flat = product.flatten(1)
     size = plan.height * product.shape[2]
     for start in range(0, flat.shape[1], size):
         origin = int(plan.origins[tile])
         count = min(size, flat.shape[1] - start)
         straight = min(count, plan.dim - origin)
-        total[:, origin : origin + straight].addcmul_(flat[:, start : start + straight], scale)
-        if count > straight:
-            total[:, : count - straight].addcmul_(flat[:, start + straight : start + count], scale)
+        for first, begin, length in ((origin, start, straight), (0, start + straight, count - straight)):
+            place, values = total[:, first : first + length], flat[:, begin : begin + length]
+            if length:
+                place.add_(values) if scale is None else place.addcmul_(values, scale)
         tile += 1
 
 
