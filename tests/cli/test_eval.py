@@ -8,7 +8,7 @@ import re
 import pytest
 from test_commands import headwater
 
-from headwater.cli.eval import eval_app
+from headwater.cli.eval import _telling, eval_app
 from headwater.core.errors import UsageError
 from headwater.evaluation.runs import EVALUATIONS, run_evaluation
 
@@ -81,3 +81,12 @@ def test_every_evaluation_has_a_command_with_an_example():
     assert set(EVALUATIONS) <= set(commands)
     for name, text in commands.items():
         assert re.search(rf"Example:  headwater eval {name}\b", text), name
+
+
+def test_what_retraining_will_cost_stays_in_view_and_the_rest_moves_the_bar(capsys):
+    moved = []
+    tell = _telling(lambda done, total, note: moved.append(note))
+    tell("3 of 64 models to train, 2.0 s each: 0.1 min in all.", 0.0)
+    tell("retraining", 0.5)
+    assert capsys.readouterr().err == "3 of 64 models to train, 2.0 s each: 0.1 min in all.\n"
+    assert moved == ["3 of 64 models to train, 2.0 s each: 0.1 min in all.", "retraining"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headwater.cli.arguments import Json
-from headwater.cli.console import emit_json, emit_table, progress, say
+from headwater.cli.console import Advance, emit_json, emit_table, progress, say
 
 if TYPE_CHECKING:
     from headwater.evaluation.result import Result
@@ -202,7 +203,7 @@ def leaderboard(
     from headwater.report.leaderboard import write_leaderboard
 
     with progress("beginning", quiet=as_json) as advance:
-        results = run_leaderboard(out, lambda words, share: advance(int(share * _STEPS), _STEPS, words))
+        results = run_leaderboard(out, _telling(advance))
     headings, rows = summary(results)
     page = out / "leaderboard.html"
     write_leaderboard(document, page, results, headings, rows)
@@ -236,13 +237,24 @@ def run_and_show(task: str, settings: dict[str, Any], methods: list[str], out: P
 
     given = {**settings, "methods": tuple(methods)} if methods else settings
     with progress("beginning", quiet=as_json) as advance:
-        result = run_evaluation(task, given, out, lambda words, share: advance(int(share * _STEPS), _STEPS, words))
+        result = run_evaluation(task, given, out, _telling(advance))
     files = publish(result, out)
     if as_json:
         emit_json({**result.to_json(), "files": {name: str(path) for name, path in files.items()}})
         return
     show(result)
     say(f"run file: {files['json']}; page: {files['html']}")
+
+
+def _telling(advance: Advance) -> Callable[[str, float], None]:
+    """What an evaluation calls as it goes: sentences (costs to come) stay on stderr, the rest moves the bar."""
+
+    def tell(words: str, share: float) -> None:
+        if words.endswith("."):
+            say(words)
+        advance(int(share * _STEPS), _STEPS, words)
+
+    return tell
 
 
 def show(result: Result) -> None:

@@ -144,14 +144,16 @@ class Bank:
         return sum(not self._path(sorted(subset)).exists() for subset in subsets)
 
     def cost(self, subsets: Sequence[Sequence[int]]) -> str:
-        """What making the missing ones will take, in words; trains one of them to know."""
+        """What making the missing ones will take, as a sentence; trains one of them to know."""
         todo = [subset for subset in subsets if not self._path(sorted(subset)).exists()]
         if not todo:
-            return f"{len(subsets)} retrained models, all there already"
+            return f"{len(subsets)} retrained models, all there already."
         start = time.perf_counter()
         self._model(sorted(todo[0]))
         each = time.perf_counter() - start
-        return f"{len(todo)} of {len(subsets)} models to train, {each:.1f} s each: {each * len(todo) / 60:.1f} min"
+        return (
+            f"{len(todo)} of {len(subsets)} models to train, {each:.1f} s each: {each * len(todo) / 60:.1f} min in all."
+        )
 
     def _path(self, subset: Sequence[int]) -> Path:
         return self.world.folder / "bank" / self.world.name / f"{digest(list(subset))[:16]}.safetensors"

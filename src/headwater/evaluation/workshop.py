@@ -26,7 +26,7 @@ KEPT = 8
 """Checkpoints a training leaves, evenly spaced over its second half, where the model is near what it becomes."""
 
 Advance = Callable[[str, float], None]
-"""Called with a few words and the share done of the present step."""
+"""Called with a few words and the share done of the present step; a sentence with its full stop is to stay in view."""
 
 
 @dataclass(frozen=True)
