@@ -1,6 +1,7 @@
 """How long a RapidIn vector takes, beside the passes it is made of and beside the published procedure.
 
 Run:  OMP_NUM_THREADS=2 python benchmarks/rapidin_speed.py [--rows 64] [--tokens 64] [--repeats 7] [--json out.json]
+      ... --models runs/demo       the demo's own model, and rows of its median length
 
 Arms, in one process and on the same rows:
   headwater      vectors of K = 65,536 for a batch of rows
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +32,13 @@ import numpy as np
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from headwater.data import Row, TokenBatch, TokenRow, Window, plan_batches
+from headwater.data import Row, TokenBatch, TokenRow, Window, open_corpus, plan_batches
+from headwater.data.templates import resolve_template
+from headwater.data.tokens import Tokenization
 from headwater.features.capture import visit_gradients
 from headwater.features.parameters import select_parameters
 from headwater.methods.rapidin import ENTRY
-from headwater.models.load import LoadedModel
+from headwater.models.load import LoadedModel, load_model
 
 BUCKETS = 65_536
 SHUFFLES = 20
@@ -63,6 +67,17 @@ def batch_of(rows: int, tokens: int, vocabulary: int) -> TokenBatch:
     return batch
 
 
+def of_demo(folder: Path, rows: int) -> tuple[Any, TokenBatch]:
+    """The model `headwater demo` made in the folder, and those of its rows whose length is nearest to the median."""
+    loaded = load_model(str(folder / "model"))
+    tokenization = Tokenization(loaded.tokenizer, resolve_template(None, loaded.tokenizer))
+    read = sorted(tokenization.encode(list(open_corpus(folder / "train.jsonl"))), key=lambda row: len(row.ids))
+    middle = read[(len(read) - rows) // 2 :][:rows]
+    numbered = [replace(row, row=replace(row.row, ordinal=i)) for i, row in enumerate(middle)]
+    (batch,) = plan_batches(numbered, Window(512), tokens_per_batch=512 * rows)
+    return loaded.model.requires_grad_(False), batch
+
+
 def step(model: Any, ids: torch.Tensor) -> None:
     """Forward and backward with weight gradients, left in `.grad`."""
     for parameter in model.parameters():
@@ -89,10 +104,12 @@ def published(model: Any, ids: torch.Tensor, generator: torch.Generator) -> torc
 
 def arms(name: str, rows: int, tokens: int) -> dict[str, tuple[Callable[[], object], float]]:
     """Name to what is timed, and the factor from it to all rows."""
-    model = build(name)
-    batch = batch_of(rows, tokens, VOCABULARY[name])
+    if name in VOCABULARY:
+        model, batch = build(name), batch_of(rows, tokens, VOCABULARY[name])
+    else:
+        model, batch = of_demo(Path(name), rows)
     loaded = LoadedModel(name, model, None, None, torch.device("cpu"), {})
-    encoder = ENTRY.resolve({"buckets": BUCKETS, "window": tokens}).bind(loaded)
+    encoder = ENTRY.resolve({"buckets": BUCKETS}).bind(loaded)
     selection = select_parameters(model)
     one, two = min(8, rows), min(2, rows)
     ids = batch.input_ids
@@ -158,7 +175,7 @@ def high_water() -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default=",".join(VOCABULARY))
+    parser.add_argument("--models", default=",".join(VOCABULARY), help="names, or folders of `headwater demo`")
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=7)
