@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from headwater.core.errors import DataError, MismatchError, StoreError, UsageError
+from headwater.core.errors import DataError, MismatchError, ModelError, StoreError, UsageError
 from headwater.data import Row, open_corpus
 from headwater.methods.alinfik import Distilled
 from headwater.methods.catalog import find_method, find_streaming
@@ -236,6 +236,24 @@ def test_a_saved_student_scores_the_same_and_knows_its_tokenizer(tmp_path, famil
         place.write_text(json.dumps(raw))
         with pytest.raises(MismatchError, match="tokenizer"):
             load_student(folder)
+
+
+@pytest.mark.parametrize("family", ["regression", "transformer"])
+def test_an_encoder_that_is_named_is_used(tmp_path, family):
+    for name, seed in (("small", 0), ("other", 1)):
+        made = tiny_loaded("llama", seed=seed)
+        made.model.save_pretrained(tmp_path / name)
+        made.tokenizer.save_pretrained(tmp_path / name)
+    rows = list(open_corpus(records(60)))
+    labels = np.array([float(len(row.response or "")) for row in rows])
+    options = StudentOptions(family=family, members=1, epochs=2, encoder=str(tmp_path / "small"))
+    student = fit_student(rows, labels, options)
+    again = load_student(student.save(tmp_path / "student"))
+    np.testing.assert_allclose(again.estimates(rows), student.estimates(rows), rtol=1e-4, atol=1e-4)
+    other = fit_student(rows, labels, replace(options, encoder=str(tmp_path / "other")))
+    assert not np.allclose(other.predict(rows), student.predict(rows))
+    with pytest.raises(ModelError, match="encoder"):
+        fit_student(rows, labels, replace(options, encoder=str(tmp_path / "none")))
 
 
 def test_shuffled_labels_teach_nothing():
