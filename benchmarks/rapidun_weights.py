@@ -95,6 +95,7 @@ def told(place: Place, seed: int) -> Iterator[dict[str, Any]]:
             views = make_views(influence, k=k, exclude_self=k is None)
             for times in TEMPERATURES if k is None else (1.0,):
                 line: dict[str, Any] = {"seed": seed, "influence": name, "cosine": cosine, "k": k, "tau ×": times}
+                line |= common(influence.values, np.array([right[row.id] for row in (*job.forget, *job.retain)]))
                 for group, rows, scores, how in (
                     ("forget", job.forget, views.forget, mapping.FORGET),
                     ("retain", job.retain, views.retain, mapping.RETAIN),
@@ -108,6 +109,13 @@ def told(place: Place, seed: int) -> Iterator[dict[str, Any]]:
                         line[f"{group} weight, right"] = round(float(weights.weights[good].mean()), 2)
                         line[f"{group} weight, mistaken"] = round(float(weights.weights[~good].mean()), 2)
                 yield line
+
+
+def common(values: np.ndarray, planted: np.ndarray) -> dict[str, float]:
+    """Mean influence of different rows on each other: among poison, among clean rows, between the two."""
+    others = values + np.diag(np.full(len(values), np.nan))
+    pairs = {"poison": (planted, planted), "clean": (~planted, ~planted), "across": (planted, ~planted)}
+    return {f"mean, {name}": round(float(np.nanmean(others[np.ix_(i, j)])), 4) for name, (i, j) in pairs.items()}
 
 
 def auc(good: np.ndarray, weights: np.ndarray) -> float:

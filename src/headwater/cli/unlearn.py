@@ -51,7 +51,9 @@ def unlearn(
     ),
     influence: Annotated[str, typer.Option(help="Attribution method the weights are made with.")] = "rise",
     settings: Settings = [],
-    compat: Annotated[bool, typer.Option("--compat", help="RapidUn's weights exactly as published.")] = False,
+    compat: Annotated[
+        bool, typer.Option("--compat", help="RapidUn's mapping as published; --influence graddot for its vectors.")
+    ] = False,
     ceiling: Annotated[float | None, typer.Option(help="Ascent fades at this loss, nats a token.")] = None,
     beta: Annotated[float | None, typer.Option(help="Of npo (0.1) and simnpo (4.5).")] = None,
     keep: Annotated[str, typer.Option(help="Retain rows are held by their loss (nll) or by divergence (kl).")] = "nll",

@@ -76,8 +76,8 @@ def _accumulate_outer(
     size = plan.out * plan.width_in
     # All of a small matrix is formed at once and added scaled; a large one is summed first, its norm being known last.
     small = plan.columns == plan.patterns == 1 and size <= limit
-    step = min(len(total), max(1, limit // (size if small else 2 * plan.dim)))
-    work = _Work(left, right, step)
+    step = max(1, limit // (size if small else 2 * plan.dim))
+    work = _Work(left)
     for start in range(0, len(total), step):
         rows = slice(start, start + step)
         if small:
@@ -94,10 +94,9 @@ def _accumulate_outer(
 class _Work:
     """Memory used again for every tile and every few rows: what is new must be cleared first, and leaves the cache."""
 
-    def __init__(self, left: Tensor, right: Tensor, rows: int) -> None:
-        self._rows, self._like = rows, left
+    def __init__(self, like: Tensor) -> None:
+        self._like = like
         self._held: dict[str, Tensor] = {}
-        self._tokens = left.shape[1]
 
     def signed(self, name: str, factor: Tensor, signs: Tensor) -> Tensor:
         """`factor` times its signs, laid out closely: products of it are much faster."""

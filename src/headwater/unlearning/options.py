@@ -25,7 +25,8 @@ class Options:
         method: one of `headwater.unlearning.objectives.METHODS`.
         influence: attribution method the weights are made with, and its settings.
         weights: `influence`, `uniform`, `shuffled` (the control), or a weights file. For `rapidun`.
-        compat: RapidUn's published weights: plain inner products, k = 40, absolute floor, mean after the clip.
+        compat: RapidUn's published mapping: plain inner products, k = 40, absolute floor, mean after the clip. Its
+            vectors were gradients: `graddot`.
         rate: learning rate; None finds it by a probe.
         steps: most optimizer steps.
         composition: rows of a step; `ga` reads no retain rows and `retrain` no forget rows.
