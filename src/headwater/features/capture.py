@@ -25,7 +25,7 @@ from headwater.features.layers import Call
 from headwater.features.parameters import Selection
 from headwater.features.regroup import Regroup
 from headwater.features.sites import Site
-from headwater.models.losses import all_logits, token_losses
+from headwater.models.losses import losses_and_gradient, target_logits
 from headwater.sketch.blocks import Block, Gradient, merge
 
 Visit = Callable[[Gradient], None]
@@ -60,17 +60,19 @@ def visit_gradients(
     ]
     try:
         with torch.enable_grad():
-            losses = _losses(model, batch)
+            logits, place = target_logits(model, batch.input_ids, batch.response)
             capture.backward = True
             _prove_idle(model, selection, capture.ran, batch)
-            (losses * token_weights[batch.response].to(losses)).sum().backward()
+            of_loss = (table.gather(1, place).to(logits.device).flatten() for table in (batch.targets, token_weights))
+            losses, gradient = losses_and_gradient(logits.detach().flatten(0, 1), *of_loss)
+            logits.backward(gradient.view_as(logits))
     finally:
         for handle in handles:
             handle.remove()
     capture.finish()
-    table = torch.full(batch.response.shape, torch.nan, dtype=losses.dtype, device=losses.device)
-    table[batch.response] = losses.detach()
-    return table
+    table = torch.full(batch.response.shape, torch.nan, dtype=losses.dtype, device=batch.response.device)
+    table.scatter_(1, place, losses.to(table.device).view_as(place))
+    return table.masked_fill_(~batch.response, torch.nan)
 
 
 def row_losses(table: Float[Tensor, "items tokens"], batch: TokenBatch) -> Float[Tensor, " rows"]:
@@ -89,12 +91,6 @@ def _prove_idle(model: Any, selection: Selection, ran: set[int], batch: TokenBat
         selection.proved_idle.update(site.where for site in silent)
 
 
-def _losses(model: Any, batch: TokenBatch) -> Float[Tensor, " targets"]:
-    logits = all_logits(model, batch.input_ids)
-    place = batch.response.to(logits.device)
-    return token_losses(logits[place], batch.targets.to(logits.device)[place])
-
-
 def _token_weights(batch: TokenBatch, weights: Tensor | None) -> Float[Tensor, "items tokens"]:
     counts = _target_counts(batch)
     if not bool((counts > 0).all()):
@@ -104,7 +100,7 @@ def _token_weights(batch: TokenBatch, weights: Tensor | None) -> Float[Tensor, "
     scale = counts.double().reciprocal()
     if weights is not None:
         scale = scale * weights.to(scale)
-    return scale[batch.item_row][:, None].expand(batch.response.shape)
+    return scale[batch.item_row][:, None] * batch.response
 
 
 def _target_counts(batch: TokenBatch) -> Tensor:

@@ -181,7 +181,7 @@ def _total(squared: Mapping[str, Tensor], like: Tensor) -> Tensor:
 
 
 def _require_finite(vectors: Tensor, squared: Tensor, batch: TokenBatch) -> None:
-    finite = vectors.isfinite().all(1) & squared.isfinite()
+    finite = vectors.sum(1).isfinite() & squared.isfinite()  # a sum is finite only if all its terms are
     if not bool(finite.all()):
         row = batch.rows[int((~finite).nonzero()[0, 0])].row
         place = f" ({row.place})" if row.place else ""

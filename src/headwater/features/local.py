@@ -94,9 +94,11 @@ class Leaf:
 def _normed(module: Any, x: Tensor) -> Tensor:
     weight, bias = module.weight, getattr(module, "bias", None)
     offset = {} if bias is None else {"bias": torch.zeros_like(bias)}
-    one = functional_call(module, {"weight": torch.ones_like(weight), **offset}, (x,))
-    zero = functional_call(module, {"weight": torch.zeros_like(weight), **offset}, (x,))
-    normed: Tensor = (one - zero).detach()
+    zeros = {"weight": torch.zeros_like(weight), **offset}
+    normed: Tensor = functional_call(module, {"weight": torch.ones_like(weight), **offset}, (x,)).detach()
+    some = torch.linspace(-1, 1, len(weight), dtype=x.dtype, device=x.device)
+    if bool(functional_call(module, zeros, (some[None, None],)).any()):  # of all norms but Gemma's, nothing is left
+        normed = normed - functional_call(module, zeros, (x,)).detach()
     return normed
 
 

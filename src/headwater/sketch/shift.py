@@ -22,8 +22,11 @@ from headwater.sketch.blocks import Dense, Gradient, Lookup, Outer
 from headwater.sketch.products import paired, unit_scale
 from headwater.sketch.shift_plan import ShiftPlan, shift_plan
 
-WORK_BYTES = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}
-"""How large the products formed at one time may be: on a processor, about what stays in its nearest large cache."""
+WORK_BYTES = {"cpu": 8 * 2**20, "cuda": 256 * 2**20}
+"""How large the products formed at one time may be: on a processor, about what stays in its nearest large caches."""
+
+AT_LEAST = 8
+"""How many rows of a matrix that is formed whole must fit: of fewer, calling costs as much as computing."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def _accumulate_outer(
     limit = WORK_BYTES.get(total.device.type, WORK_BYTES["cuda"]) // squared.dtype.itemsize
     size = plan.out * plan.width_in
     # All of a small matrix is formed at once and added scaled; a large one is summed first, its norm being known last.
-    small = plan.columns == plan.patterns == 1 and size <= limit
+    small = plan.columns == plan.patterns == 1 and AT_LEAST * size <= limit
     step = max(1, limit // (size if small else 2 * plan.dim))
     work = _Work(left)
     for start in range(0, len(total), step):
