@@ -9,8 +9,7 @@ from headwater.core.errors import DataError, UsageError
 from headwater.data import Tokenization, resolve_template
 from headwater.models.generate import generate_response, generate_responses
 from headwater.models.load import LoadedModel, wrap_model
-from headwater.models.losses import token_losses
-from zoo import VOCAB, tiny_loaded, tiny_tokenizer, zoo
+from zoo import tiny_loaded, tiny_tokenizer, zoo
 
 PROMPTS = ["Hello", "What is the capital of France?", "A much longer prompt about the weather, plants and light", "The"]
 
@@ -92,20 +91,3 @@ def test_requests_that_make_no_sense_are_refused() -> None:
     with pytest.raises(DataError, match=r"a prompt without tokens"):
         generate_response(loaded, "")
     assert generate_responses(loaded, []) == []
-
-
-def test_token_losses_are_the_models_own_loss() -> None:
-    model = zoo()["gemma2"]()
-    ids = torch.randint(1, VOCAB, (1, 20), generator=torch.Generator().manual_seed(0))
-    output = model(input_ids=ids, labels=ids)
-    losses = token_losses(output.logits[0, :-1], ids[0, 1:])
-    assert losses.shape == (19,)
-    torch.testing.assert_close(losses.mean(), output.loss)
-    by_hand = -torch.log_softmax(output.logits[0, :-1].double(), -1)[torch.arange(19), ids[0, 1:]]
-    torch.testing.assert_close(losses.double(), by_hand, rtol=1e-5, atol=1e-6)
-
-
-def test_token_losses_of_halves_are_float32() -> None:
-    logits = torch.randn(4, 9, dtype=torch.bfloat16)
-    assert token_losses(logits, torch.arange(4)).dtype == torch.float32
-    assert token_losses(logits.double(), torch.arange(4)).dtype == torch.float64

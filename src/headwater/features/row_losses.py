@@ -11,7 +11,7 @@ from torch import Tensor
 from headwater.core.errors import NumericError
 from headwater.data.batches import TokenBatch
 from headwater.models.load import LoadedModel
-from headwater.models.losses import all_logits, token_losses
+from headwater.models.losses import target_logits, token_losses
 
 
 @torch.no_grad()
@@ -29,10 +29,10 @@ def mean_losses(loaded: LoadedModel, batches: Iterable[TokenBatch], count: int) 
     found = torch.full((count,), torch.nan)
     for batch in batches:
         moved = batch.to(loaded.device)
-        logits = all_logits(loaded.model, moved.input_ids)
-        item, position = moved.response.nonzero(as_tuple=True)
-        losses = token_losses(logits[item, position], moved.targets[item, position])
-        row = moved.item_row[item]
+        logits, place = target_logits(loaded.model, moved.input_ids, moved.response)
+        kept = moved.response.gather(1, place)
+        losses = token_losses(logits[kept], moved.targets.gather(1, place)[kept])
+        row = moved.item_row[:, None].expand_as(place)[kept]
         total = torch.zeros(len(batch.rows), dtype=losses.dtype, device=losses.device).index_add_(0, row, losses)
         means = (total / torch.bincount(row, minlength=len(batch.rows))).float().cpu()
         bad = (~means.isfinite()).nonzero()

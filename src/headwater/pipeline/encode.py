@@ -25,7 +25,6 @@ from headwater.index.rows import IndexRow, text_fields
 from headwater.index.store import Index, append_block
 from headwater.methods.method import Method
 from headwater.models.load import LoadedModel
-from headwater.pipeline.memory import return_freed_blocks
 from headwater.search import codes
 
 TOKENS_PER_BATCH = 8192
@@ -147,7 +146,6 @@ class Reader:
 
     def append(self, index: Index, rows: Sequence[TokenRow]) -> None:
         """Read the rows with the model and commit them as one block."""
-        return_freed_blocks()
         manifest = index.manifest
         vectors, losses = self.stored(rows, manifest.columns)
         append_block(index, index_rows(rows, losses, keep_text=manifest.keeps_text), vectors)

@@ -27,7 +27,6 @@ from headwater.methods.method import Method
 from headwater.models.load import LoadedModel, load_model
 from headwater.pipeline.build import make_manifest
 from headwater.pipeline.encode import TOKENS_PER_BATCH, Reader
-from headwater.pipeline.memory import return_freed_blocks
 from headwater.pipeline.probe import (
     Memory,
     Stored,
@@ -145,7 +144,6 @@ def plan_build(corpus: Corpus, reader: Reader, manifest: Manifest, limits: Limit
         DataError: a row of the data cannot be used.
     """
     limits = limits or Limits()
-    return_freed_blocks()  # as a build does
     found = survey(corpus, manifest.plan.block_rows)
     rows = reader.tokenization.encode(found.sample)
     stored = measure_storing(rows, manifest)

@@ -63,8 +63,8 @@ def _where_smaller(columns: Sequence[Column], **changes: Any) -> tuple[Column, .
 def encode(values: Float[Tensor, "rows dim"], column: Column) -> dict[str, NDArray[np.generic]]:
     """Vectors as they are stored: arrays `[rows, width]`, and for codes the scales `[rows]`, by column name."""
     if column.scale is None:
-        with np.errstate(over="ignore"):  # an overflow becomes an infinity, which the caller names
-            return {column.name: values.float().cpu().numpy().astype(column.dtype)}
+        kept = values.to(getattr(torch, column.dtype))  # an overflow becomes an infinity, which the caller names
+        return {column.name: kept.cpu().numpy()}
     values = values.float()
     if column.dtype == "int8":
         scale = values.abs().amax(dim=1) / 127
