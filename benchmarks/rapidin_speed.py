@@ -10,7 +10,9 @@ Arms, in one process and on the same rows:
   single         one forward and backward pass with weight gradients a row (8 rows, extrapolated)
   published      single, then every tensor normalised, the whole gradient padded to a power of two, shuffled by 20 row
                  and 20 column permutations, signed and summed into K bins (2 rows, extrapolated)
-Each repeat times every arm once, in turn; figures are medians over repeats, ratios medians of ratios within a repeat.
+Each repeat times every arm once, in turn, an arm of all rows right after a run of its own that is not timed (batches
+follow one another in a build and in training; what another arm left of caches and heap is not what is asked). Figures
+are medians over repeats, ratios medians of ratios within a repeat.
 Peak memory is what an arm adds to the process after the model is loaded, each in a process of its own.
 """
 
@@ -133,6 +135,8 @@ def measure(name: str, rows: int, tokens: int, repeats: int) -> dict[str, Any]:
     todo = arms(name, rows, tokens)
     for repeat in range(repeats + 1):
         for arm, (run, factor) in todo.items():
+            if factor == 1.0:
+                run()
             started = time.perf_counter()
             run()
             if repeat:  # the first round fills caches

@@ -50,7 +50,10 @@ def test_target_logits_are_the_models_at_their_places(name: str) -> None:
     torch.testing.assert_close(
         logits, whole.gather(1, place[..., None].expand(-1, -1, whole.shape[2])), rtol=1e-4, atol=1e-5
     )
-    assert target_logits(model, ids, torch.ones_like(response))[0].shape == whole.shape
+    response[1] = True  # a window cut from a longer row: every token predicts the next
+    logits, place = target_logits(model, ids, response)
+    torch.testing.assert_close(logits, whole)
+    assert torch.equal(place, torch.arange(12).expand(3, 12))
     assert not head._forward_pre_hooks
 
 

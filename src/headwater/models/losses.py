@@ -30,21 +30,21 @@ def target_logits(
     does not hold. No position comes twice. The head runs at these positions alone, where the model has one of its own
     to hand hidden states to: after a long prompt and before a large vocabulary, that is most of its cost.
     """
-    most = int(response.sum(1).max())
+    most, tokens = int(response.sum(1).max()), response.shape[1]
+    if most == tokens:
+        return all_logits(model, input_ids), torch.arange(tokens, device=response.device).expand_as(response)
     place = torch.argsort(~response, dim=1, stable=True)[:, :most]
-    handles = []
+
+    def narrow(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        return (_at(args[0], place), *args[1:]) if args and args[0].shape[:2] == response.shape else None
+
     find_head = getattr(model, "get_output_embeddings", None)
     head = None if find_head is None else find_head()
-    if head is not None and most < response.shape[1]:
-
-        def narrow(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-            return (_at(args[0], place), *args[1:]) if args and args[0].shape[:2] == response.shape else None
-
-        handles.append(head.register_forward_pre_hook(narrow))
+    handle = None if head is None else head.register_forward_pre_hook(narrow)
     try:
         logits = all_logits(model, input_ids)
     finally:
-        for handle in handles:
+        if handle is not None:
             handle.remove()
     return (logits if logits.shape[1] == most else _at(logits, place)), place
 

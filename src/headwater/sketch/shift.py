@@ -176,18 +176,19 @@ def _scale(squared: Float[Tensor, " rows"], unit: bool) -> Float[Tensor, "rows 1
 
 def _left_signs(plan: ShiftPlan, column: int, like: Tensor) -> Float[Tensor, " out"]:
     first = plan.out * column
-    return _signs(plan.left_stream, plan.out * plan.columns, like.device)[first : first + plan.out].to(like.dtype)
+    return _signs(plan.left_stream, plan.out * plan.columns, like.device, like.dtype)[first : first + plan.out]
 
 
 def _right_signs(plan: ShiftPlan, column: int, pattern: int, like: Tensor) -> Float[Tensor, " width"]:
     first = plan.width_in * pattern
     start, stop = column * plan.width, min((column + 1) * plan.width, plan.width_in)
-    table = _signs(plan.right_stream, plan.width_in * plan.patterns, like.device)
-    return table[first + start : first + stop].to(like.dtype)
+    return _signs(plan.right_stream, plan.width_in * plan.patterns, like.device, like.dtype)[
+        first + start : first + stop
+    ]
 
 
 @lru_cache(maxsize=8192)
-def _signs(stream: int, count: int, device: torch.device) -> Tensor:
-    """The first `count` signs of a stream, int8 `[count]`."""
-    found: Tensor = signs(torch.arange(count, device=device), stream).to(torch.int8)
+def _signs(stream: int, count: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The first `count` signs of a stream, `[count]`."""
+    found: Tensor = signs(torch.arange(count, device=device), stream).to(dtype)
     return found

@@ -17,7 +17,7 @@ therefore is signed before it is multiplied out, and no entry is moved on its ow
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -62,12 +62,12 @@ class ShiftPlan:
         """How many patterns of column signs there are."""
         return -(-self.lines // self.width)
 
-    @property
+    @cached_property
     def left_stream(self) -> int:
         """The key of s1."""
         return key(self.stream, "left")
 
-    @property
+    @cached_property
     def right_stream(self) -> int:
         """The key of s2."""
         return key(self.stream, "right")
