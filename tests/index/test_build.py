@@ -76,6 +76,22 @@ def test_progress_counts_rows_and_tokens(tmp_path: Path) -> None:
     assert told[-1] == (10, 10, tokens)
 
 
+def test_progress_is_told_within_a_block_and_commits_are_not_told_early(tmp_path: Path) -> None:
+    told: list[tuple[int, int, int]] = []
+
+    def watch(done: int, total: int | None, tokens: int) -> None:
+        told.append((done, tokens, open_index(tmp_path / "a.lance").count))
+
+    index = fake_build(tmp_path / "a.lance", records(10), progress=watch, tokens_per_batch=1)
+    tokens = index.dataset.to_table(["tokens"]).column("tokens").to_pylist()
+    assert [done for done, _, _ in told] == list(range(1, 11))
+    assert [committed for _, _, committed in told] == [0, 0, 0, 4, 4, 4, 4, 8, 8, 10]
+    for done, read, committed in told:
+        if done == committed:
+            assert read == sum(tokens[:done])
+    assert [read for _, read, _ in told] == sorted(read for _, read, _ in told)
+
+
 def test_an_interrupted_build_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     clean = fake_build(tmp_path / "clean.lance", records(ROWS))
     interrupted(tmp_path / "a.lance")

@@ -26,11 +26,13 @@ from headwater.index.store import Index, create_index, discard, exists, open_ind
 from headwater.index.upkeep import seal, sweep
 from headwater.methods.method import Method
 from headwater.models.load import LoadedModel
-from headwater.pipeline.encode import TOKENS_PER_BATCH, Reader
+from headwater.pipeline.encode import TOKENS_PER_BATCH, Reader, Told
 from headwater.search.codes import coded
 
 Progress = Callable[[int, "int | None", int], None]
-"""Called after each block with rows done, rows in all (None when unknown) and tokens read so far."""
+"""Called after each batch and each block with rows done, rows in all (None when unknown) and tokens read so far.
+
+The last batch of a block is told of when the block is committed."""
 
 _BLOCK_BYTES = 64 * 2**20
 _FEWEST_ROWS, _MOST_ROWS = 256, 8192
@@ -63,7 +65,7 @@ def build(
         resume: go on with an unfinished build; starts one when there is none.
         keep_text: store the rows' text beside their vectors.
         code: store vectors as `int8`, `sign` (1 KiB a row) or `sign:BITS` instead of numbers; loses accuracy.
-        progress: called after each block.
+        progress: called after each batch and each block.
 
     Raises:
         StoreError: something is at `out` already, the disk is full, or another process writes there.
@@ -113,6 +115,11 @@ def rows_per_block(row_bytes: int) -> int:
     return min(max(1 << (fitting.bit_length() - 1), _FEWEST_ROWS), _MOST_ROWS)
 
 
+def within(progress: Progress | None, done: int, total: int | None, tokens: int) -> Told | None:
+    """What a reader tells of the rows of a block, told of the whole: `done` rows and `tokens` come before them."""
+    return None if progress is None else lambda rows, read: progress(done + rows, total, tokens + read)
+
+
 def blocks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
     """Consecutive rows in lists of `size`, the last one shorter."""
     stream = iter(rows)
@@ -151,6 +158,7 @@ def _fill(index: Index, corpus: Corpus, reader: Reader, progress: Progress | Non
         old = min(max(len(committed) - done, 0), len(block))
         _require_same(token_rows[:old], committed[done : done + old], index)
         new = token_rows[old:]
+        tokens += sum(len(row.ids) for row in token_rows[:old])
         if new:
             if index.manifest.complete:
                 raise StoreError(
@@ -158,9 +166,9 @@ def _fill(index: Index, corpus: Corpus, reader: Reader, progress: Progress | Non
                     where=index.path,
                     remedy="headwater index add adds them",
                 )
-            reader.append(index, new)
+            reader.append(index, new, within(progress, done + old, corpus.count, tokens))
         done += len(block)
-        tokens += sum(len(row.ids) for row in token_rows)
+        tokens += sum(len(row.ids) for row in new)
         if progress is not None:
             progress(done, corpus.count, tokens)
     if done < len(committed):

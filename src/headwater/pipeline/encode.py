@@ -6,7 +6,7 @@ reproduces them bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -47,6 +47,10 @@ class EncodedRows:
     tokens: tuple[TokenRow, ...]
     vectors: Mapping[str, Float[Tensor, "rows _dim"]]
     losses: Float[Tensor, " rows"]
+
+
+Told = Callable[[int, int], None]
+"""Called as rows are read, with how many and how many tokens they have."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +131,12 @@ class Reader:
             raise DataError("there are no rows to read")
         return self.tokenization.encode(numbered, hotwords=role == "query")
 
-    def stored(self, rows: Sequence[TokenRow], columns: Sequence[Column]) -> tuple[Vectors, NDArray[np.float32]]:
+    def stored(
+        self, rows: Sequence[TokenRow], columns: Sequence[Column], told: Told | None = None
+    ) -> tuple[Vectors, NDArray[np.float32]]:
         """Index rows' vectors as `columns` store them, and their losses (nats), in the order of the rows.
+
+        `told` is called after each batch but the last.
 
         Raises:
             DataError: the method's windows leave a row no target.
@@ -136,18 +144,22 @@ class Reader:
         """
         vectors: Vectors = {}
         losses = np.empty(len(rows), dtype=np.float32)
+        done = tokens = 0
         for places, batch_rows, encoded in self._encoded(rows, "train"):
             losses[places] = encoded.losses.float().cpu().numpy()
             for column in columns:
                 for name, stored in _stored(encoded.vectors[column.name], column, batch_rows).items():
                     whole = vectors.setdefault(name, np.empty((len(rows), *stored.shape[1:]), stored.dtype))
                     whole[places] = stored
+            done, tokens = done + len(places), tokens + sum(len(row.ids) for row in batch_rows)
+            if told is not None and done < len(rows):
+                told(done, tokens)
         return vectors, losses
 
-    def append(self, index: Index, rows: Sequence[TokenRow]) -> None:
-        """Read the rows with the model and commit them as one block."""
+    def append(self, index: Index, rows: Sequence[TokenRow], told: Told | None = None) -> None:
+        """Read the rows with the model and commit them as one block; `told` is called as `stored` does."""
         manifest = index.manifest
-        vectors, losses = self.stored(rows, manifest.columns)
+        vectors, losses = self.stored(rows, manifest.columns, told)
         append_block(index, index_rows(rows, losses, keep_text=manifest.keeps_text), vectors)
 
     def batches(self, rows: Sequence[TokenRow], role: Role) -> list[TokenBatch]:

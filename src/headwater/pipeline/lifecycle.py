@@ -26,7 +26,7 @@ from headwater.index.rows import from_record, text_fields
 from headwater.index.store import Index, open_index
 from headwater.index.upkeep import changing, delete_rows
 from headwater.models.load import LoadedModel
-from headwater.pipeline.build import Progress, blocks
+from headwater.pipeline.build import Progress, blocks, within
 from headwater.pipeline.session import Session, open_session
 from headwater.search import codes
 
@@ -59,7 +59,7 @@ def add(session: Session, corpus: Corpus, *, progress: Progress | None = None) -
         for block in blocks(corpus, index.manifest.plan.block_rows):
             new = _new_rows(reader.tokenization.encode(block), ids, known)
             if new:
-                reader.append(index, new)
+                reader.append(index, new, within(progress, done, corpus.count, tokens))
             added, done = added + len(new), done + len(block)
             tokens += sum(len(row.ids) for row in new)
             if progress is not None:

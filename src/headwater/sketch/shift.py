@@ -10,8 +10,9 @@ more).
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from jaxtyping import Float
@@ -80,7 +81,7 @@ def _accumulate_outer(
     # All of a small matrix is formed at once and added scaled; a large one is summed first, its norm being known last.
     small = plan.columns == plan.patterns == 1 and AT_LEAST * size <= limit
     step = max(1, limit // (size if small else 2 * plan.dim))
-    work = _Work(left)
+    work = _work(left)
     for start in range(0, len(total), step):
         rows = slice(start, start + step)
         if small:
@@ -95,10 +96,13 @@ def _accumulate_outer(
 
 
 class _Work:
-    """Memory used again for every tile and every few rows: what is new must be cleared first, and leaves the cache."""
+    """Memory used again for every tile, every few rows and every tensor.
 
-    def __init__(self, like: Tensor) -> None:
-        self._like = like
+    New memory must be cleared first and is not in any cache; a large block is mapped anew every time it is asked for.
+    """
+
+    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
+        self._empty = partial(torch.empty, dtype=dtype, device=device)
         self._held: dict[str, Tensor] = {}
 
     def signed(self, name: str, factor: Tensor, signs: Tensor) -> Tensor:
@@ -113,8 +117,19 @@ class _Work:
         """Memory of this shape, whatever it holds."""
         count = math.prod(shape)
         if name not in self._held or len(self._held[name]) < count:
-            self._held[name] = self._like.new_empty(count)
+            self._held[name] = self._empty(count)
         return self._held[name][:count].view(shape)
+
+
+_SPARE = threading.local()
+
+
+def _work(like: Tensor) -> _Work:
+    """A processor's is kept, one for each thread and type; CUDA's allocator keeps what was freed by itself."""
+    if like.device.type != "cpu":
+        return _Work(like.dtype, like.device)
+    kept: dict[torch.dtype, _Work] = _SPARE.__dict__.setdefault("work", {})
+    return kept.setdefault(like.dtype, _Work(like.dtype, like.device))
 
 
 def _summed(
