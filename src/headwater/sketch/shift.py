@@ -4,7 +4,7 @@ RapidIn multiplies the whole gradient by random signs, shuffles it and sums equa
 comes from a hash (`shift_plan`), chosen so that a tile of the gradient matrix lands on consecutive buckets: the signed
 factors are multiplied and the product is added where it belongs, without a gather or a scatter over its entries.
 Memory beyond the result: the products and sums of the rows at work, `WORK_BYTES` (one row's tile and sum, if that is
-more).
+more), and their signed factors; a processor keeps that memory for the next tensor.
 """
 
 from __future__ import annotations
@@ -197,9 +197,8 @@ def _left_signs(plan: ShiftPlan, column: int, like: Tensor) -> Float[Tensor, " o
 def _right_signs(plan: ShiftPlan, column: int, pattern: int, like: Tensor) -> Float[Tensor, " width"]:
     first = plan.width_in * pattern
     start, stop = column * plan.width, min((column + 1) * plan.width, plan.width_in)
-    return _signs(plan.right_stream, plan.width_in * plan.patterns, like.device, like.dtype)[
-        first + start : first + stop
-    ]
+    table = _signs(plan.right_stream, plan.width_in * plan.patterns, like.device, like.dtype)
+    return table[first + start : first + stop]
 
 
 @lru_cache(maxsize=8192)
