@@ -19,19 +19,19 @@ from typing import Any
 from headwater.core.errors import DataError, UsageError
 from headwater.core.scores import Scores
 from headwater.data.corpus import open_corpus
-from headwater.data.rows import Row
+from headwater.data.rows import Record, Row
 from headwater.data.templates import resolve_template
 from headwater.data.tokens import Tokenization
 from headwater.evaluation.entrants import Stage, with_controls
 from headwater.evaluation.metrics import detection_metrics
 from headwater.evaluation.result import Line, Result, environment
-from headwater.evaluation.tasks import entity_swap_task, howdy_task, masked, two_domains_task
-from headwater.evaluation.tasks.science_fiction import is_science_fiction
-from headwater.evaluation.tasks.task import Record, Task, answered
-from headwater.evaluation.training import Recipe, task_rows
-from headwater.evaluation.workshop import Advance, trained
 from headwater.models.generate import generate_responses
 from headwater.models.load import LoadedModel, load_model
+from headwater.tasks import entity_swap_task, howdy_task, masked, two_domains_task
+from headwater.tasks.science_fiction import is_science_fiction
+from headwater.tasks.task import Task, answered
+from headwater.training.cache import Advance, trained
+from headwater.training.tiny import Recipe, task_rows
 
 KS = (10, 50)
 SHOWN = ("AP", "AUROC", "P@10", "P@50", "R@50", "auPRC@10")

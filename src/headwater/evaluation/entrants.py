@@ -31,14 +31,14 @@ from headwater.data.templates import resolve_template
 from headwater.data.tokens import Tokenization
 from headwater.evaluation.result import Cost
 from headwater.index.store import Index
+from headwater.indexing.build import build
+from headwater.indexing.session import Session, open_session
 from headwater.methods.catalog import CATALOG, STREAMING, find_method, find_streaming
 from headwater.methods.method import MethodEntry, settle
 from headwater.methods.streaming import Bench, StreamingEntry, attribute, each
 from headwater.models.load import LoadedModel
-from headwater.pipeline import ranking
-from headwater.pipeline.build import build
-from headwater.pipeline.session import Session, open_session
 from headwater.search.scan import score_all
+from headwater.tracing import ranking
 
 CONTROLS = ("random", "length", "loss", "bm25", "embedding")
 """Part of every table of scores, whatever is asked for."""

@@ -19,11 +19,11 @@ from headwater.data.corpus import open_corpus
 from headwater.evaluation.forgetting_metrics import Measured, measure, metrics, over_seeds
 from headwater.evaluation.forgetting_models import Base, Cost, make_pair, timed
 from headwater.evaluation.result import Line, Result, environment
-from headwater.evaluation.tasks.contaminated import Contaminated, Sizes, contaminate, contaminated_task
-from headwater.evaluation.training import task_rows
-from headwater.evaluation.workshop import Advance
 from headwater.methods.method import parse_option
 from headwater.models.load import load_model
+from headwater.tasks.contaminated import Contaminated, Sizes, contaminate, contaminated_task
+from headwater.training.cache import Advance
+from headwater.training.tiny import task_rows
 from headwater.unlearning.objectives import METHODS
 from headwater.unlearning.options import Options
 from headwater.unlearning.rows import make_job

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from headwater.core.fingerprints import digest
+from headwater.data.rows import Record
 from headwater.data.templates import resolve_template
 from headwater.data.tokens import Tokenization
-from headwater.evaluation.tasks.contaminated import Contaminated
-from headwater.evaluation.tasks.task import Record
-from headwater.evaluation.training import Recipe, Report, fit, new_model, task_rows, train_tokenizer
-from headwater.evaluation.workshop import Advance
 from headwater.models.load import load_model
+from headwater.tasks.contaminated import Contaminated
+from headwater.training.cache import Advance
+from headwater.training.tiny import Recipe, Report, fit, new_model, task_rows, train_tokenizer
 from headwater.unlearning.options import Options
 from headwater.unlearning.rows import make_job
 from headwater.unlearning.run import run_unlearning

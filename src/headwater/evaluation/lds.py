@@ -25,7 +25,7 @@ from headwater.evaluation.entrants import Scored, Stage, with_controls
 from headwater.evaluation.metrics import estimate
 from headwater.evaluation.result import Line, Result, environment
 from headwater.evaluation.retraining import Bank, WorldSettings, make_world, random_halves
-from headwater.evaluation.workshop import Advance
+from headwater.training.cache import Advance
 
 FEWEST = 8
 """Models below which a rank correlation says nothing."""

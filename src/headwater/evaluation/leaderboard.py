@@ -18,7 +18,7 @@ from typing import Any
 from headwater.core.errors import DataError
 from headwater.evaluation.result import Line, Result, read_result, write_result
 from headwater.evaluation.runs import run_evaluation
-from headwater.evaluation.workshop import Advance
+from headwater.training.cache import Advance
 
 WEIGHTS = "parameters=|*.mlp.*"
 """All weights, or those of the feed-forward layers."""

@@ -23,7 +23,7 @@ from headwater.evaluation.entrants import Scored, with_controls
 from headwater.evaluation.metrics import estimate
 from headwater.evaluation.result import Line, Result, environment
 from headwater.evaluation.retraining import Bank, WorldSettings, make_world
-from headwater.evaluation.workshop import Advance
+from headwater.training.cache import Advance
 
 
 @dataclass(frozen=True)

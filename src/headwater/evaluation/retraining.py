@@ -25,17 +25,16 @@ from headwater.core.fingerprints import digest
 from headwater.core.seeds import key
 from headwater.data.batches import plan_batches
 from headwater.data.corpus import open_corpus
-from headwater.data.rows import Row
+from headwater.data.rows import Record, Row
 from headwater.data.templates import resolve_template
 from headwater.data.tokens import Tokenization, TokenRow
 from headwater.data.windows import Window
 from headwater.evaluation.entrants import Stage
-from headwater.evaluation.tasks import howdy_task, two_domains_task
-from headwater.evaluation.tasks.task import Record
-from headwater.evaluation.training import Recipe, fit, task_rows
-from headwater.evaluation.workshop import Advance, Recorder, trained
 from headwater.features.row_losses import mean_losses
 from headwater.models.load import LoadedModel, load_model
+from headwater.tasks import howdy_task, two_domains_task
+from headwater.training.cache import Advance, Recorder, trained
+from headwater.training.tiny import Recipe, fit, task_rows
 
 BASE = Recipe(vocabulary=1024, layers=2, width=96, heads=4, context=128, epochs=6)
 BASE_ROWS = 1500

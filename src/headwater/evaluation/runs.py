@@ -11,7 +11,7 @@ from typing import Any
 from headwater.core.errors import DataError, unknown_name
 from headwater.evaluation import detection, forgetting, lds, removal, sanity, selection
 from headwater.evaluation.result import Result, read_result
-from headwater.evaluation.workshop import Advance
+from headwater.training.cache import Advance
 
 
 @dataclass(frozen=True)

@@ -24,19 +24,18 @@ from scipy.stats import spearmanr
 
 from headwater.core.scores import Scores
 from headwater.data.corpus import open_corpus
-from headwater.data.rows import Row
+from headwater.data.rows import Record, Row
 from headwater.evaluation.entrants import Stage, parse_entrant, with_controls
 from headwater.evaluation.metrics import detection_values, estimate
 from headwater.evaluation.result import Line, Result, environment
-from headwater.evaluation.tasks import howdy_task
-from headwater.evaluation.tasks.task import Record
-from headwater.evaluation.training import Recipe, task_rows
-from headwater.evaluation.workshop import Advance, trained
 from headwater.methods.catalog import CATALOG, STREAMING
 from headwater.methods.method import MethodEntry
 from headwater.methods.streaming import StreamingEntry
 from headwater.models.load import LoadedModel, wrap_model
 from headwater.models.load import load_model as load
+from headwater.tasks import howdy_task
+from headwater.training.cache import Advance, trained
+from headwater.training.tiny import Recipe, task_rows
 
 TWINS = 20
 SHOWN = ("weights", "detection", "trained", "variety", "seeds", "twins")

@@ -29,14 +29,14 @@ from headwater.data.tokens import Tokenization, TokenRow
 from headwater.data.windows import Window
 from headwater.evaluation.metrics import Estimate, estimate
 from headwater.evaluation.result import Cost, Line, Result, environment
-from headwater.evaluation.tasks.junk_pool import junk_pool_task
-from headwater.evaluation.tasks.mixed_pool import mixed_pool_task
-from headwater.evaluation.tasks.pool import PoolTask
-from headwater.evaluation.training import Recipe, response_loss, task_rows
-from headwater.evaluation.workshop import Advance, trained
 from headwater.methods.catalog import find_streaming
 from headwater.methods.streaming import Bench, Target, attribute
 from headwater.models.load import LoadedModel, load_model
+from headwater.tasks.junk_pool import junk_pool_task
+from headwater.tasks.mixed_pool import mixed_pool_task
+from headwater.tasks.pool import PoolTask
+from headwater.training.cache import Advance, trained
+from headwater.training.tiny import Recipe, response_loss, task_rows
 
 POOLS: Mapping[str, Callable[..., PoolTask]] = {"mixed": mixed_pool_task, "junk": junk_pool_task}
 SAMPLED = ("alinfik",)

@@ -20,9 +20,9 @@ from headwater.core.fingerprints import digest
 from headwater.data.rows import Row
 from headwater.data.templates import resolve_template
 from headwater.data.tokens import Tokenization
+from headwater.indexing.encode import Reader
 from headwater.methods.catalog import find_method
 from headwater.models.load import LoadedModel
-from headwater.pipeline.encode import Reader
 from headwater.unlearning import resume as resuming
 from headwater.unlearning.adapter import trainable_model
 from headwater.unlearning.fisher import search_dampening

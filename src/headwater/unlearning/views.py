@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from headwater.core.errors import DataError, NumericError, UsageError
 from headwater.data.rows import Row
-from headwater.pipeline.encode import Reader
+from headwater.indexing.encode import Reader
 
 Matrix = Float[np.ndarray, "rows targets"]
 
