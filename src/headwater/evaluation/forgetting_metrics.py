@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from headwater.data.rows import Record, Row
-from headwater.data.templates import resolve_template
 from headwater.data.tokens import Tokenization, TokenRow
 from headwater.evaluation.forgetting_models import Cost
 from headwater.evaluation.metrics import LEVEL, Estimate
@@ -52,7 +51,7 @@ class Measured:
 
 def measure(loaded: LoadedModel, task: Contaminated) -> Measured:
     """Ask and read a model; greedy answers."""
-    tokenization = Tokenization(loaded.tokenizer, resolve_template(None, loaded.tokenizer), MAX_TOKENS)
+    tokenization = Tokenization.of(loaded.tokenizer, max_tokens=MAX_TOKENS)
 
     def ask(records: Sequence[Record]) -> list[str]:
         prompts = [tokenization.encode_prompt(record["prompt"]) for record in records]

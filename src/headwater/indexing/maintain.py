@@ -21,11 +21,12 @@ from headwater.data.corpus import Corpus
 from headwater.data.rows import Row
 from headwater.data.seen import SeenIds
 from headwater.data.tokens import TokenRow
+from headwater.engines.blocks import Block, OnProgress, cut, run
 from headwater.index.checks import Fault, check_index
 from headwater.index.rows import from_record, text_fields
 from headwater.index.store import Index, open_index
 from headwater.index.upkeep import changing, delete_rows
-from headwater.indexing.build import Progress, blocks, within
+from headwater.indexing.blocks import IndexRows, Progress
 from headwater.indexing.session import Session, open_session
 from headwater.models.load import LoadedModel
 from headwater.search import codes
@@ -42,7 +43,7 @@ class Added:
     duplicates: int
 
 
-def add(session: Session, corpus: Corpus, *, progress: Progress | None = None) -> Added:
+def add(session: Session, corpus: Corpus, *, on_progress: OnProgress | None = None) -> Added:
     """Append the corpus's rows whose content is new, read as the index's own were; the same call goes on after a kill.
 
     Content is new when its digest (row, template, tokenizer) is. Duplicates are counted, not stored.
@@ -51,20 +52,24 @@ def add(session: Session, corpus: Corpus, *, progress: Progress | None = None) -
         DataError: a new row has the id of another row.
         StoreError: the index's build is unfinished, or another process is writing to it.
     """
-    index = session.index
-    reader = session.reader
-    added = done = tokens = 0
-    with changing(index, "adding", data=corpus.name):
+    index, bound = session.index, session.bound
+    progress = Progress(on_progress, corpus.count)
+    added = 0
+
+    def new_blocks() -> Iterator[Block[TokenRow]]:
+        nonlocal added
         ids, known = _there(index)
-        for block in blocks(corpus, index.manifest.plan.block_rows):
-            new = _new_rows(reader.tokenization.encode(block), ids, known)
+        for block in cut(corpus, index.manifest.plan.block_rows):
+            new = _new_rows(bound.reader.tokenization.encode(block.items), ids, known)
+            added += len(new)
             if new:
-                reader.append(index, new, within(progress, done, corpus.count, tokens))
-            added, done = added + len(new), done + len(block)
-            tokens += sum(len(row.ids) for row in new)
-            if progress is not None:
-                progress(done, corpus.count, tokens)
-    return Added(added, done - added)
+                yield Block(block.number, block.start, new)
+            progress.past(len(block.items) - len(new), 0)
+            progress.within(0, 0)
+
+    with changing(index, "adding", data=corpus.name):
+        run(new_blocks(), IndexRows(index, bound, progress), progress.commit)
+    return Added(added, progress.rows - added)
 
 
 def delete(
@@ -124,10 +129,10 @@ def recompute(session: Session, sample: int) -> list[Fault]:
     table = index.take(positions)
     records = table.select(index.plain).to_pylist()
     rows = [from_record(r, ordinal=i, place=f"row '{r['id']}'", vectors=index.vectors) for i, r in enumerate(records)]
-    reader = session.reader
+    bound = session.bound
     try:
-        token_rows = reader.tokenization.encode(rows)
-        vectors, _ = reader.stored(token_rows, index.manifest.columns)
+        token_rows = bound.reader.tokenization.encode(rows)
+        vectors, _ = bound.stored(token_rows, index.manifest.columns)
     except (DataError, NumericError) as error:
         return [Fault("recomputed", error.what, error.where)]
     faults = [

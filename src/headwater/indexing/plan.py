@@ -10,20 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from headwater.core.errors import StoreError
 from headwater.core.spec import Column
-from headwater.data.corpus import Corpus, open_corpus
-from headwater.data.templates import resolve_template
-from headwater.data.tokens import Tokenization
+from headwater.data.corpus import Corpus
 from headwater.index.manifest import Manifest
-from headwater.index.store import exists, open_index
 from headwater.indexing.build import make_manifest
-from headwater.indexing.encode import TOKENS_PER_BATCH, Reader
 from headwater.indexing.probe import (
     Memory,
     Stored,
@@ -33,9 +27,7 @@ from headwater.indexing.probe import (
     share_of_characters,
     survey,
 )
-from headwater.methods.catalog import find_method
-from headwater.methods.method import Method
-from headwater.models.load import LoadedModel, load_model
+from headwater.methods.bound import Bound
 from headwater.search.codes import coded
 
 FEWEST_TOKENS = 64
@@ -79,64 +71,10 @@ class BuildPlan:
     tokens_per_batch: int
 
 
-def plan(
-    *,
-    model: str | LoadedModel,
-    data: Any,
-    method: str = "rise",
-    settings: Mapping[str, Any] | None = None,
-    limits: Limits | None = None,
-    **options: Any,
+def plan_build(
+    corpus: Corpus, bound: Bound, *, keep_text: bool = True, code: str | None = None, limits: Limits | None = None
 ) -> BuildPlan:
-    """What `headwater.build` of the same arguments will take; nothing is written but a probe that is taken away.
-
-    Args:
-        model: folder or hub name, or a loaded model.
-        data: anything `open_corpus` takes, or a corpus.
-        method: a name from the catalog.
-        settings: the method's options.
-        limits: what the build may take; batches are sized to fit, and what cannot fit is refused.
-        options: `template`, `max_tokens`, `tokens_per_batch`, `keep_text`, `code`, as of a build.
-    """
-    chosen = find_method(method, settings)
-    corpus = data if isinstance(data, Corpus) else open_corpus(data)
-    loaded = model if isinstance(model, LoadedModel) else load_model(model)
-    return plan_build(corpus, *prepare(loaded, corpus, chosen, **options), limits)
-
-
-def tokens_that_fit(
-    out: str | Path, corpus: Corpus, loaded: LoadedModel, method: Method, *, limits: Limits, **options: Any
-) -> int:
-    """The batch size with which a build stays within the limits; that of the index where a build is to go on.
-
-    Raises:
-        StoreError: it cannot stay within them.
-    """
-    if options.pop("resume", False) and exists(str(out)):
-        return open_index(out).manifest.plan.tokens_per_batch
-    return plan_build(corpus, *prepare(loaded, corpus, method, **options), limits).tokens_per_batch
-
-
-def prepare(
-    loaded: LoadedModel,
-    corpus: Corpus,
-    method: Method,
-    *,
-    template: str | None = None,
-    max_tokens: int = 2048,
-    tokens_per_batch: int = TOKENS_PER_BATCH,
-    keep_text: bool = True,
-    code: str | None = None,
-) -> tuple[Reader, Manifest]:
-    """What a build with these options reads rows with, and the manifest it begins with."""
-    tokenization = Tokenization(loaded.tokenizer, resolve_template(template, loaded.tokenizer), max_tokens)
-    reader = Reader.bind(loaded, method, tokenization, tokens_per_batch)
-    columns = coded(reader.encoder.columns, code)
-    return reader, make_manifest(reader, columns, corpus=corpus, keep_text=keep_text)
-
-
-def plan_build(corpus: Corpus, reader: Reader, manifest: Manifest, limits: Limits | None = None) -> BuildPlan:
-    """Probe a build of `corpus` as `manifest` describes it (`headwater.indexing.build.make_manifest`).
+    """Probe a build with these arguments (`headwater.indexing.build.build`); nothing is left behind.
 
     Raises:
         StoreError: the index would be larger than `limits.disk`, or even the smallest batches need more memory than
@@ -144,15 +82,16 @@ def plan_build(corpus: Corpus, reader: Reader, manifest: Manifest, limits: Limit
         DataError: a row of the data cannot be used.
     """
     limits = limits or Limits()
+    manifest = make_manifest(corpus, bound, keep_text=keep_text, code=code)
     found = survey(corpus, manifest.plan.block_rows)
-    rows = reader.tokenization.encode(found.sample)
+    rows = bound.reader.tokenization.encode(found.sample)
     stored = measure_storing(rows, manifest)
-    disk, by_code = _disk(found.rows, share_of_characters(found) * len(rows), stored, manifest, reader.encoder.columns)
+    disk, by_code = _disk(found.rows, share_of_characters(found) * len(rows), stored, manifest, bound.encoder.columns)
     _require_disk(disk, by_code, limits.disk)
-    memory = measure_memory(reader, rows, manifest.columns, most_bytes=limits.memory)
+    memory = measure_memory(bound, rows, manifest.columns, most_bytes=limits.memory)
     held = min(found.rows, manifest.plan.block_rows) * sum(column.row_bytes for column in manifest.columns)
-    batch = _batch_that_fits(memory, stored, held, reader.tokens_per_batch, limits.memory)
-    speed = measure_speed(reader, rows, manifest.columns)
+    batch = _batch_that_fits(memory, stored, held, bound.reader.tokens_per_batch, limits.memory)
+    speed = measure_speed(bound, rows, manifest.columns)
     tokens = np.array([len(row.ids) for row in rows])
     return BuildPlan(
         rows=found.rows,

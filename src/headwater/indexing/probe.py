@@ -24,8 +24,9 @@ from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
 from headwater.index.info import describe
 from headwater.index.manifest import Manifest
-from headwater.index.store import append_block, create_index
-from headwater.indexing.encode import Reader, index_rows
+from headwater.index.rows import infer_schema, to_table
+from headwater.index.store import commit_fragments, create_index, write_fragments
+from headwater.methods.bound import Bound
 
 _QUANTILES = (0.1, 0.5, 0.9)
 """Of the rows' lengths: where batches are timed."""
@@ -108,10 +109,10 @@ def share_of_characters(found: Survey) -> float:
 
 
 def measure_memory(
-    reader: Reader, rows: Sequence[TokenRow], columns: Sequence[Column], *, most_bytes: int | None
+    bound: Bound, rows: Sequence[TokenRow], columns: Sequence[Column], *, most_bytes: int | None
 ) -> Memory:
     """Peak memory by batch size, from growing batches of the longest rows; warms everything up on the way."""
-    wanted = reader.tokens_per_batch
+    wanted = bound.reader.tokens_per_batch
     longest = sorted(rows, key=lambda row: -len(row.ids))
     seen: list[tuple[int, int]] = []
     tokens = max(wanted // _LADDER**2, len(longest[0].ids))
@@ -119,7 +120,7 @@ def measure_memory(
         batch = _filled(longest, min(tokens, wanted))
         positions = sum(len(row.ids) for row in batch)
         reset_peak()
-        reader.stored(batch, columns)
+        bound.stored(batch, columns)
         seen.append((positions, peak_bytes()))
         memory = _line(seen)
         fits = most_bytes is None or memory.at(min(tokens * _LADDER, wanted)) <= most_bytes
@@ -128,17 +129,17 @@ def measure_memory(
         tokens *= _LADDER
 
 
-def measure_speed(reader: Reader, rows: Sequence[TokenRow], columns: Sequence[Column]) -> Speed:
+def measure_speed(bound: Bound, rows: Sequence[TokenRow], columns: Sequence[Column]) -> Speed:
     """Seconds a token at a few lengths of rows; everything is warm already."""
     ordered = sorted(rows, key=lambda row: len(row.ids))
     found: dict[float, float] = {}
     for quantile in _QUANTILES:
         middle = int(quantile * (len(ordered) - 1))
         around = np.argsort(np.abs(np.arange(len(ordered)) - middle), kind="stable").tolist()
-        batch = _filled([ordered[i] for i in around], min(_TIMED_TOKENS, reader.tokens_per_batch))
+        batch = _filled([ordered[i] for i in around], min(_TIMED_TOKENS, bound.reader.tokens_per_batch))
         tokens = sum(len(row.ids) for row in batch)
         began = time.perf_counter()
-        reader.stored(batch, columns)
+        bound.stored(batch, columns)
         found[tokens / len(batch)] = (time.perf_counter() - began) / tokens
     lengths = sorted(found)
     return Speed(np.array(lengths), np.array([found[length] for length in lengths]))
@@ -152,12 +153,14 @@ def measure_storing(rows: Sequence[TokenRow], manifest: Manifest) -> Stored:
         vectors[column.name] = _noise(dice, len(rows), column)
         if column.scale is not None:
             vectors[column.scale] = dice.random(len(rows), np.float32)
-    stored = index_rows(rows, np.ones(len(rows), np.float32), keep_text=manifest.keeps_text)
+    schema = infer_schema([row.row for row in rows], manifest.columns, keep_text=manifest.keeps_text)
     with tempfile.TemporaryDirectory(prefix="headwater-plan-") as folder:
-        index = create_index(Path(folder) / "probe.lance", manifest)
+        index = create_index(Path(folder) / "probe.lance", manifest, schema)
         reset_peak()
         began = time.perf_counter()
-        append_block(index, stored, vectors)
+        losses = np.ones(len(rows), np.float32)
+        table = to_table(rows, losses, vectors, index.dataset.schema, keep_text=manifest.keeps_text)
+        commit_fragments(index, write_fragments(index, table))
         seconds, peak = time.perf_counter() - began, peak_bytes()
         facts = describe(index)
         beside = facts["bytes_on_disk"] - facts["bytes"]

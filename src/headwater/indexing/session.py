@@ -1,56 +1,55 @@
-"""A session: an index, the model that made it and the method bound to it, checked to belong together."""
+"""A session: an index and its method on a model, checked to belong together; kept open, it serves many traces."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from headwater.core.fingerprints import require_equal
-from headwater.data.templates import resolve_template
-from headwater.data.tokens import Tokenization
-from headwater.index.store import Index
-from headwater.indexing.encode import Reader
+from headwater.index.store import Index, open_index
+from headwater.methods.bound import Bound
 from headwater.methods.catalog import restore_method
 from headwater.models.load import LoadedModel, load_model
+from headwater.models.reader import Reader
 
 
 @dataclass(frozen=True)
 class Session:
-    """An index with the reader that can read new rows the way its own were read."""
+    """An index with its method bound to a model that reads new rows the way its own were read."""
 
     index: Index
-    reader: Reader
+    bound: Bound
 
 
-def open_session(index: Index, model: LoadedModel | str | None = None, **placement: Any) -> Session:
+def open_session(
+    index: str | Path | Index,
+    model: str | LoadedModel | None = None,
+    loading: Mapping[str, Any] | None = None,
+) -> Session:
     """The session of an index.
 
     Args:
-        index: the index.
+        index: path, or an open index.
         model: a loaded model, or where the index's model is now; None is where the manifest says it is.
-        placement: `device` and `device_map` of `load_model`, where the model is still to be loaded.
+        loading: options of `load_model` other than those the index was built with, where the model is loaded here:
+            `device`, `device_map`, or where its adapter is now.
 
     Raises:
         MismatchError: model or tokenizer differ from the index's; names the fields.
     """
-    manifest = index.manifest
+    opened = index if isinstance(index, Index) else open_index(index)
+    manifest = opened.manifest
     if isinstance(model, LoadedModel):
         loaded = model
     else:
-        loaded = load_model(model or manifest.model["name"], **manifest.model["loading"], **placement)
-    require_equal(
+        given = {name: value for name, value in (loading or {}).items() if value is not None}
+        loaded = load_model(model or manifest.model["name"], **{**manifest.model["loading"], **given})
+    reader = Reader.like(
+        loaded,
         manifest.model["fingerprint"],
-        dict(loaded.fingerprint),
-        what=f"the model '{loaded.name}' is not the one the index '{index.path}' was built with",
-        remedy="give the model it was built with, or build another index",
-    )
-    template = resolve_template(manifest.tokenization["template"]["name"], loaded.tokenizer)
-    tokenization = Tokenization(loaded.tokenizer, template, int(manifest.tokenization["max_tokens"]))
-    require_equal(
         manifest.tokenization,
-        tokenization.fingerprint,
-        what=f"rows would be tokenised otherwise than in the index '{index.path}'",
-        remedy="give the tokenizer it was built with, or build another index",
+        manifest.plan.tokens_per_batch,
+        where=f"the index '{opened.path}'",
     )
-    method = restore_method(manifest.method)
-    return Session(index, Reader.bind(loaded, method, tokenization, manifest.plan.tokens_per_batch))
+    return Session(opened, Bound.of(restore_method(manifest.method), reader))

@@ -20,13 +20,13 @@ from headwater.index.store import Index
 from headwater.indexing.session import Session
 from headwater.search.approximate import measure_recall, top_k_approximate
 from headwater.search.codes import read_vectors
-from headwater.search.metrics import Metrics
 from headwater.search.scan import DEFAULT_MEMORY, Found, top_k
-from headwater.tracing import ranking
+from headwater.tracing.queries import MAX_NEW_TOKENS, Asked, ask, weigh
 
 ENGINES = ("exact", "ann")
 
-SIGN = "positive = proponent: training more on the row lowers the loss of the query"
+ADDITIVE = "a token's value is its part of the score; a side's values sum to the score, up to rounding"
+RELATIVE = "a token's value says how much it counts beside the others; a side's values do not sum to the score"
 
 
 @dataclass(frozen=True)
@@ -70,21 +70,23 @@ class TraceOptions:
         return int(self.tokens) if self.grids is None else self.grids
 
 
-def trace_rows(session: Session, queries: Sequence[Row], options: TraceOptions, generated: set[str]) -> Trace:
-    """The trace of `queries` (rows with responses) over the session's index."""
-    encoded = session.reader.encode(queries, "query")
-    chosen = ranking.weights(session.index.manifest.columns, options.by)
-    probes, metrics = ranking.prepare(session.index, session.reader, encoded.vectors, chosen)
-    found, engine = _search(session.index, probes, metrics, options)
+def trace_rows(
+    session: Session, queries: Sequence[Row], options: TraceOptions, *, max_new_tokens: int = MAX_NEW_TOKENS
+) -> Trace:
+    """The trace of `queries` over the session's index; a query without a response has one generated."""
+    if options.grids and not session.bound.form.grids:
+        what = f"{session.bound.method.spec.name} cannot hold single tokens against each other"
+        raise UsageError(what, where="--grids", remedy="leave it out")
+    asked = ask(session, queries, by=options.by, max_new_tokens=max_new_tokens)
+    found, engine = _search(session.index, asked, options)
     if options.exact:
-        found = _second_look(session, queries, found, options)
+        found = _second_look(session, asked.rows, found, options)
     shown = sorted({hit.address for hits in found for hit in hits})
     rows = dict(zip(shown, session.index.rows(shown), strict=True))
-    sides = _Sides(probes, metrics, {name: encoded.vectors[name] for name in chosen}, chosen)
-    maps = _read_maps(session, queries, rows, sides) if options.tokens and rows else None
+    maps = _read_maps(session, asked, rows) if options.tokens and rows else None
     places = {address: i for i, address in enumerate(shown)}
     traces = []
-    for i, (query, token_row) in enumerate(zip(queries, encoded.tokens, strict=True)):
+    for i, (query, token_row) in enumerate(zip(asked.rows, asked.read.tokens, strict=True)):
         hits = [
             Hit(
                 rank=rank,
@@ -100,23 +102,24 @@ def trace_rows(session: Session, queries: Sequence[Row], options: TraceOptions, 
         ]
         losses = _map(token_row, maps.queries[i][1].losses.tolist()) if maps else None
         said = query.response if query.response is not None else (query.text or "")
-        traces.append(QueryTrace(query.id, query.prompt, said, losses, tuple(hits), query.id in generated))
-    return Trace(session.reader.method.spec.name, {**_about(session, options, chosen), **engine}, tuple(traces))
+        traces.append(QueryTrace(query.id, query.prompt, said, losses, tuple(hits), query.id in asked.generated))
+    about = {**_about(session, options, asked.weights), **engine}
+    return Trace(session.bound.method.spec.name, about, tuple(traces))
 
 
-def _search(
-    index: Index, probes: Mapping[str, Float[Tensor, "queries _dim"]], metrics: Metrics, options: TraceOptions
-) -> tuple[list[list[Found]], dict[str, str]]:
+def _search(index: Index, asked: Asked, options: TraceOptions) -> tuple[list[list[Found]], dict[str, str]]:
     """The rows found for each query, and what is to be said of how."""
     count = options.exact or options.top
     choice: dict[str, Any] = {"where": options.where, "lowest": options.lowest}
     if options.engine == "exact":
-        return top_k(index, probes, count, max_memory=options.max_memory, metrics=metrics, **choice), {}
-    if metrics:
+        found = top_k(index, asked.probes, count, max_memory=options.max_memory, metrics=asked.metrics, **choice)
+        return found, {}
+    if asked.metrics:
         remedy = "leave --engine out"
         raise UsageError("this method's products have a metric, which a vector index knows nothing of", remedy=remedy)
-    found = top_k_approximate(index, probes, count, **choice)
-    return found, {"engine": str(measure_recall(index, probes, found, max_memory=options.max_memory, **choice))}
+    found = top_k_approximate(index, asked.probes, count, **choice)
+    recall = measure_recall(index, asked.probes, found, max_memory=options.max_memory, **choice)
+    return found, {"engine": str(recall)}
 
 
 def _second_look(
@@ -126,7 +129,7 @@ def _second_look(
     addresses = sorted({hit.address for hits in found for hit in hits})
     if not addresses:
         return found
-    scores = session.reader.exact_scores(session.index.rows(addresses), queries)
+    scores = session.bound.exact_scores(session.index.rows(addresses), queries)
     place = {address: i for i, address in enumerate(addresses)}
     sign = 1.0 if options.lowest else -1.0
     looked = [
@@ -138,10 +141,10 @@ def _second_look(
 
 def _grid(session: Session, row: Row, query: Row) -> TokenGrid | None:
     """The grid without the lines of tokens that are no targets, which hold nothing."""
-    told = session.reader.token_grid(row, query)
-    if told is None:
+    read = session.bound.token_grid(row, query)
+    if read is None:
         return None
-    left, right, values = told
+    left, right, values = read
     rows, columns = (token_row.response.nonzero()[0].tolist() for token_row in (left, right))
     texts, asked = token_texts(left), token_texts(right)
     cells = tuple(tuple(line) for line in values[rows][:, columns].tolist())
@@ -156,32 +159,22 @@ class _Maps:
     queries: Sequence[tuple[TokenRow, TokenScores]]
 
 
-@dataclass(frozen=True)
-class _Sides:
-    """What the search multiplied: probes, and what they were made of under which metrics and weights."""
-
-    probes: Mapping[str, Float[Tensor, "queries _dim"]]
-    metrics: Metrics
-    vectors: Mapping[str, Float[Tensor, "queries _dim"]]
-    weights: Mapping[str, float]
-
-
-def _read_maps(session: Session, queries: Sequence[Row], rows: Mapping[int, Row], sides: _Sides) -> _Maps:
+def _read_maps(session: Session, asked: Asked, rows: Mapping[int, Row]) -> _Maps:
     """Shown rows re-run against the queries, and queries re-run against the shown rows' stored vectors.
 
     Under a metric both sides are multiplied by what makes a row's product with a probe its score.
     """
-    stored = read_vectors(session.index, list(rows), list(sides.weights))
+    stored = read_vectors(session.index, list(rows), list(asked.weights))
     losses = torch.tensor(session.index.at(list(rows), ["loss"])["loss"].to_pylist())
     towards = dict(stored)
     row_scale, query_scale = {}, {}
-    for name, metric in sides.metrics.items():
+    for name, metric in asked.metrics.items():
         row_scale[name] = metric.row_scale(stored[name], losses)
-        query_scale[name] = metric.query_scale(sides.vectors[name])
+        query_scale[name] = metric.query_scale(asked.read.vectors[name])
         towards[name] = metric.solve(stored[name]) * row_scale[name][:, None]
-    read = session.reader.token_scores
-    of_rows = read(list(rows.values()), "train", sides.probes)
-    of_queries = read(queries, "query", ranking.weigh(towards, sides.weights))
+    read = session.bound.token_scores
+    of_rows = read(list(rows.values()), "train", asked.probes)
+    of_queries = read(asked.rows, "query", weigh(towards, asked.weights))
     return _Maps(_scaled(of_rows, row_scale), _scaled(of_queries, query_scale))
 
 
@@ -212,16 +205,16 @@ def _map(token_row: TokenRow, values: Sequence[float]) -> TokenMap:
 
 
 def _about(session: Session, options: TraceOptions, chosen: Mapping[str, float]) -> dict[str, str]:
-    manifest = session.index.manifest
+    manifest, method, form = session.index.manifest, session.bound.method, session.bound.form
     settings = ", ".join(f"{name}={value}" for name, value in manifest.method.options.items())
     about = {
         "method": manifest.method.name,
         "ranked by": " + ".join(chosen),
         "order": "lowest scores first" if options.lowest else "highest scores first",
-        "sign": SIGN,
+        "sign": method.meaning.text,
         "coverage": str(manifest.coverage),
-        "token values": "a token's value is its part of the score; a side's values sum to the score, up to rounding",
-        "model": session.reader.loaded.name,
+        "token values": ADDITIVE if form.additive and not options.exact else RELATIVE,
+        "model": session.bound.reader.loaded.name,
         "index": f"{session.index.path}, {session.index.count:,} rows",
         "options": settings,
         "headwater": manifest.library_version,

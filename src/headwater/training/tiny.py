@@ -23,10 +23,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from headwater.core.errors import DataError
 from headwater.data.batches import TokenBatch, plan_batches
 from headwater.data.rows import Record, Row
-from headwater.data.templates import resolve_template
 from headwater.data.tokens import Tokenization, TokenRow
 from headwater.data.windows import Window
 from headwater.models.losses import token_losses
+from headwater.training.recorder import Recorder
 
 END, PAD = "<|end|>", "<|pad|>"
 
@@ -57,8 +57,8 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Where a training stands: `loss` in nats, mean over the step's response tokens; `elapsed` in seconds."""
+class Step:
+    """Where a training stands after a step: `loss` in nats, mean over the step's response tokens; `elapsed` in seconds."""
 
     epoch: int
     step: int
@@ -67,11 +67,7 @@ class Progress:
     elapsed: float
 
 
-Report = Callable[[Progress], None]
-
-
-Keep = Callable[[int, int, Any, Any], None]
-"""Called after every step with step, steps, the model and its optimiser."""
+OnStep = Callable[[Step], None]
 
 
 def train_tiny(
@@ -80,8 +76,8 @@ def train_tiny(
     out: str | Path,
     seed: int,
     recipe: Recipe | None = None,
-    progress: Report | None = None,
-    keep: Keep | None = None,
+    on_step: OnStep | None = None,
+    recorder: Recorder | None = None,
 ) -> Path:
     """Train a tokenizer and a tiny Llama on the rows' prompts and responses, and save both in the folder `out`.
 
@@ -90,8 +86,8 @@ def train_tiny(
         out: folder; made if it is not there.
         seed: of the first weights and of the order of the batches.
         recipe: size and schedule.
-        progress: called after every step.
-        keep: called after every step with the model and its optimiser.
+        on_step: called after every step.
+        recorder: keeps the model and its optimiser on the way.
 
     Returns:
         The folder, which `load_model` and `from_pretrained` read.
@@ -99,9 +95,9 @@ def train_tiny(
     recipe = recipe or Recipe()
     examples = task_rows(rows)
     tokenizer = train_tokenizer([" ".join(row.fields().values()) for row in examples], recipe.vocabulary)
-    tokenization = Tokenization(tokenizer, resolve_template(None, tokenizer), max_tokens=recipe.context)
+    tokenization = Tokenization.of(tokenizer, max_tokens=recipe.context)
     model = new_model(tokenizer, recipe, seed=seed)
-    fit(model, tokenization.encode(examples), recipe, seed=seed, progress=progress, keep=keep)
+    fit(model, tokenization.encode(examples), recipe, seed=seed, on_step=on_step, recorder=recorder)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     return Path(out)
@@ -169,8 +165,8 @@ def fit(
     recipe: Recipe,
     *,
     seed: int,
-    progress: Report | None = None,
-    keep: Keep | None = None,
+    on_step: OnStep | None = None,
+    recorder: Recorder | None = None,
 ) -> None:
     """Train `model` in place on the rows' response tokens, and leave it in evaluation mode."""
     plan = list(_plan(rows, recipe, np.random.default_rng(seed)))
@@ -185,12 +181,14 @@ def fit(
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        if recorder is not None:
+            recorder.before_step(optimizer)
         optimizer.step()
         schedule.step()
-        if keep is not None:
-            keep(step + 1, len(plan), model, optimizer)
-        if progress is not None:
-            progress(Progress(epoch, step + 1, len(plan), loss.item(), time.perf_counter() - start))
+        if recorder is not None:
+            recorder.after_step(step + 1, len(plan), model, optimizer)
+        if on_step is not None:
+            on_step(Step(epoch, step + 1, len(plan), loss.item(), time.perf_counter() - start))
     model.eval()
 
 

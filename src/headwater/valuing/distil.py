@@ -1,4 +1,4 @@
-"""ALinFiK over a whole pool: label a sample, train a student, score everything with it, measure it afresh.
+"""A student of a whole pool: label a sample, train the student, and measure it on fresh rows.
 
 Labels are kept block by block in the run's folder and the student in a folder of its own, so a run that was killed goes
 on where it was.
@@ -16,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headwater.core.errors import UsageError
+from headwater.core.statistics import spearman
 from headwater.data.rows import Row
-from headwater.methods.alinfik import ALinFiKOptions
-from headwater.methods.streaming import Scorer
-from headwater.students.labels import spearman
-from headwater.students.student import Student, fit_student, load_student
-from headwater.valuing.run import BLOCK_ROWS, Estimate, Progress, fill, of_scorer
+from headwater.methods.targets import Scorer
+from headwater.students.student import Student, StudentOptions, fit_student, load_student
+from headwater.valuing.run import BLOCK_ROWS, Estimate, OnRows, estimate_rows, of_scorer
 
 
 @dataclass(frozen=True)
@@ -60,13 +59,13 @@ class Recheck:
 def distil(
     scorer: Scorer,
     sample: Sequence[Row],
-    options: ALinFiKOptions,
+    options: StudentOptions,
     *,
     run: Path,
     folder: Path,
     about: Mapping[str, Any],
-    whole: bool = False,
-    progress: Callable[[str, int], None] | None = None,
+    whole_pool: bool = False,
+    on_stage: Callable[[str, int], None] | None = None,
 ) -> Student:
     """The student of a teacher, from the folder if it is there and learned the same, else trained and saved.
 
@@ -77,8 +76,8 @@ def distil(
         run: folder for labels, which is made if need be.
         folder: of the student.
         about: whose scores these are.
-        whole: the teacher reads all rows as one block.
-        progress: called with what is being done and the rows done.
+        whole_pool: the teacher reads all rows as one block.
+        on_stage: called with what is being done and the rows done.
 
     Raises:
         MismatchError: the folder's student learned other scores.
@@ -88,20 +87,20 @@ def distil(
         student = load_student(folder)
         student.require(about)
         return student
-    labels = label(scorer, sample, run / "labels", whole=whole, progress=_named("labelling", progress))
-    if progress is not None:
-        progress("training the student", len(sample))
-    student = fit_student(sample, labels, options.student, about=about)
+    labels = label(scorer, sample, run / "labels", whole_pool=whole_pool, on_rows=_named("labelling", on_stage))
+    if on_stage is not None:
+        on_stage("training the student", len(sample))
+    student = fit_student(sample, labels, options, about=about)
     student.save(folder)
     return student
 
 
 def label(
-    scorer: Scorer, rows: Sequence[Row], folder: Path, *, whole: bool = False, progress: Progress | None = None
+    scorer: Scorer, rows: Sequence[Row], folder: Path, *, whole_pool: bool = False, on_rows: OnRows | None = None
 ) -> NDArray[np.float64]:
     """The teacher's values of the rows, `[rows]`; blocks that are in the folder are not computed again."""
     folder.mkdir(parents=True, exist_ok=True)
-    fill(folder, rows, of_scorer(scorer), len(rows) if whole else BLOCK_ROWS, progress)
+    estimate_rows(folder, rows, of_scorer(scorer), len(rows) if whole_pool else BLOCK_ROWS, on_rows)
     found = [np.load(path)[:, 0, 0] for path in sorted(folder.glob("*.npy"))]
     values: NDArray[np.float64] = np.concatenate(found)
     return values
@@ -117,7 +116,7 @@ def recheck(teacher: Estimate, student: Student, rows: Sequence[Row]) -> Recheck
     inside = (estimates[:, 1] <= truth) & (truth <= estimates[:, 2])
     return Recheck(
         rows=len(rows),
-        spearman=spearman(estimates[:, 0], truth),
+        spearman=spearman(estimates[:, 0], truth, if_constant=0.0),
         recall=best_recall(estimates[:, 0], truth),
         covered=float(inside.mean()),
         teacher_seconds=(half - start) / len(rows),
@@ -140,5 +139,5 @@ def require_one_target(scorer: Scorer) -> None:
         raise UsageError(what, where="--target", remedy="give one target; train a student for each")
 
 
-def _named(words: str, progress: Callable[[str, int], None] | None) -> Progress | None:
-    return None if progress is None else lambda done: progress(words, done)
+def _named(words: str, on_stage: Callable[[str, int], None] | None) -> OnRows | None:
+    return None if on_stage is None else lambda done: on_stage(words, done)

@@ -1,20 +1,24 @@
-"""One pass over a pool before anything is computed: how many rows, which ones to sample, what leaks, what repeats."""
+"""The one pass over a pool: how many rows, which ones to sample, what leaks, what repeats; and the rows, kept to read again."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from heapq import heappush, heappushpop
 from itertools import islice, zip_longest
-from typing import Any, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, Protocol, TextIO, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from headwater.core.errors import DataError
+from headwater.core.errors import DataError, HeadwaterError
+from headwater.core.files import whole_file
 from headwater.core.fingerprints import digest
 from headwater.core.seeds import key
 from headwater.data.rows import Row
@@ -49,10 +53,69 @@ class Pool(Protocol):
 
 
 @dataclass(frozen=True)
+class KeptRows:
+    """A pool's rows in a file of JSON lines."""
+
+    name: str
+    path: Path
+    count: int | None
+
+    def __iter__(self) -> Iterator[Row]:
+        with self.path.open(encoding="utf-8") as file:
+            for ordinal, line in enumerate(file):
+                fields = json.loads(line)
+                messages = fields.pop("messages", None)
+                yield Row(
+                    ordinal=ordinal,
+                    messages=None if messages is None else tuple(messages),
+                    hotwords=tuple(fields.pop("hotwords", ())),
+                    **fields,
+                )
+
+    @staticmethod
+    def writing(pool: Pool, file: TextIO) -> Pool:
+        """The pool, each row of which is written to the file when it is read."""
+        return _Writing(pool, file)
+
+
+@dataclass(frozen=True)
+class _Writing:
+    pool: Pool
+    file: TextIO
+
+    @property
+    def name(self) -> str:
+        return self.pool.name
+
+    @property
+    def count(self) -> int | None:
+        return self.pool.count
+
+    def __iter__(self) -> Iterator[Row]:
+        for row in self.pool:
+            fields: dict[str, Any] = {"id": row.id, "place": row.place, **row.fields()}
+            if row.messages is not None:
+                fields["messages"] = [dict(message) for message in row.messages]
+            if row.hotwords:
+                fields["hotwords"] = list(row.hotwords)
+            plain = {
+                name: value if type(value) in _PLAIN else cell(value, pa.string())
+                for name, value in row.metadata.items()
+            }
+            self.file.write(json.dumps({**fields, "metadata": plain}, default=str) + "\n")
+            yield row
+
+
+_PLAIN = (str, bool, int, float, type(None))
+
+
+@dataclass(frozen=True)
 class Survey:
     """What a pool is.
 
     Attributes:
+        name: what the pool is called in messages.
+        rows: its rows, which can be read again without the pool.
         count: rows.
         digest: of all rows' ids and texts in order; two pools with the same digest are the same.
         sample: rows drawn by seed, in random order; which rows depends on seed and ids alone.
@@ -61,6 +124,8 @@ class Survey:
         clusters: near-duplicate cluster of each row, or None if not asked for.
     """
 
+    name: str
+    rows: Iterable[Row]
     count: int
     digest: str
     sample: tuple[Row, ...]
@@ -77,6 +142,7 @@ def survey(
     stratify: str = "",
     target: Collection[Row] = (),
     duplicates: float | None = None,
+    keep: Path | None = None,
 ) -> Survey:
     """Read the pool once.
 
@@ -87,7 +153,23 @@ def survey(
         stratify: a metadata column; its values are then sampled alike, as far as each has rows.
         target: rows whose reappearance in the pool is a leak.
         duplicates: similarity from which rows are near-duplicates; None does not look for them.
+        keep: a file to keep the rows in, so that they can be read again without the pool; None reads the pool again.
     """
+    if keep is not None:
+        try:
+            with whole_file(keep) as part, part.open("w", encoding="utf-8") as file:
+                found = _survey(KeptRows.writing(corpus, file), sample, seed, stratify, target, duplicates)
+        except HeadwaterError:
+            with contextlib.suppress(OSError):  # a folder made for nothing
+                keep.parent.rmdir()
+            raise
+        return dataclasses.replace(found, rows=KeptRows(corpus.name, keep, found.count))
+    return _survey(corpus, sample, seed, stratify, target, duplicates)
+
+
+def _survey(
+    corpus: Pool, sample: int, seed: int, stratify: str, target: Collection[Row], duplicates: float | None
+) -> Survey:
     scan = _Scan(sample, seed, stratify, {content(row) for row in target})
     texts = (text_of(row) for row in scan.through(corpus))
     found = clusters(texts, threshold=duplicates) if duplicates is not None else None
@@ -100,7 +182,9 @@ def survey(
         remedy = f"columns: {', '.join(scan.kinds) or 'none'}"
         raise DataError(f"no column '{stratify}' to draw by", where=corpus.name, remedy=remedy)
     kinds = {name: _SCALARS.get(frozenset(types), pa.string()) for name, types in scan.kinds.items()}
-    return Survey(scan.count, scan.hash.hexdigest(), scan.sample(), tuple(scan.leaked), kinds, found)
+    return Survey(
+        corpus.name, corpus, scan.count, scan.hash.hexdigest(), scan.sample(), tuple(scan.leaked), kinds, found
+    )
 
 
 def content(row: Row) -> str:

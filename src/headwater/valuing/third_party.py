@@ -12,8 +12,7 @@ whether a *guessed* row is likely in the target.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,26 +21,25 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from headwater.core.errors import DataError, MismatchError, StoreError, UsageError, unknown_name
-from headwater.core.fingerprints import digest, require_equal
+from headwater.core.errors import DataError, MismatchError, UsageError
+from headwater.core.files import whole_file
+from headwater.core.fingerprints import digest
 from headwater.core.spec import MethodSpec
-from headwater.data.corpus import Corpus
-from headwater.data.templates import resolve_template
-from headwater.data.tokens import Tokenization
-from headwater.methods import linfik
-from headwater.methods.catalog import CATALOG, find_method, find_streaming
-from headwater.methods.method import Method, settle
-from headwater.methods.streamed import Probes, read_probes, score_probes
-from headwater.methods.streaming import SAMPLE, Bench, Part, Scorer, Target
+from headwater.core.statistics import spearman
+from headwater.data.rows import Row
+from headwater.methods.catalog import restore_method
+from headwater.methods.method import Method
+from headwater.methods.scoring import Probes, prepare, read_probes, score_probes
+from headwater.methods.targets import Part, Scorer, Target
 from headwater.models.load import LoadedModel
-from headwater.students.labels import spearman
+from headwater.models.reader import TOKENS_PER_BATCH, Reader
 from headwater.valuation.values import Values
-from headwater.valuing.run import Job, of_scorer, run
-from headwater.valuing.survey import survey
-from headwater.valuing.value import Settings, Valued
+from headwater.valuing.run import Job, of_scorer, require_vacant, run, run_folder
+from headwater.valuing.survey import Pool, survey
+from headwater.valuing.value import Valued, ValueOptions
 
 FOLDS = 8
-"""Parts a target's rows are dealt into before their vectors are averaged: the finest thing that is handed out."""
+"""Folds a target's rows are split into before their vectors are averaged: the finest thing that is handed out."""
 
 _KEY = "headwater.query"
 _FORMAT = 1
@@ -70,18 +68,10 @@ class QueryFile:
         found = digest(*raw)
         return {part.target: found for part in self.probes.parts}
 
-    def scorer(self, loaded: LoadedModel, tokens_per_batch: int) -> Scorer:
+    def scorer(self, loaded: LoadedModel, tokens_per_batch: int = TOKENS_PER_BATCH) -> Scorer:
         """The scorer of candidates; raises `MismatchError` for another model or tokenizer."""
-        remedy = "load the model the target was exported with"
-        what = f"the model '{loaded.name}' is not the one the target was read with"
-        require_equal(self.model, dict(loaded.fingerprint), what=what, remedy=remedy)
-        template = resolve_template(self.tokenization["template"]["name"], loaded.tokenizer)
-        tokenization = Tokenization(loaded.tokenizer, template, int(self.tokenization["max_tokens"]))
-        require_equal(
-            self.tokenization, tokenization.fingerprint, what="rows would be tokenised otherwise", remedy=remedy
-        )
-        bench = Bench(loaded, tokenization, tokens_per_batch)
-        return score_probes(sketched(self.spec.name, self.spec.options), bench, self.probes)
+        reader = Reader.like(loaded, self.model, self.tokenization, tokens_per_batch, where="the query file")
+        return score_probes(restore_method(self.spec), reader, self.probes)
 
 
 @dataclass(frozen=True)
@@ -112,55 +102,29 @@ class Audit:
         return {**asdict(self), "confirmed": self.confirmed}
 
 
-def sketched(name: str, options: Mapping[str, Any] | None = None) -> Method:
-    """A method with vectors to hand out: any of an index, or LinFiK in its gradient form."""
-    if name == "linfik":
-        given = {**(options or {}), "form": "gradient"}
-        return linfik.gradient_form(settle(given, linfik.PRESETS, linfik.ENTRY.choices, where="linfik"))
-    if name not in CATALOG:
-        raise unknown_name("method with vectors to hand out", name, [*CATALOG, "linfik"])
-    return find_method(name, options)
-
-
-def export_target(
-    loaded: LoadedModel,
-    target: Target,
-    out: str | Path,
-    *,
-    method: str = "linfik",
-    options: Mapping[str, Any] | None = None,
-    settings: Settings | None = None,
-) -> QueryFile:
+def export_target(reader: Reader, target: Target, out: str | Path, *, method: Method) -> QueryFile:
     """Write the target as a query file: vectors averaged over `FOLDS` folds, and what is needed to match them.
 
     Raises:
-        UsageError: a target of so few rows that a fold would be a single one.
+        UsageError: a target of so few rows that a fold would be a single one, or a method without vectors.
         StoreError: the file is there, or cannot be written.
     """
     if len(target.rows) < 2 * FOLDS:
         what = f"a target of {len(target.rows)} rows: each of {FOLDS} folds must average at least 2"
         raise UsageError(what, where=f"target '{target.name}'", remedy=f"give {2 * FOLDS} rows or more")
-    bench = (settings or Settings()).bench(loaded)
-    chosen = sketched(method, options)
-    probes = read_probes(chosen, bench, [target], folds=FOLDS)
+    probes = read_probes(method, reader, [target], folds=FOLDS)
     vectors = {name: vector.float().cpu().contiguous() for name, vector in probes.vectors.items()}
-    told = {
-        **{"format": _FORMAT, "method": chosen.spec.to_json(), "parts": [asdict(part) for part in probes.parts]},
-        **{"model": dict(loaded.fingerprint), "tokenization": bench.tokenization.fingerprint},
+    described = {
+        "format": _FORMAT,
+        "method": method.spec.to_json(),
+        "parts": [asdict(part) for part in probes.parts],
+        "model": dict(reader.loaded.fingerprint),
+        "tokenization": reader.tokenization.fingerprint,
     }
-    path = Path(out)
-    if path.exists():
-        raise StoreError("there is a file already", where=str(path), remedy="remove it, or choose another name")
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(vectors, part, metadata={_KEY: json.dumps(told)})
-        os.replace(part, path)
-    except OSError as error:
-        raise StoreError(
-            f"cannot be written: {error.strerror}", where=str(path), remedy="choose a folder you own"
-        ) from error
-    return read_query(path)
+    require_vacant(Path(out))
+    with whole_file(out) as part:
+        save_file(vectors, part, metadata={_KEY: json.dumps(described)})
+    return read_query(out)
 
 
 def read_query(path: str | Path) -> QueryFile:
@@ -172,15 +136,15 @@ def read_query(path: str | Path) -> QueryFile:
     remedy = "headwater value export-target writes one"
     try:
         with safe_open(str(path), framework="pt") as file:
-            told = json.loads((file.metadata() or {})[_KEY])
+            described = json.loads((file.metadata() or {})[_KEY])
             vectors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
-        if told["format"] != _FORMAT:
+        if described["format"] != _FORMAT:
             raise DataError(
-                f"format {told['format']}, not {_FORMAT}", where=str(path), remedy="export the target again"
+                f"format {described['format']}, not {_FORMAT}", where=str(path), remedy="export the target again"
             )
-        parts = tuple(Part(**part) for part in told["parts"])
-        spec = MethodSpec.from_json(told["method"])
-        return QueryFile(Probes(vectors, parts), spec, told["model"], told["tokenization"])
+        parts = tuple(Part(**part) for part in described["parts"])
+        spec = MethodSpec.from_json(described["method"])
+        return QueryFile(Probes(vectors, parts), spec, described["model"], described["tokenization"])
     except (OSError, SafetensorError) as error:
         raise DataError(f"not a query file: {str(error).splitlines()[0]}", where=str(path), remedy=remedy) from None
     except (KeyError, ValueError, TypeError) as error:
@@ -188,53 +152,57 @@ def read_query(path: str | Path) -> QueryFile:
 
 
 def score_query(
-    candidates: Corpus, query: QueryFile, loaded: LoadedModel, out: str | Path, *, settings: Settings | None = None
+    candidates: Pool,
+    query: QueryFile,
+    loaded: LoadedModel,
+    out: str | Path,
+    *,
+    tokens_per_batch: int = TOKENS_PER_BATCH,
+    options: ValueOptions | None = None,
 ) -> Valued:
     """Values of candidates against a target that is known by its vectors alone."""
-    how = settings or Settings()
-    scorer = query.scorer(loaded, how.tokens_per_batch)
-    looked = survey(candidates, sample=0, duplicates=how.duplicates)
+    how, place = options or ValueOptions(), Path(out)
+    require_vacant(place)
+    scorer = query.scorer(loaded, tokens_per_batch)
+    found = survey(candidates, sample=0, duplicates=how.duplicates, keep=run_folder(place) / "pool.jsonl")
     identity = {
         **{"method": query.spec.to_json(), "targets": query.targets},
         **{"model": dict(query.model), "tokenization": dict(query.tokenization)},
     }
-    job = Job(candidates, looked, tuple(query.targets), identity, {"notes": dict(scorer.notes)}, Path(out))
-    values = run(job, of_scorer(scorer), resume=how.resume, progress=how.report("valuing", looked.count))
+    job = Job(found, tuple(query.targets), identity, {"notes": dict(scorer.notes)}, place)
+    values = run(job, of_scorer(scorer), resume=how.resume, on_rows=how.on_rows("valuing", found.count))
     return Valued(values, scorer.notes)
 
 
 def audit(
     values: Values,
-    candidates: Corpus,
-    loaded: LoadedModel | None,
+    candidates: Pool,
+    reader: Reader | None,
     *,
     judge: QueryFile | Target,
     sample: int = 100,
     threshold: float = 0.9,
     seed: int = 0,
-    settings: Settings | None = None,
 ) -> Audit:
     """Label a random sample of the candidates again and hold the values beside the labels.
 
     Args:
         values: what the provider handed in; a student's values are held beside those of its teacher.
         candidates: the rows, as shown to the third party.
-        loaded: the model.
+        reader: the model, and how it reads rows.
         judge: the owner's query file, or the target itself.
         sample: rows to label.
         threshold: Spearman correlation from which the values are confirmed.
         seed: of the sample.
-        settings: how rows are read.
 
     Raises:
         MismatchError: the candidates are not the rows the values are of.
     """
-    how = settings or Settings()
     looked = survey(candidates, sample=sample, seed=seed)
     if values.about.get("pool", looked.digest) != looked.digest:
         what = f"the candidates are not the {values.table.num_rows:,} rows the values are of"
         raise MismatchError(what, fields=("pool",), where=values.path, remedy="ask for the pool that was valued")
-    scorer = _judge(values, loaded, judge, how, looked.sample[:SAMPLE])
+    scorer = _judge(values, reader, judge, looked.sample)
     truth = of_scorer(scorer)(looked.sample)[:, 0, 0]
     place = {name: i for i, name in enumerate(values.ids)}
     places = [place[row.id] for row in looked.sample]
@@ -245,21 +213,19 @@ def audit(
     off = np.abs(claimed - truth) / max(float(truth.std()), np.finfo(float).tiny)
     worst = int(off.argmax())
     largest = (looked.sample[worst].id, float(off[worst]))
-    return Audit(len(truth), spearman(claimed, truth), inside, largest, threshold)
+    return Audit(len(truth), spearman(claimed, truth, if_constant=0.0), inside, largest, threshold)
 
 
-def _judge(values: Values, loaded: LoadedModel | None, judge: QueryFile | Target, how: Settings, sample: Any) -> Scorer:
+def _judge(values: Values, reader: Reader | None, judge: QueryFile | Target, sample: Sequence[Row]) -> Scorer:
     """The scorer a third party trusts: the query file's, or the values' own method on the target."""
     if isinstance(judge, QueryFile):
-        if loaded is None:
+        if reader is None:
             raise UsageError("a query file is used with the model it was read off", remedy="name it with --model")
-        return judge.scorer(loaded, how.tokens_per_batch)
+        return judge.scorer(reader.loaded, reader.tokens_per_batch)
     identity = values.about.get("identity", {})
-    method = identity.get("method") or identity.get("student", {}).get("teacher")
-    if method is None:
+    spec = identity.get("teacher") or identity.get("method") or identity.get("student", {}).get("teacher")
+    if spec is None:
         what = "the file does not say which method its values are of"
         raise DataError(what, where=values.path, remedy="audit a file that headwater value wrote")
-    bench = how.bench(loaded) if loaded is not None else None
-    if bench is not None:
-        bench = Bench(bench.loaded, bench.tokenization, bench.tokens_per_batch, tuple(sample))
-    return find_streaming(method["name"], method["options"]).prepare(bench, [judge])
+    method = restore_method(MethodSpec.from_json(spec))
+    return prepare(method, reader, [judge], sample[: method.fit_rows])

@@ -1,4 +1,4 @@
-"""Rows through a model and a method: what builds, additions, checks and queries all do after the rows are known.
+"""A method bound to a reader: rows in, vectors out. Builds, additions, checks, queries and values all read through it.
 
 Batches are planned inside one list of rows, so a block's vectors depend on the block alone and a resumed build
 reproduces them bit for bit.
@@ -6,7 +6,7 @@ reproduces them bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,19 +19,17 @@ from headwater.core.errors import DataError, NumericError, UsageError
 from headwater.core.spec import Column, Role
 from headwater.data.batches import TokenBatch, plan_batches
 from headwater.data.rows import Row
-from headwater.data.tokens import Tokenization, TokenRow
+from headwater.data.tokens import TokenRow
 from headwater.features.encoder import Encoded, Encoder, ExactEncoder, GridEncoder, TokenScores
-from headwater.index.rows import IndexRow, text_fields
-from headwater.index.store import Index, append_block
-from headwater.methods.method import Method
-from headwater.models.load import LoadedModel
+from headwater.methods.method import Method, Vectors
+from headwater.models.reader import Reader
 from headwater.search import codes
 
-TOKENS_PER_BATCH = 8192
-"""Padded tokens in one forward pass, unless said otherwise."""
-
-Vectors = dict[str, NDArray[np.generic]]
+Stored = dict[str, NDArray[np.generic]]
 """Column name to `[rows, width]` in the column's storage type, and a code's `[rows]` scales."""
+
+OnBatch = Callable[[int, int], None]
+"""Called after a batch with the rows and the tokens read so far."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +38,8 @@ class EncodedRows:
 
     Attributes:
         tokens: the tokenised rows.
-        vectors: column name to float32 `[rows, dim]`, on the CPU.
-        losses: float32 `[rows]`, nats, mean over target tokens.
+        vectors: column name to float32 `[rows, dim]`.
+        losses: float32 `[rows]`, nats, mean over target tokens, on the CPU.
     """
 
     tokens: tuple[TokenRow, ...]
@@ -49,63 +47,68 @@ class EncodedRows:
     losses: Float[Tensor, " rows"]
 
 
-Told = Callable[[int, int], None]
-"""Called as rows are read, with how many and how many tokens they have."""
-
-
 @dataclass(frozen=True)
-class Reader:
-    """All it takes to turn rows into vectors: a model, a method bound to it, a tokenisation and a batch size."""
+class Bound:
+    """A method on a reader.
 
-    loaded: LoadedModel
+    Attributes:
+        method: the method.
+        form: how its rows become vectors.
+        encoder: what reads them off the reader's model.
+        reader: model, tokenisation and batch size.
+    """
+
     method: Method
+    form: Vectors
     encoder: Encoder
-    tokenization: Tokenization
-    tokens_per_batch: int = TOKENS_PER_BATCH
+    reader: Reader
 
     @classmethod
-    def bind(
-        cls, loaded: LoadedModel, method: Method, tokenization: Tokenization, tokens_per_batch: int = TOKENS_PER_BATCH
-    ) -> Reader:
-        """The reader of rows for this model and method."""
-        return cls(loaded, method, method.bind(loaded), tokenization, tokens_per_batch)
+    def of(cls, method: Method, reader: Reader) -> Bound:
+        """The method on this reader; raises `UsageError` for a method that gives no vectors."""
+        form = method.require_vectors()
+        return cls(method, form, form.bind(reader.loaded), reader)
 
-    def encode(self, rows: Iterable[Row], role: Role) -> EncodedRows:
-        """Vectors of rows in memory; a query's `hotwords` narrow its targets.
+    def encode(self, rows: Sequence[Row], role: Role, *, device: str | torch.device = "cpu") -> EncodedRows:
+        """Vectors of rows in memory, on `device`; a query's hotwords narrow its targets.
 
         Raises:
             DataError: no rows, or a row the method can find no target in.
             NumericError: a vector is not finite.
         """
-        tokens = self.tokenize(rows, role)
-        vectors = {c.name: torch.empty(len(tokens), c.dim) for c in self.encoder.columns}
+        return self.encode_tokens(self.tokenize(rows, role), role, device=device)
+
+    def encode_tokens(self, rows: Sequence[TokenRow], role: Role, *, device: str | torch.device = "cpu") -> EncodedRows:
+        """The same of rows that are tokenised already, whatever their ordinals."""
+        tokens = [replace(row, row=replace(row.row, ordinal=i)) for i, row in enumerate(rows)]
+        vectors = {c.name: torch.empty(len(tokens), c.dim, device=device) for c in self.encoder.columns}
         losses = torch.empty(len(tokens))
         for places, _, encoded in self._encoded(tokens, role):
             losses[places] = encoded.losses.cpu()
             for name, vector in encoded.vectors.items():
-                vectors[name][places] = vector.float().cpu()
+                vectors[name][places] = vector.to(device, torch.float32)
         return EncodedRows(tuple(tokens), vectors, losses)
 
     def token_scores(
-        self, rows: Iterable[Row], role: Role, probes: Mapping[str, Float[Tensor, "probes _dim"]]
+        self, rows: Sequence[Row], role: Role, probes: Mapping[str, Float[Tensor, "probes _dim"]]
     ) -> list[tuple[TokenRow, TokenScores]]:
         """Each token's contribution to its row's score with each probe, in the order of the rows."""
         tokens = self.tokenize(rows, role)
         found: dict[int, tuple[TokenRow, TokenScores]] = {}
         for batch in self.batches(tokens, role):
-            scored = self.encoder.token_scores(batch.to(self.loaded.device), role, probes)
+            scored = self.encoder.token_scores(batch.to(self.reader.loaded.device), role, probes)
             found.update((row.row.ordinal, (row, scores)) for row, scores in zip(batch.rows, scored, strict=True))
         return [found[i] for i in range(len(tokens))]
 
-    def exact_scores(self, rows: Iterable[Row], queries: Iterable[Row]) -> Float[Tensor, "rows queries"]:
+    def exact_scores(self, rows: Sequence[Row], queries: Sequence[Row]) -> Float[Tensor, "rows queries"]:
         """What the vectors' inner products only estimate, computed; on the CPU. Queries' factors are held in memory.
 
         Raises:
-            UsageError: the method's vectors estimate nothing else.
+            UsageError: the method's scores are not those of its encoder's gradients.
         """
-        if not isinstance(self.encoder, ExactEncoder):
-            name = self.method.spec.name
-            raise UsageError(f"{name} has no scores but those of its vectors", where="--exact", remedy="leave it out")
+        if not self.form.exact or not isinstance(self.encoder, ExactEncoder):
+            what = f"{self.method.spec.name} has no scores but those of its vectors"
+            raise UsageError(what, where="--exact", remedy="leave it out")
         batches = self.batches(self.tokenize(rows, "train"), "train")
         asked = self.batches(self.tokenize(queries, "query"), "query")
         scores = self.encoder.exact_scores(batches, asked).cpu()
@@ -118,31 +121,32 @@ class Reader:
         self, row: Row, query: Row
     ) -> tuple[TokenRow, TokenRow, Float[Tensor, "row_tokens query_tokens"]] | None:
         """Influence of each token of a row on each of a query, and both as tokens; None if the method has none."""
-        if not isinstance(self.encoder, GridEncoder):
+        if not self.form.grids or not isinstance(self.encoder, GridEncoder):
             return None
         (left,) = self.batches(self.tokenize([row], "train"), "train")
         (right,) = self.batches(self.tokenize([query], "query"), "query")
         return left.rows[0], right.rows[0], self.encoder.token_grid(left, right).cpu()
 
-    def tokenize(self, rows: Iterable[Row], role: Role) -> list[TokenRow]:
+    def tokenize(self, rows: Sequence[Row], role: Role) -> list[TokenRow]:
         """Tokenised rows, numbered in the order given."""
-        numbered = [replace(row, ordinal=i) for i, row in enumerate(rows)]
-        if not numbered:
+        if not rows:
             raise DataError("there are no rows to read")
-        return self.tokenization.encode(numbered, hotwords=role == "query")
+        return self.reader.tokenize(rows, role)
+
+    def batches(self, rows: Sequence[TokenRow], role: Role) -> list[TokenBatch]:
+        """The rows' windows in batches; `ordinal` says which row is which."""
+        return plan_batches(rows, self.form.windows[role], tokens_per_batch=self.reader.tokens_per_batch)
 
     def stored(
-        self, rows: Sequence[TokenRow], columns: Sequence[Column], told: Told | None = None
-    ) -> tuple[Vectors, NDArray[np.float32]]:
+        self, rows: Sequence[TokenRow], columns: Sequence[Column], on_batch: OnBatch | None = None
+    ) -> tuple[Stored, NDArray[np.float32]]:
         """Index rows' vectors as `columns` store them, and their losses (nats), in the order of the rows.
-
-        `told` is called after each batch but the last.
 
         Raises:
             DataError: the method's windows leave a row no target.
             NumericError: a vector is not finite, or overflows its storage type.
         """
-        vectors: Vectors = {}
+        vectors: Stored = {}
         losses = np.empty(len(rows), dtype=np.float32)
         done = tokens = 0
         for places, batch_rows, encoded in self._encoded(rows, "train"):
@@ -152,19 +156,9 @@ class Reader:
                     whole = vectors.setdefault(name, np.empty((len(rows), *stored.shape[1:]), stored.dtype))
                     whole[places] = stored
             done, tokens = done + len(places), tokens + sum(len(row.ids) for row in batch_rows)
-            if told is not None and done < len(rows):
-                told(done, tokens)
+            if on_batch is not None:
+                on_batch(done, tokens)
         return vectors, losses
-
-    def append(self, index: Index, rows: Sequence[TokenRow], told: Told | None = None) -> None:
-        """Read the rows with the model and commit them as one block; `told` is called as `stored` does."""
-        manifest = index.manifest
-        vectors, losses = self.stored(rows, manifest.columns, told)
-        append_block(index, index_rows(rows, losses, keep_text=manifest.keeps_text), vectors)
-
-    def batches(self, rows: Sequence[TokenRow], role: Role) -> list[TokenBatch]:
-        """The rows' windows in batches; `ordinal` says which row is which."""
-        return plan_batches(rows, self.method.windows[role], tokens_per_batch=self.tokens_per_batch)
 
     def _encoded(
         self, rows: Sequence[TokenRow], role: Role
@@ -172,30 +166,15 @@ class Reader:
         """Batch by batch: the rows' places among `rows`, the rows, and what the method reads of them."""
         position = {row.row.ordinal: i for i, row in enumerate(rows)}
         for batch in self.batches(rows, role):
-            encoded = self.encoder.encode(batch.to(self.loaded.device), role)
+            encoded = self.encoder.encode(batch.to(self.reader.loaded.device), role)
             yield [position[row.row.ordinal] for row in batch.rows], batch.rows, encoded
 
 
-def index_rows(rows: Sequence[TokenRow], losses: NDArray[np.float32], *, keep_text: bool) -> list[IndexRow]:
-    """What is stored of the rows beside their vectors."""
-    return [
-        IndexRow(
-            id=row.row.id,
-            digest=row.digest,
-            fields=text_fields(row.row) if keep_text else {},
-            metadata=row.row.metadata,
-            tokens=len(row.ids),
-            loss=float(loss),
-        )
-        for row, loss in zip(rows, losses, strict=True)
-    ]
-
-
-def _stored(values: Float[Tensor, "rows dim"], column: Column, rows: Sequence[TokenRow]) -> Vectors:
+def _stored(values: Float[Tensor, "rows dim"], column: Column, rows: Sequence[TokenRow]) -> Stored:
     """The values as the column stores them, refused where they are not finite."""
     stored = codes.encode(values, column)
-    told = stored[column.scale or column.name].reshape(len(rows), -1)
-    bad = np.flatnonzero(~np.isfinite(told).all(axis=1))
+    checked = stored[column.scale or column.name].reshape(len(rows), -1)
+    bad = np.flatnonzero(~np.isfinite(checked).all(axis=1))
     if bad.size:
         row, largest = rows[int(bad[0])], float(values[int(bad[0])].abs().max())
         fault = f"reaches {largest:.4g}, too large for {column.dtype}"

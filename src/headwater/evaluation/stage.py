@@ -1,9 +1,9 @@
-"""Entrants: methods as they are named on the command line of an evaluation, and the stage on which they score.
+"""Methods as they are named on the command line of an evaluation, and the model and pool on which they score.
 
     rise                         a method of the catalog, with its default options
     rapidin:normalize=row        with options; several are separated by commas; `preset=small` is one
     rise:by=embedding            ranked by another vector column of its index; `by=rise/embedding` by the sum of two
-    rise+0.5*bm25                the weighted sum of two entrants' scores or more, standardised by query
+    rise+0.5*bm25                the weighted sum of the scores of two methods or more, standardised by query
     embedding=>ekfac             two stages: the second ranks anew the tenth of the rows that the first put highest
 
 Index methods build a real index and stream over it, so their cost is that of `headwater index build` and `score`.
@@ -22,23 +22,23 @@ from typing import Any
 
 import numpy as np
 
-from headwater.core.errors import UsageError, unknown_name
+from headwater.core.errors import UsageError
 from headwater.core.fingerprints import digest
 from headwater.core.scores import Scores, fuse
 from headwater.data.corpus import Corpus
 from headwater.data.rows import Row
-from headwater.data.templates import resolve_template
-from headwater.data.tokens import Tokenization
 from headwater.evaluation.result import Cost
-from headwater.index.store import Index
 from headwater.indexing.build import build
-from headwater.indexing.session import Session, open_session
-from headwater.methods.catalog import CATALOG, STREAMING, find_method, find_streaming
-from headwater.methods.method import MethodEntry, settle
-from headwater.methods.streaming import Bench, StreamingEntry, attribute, each
+from headwater.indexing.session import Session
+from headwater.methods.bound import Bound
+from headwater.methods.catalog import CATALOG, find_entry, find_method
+from headwater.methods.method import Method
+from headwater.methods.scoring import attribute
+from headwater.methods.targets import each
 from headwater.models.load import LoadedModel
+from headwater.models.reader import Reader
 from headwater.search.scan import score_all
-from headwater.tracing import ranking
+from headwater.tracing.queries import ask
 
 CONTROLS = ("random", "length", "loss", "bm25", "embedding")
 """Part of every table of scores, whatever is asked for."""
@@ -50,7 +50,7 @@ SHORTLIST = 0.1
 
 
 @dataclass(frozen=True)
-class Entrant:
+class LabelledMethod:
     """One method with options; `label` is how it was written."""
 
     label: str
@@ -69,11 +69,11 @@ class Scored:
 
 def with_controls(methods: Sequence[str]) -> tuple[str, ...]:
     """The methods as asked for, then the controls among which they stand; each once. All names are checked."""
-    labels = tuple(dict.fromkeys([*methods, *(c for c in CONTROLS if c in STREAMING)]))
+    labels = tuple(dict.fromkeys([*methods, *(c for c in CONTROLS if c in CATALOG)]))
     for label in labels:
         for stage in label.split("=>"):
             for part, _ in addends(stage):
-                parse_entrant(part)
+                parse_label(part)
     return labels
 
 
@@ -86,15 +86,14 @@ def addends(label: str) -> list[tuple[str, float]]:
     return found
 
 
-def parse_entrant(label: str) -> Entrant:
-    """The single entrant that `label` names.
+def parse_label(label: str) -> LabelledMethod:
+    """The single method that `label` names.
 
     Raises:
         UsageError: an unknown method, or an option that is not name=value.
     """
     name, _, given = label.partition(":")
-    if name not in CATALOG and name not in STREAMING:
-        raise unknown_name("method", name, [*CATALOG, *STREAMING], where="--method")
+    entry = find_entry(name)
     settings: dict[str, str] = {}
     for pair in filter(None, given.split(",")):
         option, sign, value = pair.partition("=")
@@ -102,11 +101,10 @@ def parse_entrant(label: str) -> Entrant:
             raise UsageError(f"'{pair}' is not name=value", where=f"--method {label}", remedy="rapidin:normalize=row")
         settings[option] = value
     by = settings.pop("by", None)
-    if by is not None and name in STREAMING:
+    entry.settle(settings)  # what files the method needs is the stage's to say
+    if by is not None and entry.typical().vectors is None:
         raise UsageError("a method without an index has no vector columns", where=f"--method {label}")
-    entry: MethodEntry[Any] | StreamingEntry[Any] = CATALOG[name] if name in CATALOG else STREAMING[name]
-    settle(settings, entry.presets, entry.choices, where=name)  # what files the method needs is the stage's to say
-    return Entrant(label, name, settings, by.replace("/", "+") if by else None)
+    return LabelledMethod(label, name, settings, by.replace("/", "+") if by else None)
 
 
 @dataclass
@@ -117,73 +115,62 @@ class Stage:
         loaded: the model.
         corpus: the pool.
         folder: where indexes are built; it must be this stage's own.
-        defaults: options for methods that need files of the training run (`less` wants the optimiser's state), by
-            method name; an entrant's own options go first.
+        recorded: folder of the recorded training run, for methods that read what it left (Adam's moments); a method's
+            own options go first.
     """
 
     loaded: LoadedModel
     corpus: Corpus
     folder: Path
-    defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    recorded: Path | None = None
     _indexes: dict[str, tuple[Session, float]] = field(default_factory=dict, repr=False)
 
     def score(self, label: str, queries: Sequence[Row]) -> Scored:
-        """Every row of the pool on every query by the entrant called `label`; positive = proponent."""
+        """Every row of the pool on every query by the method called `label`; positive = proponent."""
         if "=>" in label:
             return self._staged(label, queries)
         if "+" in label:
             names, weights = zip(*addends(label), strict=True)
             parts = [self.score(name, queries) for name in names]
             return Scored(fuse([p.scores for p in parts], weights, method=label), _sum(p.cost for p in parts))
-        entrant = parse_entrant(label)
-        settings = {**self.defaults.get(entrant.name, {}), **entrant.settings}
-        if entrant.name in STREAMING:
-            return self._stream(entrant, settings, queries)
-        return self._search(entrant, settings, queries)
+        named = parse_label(label)
+        left = find_entry(named.name).recorded if self.recorded is not None else {}
+        files = {option: str(Path(str(self.recorded)) / file) for option, file in left.items()}
+        method = find_method(named.name, {**files, **named.settings})
+        return self._search(named, method, queries) if method.vectors else self._stream(named, method, queries)
 
     @cached_property
     def rows(self) -> list[Row]:
         """The pool's rows."""
         return list(self.corpus)
 
-    @property
-    def bench(self) -> Bench:
-        """What streaming methods read with."""
-        tokenizer = self.loaded.tokenizer
-        return Bench(self.loaded, Tokenization(tokenizer, resolve_template(None, tokenizer)), sample=tuple(self.rows))
-
-    def _stream(self, entrant: Entrant, settings: Mapping[str, Any], queries: Sequence[Row]) -> Scored:
+    def _stream(self, named: LabelledMethod, method: Method, queries: Sequence[Row]) -> Scored:
         start = time.perf_counter()
-        scores = attribute(find_streaming(entrant.name, settings), self.bench, self.rows, each(queries))
+        scores = attribute(method, Reader.of(self.loaded), self.rows, each(queries))
         took = time.perf_counter() - start
-        return Scored(Scores(scores.ids, scores.queries, scores.values, entrant.label), Cost(took, 0, 0.0))
+        return Scored(Scores(scores.ids, scores.queries, scores.values, named.label), Cost(took, 0, 0.0))
 
-    def _search(self, entrant: Entrant, settings: Mapping[str, Any], queries: Sequence[Row]) -> Scored:
-        session, built = self._session(entrant.name, settings)
+    def _search(self, named: LabelledMethod, method: Method, queries: Sequence[Row]) -> Scored:
+        session, built = self._session(method)
         start = time.perf_counter()
-        chosen = ranking.weights(session.index.manifest.columns, entrant.by)
-        vectors = session.reader.encode(queries, "query").vectors
-        probes, metrics = ranking.prepare(session.index, session.reader, vectors, chosen)
-        scores = score_all(session.index, probes, queries=[query.id for query in queries], metrics=metrics)
+        asked = ask(session, queries, by=named.by)
+        scores = score_all(session.index, asked.probes, queries=asked.names, metrics=asked.metrics)
         took = (time.perf_counter() - start) / len(queries)
-        row_bytes = sum(c.row_bytes for c in session.index.manifest.columns if c.name in chosen)
-        labelled = Scores(scores.ids, scores.queries, scores.values, entrant.label)
+        row_bytes = sum(c.row_bytes for c in session.index.manifest.columns if c.name in asked.weights)
+        labelled = Scores(scores.ids, scores.queries, scores.values, named.label)
         return Scored(labelled, Cost(built, row_bytes, took))
 
-    def _session(self, name: str, settings: Mapping[str, Any]) -> tuple[Session, float]:
-        key = digest(name, {option: str(value) for option, value in settings.items()})
+    def _session(self, method: Method) -> tuple[Session, float]:
+        key = digest(method.spec.to_json())
         if key not in self._indexes:
             start = time.perf_counter()
-            index = self._build(f"{name}-{key[:8]}.lance", name, settings)
-            session = open_session(index, self.loaded)
-            self._indexes[key] = session, time.perf_counter() - start
+            file = self.folder / f"{method.spec.name}-{key[:8]}.lance"
+            self.folder.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(file, ignore_errors=True)  # of an earlier run, whose build was not timed
+            bound = Bound.of(method, Reader.of(self.loaded))
+            index = build(file, self.corpus, bound, keep_text=False)
+            self._indexes[key] = Session(index, bound), time.perf_counter() - start
         return self._indexes[key]
-
-    def _build(self, file: str, name: str, settings: Mapping[str, Any]) -> Index:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(self.folder / file, ignore_errors=True)  # of an earlier run, whose build was not timed
-        method = find_method(name, settings)
-        return build(self.folder / file, loaded=self.loaded, corpus=self.corpus, method=method, keep_text=False)
 
     def _staged(self, label: str, queries: Sequence[Row]) -> Scored:
         first_label, _, second_label = label.partition("=>")

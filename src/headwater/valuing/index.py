@@ -6,29 +6,27 @@ is that method's score, metrics fitted on the index included.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from headwater.data.rows import Row
 from headwater.index.rows import from_record
 from headwater.index.store import Index
-from headwater.indexing.session import open_session
-from headwater.methods.streaming import Target
-from headwater.models.load import LoadedModel
+from headwater.indexing.session import Session
+from headwater.methods.targets import Target, laid_out
 from headwater.search.scan import score_all
-from headwater.tracing import ranking
+from headwater.tracing.queries import ask
 from headwater.valuation.intervals import intervals
-from headwater.valuing.run import Estimates, Job, check_targets, run, target_digest
+from headwater.valuing.run import Estimates, Job, check_targets, require_vacant, run, target_digest
 from headwater.valuing.survey import survey
-from headwater.valuing.value import Settings, Valued
+from headwater.valuing.value import Valued, ValueOptions
 
 
 @dataclass(frozen=True)
-class IndexRows:
+class IndexPool:
     """An index's rows as a pool."""
 
     index: Index
@@ -53,28 +51,19 @@ class IndexRows:
 
 
 def value_index(
-    index: Index,
-    targets: Sequence[Target],
-    out: str | Path,
-    *,
-    model: LoadedModel | str | None = None,
-    placement: Mapping[str, Any] | None = None,
-    settings: Settings | None = None,
+    session: Session, targets: Sequence[Target], out: str | Path, *, options: ValueOptions | None = None
 ) -> Valued:
     """Values of all rows of an index, from one exact scan; a target's rows give the interval.
 
     Raises:
-        MismatchError: the model or tokenizer is not the index's.
         StoreError: rows times target rows do not fit in memory, or `out` is there already.
     """
-    how = settings or Settings()
+    how, index, method = options or ValueOptions(), session.index, session.bound.method
     check_targets(targets)
-    session = open_session(index, model, **(placement or {}))
-    rows = [row for target in targets for row in target.rows]
-    chosen = ranking.weights(index.manifest.columns, None)
-    vectors = session.reader.encode(rows, "query").vectors
-    probes, metrics = ranking.prepare(index, session.reader, vectors, chosen)
-    scores = score_all(index, probes, metrics=metrics)
+    require_vacant(Path(out))
+    rows = laid_out(targets)
+    asked = ask(session, rows)
+    scores = score_all(index, asked.probes, metrics=asked.metrics)
     owners = [target.name for target in targets for _ in target.rows]
     place = {name: i for i, name in enumerate(scores.ids)}
 
@@ -82,9 +71,9 @@ def value_index(
         found = scores.values[np.array([place[row.id] for row in block])]
         return intervals(found, owners, [1] * len(owners))
 
-    pool = IndexRows(index)
-    looked = survey(pool, sample=0, target=rows, duplicates=how.duplicates if index.manifest.keeps_text else None)
     manifest = index.manifest
+    pool = IndexPool(index)
+    looked = survey(pool, sample=0, target=rows, duplicates=how.duplicates if manifest.keeps_text else None)
     identity = {
         "method": manifest.method.to_json(),
         "targets": {target.name: target_digest(target) for target in targets},
@@ -92,6 +81,7 @@ def value_index(
         "tokenization": manifest.tokenization,
     }
     notes = {"coverage": str(manifest.coverage), "index": index.path}
-    job = Job(pool, looked, tuple(target.name for target in targets), identity, {"notes": notes}, Path(out))
-    values = run(job, estimate, resume=how.resume, progress=how.report("writing", looked.count))
+    names = tuple(target.name for target in targets)
+    job = Job(looked, names, identity, {"notes": notes}, Path(out), method.meaning)
+    values = run(job, estimate, resume=how.resume, on_rows=how.on_rows("writing", looked.count))
     return Valued(values, notes, looked.leaked)
