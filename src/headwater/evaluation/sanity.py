@@ -27,6 +27,7 @@ from headwater.data.rows import Record, Row
 from headwater.evaluation.metrics import detection_values, estimate
 from headwater.evaluation.result import Line, Result, environment
 from headwater.evaluation.stage import Stage, parse_label, with_controls
+from headwater.methods.catalog import find_entry
 from headwater.models.load import LoadedModel, wrap_model
 from headwater.models.load import load_model as load
 from headwater.tasks import howdy_task
