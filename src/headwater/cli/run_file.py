@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from headwater.cli.config import read_run
-from headwater.cli.options import Context
+from headwater.cli.config import Context, read_run
 from headwater.core.errors import DataError
 
 
