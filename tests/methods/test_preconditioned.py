@@ -138,7 +138,7 @@ def test_trackstar_divides_by_the_root_of_adams_second_moment(case, tmp_path):
 
 def test_adams_state_is_asked_for_and_checked(case, tmp_path):
     for name in ("less", "trackstar"):
-        with pytest.raises(UsageError, match="headwater.Recorder"):
+        with pytest.raises(UsageError, match=r"headwater\.Recorder"):
             find_method(name)
     with pytest.raises(DataError, match="no moments of Adam"):
         find_method("less", {"adam": str(tmp_path / "none")}).require_vectors().bind(case.loaded)
