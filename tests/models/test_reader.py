@@ -74,14 +74,13 @@ def test_another_tokenizer_is_refused_by_its_fields() -> None:
     assert caught.value.fields == ("tokenizer",)
 
 
-def test_another_chat_template_is_refused_by_its_fields() -> None:
+def test_a_chat_template_that_was_exchanged_is_refused_by_its_fields() -> None:
+    """Behind the back of the model's fingerprint, which was taken when the model was wrapped."""
     reader, other = Reader.of(tiny_loaded("llama", chat=True)), tiny_loaded("llama", chat=True)
     other.tokenizer.chat_template = "> " + str(other.tokenizer.chat_template)
-    assert dict(other.fingerprint) == dict(reader.loaded.fingerprint), "the model itself is the same"
     with pytest.raises(MismatchError, match=r"reads rows differently from those of the index 'i\.lance'") as caught:
         again(reader, other)
-    assert caught.value.fields
-    assert all(name.startswith("template") for name in caught.value.fields)
+    assert any(name.startswith("template") for name in caught.value.fields)
 
 
 def test_a_template_that_has_changed_is_refused_by_its_fields() -> None:
