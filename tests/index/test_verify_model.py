@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from headwater.api.indexing import verify
 from headwater.index.checksums import vector_array
 from headwater.index.store import Index, open_index
 from headwater.index.upkeep import compact
 from headwater.indexing import blocks
 from headwater.indexing.build import build
-from headwater.indexing.maintain import add, delete, verify
+from headwater.indexing.maintain import add, delete
 from headwater.indexing.session import open_session
 from headwater.methods.bound import Bound
 from headwater.methods.catalog import find_method
@@ -35,16 +36,16 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Index:
 
 def test_a_sound_index_stays_sound_through_its_life(index: Index) -> None:
     loaded = tiny_loaded("llama")
-    assert verify(index.path, loaded, sample=20) == []
+    assert verify(index.path, model=loaded, recompute=20) == []
     add(open_session(index, loaded), corpus_of(records(10, 15)))
     delete(index, ids=["row-2"])
     compact(index)
-    assert verify(index.path, loaded, sample=24) == []
+    assert verify(index.path, model=loaded, recompute=24) == []
     assert open_index(index.path).count == 24
 
 
 def test_another_model_is_named(index: Index) -> None:
-    (fault,) = verify(index.path, tiny_loaded("llama", seed=1))
+    (fault,) = verify(index.path, model=tiny_loaded("llama", seed=1))
     assert fault.kind == "model"
     assert "weights" in fault.what
 
