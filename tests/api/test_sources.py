@@ -70,7 +70,7 @@ def test_a_session_serves_many_traces_and_takes_no_other_model(index, loaded):
     session = hw.open_session(index, loaded)
     first, again = (hw.trace(session, QUERY, top=3).to_pandas() for _ in range(2))
     pd.testing.assert_frame_equal(first, again)
-    assert list(first["id"])[0] == "r7"
+    assert first["id"].iloc[0] == "r7"
     with pytest.raises(UsageError, match="has its model already"):
         hw.trace(session, QUERY, model=loaded)
     with pytest.raises(UsageError, match="'device' cannot be chosen"):
@@ -104,8 +104,8 @@ def test_results_convert_and_show_themselves(index, loaded, tmp_path):
 
 
 def test_what_a_notebook_shows_is_escaped():
-    rows = [{"id": "<script>x</script>", "text": "a b"}]
-    valued = hw.value(rows, [{"text": "a b"}], method="bm25", settings={"fields": "all"})
+    rows = [{"id": "<script>x</script>", "text": "some words"}]
+    valued = hw.value(rows, [{"text": "some words"}], method="bm25", settings={"fields": "all"})
     assert "<script>" not in valued._repr_html_()
 
 

@@ -131,7 +131,7 @@ def test_an_interrupted_encoding_goes_on(place: Path, monkeypatch: pytest.Monkey
     half, whole = (hw.open_index(place / name) for name in ("half.lance", "whole.lance"))
     assert half.dataset.to_table() == whole.dataset.to_table()
     assert half.manifest.complete
-    with pytest.raises(hw.HeadwaterError, match="another encoding"):
+    with pytest.raises(hw.HeadwaterError, match="another index or code"):
         hw.quantise(place / "a.lance", place / "half.lance", code="sign:64", resume=True)
     hw.delete(place / "a.lance", ids=["r3"])
     with pytest.raises(hw.HeadwaterError, match="which has changed since"):

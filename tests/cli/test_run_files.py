@@ -71,7 +71,7 @@ def test_a_file_result_has_its_settings_beside_it_and_flags_win_over_them(place)
         ("a: [\n", "index build x.lance", 1, "cannot be read"),
         ("command: trace\nsettings: {top: 3}\n", "index build x.lance", 2, "settings of 'headwater trace'"),
         ("limit: {a: b}\n", "index build x.lance", 2, "is not one value"),
-        ("limit: many\n", "index build x.lance --model model --data rows.jsonl", 2, "many"),
+        ("limit: many\n", "index build x.lance --model model --data rows.jsonl", 2, "--limit"),
         ("settings: {top: 3}\n", "", 1, "does not say of which command"),
         ("command: index bild\nsettings: {}\n", "", 2, "No such command"),
     ],

@@ -217,7 +217,7 @@ class Purchase(Tabular):
 
 def price(
     values: AnyValues,
-    budget: str | float,
+    budget: str | int | float,
     *,
     by: str | None = None,
     reserve: float = 0.0,
