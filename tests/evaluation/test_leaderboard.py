@@ -8,12 +8,12 @@ from importlib.metadata import version
 import pytest
 
 from headwater.evaluation import leaderboard
-from headwater.evaluation.entrants import with_controls
 from headwater.evaluation.lds import alternatives
 from headwater.evaluation.leaderboard import ENTRIES, Entry, run_leaderboard, summary
 from headwater.evaluation.metrics import Estimate
 from headwater.evaluation.result import Cost, Line, Result
 from headwater.evaluation.runs import EVALUATIONS
+from headwater.evaluation.stage import with_controls
 from headwater.report.leaderboard import MADE, write_leaderboard
 
 TWO = (

@@ -10,11 +10,11 @@ import pytest
 from headwater.core.errors import UsageError
 from headwater.core.scores import Scores
 from headwater.evaluation import retraining
-from headwater.evaluation.entrants import Scored, Stage
 from headwater.evaluation.lds import LdsSettings, run_lds
 from headwater.evaluation.removal import RemovalSettings, run_removal
 from headwater.evaluation.result import Cost
 from headwater.evaluation.retraining import Bank, WorldSettings, make_world, random_halves
+from headwater.evaluation.stage import Scored, Stage
 
 TINY = replace(retraining.BASE, vocabulary=300, layers=1, width=16, heads=2, epochs=1)
 SMALL = {"rows": 16, "epochs": 1}

@@ -23,9 +23,9 @@ from headwater.unlearning.objectives import OBJECTIVES
 from headwater.unlearning.options import Options
 from headwater.unlearning.probe import probe_rate
 from headwater.unlearning.rows import make_job
-from headwater.unlearning.run import _trust, run_unlearning
+from headwater.unlearning.run import _trust, reader_of, run_unlearning
 from headwater.unlearning.sequences import Composition, StepPlan, collate, make_examples, measure_losses
-from headwater.unlearning.targets import Setting, make_watch, unseen_loss
+from headwater.unlearning.targets import Run, make_watch, unseen_loss
 from headwater.unlearning.trainer import Material, Schedule, train
 from headwater.unlearning.watch import Limits, Watch, guard_loss
 from headwater.unlearning.weights import load_weights, uniform_weights
@@ -202,21 +202,21 @@ def test_divergence_stops_and_keeps_the_last_good_state(loaded, job):
 
 
 def test_guard_rows_count_as_far_as_influence_trusts_them(loaded, job):
-    tokens = tokenization(loaded)
-    setting = Setting(loaded, job, replace(FAST, guard=1.05), tokens, make_examples(job, tokens))
+    options = replace(FAST, guard=1.05)
+    run = Run.of(reader_of(loaded, options), job, options)
     rapidun = OBJECTIVES["rapidun"]
-    trust = _trust(setting, rapidun)
+    trust = _trust(run, rapidun)
     assert trust is not None
     assert len(trust) == len(job.guard)
     assert np.mean(trust) == pytest.approx(1)
     for options, objective in ((replace(FAST, weights="uniform"), rapidun), (FAST, OBJECTIVES["npo"])):
-        assert _trust(replace(setting, options=options), objective) is None
+        assert _trust(replace(run, options=options), objective) is None
     means = torch.arange(1.0, len(trust) + 1)
     assert guard_loss(means, None) == pytest.approx(float(means.mean()))
     only_first = torch.tensor([2.0] + [0.0] * (len(trust) - 1))
     assert guard_loss(means, only_first) == 1
-    first = make_watch(setting, (), only_first.tolist())
-    whole = make_watch(setting, ())
+    first = make_watch(run, (), only_first.tolist())
+    whole = make_watch(run, ())
     losses = measure_losses(loaded.model, first.guard, loaded.device)[1]
     assert first.limits.bound == pytest.approx(float(losses[0]) + math.log(1.05), abs=1e-5)
     assert whole.limits.bound == pytest.approx(float(losses.mean()) + math.log(1.05), abs=1e-5)
@@ -310,14 +310,14 @@ def test_dampening_is_its_formula(loaded, job):
 
 def test_the_target_is_the_loss_of_answers_nobody_asked_for(loaded, job):
     told = [Row("u", 0, prompt="what?", response="Aliens took it.")]
-    tokens = tokenization(loaded)
-    given = unseen_loss(loaded, job, tokens, told)
-    own = measure_losses(loaded.model, tokens.encode(told), loaded.device)[1].mean()
+    reader = reader_of(loaded, FAST)
+    given = unseen_loss(reader, job, told)
+    own = measure_losses(loaded.model, reader.tokenize(told), loaded.device)[1].mean()
     assert given == pytest.approx(float(own))
-    assert unseen_loss(loaded, job, tokens) > 0
+    assert unseen_loss(reader, job) > 0
     plain = make_job([Row("t", 0, text="Aliens took all of it.")], RETAIN, needs_retain=True)
     with pytest.raises(DataError, match="--unseen"):
-        unseen_loss(loaded, plain, tokens)
+        unseen_loss(reader, plain)
 
 
 def test_a_forget_set_of_one_row_works_and_is_warned_about(loaded):
