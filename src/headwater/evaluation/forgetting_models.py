@@ -7,7 +7,6 @@ they are two fine-tunings, on the same rows in the same order but for the poison
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from headwater.core.files import whole_folder
 from headwater.core.fingerprints import digest
 from headwater.data.rows import Record
 from headwater.data.tokens import Tokenization
@@ -92,14 +92,12 @@ def _report(name: str, on_progress: OnShare) -> OnStep:
 def _kept(target: Path, make: Callable[[], tuple[Any, Any]]) -> tuple[Path, Cost]:
     """The folder of the model and tokenizer that `make` gives, and what it cost; used again if it is there."""
     if not (target / SECONDS).is_file():
-        part = target.with_name(f".{target.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        with timed() as cost:
-            model, tokenizer = make()
-        model.save_pretrained(part)
-        tokenizer.save_pretrained(part)
-        (part / SECONDS).write_text(json.dumps(asdict(cost[0])), encoding="utf-8")
-        part.replace(target)
+        with whole_folder(target) as part:
+            with timed() as cost:
+                model, tokenizer = make()
+            model.save_pretrained(part)
+            tokenizer.save_pretrained(part)
+            (part / SECONDS).write_text(json.dumps(asdict(cost[0])), encoding="utf-8")
     return target, Cost(**json.loads((target / SECONDS).read_text(encoding="utf-8")))
 
 

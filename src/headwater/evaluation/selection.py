@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from headwater.core.errors import UsageError, unknown_name
+from headwater.core.files import write_text
 from headwater.core.seeds import key
 from headwater.data.batches import TokenBatch, plan_batches
 from headwater.data.rows import Row
@@ -103,9 +104,8 @@ def run_selection(settings: SelectionSettings, folder: Path, on_progress: OnShar
         on_progress(f"choosing and training: {name}", place / len(names))
         arms.append(ground.arm(name))
     points = ground.points
-    folder.mkdir(parents=True, exist_ok=True)
     curves = {"steps": points, "arms": {arm.name: arm.losses.tolist() for arm in arms}}
-    (folder / f"selection-{settings.pool}-curves.json").write_text(json.dumps(curves), encoding="utf-8")
+    write_text(folder / f"selection-{settings.pool}-curves.json", json.dumps(curves))
     return Result(
         task="selection",
         title=f"Does the chosen {100 * settings.share:g} % of the {settings.pool} pool teach the target faster?",

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from headwater.core.errors import StoreError, UsageError
+from headwater.core.files import write_text
 from headwater.models.load import LoadedModel
 from headwater.unlearning.account import Account
 from headwater.unlearning.options import Result
@@ -66,7 +67,7 @@ def save_run(result: Result, account: Account, out: Path, *, keep_adapter: bool)
     target = out / ("adapter" if adapted and keep_adapter else "model")
     model.save_pretrained(target)
     result.loaded.tokenizer.save_pretrained(target)
-    (target / CARD).write_text(card(account), encoding="utf-8")
+    write_text(target / CARD, card(account))
     paths = {"model": target, "account": out / ACCOUNT}
     if result.log:
         write_log(result.log, out / LOG)
@@ -74,7 +75,7 @@ def save_run(result: Result, account: Account, out: Path, *, keep_adapter: bool)
     if result.weights is not None:
         paths["weights"] = save_weights(result.weights, out / WEIGHTS)
     whole = {**account.summary, "samples": [asdict(sample) for sample in account.samples]}
-    (out / ACCOUNT).write_text(json.dumps(whole, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    write_text(out / ACCOUNT, json.dumps(whole, ensure_ascii=False, indent=2) + "\n")
     forget_checkpoints(out)
     return paths
 

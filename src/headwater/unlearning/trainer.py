@@ -19,6 +19,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from headwater.core.errors import DataError
+from headwater.core.files import write_text
 from headwater.models.losses import all_logits
 from headwater.unlearning.adapter import own_randomness, reference
 from headwater.unlearning.objectives import Objective, RowLosses, batch_loss, low_loss_weights
@@ -176,7 +177,7 @@ def train(
 
 def write_log(entries: Sequence[dict[str, float]], path: Path) -> None:
     """The log as one JSON object a line."""
-    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
+    write_text(path, "".join(json.dumps(entry) + "\n" for entry in entries))
 
 
 def _arguments(schedule: Schedule, folder: str, *, device: torch.device) -> Any:

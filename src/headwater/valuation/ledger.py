@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from headwater.core.errors import StoreError
+from headwater.core.files import whole_file
 from headwater.valuation.prices import Prices, money
 from headwater.valuation.values import Values
 
@@ -79,15 +78,6 @@ def _plain(text: str) -> str:
 
 
 def _write(path: str | Path, rows: Sequence[Sequence[object]]) -> Path:
-    target = Path(path)
-    part = target.with_name(f".{target.name}.part")
-    try:
-        with part.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows(rows)
-        os.replace(part, target)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise StoreError(
-            f"cannot be written: {error.strerror}", where=str(target), remedy="choose a folder you own"
-        ) from error
-    return target
+    with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return Path(path)
