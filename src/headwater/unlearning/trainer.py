@@ -120,7 +120,8 @@ class ForgettingTrainer(Trainer):  # type: ignore[misc]
         new = torch.log_softmax(logits[:count][response].float(), dim=-1)
         was = torch.log_softmax(old[response].float(), dim=-1)
         tokens = (was.exp() * (was - new)).sum(-1)
-        rows: Tensor = tokens.new_zeros(count).index_add(0, response.nonzero()[:, 0], tokens) / response.sum(1)
+        table = tokens.new_zeros(response.shape).masked_scatter(response, tokens)
+        rows: Tensor = table.sum(1) / response.sum(1)
         return rows
 
 

@@ -1,4 +1,4 @@
-"""The one pass over a pool: how many rows, which ones to sample, what leaks, what repeats; and the rows, kept to read again."""
+"""The one pass over a pool: its size, a sample, what leaks, what repeats; and its rows, kept to be read again."""
 
 from __future__ import annotations
 
@@ -155,22 +155,20 @@ def survey(
         duplicates: similarity from which rows are near-duplicates; None does not look for them.
         keep: a file to keep the rows in, so that they can be read again without the pool; None reads the pool again.
     """
+    scan = _Scan(sample, seed, stratify, {content(row) for row in target})
     if keep is not None:
         try:
             with whole_file(keep) as part, part.open("w", encoding="utf-8") as file:
-                found = _survey(KeptRows.writing(corpus, file), sample, seed, stratify, target, duplicates)
+                found = _survey(KeptRows.writing(corpus, file), scan, stratify, duplicates)
         except HeadwaterError:
             with contextlib.suppress(OSError):  # a folder made for nothing
                 keep.parent.rmdir()
             raise
         return dataclasses.replace(found, rows=KeptRows(corpus.name, keep, found.count))
-    return _survey(corpus, sample, seed, stratify, target, duplicates)
+    return _survey(corpus, scan, stratify, duplicates)
 
 
-def _survey(
-    corpus: Pool, sample: int, seed: int, stratify: str, target: Collection[Row], duplicates: float | None
-) -> Survey:
-    scan = _Scan(sample, seed, stratify, {content(row) for row in target})
+def _survey(corpus: Pool, scan: _Scan, stratify: str, duplicates: float | None) -> Survey:
     texts = (text_of(row) for row in scan.through(corpus))
     found = clusters(texts, threshold=duplicates) if duplicates is not None else None
     if found is None:
