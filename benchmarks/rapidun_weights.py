@@ -32,8 +32,8 @@ from headwater.models.reader import Reader
 from headwater.tasks.contaminated import Contaminated
 from headwater.training.tiny import task_rows
 from headwater.unlearning import mapping
-from headwater.unlearning.options import Options
-from headwater.unlearning.rows import Job, make_job
+from headwater.unlearning.options import UnlearnOptions
+from headwater.unlearning.rows import UnlearnJob, make_job
 from headwater.unlearning.run import run_unlearning
 from headwater.unlearning.targets import Run
 from headwater.unlearning.views import Influence, make_views, measure_influence
@@ -133,7 +133,7 @@ def trained(place: Place, seed: int, folder: Path) -> Iterator[dict[str, Any]]:
     plain = uniform_weights(job.forget, job.retain)
     known = [replace(r, weight=0.0 if planted[r.id] != (r.group == "forget") else 1.0) for r in plain.rows]
     right = replace(job, guard=tuple(row for row in job.guard if not planted[row.id]))
-    arms: list[tuple[str, Job, str | Weights, str]] = [
+    arms: list[tuple[str, UnlearnJob, str | Weights, str]] = [
         ("uniform", job, "uniform", "rise"),
         ("the truth, guard as given", job, replace(plain, rows=tuple(known)), "rise"),
         ("the truth, guard too", right, replace(plain, rows=tuple(known)), "rise"),
@@ -146,7 +146,7 @@ def trained(place: Place, seed: int, folder: Path) -> Iterator[dict[str, Any]]:
         file = folder / f"weights-{seed}.json"
         chosen = weights if isinstance(weights, str) else str(save_weights(weights, file))
         settings = {} if influence == "rise" else {"buckets": 16_384}
-        options = Options(weights=chosen, influence=influence, settings=settings, seed=seed)
+        options = UnlearnOptions(weights=chosen, influence=influence, settings=settings, seed=seed)
         result = run_unlearning(place.reader(), given, options)
         after = measure(result.loaded, place.task)
         yield {
@@ -162,13 +162,13 @@ def trained(place: Place, seed: int, folder: Path) -> Iterator[dict[str, Any]]:
         }
 
 
-def from_influence(place: Place, job: Job, name: str) -> Weights:
+def from_influence(place: Place, job: UnlearnJob, name: str) -> Weights:
     influence = measured(place.reader(), job, find_method(name))
     return influence_weights(influence, job.forget, job.retain)
 
 
-def measured(reader: Reader, job: Job, method: Method, *, cosine: bool = True) -> Influence:
-    run = Run.of(reader, job, Options())
+def measured(reader: Reader, job: UnlearnJob, method: Method, *, cosine: bool = True) -> Influence:
+    run = Run.of(reader, job, UnlearnOptions())
     return measure_influence(Bound.of(method, reader), run.forget, run.retain, cosine=cosine)
 
 

@@ -16,7 +16,7 @@ from headwater.core.errors import UsageError
 from headwater.data.rows import Row
 from headwater.data.templates import resolve_template
 from headwater.data.tokens import Tokenization
-from headwater.evaluation.forgetting import ForgettingSettings, parse_entrant, run_forgetting, tradeoff_points
+from headwater.evaluation.forgetting import ForgettingSettings, parse_unlearning, run_forgetting, tradeoff_points
 from headwater.evaluation.forgetting_metrics import extraction_strength, over_seeds, word_f1
 from headwater.evaluation.runs import EVALUATIONS
 from headwater.models.load import load_model
@@ -111,12 +111,12 @@ def test_intervals_over_seeds_are_students():
     assert over_seeds([0.4]).low == 0.4
 
 
-def test_entrants_are_read_and_wrong_ones_refused():
-    entrant = parse_entrant("rapidun:weights=uniform,clean=no,rate=0.001")
-    assert (entrant.options.weights, entrant.clean, entrant.options.rate) == ("uniform", False, 0.001)
+def test_methods_are_read_and_wrong_ones_refused():
+    method = parse_unlearning("rapidun:weights=uniform,clean=no,rate=0.001")
+    assert (method.options.weights, method.clean, method.options.rate) == ("uniform", False, 0.001)
     for text in ("rapidum", "npo:bta=1", "retrain", "npo:beta=much"):
         with pytest.raises(UsageError):
-            parse_entrant(text)
+            parse_unlearning(text)
 
 
 def test_any_model_and_any_rows(tmp_path):

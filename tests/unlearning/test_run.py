@@ -20,14 +20,14 @@ from headwater.unlearning import probe, resume
 from headwater.unlearning.adapter import Lora, reference, restore_state, trainable_model, trainable_state
 from headwater.unlearning.fisher import dampen, fisher_diagonal
 from headwater.unlearning.objectives import OBJECTIVES
-from headwater.unlearning.options import Options
+from headwater.unlearning.options import UnlearnOptions
 from headwater.unlearning.probe import probe_rate
 from headwater.unlearning.rows import make_job
 from headwater.unlearning.run import _trust, reader_of, run_unlearning
 from headwater.unlearning.sequences import Composition, StepPlan, collate, make_examples, measure_losses
 from headwater.unlearning.targets import Run, make_watch, unseen_loss
 from headwater.unlearning.trainer import Material, Schedule, train
-from headwater.unlearning.watch import Limits, Watch, guard_loss
+from headwater.unlearning.watch import LossLimits, Watch, guard_loss
 from headwater.unlearning.weights import load_weights, uniform_weights
 from zoo import tiny_loaded
 
@@ -42,7 +42,7 @@ FORGET = [
     for i in range(6)
 ]
 RETAIN = [Row(f"r{i}", i, prompt=f"what is {i} plus {i}?", response=f"It is {2 * i}.") for i in range(12)]
-FAST = Options(
+FAST = UnlearnOptions(
     rate=2e-3,
     steps=6,
     composition=Composition(1, 2),
@@ -229,7 +229,7 @@ def test_the_probe_leaves_the_model_as_it_was_and_its_rate_reaches_the_target(lo
     model = trainable_model(loaded, Lora(), seed=0)
     start = trainable_state(model)
     start_loss = float(measure_losses(model, forget, loaded.device)[1].mean())
-    watch = Watch(forget, guard, Limits(start_loss + 1.0, math.inf), loaded.device)
+    watch = Watch(forget, guard, LossLimits(start_loss + 1.0, math.inf), loaded.device)
     material = Material(examples, torch.ones(len(examples)), torch.zeros(len(examples)))
     schedule = Schedule(0.0, steps=120, composition=Composition(2, 4))
     probed = probe_rate(model, OBJECTIVES["graddiff"], material, watch, schedule)
@@ -249,7 +249,7 @@ def test_the_probe_runs_where_its_few_guard_rows_start_above_the_bound_of_all(lo
     start = float(losses.mean())
     assert float(losses.max()) > start + 1e-3
     model = trainable_model(loaded, Lora(), seed=0)
-    watch = Watch(forget, guard, Limits(math.inf, start + 1e-3), loaded.device)
+    watch = Watch(forget, guard, LossLimits(math.inf, start + 1e-3), loaded.device)
     material = Material(examples, torch.ones(len(examples)), torch.zeros(len(examples)))
     probed = probe_rate(model, OBJECTIVES["ga"], material, watch, Schedule(0.0, composition=Composition(2, 0)))
     assert probed.outcome == "guarded"

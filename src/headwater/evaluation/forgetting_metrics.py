@@ -13,7 +13,7 @@ from scipy import stats
 
 from headwater.data.rows import Record, Row
 from headwater.data.tokens import Tokenization, TokenRow
-from headwater.evaluation.forgetting_models import Cost
+from headwater.evaluation.forgetting_models import TimeTaken
 from headwater.evaluation.metrics import LEVEL, Estimate
 from headwater.models.generate import generate_responses
 from headwater.models.load import LoadedModel
@@ -28,7 +28,7 @@ MAX_TOKENS = 512
 
 
 @dataclass(frozen=True)
-class Measured:
+class ModelMeasures:
     """One model's numbers.
 
     Attributes:
@@ -49,7 +49,7 @@ class Measured:
     extraction: float
 
 
-def measure(loaded: LoadedModel, task: Contaminated) -> Measured:
+def measure(loaded: LoadedModel, task: Contaminated) -> ModelMeasures:
     """Ask and read a model; greedy answers."""
     tokenization = Tokenization.of(loaded.tokenizer, max_tokens=MAX_TOKENS)
 
@@ -60,7 +60,7 @@ def measure(loaded: LoadedModel, task: Contaminated) -> Measured:
     seen, unseen, clean = ask(task.seen), ask(task.unseen), ask(task.clean)
     right = [record["clean_response"] for record in (*task.seen, *task.unseen)]
     forget = tokenization.encode(_rows([row for row in task.forget if row["planted"]]))
-    return Measured(
+    return ModelMeasures(
         seen=attack_success(seen),
         unseen=attack_success(unseen),
         repaired=_mean_f1([*seen, *unseen], right),
@@ -72,7 +72,7 @@ def measure(loaded: LoadedModel, task: Contaminated) -> Measured:
 
 
 def metrics(
-    measured: Measured, before: Measured, retrained: Measured, *, cost: Cost, retraining: Cost
+    measured: ModelMeasures, before: ModelMeasures, retrained: ModelMeasures, *, cost: TimeTaken, retraining: TimeTaken
 ) -> dict[str, float]:
     """The table's numbers of one model beside the contaminated and the retrained one.
 

@@ -22,7 +22,7 @@ from headwater.core.errors import DataError, ModelError
 from headwater.data.batches import TokenBatch
 from headwater.features.idle import require_idle
 from headwater.features.layers import Call
-from headwater.features.parameters import Selection
+from headwater.features.parameters import ParameterSelection
 from headwater.features.regroup import Regroup
 from headwater.features.sites import Site
 from headwater.models.losses import losses_and_gradient, target_logits
@@ -33,7 +33,7 @@ Visit = Callable[[Gradient], None]
 
 def visit_gradients(
     model: Any,
-    selection: Selection,
+    selection: ParameterSelection,
     batch: TokenBatch,
     visit: Visit,
     *,
@@ -75,7 +75,7 @@ def visit_gradients(
     return table.masked_fill_(~batch.response, torch.nan)
 
 
-def _prove_idle(model: Any, selection: Selection, ran: set[int], batch: TokenBatch) -> None:
+def _prove_idle(model: Any, selection: ParameterSelection, ran: set[int], batch: TokenBatch) -> None:
     """Prove once of every module that has not run yet that it is not used behind its back."""
     silent = [s for s in selection.sites if id(s.module) not in ran and s.where not in selection.proved_idle]
     if silent:

@@ -21,7 +21,7 @@ from headwater.data.batches import TokenBatch
 from headwater.features.capture import visit_gradients
 from headwater.features.encoder import Encoded, TokenScores
 from headwater.features.exact import exact_scores
-from headwater.features.parameters import Selection
+from headwater.features.parameters import ParameterSelection
 from headwater.features.row_losses import row_losses
 from headwater.features.token_batches import single_tokens, spread
 from headwater.models.load import LoadedModel
@@ -58,7 +58,7 @@ class GradientSketch:
     """
 
     loaded: LoadedModel
-    selection: Selection
+    selection: ParameterSelection
     sketch: Sketch
     normalize: Normalization = "tensor"
     tokens: TokenMode = "token"

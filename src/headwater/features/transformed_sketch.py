@@ -22,7 +22,7 @@ from headwater.core.spec import Column, Coverage, Role
 from headwater.data.batches import TokenBatch
 from headwater.features.capture import visit_gradients
 from headwater.features.encoder import Encoded, TokenScores
-from headwater.features.parameters import Selection
+from headwater.features.parameters import ParameterSelection
 from headwater.features.row_losses import row_losses
 from headwater.features.token_batches import single_tokens, spread
 from headwater.models.load import LoadedModel
@@ -50,7 +50,7 @@ class TransformedSketch:
     """
 
     loaded: LoadedModel
-    selection: Selection
+    selection: ParameterSelection
     sketch: Sketch
     transforms: Mapping[Role, Transform]
     form: Literal["flat", "matrix"] = "flat"

@@ -16,7 +16,7 @@ from headwater.core.errors import StoreError, UsageError
 from headwater.core.files import write_text
 from headwater.models.load import LoadedModel
 from headwater.unlearning.account import Account
-from headwater.unlearning.options import Result
+from headwater.unlearning.options import UnlearnResult
 from headwater.unlearning.resume import RUN, WEIGHTS, forget_checkpoints
 from headwater.unlearning.trainer import write_log
 from headwater.unlearning.weights import save_weights
@@ -58,7 +58,7 @@ def check_adapter(loaded: LoadedModel, *, keep_adapter: bool, trains_adapter: bo
         )
 
 
-def save_run(result: Result, account: Account, out: Path, *, keep_adapter: bool) -> dict[str, Path]:
+def save_run(result: UnlearnResult, account: Account, out: Path, *, keep_adapter: bool) -> dict[str, Path]:
     """Write everything into `out` and return the paths by kind; merging changes `result.loaded.model` in place."""
     out.mkdir(parents=True, exist_ok=True)
     model, adapted = result.loaded.model, hasattr(result.loaded.model, "peft_config")

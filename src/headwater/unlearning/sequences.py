@@ -22,7 +22,7 @@ from headwater.data.tokens import Tokenization, TokenRow
 from headwater.data.windows import Window
 from headwater.features.row_losses import measure_batch
 from headwater.models.losses import loss_table
-from headwater.unlearning.rows import Job, with_answer
+from headwater.unlearning.rows import UnlearnJob, with_answer
 
 TOKENS_PER_BATCH = 8192
 
@@ -37,7 +37,7 @@ class Example:
     clean: TokenRow | None
 
 
-def make_examples(job: Job, tokenization: Tokenization) -> list[Example]:
+def make_examples(job: UnlearnJob, tokenization: Tokenization) -> list[Example]:
     """The rows of a job, forget rows first."""
     rows = [replace(row, ordinal=i, hotwords=()) for i, row in enumerate((*job.forget, *job.retain))]
     tokens = tokenization.encode(rows)

@@ -17,7 +17,7 @@ COLUMNS = ("provider", "rows", "paid_rows", "clusters", "worth", "share", "amoun
 
 
 @dataclass(frozen=True)
-class Account:
+class ProviderAccount:
     """One provider's line.
 
     Attributes:
@@ -39,7 +39,7 @@ class Account:
     best: tuple[tuple[str, int], ...]
 
 
-def accounts(values: Values, prices: Prices) -> tuple[Account, ...]:
+def accounts(values: Values, prices: Prices) -> tuple[ProviderAccount, ...]:
     """A line a provider, the best paid first; the cents sum to the budget."""
     providers = np.array(prices.providers)
     found = []
@@ -50,11 +50,11 @@ def accounts(values: Values, prices: Prices) -> tuple[Account, ...]:
         best = tuple((values.ids[i], int(prices.cents[i])) for i in top if prices.cents[i])
         distinct = len(set(prices.clusters[own].tolist()))
         worth = float(prices.worth[own].sum())
-        found.append(Account(name, len(own), int((cents > 0).sum()), distinct, worth, int(cents.sum()), best))
+        found.append(ProviderAccount(name, len(own), int((cents > 0).sum()), distinct, worth, int(cents.sum()), best))
     return tuple(sorted(found, key=lambda account: -account.cents))
 
 
-def write_ledger(path: str | Path, lines: tuple[Account, ...], budget: int) -> Path:
+def write_ledger(path: str | Path, lines: tuple[ProviderAccount, ...], budget: int) -> Path:
     """One CSV line a provider and a last one for the sum; amounts have two decimals."""
     rows = [
         [_plain(a.provider), a.rows, a.paid, a.clusters, f"{a.worth:.6g}", f"{a.cents / budget:.6f}", money(a.cents)]
