@@ -18,6 +18,7 @@ from headwater.core.errors import NumericError, UsageError, unknown_name
 from headwater.data.corpus import open_corpus
 from headwater.evaluation.forgetting_metrics import ModelMeasures, measure, metrics, over_seeds
 from headwater.evaluation.forgetting_models import Base, TimeTaken, make_pair, timed
+from headwater.evaluation.listener import SILENT, Listener
 from headwater.evaluation.result import Line, Result, environment
 from headwater.methods.method import parse_option
 from headwater.models.load import load_model
@@ -88,13 +89,13 @@ class LabelledUnlearning:
     clean: bool
 
 
-def run_forgetting(settings: ForgettingSettings, folder: Path, on_progress: OnShare) -> Result:
+def run_forgetting(settings: ForgettingSettings, folder: Path, listener: Listener = SILENT) -> Result:
     """Every method and control, over all seeds; models are kept in `folder` and used again."""
     started = time.perf_counter()
     methods = [parse_unlearning(text) for text in settings.methods]
-    lines, notes = _lines(settings, settings.rows, methods, folder, on_progress)
+    lines, notes = _lines(settings, settings.rows, methods, folder, listener.on_progress)
     for size in settings.sizes:
-        more, _ = _lines(replace(settings, seeds=settings.seeds[:1]), size, methods[:1], folder, on_progress)
+        more, _ = _lines(replace(settings, seeds=settings.seeds[:1]), size, methods[:1], folder, listener.on_progress)
         lines += more
     return Result(
         task="forgetting",

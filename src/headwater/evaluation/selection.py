@@ -27,6 +27,7 @@ from headwater.data.batches import TokenBatch, plan_batches
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
 from headwater.data.windows import Window
+from headwater.evaluation.listener import SILENT, Listener
 from headwater.evaluation.metrics import Estimate, estimate
 from headwater.evaluation.result import Cost, Line, Result, environment
 from headwater.methods.catalog import find_method
@@ -37,7 +38,7 @@ from headwater.models.reader import Reader
 from headwater.tasks.junk_pool import junk_pool_task
 from headwater.tasks.mixed_pool import mixed_pool_task
 from headwater.tasks.pool import PoolTask
-from headwater.training.cache import OnShare, trained
+from headwater.training.cache import trained
 from headwater.training.tiny import Recipe, response_loss, task_rows
 
 POOLS: Mapping[str, Callable[..., PoolTask]] = {"mixed": mixed_pool_task, "junk": junk_pool_task}
@@ -89,19 +90,24 @@ class Arm:
     kinds: Mapping[str, float]
 
 
-def run_selection(settings: SelectionSettings, folder: Path, on_progress: OnShare) -> Result:
+def run_selection(settings: SelectionSettings, folder: Path, listener: Listener = SILENT) -> Result:
     """Run every arm; learning curves go to `selection-POOL-curves.json` in the folder."""
     start = time.perf_counter()
     task = POOLS[settings.pool](settings.seed, rows=settings.rows)
     recipe = buyer_recipe()
     made = trained(
-        folder, f"buyer-{settings.pool}", task.warm_up, seed=settings.seed, recipe=recipe, on_progress=on_progress
+        folder,
+        f"buyer-{settings.pool}",
+        task.warm_up,
+        seed=settings.seed,
+        recipe=recipe,
+        on_progress=listener.on_progress,
     )
     ground = _Ground.of(task, load_model(str(made.folder)), settings)
     names = [*dict.fromkeys((*settings.methods, *CONTROLS)), "random", "all data"]
     arms = []
     for place, name in enumerate(names):
-        on_progress(f"choosing and training: {name}", place / len(names))
+        listener.on_progress(f"choosing and training: {name}", place / len(names))
         arms.append(ground.arm(name))
     points = ground.points
     curves = {"steps": points, "arms": {arm.name: arm.losses.tolist() for arm in arms}}
