@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
+from headwater.core.statistics import interval_reach
 from headwater.data.rows import Record, Row
 from headwater.data.tokens import Tokenization, TokenRow
 from headwater.evaluation.forgetting_models import TimeTaken
-from headwater.evaluation.metrics import LEVEL, Estimate
+from headwater.evaluation.metrics import Estimate
 from headwater.models.generate import generate_responses
 from headwater.models.load import LoadedModel
 from headwater.models.losses import all_logits
@@ -122,7 +123,7 @@ def over_seeds(values: Sequence[float]) -> Estimate:
     mean = float(np.mean(values))
     if len(values) < 2:
         return Estimate(mean, mean, mean)
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * stats.sem(values))
+    half = interval_reach(len(values)) * float(stats.sem(values))
     return Estimate(mean, mean - half, mean + half)
 
 

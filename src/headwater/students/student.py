@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from headwater.core.errors import MismatchError, StoreError, UsageError
 from headwater.core.files import whole_folder
 from headwater.core.fingerprints import require_equal
+from headwater.core.statistics import LEVEL
 from headwater.data.rows import Row
 from headwater.students.hidden_states import HiddenStates
 from headwater.students.labels import Lesson, Scale
@@ -31,7 +32,6 @@ from headwater.students.transformer import Training, TransformerStudent, fit_tra
 FAMILIES = ("regression", "transformer")
 FILE = "student.json"
 FORMAT = 1
-LEVEL = 0.95
 _FLOOR = 0.1
 """Added to the members' spread, in standard deviations of the labels, so that agreement is not certainty."""
 
