@@ -50,7 +50,7 @@ def test_a_large_damping_times_the_score_tends_to_the_inner_product():
     torch.testing.assert_close(damping * (ROWS @ fitted.probes(QUERIES).mT), ROWS @ QUERIES.mT, rtol=1e-3, atol=1e-3)
 
 
-def test_doubt_multiplies_by_one_minus_the_rows_probability():
+def test_uncertainty_multiplies_by_one_minus_the_rows_probability():
     expected = scores(Metric(0.1)) * (1 - torch.exp(-LOSSES))[:, None]
     torch.testing.assert_close(scores(Metric(0.1, uncertain=True)), expected, rtol=1e-5, atol=1e-6)
 
