@@ -38,7 +38,7 @@ def test_blocks_are_preconditioned_by_themselves():
 
 
 def test_a_unit_metric_gives_cosines():
-    fitted = fit_metric(Metric(0.1, unit=True), [ROWS])
+    fitted = fit_metric(Metric(0.1, row_norm="metric", query_norm="metric"), [ROWS])
     own = (ROWS @ fitted.probes(ROWS).mT) * fitted.row_scale(ROWS, LOSSES)[:, None]
     torch.testing.assert_close(own.diagonal(), torch.ones(40), rtol=1e-4, atol=1e-5)
     assert own.abs().max() <= 1 + 1e-5
@@ -62,7 +62,7 @@ def test_the_order_and_size_of_batches_do_not_matter():
 
 def test_places_no_row_touches_and_zero_queries_stay_harmless():
     padded = torch.cat([ROWS, torch.zeros(40, 2)], 1)
-    fitted = fit_metric(Metric(0.1, (12, 2), unit=True), [padded])
+    fitted = fit_metric(Metric(0.1, (12, 2), "metric", "metric"), [padded])
     assert (fitted.probes(torch.zeros(1, 14)) == 0).all()
     assert fitted.row_scale(padded, LOSSES).isfinite().all()
 
