@@ -46,6 +46,9 @@ VECTORS = [(name, given) for name, given in VARIANTS if find_method(name, given)
 NO_METRIC = [(name, given) for name, given in VARIANTS if not (v := find_method(name, given).vectors) or not v.metrics]
 QUICK = [(name, given) for name, given in NO_METRIC if name != "alinfik" or given["preset"] == "default"]
 
+ROW_BY_ROW = [v for v in QUICK if find_method(*v).vectors or v[0] not in ("linfik", "alinfik")]
+"""Methods that score a target's rows one by one; the others take them together."""
+
 
 def called(variant: Variant) -> str:
     return f"{variant[0]}:{','.join(f'{k}={v}' for k, v in variant[1].items())}"
@@ -225,11 +228,9 @@ def test_a_metric_is_fitted_on_an_index(case, variant):
         prepare(case.method(variant), case.reader, each(case.queries), case.rows)
 
 
-@pytest.mark.parametrize("variant", QUICK, ids=called)
+@pytest.mark.parametrize("variant", ROW_BY_ROW, ids=called)
 def test_a_target_is_the_mean_of_its_rows(case, variant):
-    """However the method parts a target; for methods that score its rows one by one."""
-    if variant[0] in ("linfik", "alinfik") and case.method(variant).scoring:
-        pytest.skip("takes a target's rows together")
+    """However the method parts a target."""
     method, reader = case.method(variant), case.reader
     together = prepare(method, reader, [Target("both", tuple(case.queries))], case.rows)
     apart = case.scorer(variant)(case.rows)
