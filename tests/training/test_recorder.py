@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
 from headwater.core.errors import UsageError
 from headwater.curvature.adam import read_adam
@@ -227,3 +227,25 @@ def test_the_cache_keeps_what_was_recorded_beside_the_model(tmp_path):
     other = trained(tmp_path, "a", ROWS, seed=1, recipe=SMALL, on_progress=lambda _, share: told.append(share))
     assert other.folder != made.folder
     assert told
+
+
+def test_a_resumed_run_goes_on_with_its_list_and_a_new_one_replaces_it(tmp_path):
+    def begin(step: int) -> Recorder:
+        recorder = Recorder(tmp_path, every=2)
+        state = TrainerState(global_step=step, max_steps=6)
+        recorder.on_train_begin(TrainingArguments(tmp_path / "out", report_to=[]), state, TrainerControl())
+        return recorder
+
+    def record(recorder: Recorder, steps: range) -> list[int]:
+        model = torch.nn.Linear(2, 2)
+        model.save_pretrained = lambda path: (Path(path) / "weights").write_text("x")  # type: ignore[assignment]
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for step in steps:
+            recorder.before_step(optimizer)
+            recorder.after_step(step, 6, model, optimizer)
+        return [c.step for c in read_checkpoints(tmp_path)]
+
+    assert record(begin(0), range(1, 5)) == [2, 4]
+    assert record(begin(2), range(3, 7)) == [2, 4, 6]
+    assert record(begin(0), range(1, 3)) == [2]
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-2"]

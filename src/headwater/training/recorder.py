@@ -67,9 +67,14 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             self._save(step, model, optimizer, tokenizer)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **now: Any) -> None:
-        """Forget an earlier run, unless training goes on from one of its checkpoints."""
-        if not state.global_step:
-            self._found = []
+        """Go on with the list of a run that is resumed; whatever else an earlier run recorded is taken away."""
+        listed = self._folder / LIST
+        if not state.is_world_process_zero or not listed.is_file():
+            return
+        earlier = [Checkpoint(**entry) for entry in json.loads(listed.read_text(encoding="utf-8"))]
+        self._found = [c for c in earlier if c.step <= state.global_step]
+        for checkpoint in earlier[len(self._found) :]:
+            shutil.rmtree(self._folder / checkpoint.path, ignore_errors=True)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **now: Any
