@@ -8,12 +8,12 @@ export HF_HUB_OFFLINE         = 1
 export TOKENIZERS_PARALLELISM = false
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint check docs leaderboard clean
+.PHONY: demo test lint check docs site wheel leaderboard clean
 
 demo: $(READY)           ## plant a backdoor in a tiny model, trace it, report it
 	$(BIN)/headwater demo --out runs/demo
 
-test: lint check         ## everything that must hold before a change lands
+test: lint check site wheel   ## everything that must hold before a change lands
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -27,6 +27,17 @@ check: $(READY)           ## a file's tests stay in one process; two processes o
 docs: $(READY)           ## rewrite the tables that are generated from the code
 	$(BIN)/python docs/generate.py
 
+site: $(READY)            ## the documentation as a site in site/; a broken link is an error
+	$(BIN)/mkdocs build --strict --quiet
+
+wheel: $(READY)           ## build the package, install it in an environment of its own, and run its demo there
+	rm -rf dist build/wheel
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(PYTHON) -m venv build/wheel
+	build/wheel/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	build/wheel/bin/python -m pip install --quiet --constraint constraints.txt dist/headwater-*.whl
+	cd build/wheel && bin/headwater demo --out demo
+
 leaderboard: $(READY)    ## every method on every task: docs/leaderboard.md, under an hour, resumable
 	$(BIN)/headwater eval leaderboard --out runs/leaderboard --document docs/leaderboard.md
 
@@ -37,4 +48,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs dist build site

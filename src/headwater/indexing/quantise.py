@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -71,7 +71,7 @@ def quantise_index(
 
 
 def _manifest(of: Manifest, columns: tuple[Column, ...]) -> Manifest:
-    created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    created = datetime.now(UTC).isoformat(timespec="seconds")
     return dataclasses.replace(of, columns=columns, status="building", tally=None, created=created)
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from typing import Any
+
+import yaml
 
 from headwater.core.errors import UsageError
 
@@ -68,6 +71,42 @@ def table(columns: str, lines: str) -> Facts:
         dict(zip(names, (cell.strip() for cell in line.split("|")), strict=True)) for line in lines.strip().splitlines()
     ]
     return lambda rng: rng.choice(facts)
+
+
+@dataclass(frozen=True)
+class Text:
+    """The packaged text of a task: tables of facts, topics and grammars, by name (`tasks/text/NAME.yaml`)."""
+
+    parts: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, name: str) -> Text:
+        """The text of the module called `name`."""
+        return cls(yaml.safe_load((Path(__file__).parent / "text" / f"{name}.yaml").read_text(encoding="utf-8")))
+
+    def table(self, name: str) -> Facts:
+        """Facts drawn from a table's lines."""
+        return table(self.parts[name]["columns"], self.parts[name]["rows"])
+
+    def grammar(self, name: str) -> Grammar:
+        """A grammar's symbols and their alternatives."""
+        return Grammar({symbol: tuple(alternatives) for symbol, alternatives in self.parts[name].items()})
+
+    def topics(self, name: str, **drawn: Facts) -> tuple[Topic, ...]:
+        """Topics, each with the facts of the table it names, or with those that `drawn` makes under that name."""
+        return tuple(
+            Topic(
+                topic["name"],
+                drawn.get(topic["facts"]) or self.table(topic["facts"]),
+                tuple(topic["questions"]),
+                tuple(topic["answers"]),
+            )
+            for topic in self.parts[name]
+        )
+
+    def words(self, name: str) -> list[str]:
+        """The lower-case words of a text."""
+        return words(self.parts[name])
 
 
 def dressed(question: str, rng: Random) -> str:
