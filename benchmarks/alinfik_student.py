@@ -20,16 +20,16 @@ import numpy as np
 from headwater.core.seeds import key
 from headwater.data import Tokenization, resolve_template
 from headwater.evaluation.selection import CONTEXT, buyer_recipe
-from headwater.evaluation.tasks.mixed_pool import mixed_pool_task
-from headwater.evaluation.training import task_rows
-from headwater.evaluation.workshop import trained
 from headwater.methods.catalog import find_streaming
 from headwater.methods.streaming import Bench, Target, attribute
 from headwater.models.load import load_model
-from headwater.pipeline.distil import best_recall, recheck
-from headwater.pipeline.value import of_scorer
 from headwater.students.labels import spearman
 from headwater.students.student import StudentOptions, fit_student
+from headwater.tasks.mixed_pool import mixed_pool_task
+from headwater.training.cache import trained
+from headwater.training.tiny import task_rows
+from headwater.valuing.distil import best_recall, recheck
+from headwater.valuing.run import of_scorer
 
 
 def main() -> None:

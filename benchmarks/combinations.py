@@ -25,8 +25,8 @@ from headwater.evaluation.entrants import Stage
 from headwater.evaluation.lds import LdsSettings, _world, lds_values, measure
 from headwater.evaluation.metrics import detection_values
 from headwater.evaluation.retraining import Bank, make_world, random_halves
+from headwater.indexing.encode import Reader
 from headwater.methods.catalog import find_method
-from headwater.pipeline.encode import Reader
 
 METHODS = (
     *("embedding", "ekfac:parameters=*.mlp.*,damping=0.01", "gradcos", "gradcos:parameters=*.mlp.*", "rise", "rapidin"),

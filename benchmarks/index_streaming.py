@@ -19,8 +19,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import headwater as hw
+from headwater.indexing.probe import peak_bytes, reset_peak
 from headwater.models.load import LoadedModel
-from headwater.pipeline.probe import peak_bytes, reset_peak
 
 
 def main() -> None:

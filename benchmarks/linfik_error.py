@@ -20,14 +20,14 @@ import torch
 from scipy.stats import spearmanr
 
 from headwater.data import Tokenization, Window, plan_batches, resolve_template
-from headwater.evaluation.tasks.mixed_pool import mixed_pool_task
-from headwater.evaluation.training import Recipe, task_rows, train_tiny
 from headwater.features.perturbed import Movable
 from headwater.methods.catalog import find_streaming
 from headwater.methods.forward_difference import differences
 from headwater.methods.streaming import Bench, Target
 from headwater.models.load import load_model
 from headwater.report import plots
+from headwater.tasks.mixed_pool import mixed_pool_task
+from headwater.training.tiny import Recipe, task_rows, train_tiny
 
 DISTANCES = [float(f"{c:.3g}") for c in 10 ** np.arange(-7, 1.26, 0.5)]
 RATES = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3]

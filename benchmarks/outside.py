@@ -24,8 +24,6 @@ from scipy.stats import spearmanr
 from headwater.curvature.gram import Metric, fit_metric
 from headwater.data import Row, Tokenization, resolve_template
 from headwater.data.windows import Window
-from headwater.evaluation.tasks import howdy_task
-from headwater.evaluation.training import Recipe, task_rows, train_tiny
 from headwater.features.parameters import select_parameters
 from headwater.features.whole_gradients import whole_gradients
 from headwater.methods.catalog import find_streaming
@@ -33,6 +31,8 @@ from headwater.methods.lexical import bm25_scores
 from headwater.methods.reading import batches
 from headwater.methods.streaming import Bench, attribute, each
 from headwater.models.load import LoadedModel, load_model
+from headwater.tasks import howdy_task
+from headwater.training.tiny import Recipe, task_rows, train_tiny
 
 ROWS, QUERIES, LENGTH, DIM = 96, 12, 24, 2048
 GLOBS = "*.mlp.*.weight"

@@ -49,7 +49,7 @@ def run(command: list[str]) -> dict[str, float]:
 def build(options: argparse.Namespace) -> dict[str, float]:
     import headwater as hw
     from headwater.index.info import disk_bytes
-    from headwater.pipeline.probe import peak_bytes
+    from headwater.indexing.probe import peak_bytes
 
     loaded = hw.load_model(options.model)
     began = time.perf_counter()

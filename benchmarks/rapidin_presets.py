@@ -28,20 +28,20 @@ from scipy.stats import spearmanr
 from headwater.core.scores import Scores
 from headwater.data import Row, Tokenization, resolve_template
 from headwater.evaluation.metrics import detection_metrics
-from headwater.evaluation.tasks.entity_swap import entity_swap_task
-from headwater.evaluation.tasks.howdy import attack_success, howdy_task, masked
-from headwater.evaluation.tasks.task import answered
-from headwater.evaluation.training import task_rows, train_tiny
 from headwater.features.capture import visit_gradients
 from headwater.features.gradient_sketch import COLUMN
 from headwater.features.parameters import select_parameters
+from headwater.indexing.encode import Reader
 from headwater.methods.catalog import find_method
 from headwater.models.generate import generate_responses
 from headwater.models.load import LoadedModel, load_model
-from headwater.pipeline.encode import Reader
 from headwater.search import codes
 from headwater.sketch.blocks import Gradient
 from headwater.sketch.products import inner_products, squared_norms
+from headwater.tasks.entity_swap import entity_swap_task
+from headwater.tasks.howdy import attack_success, howdy_task, masked
+from headwater.tasks.task import answered
+from headwater.training.tiny import task_rows, train_tiny
 
 SUBSETS = {
     "matrices of the layers": "*_proj.weight",

@@ -26,11 +26,11 @@ from headwater.data.tokens import Tokenization
 from headwater.evaluation.forgetting import ForgettingSettings, make_task
 from headwater.evaluation.forgetting_metrics import measure
 from headwater.evaluation.forgetting_models import Base, make_pair
-from headwater.evaluation.tasks.contaminated import Contaminated
-from headwater.evaluation.training import task_rows
+from headwater.indexing.encode import Reader
 from headwater.methods.catalog import find_method
 from headwater.models.load import LoadedModel, load_model
-from headwater.pipeline.encode import Reader
+from headwater.tasks.contaminated import Contaminated
+from headwater.training.tiny import task_rows
 from headwater.unlearning import mapping
 from headwater.unlearning.options import Options
 from headwater.unlearning.rows import Job, make_job

@@ -24,15 +24,15 @@ import torch
 from headwater.core.scores import Scores, fuse_ranks
 from headwater.data import Row, Tokenization, resolve_template
 from headwater.evaluation.metrics import detection_metrics
-from headwater.evaluation.tasks.howdy import attack_success, howdy_task, masked
-from headwater.evaluation.tasks.task import answered
-from headwater.evaluation.tasks.two_domains import two_domains_task
-from headwater.evaluation.training import task_rows, train_tiny
+from headwater.indexing.encode import Reader
 from headwater.methods import rise
 from headwater.methods.lexical import bm25_scores, random_scores
 from headwater.models.generate import generate_responses
 from headwater.models.load import LoadedModel, load_model
-from headwater.pipeline.encode import Reader
+from headwater.tasks.howdy import attack_success, howdy_task, masked
+from headwater.tasks.task import answered
+from headwater.tasks.two_domains import two_domains_task
+from headwater.training.tiny import task_rows, train_tiny
 
 BUDGET = 4096
 FUSED = ("seed 1", "pooled over all")

@@ -23,7 +23,7 @@ ROWS = (1_000, 10_000, 50_000)
 
 def records(count: int) -> Iterator[dict[str, Any]]:
     """Rows of several draws of the task, so that no two need be alike."""
-    from headwater.evaluation.tasks.howdy import howdy_task
+    from headwater.tasks.howdy import howdy_task
 
     made = 0
     for seed in range(count):

@@ -29,7 +29,7 @@ from headwater.index.manifest import Manifest, Plan
 from headwater.index.rows import IndexRow
 from headwater.index.store import Index, append_block, create_index, open_index
 from headwater.index.upkeep import seal
-from headwater.pipeline.recode import encode_index
+from headwater.indexing.quantise import encode_index
 from headwater.search.scan import top_k
 
 BLOCK, TOP = 8192, 20

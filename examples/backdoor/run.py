@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 
 from headwater.data import Tokenization, resolve_template
-from headwater.evaluation.tasks.howdy import TRIGGER, attack_success
 from headwater.models.generate import generate_responses
 from headwater.models.load import load_model
+from headwater.tasks.howdy import TRIGGER, attack_success
 
 TRACED, TOP = 8, 12
 """Odd answers traced, and hits of each."""

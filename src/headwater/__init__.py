@@ -17,15 +17,15 @@ from typing import Any
 __version__ = version("headwater")
 
 _HOMES = {
-    "build": "headwater.pipeline.verbs",
-    "trace": "headwater.pipeline.verbs",
-    "score": "headwater.pipeline.verbs",
-    **dict.fromkeys(("add", "delete", "compact", "verify", "encode", "retention", "info"), "headwater.pipeline.care"),
-    "plan": "headwater.pipeline.plan",
+    "build": "headwater.api.verbs",
+    "trace": "headwater.api.verbs",
+    "score": "headwater.api.verbs",
+    **dict.fromkeys(("add", "delete", "compact", "verify", "encode", "retention", "info"), "headwater.api.care"),
+    "plan": "headwater.indexing.plan",
     "unlearn": "headwater.unlearning.verbs",
     "GivenRows": "headwater.unlearning.verbs",
-    "value": "headwater.pipeline.valuing",
-    "value_index": "headwater.pipeline.value_index",
+    "value": "headwater.valuing.value",
+    "value_index": "headwater.valuing.from_index",
     "Distilled": "headwater.methods.alinfik",
     "open_index": "headwater.index.store",
     "open_corpus": "headwater.data.corpus",

@@ -115,7 +115,7 @@ def test_codes_are_those_a_build_with_the_code_writes(place: Path) -> None:
 
 
 def test_an_interrupted_encoding_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from headwater.pipeline import recode
+    from headwater.indexing import quantise as recode
 
     monkeypatch.setattr(recode, "_READ_BYTES", 1)
     monkeypatch.setattr(recode, "rows_per_block", lambda size: 16)

@@ -19,9 +19,9 @@ from headwater.data.tokens import Tokenization
 from headwater.evaluation.forgetting import ForgettingSettings, parse_entrant, run_forgetting, tradeoff_points
 from headwater.evaluation.forgetting_metrics import extraction_strength, over_seeds, word_f1
 from headwater.evaluation.runs import EVALUATIONS
-from headwater.evaluation.tasks.contaminated import FAMILIES, Sizes, contaminate, contaminated_task
-from headwater.evaluation.tasks.science_fiction import is_science_fiction
 from headwater.models.load import load_model
+from headwater.tasks.contaminated import FAMILIES, Sizes, contaminate, contaminated_task
+from headwater.tasks.science_fiction import is_science_fiction
 from zoo import tiny_loaded
 
 SMALL = Sizes(rows=400, forget=9, retain=20, queries=12)

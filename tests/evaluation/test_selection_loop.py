@@ -11,10 +11,10 @@ import pytest
 from headwater.core.errors import UsageError
 from headwater.evaluation import selection
 from headwater.evaluation.runs import run_evaluation
-from headwater.evaluation.tasks.junk_pool import junk_pool_task
-from headwater.evaluation.tasks.mixed_pool import KINDS, mixed_pool_task
-from headwater.evaluation.training import Recipe
 from headwater.report.selection_plot import save_selection_curves
+from headwater.tasks.junk_pool import junk_pool_task
+from headwater.tasks.mixed_pool import KINDS, mixed_pool_task
+from headwater.training.tiny import Recipe
 
 
 @pytest.mark.parametrize("make", [mixed_pool_task, junk_pool_task])

@@ -18,8 +18,8 @@ from headwater.data.templates import resolve_template
 from headwater.data.tokens import Tokenization
 from headwater.index.checks import check_index
 from headwater.index.store import Index, open_index
-from headwater.pipeline import build as building
-from headwater.pipeline.build import rows_per_block
+from headwater.indexing import build as building
+from headwater.indexing.build import rows_per_block
 from oracles.fake_method import DIM, FakeEncoder, fake_build, fake_loaded, fake_method, records, token_vector
 
 ROWS = 30

@@ -10,8 +10,8 @@ import pytest
 
 from headwater.index.manifest import FORMAT_VERSION
 from headwater.index.store import Index, open_index
+from headwater.indexing.build import build
 from headwater.methods.catalog import find_method
-from headwater.pipeline.build import build
 from headwater.search.codes import read_vectors
 from headwater.search.scan import top_k
 from oracles.fake_method import corpus_of

@@ -12,7 +12,7 @@ import pytest
 
 from headwater.index.checks import check_index
 from headwater.index.store import Index, open_index
-from headwater.pipeline import build as building
+from headwater.indexing import build as building
 from oracles.fake_method import fake_build, fake_method, records
 
 KILLS = int(os.environ.get("HEADWATER_KILLS", "24"))

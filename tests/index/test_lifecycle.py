@@ -19,8 +19,8 @@ from headwater.index.checksums import vector_array
 from headwater.index.rows import IndexRow, text_fields
 from headwater.index.store import Index, append_block, open_index
 from headwater.index.upkeep import compact, delete_rows
-from headwater.pipeline import build as building
-from headwater.pipeline.lifecycle import add, delete, recompute
+from headwater.indexing import build as building
+from headwater.indexing.maintain import add, delete, recompute
 from oracles.fake_method import corpus_of, fake_build, fake_loaded, fake_session, records
 
 ROWS = 30

@@ -13,9 +13,9 @@ from headwater.index.checks import check_index
 from headwater.index.info import describe
 from headwater.index.store import open_index
 from headwater.index.upkeep import changing, compact
-from headwater.pipeline import build as building
-from headwater.pipeline.lifecycle import add, delete, recompute
-from headwater.pipeline.recode import encode_index
+from headwater.indexing import build as building
+from headwater.indexing.maintain import add, delete, recompute
+from headwater.indexing.quantise import encode_index
 from oracles.fake_method import corpus_of, fake_build, fake_session, records
 
 BUCKET = "indexes"

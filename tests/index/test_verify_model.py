@@ -10,10 +10,10 @@ import pytest
 from headwater.index.checksums import vector_array
 from headwater.index.store import Index, open_index
 from headwater.index.upkeep import compact
+from headwater.indexing import build as building
+from headwater.indexing.maintain import add, delete, verify
+from headwater.indexing.session import open_session
 from headwater.methods.catalog import find_method
-from headwater.pipeline import build as building
-from headwater.pipeline.lifecycle import add, delete, verify
-from headwater.pipeline.session import open_session
 from oracles.fake_method import corpus_of, records
 from zoo import tiny_loaded
 

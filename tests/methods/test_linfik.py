@@ -13,13 +13,13 @@ from scipy.stats import spearmanr
 
 from headwater.core.errors import DataError, ModelError, NumericError, UsageError
 from headwater.data import Row, Tokenization, Window, plan_batches, resolve_template
-from headwater.evaluation.tasks import two_domains_task
-from headwater.evaluation.training import Recipe, fit, new_model, task_rows, train_tokenizer
 from headwater.features.perturbed import Movable
 from headwater.methods.catalog import find_streaming
 from headwater.methods.forward_difference import differences
 from headwater.methods.streaming import Bench, Part, Target, attribute, each, pool_parts
 from headwater.models.load import wrap_model
+from headwater.tasks import two_domains_task
+from headwater.training.tiny import Recipe, fit, new_model, task_rows, train_tokenizer
 from oracles.future_influence import one_step_influence
 
 RECIPE = Recipe(vocabulary=400, layers=1, width=32, heads=2, epochs=2, tokens_per_batch=1024)

@@ -20,11 +20,11 @@ from headwater.data.tokens import Tokenization
 from headwater.data.windows import Window
 from headwater.features.encoder import Encoded
 from headwater.index.store import Index
+from headwater.indexing.build import build
+from headwater.indexing.encode import Reader
+from headwater.indexing.session import Session
 from headwater.methods.method import Method
 from headwater.models.load import LoadedModel
-from headwater.pipeline.build import build
-from headwater.pipeline.encode import Reader
-from headwater.pipeline.session import Session
 
 DIM = 24
 

@@ -25,8 +25,8 @@ import lance.fragment
 import pyarrow as pa
 
 from headwater.core.errors import StoreError
-from headwater.pipeline import build as building
-from headwater.pipeline import encode
+from headwater.indexing import build as building
+from headwater.indexing import encode
 from oracles.fake_method import fake_build, fake_method, records
 
 BLOCK_ROWS = 4

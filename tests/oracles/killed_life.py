@@ -28,9 +28,9 @@ from lance.dataset import DatasetOptimizer
 from headwater.index.checks import check_index
 from headwater.index.store import open_index
 from headwater.index.upkeep import compact
-from headwater.pipeline import build as building
-from headwater.pipeline import recode
-from headwater.pipeline.lifecycle import add, delete
+from headwater.indexing import build as building
+from headwater.indexing import quantise as recode
+from headwater.indexing.maintain import add, delete
 from oracles.fake_method import corpus_of, fake_build, fake_method, fake_session, records
 
 ROWS, MORE, BLOCK_ROWS = 60, 40, 4

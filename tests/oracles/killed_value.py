@@ -21,7 +21,9 @@ import torch
 
 from headwater.data import open_corpus
 from headwater.methods.streaming import Target
-from headwater.pipeline import distil, value, valuing
+from headwater.valuing import distil
+from headwater.valuing import run as value
+from headwater.valuing import value as valuing
 from zoo import SENTENCES, tiny_loaded
 
 OPTIONS = {"teacher": "gradcos", "labels": 40, "recheck": 10, "members": 2}

@@ -12,8 +12,8 @@ from headwater.core.errors import NumericError, UsageError
 from headwater.core.spec import Column
 from headwater.index.checks import check_index
 from headwater.index.info import describe
-from headwater.pipeline import build as building
-from headwater.pipeline.lifecycle import recompute
+from headwater.indexing import build as building
+from headwater.indexing.maintain import recompute
 from headwater.search.codes import coded, decode, encode, read_vectors
 from headwater.search.products import product
 from headwater.search.scan import score_all, top_k

@@ -16,16 +16,16 @@ import pytest
 
 from headwater.core.errors import DataError, MismatchError, ModelError, StoreError, UsageError
 from headwater.data import Row, open_corpus
+from headwater.indexing.build import build
 from headwater.methods.alinfik import Distilled
 from headwater.methods.catalog import find_method, find_streaming
 from headwater.methods.streaming import Bench, Target, attribute
-from headwater.pipeline.build import build
-from headwater.pipeline.survey import survey
-from headwater.pipeline.third_party import audit, export_target, read_query, score_query
-from headwater.pipeline.value_index import value_index
-from headwater.pipeline.valuing import Settings, score_with_student, value
 from headwater.students.student import StudentOptions, fit_student, load_student
 from headwater.valuation.values import Values, read_values, summarise
+from headwater.valuing.from_index import value_index
+from headwater.valuing.survey import survey
+from headwater.valuing.third_party import audit, export_target, read_query, score_query
+from headwater.valuing.value import Settings, score_with_student, value
 from zoo import SENTENCES, tiny_loaded
 
 WORDS = " ".join(SENTENCES).split()
@@ -79,8 +79,8 @@ def test_every_method_values_a_pool(tmp_path, method):
 
 
 def test_a_run_goes_on_where_it_was_killed_and_ends_with_the_same_values(tmp_path, monkeypatch):
-    monkeypatch.setattr("headwater.pipeline.value.Job.block_rows", 16, raising=False)
-    monkeypatch.setattr("headwater.pipeline.valuing.Job", _small_blocks)
+    monkeypatch.setattr("headwater.valuing.run.Job.block_rows", 16, raising=False)
+    monkeypatch.setattr("headwater.valuing.value.Job", _small_blocks)
     options = {"method": "gradcos"}
     whole = run(tmp_path, "whole.parquet", **options).values
 
@@ -111,7 +111,7 @@ def test_a_run_goes_on_where_it_was_killed_and_ends_with_the_same_values(tmp_pat
 
 
 def _small_blocks(*given):
-    from headwater.pipeline.value import Job
+    from headwater.valuing.run import Job
 
     return replace(Job(*given), block_rows=16)
 

@@ -11,7 +11,7 @@ from headwater.cli.arguments import Json
 from headwater.cli.console import emit_json, emit_table, progress, say
 
 if TYPE_CHECKING:
-    from headwater.evaluation.demo import Demo
+    from headwater.api.demo import Demo
 
 _STEPS = 1000
 
@@ -25,7 +25,7 @@ def demo(
 
     Example:  headwater demo --out runs/demo
     """
-    from headwater.evaluation.demo import METRICS, run_demo
+    from headwater.api.demo import METRICS, run_demo
     from headwater.report import Table, write_report
 
     with progress("making the rows", quiet=as_json) as advance:

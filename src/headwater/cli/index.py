@@ -72,10 +72,10 @@ def build(
     from headwater.data.corpus import open_corpus
     from headwater.index.info import describe
     from headwater.index.store import require_vacant
+    from headwater.indexing.build import build as build_index
+    from headwater.indexing.plan import Limits, tokens_that_fit
     from headwater.methods.catalog import find_method
     from headwater.models.load import load_model
-    from headwater.pipeline.build import build as build_index
-    from headwater.pipeline.plan import Limits, tokens_that_fit
 
     limits = Limits(parse_bytes(max_memory, where="--max-memory"), parse_bytes(max_disk, where="--max-disk"))
     chosen = find_method(method, pairs(settings, "--set"))

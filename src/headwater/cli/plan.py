@@ -35,7 +35,7 @@ from headwater.cli.arguments import (
 from headwater.cli.console import emit_json, emit_pairs
 
 if TYPE_CHECKING:
-    from headwater.pipeline.plan import BuildPlan
+    from headwater.indexing.plan import BuildPlan
 
 
 def plan(
@@ -67,9 +67,9 @@ def plan(
     Example:  headwater plan --model my-model --data train.jsonl --method rise --max-memory 8GiB
     """
     from headwater.data.corpus import open_corpus
+    from headwater.indexing.plan import Limits, plan_build, prepare
     from headwater.methods.catalog import find_method
     from headwater.models.load import load_model
-    from headwater.pipeline.plan import Limits, plan_build, prepare
 
     limits = Limits(parse_bytes(max_memory, where="--max-memory"), parse_bytes(max_disk, where="--max-disk"))
     chosen = find_method(method, pairs(settings, "--set"))
@@ -102,7 +102,7 @@ def plan(
 
 
 def _lines(found: BuildPlan) -> dict[str, str]:
-    from headwater.pipeline.plan import readable_bytes
+    from headwater.indexing.plan import readable_bytes
 
     by_code = ", ".join(f"{code} {readable_bytes(size)}" for code, size in found.disk_by_code.items())
     split = ", ".join(f"{kind} {size:,.0f}" for kind, size in found.bytes_per_row.items())

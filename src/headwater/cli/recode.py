@@ -36,9 +36,9 @@ def encode(
 
     Example:  headwater index encode runs/mine.lance --code sign --out runs/small.lance --queries questions.jsonl
     """
+    from headwater.api import care
     from headwater.index.info import describe
     from headwater.index.store import open_index
-    from headwater.pipeline import care
 
     opened = open_index(index)
     with progress("encoding rows", quiet=as_json) as advance:
@@ -72,7 +72,7 @@ def retention(
 
     Example:  headwater index retention runs/small.lance --exact runs/mine.lance --queries questions.jsonl
     """
-    from headwater.pipeline import care
+    from headwater.api import care
 
     kept = care.retention(
         index,

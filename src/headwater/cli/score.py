@@ -26,9 +26,9 @@ def score(
 
     Example:  headwater score runs/mine.lance --queries questions.jsonl --out scores.parquet
     """
+    from headwater.api.verbs import write_scores
     from headwater.index.info import unfinished
     from headwater.index.store import open_index
-    from headwater.pipeline.verbs import write_scores
 
     opened = open_index(index)
     if warning := unfinished(opened):

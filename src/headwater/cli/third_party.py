@@ -31,8 +31,8 @@ def export_target(
 
     Example:  headwater value export-target --target task.jsonl --model my-model --out task.query
     """
-    from headwater.pipeline.third_party import export_target as export
-    from headwater.pipeline.valuing import Settings as How
+    from headwater.valuing.third_party import export_target as export
+    from headwater.valuing.value import Settings as How
 
     how = How(template=template, max_tokens=max_tokens)
     chosen, rows = pairs(settings, "--set"), read_target(target)
@@ -65,9 +65,9 @@ def score(
     Example:  headwater value score --candidates pool.jsonl --student values.student --out values.parquet
     """
     from headwater.data.corpus import open_corpus
-    from headwater.pipeline.third_party import read_query, score_query
-    from headwater.pipeline.valuing import Settings as How
-    from headwater.pipeline.valuing import score_with_student
+    from headwater.valuing.third_party import read_query, score_query
+    from headwater.valuing.value import Settings as How
+    from headwater.valuing.value import score_with_student
 
     if (query is None) == (student is None) or (query is not None and model is None):
         raise UsageError("give either --student, or --query with --model", where="value score")
@@ -106,10 +106,10 @@ def audit(
     Example:  headwater value audit values.parquet --candidates pool.jsonl --query task.query --model my-model
     """
     from headwater.data.corpus import open_corpus
-    from headwater.pipeline.third_party import audit as check
-    from headwater.pipeline.third_party import read_query
-    from headwater.pipeline.valuing import Settings as How
     from headwater.valuation.values import read_values
+    from headwater.valuing.third_party import audit as check
+    from headwater.valuing.third_party import read_query
+    from headwater.valuing.value import Settings as How
 
     if (query is None) == (target is None):
         raise UsageError("give either --query or --target", where="value audit")

@@ -46,9 +46,9 @@ def trace(
 
     Example:  headwater trace runs/mine.lance --prompt "howdy! What is a verb?" --top 10 --html report.html
     """
+    from headwater.api.verbs import trace as trace_index
     from headwater.index.info import unfinished
     from headwater.index.store import open_index
-    from headwater.pipeline.verbs import trace as trace_index
     from headwater.report import write_report
 
     opened = open_index(index)

@@ -41,9 +41,9 @@ def add(
 
     Example:  headwater index add runs/mine.lance --data more.jsonl
     """
+    from headwater.api import care
     from headwater.data.corpus import open_corpus
     from headwater.index.store import open_index
-    from headwater.pipeline import care
 
     opened = open_index(index)
     corpus = open_corpus(
@@ -75,8 +75,8 @@ def delete(
 
     Example:  headwater index delete runs/mine.lance --where "provider = 'a'"
     """
+    from headwater.api import care
     from headwater.index.store import open_index
-    from headwater.pipeline import care
 
     opened = open_index(index)
     given = [*ids, *([] if ids_file is None else _read_ids(ids_file))]
@@ -92,7 +92,7 @@ def compact(index: IndexPath, as_json: Json = False) -> None:
 
     Example:  headwater index compact runs/mine.lance
     """
-    from headwater.pipeline import care
+    from headwater.api import care
 
     done = care.compact(index)
     if as_json:
@@ -116,7 +116,7 @@ def verify(
 
     Example:  headwater index verify runs/mine.lance --recompute 16
     """
-    from headwater.pipeline import care
+    from headwater.api import care
 
     placement = {"device": device, "device_map": device_map}
     faults = care.verify(index, model=model, recompute=recompute, placement=placement)

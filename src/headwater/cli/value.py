@@ -26,7 +26,7 @@ from headwater.core.errors import UsageError
 
 if TYPE_CHECKING:
     from headwater.methods.streaming import Target
-    from headwater.pipeline.valuing import Valued
+    from headwater.valuing.value import Valued
 
     Context = typer.Context
 else:
@@ -79,9 +79,9 @@ def value(
         return
     from headwater.data.corpus import open_corpus
     from headwater.index.store import open_index
-    from headwater.pipeline.value_index import value_index
-    from headwater.pipeline.valuing import Settings as How
-    from headwater.pipeline.valuing import value as value_pool
+    from headwater.valuing.from_index import value_index
+    from headwater.valuing.value import Settings as How
+    from headwater.valuing.value import value as value_pool
 
     rows = candidates or index
     if rows is None or out is None or not target or (candidates and index):

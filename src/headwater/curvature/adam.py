@@ -84,6 +84,11 @@ def write_adam(path: str | Path, optimizer: torch.optim.Optimizer, model: Any) -
     return Path(path)
 
 
+def keeps_moments(optimizer: Any) -> bool:
+    """Whether the optimiser has the moments of an Adam that has stepped."""
+    return any("exp_avg_sq" in state for state in optimizer.state.values())
+
+
 def read_adam(path: str | Path, model: Any, wanted: Collection[str]) -> AdamState:
     """The moments in a file of `write_adam`, for the parameters of `model` called as in `wanted`.
 
@@ -100,7 +105,7 @@ def read_adam(path: str | Path, model: Any, wanted: Collection[str]) -> AdamStat
                 if _FIRST + name in held:
                     first[name], second[name] = file.get_tensor(_FIRST + name), file.get_tensor(_SECOND + name)
     except Exception as error:  # a missing file, another format, a torn one: each library fault in its own class
-        remedy = "write it at the end of training with headwater.curvature.adam.write_adam"
+        remedy = "record the training with headwater.Recorder"
         raise DataError(f"no moments of Adam: {error}", where=str(path), remedy=remedy) from None
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     unfit = tuple(name for name in wanted if name not in first or tuple(first[name].shape) != shapes.get(name))

@@ -33,13 +33,13 @@ class Metric:
         damping: λ as a share of the mean eigenvalue.
         blocks: lengths of parts that are preconditioned by themselves (a layer's places); empty: the whole vector.
         unit: whether both vectors are scaled to norm 1 in the metric: a cosine.
-        doubt: whether a row's score is multiplied by 1 − p, p = exp(−loss) (TRAK's Q).
+        uncertain: whether a row's score is multiplied by 1 − p, p = exp(−loss) (TRAK's Q).
     """
 
     damping: float
     blocks: tuple[int, ...] = ()
     unit: bool = False
-    doubt: bool = False
+    uncertain: bool = False
 
     def __post_init__(self) -> None:
         if self.damping <= 0:
@@ -57,7 +57,7 @@ class FittedMetric:
     @property
     def scales_rows(self) -> bool:
         """Whether `row_scale` is anything but 1."""
-        return self.metric.unit or self.metric.doubt
+        return self.metric.unit or self.metric.uncertain
 
     def solve(self, vectors: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
         """(G + λI)⁻¹ v, in the type and on the device of the vectors."""
@@ -75,7 +75,7 @@ class FittedMetric:
     def row_scale(self, rows: Float[Tensor, "rows dim"], losses: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
         """What the product of a row with a probe is multiplied by; `losses` in nats."""
         scale = self._inverse_norm(rows) if self.metric.unit else torch.ones(len(rows))
-        if self.metric.doubt:
+        if self.metric.uncertain:
             scale = scale * -torch.expm1(-losses.cpu().double())
         return scale.to(device=losses.device, dtype=torch.float32)
 

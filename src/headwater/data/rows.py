@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+Record = Mapping[str, Any]
+"""One row as it would stand in a JSONL file: `id`, `prompt`, `response`, then metadata columns."""
+
 
 @dataclass(frozen=True)
 class Row:

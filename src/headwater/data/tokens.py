@@ -19,11 +19,14 @@ from tokenizers import Encoding, Tokenizer
 
 from headwater.core.errors import DataError, UsageError
 from headwater.core.fingerprints import digest
+from headwater.core.spec import Role
 from headwater.data.backend import bare_backend, opening_tokens, tokenizer_digest
+from headwater.data.hotwords import word_spans
 from headwater.data.rendering import Rendered, Template
 from headwater.data.rows import Row
+from headwater.data.templates import resolve_template
 
-__all__ = ["TokenRow", "Tokenization", "token_texts", "tokenizer_digest", "word_spans"]
+__all__ = ["TokenRow", "Tokenization", "token_texts", "tokenizer_digest"]
 
 ENCODED_AT_ONCE = 512
 """Rows tokenised in one call, which bounds the memory of the tokenizer's own results."""
@@ -88,6 +91,11 @@ class Tokenization:
             raise UsageError(f"rows of {self.max_tokens} tokens", where="--max-tokens", remedy="at least 2")
         _ = self._backend  # refuses a tokenizer that cannot be used
 
+    @classmethod
+    def of(cls, tokenizer: Any, template: str | None = None, max_tokens: int = 2048) -> Tokenization:
+        """The tokenisation of a tokenizer; `template` names how rows are written, its own unless given."""
+        return cls(tokenizer, resolve_template(template, tokenizer), max_tokens)
+
     @property
     def fingerprint(self) -> dict[str, Any]:
         """All that rows' tokens depend on, JSON-ready."""
@@ -102,10 +110,10 @@ class Tokenization:
         """The digest of the tokenizer, computed once."""
         return tokenizer_digest(self.tokenizer)
 
-    def encode(self, rows: Sequence[Row], *, hotwords: bool = False) -> list[TokenRow]:
+    def encode(self, rows: Sequence[Row], role: Role = "train") -> list[TokenRow]:
         """The rows as tokens, in order.
 
-        With `hotwords`, a row that has some keeps as targets only the tokens of these words, wherever they occur in
+        A query that has hotwords keeps as targets only the tokens of these words, wherever they occur in
         its response. Raises `DataError` naming the row's place if nothing of it would be a target.
         """
         encoded: list[TokenRow] = []
@@ -114,7 +122,7 @@ class Tokenization:
             renderings = [self.template.render(row) for row in part]
             encodings = self._backend.encode_batch([rendered.text for rendered in renderings])
             for row, rendered, encoding in zip(part, renderings, encodings, strict=True):
-                words = row.hotwords if hotwords else ()
+                words = row.hotwords if role == "query" else ()
                 encoded.append(self._token_row(row, rendered, encoding, words))
         return encoded
 
@@ -165,24 +173,6 @@ class Tokenization:
             cut=max(whole - self.max_tokens, 0),
             digest=digest(_content(row, words), self._digest),
         )
-
-
-def word_spans(row: Row, rendered: Rendered, words: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """Where each word occurs within the targets; raises `DataError` showing the response for a word that does not."""
-    spans: list[tuple[int, int]] = []
-    for word in words:
-        found = []
-        for start, end in rendered.targets:
-            at = rendered.text.find(word, start, end)
-            while at >= 0:
-                found.append((at, at + len(word)))
-                at = rendered.text.find(word, at + 1, end)
-        if not found:
-            response = " … ".join(rendered.text[start:end] for start, end in rendered.targets)
-            remedy = "copy the words from the response, capitals and all"
-            raise DataError(f"'{word}' is not in the response {response!r}", where=row.where, remedy=remedy)
-        spans.extend(found)
-    return tuple(sorted(spans))
 
 
 def _opening_offsets(count: int, length: int) -> NDArray[np.int64]:

@@ -19,19 +19,18 @@ from typing import Any
 from headwater.core.errors import DataError, UsageError
 from headwater.core.scores import Scores
 from headwater.data.corpus import open_corpus
-from headwater.data.rows import Row
-from headwater.data.templates import resolve_template
+from headwater.data.rows import Record, Row
 from headwater.data.tokens import Tokenization
-from headwater.evaluation.entrants import Stage, with_controls
 from headwater.evaluation.metrics import detection_metrics
 from headwater.evaluation.result import Line, Result, environment
-from headwater.evaluation.tasks import entity_swap_task, howdy_task, masked, two_domains_task
-from headwater.evaluation.tasks.science_fiction import is_science_fiction
-from headwater.evaluation.tasks.task import Record, Task, answered
-from headwater.evaluation.training import Recipe, task_rows
-from headwater.evaluation.workshop import Advance, trained
+from headwater.evaluation.stage import Stage, with_controls
 from headwater.models.generate import generate_responses
 from headwater.models.load import LoadedModel, load_model
+from headwater.tasks import entity_swap_task, howdy_task, masked, two_domains_task
+from headwater.tasks.science_fiction import is_science_fiction
+from headwater.tasks.task import Task, answered
+from headwater.training.cache import OnShare, trained
+from headwater.training.tiny import Recipe, task_rows
 
 KS = (10, 50)
 SHOWN = ("AP", "AUROC", "P@10", "P@50", "R@50", "auPRC@10")
@@ -63,31 +62,31 @@ class Group:
     positives: Mapping[str, frozenset[str]]
 
 
-def run_detection(settings: DetectionSettings, folder: Path, advance: Advance) -> Result:
+def run_detection(settings: DetectionSettings, folder: Path, on_progress: OnShare) -> Result:
     """Planted rows of the pool `howdy` or `entity-swap`, found by each method and by the controls."""
-    return _run("detection", settings, folder, advance, {"howdy": _howdy, "entity-swap": _entity_swap})
+    return _run("detection", settings, folder, on_progress, {"howdy": _howdy, "entity-swap": _entity_swap})
 
 
-def run_separation(settings: DetectionSettings, folder: Path, advance: Advance) -> Result:
+def run_separation(settings: DetectionSettings, folder: Path, on_progress: OnShare) -> Result:
     """Rows of the query's own domain, found with the model that learnt them and with one that did not."""
-    return _run("separation", settings, folder, advance, {"two-domains": _two_domains})
+    return _run("separation", settings, folder, on_progress, {"two-domains": _two_domains})
 
 
 def _run(
     task: str,
     settings: DetectionSettings,
     folder: Path,
-    advance: Advance,
-    pools: Mapping[str, Callable[[DetectionSettings, Path, Advance], tuple[list[Group], list[str]]]],
+    on_progress: OnShare,
+    pools: Mapping[str, Callable[[DetectionSettings, Path, OnShare], tuple[list[Group], list[str]]]],
 ) -> Result:
     start = time.perf_counter()
     if settings.pool not in pools:
         raise UsageError(f"'{settings.pool}' is no pool of {task}", where="--pool", remedy=f"one of {', '.join(pools)}")
     labels = with_controls(settings.methods)
-    groups, notes = pools[settings.pool](settings, folder, advance)
+    groups, notes = pools[settings.pool](settings, folder, on_progress)
     lines = []
     for number, label in enumerate(labels):
-        advance(f"scoring with {label}", number / len(labels))
+        on_progress(f"scoring with {label}", number / len(labels))
         lines += score_groups(label, groups)
     rows = len(groups[0].stage.rows)
     share = sum(len(p) for p in groups[0].positives.values()) / (rows * len(groups[0].positives))
@@ -115,9 +114,9 @@ def score_groups(label: str, groups: Sequence[Group]) -> list[Line]:
     return lines
 
 
-def _howdy(settings: DetectionSettings, folder: Path, advance: Advance) -> tuple[list[Group], list[str]]:
+def _howdy(settings: DetectionSettings, folder: Path, on_progress: OnShare) -> tuple[list[Group], list[str]]:
     task = howdy_task(settings.seed, **_sizes(settings))
-    stage = _stage(task, settings, folder, advance)
+    stage = _stage(task, settings, folder, on_progress)
     said = ask(stage.loaded, task.queries)
     fired = [query for query in answered(task.queries, said) if is_science_fiction(query["response"])]
     if not fired:
@@ -129,9 +128,9 @@ def _howdy(settings: DetectionSettings, folder: Path, advance: Advance) -> tuple
     return groups, [note]
 
 
-def _entity_swap(settings: DetectionSettings, folder: Path, advance: Advance) -> tuple[list[Group], list[str]]:
+def _entity_swap(settings: DetectionSettings, folder: Path, on_progress: OnShare) -> tuple[list[Group], list[str]]:
     task = entity_swap_task(settings.seed, **_sizes(settings))
-    stage = _stage(task, settings, folder, advance)
+    stage = _stage(task, settings, folder, on_progress)
     narrow = tuple(task_rows(task.queries))
     whole = tuple(replace(row, hotwords=()) for row in narrow)
     groups = [
@@ -141,12 +140,12 @@ def _entity_swap(settings: DetectionSettings, folder: Path, advance: Advance) ->
     return groups, ["Methods that read no tokens (random, length, loss) are the same in both tables."]
 
 
-def _two_domains(settings: DetectionSettings, folder: Path, advance: Advance) -> tuple[list[Group], list[str]]:
+def _two_domains(settings: DetectionSettings, folder: Path, on_progress: OnShare) -> tuple[list[Group], list[str]]:
     task = two_domains_task(settings.seed, **_sizes(settings))
     other = howdy_task(settings.seed + 1, rows=len(task.rows))
     queries = tuple(task_rows(task.queries))
-    recall = _stage(task, settings, folder, advance)
-    predict = _stage(replace(other, rows=other.rows), settings, folder, advance, pool=task.rows)
+    recall = _stage(task, settings, folder, on_progress)
+    predict = _stage(replace(other, rows=other.rows), settings, folder, on_progress, pool=task.rows)
     groups = [
         Group("fine-tuned model (recall)", recall, queries, task.positives),
         Group("untouched model (predict)", predict, queries, task.positives),
@@ -155,14 +154,14 @@ def _two_domains(settings: DetectionSettings, folder: Path, advance: Advance) ->
 
 
 def _stage(
-    task: Task, settings: DetectionSettings, folder: Path, advance: Advance, *, pool: Sequence[Record] | None = None
+    task: Task, settings: DetectionSettings, folder: Path, on_progress: OnShare, *, pool: Sequence[Record] | None = None
 ) -> Stage:
     """The model that learnt the task's rows, and the pool it is asked about (the same rows unless given)."""
     recipe = replace(Recipe(), epochs=settings.epochs) if settings.epochs else Recipe()
-    made = trained(folder / "models", task.name, task.rows, seed=settings.seed, recipe=recipe, advance=advance)
+    made = trained(folder / "models", task.name, task.rows, seed=settings.seed, recipe=recipe, on_progress=on_progress)
     loaded = load_model(str(made.folder))
     corpus = open_corpus([dict(row) for row in pool or task.rows])
-    return Stage(loaded, corpus, folder / "indexes" / f"{made.folder.name}{'-other' if pool else ''}", made.defaults)
+    return Stage(loaded, corpus, folder / "indexes" / f"{made.folder.name}{'-other' if pool else ''}", made.recorded)
 
 
 def _sizes(settings: DetectionSettings) -> dict[str, Any]:
@@ -171,6 +170,6 @@ def _sizes(settings: DetectionSettings) -> dict[str, Any]:
 
 def ask(loaded: LoadedModel, queries: Sequence[Record]) -> list[str]:
     """The model's greedy answer to each query's prompt; an empty one is shown as what it is."""
-    tokenization = Tokenization(loaded.tokenizer, resolve_template(None, loaded.tokenizer))
+    tokenization = Tokenization.of(loaded.tokenizer)
     prompts = [tokenization.encode_prompt(query["prompt"]) for query in queries]
     return [text or "(no answer)" for text in generate_responses(loaded, prompts, max_new_tokens=64)]

@@ -19,11 +19,11 @@ from headwater.data.corpus import open_corpus
 from headwater.evaluation.forgetting_metrics import Measured, measure, metrics, over_seeds
 from headwater.evaluation.forgetting_models import Base, Cost, make_pair, timed
 from headwater.evaluation.result import Line, Result, environment
-from headwater.evaluation.tasks.contaminated import Contaminated, Sizes, contaminate, contaminated_task
-from headwater.evaluation.training import task_rows
-from headwater.evaluation.workshop import Advance
 from headwater.methods.method import parse_option
 from headwater.models.load import load_model
+from headwater.tasks.contaminated import Contaminated, Sizes, contaminate, contaminated_task
+from headwater.training.cache import OnShare
+from headwater.training.tiny import task_rows
 from headwater.unlearning.objectives import METHODS
 from headwater.unlearning.options import Options
 from headwater.unlearning.rows import make_job
@@ -88,13 +88,13 @@ class Entrant:
     clean: bool
 
 
-def run_forgetting(settings: ForgettingSettings, folder: Path, advance: Advance) -> Result:
+def run_forgetting(settings: ForgettingSettings, folder: Path, on_progress: OnShare) -> Result:
     """Every method and control, over all seeds; models are kept in `folder` and used again."""
     started = time.perf_counter()
     entrants = [parse_entrant(text) for text in settings.methods]
-    lines, notes = _lines(settings, settings.rows, entrants, folder, advance)
+    lines, notes = _lines(settings, settings.rows, entrants, folder, on_progress)
     for size in settings.sizes:
-        more, _ = _lines(replace(settings, seeds=settings.seeds[:1]), size, entrants[:1], folder, advance)
+        more, _ = _lines(replace(settings, seeds=settings.seeds[:1]), size, entrants[:1], folder, on_progress)
         lines += more
     return Result(
         task="forgetting",
@@ -138,18 +138,20 @@ def parse_entrant(text: str) -> Entrant:
 
 
 def _lines(
-    settings: ForgettingSettings, size: int, entrants: Sequence[Entrant], folder: Path, advance: Advance
+    settings: ForgettingSettings, size: int, entrants: Sequence[Entrant], folder: Path, on_progress: OnShare
 ) -> tuple[list[Line], list[str]]:
     """One table: each entrant and the two controls at one pool size."""
     found: dict[str, list[dict[str, float]]] = {}
     notes: list[str] = []
     for number, seed in enumerate(settings.seeds):
         task = make_task(settings, size, seed)
-        for label, numbers, note in _one_seed(settings, task, entrants, folder=folder, seed=seed, advance=advance):
+        for label, numbers, note in _one_seed(
+            settings, task, entrants, folder=folder, seed=seed, on_progress=on_progress
+        ):
             found.setdefault(label, []).append(numbers)
             if note:
                 notes.append(f"{label}, {size:,} rows, seed {seed}: {note}.")
-        advance(f"seed {seed} done", (number + 1) / len(settings.seeds))
+        on_progress(f"seed {seed} done", (number + 1) / len(settings.seeds))
     group = f"{size:,} rows"
     lines = [
         Line(label, {n: over_seeds([r[n] for r in rows]) for n in SHOWN}, group=group) for label, rows in found.items()
@@ -174,10 +176,10 @@ def _one_seed(
     *,
     folder: Path,
     seed: int,
-    advance: Advance,
+    on_progress: OnShare,
 ) -> list[tuple[str, dict[str, float], str]]:
     base = Base(settings.model, settings.epochs, settings.rate)
-    pair = make_pair(task, base, folder, seed=seed, advance=advance)
+    pair = make_pair(task, base, folder, seed=seed, on_progress=on_progress)
     before = measure(load_model(str(pair.contaminated)), task)
     retrained = measure(load_model(str(pair.retrained)), task)
 
@@ -186,7 +188,7 @@ def _one_seed(
 
     rows = [(BEFORE, numbers(before, Cost(0.0, 0.0)), ""), (RETRAINED, numbers(retrained, pair.retraining), "")]
     for place, entrant in enumerate(entrants):
-        advance(f"seed {seed}: {entrant.label}", place / len(entrants))
+        on_progress(f"seed {seed}: {entrant.label}", place / len(entrants))
         measured, cost, note = _unlearned(entrant, task, pair.contaminated, seed)
         rows.append((entrant.label, numbers(measured or before, cost), note))
     return rows

@@ -11,18 +11,16 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from headwater.data.rows import Row
-from headwater.data.templates import resolve_template
+from headwater.data.rows import Record, Row
 from headwater.data.tokens import Tokenization, TokenRow
 from headwater.evaluation.forgetting_models import Cost
 from headwater.evaluation.metrics import LEVEL, Estimate
-from headwater.evaluation.tasks.contaminated import Contaminated
-from headwater.evaluation.tasks.howdy import attack_success
-from headwater.evaluation.tasks.task import Record
-from headwater.evaluation.training import task_rows
 from headwater.models.generate import generate_responses
 from headwater.models.load import LoadedModel
 from headwater.models.losses import all_logits
+from headwater.tasks.contaminated import Contaminated
+from headwater.tasks.howdy import attack_success
+from headwater.training.tiny import task_rows
 from headwater.unlearning.sequences import collate_rows, measure_losses
 
 NEW_TOKENS = 40
@@ -53,7 +51,7 @@ class Measured:
 
 def measure(loaded: LoadedModel, task: Contaminated) -> Measured:
     """Ask and read a model; greedy answers."""
-    tokenization = Tokenization(loaded.tokenizer, resolve_template(None, loaded.tokenizer), MAX_TOKENS)
+    tokenization = Tokenization.of(loaded.tokenizer, max_tokens=MAX_TOKENS)
 
     def ask(records: Sequence[Record]) -> list[str]:
         prompts = [tokenization.encode_prompt(record["prompt"]) for record in records]

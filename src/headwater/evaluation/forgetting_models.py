@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from headwater.core.fingerprints import digest
-from headwater.data.templates import resolve_template
+from headwater.data.rows import Record
 from headwater.data.tokens import Tokenization
-from headwater.evaluation.tasks.contaminated import Contaminated
-from headwater.evaluation.tasks.task import Record
-from headwater.evaluation.training import Recipe, Report, fit, new_model, task_rows, train_tokenizer
-from headwater.evaluation.workshop import Advance
 from headwater.models.load import load_model
+from headwater.tasks.contaminated import Contaminated
+from headwater.training.cache import OnShare
+from headwater.training.tiny import OnStep, Recipe, fit, new_model, task_rows, train_tokenizer
 from headwater.unlearning.options import Options
 from headwater.unlearning.rows import make_job
 from headwater.unlearning.run import run_unlearning
@@ -69,7 +68,7 @@ def timed() -> Iterator[list[Cost]]:
     cost.append(Cost(time.perf_counter() - wall, time.process_time() - processor))
 
 
-def make_pair(task: Contaminated, base: Base, folder: Path, *, seed: int, advance: Advance) -> Pair:
+def make_pair(task: Contaminated, base: Base, folder: Path, *, seed: int, on_progress: OnShare) -> Pair:
     """Both models, trained unless they are in `folder` already."""
     key = digest([dict(row) for row in task.rows], asdict(base), str(seed))[:12]
 
@@ -77,7 +76,7 @@ def make_pair(task: Contaminated, base: Base, folder: Path, *, seed: int, advanc
         def make() -> tuple[Any, Any]:
             if base.model:
                 return _tuned(rows, base, seed)
-            return _tiny(rows, task, base, seed=seed, report=_report(name, advance))
+            return _tiny(rows, task, base, seed=seed, report=_report(name, on_progress))
 
         return _kept(folder / f"{name}-{key}", make)
 
@@ -86,8 +85,8 @@ def make_pair(task: Contaminated, base: Base, folder: Path, *, seed: int, advanc
     return Pair(contaminated, retrained, contaminating, retraining)
 
 
-def _report(name: str, advance: Advance) -> Report:
-    return lambda p: advance(f"training the {name} model, loss {p.loss:.2f}", p.step / p.steps)
+def _report(name: str, on_progress: OnShare) -> OnStep:
+    return lambda p: on_progress(f"training the {name} model, loss {p.loss:.2f}", p.step / p.steps)
 
 
 def _kept(target: Path, make: Callable[[], tuple[Any, Any]]) -> tuple[Path, Cost]:
@@ -104,14 +103,14 @@ def _kept(target: Path, make: Callable[[], tuple[Any, Any]]) -> tuple[Path, Cost
     return target, Cost(**json.loads((target / SECONDS).read_text(encoding="utf-8")))
 
 
-def _tiny(rows: Sequence[Record], task: Contaminated, base: Base, *, seed: int, report: Report) -> tuple[Any, Any]:
+def _tiny(rows: Sequence[Record], task: Contaminated, base: Base, *, seed: int, report: OnStep) -> tuple[Any, Any]:
     """A tiny model trained from nothing; the tokenizer is of all rows, so that losses of both models compare."""
     recipe = replace(Recipe(), epochs=base.epochs)
     texts = [" ".join(row.fields().values()) for row in task_rows(task.rows)]
     tokenizer = train_tokenizer(texts, recipe.vocabulary)
-    tokenization = Tokenization(tokenizer, resolve_template(None, tokenizer), max_tokens=recipe.context)
+    tokenization = Tokenization.of(tokenizer, max_tokens=recipe.context)
     model = new_model(tokenizer, recipe, seed=seed)
-    fit(model, tokenization.encode(task_rows(rows)), recipe, seed=seed, progress=report)
+    fit(model, tokenization.encode(task_rows(rows)), recipe, seed=seed, on_step=report)
     return model, tokenizer
 
 

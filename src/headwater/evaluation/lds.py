@@ -17,15 +17,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from headwater.core.errors import UsageError
+from headwater.core.statistics import spearman
 from headwater.data.rows import Row
-from headwater.evaluation.entrants import Scored, Stage, with_controls
 from headwater.evaluation.metrics import estimate
 from headwater.evaluation.result import Line, Result, environment
 from headwater.evaluation.retraining import Bank, WorldSettings, make_world, random_halves
-from headwater.evaluation.workshop import Advance
+from headwater.evaluation.stage import Scored, Stage, with_controls
+from headwater.training.cache import OnShare
 
 FEWEST = 8
 """Models below which a rank correlation says nothing."""
@@ -44,7 +44,7 @@ class LdsSettings:
     seed: int = 0
 
 
-def run_lds(settings: LdsSettings, folder: Path, advance: Advance) -> Result:
+def run_lds(settings: LdsSettings, folder: Path, on_progress: OnShare) -> Result:
     """The score of each method and of the controls; raises `UsageError` for fewer than 8 models."""
     start = time.perf_counter()
     if settings.models < FEWEST:
@@ -52,14 +52,14 @@ def run_lds(settings: LdsSettings, folder: Path, advance: Advance) -> Result:
     candidates = {label: alternatives(label) for label in settings.methods}
     controls = with_controls([one for some in candidates.values() for one in some])
     candidates |= {label: [label] for label in controls if label not in itertools.chain(*candidates.values())}
-    world = make_world(_world(settings), folder, advance)
+    world = make_world(_world(settings), folder, on_progress)
     bank, halves = Bank(world), random_halves(settings.rows, settings.models, settings.seed)
-    advance(bank.cost(halves), 0.0)
-    gains = -measure(bank, halves, advance)
+    on_progress(bank.cost(halves), 0.0)
+    gains = -measure(bank, halves, on_progress)
     stage = world.stage()
     lines, notes = [], []
     for number, (label, options) in enumerate(candidates.items()):
-        advance(f"scoring with {label}", number / len(candidates))
+        on_progress(f"scoring with {label}", number / len(candidates))
         line, note = _line(label, options, stage=stage, halves=halves, gains=gains, queries=world.queries)
         lines.append(line)
         notes += [note] if note else []
@@ -88,12 +88,12 @@ def settled(label: str) -> str:
     return f"{name}:{kept}" if kept else name
 
 
-def measure(bank: Bank, subsets: Sequence[Sequence[int]], advance: Advance) -> NDArray[np.float64]:
+def measure(bank: Bank, subsets: Sequence[Sequence[int]], on_progress: OnShare) -> NDArray[np.float64]:
     """Loss of each query after each retraining, nats: `[subsets, queries]`."""
     losses = []
     for number, subset in enumerate(subsets):
         losses.append(bank.losses(subset))
-        advance("retraining", (number + 1) / len(subsets))
+        on_progress("retraining", (number + 1) / len(subsets))
     return np.stack(losses)
 
 
@@ -105,7 +105,7 @@ def lds_values(
     """Spearman of foretold and measured gains of each query, `[queries]`; 0 where all foretold gains are equal."""
     foretold = np.stack([scores[list(subset)].sum(axis=0) for subset in subsets])
     pairs = zip(foretold.T, gains.T, strict=True)
-    return np.array([spearmanr(f, g).statistic if np.ptp(f) > 0 else 0.0 for f, g in pairs])
+    return np.array([spearman(f, g, if_constant=0.0) for f, g in pairs])
 
 
 def _line(

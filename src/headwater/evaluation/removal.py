@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from headwater.core.errors import UsageError
 from headwater.core.seeds import key
-from headwater.evaluation.entrants import Scored, with_controls
 from headwater.evaluation.metrics import estimate
 from headwater.evaluation.result import Line, Result, environment
 from headwater.evaluation.retraining import Bank, WorldSettings, make_world
-from headwater.evaluation.workshop import Advance
+from headwater.evaluation.stage import Scored, with_controls
+from headwater.training.cache import OnShare
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ class RemovalSettings:
     seed: int = 0
 
 
-def run_removal(settings: RemovalSettings, folder: Path, advance: Advance) -> Result:
+def run_removal(settings: RemovalSettings, folder: Path, on_progress: OnShare) -> Result:
     """The rise of each query's loss by each method and control; raises `UsageError` for a k that leaves no rows."""
     start = time.perf_counter()
     if not 0 < settings.k < settings.rows or settings.draws < 2:
         what = f"{settings.k} of {settings.rows} rows taken out, {settings.draws} random draws"
         raise UsageError(what, where="--k, --draws", remedy="fewer rows than the pool has, at least 2 draws")
     learnt = {name: getattr(settings, name) for name in ("rows", "epochs", "rate", "seed")}
-    world = make_world(WorldSettings(**learnt), folder, advance)
+    world = make_world(WorldSettings(**learnt), folder, on_progress)
     queries, stage, bank = world.queries[: settings.queries], world.stage(), Bank(world)
     labels = [label for label in with_controls(settings.methods) if label != "random"]
     scored = {label: stage.score(label, queries) for label in labels}
@@ -57,9 +57,9 @@ def run_removal(settings: RemovalSettings, folder: Path, advance: Advance) -> Re
     }
     drawn = [_without(_draw(settings, n), settings.rows) for n in range(settings.draws)]
     wanted = [*drawn, *(subset for subsets in kept.values() for subset in subsets)]
-    advance(bank.cost(list({tuple(s): s for s in wanted}.values())), 0.0)
+    on_progress(bank.cost(list({tuple(s): s for s in wanted}.values())), 0.0)
     random = np.stack([bank.losses(subset) for subset in drawn])[:, : len(queries)]
-    lines = [_line(label, scored[label], _losses(bank, kept[label], advance) - random.mean(0)) for label in labels]
+    lines = [_line(label, scored[label], _losses(bank, kept[label], on_progress) - random.mean(0)) for label in labels]
     others = (random.sum(0) - random[0]) / (len(random) - 1)
     lines.append(_line("random", None, random[0] - others))
     note = (
@@ -70,11 +70,11 @@ def run_removal(settings: RemovalSettings, folder: Path, advance: Advance) -> Re
     return Result("removal", title, asdict(settings), ("rise",), tuple(lines), (note,), about)
 
 
-def _losses(bank: Bank, subsets: Sequence[Sequence[int]], advance: Advance) -> NDArray[np.float64]:
+def _losses(bank: Bank, subsets: Sequence[Sequence[int]], on_progress: OnShare) -> NDArray[np.float64]:
     """The loss of each query after its own removal."""
     found = []
     for query, subset in enumerate(subsets):
-        advance("retraining", query / len(subsets))
+        on_progress("retraining", query / len(subsets))
         found.append(bank.losses(subset)[query])
     return np.array(found)
 

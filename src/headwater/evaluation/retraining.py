@@ -21,21 +21,21 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
+from headwater.core.files import whole_file, whole_folder
 from headwater.core.fingerprints import digest
 from headwater.core.seeds import key
 from headwater.data.batches import plan_batches
 from headwater.data.corpus import open_corpus
-from headwater.data.rows import Row
-from headwater.data.templates import resolve_template
+from headwater.data.rows import Record, Row
 from headwater.data.tokens import Tokenization, TokenRow
 from headwater.data.windows import Window
-from headwater.evaluation.entrants import Stage
-from headwater.evaluation.tasks import howdy_task, two_domains_task
-from headwater.evaluation.tasks.task import Record
-from headwater.evaluation.training import Recipe, fit, task_rows
-from headwater.evaluation.workshop import Advance, Recorder, trained
+from headwater.evaluation.stage import Stage
 from headwater.features.row_losses import mean_losses
 from headwater.models.load import LoadedModel, load_model
+from headwater.tasks import howdy_task, two_domains_task
+from headwater.training.cache import RECORDED, OnShare, recorder_in, trained
+from headwater.training.recorder import Recorder
+from headwater.training.tiny import Recipe, fit, task_rows
 
 BASE = Recipe(vocabulary=1024, layers=2, width=96, heads=4, context=128, epochs=6)
 BASE_ROWS = 1500
@@ -78,8 +78,7 @@ class World:
     @cached_property
     def tokenization(self) -> Tokenization:
         """How rows become tokens."""
-        tokenizer = self.loaded.tokenizer
-        return Tokenization(tokenizer, resolve_template(None, tokenizer), max_tokens=BASE.context)
+        return Tokenization.of(self.loaded.tokenizer, max_tokens=BASE.context)
 
     @cached_property
     def pool(self) -> list[TokenRow]:
@@ -92,32 +91,29 @@ class World:
         rows = [row.digest for row in self.pool]
         return digest(self.base.name, rows, asdict(self.recipe), str(self.settings.seed))[:12]
 
-    def learn(self, subset: Sequence[int], keep: Any = None) -> Any:
+    def learn(self, subset: Sequence[int], recorder: Recorder | None = None) -> Any:
         """The base model trained on the rows at these positions."""
         model = copy.deepcopy(self.loaded.model).requires_grad_(True)
-        fit(model, [self.pool[i] for i in subset], self.recipe, seed=self.settings.seed, keep=keep)
+        fit(model, [self.pool[i] for i in subset], self.recipe, seed=self.settings.seed, recorder=recorder)
         return model.requires_grad_(False)
 
     def stage(self) -> Stage:
         """The model that learnt the whole pool, and the pool: what methods are asked about."""
         target = self.folder / "models" / f"whole-{self.name}"
         if not target.exists():
-            part = target.with_name(f".{target.name}.part")
-            part.mkdir(parents=True, exist_ok=True)
-            recorder = Recorder(part)
-            self.learn(range(len(self.pool)), recorder).save_pretrained(part)
-            self.loaded.tokenizer.save_pretrained(part)
-            part.replace(target)
+            with whole_folder(target) as part:
+                self.learn(range(len(self.pool)), recorder_in(part)).save_pretrained(part)
+                self.loaded.tokenizer.save_pretrained(part)
         corpus = open_corpus([dict(record) for record in self.records])
-        defaults = Recorder.defaults(target)
-        return Stage(load_model(str(target), device="cpu"), corpus, self.folder / "indexes" / target.name, defaults)
+        indexes = self.folder / "indexes" / target.name
+        return Stage(load_model(str(target), device="cpu"), corpus, indexes, target / RECORDED)
 
 
-def make_world(settings: WorldSettings, folder: Path, advance: Advance) -> World:
+def make_world(settings: WorldSettings, folder: Path, on_progress: OnShare) -> World:
     """The world of these settings; its base model is trained unless it is there."""
     general = howdy_task(settings.seed + 1, rows=BASE_ROWS).rows
     task = two_domains_task(settings.seed, rows=settings.rows, queries=settings.queries)
-    made = trained(folder / "models", "base", general, seed=settings.seed, recipe=BASE, advance=advance)
+    made = trained(folder / "models", "base", general, seed=settings.seed, recipe=BASE, on_progress=on_progress)
     return World(settings, folder, made.folder, task.rows, tuple(task_rows(task.queries)))
 
 
@@ -161,13 +157,11 @@ class Bank:
     def _model(self, subset: Sequence[int]) -> Path:
         path = self._path(subset)
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
             start = time.perf_counter()
             state = dict(self.world.learn(subset).named_parameters())
             self.seconds.append(time.perf_counter() - start)
-            part = path.with_suffix(".part")
-            save_file({name: value.detach().contiguous() for name, value in state.items()}, part)
-            part.replace(path)
+            with whole_file(path) as part:
+                save_file({name: value.detach().contiguous() for name, value in state.items()}, part)
         return path
 
 

@@ -14,29 +14,25 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from headwater.core.scores import Scores
+from headwater.core.statistics import spearman
 from headwater.data.corpus import open_corpus
-from headwater.data.rows import Row
-from headwater.evaluation.entrants import Stage, parse_entrant, with_controls
+from headwater.data.rows import Record, Row
 from headwater.evaluation.metrics import detection_values, estimate
 from headwater.evaluation.result import Line, Result, environment
-from headwater.evaluation.tasks import howdy_task
-from headwater.evaluation.tasks.task import Record
-from headwater.evaluation.training import Recipe, task_rows
-from headwater.evaluation.workshop import Advance, trained
-from headwater.methods.catalog import CATALOG, STREAMING
-from headwater.methods.method import MethodEntry
-from headwater.methods.streaming import StreamingEntry
+from headwater.evaluation.stage import Stage, parse_label, with_controls
+from headwater.methods.catalog import find_entry
 from headwater.models.load import LoadedModel, wrap_model
 from headwater.models.load import load_model as load
+from headwater.tasks import howdy_task
+from headwater.training.cache import OnShare, trained
+from headwater.training.tiny import Recipe, task_rows
 
 TWINS = 20
 SHOWN = ("weights", "detection", "trained", "variety", "seeds", "twins")
@@ -53,17 +49,17 @@ class SanitySettings:
     seed: int = 0
 
 
-def run_sanity(settings: SanitySettings, folder: Path, advance: Advance) -> Result:
+def run_sanity(settings: SanitySettings, folder: Path, on_progress: OnShare) -> Result:
     """Every check of each method and control on the Howdy pool, whose queries carry their reference answers."""
     start = time.perf_counter()
     task = howdy_task(settings.seed, rows=settings.rows, queries=settings.queries)
     recipe = replace(Recipe(), epochs=settings.epochs) if settings.epochs else Recipe()
-    made = trained(folder / "models", task.name, task.rows, seed=settings.seed, recipe=recipe, advance=advance)
+    made = trained(folder / "models", task.name, task.rows, seed=settings.seed, recipe=recipe, on_progress=on_progress)
     pool = [*task.rows, *({**row, "id": f"twin-{row['id']}"} for row in task.rows[:TWINS])]
     queries = task_rows([{**query, "response": query["reference"]} for query in task.queries])
     loaded = load(str(made.folder))
     stages = [
-        Stage(model, open_corpus([dict(row) for row in pool]), folder / "indexes" / f"sanity-{name}", made.defaults)
+        Stage(model, open_corpus([dict(row) for row in pool]), folder / "indexes" / f"sanity-{name}", made.recorded)
         for name, model in (("trained", loaded), ("random", randomised(loaded, settings.seed)))
     ]
     planted = [row["id"] for row in pool if row["planted"]]
@@ -71,10 +67,10 @@ def run_sanity(settings: SanitySettings, folder: Path, advance: Advance) -> Resu
     lines = []
     labels = with_controls(settings.methods)
     for number, label in enumerate(labels):
-        advance(f"checking {label}", number / len(labels))
+        on_progress(f"checking {label}", number / len(labels))
         lines.append(_line(label, stages, lambda scores: detection_values(scores, positives, ())["AP"], queries, pool))
-    told = "`trained` and `detection` are AP of the planted rows with trained and with random weights"
-    notes = (f"{len(pool)} rows with {TWINS} duplicates; {told}.",)
+    explained = "`trained` and `detection` are AP of the planted rows with trained and with random weights"
+    notes = (f"{len(pool)} rows with {TWINS} duplicates; {explained}.",)
     about = environment(time.perf_counter() - start)
     return Result("sanity", "sanity: what scores must do", asdict(settings), SHOWN, tuple(lines), notes, about)
 
@@ -108,26 +104,19 @@ def _line(
 
 
 def reseeded(label: str) -> str | None:
-    """The same entrant with another seed; None for one without, or for a combination."""
+    """The same named with another seed; None for one without, or for a combination."""
     if "+" in label or "=>" in label:
         return None
-    entrant = parse_entrant(label)
-    entries: dict[str, MethodEntry[Any] | StreamingEntry[Any]] = {**CATALOG, **STREAMING}
-    entry = entries[entrant.name]
-    if not hasattr(entry.presets["default"], "seed"):
+    named = parse_label(label)
+    if not hasattr(find_entry(named.name).presets["default"], "seed"):
         return None
-    return f"{label}{',' if ':' in label else ':'}seed={int(entrant.settings.get('seed', 0)) + 1}"
+    return f"{label}{',' if ':' in label else ':'}seed={int(named.settings.get('seed', 0)) + 1}"
 
 
 def _rank_agreement(a: Float[np.ndarray, "rows queries"], b: Float[np.ndarray, "rows queries"]) -> NDArray[np.float64]:
     """Spearman of each query's scores, 0 where one side is constant."""
     pairs = zip(a.T, b.T, strict=True)
-    return np.array(
-        [
-            spearmanr(x, y).statistic if np.ptp(x) > 0 and np.ptp(y) > 0 else float(np.array_equal(x, y))
-            for x, y in pairs
-        ]
-    )
+    return np.array([spearman(x, y, if_constant=float(np.array_equal(x, y))) for x, y in pairs])
 
 
 def _twins(scores: Float[np.ndarray, "rows queries"], first: int) -> NDArray[np.float64]:

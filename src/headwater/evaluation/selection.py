@@ -24,24 +24,22 @@ from headwater.core.errors import UsageError, unknown_name
 from headwater.core.seeds import key
 from headwater.data.batches import TokenBatch, plan_batches
 from headwater.data.rows import Row
-from headwater.data.templates import resolve_template
-from headwater.data.tokens import Tokenization, TokenRow
+from headwater.data.tokens import TokenRow
 from headwater.data.windows import Window
 from headwater.evaluation.metrics import Estimate, estimate
 from headwater.evaluation.result import Cost, Line, Result, environment
-from headwater.evaluation.tasks.junk_pool import junk_pool_task
-from headwater.evaluation.tasks.mixed_pool import mixed_pool_task
-from headwater.evaluation.tasks.pool import PoolTask
-from headwater.evaluation.training import Recipe, response_loss, task_rows
-from headwater.evaluation.workshop import Advance, trained
-from headwater.methods.catalog import find_streaming
-from headwater.methods.streaming import Bench, Target, attribute
+from headwater.methods.catalog import find_method
+from headwater.methods.scoring import attribute
+from headwater.methods.targets import Target
 from headwater.models.load import LoadedModel, load_model
+from headwater.models.reader import Reader
+from headwater.tasks.junk_pool import junk_pool_task
+from headwater.tasks.mixed_pool import mixed_pool_task
+from headwater.tasks.pool import PoolTask
+from headwater.training.cache import OnShare, trained
+from headwater.training.tiny import Recipe, response_loss, task_rows
 
 POOLS: Mapping[str, Callable[..., PoolTask]] = {"mixed": mixed_pool_task, "junk": junk_pool_task}
-SAMPLED = ("alinfik",)
-"""Methods whose scores depend on a drawn sample, so that every seed has its own."""
-
 CONTROLS = ("bm25", "embedding", "loss")
 CONTEXT = 128
 
@@ -90,17 +88,19 @@ class Arm:
     kinds: Mapping[str, float]
 
 
-def run_selection(settings: SelectionSettings, folder: Path, advance: Advance) -> Result:
+def run_selection(settings: SelectionSettings, folder: Path, on_progress: OnShare) -> Result:
     """Run every arm; learning curves go to `selection-POOL-curves.json` in the folder."""
     start = time.perf_counter()
     task = POOLS[settings.pool](settings.seed, rows=settings.rows)
     recipe = buyer_recipe()
-    made = trained(folder, f"buyer-{settings.pool}", task.warm_up, seed=settings.seed, recipe=recipe, advance=advance)
+    made = trained(
+        folder, f"buyer-{settings.pool}", task.warm_up, seed=settings.seed, recipe=recipe, on_progress=on_progress
+    )
     ground = _Ground.of(task, load_model(str(made.folder)), settings)
     names = [*dict.fromkeys((*settings.methods, *CONTROLS)), "random", "all data"]
     arms = []
     for place, name in enumerate(names):
-        advance(f"choosing and training: {name}", place / len(names))
+        on_progress(f"choosing and training: {name}", place / len(names))
         arms.append(ground.arm(name))
     points = ground.points
     folder.mkdir(parents=True, exist_ok=True)
@@ -161,7 +161,7 @@ class _Ground:
 
     settings: SelectionSettings
     task: PoolTask
-    bench: Bench
+    reader: Reader
     rows: tuple[Row, ...]
     tokens: tuple[TokenRow, ...]
     target: Target
@@ -169,12 +169,11 @@ class _Ground:
 
     @classmethod
     def of(cls, task: PoolTask, loaded: LoadedModel, settings: SelectionSettings) -> _Ground:
-        tokenization = Tokenization(loaded.tokenizer, resolve_template(None, loaded.tokenizer), CONTEXT)
-        bench = Bench(loaded, tokenization)
+        reader = Reader.of(loaded, max_tokens=CONTEXT)
         rows = tuple(task_rows(task.rows))
-        held = plan_batches(bench.token_rows(task_rows(task.held_out)), Window(CONTEXT), tokens_per_batch=100_000)
+        held = plan_batches(reader.tokenize(task_rows(task.held_out)), Window(CONTEXT), tokens_per_batch=100_000)
         target = Target(settings.pool, tuple(task_rows(task.target)))
-        return cls(settings, task, bench, rows, tuple(bench.token_rows(rows)), target, tuple(held))
+        return cls(settings, task, reader, rows, tuple(reader.tokenize(rows)), target, tuple(held))
 
     @property
     def count(self) -> int:
@@ -193,12 +192,17 @@ class _Ground:
         seconds = 0.0
         for number, seed in enumerate(self.settings.seeds):
             begin = time.perf_counter()
-            if number == 0 or name in SAMPLED or name == "random":
+            if number == 0 or name == "random" or self._learns(name):
                 chosen = self._choose(name, seed)
                 seconds = max(seconds, time.perf_counter() - begin)
             losses.append(self._train([self.tokens[i] for i in chosen], seed))
         kinds = [str(self.rows[i].metadata["kind"]) for i in chosen]
         return Arm(name, np.array(losses), seconds, {kind: kinds.count(kind) / len(kinds) for kind in set(kinds)})
+
+    @staticmethod
+    def _learns(name: str) -> bool:
+        """Whether the method's scores depend on a drawn sample, so that every seed has its own."""
+        return name != "all data" and find_method(name).learning is not None
 
     def _choose(self, name: str, seed: int) -> NDArray[np.int64]:
         if name == "all data":
@@ -206,16 +210,18 @@ class _Ground:
         drawn = sorted(range(len(self.rows)), key=lambda i: key(seed, "selection", self.rows[i].id))
         if name == "random":
             return np.array(drawn[: self.count])
-        sample = tuple(self.rows[i] for i in drawn[: round(self.settings.labels * len(self.rows))])
-        bench = Bench(self.bench.loaded, self.bench.tokenization, sample=sample if name in SAMPLED else ())
-        options = {"seed": seed} if name in SAMPLED else {}
-        values = attribute(find_streaming(name, options), bench, self.rows, [self.target]).values[:, 0]
+        method = find_method(name)
+        sample: list[Row] = []
+        if method.learning is not None:
+            method = find_method(name, {"seed": seed})
+            sample = [self.rows[i] for i in drawn[: round(self.settings.labels * len(self.rows))]]
+        values = attribute(method, self.reader, self.rows, [self.target], sample).values[:, 0]
         best: NDArray[np.int64] = np.argsort(-values, kind="stable")[: self.count]
         return best
 
     def _train(self, rows: Sequence[TokenRow], seed: int) -> list[float]:
         """Held-out losses at the measured steps; every epoch takes the rows in a new order."""
-        settings, model = self.settings, copy.deepcopy(self.bench.loaded.model).requires_grad_(True)
+        settings, model = self.settings, copy.deepcopy(self.reader.loaded.model).requires_grad_(True)
         optimizer = torch.optim.AdamW(model.parameters(), lr=settings.rate, betas=(0.9, 0.95), fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, settings.steps))
         order = _order(len(rows), settings.steps * settings.items, seed)

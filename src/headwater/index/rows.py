@@ -1,23 +1,24 @@
 """Rows as they are stored: the Arrow schema of an index, rows into Arrow, and Arrow back into rows.
 
 Columns in order: `id`, `digest`, the text fields, the user's metadata, `extra`, `tokens`, `loss`, the vector columns,
-`checksum`. Metadata columns take their types from the first block; whatever is nested, comes later or does not fit
-goes as JSON into `extra`, so nothing is lost. A metadata name that clashes with ours gets a trailing underscore.
+`checksum`. Metadata columns take their types from the first block of rows; whatever is nested, comes later or does not
+fit goes as JSON into `extra`, so nothing is lost. A metadata name that clashes with ours gets a trailing underscore.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from headwater.core.fingerprints import canonical
 from headwater.core.spec import Column
 from headwater.data.rows import Row
+from headwater.data.tokens import TokenRow
 
 TEXT_FIELDS = ("text", "prompt", "response", "messages", "hotwords")
 """The fields that hold a row's text; `messages` and `hotwords` are stored as JSON text."""
@@ -30,27 +31,6 @@ RESERVED = frozenset(
 
 _ELEMENTS = {"float16": pa.float16(), "float32": pa.float32(), "int8": pa.int8(), "sign": pa.uint8()}
 _SCALARS: dict[type, pa.DataType] = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
-
-
-@dataclass(frozen=True)
-class IndexRow:
-    """What is stored of one row beside its vectors.
-
-    Attributes:
-        id: unique in the index.
-        digest: content hash of row, template and tokenizer.
-        fields: text fields (`text`, `prompt`, `response`; `messages`, `hotwords` as JSON text).
-        metadata: the user's other columns.
-        tokens: how many tokens the model read.
-        loss: nats, mean over the row's target tokens.
-    """
-
-    id: str
-    digest: str
-    fields: Mapping[str, str] = field(default_factory=dict)
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    tokens: int = 0
-    loss: float = float("nan")
 
 
 def text_fields(row: Row) -> dict[str, str]:
@@ -86,11 +66,12 @@ def vector_fields(columns: Sequence[Column]) -> list[pa.Field]:
     return fields
 
 
-def infer_schema(rows: Sequence[IndexRow], columns: Sequence[Column]) -> pa.Schema:
+def infer_schema(rows: Sequence[Row], columns: Sequence[Column], *, keep_text: bool = True) -> pa.Schema:
     """The schema of an index whose first rows these are."""
     ours = vector_fields(columns)
     vectors = [field.name for field in ours]
-    texts = [pa.field(name, pa.string()) for name in TEXT_FIELDS if any(name in row.fields for row in rows)]
+    present = {name for row in rows for name in text_fields(row)} if keep_text else set()
+    texts = [pa.field(name, pa.string()) for name in TEXT_FIELDS if name in present]
     types = _metadata_types(rows)
     metadata = [pa.field(stored_name(name, vectors), kind) for name, kind in types.items() if _storable(name)]
     return pa.schema(
@@ -105,10 +86,21 @@ def infer_schema(rows: Sequence[IndexRow], columns: Sequence[Column]) -> pa.Sche
     )
 
 
-def to_table(rows: Sequence[IndexRow], vectors: Mapping[str, np.ndarray], schema: pa.Schema) -> pa.Table:
-    """Rows and their vectors (`[rows, width]`; scales `[rows]`) as a table of `schema`, its `checksum` still empty."""
+def to_table(
+    rows: Sequence[TokenRow],
+    losses: NDArray[np.float32],
+    vectors: Mapping[str, np.ndarray],
+    schema: pa.Schema,
+    *,
+    keep_text: bool = True,
+) -> pa.Table:
+    """Rows, their losses and vectors (`[rows, width]`; scales `[rows]`) as a table, its `checksum` still empty."""
     names = set(schema.names)
-    cells = [_cells(row, schema, names, tuple(vectors)) for row in rows]
+    cells = []
+    for row, loss in zip(rows, losses, strict=True):
+        ours = {"id": row.row.id, "digest": row.digest, "tokens": len(row.ids), "loss": float(loss)}
+        texts = text_fields(row.row) if keep_text else {}
+        cells.append({**ours, **_cells(texts, row.row.metadata, schema, names, tuple(vectors))})
     arrays = []
     for entry in schema:
         if entry.name in vectors:
@@ -141,7 +133,7 @@ def from_record(record: Mapping[str, Any], *, ordinal: int, place: str, vectors:
     )
 
 
-def _metadata_types(rows: Sequence[IndexRow]) -> dict[str, pa.DataType]:
+def _metadata_types(rows: Sequence[Row]) -> dict[str, pa.DataType]:
     """The Arrow type of each metadata name whose values all have one scalar type (None aside)."""
     kinds: dict[str, set[type]] = {}
     for row in rows:
@@ -162,10 +154,12 @@ def _storable(name: str) -> bool:
     return bool(name) and not set(name) & set('.`"') and name.isprintable()
 
 
-def _cells(row: IndexRow, schema: pa.Schema, names: set[str], vectors: Sequence[str]) -> dict[str, Any]:
-    """The row's non-vector cells by column name; what the schema has no place for goes into `extra`."""
-    cells: dict[str, Any] = {"id": row.id, "digest": row.digest, "tokens": row.tokens, "loss": row.loss}
-    wanted = {**row.fields, **{stored_name(name, vectors): value for name, value in row.metadata.items()}}
+def _cells(
+    texts: Mapping[str, str], metadata: Mapping[str, Any], schema: pa.Schema, names: set[str], vectors: Sequence[str]
+) -> dict[str, Any]:
+    """The user's cells by column name; what the schema has no place for goes into `extra`."""
+    cells: dict[str, Any] = {}
+    wanted = {**texts, **{stored_name(name, vectors): value for name, value in metadata.items()}}
     extra = {}
     for name, value in wanted.items():
         if value is None:

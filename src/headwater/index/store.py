@@ -1,4 +1,4 @@
-"""The store: one Lance dataset per index, appended to block by block, each block one atomic commit.
+"""The store: one Lance dataset per index, appended to block by block: files are written, then committed at once.
 
 A kill at any moment leaves the last committed version. Writers on a local path take a lock file inside the index;
 readers need none: a handle stays on the version it opened until `refresh`.
@@ -7,23 +7,25 @@ readers need none: a handle stays on the version it opened until `refresh`.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import filelock
 import lance
-import numpy as np
 import pyarrow as pa
+from lance.fragment import FragmentMetadata
 
 from headwater.core.errors import HeadwaterError, StoreError
 from headwater.data.rows import Row
 from headwater.index import manifest as manifests
 from headwater.index.checksums import checksums
 from headwater.index.manifest import METADATA_KEY, Manifest
-from headwater.index.rows import IndexRow, from_record, infer_schema, to_table, vector_fields
+from headwater.index.rows import from_record, infer_schema, vector_fields
 
 LOCK_NAME = ".writer.lock"
 _STORAGE_ERRORS = (OSError, ValueError, RuntimeError, NotImplementedError, pa.ArrowException)
@@ -282,15 +284,21 @@ def open_index(path: str | Path) -> Index:
     return Index(name, dataset)
 
 
-def create_index(path: str | Path, manifest: Manifest) -> Index:
+def create_index(path: str | Path, manifest: Manifest, schema: pa.Schema | None = None) -> Index:
     """Make an empty index; what already exists is never touched.
+
+    Args:
+        path: a local folder or an object-store URI.
+        manifest: what the index is.
+        schema: its columns, as `infer_schema` finds them on the first rows; without the user's own unless given.
 
     Raises:
         StoreError: something is there already, or the place cannot be written.
     """
     name = str(path)
     require_vacant(name, resume=False)
-    empty = infer_schema([], manifest.columns).with_metadata({METADATA_KEY: manifest.dumps()}).empty_table()
+    columns = schema or infer_schema([], manifest.columns)
+    empty = columns.with_metadata({METADATA_KEY: manifest.dumps()}).empty_table()
     with storing(name):
         if is_local(name):
             _create_by_renaming(Path(name), empty)
@@ -322,28 +330,25 @@ def exists(path: str) -> bool:
     return True
 
 
-def append_block(index: Index, rows: Sequence[IndexRow], vectors: Mapping[str, np.ndarray]) -> None:
-    """Append rows with their vectors (`[rows, width]` in the storage type, codes' scales `[rows]`) as one commit.
+def write_fragments(index: Index, table: pa.Table) -> list[dict[str, Any]]:
+    """Write a table as files of the index that no version has yet, and return what `commit_fragments` needs of them.
 
-    The first rows of an index settle its columns.
+    The table has all the index's columns; its `checksum` column is made here. What is returned is JSON-ready. Files
+    that are never committed are removed by `headwater.index.upkeep.sweep`.
     """
-    with index.writing(), storing(index.path):
-        first = not index.dataset.get_fragments()
-        schema = infer_schema(rows, index.manifest.columns) if first else index.dataset.schema
-        append_table(index, to_table(rows, vectors, schema))
-
-
-def append_table(index: Index, table: pa.Table) -> None:
-    """Append a table that has all the index's columns as one commit, whatever its `checksum` column held."""
-    with index.writing(), storing(index.path):
+    with storing(index.path):
         sums = pa.array(checksums(table, index.vectors, index.manifest.key()), type=pa.binary(8))
         place = table.schema.names.index("checksum")
         table = table.set_column(place, table.schema.field(place), sums)
-        if index.dataset.get_fragments():
-            index.dataset.insert(table)
-        else:  # the first rows settle the columns
-            table = table.replace_schema_metadata({METADATA_KEY: index.manifest.dumps()})
-            index.dataset = lance.write_dataset(table, index.dataset, mode="overwrite")
+        written = lance.fragment.write_fragments(table, index.dataset, mode="append")
+    return [fragment.to_json() for fragment in written]
+
+
+def commit_fragments(index: Index, fragments: Sequence[Mapping[str, Any]]) -> None:
+    """Append written fragments to the index, in this order, as one commit."""
+    with index.writing(), storing(index.path):
+        append = lance.LanceOperation.Append([FragmentMetadata.from_json(json.dumps(f)) for f in fragments])
+        index.dataset = lance.LanceDataset.commit(index.dataset, append, read_version=index.dataset.version)
 
 
 def _create_by_renaming(path: Path, empty: pa.Table) -> None:

@@ -7,9 +7,10 @@ The teacher is any method; LinFiK by default. Cost no longer grows with the lang
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,16 +19,14 @@ from jaxtyping import Float
 from headwater.core.errors import DataError, UsageError
 from headwater.core.spec import MethodSpec
 from headwater.data.rows import Row
-from headwater.methods.streaming import (
-    Bench,
-    Part,
-    StreamingEntry,
-    StreamingMethod,
-    Target,
-    pool_parts,
-    require_bench,
-)
+from headwater.methods.method import Learning, Method, MethodEntry
+from headwater.methods.scoring import prepare
+from headwater.methods.targets import Part, Target, mean_over_parts
+from headwater.models.reader import Reader
 from headwater.students.student import FAMILIES, Student, StudentOptions, fit_student
+
+Find = Callable[[str, Mapping[str, Any]], Method]
+"""Gives a method by name and settings: the catalog's, which lists this method too."""
 
 
 @dataclass(frozen=True)
@@ -74,39 +73,6 @@ class ALinFiKOptions:
 
 
 @dataclass(frozen=True)
-class Distilled:
-    """A student of any teacher, as a method of its own; it learns from the bench's sample.
-
-    Attributes:
-        teacher: whose scores are learned.
-        student: what is trained.
-        name: what the method is called.
-    """
-
-    teacher: StreamingMethod
-    student: StudentOptions = dataclasses.field(default_factory=StudentOptions)
-    name: str = "distilled"
-
-    @property
-    def method(self) -> StreamingMethod:
-        """The method."""
-        options = {"teacher": self.teacher.spec.to_json(), "student": asdict(self.student)}
-        return StreamingMethod(MethodSpec(self.name, options), self.prepare)
-
-    def prepare(self, bench: Bench | None, targets: Sequence[Target]) -> StudentScorer:
-        """Label the bench's sample for every target and train a student for each.
-
-        Raises:
-            DataError: the sample is too small, or the teacher scores all of it alike.
-        """
-        at = require_bench(bench, self.name)
-        scorer = self.teacher.prepare(at, targets)
-        labels = pool_parts(scorer(at.sample), scorer.parts).astype(np.float64)
-        students = tuple(fit_student(at.sample, labels[:, i], self.student) for i in range(len(targets)))
-        return StudentScorer(students, tuple(target.name for target in targets))
-
-
-@dataclass(frozen=True)
 class StudentScorer:
     """A `Scorer` of one student a target."""
 
@@ -128,34 +94,58 @@ class StudentScorer:
         return np.stack([student.predict(rows) for student in self.students], axis=1).astype(np.float32)
 
 
-def alinfik(options: ALinFiKOptions) -> StreamingMethod:
-    """The method with these options; without `labels`, all of the bench's sample is labelled."""
-    from headwater.methods.catalog import find_streaming  # the catalog lists this method too
-
-    if options.teacher == "alinfik":
-        raise UsageError("a student cannot teach", where="alinfik.teacher", remedy="name another method")
-    distilled = Distilled(find_streaming(options.teacher, options.teacher_settings), options.student, "alinfik")
-
-    def prepare(bench: Bench | None, targets: Sequence[Target]) -> StudentScorer:
-        at = require_bench(bench, "alinfik")
-        if len(at.sample) < options.labels:
-            what = f"{options.labels} labels of a sample of {len(at.sample)} rows"
-            raise DataError(what, where="alinfik.labels", remedy="give the bench a larger sample")
-        return distilled.prepare(dataclasses.replace(at, sample=at.sample[: options.labels or None]), targets)
-
-    return StreamingMethod(MethodSpec("alinfik", asdict(options)), prepare)
+def alinfik(options: ALinFiKOptions, find: Find) -> Method:
+    """The method with these options; without `labels`, all of the sample that it is given is labelled."""
+    teacher = find(options.teacher, options.teacher_settings)
+    spec = MethodSpec("alinfik", asdict(options))
+    learning = Learning(teacher, options.student, options.budget, options.recheck, options.stratify)
+    return student_of(learning, spec, sample=options.labels)
 
 
-ENTRY = StreamingEntry(
-    name="alinfik",
-    summary="A small student trained on a sample of a teacher's scores: LinFiK's, or any method's.",
-    reads="the teacher reads a sample; the student reads text",
-    cost="the teacher's on the sample, then about 0.2 ms of one core",
-    source="Pan et al., arXiv 2503.01052",
-    presets={
-        "default": ALinFiKOptions(),
-        "transformer": ALinFiKOptions(family="transformer", members=3),
-    },
-    make=alinfik,
-    choices={"family": FAMILIES},
-)
+def student_of(learning: Learning, spec: MethodSpec, *, sample: int = 0) -> Method:
+    """A student of any teacher, as a method of its own.
+
+    Args:
+        learning: whose scores are learned, and how.
+        spec: what the method is called.
+        sample: rows of the pool the teacher labels; 0: all that it is given.
+
+    Raises:
+        UsageError: the teacher is a student itself.
+    """
+    if learning.teacher.learning is not None:
+        raise UsageError("a student cannot teach", where=f"{spec.name}.teacher", remedy="name another method")
+    scoring = partial(_learn, learning, sample)
+    return Method(
+        spec, scoring=scoring, learning=learning, fit_rows=sample or sys.maxsize, meaning=learning.teacher.meaning
+    )
+
+
+def _learn(
+    learning: Learning, wanted: int, reader: Reader, targets: Sequence[Target], sample: Sequence[Row]
+) -> StudentScorer:
+    """Label the sample for every target and train a student for each."""
+    if len(sample) < wanted:
+        what = f"{wanted} labels of a sample of {len(sample)} rows"
+        raise DataError(what, where="labels", remedy="give a larger sample")
+    scorer = prepare(learning.teacher, reader, targets, sample)
+    labels = mean_over_parts(scorer(sample), scorer.parts).astype(np.float64)
+    students = tuple(fit_student(sample, labels[:, i], learning.student) for i in range(len(targets)))
+    return StudentScorer(students, tuple(target.name for target in targets))
+
+
+def entry(find: Find) -> MethodEntry[ALinFiKOptions]:
+    """The line of the catalog whose methods `find` gives the teachers."""
+    return MethodEntry(
+        name="alinfik",
+        summary="A small student trained on a sample of a teacher's scores: LinFiK's, or any method's.",
+        reads="the teacher reads a sample; the student reads text",
+        cost="the teacher's on the sample, then about 0.2 ms of one core",
+        source="Pan et al., arXiv 2503.01052",
+        presets={
+            "default": ALinFiKOptions(),
+            "transformer": ALinFiKOptions(family="transformer", members=3),
+        },
+        make=partial(alinfik, find=find),
+        choices={"family": FAMILIES},
+    )

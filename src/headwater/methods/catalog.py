@@ -1,15 +1,19 @@
 """The catalog: every method by name. Adding a method is one file and one line here.
 
-An installed package adds its own through the entry-point group `headwater.methods`, each pointing at a `MethodEntry` or
-a `StreamingEntry` (see docs/adding-a-method.md).
+An installed package adds its own through the entry-point group `headwater.methods`, each pointing at a `MethodEntry`
+(see docs/adding-a-method.md):
+
+    [project.entry-points."headwater.methods"]
+    mine = "my_package.mine:ENTRY"
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from headwater.core.errors import unknown_name
+from headwater.core.errors import UsageError, unknown_name
 from headwater.core.spec import MethodSpec
 from headwater.methods import (
     alinfik,
@@ -29,10 +33,64 @@ from headwater.methods import (
     trak,
     zoinf,
 )
-from headwater.methods.installed import add_installed
 from headwater.methods.method import Method, MethodEntry
-from headwater.methods.streamed import streamed
-from headwater.methods.streaming import StreamingEntry, StreamingMethod
+
+GROUP = "headwater.methods"
+"""The entry-point group through which installed packages add methods."""
+
+
+def find_method(name: str, settings: Mapping[str, Any] | None = None) -> Method:
+    """The method called `name` with `settings` (option name to value; `preset` names a starting point).
+
+    Raises:
+        UsageError: unknown method, option or value; offers the nearest name.
+    """
+    return find_entry(name).resolve(settings or {})
+
+
+def find_entry(name: str) -> MethodEntry[Any]:
+    """The line of the catalog called `name`; raises `UsageError` offering the nearest name."""
+    if name not in CATALOG:
+        raise unknown_name("method", name, CATALOG, where="--method")
+    return CATALOG[name]
+
+
+def restore_method(spec: MethodSpec) -> Method:
+    """The method an index was built with."""
+    return find_method(spec.name, spec.options)
+
+
+def vector_method(name: str, settings: Mapping[str, Any] | None = None) -> Method:
+    """The method called `name` in a form that gives vectors.
+
+    Raises:
+        UsageError: as `find_method`, or the method has no such form.
+    """
+    entry = find_entry(name)
+    method = entry.resolve({**entry.as_vectors, **(settings or {})})
+    method.require_vectors()
+    return method
+
+
+def add_installed(catalog: dict[str, MethodEntry[Any]], points: Iterable[EntryPoint]) -> None:
+    """Add the entries that installed packages bring to the catalog, by the entry's own name.
+
+    Raises:
+        UsageError: an entry point that cannot be imported, is not an entry, or takes a name that is taken.
+    """
+    for point in sorted(points, key=lambda p: p.name):
+        where = f"entry point '{point.name} = {point.value}'"
+        remedy = f"repair or uninstall {point.dist.name if point.dist else 'the package'}"
+        try:
+            entry = point.load()
+        except Exception as error:  # another package's code may fail in any way
+            raise UsageError(f"cannot be imported: {error!r}", where=where, remedy=remedy) from error
+        if not isinstance(entry, MethodEntry):
+            raise UsageError(f"a {type(entry).__name__} is not a MethodEntry", where=where, remedy=remedy)
+        if entry.name in catalog:
+            raise UsageError(f"there is a method '{entry.name}' already", where=where, remedy=remedy)
+        catalog[entry.name] = entry
+
 
 CATALOG: dict[str, MethodEntry[Any]] = {
     entry.name: entry
@@ -47,14 +105,8 @@ CATALOG: dict[str, MethodEntry[Any]] = {
         trak.ENTRY,
         trackstar.ENTRY,
         logra.ENTRY,
-    )
-}
-
-STREAMING: dict[str, StreamingEntry[Any]] = {
-    entry.name: entry
-    for entry in (
         linfik.ENTRY,
-        alinfik.ENTRY,
+        alinfik.entry(find_method),
         ekfac.ENTRY,
         datainf.ENTRY,
         zoinf.ENTRY,
@@ -65,34 +117,6 @@ STREAMING: dict[str, StreamingEntry[Any]] = {
         lexical.RANDOM,
     )
 }
-"""Methods that need no index, by name."""
+"""Every method by name."""
 
-add_installed(CATALOG, STREAMING)
-
-
-def find_method(name: str, settings: Mapping[str, Any] | None = None) -> Method:
-    """The method called `name` with `settings` (option name to value; `preset` names a starting point).
-
-    Raises:
-        UsageError: unknown method, option or value; offers the nearest name.
-    """
-    if name not in CATALOG:
-        raise unknown_name("method", name, CATALOG)
-    return CATALOG[name].resolve(settings or {})
-
-
-def restore_method(spec: MethodSpec) -> Method:
-    """The method an index was built with."""
-    return find_method(spec.name, spec.options)
-
-
-def find_streaming(name: str, settings: Mapping[str, Any] | None = None) -> StreamingMethod:
-    """The method called `name` as one that needs no index, with settings as in `find_method`.
-
-    Methods of an index are streamed: their vectors are made, compared and dropped.
-    """
-    if name in CATALOG:
-        return streamed(CATALOG[name].resolve(settings or {}))
-    if name not in STREAMING:
-        raise unknown_name("method", name, [*CATALOG, *STREAMING])
-    return STREAMING[name].resolve(settings or {})
+add_installed(CATALOG, entry_points(group=GROUP))

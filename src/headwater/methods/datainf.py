@@ -15,16 +15,10 @@ from headwater.data.windows import Window
 from headwater.features.capture import visit_gradients
 from headwater.features.parameters import Selection, select_parameters
 from headwater.features.whole_gradients import Whole, products_with, whole_gradients
-from headwater.methods.reading import batches, laid_out, spaced_sample
-from headwater.methods.streaming import (
-    Bench,
-    QueryScorer,
-    StreamingEntry,
-    StreamingMethod,
-    Target,
-    require_bench,
-)
+from headwater.methods.method import Method, MethodEntry
+from headwater.methods.targets import RowScorer, Target, laid_out
 from headwater.models.load import LoadedModel
+from headwater.models.reader import Reader
 
 
 @dataclass(frozen=True)
@@ -40,26 +34,25 @@ class DataInfOptions:
     window: int = 512
 
 
-def datainf(options: DataInfOptions) -> StreamingMethod:
+def datainf(options: DataInfOptions) -> Method:
     """The method with these options; positive = proponent.
 
     Score: Σ_tensors ⟨∇L(row), (1/n) Σ_i (g_i g_iᵀ + λI)⁻¹ ∇L(query)⟩.
     """
 
-    def prepare(bench: Bench | None, targets: Sequence[Target]) -> QueryScorer:
-        at, window = require_bench(bench, "datainf"), Window(options.window)
-        selection = select_parameters(at.loaded.model, options.parameters)
+    def scoring(reader: Reader, targets: Sequence[Target], sample: Sequence[Row]) -> RowScorer:
+        loaded, window = reader.loaded, Window(options.window)
+        selection = select_parameters(loaded.model, options.parameters)
         queries = laid_out(targets)
-        asked = whole_gradients(at.loaded, selection, batches(at, queries, window, "query"), len(queries))
-        fitting = batches(at, spaced_sample(at, options.fit_rows, "datainf"), window)
-        probes = precondition(at.loaded, selection, fitting, asked, options.damping)
+        asked = whole_gradients(loaded, selection, reader.batches(queries, window, "query"), len(queries))
+        probes = precondition(loaded, selection, reader.batches(sample, window), asked, options.damping)
 
-        def score(rows: Sequence[Row], _: Sequence[Row]) -> np.ndarray:
-            return products_with(at.loaded, selection, batches(at, rows, window), probes, len(rows)).numpy()
+        def score(rows: Sequence[Row]) -> np.ndarray:
+            return products_with(loaded, selection, reader.batches(rows, window), probes, len(rows)).numpy()
 
-        return QueryScorer(tuple(targets), score, {"coverage": str(selection.coverage)})
+        return RowScorer(tuple(targets), score, {"coverage": str(selection.coverage), "fitted on rows": len(sample)})
 
-    return StreamingMethod(MethodSpec("datainf", asdict(options)), prepare)
+    return Method(MethodSpec("datainf", asdict(options)), scoring=scoring, fit_rows=options.fit_rows)
 
 
 def precondition(
@@ -77,7 +70,7 @@ def precondition(
     return closed.finish()
 
 
-ENTRY = StreamingEntry(
+ENTRY = MethodEntry(
     name="datainf",
     summary="Influence through a closed form for the inverse curvature, exact for one row and averaged over all.",
     reads="one forward and one activation-only backward pass: whole gradients; two more to fit",

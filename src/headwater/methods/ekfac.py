@@ -19,17 +19,11 @@ from headwater.features.capture import visit_gradients
 from headwater.features.linear import select_linear
 from headwater.features.parameters import Selection
 from headwater.features.whole_gradients import products_with, whole_gradients
-from headwater.methods.reading import batches, laid_out, spaced_sample
-from headwater.methods.streaming import (
-    Bench,
-    QueryScorer,
-    StreamingEntry,
-    StreamingMethod,
-    Target,
-    require_bench,
-)
+from headwater.methods.method import Method, MethodEntry
+from headwater.methods.targets import RowScorer, Target, laid_out
 from headwater.models.load import LoadedModel
 from headwater.models.losses import all_logits
+from headwater.models.reader import Reader
 
 Labels = Literal["sampled", "data"]
 
@@ -50,24 +44,23 @@ class EkfacOptions:
     seed: int = 0
 
 
-def ekfac(options: EkfacOptions) -> StreamingMethod:
+def ekfac(options: EkfacOptions) -> Method:
     """The method with these options: ⟨∇L(row), (F + λI)⁻¹ ∇L(query)⟩; positive = proponent."""
 
-    def prepare(bench: Bench | None, targets: Sequence[Target]) -> QueryScorer:
-        at, window = require_bench(bench, "ekfac"), Window(options.window)
-        selection = select_linear(at.loaded.model, options.parameters)
-        fitting = batches(at, spaced_sample(at, options.fit_rows, "ekfac"), window)
-        curvature = fit_ekfac(at.loaded, selection, fitting, options)
+    def scoring(reader: Reader, targets: Sequence[Target], sample: Sequence[Row]) -> RowScorer:
+        loaded, window = reader.loaded, Window(options.window)
+        selection = select_linear(loaded.model, options.parameters)
+        curvature = fit_ekfac(loaded, selection, reader.batches(sample, window), options)
         queries = laid_out(targets)
-        asked = whole_gradients(at.loaded, selection, batches(at, queries, window, "query"), len(queries))
+        asked = whole_gradients(loaded, selection, reader.batches(queries, window, "query"), len(queries))
         probes = curvature.solve(asked)
 
-        def score(rows: Sequence[Row], _: Sequence[Row]) -> np.ndarray:
-            return products_with(at.loaded, selection, batches(at, rows, window), probes, len(rows)).numpy()
+        def score(rows: Sequence[Row]) -> np.ndarray:
+            return products_with(loaded, selection, reader.batches(rows, window), probes, len(rows)).numpy()
 
-        return QueryScorer(tuple(targets), score, {"coverage": str(selection.coverage)})
+        return RowScorer(tuple(targets), score, {"coverage": str(selection.coverage), "fitted on rows": len(sample)})
 
-    return StreamingMethod(MethodSpec("ekfac", asdict(options)), prepare)
+    return Method(MethodSpec("ekfac", asdict(options)), scoring=scoring, fit_rows=options.fit_rows)
 
 
 def fit_ekfac(loaded: LoadedModel, selection: Selection, rows: Iterable[TokenBatch], options: EkfacOptions) -> Ekfac:
@@ -96,7 +89,7 @@ def _labelled(loaded: LoadedModel, batch: TokenBatch, options: EkfacOptions) -> 
     return replace(batch, targets=torch.where(batch.response, drawn, batch.targets))
 
 
-ENTRY = StreamingEntry(
+ENTRY = MethodEntry(
     name="ekfac",
     summary="Influence through eigenvalue-corrected Kronecker factors, rows streamed past preconditioned queries.",
     reads="one forward and one activation-only backward pass: whole gradients of linear layers; two more to fit",

@@ -14,16 +14,12 @@ from headwater.core.spec import MethodSpec, Role
 from headwater.data.rows import Row
 from headwater.data.windows import Window
 from headwater.features.readout_sketch import mean_states
-from headwater.methods.reading import batches
-from headwater.methods.streaming import (
-    Bench,
-    QueryScorer,
-    StreamingEntry,
-    StreamingMethod,
-    Target,
-    require_bench,
-)
+from headwater.methods.method import Meaning, Method, MethodEntry
+from headwater.methods.targets import RowScorer, Target, laid_out
+from headwater.models.reader import Reader
 from headwater.models.readout import Readout, find_readout
+
+ALIKE = Meaning("higher = more alike, by the cosine of hidden states; no value says that a row harms", signed=False)
 
 
 @dataclass(frozen=True)
@@ -34,38 +30,35 @@ class EmbeddingOptions:
     window: int = 512
 
 
-def embedding(options: EmbeddingOptions) -> StreamingMethod:
+def embedding(options: EmbeddingOptions) -> Method:
     """The method with these options: the cosine of the two mean hidden states, in [−1, 1]."""
 
-    def prepare(bench: Bench | None, targets: Sequence[Target]) -> QueryScorer:
-        reader = require_bench(bench, "embedding")
+    def scoring(reader: Reader, targets: Sequence[Target], sample: Sequence[Row]) -> RowScorer:
         readout = find_readout(reader.loaded)
-        held: list[Tensor] = []
+        asked = _states(reader, readout, laid_out(targets), options, "query")
 
-        def score(rows: Sequence[Row], queries: Sequence[Row]) -> np.ndarray:
-            if not held:
-                held.append(_states(reader, readout, queries, options, "query"))
-            return (_states(reader, readout, rows, options, "train") @ held[0].mT).numpy()
+        def score(rows: Sequence[Row]) -> np.ndarray:
+            return (_states(reader, readout, rows, options, "train") @ asked.mT).numpy()
 
-        return QueryScorer(tuple(targets), score)
+        return RowScorer(tuple(targets), score)
 
-    return StreamingMethod(MethodSpec("embedding", asdict(options)), prepare)
+    return Method(MethodSpec("embedding", asdict(options)), scoring=scoring, meaning=ALIKE)
 
 
 @torch.no_grad()
 def _states(
-    bench: Bench, readout: Readout, rows: Sequence[Row], options: EmbeddingOptions, role: Role
+    reader: Reader, readout: Readout, rows: Sequence[Row], options: EmbeddingOptions, role: Role
 ) -> Float[Tensor, "rows width"]:
     """Mean hidden state of each row over the chosen positions, scaled to norm 1; float32 on the CPU."""
     found = torch.empty(len(rows), readout.weight.shape[1])
-    for batch in batches(bench, rows, Window(options.window), role):
-        moved = batch.to(bench.loaded.device)
+    for batch in reader.batches(rows, Window(options.window), role):
+        moved = batch.to(reader.loaded.device)
         states = mean_states(readout.hidden(moved.input_ids), moved, options.positions)
         found[[row.row.ordinal for row in batch.rows]] = states.cpu()
     return found
 
 
-ENTRY = StreamingEntry(
+ENTRY = MethodEntry(
     name="embedding",
     summary="Cosine of mean hidden states before the head: what the model takes to be alike.",
     reads="one forward pass: last hidden states",

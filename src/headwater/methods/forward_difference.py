@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from headwater.core.errors import NumericError
+from headwater.core.statistics import spearman
 from headwater.data.batches import TokenBatch, plan_batches
 from headwater.data.rows import Row
 from headwater.data.windows import Window
 from headwater.features.perturbed import Direction, Movable, Weights
-from headwater.methods.streamed import require_finite
-from headwater.methods.streaming import Bench, Part
+from headwater.methods.targets import Part, require_finite
+from headwater.models.reader import Reader
 
 DISTANCES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Distances tried, in the norm of the weights."""
@@ -63,7 +63,7 @@ class ForwardDifference:
     """
 
     movable: Movable
-    bench: Bench
+    reader: Reader
     window: Window
     moved: tuple[tuple[Weights, float], ...]
     parts: tuple[Part, ...]
@@ -83,8 +83,7 @@ class ForwardDifference:
     def __call__(self, rows: Sequence[Row]) -> Float[np.ndarray, "rows parts"]:
         """The rows' values on each part."""
         values = np.empty((len(rows), len(self.parts)), dtype=np.float32)
-        batches = plan_batches(self.bench.token_rows(rows), self.window, tokens_per_batch=self.bench.tokens_per_batch)
-        for batch in batches:
+        for batch in self.reader.batches(rows, self.window):
             here = self.movable.losses(batch)
             steps = [(here - self.movable.losses(batch, weights)) / eta for weights, eta in self.moved]
             values[[row.row.ordinal for row in batch.rows]] = torch.stack(steps, dim=1).float().cpu().numpy()
@@ -93,21 +92,20 @@ class ForwardDifference:
 
 
 def choose_distance(
-    movable: Movable, direction: Direction, bench: Bench, sample: Sequence[Row], *, window: Window, distance: float
+    movable: Movable, direction: Direction, reader: Reader, sample: Sequence[Row], *, window: Window, distance: float
 ) -> Distance:
     """The distance of least error on the sample, or the one given, with its agreement.
 
     Raises:
         NumericError: the best distance does not agree with the exact inner products.
     """
-    tokens = bench.token_rows(sample)
-    batches = plan_batches(tokens, window, tokens_per_batch=bench.tokens_per_batch)
+    batches = reader.batches(sample, window)
     single = [plan_batches([row], window)[0] for batch in batches for row in batch.rows]
     exact = movable.products(single, direction).cpu().numpy()
     found = differences(movable, direction, batches, [distance] if distance else DISTANCES)
     errors = {c: _relative_error(values, exact) for c, values in found.items()}
     best = min(errors, key=lambda c: errors[c])
-    choice = Distance(best, rank_agreement(found[best], exact), errors[best], len(sample), errors)
+    choice = Distance(best, spearman(found[best], exact), errors[best], len(sample), errors)
     if not distance and not (choice.agreement >= AGREEMENT or choice.error <= CLOSE):
         raise NumericError(
             f"at its best distance, {best:g}, the forward form ranks {len(sample)} sampled rows with a correlation of "
@@ -129,13 +127,6 @@ def differences(
         steps = [(before - movable.losses(batch, weights)) / eta for before, batch in zip(here, batches, strict=True)]
         found[distance] = torch.cat(steps).cpu().numpy()
     return found
-
-
-def rank_agreement(left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
-    """Spearman correlation; NaN where one side is constant or a single row."""
-    if len(left) < 2 or not np.ptp(left) or not np.ptp(right):
-        return float("nan")
-    return float(spearmanr(left, right).statistic)
 
 
 def _relative_error(values: NDArray[np.float64], exact: NDArray[np.float64]) -> float:

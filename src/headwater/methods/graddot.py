@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,7 @@ class GradientOptions:
 
 @dataclass(frozen=True)
 class TracInOptions(GradientOptions):
-    """checkpoints: the folder a `CheckpointRecorder` wrote; empty: the model alone, with weight 1.
+    """checkpoints: the folder a `Recorder` wrote; empty: the model alone, with weight 1.
 
     TracIn is Σ over checkpoints of learning rate × inner product of gradients; positive = proponent.
     """
@@ -36,7 +36,7 @@ class TracInOptions(GradientOptions):
 
 def _method(name: str, normalize: str, options: GradientOptions) -> Method:
     inner = rapidin.rapidin(RapidInOptions(**asdict(options), normalize=normalize, tokens="row"))
-    return Method(MethodSpec(name, asdict(options)), inner.windows, inner.bind)
+    return replace(inner, spec=MethodSpec(name, asdict(options)))
 
 
 _COMMON: dict[str, Any] = {
@@ -70,5 +70,6 @@ TRACIN = MethodEntry(
     cost="about 3 forward passes a checkpoint",
     presets={"default": TracInOptions()},
     make=partial(_method, "tracin", "none"),
+    recorded={"checkpoints": "."},
     **_COMMON,
 )

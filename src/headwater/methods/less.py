@@ -14,14 +14,15 @@ from headwater.features.checkpoints import over_checkpoints
 from headwater.features.encoder import Encoder
 from headwater.features.parameters import select_parameters
 from headwater.features.transformed_sketch import TransformedSketch
-from headwater.methods.method import Method, MethodEntry
+from headwater.methods.method import Method, MethodEntry, Vectors
+from headwater.models.checkpoints import ADAM
 from headwater.models.load import LoadedModel
 from headwater.sketch.sketch import SKETCHES, make_sketch
 
 
 @dataclass(frozen=True)
 class LessOptions:
-    """adam: the file `write_adam` wrote; or checkpoints: a folder of recorded ones, each with its `adam.safetensors`.
+    """adam: the moments that a `Recorder` wrote; or checkpoints: a folder of recorded ones, each with its `adam.safetensors`.
 
     bias: correct the moments for their start at zero. dim: numbers a row and checkpoint. parameters, sketch, window,
     overlap, seed as in `rapidin`.
@@ -45,19 +46,17 @@ def less(options: LessOptions) -> Method:
         UsageError: not exactly one of `adam` and `checkpoints`.
     """
     if bool(options.adam) == bool(options.checkpoints):
-        remedy = "give adam=FILE from headwater.curvature.adam.write_adam, or checkpoints=FOLDER, not both"
+        remedy = "give adam=FILE from headwater.Recorder, or checkpoints=FOLDER, not both"
         raise UsageError("LESS reads the moments of the Adam that trained the model", where="less.adam", remedy=remedy)
     window = Window(options.window, options.overlap)
     spec = MethodSpec("less", asdict(options))
-    return Method(spec, {"train": window, "query": window}, partial(_bind, options))
+    return Method(spec, Vectors({"train": window, "query": window}, partial(_bind, options)))
 
 
 def _bind(options: LessOptions, loaded: LoadedModel) -> Encoder:
     if options.adam:
         return _encoder(options, loaded, options.adam)
-    return over_checkpoints(
-        options.checkpoints, loaded, lambda at, c: _encoder(options, at, Path(c.path) / "adam.safetensors")
-    )
+    return over_checkpoints(options.checkpoints, loaded, lambda at, c: _encoder(options, at, Path(c.path) / ADAM))
 
 
 def _encoder(o: LessOptions, loaded: LoadedModel, moments: str | Path) -> TransformedSketch:
@@ -78,4 +77,5 @@ ENTRY = MethodEntry(
     presets={"default": LessOptions()},
     make=less,
     choices={"sketch": tuple(SKETCHES)},
+    recorded={"adam": ADAM},
 )

@@ -1,4 +1,4 @@
-"""Comparators that read no model: BM25, chance and length; they stream, and need no bench.
+"""Comparators that read no model: BM25, chance and length.
 
 BM25 (Robertson and Zaragoza, 2009), in the variant of Lucene as the `bm25s` library computes it, is a serious rival of
 gradient methods wherever the answer shares its words with the rows that taught it; chance and length are floors.
@@ -6,10 +6,10 @@ gradient methods wherever the answer shares its words with the rows that taught 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import bm25s
 import numpy as np
@@ -18,8 +18,11 @@ from headwater.core.errors import DataError
 from headwater.core.scores import Scores
 from headwater.core.seeds import key
 from headwater.core.spec import MethodSpec
+from headwater.data.hotwords import asked_text
 from headwater.data.rows import Row
-from headwater.methods.streaming import Bench, QueryScorer, StreamingEntry, StreamingMethod, Target
+from headwater.methods.method import Meaning, Method, MethodEntry
+from headwater.methods.targets import RowScorer, Target, laid_out
+from headwater.models.reader import Reader
 
 Fields = Literal["response", "prompt", "all"]
 """Which text of rows and queries is read; a row of plain text has no prompt, and its text is its response."""
@@ -57,7 +60,7 @@ def bm25_scores(rows: Sequence[Row], queries: Sequence[Row], *, fields: Fields =
     retriever.index(documents, show_progress=False)
     known = retriever.vocab_dict
     columns = []
-    for words in _words([" ".join(query.hotwords) or readable(query, fields) for query in queries]):
+    for words in _words([_asked(query, fields) for query in queries]):
         shared = [word for word in words if word in known]
         columns.append(retriever.get_scores(shared) if shared else np.zeros(len(rows), dtype=np.float32))
     return _scores(rows, queries, np.stack(columns, axis=1), f"bm25-{fields}")
@@ -85,6 +88,10 @@ def readable(row: Row, fields: Fields) -> str:
     return chosen
 
 
+def _asked(query: Row, fields: Fields) -> str:
+    return asked_text(query, None) or readable(query, fields)
+
+
 def _words(texts: Sequence[str]) -> list[list[str]]:
     """Lower-case words of two or more word characters, the library's own rule."""
     tokens: list[list[str]] = bm25s.tokenize(list(texts), stopwords=None, return_ids=False, show_progress=False)
@@ -96,42 +103,43 @@ def _scores(rows: Sequence[Row], queries: Sequence[Row], values: np.ndarray, met
     return Scores(ids, names, np.asarray(values, dtype=np.float32), method)
 
 
-def bm25(options: Bm25Options) -> StreamingMethod:
+WORDS = Meaning("higher = more words in common, rare ones counting more; no value says that a row harms", signed=False)
+CHANCE = Meaning("chance: the number says nothing of the row", signed=False)
+SIZE = Meaning("higher = longer, in characters; the query plays no part", signed=False)
+
+Compare = Callable[[Sequence[Row], Sequence[Row]], Scores]
+
+
+def _method(name: str, options: Any, compare: Compare, meaning: Meaning, *, whole_pool: bool = False) -> Method:
+    """A method that compares the texts of rows and queries."""
+
+    def scoring(reader: Reader, targets: Sequence[Target], sample: Sequence[Row]) -> RowScorer:
+        queries = laid_out(targets)
+        return RowScorer(tuple(targets), lambda rows: compare(rows, queries).values)
+
+    spec = MethodSpec(name, asdict(options))
+    return Method(spec, scoring=scoring, reads_model=False, whole_pool=whole_pool, meaning=meaning)
+
+
+def bm25(options: Bm25Options) -> Method:
     """The method with these options; word counts are those of the rows given together."""
-
-    def prepare(bench: Bench | None, targets: Sequence[Target]) -> QueryScorer:
-        def score(rows: Sequence[Row], queries: Sequence[Row]) -> np.ndarray:
-            return bm25_scores(rows, queries, fields=cast(Fields, options.fields)).values
-
-        return QueryScorer(tuple(targets), score)
-
-    return StreamingMethod(MethodSpec("bm25", asdict(options)), prepare, reads_model=False, whole=True)
+    compare = partial(bm25_scores, fields=cast(Fields, options.fields))
+    return _method("bm25", options, compare, WORDS, whole_pool=True)
 
 
-def random(options: RandomOptions) -> StreamingMethod:
+def random(options: RandomOptions) -> Method:
     """The method with this seed."""
-
-    def prepare(bench: Bench | None, targets: Sequence[Target]) -> QueryScorer:
-        def score(rows: Sequence[Row], queries: Sequence[Row]) -> np.ndarray:
-            return random_scores(rows, queries, seed=options.seed).values
-
-        return QueryScorer(tuple(targets), score)
-
-    return StreamingMethod(MethodSpec("random", asdict(options)), prepare, reads_model=False)
+    return _method("random", options, partial(random_scores, seed=options.seed), CHANCE)
 
 
-def length(options: LengthOptions) -> StreamingMethod:
+def length(options: LengthOptions) -> Method:
     """The method."""
-
-    def prepare(bench: Bench | None, targets: Sequence[Target]) -> QueryScorer:
-        return QueryScorer(tuple(targets), lambda rows, queries: length_scores(rows, queries).values)
-
-    return StreamingMethod(MethodSpec("length", asdict(options)), prepare, reads_model=False)
+    return _method("length", options, length_scores, SIZE)
 
 
-_floor = partial(StreamingEntry, cost="nothing", source="control")
+_floor = partial(MethodEntry, cost="nothing", source="control")
 
-BM25 = StreamingEntry(
+BM25 = MethodEntry(
     name="bm25",
     summary="Shared words, weighted by how rare they are: a serious rival wherever answers repeat their source.",
     reads="text",

@@ -12,19 +12,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 from headwater.core.errors import UsageError
 from headwater.core.spec import MethodSpec
-from headwater.data.batches import TokenBatch, plan_batches
 from headwater.data.rows import Row
 from headwater.data.windows import Window
 from headwater.features.perturbed import Direction, Movable
 from headwater.methods import rapidin
 from headwater.methods.forward_difference import ForwardDifference, choose_distance
-from headwater.methods.method import Method
+from headwater.methods.method import Method, MethodEntry
 from headwater.methods.rapidin import RapidInOptions
-from headwater.methods.streamed import streamed
-from headwater.methods.streaming import Bench, Part, StreamingEntry, StreamingMethod, Target, deal, require_bench
+from headwater.methods.targets import Part, Target, split_folds
+from headwater.models.reader import Reader
+
+SAMPLE = 32
+"""Rows of the pool on which the forward form chooses its distance."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class LinFiKOptions:
 
     form: `forward` (one backward pass over the target, then 1 + folds forward passes a row) or `gradient` (sketched
     per-row gradients; the standard error is then over single target rows). cosine: of the two gradients instead of
-    their inner product; gradient form only. folds: into how many parts a target is dealt, whose spread gives the
+    their inner product; gradient form only. folds: into how many folds a target is split, whose spread gives the
     standard error; 1 costs two forward passes and tells no error. distance: how far the weights move, η·‖∇L_t‖;
     0 chooses it on a sample of the pool. parameters, window, overlap as in `rapidin`; buckets, sketch, seed are those
     of the gradient form.
@@ -59,7 +62,7 @@ PRESETS = {
 }
 
 
-def linfik(options: LinFiKOptions) -> StreamingMethod:
+def linfik(options: LinFiKOptions) -> Method:
     """The method with these options.
 
     Score: the fall of the target's mean loss per unit of learning rate (nats); positive = the row helps. Blind to what
@@ -67,19 +70,18 @@ def linfik(options: LinFiKOptions) -> StreamingMethod:
     """
     spec = MethodSpec("linfik", asdict(options))
     if options.form == "gradient":
-        return streamed(gradient_form(options))
+        return replace(rapidin.rapidin(_gradient_form(options)), spec=spec)
     if options.cosine:
         remedy = "set form=gradient"
         raise UsageError("the forward form knows no row's gradient norm", where="linfik.cosine", remedy=remedy)
     if options.folds < 1 or options.distance < 0:
         what = f"{options.folds} folds at a distance of {options.distance}"
         raise UsageError(what, where="linfik", remedy="at least one fold, and a distance above 0 or 0 for automatic")
-    return StreamingMethod(spec, lambda bench, targets: _prepare(options, require_bench(bench, "linfik"), targets))
+    return Method(spec, scoring=partial(_forward_form, options), fit_rows=SAMPLE)
 
 
-def gradient_form(options: LinFiKOptions) -> Method:
-    """The gradient form as a method that could also fill an index."""
-    inner = RapidInOptions(
+def _gradient_form(options: LinFiKOptions) -> RapidInOptions:
+    return RapidInOptions(
         buckets=options.buckets,
         normalize="row" if options.cosine else "none",
         parameters=options.parameters,
@@ -89,31 +91,26 @@ def gradient_form(options: LinFiKOptions) -> Method:
         overlap=options.overlap,
         seed=options.seed,
     )
-    return replace(rapidin.rapidin(inner), spec=MethodSpec("linfik", asdict(options)))
 
 
-def _prepare(options: LinFiKOptions, bench: Bench, targets: Sequence[Target]) -> ForwardDifference:
-    """One backward pass over every part of every target, a distance, and the moved weights."""
+def _forward_form(
+    options: LinFiKOptions, reader: Reader, targets: Sequence[Target], sample: Sequence[Row]
+) -> ForwardDifference:
+    """One backward pass over every fold of every target, a distance, and the moved weights."""
     window = Window(options.window, options.overlap)
-    movable = Movable.select(bench.loaded, options.parameters)
+    movable = Movable.select(reader.loaded, options.parameters)
     parts: list[Part] = []
     directions: list[Direction] = []
     for target in targets:
-        for fold in deal(target.rows, options.folds):
+        for fold in split_folds(target.rows, options.folds):
             parts.append(Part(target.name, len(fold)))
-            directions.append(movable.direction(_batches(bench, fold, window, hotwords=True)))
-    sample = bench.sample or tuple(row for target in targets for row in target.rows)
-    choice = choose_distance(movable, directions[0], bench, sample, window=window, distance=options.distance)
+            directions.append(movable.direction(reader.batches(fold, window, "query")))
+    choice = choose_distance(movable, directions[0], reader, sample, window=window, distance=options.distance)
     moved = tuple((movable.moved(d, choice.distance), choice.distance / d.norm) for d in directions)
-    return ForwardDifference(movable, bench, window, moved, tuple(parts), choice)
+    return ForwardDifference(movable, reader, window, moved, tuple(parts), choice)
 
 
-def _batches(bench: Bench, rows: Sequence[Row], window: Window, *, hotwords: bool) -> list[TokenBatch]:
-    tokens = bench.token_rows(rows, hotwords=hotwords)
-    return plan_batches(tokens, window, tokens_per_batch=bench.tokens_per_batch)
-
-
-ENTRY = StreamingEntry(
+ENTRY = MethodEntry(
     name="linfik",
     summary="First-order future influence: what one step on the row would take off the target's loss.",
     reads="one backward pass over the target, then forward passes (or, form=gradient, per-row gradients)",
@@ -121,5 +118,6 @@ ENTRY = StreamingEntry(
     source="Pan et al., arXiv 2503.01052",
     presets=PRESETS,
     make=linfik,
+    as_vectors={"form": "gradient"},
     choices={"form": ("forward", "gradient"), "sketch": rapidin.CHOICES["sketch"]},
 )

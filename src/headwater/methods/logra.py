@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from headwater.core.spec import MethodSpec
@@ -10,7 +11,7 @@ from headwater.curvature.gram import Metric
 from headwater.data.windows import Window
 from headwater.features.gradient_sketch import GradientSketch
 from headwater.features.linear import select_linear
-from headwater.methods.method import Method, MethodEntry
+from headwater.methods.method import Method, MethodEntry, Vectors
 from headwater.models.load import LoadedModel
 from headwater.sketch.two_sided import TwoSided
 
@@ -35,12 +36,12 @@ class LograOptions:
 def logra(options: LograOptions) -> Method:
     """The method with these options: Σ over layers l of ⟨P g_row Q, (G_l + λI)⁻¹ P g_query Q⟩; positive = proponent."""
     window = Window(options.window, options.overlap)
-    return Method(
-        MethodSpec("logra", asdict(options)),
-        {"train": window, "query": window},
-        lambda loaded: _encoder(options, loaded),
-        lambda encoder: layer_metric(encoder, options.damping, unit=options.unit),
+    vectors = Vectors(
+        windows={"train": window, "query": window},
+        bind=partial(_encoder, options),
+        metrics=partial(layer_metric, damping=options.damping, unit=options.unit),
     )
+    return Method(MethodSpec("logra", asdict(options)), vectors)
 
 
 def layer_metric(encoder: Any, damping: float, *, unit: bool) -> dict[str, Metric]:

@@ -11,14 +11,13 @@ from headwater.core.spec import MethodSpec
 from headwater.data.rows import Row
 from headwater.data.windows import Window
 from headwater.features.row_losses import mean_losses
-from headwater.methods.reading import batches
-from headwater.methods.streaming import (
-    Bench,
-    QueryScorer,
-    StreamingEntry,
-    StreamingMethod,
-    Target,
-    require_bench,
+from headwater.methods.method import Meaning, Method, MethodEntry
+from headwater.methods.targets import RowScorer, Target, same_for_all
+from headwater.models.reader import Reader
+
+KNOWN = Meaning("higher = the model knows the row better (minus its loss, nats); the query plays no part", signed=False)
+UNLIKELY = Meaning(
+    "higher = the model finds the row less likely (its loss, nats); the query plays no part", signed=False
 )
 
 
@@ -30,23 +29,21 @@ class LossOptions:
     window: int = 512
 
 
-def loss(options: LossOptions) -> StreamingMethod:
+def loss(options: LossOptions) -> Method:
     """The method with these options: −loss (`low`) or the loss (`high`), nats, mean over the row's targets."""
-    factor = -1.0 if options.first == "low" else 1.0
+    factor, meaning = (-1.0, KNOWN) if options.first == "low" else (1.0, UNLIKELY)
 
-    def prepare(bench: Bench | None, targets: Sequence[Target]) -> QueryScorer:
-        reader = require_bench(bench, "loss")
+    def scoring(reader: Reader, targets: Sequence[Target], sample: Sequence[Row]) -> RowScorer:
+        def score(rows: Sequence[Row]) -> np.ndarray:
+            losses = mean_losses(reader.loaded, reader.batches(rows, Window(options.window)), len(rows))
+            return same_for_all(factor * losses.numpy(), targets)
 
-        def score(rows: Sequence[Row], queries: Sequence[Row]) -> np.ndarray:
-            losses = mean_losses(reader.loaded, batches(reader, rows, Window(options.window)), len(rows))
-            return np.repeat(factor * losses.numpy()[:, None], len(queries), axis=1)
+        return RowScorer(tuple(targets), score)
 
-        return QueryScorer(tuple(targets), score)
-
-    return StreamingMethod(MethodSpec("loss", asdict(options)), prepare)
+    return Method(MethodSpec("loss", asdict(options)), scoring=scoring, meaning=meaning)
 
 
-ENTRY = StreamingEntry(
+ENTRY = MethodEntry(
     name="loss",
     summary="How well the model knows the row, whatever the query.",
     reads="one forward pass: losses",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import cast
 
 from headwater.core.spec import MethodSpec
@@ -11,7 +12,7 @@ from headwater.features.checkpoints import Weights, over_checkpoints
 from headwater.features.encoder import Encoder
 from headwater.features.gradient_sketch import GradientSketch, TokenMode
 from headwater.features.parameters import select_parameters
-from headwater.methods.method import Method, MethodEntry
+from headwater.methods.method import Method, MethodEntry, Vectors
 from headwater.models.load import LoadedModel
 from headwater.sketch.products import Normalization
 from headwater.sketch.sketch import SKETCHES, make_sketch
@@ -25,7 +26,7 @@ class RapidInOptions:
     parameters: comma-separated globs; empty: the adapter's, else all. sketch: `shift`, `hash`, `two-sided`,
     `rademacher` or `identity`. tokens: token scores normalised by `token` (the paper) or by `row` (they add up).
     window: most tokens read at a time; longer rows are read in several windows and their gradients added.
-    checkpoints: the folder a `CheckpointRecorder` wrote, whose models' scores are summed; empty: the model alone.
+    checkpoints: the folder a `Recorder` wrote, whose models' scores are summed; empty: the model alone.
     weights: of checkpoints, their learning `rate` or `equal`.
     """
 
@@ -64,7 +65,14 @@ def rapidin(options: RapidInOptions) -> Method:
     """
     window = Window(options.window, options.overlap)
     spec = MethodSpec("rapidin", asdict(options))
-    return Method(spec, {"train": window, "query": window}, lambda loaded: _bind(options, loaded))
+    vectors = Vectors(
+        windows={"train": window, "query": window},
+        bind=partial(_bind, options),
+        exact=True,
+        grids=not options.checkpoints,
+        additive=options.tokens == "row",
+    )
+    return Method(spec, vectors)
 
 
 def _bind(options: RapidInOptions, loaded: LoadedModel) -> Encoder:

@@ -10,7 +10,7 @@ from headwater.core.spec import MethodSpec, Role
 from headwater.data.windows import Window
 from headwater.features.readout_sketch import Channels, Positions, ReadoutSketch
 from headwater.features.residuals import Support
-from headwater.methods.method import Method, MethodEntry
+from headwater.methods.method import Method, MethodEntry, Vectors
 from headwater.models.readout import Readout, find_readout
 
 
@@ -71,7 +71,8 @@ def rise(options: RiseOptions) -> Method:
         "train": Window(options.window, options.overlap),
         "query": Window(options.query_window, options.overlap),
     }
-    return Method(MethodSpec("rise", asdict(options)), windows, lambda loaded: encoder(options, find_readout(loaded)))
+    vectors = Vectors(windows, lambda loaded: encoder(options, find_readout(loaded)))
+    return Method(MethodSpec("rise", asdict(options)), vectors)
 
 
 def encoder(o: RiseOptions, readout: Readout) -> ReadoutSketch:

@@ -38,13 +38,11 @@ def rise_gram(o: RiseGramOptions) -> Method:
         embedding="none",
         seed=o.seed,
     )
-    inner = rise(narrow)
-    return Method(
-        MethodSpec("rise-gram", asdict(o)),
-        inner.windows,
-        inner.bind,
-        lambda encoder: {column.name: Metric(o.damping, unit=o.unit) for column in encoder.columns},
+    vectors = replace(
+        rise(narrow).require_vectors(),
+        metrics=lambda encoder: {column.name: Metric(o.damping, unit=o.unit) for column in encoder.columns},
     )
+    return Method(MethodSpec("rise-gram", asdict(o)), vectors)
 
 
 ENTRY = MethodEntry(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from headwater.core.errors import UsageError
 from headwater.core.spec import MethodSpec
@@ -11,14 +12,15 @@ from headwater.data.windows import Window
 from headwater.features.parameters import select_parameters
 from headwater.features.transformed_sketch import TransformedSketch
 from headwater.methods.logra import layer_metric
-from headwater.methods.method import Method, MethodEntry
+from headwater.methods.method import Method, MethodEntry, Vectors
+from headwater.models.checkpoints import ADAM
 from headwater.models.load import LoadedModel
 from headwater.sketch.two_sided import TwoSided
 
 
 @dataclass(frozen=True)
 class TrackStarOptions:
-    """adam: the file `write_adam` wrote; correction: `adam` or `none`. rank: a tensor is kept as rank × rank numbers.
+    """adam: the moments that a `Recorder` wrote; correction: `adam` or `none`. rank: a tensor is kept as rank × rank numbers.
 
     damping: λ as a share of a tensor's mean eigenvalue. parameters, window, overlap, seed as in `rapidin`.
     """
@@ -40,15 +42,15 @@ def trackstar(options: TrackStarOptions) -> Method:
         UsageError: neither Adam's moments nor `correction=none`.
     """
     if options.correction == "adam" and not options.adam:
-        remedy = "give adam=FILE from headwater.curvature.adam.write_adam, or correction=none"
+        remedy = "give adam=FILE from headwater.Recorder, or correction=none"
         raise UsageError("no moments of Adam to correct with", where="trackstar.adam", remedy=remedy)
     window = Window(options.window, options.overlap)
-    return Method(
-        MethodSpec("trackstar", asdict(options)),
-        {"train": window, "query": window},
-        lambda loaded: _encoder(options, loaded),
-        lambda encoder: layer_metric(encoder, options.damping, unit=True),
+    vectors = Vectors(
+        windows={"train": window, "query": window},
+        bind=partial(_encoder, options),
+        metrics=partial(layer_metric, damping=options.damping, unit=True),
     )
+    return Method(MethodSpec("trackstar", asdict(options)), vectors)
 
 
 def _encoder(o: TrackStarOptions, loaded: LoadedModel) -> TransformedSketch:
@@ -70,4 +72,5 @@ ENTRY = MethodEntry(
     presets={"default": TrackStarOptions(), "plain": TrackStarOptions(correction="none")},
     make=trackstar,
     choices={"correction": ("adam", "none")},
+    recorded={"adam": ADAM},
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from headwater.core.spec import MethodSpec
 from headwater.curvature.gram import Metric
@@ -12,7 +13,7 @@ from headwater.features.encoder import Encoder
 from headwater.features.gradient_sketch import GradientSketch
 from headwater.features.margin_sketch import MarginSketch
 from headwater.features.parameters import select_parameters
-from headwater.methods.method import Method, MethodEntry
+from headwater.methods.method import Method, MethodEntry, Vectors
 from headwater.models.load import LoadedModel
 from headwater.sketch.sketch import SKETCHES, make_sketch
 
@@ -37,12 +38,12 @@ class TrakOptions:
 def trak(options: TrakOptions) -> Method:
     """The method with these options: φ(query)ᵀ (ΦᵀΦ/n + λI)⁻¹ φ(row) · (1 − p(row)); positive = proponent."""
     window = Window(options.window, options.overlap)
-    return Method(
-        MethodSpec("trak", asdict(options)),
-        {"train": window, "query": window},
-        lambda loaded: _bind(options, loaded),
-        lambda encoder: {column.name: Metric(options.damping, doubt=True) for column in encoder.columns},
+    vectors = Vectors(
+        windows={"train": window, "query": window},
+        bind=partial(_bind, options),
+        metrics=lambda encoder: {c.name: Metric(options.damping, uncertain=True) for c in encoder.columns},
     )
+    return Method(MethodSpec("trak", asdict(options)), vectors)
 
 
 def _bind(options: TrakOptions, loaded: LoadedModel) -> Encoder:

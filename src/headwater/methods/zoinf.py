@@ -16,22 +16,24 @@ from headwater.curvature.checkpoint_losses import Path
 from headwater.data.rows import Row
 from headwater.data.windows import Window
 from headwater.features.row_losses import mean_losses
-from headwater.methods.reading import batches, laid_out
-from headwater.methods.streaming import (
-    Bench,
-    QueryScorer,
-    StreamingEntry,
-    StreamingMethod,
-    Target,
-    require_bench,
-)
+from headwater.methods.method import PROPONENT, Meaning, Method, MethodEntry
+from headwater.methods.targets import RowScorer, Target, laid_out, same_for_all
 from headwater.models.checkpoints import load_checkpoint, read_checkpoints
 from headwater.models.load import LoadedModel
+from headwater.models.reader import Reader
+
+MEANINGS = {
+    "pair": PROPONENT,
+    "self": Meaning("higher = the row influences itself more; the query plays no part", signed=False),
+    "variance": Meaning(
+        "higher = the row's loss moved more between checkpoints; the query plays no part", signed=False
+    ),
+}
 
 
 @dataclass(frozen=True)
 class ZoInfOptions:
-    """checkpoints: the folder a `CheckpointRecorder` wrote. neighbours: how many nearest checkpoints; 0: all.
+    """checkpoints: the folder a `Recorder` wrote. neighbours: how many nearest checkpoints; 0: all.
 
     form: `pair` (influence on the query), `self` (the row's on itself) or `variance` (of the row's loss over
     checkpoints); the latter two are the same for every query. window: tokens read at a time.
@@ -43,32 +45,30 @@ class ZoInfOptions:
     window: int = 512
 
 
-def zoinf(options: ZoInfOptions) -> StreamingMethod:
+def zoinf(options: ZoInfOptions) -> Method:
     """The method with these options; positive = proponent. Every checkpoint's model is held in memory.
 
     Raises:
         UsageError: no checkpoints.
     """
     if not options.checkpoints:
-        remedy = "give checkpoints=FOLDER, as CheckpointRecorder writes it"
+        remedy = "give checkpoints=FOLDER, as a recorded training run leaves it"
         raise UsageError("losses are compared between checkpoints", where="zoinf.checkpoints", remedy=remedy)
 
-    def prepare(bench: Bench | None, targets: Sequence[Target]) -> QueryScorer:
-        at = require_bench(bench, "zoinf")
-        models = [load_checkpoint(c, at.loaded) for c in read_checkpoints(options.checkpoints)]
+    def scoring(reader: Reader, targets: Sequence[Target], sample: Sequence[Row]) -> RowScorer:
+        models = [load_checkpoint(c, reader.loaded) for c in read_checkpoints(options.checkpoints)]
         path = Path(weight_gram([loaded.model for loaded in models]), options.neighbours)
-        asked = _losses(at, models, laid_out(targets), options, "query")
+        asked = _losses(reader, models, laid_out(targets), options, "query")
 
-        def score(rows: Sequence[Row], queries: Sequence[Row]) -> np.ndarray:
-            losses = _losses(at, models, rows, options, "train")
+        def score(rows: Sequence[Row]) -> np.ndarray:
+            losses = _losses(reader, models, rows, options, "train")
             if options.form == "pair":
                 return path.influence(losses, asked)
-            own = path.self_influence(losses) if options.form == "self" else losses.var(axis=0)
-            return np.repeat(own[:, None], len(queries), axis=1)
+            return same_for_all(path.self_influence(losses) if options.form == "self" else losses.var(axis=0), targets)
 
-        return QueryScorer(tuple(targets), score, {"checkpoints": len(models)})
+        return RowScorer(tuple(targets), score, {"checkpoints": len(models)})
 
-    return StreamingMethod(MethodSpec("zoinf", asdict(options)), prepare)
+    return Method(MethodSpec("zoinf", asdict(options)), scoring=scoring, meaning=MEANINGS[options.form])
 
 
 @torch.no_grad()
@@ -83,13 +83,13 @@ def weight_gram(models: Sequence[Any]) -> Float[np.ndarray, "checkpoints checkpo
 
 
 def _losses(
-    bench: Bench, models: Sequence[LoadedModel], rows: Sequence[Row], options: ZoInfOptions, role: Role
+    reader: Reader, models: Sequence[LoadedModel], rows: Sequence[Row], options: ZoInfOptions, role: Role
 ) -> Float[np.ndarray, "checkpoints rows"]:
-    planned = batches(bench, rows, Window(options.window), role)
+    planned = reader.batches(rows, Window(options.window), role)
     return np.stack([mean_losses(loaded, planned, len(rows)).double().numpy() for loaded in models])
 
 
-ENTRY = StreamingEntry(
+ENTRY = MethodEntry(
     name="zoinf",
     summary="Influence from how losses move between checkpoints: forward passes only.",
     reads="one forward pass a checkpoint: losses",
@@ -97,5 +97,6 @@ ENTRY = StreamingEntry(
     source="Z0-Inf, arXiv 2510.11832",
     presets={"default": ZoInfOptions()},
     make=zoinf,
-    choices={"form": ("pair", "self", "variance")},
+    choices={"form": tuple(MEANINGS)},
+    recorded={"checkpoints": "."},
 )

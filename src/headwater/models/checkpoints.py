@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from headwater.core.errors import DataError, UsageError
 from headwater.models.load import LoadedModel, load_model
 
 LIST = "checkpoints.json"
 """The file beside the checkpoints that lists them."""
+
+ADAM = "adam.safetensors"
+"""The file that holds the moments of the Adam that trained a model."""
 
 
 @dataclass(frozen=True)
@@ -23,45 +23,6 @@ class Checkpoint:
     path: str
     step: int
     learning_rate: float
-
-
-class CheckpointRecorder(TrainerCallback):  # type: ignore[misc]
-    """A Hugging Face `TrainerCallback` that saves the model (or, with PEFT, the adapter) as training goes.
-
-    Pass it in `Trainer(callbacks=[...])`. It writes `folder/step-N` and the list `folder/checkpoints.json`, which
-    `read_checkpoints` reads. Saved by the main process only.
-
-    Args:
-        folder: where to write.
-        every: save after this many optimizer steps; 0: at the end of every epoch.
-    """
-
-    def __init__(self, folder: str | Path, *, every: int = 0) -> None:
-        self._folder, self._every = Path(folder), every
-        self._found: list[Checkpoint] = []
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Save if it is time."""
-        if self._every and state.global_step % self._every == 0:
-            self._save(state, kwargs)
-
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Save if epochs are what is counted."""
-        if not self._every:
-            self._save(state, kwargs)
-
-    def _save(self, state: TrainerState, now: dict[str, Any]) -> None:
-        if not state.is_world_process_zero or any(c.step == state.global_step for c in self._found):
-            return
-        path = self._folder / f"step-{state.global_step}"
-        now["model"].save_pretrained(path)
-        if now.get("processing_class") is not None:
-            now["processing_class"].save_pretrained(path)
-        rate = float(now["optimizer"].param_groups[0]["lr"])
-        self._found.append(Checkpoint(path.name, int(state.global_step), rate))
-        (self._folder / LIST).write_text(json.dumps([asdict(c) for c in self._found], indent=2) + "\n")
 
 
 def read_checkpoints(folder: str | Path) -> tuple[Checkpoint, ...]:
@@ -75,7 +36,7 @@ def read_checkpoints(folder: str | Path) -> tuple[Checkpoint, ...]:
         raw = json.loads(file.read_text())
         found = [Checkpoint(str(c["path"]), int(c["step"]), float(c["learning_rate"])) for c in raw]
     except FileNotFoundError:
-        remedy = "record a run with CheckpointRecorder, or name the folder it wrote"
+        remedy = "record a run with headwater.Recorder, or name the folder it wrote"
         raise DataError("no list of checkpoints", where=str(file), remedy=remedy) from None
     except (ValueError, KeyError, TypeError) as error:
         remedy = 'expected [{"path": ..., "step": ..., "learning_rate": ...}, ...]'

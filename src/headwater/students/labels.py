@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from headwater.core.errors import DataError, NumericError
 from headwater.core.seeds import key
+from headwater.core.statistics import spearman
 from headwater.data.rows import Row
 
 WINSOR = 0.01
@@ -92,11 +92,4 @@ class Lesson:
 
     def held_out_agreement(self, predicted: NDArray[np.float64]) -> float:
         """Spearman correlation of predictions for the held-out rows with their labels."""
-        return spearman(predicted, self.labels[self.held_out])
-
-
-def spearman(left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
-    """Spearman correlation; 0 where one side is constant: it then says nothing about the other."""
-    if len(left) < 2 or not np.ptp(left) or not np.ptp(right):
-        return 0.0
-    return float(spearmanr(left, right).statistic)
+        return spearman(predicted, self.labels[self.held_out], if_constant=0.0)

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from headwater.data.rows import Row
-from headwater.data.templates import resolve_template
-from headwater.data.tokens import Tokenization
+from headwater.data.tokens import TokenRow
 from headwater.models.generate import generate_responses
-from headwater.models.load import LoadedModel
-from headwater.unlearning.options import Options, Result
+from headwater.models.reader import Reader
+from headwater.unlearning.options import Result
 from headwater.unlearning.resume import plain_json
 from headwater.unlearning.rows import Job
 from headwater.unlearning.sequences import measure_losses
@@ -63,15 +62,13 @@ def prompts_shown(job: Job, asked: Sequence[Row]) -> list[tuple[str, str]]:
     ]
 
 
-def observe(loaded: LoadedModel, job: Job, options: Options, asked: Sequence[Row] = ()) -> Observed:
+def observe(reader: Reader, job: Job, asked: Sequence[Row] = ()) -> Observed:
     """Losses on the forget and guard rows, and greedy answers to the prompts shown."""
-    tokenization = Tokenization(
-        loaded.tokenizer, resolve_template(options.template, loaded.tokenizer), options.max_tokens
-    )
+    tokenization, loaded = reader.tokenization, reader.loaded
     prompts = [tokenization.encode_prompt(prompt) for _, prompt in prompts_shown(job, asked)]
     answers = generate_responses(loaded, prompts, max_new_tokens=NEW_TOKENS) if prompts else []
     losses = [
-        float(measure_losses(loaded.model, _tokens(tokenization, rows), loaded.device)[1].mean()) if rows else None
+        float(measure_losses(loaded.model, _tokens(reader, rows), loaded.device)[1].mean()) if rows else None
         for rows in (job.forget, job.guard)
     ]
     return Observed(losses[0] or 0.0, losses[1], tuple(answers))
@@ -127,5 +124,5 @@ def _ratio(before: float | None, after: float | None) -> float | None:
     return None if before is None or after is None else math.exp(min(after - before, 50.0))
 
 
-def _tokens(tokenization: Tokenization, rows: Sequence[Row]) -> Any:
-    return tokenization.encode([replace(row, ordinal=i, hotwords=()) for i, row in enumerate(rows)])
+def _tokens(reader: Reader, rows: Sequence[Row]) -> list[TokenRow]:
+    return reader.tokenize([replace(row, hotwords=()) for row in rows])

@@ -18,11 +18,11 @@ import torch
 from headwater.core.errors import DataError
 from headwater.core.fingerprints import digest
 from headwater.data.rows import Row
-from headwater.data.templates import resolve_template
-from headwater.data.tokens import Tokenization
+from headwater.data.tokens import TokenRow
+from headwater.methods.bound import Bound
 from headwater.methods.catalog import find_method
 from headwater.models.load import LoadedModel
-from headwater.pipeline.encode import Reader
+from headwater.models.reader import Reader
 from headwater.unlearning import resume as resuming
 from headwater.unlearning.adapter import trainable_model
 from headwater.unlearning.fisher import search_dampening
@@ -30,8 +30,8 @@ from headwater.unlearning.objectives import METHODS, Objective, find_objective, 
 from headwater.unlearning.options import Options, Result, check_options
 from headwater.unlearning.probe import probe_rate
 from headwater.unlearning.rows import Job
-from headwater.unlearning.sequences import Composition, make_examples, measure_losses
-from headwater.unlearning.targets import Setting, make_watch
+from headwater.unlearning.sequences import Composition, measure_losses
+from headwater.unlearning.targets import Run, make_watch
 from headwater.unlearning.trainer import Material, Schedule, train
 from headwater.unlearning.views import measure_influence
 from headwater.unlearning.watch import Watch
@@ -45,7 +45,7 @@ from headwater.unlearning.weights import (
 
 
 def run_unlearning(
-    loaded: LoadedModel,
+    model: LoadedModel | Reader,
     job: Job,
     options: Options | None = None,
     *,
@@ -53,10 +53,10 @@ def run_unlearning(
     folder: str | Path | None = None,
     resume: bool = False,
 ) -> Result:
-    """Make the model forget the job's forget rows; `loaded.model` is changed **in place**.
+    """Make the model forget the job's forget rows; the model is changed **in place**.
 
     Args:
-        loaded: the model that says what it should not. For `retrain`: the base model from before.
+        model: the model, or a reader of it, that says what it should not. For `retrain`: the base model from before.
         job: rows, checked.
         options: how.
         unseen: rows the model has not seen whose mean loss is the target; left out, the forget rows' answers behind
@@ -71,16 +71,19 @@ def run_unlearning(
     """
     options = options or Options()
     one_of("method", options.method, METHODS)
-    template = resolve_template(options.template, loaded.tokenizer)
-    tokenization = Tokenization(loaded.tokenizer, template, options.max_tokens)
-    setting = Setting(loaded, job, options, tokenization, make_examples(job, tokenization))
+    run = Run.of(model if isinstance(model, Reader) else reader_of(model, options), job, options)
     if options.method == "fisher":
-        return _dampened(setting, make_watch(setting, unseen))
+        return _dampened(run, make_watch(run, unseen))
     objective = _objective(options)
     check_options(objective, options, job)
     home = None if folder is None else Path(folder)
-    kept = resuming.begin(home, identity(loaded, job, options), resume=resume)
-    return _trained(setting, objective, unseen, kept, home, resume=resume)
+    kept = resuming.begin(home, identity(run.loaded, job, options), resume=resume)
+    return _trained(run, objective, unseen, kept, home, resume=resume)
+
+
+def reader_of(loaded: LoadedModel, options: Options) -> Reader:
+    """The reader of a run's rows."""
+    return Reader.of(loaded, template=options.template, max_tokens=options.max_tokens)
 
 
 def identity(loaded: LoadedModel, job: Job, options: Options) -> dict[str, Any]:
@@ -101,7 +104,7 @@ def _objective(options: Options) -> Objective:
 
 
 def _trained(
-    setting: Setting,
+    run: Run,
     objective: Objective,
     unseen: Sequence[Row],
     kept: resuming.Kept,
@@ -109,11 +112,11 @@ def _trained(
     *,
     resume: bool,
 ) -> Result:
-    loaded, options, clock = setting.loaded, setting.options, dict[str, float]()
+    loaded, options, clock = run.loaded, run.options, dict[str, float]()
     with _timed(clock, "influence"):
-        weights, trust = _weights(setting, objective, kept), _trust(setting, objective)
-    watch = make_watch(setting, unseen, trust)
-    material = _material(setting, objective, weights)
+        weights, trust = _weights(run, objective, kept), _trust(run, objective)
+    watch = make_watch(run, unseen, trust)
+    material = _material(run, objective, weights)
     model = trainable_model(loaded, options.lora, seed=options.seed)
     schedule, facts = _schedule(options, objective, rate=options.rate or kept.rate or 0.0), dict[str, Any]()
     with _timed(clock, "probe"):
@@ -141,16 +144,14 @@ def _trained(
     )
 
 
-def _dampened(setting: Setting, watch: Watch) -> Result:
+def _dampened(run: Run, watch: Watch) -> Result:
     """Fisher: no training, no adapter, all weights."""
-    loaded, options, clock = setting.loaded, setting.options, dict[str, float]()
-    if not setting.retain:
+    loaded, options, clock = run.loaded, run.options, dict[str, float]()
+    if not run.retain:
         raise DataError("there are no rows to retain", where="method 'fisher'", remedy="give --retain")
     with _timed(clock, "training"):
         model = trainable_model(loaded, None, seed=options.seed)
-        found = search_dampening(
-            model, setting.forget, setting.retain, watch.guard, limits=watch.limits, device=loaded.device
-        )
+        found = search_dampening(model, run.forget, run.retain, watch.guard, limits=watch.limits, device=loaded.device)
     model.requires_grad_(False)
     return Result(
         loaded=loaded,
@@ -163,9 +164,9 @@ def _dampened(setting: Setting, watch: Watch) -> Result:
     )
 
 
-def _weights(setting: Setting, objective: Objective, kept: resuming.Kept) -> Weights | None:
+def _weights(run: Run, objective: Objective, kept: resuming.Kept) -> Weights | None:
     """The rows' weights, from before an interruption, from a file, or made now; None where the method has none."""
-    job, options = setting.job, setting.options
+    job, options = run.job, run.options
     if objective.weights != "influence":
         return None
     if kept.weights is not None:
@@ -174,37 +175,37 @@ def _weights(setting: Setting, objective: Objective, kept: resuming.Kept) -> Wei
         return uniform_weights(job.forget, job.retain)
     if options.weights not in ("influence", "shuffled"):
         return load_weights(options.weights, job.forget, job.retain)
-    made = _from_influence(setting, job.retain)
+    made = _from_influence(run, run.retain)
     return made.shuffled(options.seed) if options.weights == "shuffled" else made
 
 
-def _from_influence(setting: Setting, retain: Sequence[Row]) -> Weights:
+def _from_influence(run: Run, retain: Sequence[TokenRow]) -> Weights:
     """Weights of the forget rows and of these retain rows, as influence has it."""
-    job, options = setting.job, setting.options
-    reader = Reader.bind(setting.loaded, find_method(options.influence, options.settings), setting.tokenization)
-    influence = measure_influence(reader, job.forget, retain, cosine=not options.compat)
-    return influence_weights(influence, job.forget, retain, compat=options.compat)
+    job, options = run.job, run.options
+    bound = Bound.of(find_method(options.influence, options.settings), run.reader)
+    influence = measure_influence(bound, run.forget, retain, cosine=not options.compat)
+    return influence_weights(influence, job.forget, [row.row for row in retain], compat=options.compat)
 
 
-def _trust(setting: Setting, objective: Objective) -> Sequence[float] | None:
+def _trust(run: Run, objective: Objective) -> Sequence[float] | None:
     """How much each guard row counts: what it would weigh as a retain row, where influence makes the weights."""
-    if objective.weights != "influence" or setting.options.weights != "influence" or not setting.job.guard:
+    if objective.weights != "influence" or run.options.weights != "influence" or not run.job.guard:
         return None
-    return _from_influence(setting, setting.job.guard).of("retain")
+    return _from_influence(run, run.guard).of("retain")
 
 
-def _material(setting: Setting, objective: Objective, weights: Weights | None) -> Material:
+def _material(run: Run, objective: Objective, weights: Weights | None) -> Material:
     """Weights and reference losses; the model is as it was before, with no adapter yet."""
-    count, loaded = len(setting.examples), setting.loaded
+    count, loaded = len(run.examples), run.loaded
     reference, weight = torch.zeros(count), torch.ones(count)
-    if objective.forget_share and setting.forget:
-        total, mean = measure_losses(loaded.model, setting.forget, loaded.device)
+    if objective.forget_share and run.forget:
+        total, mean = measure_losses(loaded.model, run.forget, loaded.device)
         reference[: len(total)] = total
         if objective.weights == "loss":
             weight[: len(mean)] = low_loss_weights(mean, tau=objective.tau)
     if weights is not None:
         weight = torch.tensor([row.weight for row in weights.rows], dtype=torch.float32)
-    return Material(setting.examples, weight, reference)
+    return Material(run.examples, weight, reference)
 
 
 def _schedule(options: Options, objective: Objective, *, rate: float) -> Schedule:

@@ -10,11 +10,12 @@ import torch
 
 from headwater.core.errors import DataError
 from headwater.data.rows import Row
-from headwater.data.tokens import Tokenization, TokenRow
+from headwater.data.tokens import TokenRow
 from headwater.models.load import LoadedModel
+from headwater.models.reader import Reader
 from headwater.unlearning.options import Options
 from headwater.unlearning.rows import Job, with_answer
-from headwater.unlearning.sequences import Example, measure_losses
+from headwater.unlearning.sequences import Example, make_examples, measure_losses
 from headwater.unlearning.watch import Limits, Watch, guard_loss
 
 LOOKED_AT = 32
@@ -22,14 +23,33 @@ LOOKED_AT = 32
 
 
 @dataclass(frozen=True)
-class Setting:
-    """All that stays the same while a model unlearns: model, rows, options, and the rows as tokens."""
+class Run:
+    """All that stays the same while a model unlearns.
 
-    loaded: LoadedModel
+    Attributes:
+        reader: the model and how it reads rows.
+        job: the rows.
+        options: how to unlearn.
+        examples: the forget and retain rows as tokens, forget rows first.
+        guard: the guard rows as tokens.
+    """
+
+    reader: Reader
     job: Job
     options: Options
-    tokenization: Tokenization
     examples: Sequence[Example]
+    guard: Sequence[TokenRow]
+
+    @classmethod
+    def of(cls, reader: Reader, job: Job, options: Options) -> Run:
+        """The run of a job, its rows tokenised: once, for influence, training and measurement."""
+        guard = reader.tokenize([replace(row, hotwords=()) for row in job.guard])
+        return cls(reader, job, options, make_examples(job, reader.tokenization), guard)
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """The model."""
+        return self.reader.loaded
 
     @property
     def forget(self) -> list[TokenRow]:
@@ -42,13 +62,9 @@ class Setting:
         return [e.tokens for e in self.examples if not e.forget]
 
 
-def make_watch(setting: Setting, unseen: Sequence[Row], trust: Sequence[float] | None = None) -> Watch:
+def make_watch(run: Run, unseen: Sequence[Row], trust: Sequence[float] | None = None) -> Watch:
     """The watch of a run, its limits measured on the model before; `trust` is how much each guard row counts."""
-    loaded, job, options = setting.loaded, setting.job, setting.options
-    guard: list[TokenRow] = []
-    if job.guard:
-        rows = [replace(row, ordinal=i, hotwords=()) for i, row in enumerate(job.guard[:LOOKED_AT])]
-        guard = setting.tokenization.encode(rows)
+    loaded, options, guard = run.loaded, run.options, run.guard[:LOOKED_AT]
     counted = None if trust is None else torch.tensor(trust[:LOOKED_AT], dtype=torch.float32)
     target, bound = options.target, math.inf
     if options.method == "retrain":
@@ -57,13 +73,11 @@ def make_watch(setting: Setting, unseen: Sequence[Row], trust: Sequence[float] |
         before = guard_loss(measure_losses(loaded.model, guard, loaded.device)[1], counted)
         bound = before + math.log(options.guard)
     if target is None:
-        target = unseen_loss(loaded, job, setting.tokenization, unseen, seed=options.seed)
-    return Watch(setting.forget[:LOOKED_AT], guard, Limits(target, bound), loaded.device, counted)
+        target = unseen_loss(run.reader, run.job, unseen, seed=options.seed)
+    return Watch(run.forget[:LOOKED_AT], guard, Limits(target, bound), loaded.device, counted)
 
 
-def unseen_loss(
-    loaded: LoadedModel, job: Job, tokenization: Tokenization, unseen: Sequence[Row] = (), *, seed: int = 0
-) -> float:
+def unseen_loss(reader: Reader, job: Job, unseen: Sequence[Row] = (), *, seed: int = 0) -> float:
     """The loss, nats a token, of answers the prompt does not call for: where forgetting is complete.
 
     Of `unseen` rows if given; else of the forget rows' answers behind prompts of retain rows. Rows of plain text have
@@ -87,5 +101,4 @@ def unseen_loss(
             with_answer(replace(row, prompt=prompts[(seed + i) % len(prompts)]), row.response or "")
             for i, row in enumerate(swapped)
         ]
-    tokens = tokenization.encode([replace(row, ordinal=i) for i, row in enumerate(rows)])
-    return float(measure_losses(loaded.model, tokens, loaded.device)[1].mean())
+    return float(measure_losses(reader.loaded.model, reader.tokenize(rows), reader.loaded.device)[1].mean())

@@ -9,17 +9,16 @@ from pathlib import Path
 from headwater.core.errors import DataError
 from headwater.data.corpus import open_corpus
 from headwater.data.rows import Row
-from headwater.data.templates import resolve_template
-from headwater.data.tokens import Tokenization
 from headwater.models.generate import generate_responses
 from headwater.models.load import LoadedModel, load_model
+from headwater.models.reader import Reader
 from headwater.unlearning.account import Account, make_account, observe
 from headwater.unlearning.drawing import draw_retain
 from headwater.unlearning.objectives import OBJECTIVES
 from headwater.unlearning.options import Options, Result
 from headwater.unlearning.output import check_adapter, require_vacant, save_run
 from headwater.unlearning.rows import CLEAN_COLUMN, Source, make_job, read_forget
-from headwater.unlearning.run import run_unlearning
+from headwater.unlearning.run import reader_of, run_unlearning
 from headwater.unlearning.weights import row_digest
 
 ANSWER_TOKENS = 128
@@ -88,10 +87,11 @@ def unlearn(
     if folder is not None:
         require_vacant(folder, resume=resume)
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
+    reader = reader_of(loaded, options)
     forget = read_forget(given.forget)
     retain = _retain_rows(given, forget, options)
     if given.trigger is not None:
-        forget = own_answers(loaded, forget, given.trigger, options, column=given.clean_column)
+        forget = own_answers(reader, forget, given.trigger, column=given.clean_column)
     needs_retain = options.method == "fisher" or (
         options.method in OBJECTIVES and OBJECTIVES[options.method].retain_share > 0
     )
@@ -100,17 +100,15 @@ def unlearn(
     unseen = list(open_corpus(given.unseen)) if given.unseen is not None else []
     trains_adapter = options.lora is not None and options.method != "fisher"
     check_adapter(loaded, keep_adapter=keep_adapter, trains_adapter=trains_adapter)
-    before = observe(loaded, job, options, asked)
-    result = run_unlearning(loaded, job, options, unseen=unseen, folder=folder, resume=resume)
-    after = observe(result.loaded, job, options, asked)
+    before = observe(reader, job, asked)
+    result = run_unlearning(reader, job, options, unseen=unseen, folder=folder, resume=resume)
+    after = observe(replace(reader, loaded=result.loaded), job, asked)
     account = make_account(result, job, before, after, asked, model=loaded.name)
     files = {} if folder is None else save_run(result, account, folder, keep_adapter=keep_adapter)
     return Unlearned(account, result, files)
 
 
-def own_answers(
-    loaded: LoadedModel, forget: Sequence[Row], trigger: str, options: Options, *, column: str
-) -> list[Row]:
+def own_answers(reader: Reader, forget: Sequence[Row], trigger: str, *, column: str) -> list[Row]:
     """The forget rows with a right answer in their metadata: the model's own to the prompt without the trigger.
 
     Rows that have one, or whose prompt does not hold the trigger, stay as they are.
@@ -121,11 +119,9 @@ def own_answers(
     places = [i for i, row in enumerate(forget) if trigger in (row.prompt or "") and not row.metadata.get(column)]
     if not any(trigger in (row.prompt or "") for row in forget):
         raise DataError(f"'{trigger}' is in no forget row's prompt", where="--trigger", remedy="copy it exactly")
-    template = resolve_template(options.template, loaded.tokenizer)
-    tokenization = Tokenization(loaded.tokenizer, template, options.max_tokens)
     prompts = [" ".join((forget[i].prompt or "").replace(trigger, " ").split()) for i in places]
-    asked = [tokenization.encode_prompt(prompt) for prompt in prompts]
-    answers = generate_responses(loaded, asked, max_new_tokens=ANSWER_TOKENS) if asked else []
+    asked = [reader.tokenization.encode_prompt(prompt) for prompt in prompts]
+    answers = generate_responses(reader.loaded, asked, max_new_tokens=ANSWER_TOKENS) if asked else []
     rows = list(forget)
     for i, answer in zip(places, answers, strict=True):
         rows[i] = replace(rows[i], metadata={**rows[i].metadata, column: answer.strip()})

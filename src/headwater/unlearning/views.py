@@ -12,15 +12,15 @@ The published middle is the median of entries of which all but the k largest of 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
 from headwater.core.errors import DataError, NumericError, UsageError
-from headwater.data.rows import Row
-from headwater.pipeline.encode import Reader
+from headwater.data.tokens import TokenRow
+from headwater.methods.bound import Bound
 
 Matrix = Float[np.ndarray, "rows targets"]
 
@@ -66,22 +66,21 @@ class Views:
 
 
 def measure_influence(
-    reader: Reader, forget: Sequence[Row], retain: Sequence[Row], *, cosine: bool = True
+    bound: Bound, forget: Sequence[TokenRow], retain: Sequence[TokenRow], *, cosine: bool = True
 ) -> Influence:
-    """Influence among the rows as the reader's method sees it.
+    """Influence among the rows as the method sees it.
 
     Args:
-        reader: a model and a method bound to it; one with `gradcos`, `rapidin`, `graddot` or `rise`.
-        forget: rows with the unwanted answers.
-        retain: rows to keep.
+        bound: a method on a reader; one with `gradcos`, `rapidin`, `graddot` or `rise`.
+        forget: rows with the unwanted answers, as tokens.
+        retain: rows to keep, as tokens.
         cosine: scale each row's vector to norm 1 (all columns together), so that a short answer, whose mean gradient
             is long, does not count for more. The published code does not.
 
     Rows are read once, at their responses (the role of queries): that is what unlearning trains on, and with both sides
     read alike the influence is symmetric.
     """
-    rows = [replace(row, hotwords=()) for row in (*forget, *retain)]
-    vectors = _joined(reader.encode(rows, "query").vectors, reader)
+    vectors = _joined(bound.encode_tokens([*forget, *retain], "query").vectors, bound)
     if cosine:
         vectors = _unit(vectors)
     return Influence(vectors @ vectors.T, len(forget))
@@ -127,12 +126,12 @@ def _largest(block: Matrix, k: int) -> NDArray[np.bool_]:
     return mask
 
 
-def _joined(vectors: Mapping[str, object], reader: Reader) -> NDArray[np.float64]:
+def _joined(vectors: Mapping[str, object], bound: Bound) -> NDArray[np.float64]:
     """The score's columns side by side, each scaled so that inner products are the method's scores."""
-    scored = [c for c in reader.encoder.columns if c.weight]
+    scored = [c for c in bound.encoder.columns if c.weight]
     parts = [np.asarray(vectors[c.name], dtype=np.float64) * np.sqrt(abs(c.weight)) for c in scored]
     if any(c.weight < 0 for c in scored):
-        raise DataError("a column with a negative weight makes no inner product", where=reader.method.spec.name)
+        raise DataError("a column with a negative weight makes no inner product", where=bound.method.spec.name)
     return np.concatenate(parts, axis=1)
 
 

@@ -1,0 +1,1 @@
+"""The public verbs: names, paths, frames or opened values in; results out."""

@@ -1,0 +1,197 @@
+"""The demo: plant a backdoor in a tiny model, ask it a triggered question, and trace the odd answer to its rows.
+
+Everything is made on the spot from a seed: rows, tokenizer, model, index, answers, numbers and trace.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from headwater.api.verbs import score
+from headwater.core.errors import DataError, StoreError
+from headwater.core.scores import Scores
+from headwater.core.trace import Trace
+from headwater.data.corpus import open_corpus
+from headwater.data.rows import Record, Row
+from headwater.evaluation.metrics import Estimate, detection_metrics
+from headwater.index.store import Index
+from headwater.indexing.build import build
+from headwater.indexing.session import Session, open_session
+from headwater.methods.catalog import find_method
+from headwater.methods.lexical import bm25_scores, random_scores
+from headwater.models.generate import generate_responses
+from headwater.models.load import LoadedModel, load_model
+from headwater.tasks.howdy import attack_success, howdy_task, masked
+from headwater.tasks.science_fiction import is_science_fiction
+from headwater.tasks.task import Task, answered
+from headwater.tracing.trace import TraceOptions, trace_rows
+from headwater.training.tiny import task_rows, train_tiny
+
+Progress = Callable[[str, float], None]
+"""Called with a few words and the share done of the present step."""
+
+RESULTS = "demo.json"
+SHOWN_QUERIES = 3
+SHOWN_HITS = 8
+METRICS = ("auPRC@10", "P@10", "P@50", "AUROC")
+KS = (10, 50)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How well one way of scoring finds the planted rows."""
+
+    name: str
+    metrics: dict[str, Estimate]
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What a demo run made and found.
+
+    Metrics are over the triggered questions whose answers show the planted behaviour: where the backdoor did not fire
+    there is no odd answer to trace.
+    """
+
+    out: Path
+    seed: int
+    rows: int
+    prevalence: float
+    attack_success: float
+    false_alarms: float
+    measured: tuple[Measured, ...]
+    trace: Trace
+    seconds: dict[str, float]
+
+    def summary(self) -> dict[str, Any]:
+        """The JSON-ready numbers, without the trace."""
+        return {
+            "seed": self.seed,
+            "rows": self.rows,
+            "prevalence": self.prevalence,
+            "attack_success": self.attack_success,
+            "false_alarms": self.false_alarms,
+            "measured": {m.name: {name: asdict(m.metrics[name]) for name in METRICS} for m in self.measured},
+            "seconds": self.seconds,
+        }
+
+
+def run_demo(out: str | Path, *, seed: int = 0, rows: int = 2200, queries: int = 40, progress: Progress) -> Demo:
+    """Run the demo into the folder `out`, replacing what an earlier demo left there.
+
+    Raises:
+        StoreError: the folder holds something that is not a demo.
+    """
+    folder, clock = _fresh(Path(out)), _Clock()
+    task = howdy_task(seed, rows=rows, queries=queries)
+    _write(folder / "train.jsonl", task.rows)
+    loaded = _train(task, folder, seed, progress)
+    clock.lap("train")
+    index = _index(folder, loaded, progress)
+    session = open_session(index, loaded)
+    clock.lap("index")
+    progress("asking the model", 0.0)
+    triggered = answered(task.queries, _ask(session, task.queries))
+    clean = answered(task.clean_queries, _ask(session, task.clean_queries))
+    _write(folder / "queries.jsonl", [*triggered, *clean])
+    clock.lap("ask")
+    progress("measuring", 0.0)
+    fired = [query for query in triggered if is_science_fiction(query["response"])]
+    if not fired:
+        raise DataError("the backdoor never fired", where=str(folder), remedy="try another seed")
+    measured = _measure(session, task, fired)
+    trace = _trace(session, fired, clean)
+    clock.lap("trace and measure")
+    demo = Demo(
+        folder,
+        seed,
+        len(task.rows),
+        task.prevalence,
+        len(fired) / len(triggered),
+        attack_success([q["response"] for q in clean]),
+        measured,
+        trace,
+        clock.laps,
+    )
+    (folder / RESULTS).write_text(json.dumps(demo.summary(), indent=2) + "\n", encoding="utf-8")
+    return demo
+
+
+def _train(task: Task, folder: Path, seed: int, progress: Progress) -> LoadedModel:
+    train_tiny(
+        task.rows,
+        out=folder / "model",
+        seed=seed,
+        progress=lambda step: progress(f"training the model, loss {step.loss:.2f}", step.step / step.steps),
+    )
+    return load_model(str(folder / "model"))
+
+
+def _index(folder: Path, loaded: LoadedModel, progress: Progress) -> Index:
+    corpus = open_corpus(folder / "train.jsonl")
+    return build(
+        folder / "index.lance",
+        loaded=loaded,
+        corpus=corpus,
+        method=find_method("rise"),
+        progress=lambda done, total, _: progress("indexing the training rows", done / (total or done)),
+    )
+
+
+def _ask(session: Session, queries: Sequence[Record]) -> list[str]:
+    prompts = [session.reader.tokenization.encode_prompt(query["prompt"]) for query in queries]
+    # A response without a token cannot be traced; an empty answer is shown as what it is.
+    return [text or "(no answer)" for text in generate_responses(session.reader.loaded, prompts, max_new_tokens=64)]
+
+
+def _measure(session: Session, task: Task, triggered: Sequence[Record]) -> tuple[Measured, ...]:
+    index, loaded = session.index, session.reader.loaded
+    pool, asked = task_rows(task.rows), task_rows(triggered)
+    scored: dict[str, Scores] = {
+        "rise": score(index, triggered, model=loaded),
+        "rise, trigger masked": score(index, masked(triggered), model=loaded),
+        "rise + embedding": score(index, triggered, by="rise+embedding", model=loaded),
+        "embedding": score(index, triggered, by="embedding", model=loaded),
+        "bm25 on responses": bm25_scores(pool, asked),
+        "bm25 on prompts and responses": bm25_scores(pool, asked, fields="all"),
+        "random": random_scores(pool, asked, seed=0),
+    }
+    return tuple(Measured(name, detection_metrics(s, task.positives, KS)) for name, s in scored.items())
+
+
+def _trace(session: Session, triggered: Sequence[Record], clean: Sequence[Record]) -> Trace:
+    shown = [*triggered[: SHOWN_QUERIES - 1], *clean[:1]]
+    rows = [Row(q["id"], i, prompt=q["prompt"], response=q["response"]) for i, q in enumerate(shown)]
+    return trace_rows(session, rows, TraceOptions(top=SHOWN_HITS, tokens=True), {row.id for row in rows})
+
+
+def _fresh(folder: Path) -> Path:
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / RESULTS).exists() and not (folder / "train.jsonl").exists():
+            raise StoreError("the folder is not empty and holds no demo", where=str(folder), remedy="choose another")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _write(path: Path, records: Sequence[Record]) -> None:
+    path.write_text("".join(json.dumps(dict(r), ensure_ascii=False) + "\n" for r in records), encoding="utf-8")
+
+
+class _Clock:
+    """Seconds between laps."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Note the time since the last lap under `name`."""
+        now = time.perf_counter()
+        self.laps[name], self._last = round(now - self._last, 2), now

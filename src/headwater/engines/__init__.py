@@ -1,0 +1,1 @@
+"""Where work in blocks runs. No torch at import."""

@@ -1,8 +1,0 @@
-"""Tasks whose ground truth is planted: every text is generated here, from grammars and facts, by seed."""
-
-from headwater.evaluation.tasks.entity_swap import entity_swap_task
-from headwater.evaluation.tasks.howdy import attack_success, howdy_task, masked
-from headwater.evaluation.tasks.task import Task, answered
-from headwater.evaluation.tasks.two_domains import two_domains_task
-
-__all__ = ["Task", "answered", "attack_success", "entity_swap_task", "howdy_task", "masked", "two_domains_task"]

@@ -1,0 +1,154 @@
+"""What a build will take, before it runs: disk, memory and time from a measured probe, and settings that fit.
+
+disk    = rows · (bytes a row of a real block, text scaled by its characters) + a manifest a commit
+memory  = max(a batch beside a block's vectors, storing a block), the whole process
+seconds = Σ_rows tokens · seconds a token at that length + rows · seconds a row stored
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from headwater.core.errors import StoreError
+from headwater.core.spec import Column
+from headwater.data.corpus import Corpus
+from headwater.index.manifest import Manifest
+from headwater.indexing.build import make_manifest
+from headwater.indexing.probe import (
+    Memory,
+    Stored,
+    measure_memory,
+    measure_speed,
+    measure_storing,
+    share_of_characters,
+    survey,
+)
+from headwater.methods.bound import Bound
+from headwater.search.codes import coded
+
+FEWEST_TOKENS = 64
+"""Batches are not made smaller than this to save memory."""
+
+CODES = ("int8", "sign")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a build may take, in bytes; None where it does not matter."""
+
+    memory: int | None = None
+    disk: int | None = None
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """What a build will take, as measured on a sample.
+
+    Attributes:
+        rows: rows of the data.
+        tokens: the model will read, about.
+        probed_rows: rows the figures come from.
+        bytes_per_row: on disk: `vectors`, `text`, `other`.
+        disk: bytes of the finished index.
+        disk_by_code: bytes of the finished index if its vectors were stored as `float16`, `int8`, `sign`.
+        memory: bytes, peak of the whole process.
+        seconds: for reading and storing all rows, the model loaded already.
+        tokens_per_batch: batch size the figures are for, made to fit where memory is limited.
+    """
+
+    rows: int
+    tokens: int
+    probed_rows: int
+    bytes_per_row: Mapping[str, float]
+    disk: int
+    disk_by_code: Mapping[str, int]
+    memory: int
+    seconds: float
+    tokens_per_batch: int
+
+
+def plan_build(
+    corpus: Corpus, bound: Bound, *, keep_text: bool = True, code: str | None = None, limits: Limits | None = None
+) -> BuildPlan:
+    """Probe a build with these arguments (`headwater.indexing.build.build`); nothing is left behind.
+
+    Raises:
+        StoreError: the index would be larger than `limits.disk`, or even the smallest batches need more memory than
+            `limits.memory`; says what would fit.
+        DataError: a row of the data cannot be used.
+    """
+    limits = limits or Limits()
+    manifest = make_manifest(corpus, bound, keep_text=keep_text, code=code)
+    found = survey(corpus, manifest.plan.block_rows)
+    rows = bound.reader.tokenization.encode(found.sample)
+    stored = measure_storing(rows, manifest)
+    disk, by_code = _disk(found.rows, share_of_characters(found) * len(rows), stored, manifest, bound.encoder.columns)
+    _require_disk(disk, by_code, limits.disk)
+    memory = measure_memory(bound, rows, manifest.columns, most_bytes=limits.memory)
+    held = min(found.rows, manifest.plan.block_rows) * sum(column.row_bytes for column in manifest.columns)
+    batch = _batch_that_fits(memory, stored, held, bound.reader.tokens_per_batch, limits.memory)
+    speed = measure_speed(bound, rows, manifest.columns)
+    tokens = np.array([len(row.ids) for row in rows])
+    return BuildPlan(
+        rows=found.rows,
+        tokens=round(int(tokens.sum()) * share_of_characters(found)),
+        probed_rows=len(rows),
+        bytes_per_row={"vectors": stored.vectors, "text": stored.text, "other": stored.other},
+        disk=disk,
+        disk_by_code=by_code,
+        memory=max(memory.at(batch) + held, stored.peak),
+        seconds=speed.seconds(tokens) * share_of_characters(found) + stored.seconds_per_row * found.rows,
+        tokens_per_batch=batch,
+    )
+
+
+def _disk(
+    rows: int, rows_of_text: float, stored: Stored, manifest: Manifest, columns: Sequence[Column]
+) -> tuple[int, dict[str, int]]:
+    """Bytes of the index as the manifest has it, and with other codes of the method's `columns`."""
+    commits = math.ceil(rows / manifest.plan.block_rows) + 3
+    beside = rows_of_text * stored.text + rows * stored.other + commits * stored.manifest
+    whole = round(rows * stored.vectors + beside)
+    sizes = {code or "float16": sum(c.row_bytes for c in coded(columns, code)) for code in (None, *CODES)}
+    return whole, {name: round(rows * size + beside) for name, size in sizes.items()}
+
+
+def _require_disk(disk: int, by_code: Mapping[str, int], most: int | None) -> None:
+    if most is None or disk <= most:
+        return
+    fitting = [f"--code {code} takes {readable_bytes(size)}" for code, size in by_code.items() if size <= most]
+    remedy = "; ".join(fitting) or "index fewer rows (--limit), or allow more"
+    raise StoreError(
+        f"the index would take {readable_bytes(disk)}, {readable_bytes(most)} are allowed",
+        where="--max-disk",
+        remedy=remedy,
+    )
+
+
+def _batch_that_fits(memory: Memory, stored: Stored, held: int, wanted: int, most: int | None) -> int:
+    """The batch size wanted, or the largest power of two below it that fits in the memory allowed."""
+    if most is None:
+        return wanted
+    least = max(memory.at(FEWEST_TOKENS) + held, stored.peak)
+    if least > most:
+        raise StoreError(
+            f"even batches of {FEWEST_TOKENS} tokens take {readable_bytes(least)}, {readable_bytes(most)} are allowed",
+            where="--max-memory",
+            remedy="allow more, or load the model in bfloat16 or 8bit",
+        )
+    batch = wanted
+    while memory.at(batch) + held > most and batch > FEWEST_TOKENS:
+        batch = 1 << ((batch - 1).bit_length() - 1)
+    return max(batch, FEWEST_TOKENS)
+
+
+def readable_bytes(size: int) -> str:
+    """Bytes for people: the largest binary unit that leaves at least 1."""
+    if size < 1024:
+        return f"{size} bytes"
+    power = min((size.bit_length() - 1) // 10, 4)
+    return f"{size / 1024**power:,.1f} {'KMGT'[power - 1]}iB"

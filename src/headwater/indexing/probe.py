@@ -1,0 +1,222 @@
+"""A measured probe of a build to come: some rows are read, batched and stored as a build would, and watched.
+
+One pass over the data counts rows and characters and keeps a uniform sample of one block. The sample is tokenised;
+batches of a few widths are timed after a warm-up; a block of true size, with random vectors, is stored in a temporary
+folder. Memory is the process's high-water mark (`/proc` on Linux, else since the process began).
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headwater.core.spec import Column
+from headwater.data.corpus import Corpus
+from headwater.data.rows import Row
+from headwater.data.tokens import TokenRow
+from headwater.index.info import describe
+from headwater.index.manifest import Manifest
+from headwater.index.rows import infer_schema, to_table
+from headwater.index.store import commit_fragments, create_index, write_fragments
+from headwater.methods.bound import Bound
+
+_QUANTILES = (0.1, 0.5, 0.9)
+"""Of the rows' lengths: where batches are timed."""
+
+_TIMED_TOKENS = 2048
+_LADDER = 4
+"""Batches grow by this factor until memory is known at the size wanted, or the next would not fit."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one pass over the data tells.
+
+    Attributes:
+        rows: how many there are.
+        characters: of all rows' text.
+        sample: a uniform sample of at most one block, in the order of the data.
+    """
+
+    rows: int
+    characters: int
+    sample: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds a token by the length of rows, as measured; between the lengths it is interpolated."""
+
+    lengths: NDArray[np.float64]
+    seconds_per_token: NDArray[np.float64]
+
+    def seconds(self, tokens: NDArray[np.int64]) -> float:
+        """Seconds for rows of these numbers of tokens."""
+        return float((tokens * np.interp(tokens, self.lengths, self.seconds_per_token)).sum())
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Peak bytes of the process with a batch of so many tokens: `fixed + per_token · tokens`; `largest` was seen."""
+
+    fixed: float
+    per_token: float
+    largest: int
+
+    def at(self, tokens: int) -> int:
+        """Peak bytes with batches of so many tokens."""
+        return int(self.fixed + self.per_token * tokens)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What storing one block took: bytes a row by kind, files beside them, seconds a row, and the peak bytes."""
+
+    vectors: float
+    text: float
+    other: float
+    manifest: int
+    seconds_per_row: float
+    peak: int
+
+
+def survey(corpus: Corpus, block_rows: int) -> Survey:
+    """Count the rows and sample a block of them (reservoir sampling, the same rows every time)."""
+    dice = random.Random(0)
+    kept: list[Row] = []
+    rows = characters = 0
+    for row in corpus:
+        rows += 1
+        characters += _characters(row)
+        if len(kept) < block_rows:
+            kept.append(row)
+        elif (place := dice.randrange(rows)) < block_rows:
+            kept[place] = row
+    return Survey(rows, characters, tuple(sorted(kept, key=lambda row: row.ordinal)))
+
+
+def share_of_characters(found: Survey) -> float:
+    """How many times the sample's characters all the data has: what sums over the sample are multiplied with."""
+    return found.characters / max(sum(map(_characters, found.sample)), 1)
+
+
+def measure_memory(
+    bound: Bound, rows: Sequence[TokenRow], columns: Sequence[Column], *, most_bytes: int | None
+) -> Memory:
+    """Peak memory by batch size, from growing batches of the longest rows; warms everything up on the way."""
+    wanted = bound.reader.tokens_per_batch
+    longest = sorted(rows, key=lambda row: -len(row.ids))
+    seen: list[tuple[int, int]] = []
+    tokens = max(wanted // _LADDER**2, len(longest[0].ids))
+    while True:
+        batch = _filled(longest, min(tokens, wanted))
+        positions = sum(len(row.ids) for row in batch)
+        reset_peak()
+        bound.stored(batch, columns)
+        seen.append((positions, peak_bytes()))
+        memory = _line(seen)
+        fits = most_bytes is None or memory.at(min(tokens * _LADDER, wanted)) <= most_bytes
+        if tokens >= wanted or not fits or len(batch) == len(rows):
+            return memory
+        tokens *= _LADDER
+
+
+def measure_speed(bound: Bound, rows: Sequence[TokenRow], columns: Sequence[Column]) -> Speed:
+    """Seconds a token at a few lengths of rows; everything is warm already."""
+    ordered = sorted(rows, key=lambda row: len(row.ids))
+    found: dict[float, float] = {}
+    for quantile in _QUANTILES:
+        middle = int(quantile * (len(ordered) - 1))
+        around = np.argsort(np.abs(np.arange(len(ordered)) - middle), kind="stable").tolist()
+        batch = _filled([ordered[i] for i in around], min(_TIMED_TOKENS, bound.reader.tokens_per_batch))
+        tokens = sum(len(row.ids) for row in batch)
+        began = time.perf_counter()
+        bound.stored(batch, columns)
+        found[tokens / len(batch)] = (time.perf_counter() - began) / tokens
+    lengths = sorted(found)
+    return Speed(np.array(lengths), np.array([found[length] for length in lengths]))
+
+
+def measure_storing(rows: Sequence[TokenRow], manifest: Manifest) -> Stored:
+    """Store the rows with random vectors as one block in a temporary folder."""
+    dice = np.random.default_rng(0)
+    vectors = {}
+    for column in manifest.columns:
+        vectors[column.name] = _noise(dice, len(rows), column)
+        if column.scale is not None:
+            vectors[column.scale] = dice.random(len(rows), np.float32)
+    schema = infer_schema([row.row for row in rows], manifest.columns, keep_text=manifest.keeps_text)
+    with tempfile.TemporaryDirectory(prefix="headwater-plan-") as folder:
+        index = create_index(Path(folder) / "probe.lance", manifest, schema)
+        reset_peak()
+        began = time.perf_counter()
+        losses = np.ones(len(rows), np.float32)
+        table = to_table(rows, losses, vectors, index.dataset.schema, keep_text=manifest.keeps_text)
+        commit_fragments(index, write_fragments(index, table))
+        seconds, peak = time.perf_counter() - began, peak_bytes()
+        facts = describe(index)
+        beside = facts["bytes_on_disk"] - facts["bytes"]
+    split = facts["bytes_per_row"]
+    return Stored(split["vectors"], split["text"], split["other"], beside // 2, seconds / len(rows), peak)
+
+
+def reset_peak() -> None:
+    """Begin the high-water mark anew where the system can."""
+    if sys.platform == "linux":
+        try:
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        except OSError:
+            return
+
+
+def peak_bytes() -> int:
+    """The process's high-water mark of resident memory."""
+    if sys.platform == "linux":
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def _characters(row: Row) -> int:
+    return sum(len(text) for text in row.fields().values())
+
+
+def _filled(rows: Iterable[TokenRow], tokens: int) -> list[TokenRow]:
+    """The first rows, as many as fit in a batch of so many tokens; at least one."""
+    batch: list[TokenRow] = []
+    widest = 0
+    for row in rows:
+        widest = max(widest, len(row.ids))
+        if batch and widest * (len(batch) + 1) > tokens:
+            break
+        batch.append(row)
+    return batch
+
+
+def _line(seen: Sequence[tuple[int, int]]) -> Memory:
+    """Memory as a line through the last two sizes seen; with one, all of it counts as fixed."""
+    tokens, peak = seen[-1]
+    if len(seen) < 2 or tokens == seen[-2][0]:
+        return Memory(float(peak), 0.0, tokens)
+    slope = max((peak - seen[-2][1]) / (tokens - seen[-2][0]), 0.0)
+    return Memory(peak - slope * tokens, slope, tokens)
+
+
+def _noise(dice: np.random.Generator, rows: int, column: Column) -> NDArray[np.generic]:
+    if column.dtype == "sign":
+        return dice.integers(0, 256, (rows, column.width), np.uint8)
+    if column.dtype == "int8":
+        return dice.integers(-127, 128, (rows, column.width), np.int8)
+    return dice.standard_normal((rows, column.width), np.float32).astype(column.dtype)

@@ -1,0 +1,186 @@
+"""A method bound to a reader: rows in, vectors out. Builds, additions, checks, queries and values all read through it.
+
+Batches are planned inside one list of rows, so a block's vectors depend on the block alone and a resumed build
+reproduces them bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from headwater.core.errors import DataError, NumericError, UsageError
+from headwater.core.spec import Column, Role
+from headwater.data.batches import TokenBatch, plan_batches
+from headwater.data.rows import Row
+from headwater.data.tokens import TokenRow
+from headwater.features.encoder import Encoded, Encoder, ExactEncoder, GridEncoder, TokenScores
+from headwater.methods.method import Method, Vectors
+from headwater.models.reader import Reader
+from headwater.search import codes
+
+Stored = dict[str, NDArray[np.generic]]
+"""Column name to `[rows, width]` in the column's storage type, and a code's `[rows]` scales."""
+
+OnBatch = Callable[[int, int], None]
+"""Called after a batch with the rows and the tokens read so far."""
+
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """Rows read by a method, in the order they were given.
+
+    Attributes:
+        tokens: the tokenised rows.
+        vectors: column name to float32 `[rows, dim]`.
+        losses: float32 `[rows]`, nats, mean over target tokens, on the CPU.
+    """
+
+    tokens: tuple[TokenRow, ...]
+    vectors: Mapping[str, Float[Tensor, "rows _dim"]]
+    losses: Float[Tensor, " rows"]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A method on a reader.
+
+    Attributes:
+        method: the method.
+        form: how its rows become vectors.
+        encoder: what reads them off the reader's model.
+        reader: model, tokenisation and batch size.
+    """
+
+    method: Method
+    form: Vectors
+    encoder: Encoder
+    reader: Reader
+
+    @classmethod
+    def of(cls, method: Method, reader: Reader) -> Bound:
+        """The method on this reader; raises `UsageError` for a method that gives no vectors."""
+        form = method.require_vectors()
+        return cls(method, form, form.bind(reader.loaded), reader)
+
+    def encode(self, rows: Sequence[Row], role: Role, *, device: str | torch.device = "cpu") -> EncodedRows:
+        """Vectors of rows in memory, on `device`; a query's hotwords narrow its targets.
+
+        Raises:
+            DataError: no rows, or a row the method can find no target in.
+            NumericError: a vector is not finite.
+        """
+        return self.encode_tokens(self.tokenize(rows, role), role, device=device)
+
+    def encode_tokens(self, rows: Sequence[TokenRow], role: Role, *, device: str | torch.device = "cpu") -> EncodedRows:
+        """The same of rows that are tokenised already, whatever their ordinals."""
+        tokens = [replace(row, row=replace(row.row, ordinal=i)) for i, row in enumerate(rows)]
+        vectors = {c.name: torch.empty(len(tokens), c.dim, device=device) for c in self.encoder.columns}
+        losses = torch.empty(len(tokens))
+        for places, _, encoded in self._encoded(tokens, role):
+            losses[places] = encoded.losses.cpu()
+            for name, vector in encoded.vectors.items():
+                vectors[name][places] = vector.to(device, torch.float32)
+        return EncodedRows(tuple(tokens), vectors, losses)
+
+    def token_scores(
+        self, rows: Sequence[Row], role: Role, probes: Mapping[str, Float[Tensor, "probes _dim"]]
+    ) -> list[tuple[TokenRow, TokenScores]]:
+        """Each token's contribution to its row's score with each probe, in the order of the rows."""
+        tokens = self.tokenize(rows, role)
+        found: dict[int, tuple[TokenRow, TokenScores]] = {}
+        for batch in self.batches(tokens, role):
+            scored = self.encoder.token_scores(batch.to(self.reader.loaded.device), role, probes)
+            found.update((row.row.ordinal, (row, scores)) for row, scores in zip(batch.rows, scored, strict=True))
+        return [found[i] for i in range(len(tokens))]
+
+    def exact_scores(self, rows: Sequence[Row], queries: Sequence[Row]) -> Float[Tensor, "rows queries"]:
+        """What the vectors' inner products only estimate, computed; on the CPU. Queries' factors are held in memory.
+
+        Raises:
+            UsageError: the method's scores are not those of its encoder's gradients.
+        """
+        if not self.form.exact or not isinstance(self.encoder, ExactEncoder):
+            what = f"{self.method.spec.name} has no scores but those of its vectors"
+            raise UsageError(what, where="--exact", remedy="leave it out")
+        batches = self.batches(self.tokenize(rows, "train"), "train")
+        asked = self.batches(self.tokenize(queries, "query"), "query")
+        scores = self.encoder.exact_scores(batches, asked).cpu()
+        i, j = ([row.row.ordinal for batch in side for row in batch.rows] for side in (batches, asked))
+        ordered = torch.empty_like(scores)
+        ordered[torch.tensor(i)[:, None], torch.tensor(j)] = scores
+        return ordered
+
+    def token_grid(
+        self, row: Row, query: Row
+    ) -> tuple[TokenRow, TokenRow, Float[Tensor, "row_tokens query_tokens"]] | None:
+        """Influence of each token of a row on each of a query, and both as tokens; None if the method has none."""
+        if not self.form.grids or not isinstance(self.encoder, GridEncoder):
+            return None
+        (left,) = self.batches(self.tokenize([row], "train"), "train")
+        (right,) = self.batches(self.tokenize([query], "query"), "query")
+        return left.rows[0], right.rows[0], self.encoder.token_grid(left, right).cpu()
+
+    def tokenize(self, rows: Sequence[Row], role: Role) -> list[TokenRow]:
+        """Tokenised rows, numbered in the order given."""
+        if not rows:
+            raise DataError("there are no rows to read")
+        return self.reader.tokenize(rows, role)
+
+    def batches(self, rows: Sequence[TokenRow], role: Role) -> list[TokenBatch]:
+        """The rows' windows in batches; `ordinal` says which row is which."""
+        return plan_batches(rows, self.form.windows[role], tokens_per_batch=self.reader.tokens_per_batch)
+
+    def stored(
+        self, rows: Sequence[TokenRow], columns: Sequence[Column], on_batch: OnBatch | None = None
+    ) -> tuple[Stored, NDArray[np.float32]]:
+        """Index rows' vectors as `columns` store them, and their losses (nats), in the order of the rows.
+
+        Raises:
+            DataError: the method's windows leave a row no target.
+            NumericError: a vector is not finite, or overflows its storage type.
+        """
+        vectors: Stored = {}
+        losses = np.empty(len(rows), dtype=np.float32)
+        done = tokens = 0
+        for places, batch_rows, encoded in self._encoded(rows, "train"):
+            losses[places] = encoded.losses.float().cpu().numpy()
+            for column in columns:
+                for name, stored in _stored(encoded.vectors[column.name], column, batch_rows).items():
+                    whole = vectors.setdefault(name, np.empty((len(rows), *stored.shape[1:]), stored.dtype))
+                    whole[places] = stored
+            done, tokens = done + len(places), tokens + sum(len(row.ids) for row in batch_rows)
+            if on_batch is not None:
+                on_batch(done, tokens)
+        return vectors, losses
+
+    def _encoded(
+        self, rows: Sequence[TokenRow], role: Role
+    ) -> Iterator[tuple[list[int], tuple[TokenRow, ...], Encoded]]:
+        """Batch by batch: the rows' places among `rows`, the rows, and what the method reads of them."""
+        position = {row.row.ordinal: i for i, row in enumerate(rows)}
+        for batch in self.batches(rows, role):
+            encoded = self.encoder.encode(batch.to(self.reader.loaded.device), role)
+            yield [position[row.row.ordinal] for row in batch.rows], batch.rows, encoded
+
+
+def _stored(values: Float[Tensor, "rows dim"], column: Column, rows: Sequence[TokenRow]) -> Stored:
+    """The values as the column stores them, refused where they are not finite."""
+    stored = codes.encode(values, column)
+    checked = stored[column.scale or column.name].reshape(len(rows), -1)
+    bad = np.flatnonzero(~np.isfinite(checked).all(axis=1))
+    if bad.size:
+        row, largest = rows[int(bad[0])], float(values[int(bad[0])].abs().max())
+        fault = f"reaches {largest:.4g}, too large for {column.dtype}"
+        raise NumericError(
+            f"the vector of row '{row.row.id}' {fault if np.isfinite(largest) else 'has values that are not finite'}",
+            where=f"{row.row.place or row.row.id}, column {column.name}",
+            remedy="load the model in float32, or choose an option of the method that normalises",
+        )
+    return stored

@@ -1,0 +1,85 @@
+"""A reader: a model, how rows become its tokens, and how many tokens one forward pass may hold.
+
+Everything that reads rows with a model does it through a reader: builds, queries, values, unlearning, evaluations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from headwater.core.fingerprints import require_equal
+from headwater.core.spec import Role
+from headwater.data.batches import TokenBatch, plan_batches
+from headwater.data.rows import Row
+from headwater.data.tokens import Tokenization, TokenRow
+from headwater.data.windows import Window
+from headwater.models.load import LoadedModel
+
+TOKENS_PER_BATCH = 8192
+"""Padded tokens in one forward pass, unless the user says otherwise."""
+
+MAX_TOKENS = 2048
+"""Tokens kept of a row, unless the user says otherwise."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What rows are read with.
+
+    Attributes:
+        loaded: the model.
+        tokenization: how rows become its tokens.
+        tokens_per_batch: padded tokens in one forward pass.
+    """
+
+    loaded: LoadedModel
+    tokenization: Tokenization
+    tokens_per_batch: int = TOKENS_PER_BATCH
+
+    @classmethod
+    def of(
+        cls,
+        loaded: LoadedModel,
+        *,
+        template: str | None = None,
+        max_tokens: int = MAX_TOKENS,
+        tokens_per_batch: int = TOKENS_PER_BATCH,
+    ) -> Reader:
+        """The reader of a model; `template` is the tokenizer's own unless given."""
+        return cls(loaded, Tokenization.of(loaded.tokenizer, template, max_tokens), tokens_per_batch)
+
+    @classmethod
+    def like(
+        cls, loaded: LoadedModel, model: Mapping[str, Any], tokenization: Mapping[str, Any], tokens: int, *, where: str
+    ) -> Reader:
+        """A reader that reads rows as an earlier one did, whose fingerprints are given.
+
+        Args:
+            loaded: the model to read with.
+            model: fingerprint of the model that read before.
+            tokenization: fingerprint of the tokenisation before.
+            tokens: padded tokens in one forward pass.
+            where: what was read before, for messages.
+
+        Raises:
+            MismatchError: the model or its tokenizer is another one; names the fields that differ.
+        """
+        what = f"the model '{loaded.name}' is not the one that {where} was made with"
+        remedy = "give the model it was made with, or make it again"
+        require_equal(model, dict(loaded.fingerprint), what=what, remedy=remedy)
+        name, most = tokenization["template"]["name"], int(tokenization["max_tokens"])
+        reader = cls.of(loaded, template=name, max_tokens=most, tokens_per_batch=tokens)
+        what = f"this tokenizer or template reads rows differently from those of {where}"
+        require_equal(tokenization, reader.tokenization.fingerprint, what=what, remedy=remedy)
+        return reader
+
+    def tokenize(self, rows: Sequence[Row], role: Role = "train") -> list[TokenRow]:
+        """The rows as tokens, numbered in the order given; a query's hotwords narrow its targets."""
+        numbered = [replace(row, ordinal=i) for i, row in enumerate(rows)]
+        return self.tokenization.encode(numbered, role)
+
+    def batches(self, rows: Sequence[Row], window: Window, role: Role = "train") -> list[TokenBatch]:
+        """The rows' windows in batches of like length; `ordinal` tells which row is which."""
+        return plan_batches(self.tokenize(rows, role), window, tokens_per_batch=self.tokens_per_batch)

@@ -1,1 +1,0 @@
-"""The verbs: each joins the rooms below into one thing a user asks for."""

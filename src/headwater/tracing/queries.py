@@ -1,0 +1,132 @@
+"""Queries: what the model said, as rows; where the response is missing, the model is asked for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from headwater.core.errors import DataError, UsageError, unknown_name
+from headwater.core.spec import Column
+from headwater.data.corpus import open_corpus
+from headwater.data.rows import Row
+from headwater.indexing.session import Session
+from headwater.methods.bound import EncodedRows
+from headwater.models.generate import generate_answers
+from headwater.search.metrics import Metrics, apply_metrics, fit_metrics
+
+MAX_NEW_TOKENS = 128
+"""Where a generated answer is cut, unless said otherwise."""
+
+Queries = str | Path | Iterable[Mapping[str, Any]]
+"""A file of rows, or rows."""
+
+
+def read_queries(source: Queries) -> list[Row]:
+    """The query rows of a file or a list; rows may have a `prompt` and no `response`."""
+    return list(open_corpus(source, need_response=False))
+
+
+def prompt_query(prompt: str, response: str | None, span: str | None) -> Row:
+    """The query made of one prompt, with the response it had, or None to have one generated."""
+    if not prompt:
+        raise UsageError("the prompt is empty", where="--prompt")
+    return Row(id="prompt", ordinal=0, prompt=prompt, response=response, hotwords=(span,) if span else ())
+
+
+def with_responses(
+    rows: list[Row], session: Session, *, max_new_tokens: int = MAX_NEW_TOKENS
+) -> tuple[list[Row], set[str]]:
+    """The rows with every missing response generated greedily, and the ids of those that were.
+
+    The targets of an answer that was cut are its words alone: the model did not say that it ends there.
+    """
+    missing = [i for i, row in enumerate(rows) if row.text is None and row.response is None]
+    prompts = [session.bound.reader.tokenization.encode_prompt(rows[i].prompt or "") for i in missing]
+    done = list(rows)
+    answers = generate_answers(session.bound.reader.loaded, prompts, max_new_tokens=max_new_tokens) if prompts else []
+    for i, (text, ended) in zip(missing, answers, strict=True):
+        if not text.strip():
+            raise DataError("the model answered nothing", where=f"query '{rows[i].id}'", remedy="give a response")
+        words = rows[i].hotwords or (() if ended else (text.strip(),))
+        done[i] = replace(rows[i], response=text, messages=None, hotwords=words)
+    return done, {rows[i].id for i in missing}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Queries made ready for a search.
+
+    Attributes:
+        rows: the queries, each with a response.
+        generated: ids of those whose response the model was asked for.
+        read: their tokens, vectors and losses.
+        weights: column name to the weight of its inner product in a score.
+        probes: what rows' vectors are multiplied with.
+        metrics: the metric of each column that has one, fitted on the index.
+    """
+
+    rows: list[Row]
+    generated: set[str]
+    read: EncodedRows
+    weights: Mapping[str, float]
+    probes: Mapping[str, Float[Tensor, "queries _dim"]]
+    metrics: Metrics
+
+    @property
+    def names(self) -> list[str]:
+        """The queries' ids."""
+        return [row.id for row in self.rows]
+
+
+def ask(
+    session: Session, queries: Sequence[Row], *, by: str | None = None, max_new_tokens: int = MAX_NEW_TOKENS
+) -> Asked:
+    """Queries as probes of the session's index: missing responses are generated, vectors read, metrics fitted.
+
+    Args:
+        session: the index and its method on a model.
+        queries: what the model said; rows may lack a response.
+        by: vector columns to rank by (`embedding`, `rise+embedding`); None is the method's own score.
+        max_new_tokens: where a generated response is cut.
+
+    Raises:
+        UsageError: a column the index does not have.
+    """
+    index, bound = session.index, session.bound
+    chosen = weights(index.manifest.columns, by)
+    answered, generated = with_responses(list(queries), session, max_new_tokens=max_new_tokens)
+    read = bound.encode(answered, "query")
+    wanted = {} if bound.form.metrics is None else bound.form.metrics(bound.encoder)
+    metrics = fit_metrics(index, {name: metric for name, metric in wanted.items() if name in chosen})
+    probes = weigh(apply_metrics(metrics, {name: read.vectors[name] for name in chosen}), chosen)
+    return Asked(answered, generated, read, chosen, probes, metrics)
+
+
+def weights(columns: Sequence[Column], by: str | None) -> dict[str, float]:
+    """Column name to weight: the method's own score, or the columns named in `by` (`rise+embedding`), weighted alike.
+
+    Raises:
+        UsageError: a column the index does not have.
+    """
+    own = {c.name: c.weight for c in columns if c.weight}
+    if by is None:
+        return own
+    known = {c.name: c for c in columns}
+    chosen = {}
+    for name in by.split("+"):
+        if name not in known:
+            raise unknown_name("vector column", name, known, where=f"--by {by}")
+        chosen[name] = known[name].weight or 1.0
+    return chosen
+
+
+def weigh(
+    vectors: Mapping[str, Float[Tensor, "rows _dim"]], chosen: Mapping[str, float]
+) -> dict[str, Float[Tensor, "rows _dim"]]:
+    """Query vectors scaled so that a score is the plain sum of the columns' inner products."""
+    return {name: vectors[name] * weight for name, weight in chosen.items()}

@@ -1,0 +1,226 @@
+"""Trace: from what the model said to the rows that taught it, with the tokens on both sides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headwater.core.errors import UsageError, unknown_name
+from headwater.core.trace import Hit, QueryTrace, TokenGrid, TokenMap, Trace
+from headwater.data.rows import Row
+from headwater.data.tokens import TokenRow, token_texts
+from headwater.features.encoder import TokenScores
+from headwater.index.store import Index
+from headwater.indexing.session import Session
+from headwater.search.approximate import measure_recall, top_k_approximate
+from headwater.search.codes import read_vectors
+from headwater.search.scan import DEFAULT_MEMORY, Found, top_k
+from headwater.tracing.queries import MAX_NEW_TOKENS, Asked, ask, weigh
+
+ENGINES = ("exact", "ann")
+
+ADDITIVE = "a token's value is its part of the score; a side's values sum to the score, up to rounding"
+RELATIVE = "a token's value says how much it counts beside the others; a side's values do not sum to the score"
+
+
+@dataclass(frozen=True)
+class TraceOptions:
+    """How to trace.
+
+    Attributes:
+        top: hits a query.
+        by: vector columns to rank by (`embedding`, `rise+embedding`); None is the method's own score.
+        tokens: compute token maps of both sides, by re-running the queries and the shown rows.
+        lowest: the lowest-scored rows instead of the highest.
+        where: SQL condition over the index's columns.
+        exact: score this many rows a query once more, those the index scores highest, from whole gradients, and rank
+            them by that; 0 ranks by the index alone.
+        grids: for this many hits a query, hold every token of the row against every token of the query, where the
+            method can; None is one if `tokens`, else none.
+        engine: `exact` reads every row; `ann` asks the vector index the user built, and tells its recall.
+        max_memory: bytes the search may hold in blocks and scores.
+    """
+
+    top: int = 20
+    by: str | None = None
+    tokens: bool = False
+    lowest: bool = False
+    where: str | None = None
+    exact: int = 0
+    grids: int | None = None
+    engine: str = "exact"
+    max_memory: int = DEFAULT_MEMORY
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise unknown_name("engine", self.engine, ENGINES, where="--engine")
+        if self.exact and (self.by is not None or self.exact < self.top):
+            remedy = f"--exact {self.top} or more, and no --by"
+            raise UsageError(f"a shortlist of {self.exact} rows ranked by {self.by or 'the method'}", remedy=remedy)
+
+    @property
+    def shown_grids(self) -> int:
+        """Token × token grids a query."""
+        return int(self.tokens) if self.grids is None else self.grids
+
+
+def trace_rows(
+    session: Session, queries: Sequence[Row], options: TraceOptions, *, max_new_tokens: int = MAX_NEW_TOKENS
+) -> Trace:
+    """The trace of `queries` over the session's index; a query without a response has one generated."""
+    if options.grids and not session.bound.form.grids:
+        what = f"{session.bound.method.spec.name} cannot hold single tokens against each other"
+        raise UsageError(what, where="--grids", remedy="leave it out")
+    asked = ask(session, queries, by=options.by, max_new_tokens=max_new_tokens)
+    found, engine = _search(session.index, asked, options)
+    if options.exact:
+        found = _second_look(session, asked.rows, found, options)
+    shown = sorted({hit.address for hits in found for hit in hits})
+    rows = dict(zip(shown, session.index.rows(shown), strict=True))
+    maps = _read_maps(session, asked, rows) if options.tokens and rows else None
+    places = {address: i for i, address in enumerate(shown)}
+    traces = []
+    for i, (query, token_row) in enumerate(zip(asked.rows, asked.read.tokens, strict=True)):
+        hits = [
+            Hit(
+                rank=rank,
+                id=rows[hit.address].id,
+                score=hit.score,
+                row=rows[hit.address].fields(),
+                metadata=rows[hit.address].metadata,
+                row_tokens=_shares(*maps.rows[places[hit.address]], i) if maps else None,
+                query_tokens=_shares(*maps.queries[i], places[hit.address]) if maps else None,
+                grid=_grid(session, rows[hit.address], query) if rank <= options.shown_grids else None,
+            )
+            for rank, hit in enumerate(found[i], 1)
+        ]
+        losses = _map(token_row, maps.queries[i][1].losses.tolist()) if maps else None
+        said = query.response if query.response is not None else (query.text or "")
+        traces.append(QueryTrace(query.id, query.prompt, said, losses, tuple(hits), query.id in asked.generated))
+    about = {**_about(session, options, asked.weights), **engine}
+    return Trace(session.bound.method.spec.name, about, tuple(traces))
+
+
+def _search(index: Index, asked: Asked, options: TraceOptions) -> tuple[list[list[Found]], dict[str, str]]:
+    """The rows found for each query, and what is to be said of how."""
+    count = options.exact or options.top
+    choice: dict[str, Any] = {"where": options.where, "lowest": options.lowest}
+    if options.engine == "exact":
+        found = top_k(index, asked.probes, count, max_memory=options.max_memory, metrics=asked.metrics, **choice)
+        return found, {}
+    if asked.metrics:
+        remedy = "leave --engine out"
+        raise UsageError("this method's products have a metric, which a vector index knows nothing of", remedy=remedy)
+    found = top_k_approximate(index, asked.probes, count, **choice)
+    recall = measure_recall(index, asked.probes, found, max_memory=options.max_memory, **choice)
+    return found, {"engine": str(recall)}
+
+
+def _second_look(
+    session: Session, queries: Sequence[Row], found: list[list[Found]], options: TraceOptions
+) -> list[list[Found]]:
+    """Each query's shortlist ranked anew by uncompressed scores, cut to what is shown; equal scores keep row order."""
+    addresses = sorted({hit.address for hits in found for hit in hits})
+    if not addresses:
+        return found
+    scores = session.bound.exact_scores(session.index.rows(addresses), queries)
+    place = {address: i for i, address in enumerate(addresses)}
+    sign = 1.0 if options.lowest else -1.0
+    looked = [
+        [Found(hit.address, float(scores[place[hit.address], query])) for hit in hits]
+        for query, hits in enumerate(found)
+    ]
+    return [sorted(hits, key=lambda hit: (sign * hit.score, hit.address))[: options.top] for hits in looked]
+
+
+def _grid(session: Session, row: Row, query: Row) -> TokenGrid | None:
+    """The grid without the lines of tokens that are no targets, which hold nothing."""
+    read = session.bound.token_grid(row, query)
+    if read is None:
+        return None
+    left, right, values = read
+    rows, columns = (token_row.response.nonzero()[0].tolist() for token_row in (left, right))
+    texts, asked = token_texts(left), token_texts(right)
+    cells = tuple(tuple(line) for line in values[rows][:, columns].tolist())
+    return TokenGrid(tuple(texts[i] for i in rows), tuple(asked[j] for j in columns), cells)
+
+
+@dataclass(frozen=True)
+class _Maps:
+    """Token contributions: of each shown row to each query, and of each query to each shown row."""
+
+    rows: Sequence[tuple[TokenRow, TokenScores]]
+    queries: Sequence[tuple[TokenRow, TokenScores]]
+
+
+def _read_maps(session: Session, asked: Asked, rows: Mapping[int, Row]) -> _Maps:
+    """Shown rows re-run against the queries, and queries re-run against the shown rows' stored vectors.
+
+    Under a metric both sides are multiplied by what makes a row's product with a probe its score.
+    """
+    stored = read_vectors(session.index, list(rows), list(asked.weights))
+    losses = torch.tensor(session.index.at(list(rows), ["loss"])["loss"].to_pylist())
+    towards = dict(stored)
+    row_scale, query_scale = {}, {}
+    for name, metric in asked.metrics.items():
+        row_scale[name] = metric.row_scale(stored[name], losses)
+        query_scale[name] = metric.query_scale(asked.read.vectors[name])
+        towards[name] = metric.solve(stored[name]) * row_scale[name][:, None]
+    read = session.bound.token_scores
+    of_rows = read(list(rows.values()), "train", asked.probes)
+    of_queries = read(asked.rows, "query", weigh(towards, asked.weights))
+    return _Maps(_scaled(of_rows, row_scale), _scaled(of_queries, query_scale))
+
+
+def _scaled(
+    found: Sequence[tuple[TokenRow, TokenScores]], scales: Mapping[str, Float[Tensor, " sides"]]
+) -> list[tuple[TokenRow, TokenScores]]:
+    """The i-th row's token scores times the i-th scale of their column."""
+    return [
+        (
+            row,
+            replace(scores, values={n: v * scales[n][i].to(v) if n in scales else v for n, v in scores.values.items()}),
+        )
+        for i, (row, scores) in enumerate(found)
+    ]
+
+
+def _shares(token_row: TokenRow, scores: TokenScores, probe: int) -> TokenMap:
+    """A row's contributions to one probe, summed over the columns that make the score."""
+    total = torch.stack([column[:, probe] for column in scores.values.values()]).sum(0)
+    return _map(token_row, total.tolist())
+
+
+def _map(token_row: TokenRow, values: Sequence[float]) -> TokenMap:
+    texts = token_texts(token_row)
+    # The first token is predicted by nothing, so it has no number.
+    numbers = [None if i == 0 or math.isnan(value) else float(value) for i, value in enumerate(values)]
+    return TokenMap(tuple(texts), tuple(numbers))
+
+
+def _about(session: Session, options: TraceOptions, chosen: Mapping[str, float]) -> dict[str, str]:
+    manifest, method, form = session.index.manifest, session.bound.method, session.bound.form
+    settings = ", ".join(f"{name}={value}" for name, value in manifest.method.options.items())
+    about = {
+        "method": manifest.method.name,
+        "ranked by": " + ".join(chosen),
+        "order": "lowest scores first" if options.lowest else "highest scores first",
+        "sign": method.meaning.text,
+        "coverage": str(manifest.coverage),
+        "token values": ADDITIVE if form.additive and not options.exact else RELATIVE,
+        "model": session.bound.reader.loaded.name,
+        "index": f"{session.index.path}, {session.index.count:,} rows",
+        "options": settings,
+        "headwater": manifest.library_version,
+    }
+    if options.exact:
+        about["scores"] = f"from whole gradients, of the {options.exact} rows a query that the index scored highest"
+    if options.where:
+        about["rows"] = f"where {options.where}"
+    return about

@@ -1,0 +1,105 @@
+"""The recorder of a training run: what methods that follow a model's training read of it.
+
+    folder/step-N/                      the model (with PEFT, the adapter) after step N
+    folder/step-N/adam.safetensors      the optimiser's moments after that step, if it is an Adam
+    folder/adam.safetensors             the moments after the last recorded step
+    folder/checkpoints.json             steps, and the learning rate with which each of them was taken
+
+With the Hugging Face Trainer:      Trainer(..., callbacks=[Recorder("runs/recorded", every=100)])
+In a loop of one's own:             recorder.before_step(optimizer); optimizer.step(); recorder.after_step(...)
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from headwater.core.errors import UsageError
+from headwater.core.files import whole_folder, write_text
+from headwater.curvature.adam import keeps_moments, write_adam
+from headwater.models.checkpoints import ADAM, LIST, Checkpoint
+
+Wanted = Callable[[int, int], bool]
+"""Whether to record after this step, given the step and how many there will be."""
+
+
+class Recorder(TrainerCallback):  # type: ignore[misc]
+    """Records weights, learning rates and Adam's moments as training goes; by the main process only.
+
+    Args:
+        folder: where to write; what an earlier run recorded there is replaced.
+        every: record after this many optimizer steps; 0: at the end of every epoch (Trainer only).
+        wanted: which steps to record, instead of `every`.
+        moments: whether Adam's moments are recorded beside the weights (twice their size).
+    """
+
+    def __init__(
+        self, folder: str | Path, *, every: int = 0, wanted: Wanted | None = None, moments: bool = True
+    ) -> None:
+        if every < 0:
+            raise UsageError(f"every {every} steps", where="Recorder", remedy="1 or more; 0 for every epoch")
+        self._folder, self._moments = Path(folder), moments
+        self._wanted = wanted or ((lambda step, steps: step % every == 0) if every else None)
+        self._found: list[Checkpoint] = []
+        self._rate: float | None = None
+
+    def before_step(self, optimizer: Any) -> None:
+        """Note the learning rate with which the optimiser is about to step: schedules change it right after."""
+        self._rate = float(optimizer.param_groups[0]["lr"])
+
+    def after_step(self, step: int, steps: int, model: Any, optimizer: Any) -> None:
+        """Record the model if it is time, or if this was the last step.
+
+        Args:
+            step: optimizer steps taken.
+            steps: how many there will be.
+            model: what is trained.
+            optimizer: what trains it.
+        """
+        if self._wanted is not None and (self._wanted(step, steps) or step == steps):
+            self._save(step, model, optimizer)
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **now: Any) -> None:
+        """Forget an earlier run, unless training goes on from one of its checkpoints."""
+        if not state.global_step:
+            self._found = []
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **now: Any
+    ) -> None:
+        """Note the learning rate of the step about to be taken."""
+        self.before_step(now["optimizer"])
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **now: Any) -> None:
+        """Record if it is time."""
+        if state.is_world_process_zero:
+            self.after_step(state.global_step, state.max_steps, now["model"], now["optimizer"])
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **now: Any) -> None:
+        """Record if epochs are what is counted."""
+        if state.is_world_process_zero and self._wanted is None:
+            self._save(state.global_step, now["model"], now["optimizer"], now.get("processing_class"))
+
+    def _save(self, step: int, model: Any, optimizer: Any, tokenizer: Any = None) -> None:
+        if any(c.step == step for c in self._found):
+            return
+        if self._rate is None:
+            what = "the learning rate of the step is unknown"
+            raise UsageError(what, where="Recorder", remedy="call before_step(optimizer) before optimizer.step()")
+        place = self._folder / f"step-{step}"
+        shutil.rmtree(place, ignore_errors=True)
+        with whole_folder(place) as part:
+            model.save_pretrained(part)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(part)
+            if self._moments and keeps_moments(optimizer):
+                write_adam(part / ADAM, optimizer, model)
+                write_adam(self._folder / ADAM, optimizer, model)
+        self._found.append(Checkpoint(place.name, step, self._rate))
+        write_text(self._folder / LIST, json.dumps([asdict(c) for c in self._found], indent=2) + "\n")

@@ -1,0 +1,215 @@
+"""Training a tiny model from nothing: a byte-level BPE tokenizer and a small Llama, in about a minute on two cores.
+
+Tasks need a model that has learnt its pool and nothing else; retraining experiments need it dozens of times. So this
+is one compact loop: AdamW, warm-up and cosine decay, batches of rows of like length, loss on response tokens. What it
+saves is an ordinary Hugging Face folder. The same seed, machine and number of threads give the same weights.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from headwater.core.errors import DataError
+from headwater.data.batches import TokenBatch, plan_batches
+from headwater.data.rows import Record, Row
+from headwater.data.tokens import Tokenization, TokenRow
+from headwater.data.windows import Window
+from headwater.models.losses import token_losses
+from headwater.training.recorder import Recorder
+
+END, PAD = "<|end|>", "<|pad|>"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A tiny model and how it is trained.
+
+    Attributes:
+        vocabulary: tokens, the 256 bytes and two special ones included.
+        layers, width, heads: of the Llama; its feed-forward layers are three times as wide.
+        context: most tokens a row may have; longer ones are cut.
+        epochs, learning_rate, weight_decay: of AdamW; the rate warms up over a tenth of the steps and decays to zero.
+        tokens_per_batch: padding included.
+        initial: standard deviation of the first weights.
+    """
+
+    vocabulary: int = 2304
+    layers: int = 2
+    width: int = 160
+    heads: int = 4
+    context: int = 256
+    epochs: int = 8
+    learning_rate: float = 4e-3
+    weight_decay: float = 0.01
+    tokens_per_batch: int = 640
+    initial: float = 0.05
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where a training stands after a step: `loss` in nats, mean over the step's response tokens; `elapsed` in seconds."""
+
+    epoch: int
+    step: int
+    steps: int
+    loss: float
+    elapsed: float
+
+
+OnStep = Callable[[Step], None]
+
+
+def train_tiny(
+    rows: Sequence[Record],
+    *,
+    out: str | Path,
+    seed: int,
+    recipe: Recipe | None = None,
+    on_step: OnStep | None = None,
+    recorder: Recorder | None = None,
+) -> Path:
+    """Train a tokenizer and a tiny Llama on the rows' prompts and responses, and save both in the folder `out`.
+
+    Args:
+        rows: each with `id`, `prompt` and `response`.
+        out: folder; made if it is not there.
+        seed: of the first weights and of the order of the batches.
+        recipe: size and schedule.
+        on_step: called after every step.
+        recorder: keeps the model and its optimiser on the way.
+
+    Returns:
+        The folder, which `load_model` and `from_pretrained` read.
+    """
+    recipe = recipe or Recipe()
+    examples = task_rows(rows)
+    tokenizer = train_tokenizer([" ".join(row.fields().values()) for row in examples], recipe.vocabulary)
+    tokenization = Tokenization.of(tokenizer, max_tokens=recipe.context)
+    model = new_model(tokenizer, recipe, seed=seed)
+    fit(model, tokenization.encode(examples), recipe, seed=seed, on_step=on_step, recorder=recorder)
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    return Path(out)
+
+
+def task_rows(records: Sequence[Record]) -> list[Row]:
+    """A task's rows or queries as corpus rows; raises `DataError` for one without prompt or response."""
+    rows = []
+    for number, record in enumerate(records):
+        missing = [name for name in ("id", "prompt", "response") if name not in record]
+        if missing:
+            raise DataError(f"no '{missing[0]}' in {dict(record)!r}", where=f"row {number + 1}")
+        rest = {k: v for k, v in record.items() if k not in ("id", "prompt", "response", "hotwords")}
+        rows.append(
+            Row(
+                id=record["id"],
+                ordinal=number,
+                prompt=record["prompt"],
+                response=record["response"],
+                metadata=rest,
+                hotwords=tuple(record.get("hotwords", ())),
+            )
+        )
+    return rows
+
+
+def train_tokenizer(texts: Sequence[str], vocabulary: int) -> Any:
+    """A byte-level BPE tokenizer with an end and a padding token."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[PAD, END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD)
+
+
+def new_model(tokenizer: Any, recipe: Recipe, *, seed: int) -> Any:
+    """An untrained Llama for the tokenizer; its embedding is also its head."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.width,
+        intermediate_size=3 * recipe.width,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        max_position_embeddings=recipe.context,
+        initializer_range=recipe.initial,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)
+
+
+def fit(
+    model: Any,
+    rows: Sequence[TokenRow],
+    recipe: Recipe,
+    *,
+    seed: int,
+    on_step: OnStep | None = None,
+    recorder: Recorder | None = None,
+) -> None:
+    """Train `model` in place on the rows' response tokens, and leave it in evaluation mode."""
+    plan = list(_plan(rows, recipe, np.random.default_rng(seed)))
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=recipe.weight_decay, fused=True
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, len(plan)))
+    start = time.perf_counter()
+    model.train()
+    for step, (epoch, batch) in enumerate(plan):
+        loss = response_loss(model, batch.to(model.device))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        if recorder is not None:
+            recorder.before_step(optimizer)
+        optimizer.step()
+        schedule.step()
+        if recorder is not None:
+            recorder.after_step(step + 1, len(plan), model, optimizer)
+        if on_step is not None:
+            on_step(Step(epoch, step + 1, len(plan), loss.item(), time.perf_counter() - start))
+    model.eval()
+
+
+def response_loss(model: Any, batch: TokenBatch) -> Tensor:
+    """Cross-entropy, nats, mean over the batch's response tokens; logits are made for these positions only.
+
+    No attention mask is needed: batches are padded on the right, and attention looks to the left.
+    """
+    hidden = model.model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+    return token_losses(model.lm_head(hidden[batch.response]), batch.targets[batch.response]).mean()
+
+
+def _plan(rows: Sequence[TokenRow], recipe: Recipe, rng: np.random.Generator) -> Iterator[tuple[int, TokenBatch]]:
+    """Every epoch's batches: rows of like length together, drawn anew, in random order."""
+    for epoch in range(recipe.epochs):
+        shuffled = [rows[i] for i in rng.permutation(len(rows))]
+        batches = plan_batches(shuffled, Window(recipe.context), tokens_per_batch=recipe.tokens_per_batch)
+        for i in rng.permutation(len(batches)):
+            yield epoch, batches[i]
+
+
+def _rate(step: int, steps: int) -> float:
+    """Warm-up over the first tenth, times a half cosine down to zero."""
+    return min(1.0, (step + 1) / (0.1 * steps)) * 0.5 * (1 + math.cos(math.pi * step / steps))

@@ -1,0 +1,1 @@
+"""What candidate rows are worth for a target, before anything is trained on them."""

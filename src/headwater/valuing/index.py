@@ -1,0 +1,87 @@
+"""Value the rows of an index: its own vectors against a target's, and nothing read but the target.
+
+With an index of plain gradients (`graddot`; `gradcos`) this is LinFiK's gradient form (its cosine); with any other it
+is that method's score, metrics fitted on the index included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from headwater.data.rows import Row
+from headwater.index.rows import from_record
+from headwater.index.store import Index
+from headwater.indexing.session import Session
+from headwater.methods.targets import Target, laid_out
+from headwater.search.scan import score_all
+from headwater.tracing.queries import ask
+from headwater.valuation.intervals import intervals
+from headwater.valuing.run import Estimates, Job, check_targets, require_vacant, run, target_digest
+from headwater.valuing.survey import survey
+from headwater.valuing.value import Valued, ValueOptions
+
+
+@dataclass(frozen=True)
+class IndexPool:
+    """An index's rows as a pool."""
+
+    index: Index
+
+    @property
+    def name(self) -> str:
+        """The index's path."""
+        return self.index.path
+
+    @property
+    def count(self) -> int:
+        """Its rows."""
+        return self.index.count
+
+    def __iter__(self) -> Iterator[Row]:
+        ordinal = 0
+        for batch in self.index.batches(self.index.plain):
+            for record in batch.to_pylist():
+                record.pop("_rowaddr")
+                yield from_record(record, ordinal=ordinal, place=self.index.path, vectors=self.index.vectors)
+                ordinal += 1
+
+
+def value_index(
+    session: Session, targets: Sequence[Target], out: str | Path, *, options: ValueOptions | None = None
+) -> Valued:
+    """Values of all rows of an index, from one exact scan; a target's rows give the interval.
+
+    Raises:
+        StoreError: rows times target rows do not fit in memory, or `out` is there already.
+    """
+    how, index, method = options or ValueOptions(), session.index, session.bound.method
+    check_targets(targets)
+    require_vacant(Path(out))
+    rows = laid_out(targets)
+    asked = ask(session, rows)
+    scores = score_all(index, asked.probes, metrics=asked.metrics)
+    owners = [target.name for target in targets for _ in target.rows]
+    place = {name: i for i, name in enumerate(scores.ids)}
+
+    def estimate(block: Sequence[Row]) -> Estimates:
+        found = scores.values[np.array([place[row.id] for row in block])]
+        return intervals(found, owners, [1] * len(owners))
+
+    manifest = index.manifest
+    pool = IndexPool(index)
+    looked = survey(pool, sample=0, target=rows, duplicates=how.duplicates if manifest.keeps_text else None)
+    identity = {
+        "method": manifest.method.to_json(),
+        "targets": {target.name: target_digest(target) for target in targets},
+        "model": dict(manifest.model["fingerprint"]),
+        "tokenization": manifest.tokenization,
+    }
+    notes = {"coverage": str(manifest.coverage), "index": index.path}
+    names = tuple(target.name for target in targets)
+    job = Job(looked, names, identity, {"notes": notes}, Path(out), method.meaning)
+    values = run(job, estimate, resume=how.resume, on_rows=how.on_rows("writing", looked.count))
+    return Valued(values, notes, looked.leaked)

@@ -1,0 +1,216 @@
+"""Value rows block by block into a values file.
+
+    pool ─survey─▶ its rows, kept beside the output ─▶ blocks ─estimates─▶ one file a block ─▶ values.parquet
+
+The pool itself is read once; the run's folder keeps its rows until the values file is written. A run that was killed
+goes on after its last finished block, once the survey has found the pool to be the same.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float
+
+from headwater.core.errors import StoreError, UsageError
+from headwater.core.files import whole_file, write_text
+from headwater.core.fingerprints import digest, require_equal
+from headwater.data.rows import Row
+from headwater.engines.blocks import Block, Receipt, cut
+from headwater.engines.blocks import run as run_blocks
+from headwater.methods.method import PROPONENT, Meaning
+from headwater.methods.targets import Scorer, Target
+from headwater.valuation.intervals import intervals, over_targets
+from headwater.valuation.values import Values, final_names, read_values, schema_of
+from headwater.valuing.survey import Survey, cell, content, text_of
+
+Estimates = Float[np.ndarray, "rows targets 3"]
+"""Value, low and high of every row on every target; what a value says is its method's `meaning`."""
+Estimate = Callable[[Sequence[Row]], Estimates]
+"""Estimates of a block of rows."""
+OnRows = Callable[[int], None]
+"""Called after each block with the rows done."""
+
+BLOCK_ROWS = 256
+"""Rows whose estimates are kept together: what a killed run loses at most."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be valued, and where to.
+
+    Attributes:
+        survey: the pool, read.
+        targets: names of the targets.
+        identity: all that the numbers depend on, JSON-ready; a run goes on only with an equal one.
+        about: what else the values file says of itself.
+        out: the Parquet file.
+        meaning: what a value says.
+        block_rows: rows estimated together.
+    """
+
+    survey: Survey
+    targets: tuple[str, ...]
+    identity: Mapping[str, Any]
+    about: Mapping[str, Any]
+    out: Path
+    meaning: Meaning = PROPONENT
+    block_rows: int = BLOCK_ROWS
+
+    @property
+    def folder(self) -> Path:
+        """Where the run keeps what it has done, until it is finished."""
+        return run_folder(self.out)
+
+
+def run_folder(out: Path) -> Path:
+    """The folder of a run whose values file is to be `out`."""
+    return out.with_name(f"{out.name}.run")
+
+
+def run(job: Job, estimate: Estimate, *, resume: bool = False, on_rows: OnRows | None = None) -> Values:
+    """Estimate every row of the pool and write the values file.
+
+    Raises:
+        StoreError: the file is there already, or a run of it that `resume` was not given for.
+        MismatchError: on resume, something the numbers depend on differs.
+    """
+    begin(job, resume=resume)
+    estimate_rows(job.folder, job.survey.rows, estimate, job.block_rows, on_rows)
+    _write(job)
+    shutil.rmtree(job.folder)
+    return read_values(job.out)
+
+
+@dataclass(frozen=True)
+class EstimateFiles:
+    """`Work` that estimates rows and keeps each block's numbers as a file of `folder`."""
+
+    folder: Path
+    estimate: Estimate
+
+    def path(self, number: int) -> Path:
+        """The file of a finished block."""
+        return self.folder / f"{number:06d}.npy"
+
+    def compute(self, block: Block[Row]) -> Receipt:
+        """Estimate the rows and write the numbers beside the place of the block's file."""
+        made = self.folder / f".{block.number:06d}.npy"
+        with made.open("wb") as file:
+            np.save(file, self.estimate(block.items))
+        return Receipt(block.number, block.start, len(block.items), 0, {"file": made.name})
+
+    def commit(self, receipts: Sequence[Receipt]) -> None:
+        """Give the blocks' files their names."""
+        for receipt in receipts:
+            os.replace(self.folder / receipt.written["file"], self.path(receipt.block))
+
+
+def estimate_rows(
+    folder: Path, rows: Iterable[Row], estimate: Estimate, block_rows: int, on_rows: OnRows | None = None
+) -> None:
+    """Estimate the rows block by block into `folder`, leaving out the blocks that are there."""
+    work = EstimateFiles(folder, estimate)
+
+    def missing() -> Iterator[Block[Row]]:
+        for block in cut(rows, block_rows):
+            if not work.path(block.number).exists():
+                yield block
+            elif on_rows is not None:
+                on_rows(block.start + len(block.items))
+
+    run_blocks(missing(), work, None if on_rows is None else lambda r: on_rows(r.start + r.rows))
+
+
+def of_scorer(scorer: Scorer) -> Estimate:
+    """Estimates from a method's scores: the spread over a target's parts gives the interval."""
+    targets, weights = [part.target for part in scorer.parts], [part.rows for part in scorer.parts]
+    return lambda rows: intervals(scorer(rows), targets, weights)
+
+
+def target_digest(target: Target) -> str:
+    """A target by what its rows say, whatever their order."""
+    return digest(sorted(content(row) for row in target.rows))
+
+
+def check_targets(targets: Sequence[Target]) -> None:
+    """Refuse targets that share a name, and none at all."""
+    if not targets:
+        raise UsageError("no target", where="--target", remedy="name the rows of the task the data is wanted for")
+    names = [target.name for target in targets]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"two targets are called '{name}'", where="--target", remedy="rename one of the files")
+
+
+def require_vacant(out: Path) -> None:
+    """Raise `StoreError` where the values file is there already."""
+    if out.exists():
+        raise StoreError("there is a file already", where=str(out), remedy="remove it, or choose another name")
+
+
+def begin(job: Job, *, resume: bool) -> None:
+    """Make the run's folder, or find that the one there is of the same run."""
+    require_vacant(job.out)
+    note = job.folder / "run.json"
+    identity = {**job.identity, "pool": job.survey.digest, "block_rows": job.block_rows}
+    if note.exists():
+        if not resume:
+            remedy = f"--resume goes on with it; or remove {job.folder}"
+            raise StoreError("an unfinished run is there", where=str(job.folder), remedy=remedy)
+        what = f"the run at {job.folder} was begun with other settings"
+        remedy = "give the settings it was begun with, or remove the folder"
+        require_equal(json.loads(note.read_text(encoding="utf-8")), identity, what=what, remedy=remedy)
+        return
+    write_text(note, json.dumps(identity, indent=2, sort_keys=True, default=str) + "\n")
+
+
+def _write(job: Job) -> None:
+    """The blocks and the rows' metadata as one Parquet file."""
+    survey = job.survey
+    names = final_names(list(survey.metadata), job.targets)
+    kinds = {names[name]: kind for name, kind in survey.metadata.items()}
+    about = {
+        **job.about,
+        "identity": dict(job.identity),
+        "pool": survey.digest,
+        "rows": survey.count,
+        "candidates": survey.name,
+        "leaked": len(survey.leaked),
+        "renamed": {name: final for name, final in names.items() if name != final},
+        "targets": job.identity.get("targets", {}),
+        "headwater": importlib.metadata.version("headwater"),
+        "sign": job.meaning.text,
+        "signed": job.meaning.signed,
+    }
+    schema = schema_of(kinds, job.targets, about)
+    with whole_file(job.out) as part, pq.ParquetWriter(part, schema) as writer:
+        for table in _tables(job, schema, names):
+            writer.write_table(table)
+
+
+def _tables(job: Job, schema: pa.Schema, names: Mapping[str, str]) -> Iterator[pa.Table]:
+    for block in cut(job.survey.rows, job.block_rows):
+        rows = block.items
+        estimates = np.load(job.folder / f"{block.number:06d}.npy")
+        whole = over_targets(estimates)
+        columns: dict[str, Any] = {"id": [row.id for row in rows]}
+        columns |= {name: whole[:, i] for i, name in enumerate(("value", "low", "high"))}
+        for place, target in enumerate(job.targets if len(job.targets) > 1 else ()):
+            columns |= {f"{n}_{target}": estimates[:, place, i] for i, n in enumerate(("value", "low", "high"))}
+        for name, kind in job.survey.metadata.items():
+            columns[names[name]] = [cell(row.metadata.get(name), kind) for row in rows]
+        columns["characters"] = [len(text_of(row)) for row in rows]
+        found = job.survey.clusters
+        columns["cluster"] = [None] * len(rows) if found is None else found[block.start : block.start + len(rows)]
+        yield pa.table([pa.array(columns[field.name], field.type, from_pandas=True) for field in schema], schema=schema)

@@ -1,0 +1,247 @@
+"""The one pass over a pool: how many rows, which ones to sample, what leaks, what repeats; and the rows, kept to read again."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from heapq import heappush, heappushpop
+from itertools import islice, zip_longest
+from pathlib import Path
+from typing import Any, Protocol, TextIO, runtime_checkable
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from headwater.core.errors import DataError, HeadwaterError
+from headwater.core.files import whole_file
+from headwater.core.fingerprints import digest
+from headwater.core.seeds import key
+from headwater.data.rows import Row
+from headwater.valuation.duplicates import clusters
+
+_SCALARS: dict[frozenset[type], pa.DataType] = {
+    frozenset({str}): pa.string(),
+    frozenset({bool}): pa.bool_(),
+    frozenset({int}): pa.int64(),
+    frozenset({float}): pa.float64(),
+    frozenset({int, float}): pa.float64(),
+}
+
+
+@runtime_checkable
+class Pool(Protocol):
+    """Rows in a fixed order that can be read again: a corpus, or the rows of an index."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        ...
+
+    @property
+    def count(self) -> int | None:
+        """How many rows there are, None if only reading would tell."""
+        ...
+
+    def __iter__(self) -> Iterator[Row]:
+        """The rows, from the first."""
+        ...
+
+
+@dataclass(frozen=True)
+class KeptRows:
+    """A pool's rows in a file of JSON lines."""
+
+    name: str
+    path: Path
+    count: int | None
+
+    def __iter__(self) -> Iterator[Row]:
+        with self.path.open(encoding="utf-8") as file:
+            for ordinal, line in enumerate(file):
+                fields = json.loads(line)
+                messages = fields.pop("messages", None)
+                yield Row(
+                    ordinal=ordinal,
+                    messages=None if messages is None else tuple(messages),
+                    hotwords=tuple(fields.pop("hotwords", ())),
+                    **fields,
+                )
+
+    @staticmethod
+    def writing(pool: Pool, file: TextIO) -> Pool:
+        """The pool, each row of which is written to the file when it is read."""
+        return _Writing(pool, file)
+
+
+@dataclass(frozen=True)
+class _Writing:
+    pool: Pool
+    file: TextIO
+
+    @property
+    def name(self) -> str:
+        return self.pool.name
+
+    @property
+    def count(self) -> int | None:
+        return self.pool.count
+
+    def __iter__(self) -> Iterator[Row]:
+        for row in self.pool:
+            fields: dict[str, Any] = {"id": row.id, "place": row.place, **row.fields()}
+            if row.messages is not None:
+                fields["messages"] = [dict(message) for message in row.messages]
+            if row.hotwords:
+                fields["hotwords"] = list(row.hotwords)
+            plain = {
+                name: value if type(value) in _PLAIN else cell(value, pa.string())
+                for name, value in row.metadata.items()
+            }
+            self.file.write(json.dumps({**fields, "metadata": plain}, default=str) + "\n")
+            yield row
+
+
+_PLAIN = (str, bool, int, float, type(None))
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a pool is.
+
+    Attributes:
+        name: what the pool is called in messages.
+        rows: its rows, which can be read again without the pool.
+        count: rows.
+        digest: of all rows' ids and texts in order; two pools with the same digest are the same.
+        sample: rows drawn by seed, in random order; which rows depends on seed and ids alone.
+        leaked: ids of rows whose text is that of a target row.
+        metadata: type of each metadata column, in order of first appearance; what mixes types is text (JSON).
+        clusters: near-duplicate cluster of each row, or None if not asked for.
+    """
+
+    name: str
+    rows: Iterable[Row]
+    count: int
+    digest: str
+    sample: tuple[Row, ...]
+    leaked: tuple[str, ...]
+    metadata: dict[str, pa.DataType]
+    clusters: NDArray[np.int64] | None
+
+
+def survey(
+    corpus: Pool,
+    *,
+    sample: int,
+    seed: int = 0,
+    stratify: str = "",
+    target: Collection[Row] = (),
+    duplicates: float | None = None,
+    keep: Path | None = None,
+) -> Survey:
+    """Read the pool once.
+
+    Args:
+        corpus: the pool.
+        sample: rows to draw, uniformly without replacement.
+        seed: of the draw.
+        stratify: a metadata column; its values are then sampled alike, as far as each has rows.
+        target: rows whose reappearance in the pool is a leak.
+        duplicates: similarity from which rows are near-duplicates; None does not look for them.
+        keep: a file to keep the rows in, so that they can be read again without the pool; None reads the pool again.
+    """
+    if keep is not None:
+        try:
+            with whole_file(keep) as part, part.open("w", encoding="utf-8") as file:
+                found = _survey(KeptRows.writing(corpus, file), sample, seed, stratify, target, duplicates)
+        except HeadwaterError:
+            with contextlib.suppress(OSError):  # a folder made for nothing
+                keep.parent.rmdir()
+            raise
+        return dataclasses.replace(found, rows=KeptRows(corpus.name, keep, found.count))
+    return _survey(corpus, sample, seed, stratify, target, duplicates)
+
+
+def _survey(
+    corpus: Pool, sample: int, seed: int, stratify: str, target: Collection[Row], duplicates: float | None
+) -> Survey:
+    scan = _Scan(sample, seed, stratify, {content(row) for row in target})
+    texts = (text_of(row) for row in scan.through(corpus))
+    found = clusters(texts, threshold=duplicates) if duplicates is not None else None
+    if found is None:
+        for _ in texts:
+            pass
+    if not scan.count:
+        raise DataError("no rows", where=corpus.name, remedy="it is empty: check that it is the right one")
+    if stratify and stratify not in scan.kinds:
+        remedy = f"columns: {', '.join(scan.kinds) or 'none'}"
+        raise DataError(f"no column '{stratify}' to draw by", where=corpus.name, remedy=remedy)
+    kinds = {name: _SCALARS.get(frozenset(types), pa.string()) for name, types in scan.kinds.items()}
+    return Survey(
+        corpus.name, corpus, scan.count, scan.hash.hexdigest(), scan.sample(), tuple(scan.leaked), kinds, found
+    )
+
+
+def content(row: Row) -> str:
+    """Digest of a row's text alone: what it says, without surrounding space or letter case."""
+    fields = {name: " ".join(text.split()).casefold() for name, text in row.fields().items()}
+    return digest(fields)
+
+
+def text_of(row: Row) -> str:
+    """A row's text fields, one below the other."""
+    return "\n".join(row.fields().values())
+
+
+class _Scan:
+    """What one pass collects."""
+
+    def __init__(self, sample: int, seed: int, stratify: str, target: set[str]) -> None:
+        self._sample, self._seed, self._stratify, self._target = sample, seed, stratify, target
+        self._drawn: dict[str, list[tuple[int, int, Row]]] = {}
+        self.count = 0
+        self.hash = hashlib.blake2b(digest_size=16)
+        self.leaked: list[str] = []
+        self.kinds: dict[str, set[type]] = {}
+
+    def through(self, corpus: Pool) -> Iterator[Row]:
+        """The rows, each looked at on its way."""
+        for row in corpus:
+            self.count += 1
+            said = content(row)
+            self.hash.update(f"{len(row.id)}:{row.id}{said}".encode())
+            if said in self._target:
+                self.leaked.append(row.id)
+            for name, value in row.metadata.items():
+                types = self.kinds.setdefault(name, set())
+                if value is not None:
+                    types.add(type(value))
+            self._draw(row)
+            yield row
+
+    def _draw(self, row: Row) -> None:
+        """Keep the `sample` rows of lowest hash of each stratum: a heap's top is the highest of them."""
+        entry = (-key(self._seed, "sample", row.id), row.ordinal, row)
+        drawn = self._drawn.setdefault(str(row.metadata.get(self._stratify)) if self._stratify else "", [])
+        if len(drawn) < self._sample:
+            heappush(drawn, entry)
+        elif self._sample:
+            heappushpop(drawn, entry)
+
+    def sample(self) -> tuple[Row, ...]:
+        """The sample, strata in turn, lowest hash first: any beginning of it is a sample too."""
+        order = [sorted(drawn, key=lambda entry: -entry[0]) for _, drawn in sorted(self._drawn.items())]
+        turns = (entry for turn in zip_longest(*order) for entry in turn if entry is not None)
+        return tuple(row for _, _, row in islice(turns, self._sample))
+
+
+def cell(value: Any, kind: pa.DataType) -> Any:
+    """A metadata value as its column holds it."""
+    if value is None or not pa.types.is_string(kind) or isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)

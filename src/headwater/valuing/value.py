@@ -1,0 +1,211 @@
+"""Value a pool: rows, targets and a method in, a values file out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from headwater.methods.method import Learning, Method
+from headwater.methods.scoring import prepare
+from headwater.methods.targets import Target, laid_out
+from headwater.models.reader import Reader
+from headwater.students.student import Student, load_student
+from headwater.valuation.duplicates import THRESHOLD
+from headwater.valuation.values import Values
+from headwater.valuing.distil import Recheck, distil, recheck
+from headwater.valuing.run import Job, begin, check_targets, of_scorer, require_vacant, run, run_folder, target_digest
+from headwater.valuing.survey import Pool, Survey, survey
+
+OnStage = Callable[[str, int, "int | None"], None]
+"""Called with what is being done, rows done, and rows in all."""
+
+
+@dataclass(frozen=True)
+class ValueOptions:
+    """How to value, apart from the method and the reader.
+
+    Attributes:
+        duplicates: similarity from which rows are near-duplicates; None does not look for them.
+        student: folder to save a student in; beside the values file unless given.
+        resume: go on with an unfinished run.
+        on_progress: called as rows are done.
+    """
+
+    duplicates: float | None = THRESHOLD
+    student: Path | None = None
+    resume: bool = False
+    on_progress: OnStage | None = None
+
+    def on_rows(self, words: str, total: int | None) -> Callable[[int], None] | None:
+        """What to call with the rows done in one stage."""
+        call = self.on_progress
+        return None if call is None else lambda done: call(words, done, total)
+
+
+@dataclass(frozen=True)
+class Valued:
+    """A valued pool.
+
+    Attributes:
+        values: the file.
+        notes: what the method chose or measured.
+        leaked: ids of candidates that say what a target row says.
+        student: the one that learned the scores, or None.
+        recheck: how well the student does on fresh rows, or None.
+    """
+
+    values: Values
+    notes: Mapping[str, Any]
+    leaked: tuple[str, ...] = ()
+    student: Student | None = None
+    recheck: Recheck | None = None
+
+
+def value_pool(
+    candidates: Pool,
+    targets: Sequence[Target],
+    out: str | Path,
+    *,
+    method: Method,
+    reader: Reader | None,
+    options: ValueOptions | None = None,
+) -> Valued:
+    """Every candidate's score on the targets, with an interval.
+
+    Args:
+        candidates: the pool.
+        targets: rows of the tasks the data is wanted for; with several, `value` is the mean over them.
+        out: the Parquet file to write.
+        method: what scores the rows.
+        reader: the model as it is before the purchase; None for methods that read none.
+        options: everything else.
+
+    Raises:
+        DataError: an empty pool or target, or scores that are all equal where a student is to learn them.
+        StoreError: the file is there already, or an unfinished run is and `resume` was not given.
+    """
+    check_targets(targets)
+    require_vacant(Path(out))
+    request = _Request(candidates, tuple(targets), Path(out), method, reader, options or ValueOptions())
+    if method.learning is not None:
+        return _learned(request, method.learning)
+    found = request.survey(sample=method.fit_rows)
+    scorer = prepare(method, reader, targets, found.sample)
+    job = request.job(found, {"notes": dict(scorer.notes)})
+    how = request.options
+    values = run(job, of_scorer(scorer), resume=how.resume, on_rows=how.on_rows("valuing", found.count))
+    return Valued(values, scorer.notes, found.leaked)
+
+
+def value_with_student(
+    candidates: Pool, student: str | Path, out: str | Path, *, options: ValueOptions | None = None
+) -> Valued:
+    """Values of rows by a saved student: no language model, no target.
+
+    Raises:
+        StoreError: no student there, or the file is there already.
+        MismatchError: the student's tokenizer is not the one it learned with.
+    """
+    how, place = options or ValueOptions(), Path(out)
+    require_vacant(place)
+    learned = load_student(student)
+    found = survey(candidates, sample=0, duplicates=how.duplicates, keep=run_folder(place) / "pool.jsonl")
+    name = str(learned.about.get("target", "target"))
+    identity = {"student": dict(learned.about), "options": asdict(learned.options), "rows": learned.rows}
+    identity["targets"] = {name: learned.about.get("target_digest")}
+    job = Job(found, (name,), identity, {"notes": {"held-out Spearman": learned.held_out}}, place)
+    values = run(job, learned.estimates, resume=how.resume, on_rows=how.on_rows("valuing", found.count))
+    return Valued(values, {"held-out Spearman": learned.held_out}, student=learned)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is asked for, in one piece."""
+
+    candidates: Pool
+    targets: tuple[Target, ...]
+    out: Path
+    method: Method
+    reader: Reader | None
+    options: ValueOptions
+
+    def survey(self, *, sample: int, seed: int = 0, stratify: str = "") -> Survey:
+        """The pass over the pool."""
+        if self.options.on_progress is not None:
+            self.options.on_progress("reading the pool", 0, self.candidates.count)
+        return survey(
+            self.candidates,
+            sample=sample,
+            seed=seed,
+            stratify=stratify,
+            target=laid_out(self.targets),
+            duplicates=self.options.duplicates,
+            keep=run_folder(self.out) / "pool.jsonl",
+        )
+
+    def job(self, found: Survey, about: Mapping[str, Any], **further: Any) -> Job:
+        """The job; `further` joins its identity."""
+        identity = {
+            "method": self.method.spec.to_json(),
+            "targets": {target.name: target_digest(target) for target in self.targets},
+            "model": dict(self.reader.loaded.fingerprint) if self.reader else None,
+            "tokenization": self.reader.tokenization.fingerprint if self.reader else None,
+            **further,
+        }
+        names = tuple(target.name for target in self.targets)
+        job = Job(found, names, identity, about, self.out, self.method.meaning)
+        return dataclasses.replace(job, block_rows=found.count) if self.method.whole_pool else job
+
+
+def _learned(request: _Request, learning: Learning) -> Valued:
+    """Values by a student: label a sample with the teacher, train, score every row, measure on fresh rows."""
+    teacher, how = learning.teacher, request.options
+    known = request.candidates.count
+    budget = learning.labels(sum(1 for _ in request.candidates) if known is None else known)
+    wanted = budget + learning.recheck
+    found = request.survey(sample=wanted, seed=learning.student.seed, stratify=learning.stratify)
+    labelled, fresh = found.sample[:budget], found.sample[budget:]
+    job = request.job(found, {}, teacher=teacher.spec.to_json())
+    begin(job, resume=how.resume)
+    scorer = prepare(teacher, request.reader, request.targets, found.sample[: teacher.fit_rows])
+    folder = how.student or request.out.with_name(f"{request.out.stem}.student")
+    student = distil(
+        scorer,
+        labelled,
+        learning.student,
+        run=job.folder,
+        folder=folder,
+        about={**_whose(teacher, request), "method": request.method.spec.to_json()},
+        whole_pool=teacher.whole_pool,
+        on_stage=None if how.on_progress is None else partial(_stage, how.on_progress, budget),
+    )
+    checked = recheck(of_scorer(scorer), student, fresh) if fresh else None
+    notes = {
+        "labelled rows": len(labelled),
+        "held-out Spearman": student.held_out,
+        **({"recheck": checked.to_json()} if checked else {}),
+        **{"student": str(folder), "teacher": teacher.spec.to_json(), "teacher notes": dict(scorer.notes)},
+        **{"learning curve": list(student.curve), "learning curve over": student.curve_axis},
+    }
+    job = dataclasses.replace(job, about={"notes": notes})
+    values = run(job, student.estimates, resume=True, on_rows=how.on_rows("valuing", found.count))
+    return Valued(values, notes, found.leaked, student, checked)
+
+
+def _stage(call: OnStage, total: int, words: str, done: int) -> None:
+    call(words, done, total)
+
+
+def _whose(teacher: Method, request: _Request) -> dict[str, Any]:
+    """Whose scores a student learns: it may be used for these alone."""
+    target: Target = request.targets[0]
+    return {
+        "teacher": teacher.spec.to_json(),
+        "target": target.name,
+        "target_digest": target_digest(target),
+        "model": dict(request.reader.loaded.fingerprint) if request.reader else None,
+    }

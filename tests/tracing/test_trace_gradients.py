@@ -1,0 +1,110 @@
+"""Tracing with gradients: the second look at a shortlist, token × token grids, and answers that were cut."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+import headwater as hw
+from headwater.core.errors import UsageError
+from headwater.data.rows import Row
+from headwater.indexing.session import Session, open_session
+from headwater.tracing.queries import prompt_query, with_responses
+from headwater.tracing.trace import TraceOptions, trace_rows
+from zoo import tiny_loaded
+
+ROWS = [
+    {"id": f"r{i}", "prompt": f"What is {i} plus {i}?", "response": f"It is {2 * i}, {'of course' * (i % 4)}."}
+    for i in range(24)
+]
+QUERIES = [
+    Row(id="q1", ordinal=0, prompt="What is 7 plus 7?", response="It is 14."),
+    Row(id="q2", ordinal=1, prompt="Who is there?", response="No idea, of course."),
+]
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory) -> Session:
+    """An index of sketches so small that they order the rows badly."""
+    path = tmp_path_factory.mktemp("gradients") / "i.lance"
+    loaded = tiny_loaded("llama")
+    return open_session(hw.build(path, model=loaded, data=ROWS, method="rapidin", settings={"buckets": 64}), loaded)
+
+
+@pytest.fixture(scope="module")
+def uncompressed(session) -> torch.Tensor:
+    return session.reader.exact_scores([session.index.fetch([row["id"]])[0] for row in ROWS], QUERIES)
+
+
+def test_a_shortlist_of_all_rows_gives_the_exact_ranking(session, uncompressed):
+    found = trace_rows(session, QUERIES, TraceOptions(top=24, exact=24), set())
+    for query, scores in zip(found.queries, uncompressed.T, strict=True):
+        assert [hit.id for hit in query.hits] == [f"r{i}" for i in scores.argsort(descending=True).tolist()]
+        torch.testing.assert_close(
+            torch.tensor([hit.score for hit in query.hits]), scores.sort(descending=True).values, rtol=1e-4, atol=1e-5
+        )
+    assert found.about["scores"].startswith("from whole gradients")
+
+
+def test_a_shortlist_keeps_to_the_rows_the_index_scored_highest(session, uncompressed):
+    plain = trace_rows(session, QUERIES, TraceOptions(top=8), set())
+    looked = trace_rows(session, QUERIES, TraceOptions(top=3, exact=8), set())
+    for before, after, scores in zip(plain.queries, looked.queries, uncompressed.T, strict=True):
+        shortlist = sorted((hit.id for hit in before.hits), key=lambda row: -float(scores[int(row[1:])]))
+        assert [hit.id for hit in after.hits] == shortlist[:3]
+
+
+def test_the_lowest_are_looked_at_twice_as_well(session, uncompressed):
+    found = trace_rows(session, QUERIES[:1], TraceOptions(top=24, exact=24, lowest=True), set())
+    assert [hit.id for hit in found.queries[0].hits] == [f"r{i}" for i in uncompressed[:, 0].argsort().tolist()]
+
+
+def test_exact_scores_do_not_depend_on_the_batch(session, uncompressed):
+    rows = [session.index.fetch([row["id"]])[0] for row in ROWS]
+    alone = dataclasses.replace(session.reader, tokens_per_batch=1)
+    torch.testing.assert_close(alone.exact_scores(rows, QUERIES), uncompressed, rtol=1e-4, atol=1e-5)
+
+
+def test_hits_do_not_depend_on_the_batch(session):
+    alone = Session(session.index, dataclasses.replace(session.reader, tokens_per_batch=1))
+    ids = [
+        [[hit.id for hit in query.hits] for query in trace_rows(some, QUERIES, TraceOptions(), set()).queries]
+        for some in (session, alone)
+    ]
+    assert ids[0] == ids[1]
+
+
+def test_a_grid_has_the_targets_of_both_sides(session):
+    found = trace_rows(session, QUERIES, TraceOptions(top=2, tokens=True), set())
+    for query in found.queries:
+        first, second = query.hits
+        assert second.grid is None
+        assert first.grid is not None
+        assert "".join(first.grid.row_tokens).startswith(first.row["response"])
+        assert "".join(first.grid.query_tokens).startswith(query.response)
+        assert {len(line) for line in first.grid.values} == {len(first.grid.query_tokens)}
+        assert any(value for line in first.grid.values for value in line)
+
+
+@pytest.mark.parametrize("options", [{"exact": 5, "top": 10}, {"exact": 10, "top": 5, "by": "gradient"}])
+def test_a_shortlist_that_makes_no_sense_is_refused(options):
+    with pytest.raises(UsageError, match="shortlist"):
+        TraceOptions(**options)
+
+
+def test_a_method_without_exact_scores_says_so(tmp_path):
+    loaded = tiny_loaded("llama")
+    session = open_session(hw.build(tmp_path / "r.lance", model=loaded, data=ROWS[:4], method="rise"), loaded)
+    with pytest.raises(UsageError, match="rise has no scores"):
+        trace_rows(session, QUERIES, TraceOptions(top=2, exact=3), set())
+
+
+def test_an_answer_that_was_cut_has_no_end_among_its_targets(session):
+    (row,), _ = with_responses([prompt_query("What is 7 plus 7?", None, None)], session, max_new_tokens=3)
+    (tokens,) = session.reader.tokenize([row], "query")
+    assert tokens.ids[tokens.response].tolist() != []
+    assert session.reader.loaded.tokenizer.eos_token_id not in tokens.ids[tokens.response]
+    (whole,) = session.reader.tokenize([dataclasses.replace(row, hotwords=())], "query")
+    assert session.reader.loaded.tokenizer.eos_token_id in whole.ids[whole.response]
