@@ -12,39 +12,87 @@ from __future__ import annotations
 
 import importlib
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from headwater.api.demo import run_demo
+    from headwater.api.evaluating import evaluate
+    from headwater.api.indexing import (
+        add,
+        approximate_index,
+        build,
+        compact,
+        delete,
+        info,
+        plan,
+        quantise,
+        retention,
+        verify,
+    )
+    from headwater.api.tracing import score, trace, write_scores
+    from headwater.api.unlearning import unlearn
+    from headwater.api.valuing import (
+        audit,
+        export_target,
+        price,
+        select,
+        value,
+        value_index,
+        value_query,
+        value_with_student,
+    )
+    from headwater.core.errors import HeadwaterError
+    from headwater.core.scores import Scores
+    from headwater.core.trace import Trace
+    from headwater.data.corpus import Corpus, open_corpus
+    from headwater.index.store import Index, open_index
+    from headwater.indexing.session import Session, open_session
+    from headwater.methods.catalog import find_method
+    from headwater.methods.targets import Target
+    from headwater.models.load import LoadedModel, load_model, wrap_model
+    from headwater.report import write_report
+    from headwater.training.recorder import Recorder
+    from headwater.unlearning.options import UnlearnOptions
+    from headwater.valuation.values import Values, read_values
+    from headwater.valuing.third_party import read_query
 
 __version__ = version("headwater")
 
 _HOMES = {
-    "build": "headwater.api.verbs",
-    "trace": "headwater.api.verbs",
-    "score": "headwater.api.verbs",
-    **dict.fromkeys(("add", "delete", "compact", "verify", "encode", "retention", "info"), "headwater.api.care"),
-    "plan": "headwater.indexing.plan",
-    "unlearn": "headwater.unlearning.verbs",
-    "GivenRows": "headwater.unlearning.verbs",
-    "value": "headwater.valuing.value",
-    "value_index": "headwater.valuing.from_index",
-    "Distilled": "headwater.methods.alinfik",
-    "open_index": "headwater.index.store",
-    "open_corpus": "headwater.data.corpus",
-    "load_model": "headwater.models.load",
-    "wrap_model": "headwater.models.load",
-    "find_method": "headwater.methods.catalog",
-    "write_report": "headwater.report",
-    "Scores": "headwater.core.scores",
-    "Trace": "headwater.core.trace",
-    "HeadwaterError": "headwater.core.errors",
+    "headwater.api.demo": ("run_demo",),
+    "headwater.api.evaluating": ("evaluate",),
+    "headwater.api.indexing": (
+        *("add", "approximate_index", "build", "compact", "delete", "info", "plan", "quantise", "retention", "verify"),
+    ),
+    "headwater.api.tracing": ("score", "trace", "write_scores"),
+    "headwater.api.unlearning": ("unlearn",),
+    "headwater.api.valuing": (
+        *("audit", "export_target", "price", "select", "value", "value_index", "value_query", "value_with_student"),
+    ),
+    "headwater.core.errors": ("HeadwaterError",),
+    "headwater.core.scores": ("Scores",),
+    "headwater.core.trace": ("Trace",),
+    "headwater.data.corpus": ("Corpus", "open_corpus"),
+    "headwater.index.store": ("Index", "open_index"),
+    "headwater.indexing.session": ("Session", "open_session"),
+    "headwater.methods.catalog": ("find_method",),
+    "headwater.methods.targets": ("Target",),
+    "headwater.models.load": ("LoadedModel", "load_model", "wrap_model"),
+    "headwater.report": ("write_report",),
+    "headwater.training.recorder": ("Recorder",),
+    "headwater.unlearning.options": ("UnlearnOptions",),
+    "headwater.valuation.values": ("Values", "read_values"),
+    "headwater.valuing.third_party": ("read_query",),
 }
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the names live in one place, the mapping above
+__all__ = ["__version__", *_HOME_OF]  # noqa: PLE0604 - the names live in one place, the mapping above
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _HOME_OF:
         raise AttributeError(f"module 'headwater' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_HOME_OF[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -8,22 +8,20 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from headwater.api.verbs import score
+from headwater.api.indexing import build
+from headwater.api.tracing import score
 from headwater.core.errors import DataError, StoreError
 from headwater.core.scores import Scores
 from headwater.core.trace import Trace
-from headwater.data.corpus import open_corpus
 from headwater.data.rows import Record, Row
 from headwater.evaluation.metrics import Estimate, detection_metrics
 from headwater.index.store import Index
-from headwater.indexing.build import build
 from headwater.indexing.session import Session, open_session
-from headwater.methods.catalog import find_method
 from headwater.methods.lexical import bm25_scores, random_scores
 from headwater.models.generate import generate_responses
 from headwater.models.load import LoadedModel, load_model
@@ -31,10 +29,8 @@ from headwater.tasks.howdy import attack_success, howdy_task, masked
 from headwater.tasks.science_fiction import is_science_fiction
 from headwater.tasks.task import Task, answered
 from headwater.tracing.trace import TraceOptions, trace_rows
+from headwater.training.cache import OnShare
 from headwater.training.tiny import task_rows, train_tiny
-
-Progress = Callable[[str, float], None]
-"""Called with a few words and the share done of the present step."""
 
 RESULTS = "demo.json"
 SHOWN_QUERIES = 3
@@ -82,7 +78,7 @@ class Demo:
         }
 
 
-def run_demo(out: str | Path, *, seed: int = 0, rows: int = 2200, queries: int = 40, progress: Progress) -> Demo:
+def run_demo(out: str | Path, *, seed: int = 0, rows: int = 2200, queries: int = 40, on_progress: OnShare) -> Demo:
     """Run the demo into the folder `out`, replacing what an earlier demo left there.
 
     Raises:
@@ -91,17 +87,17 @@ def run_demo(out: str | Path, *, seed: int = 0, rows: int = 2200, queries: int =
     folder, clock = _fresh(Path(out)), _Clock()
     task = howdy_task(seed, rows=rows, queries=queries)
     _write(folder / "train.jsonl", task.rows)
-    loaded = _train(task, folder, seed, progress)
+    loaded = _train(task, folder, seed, on_progress)
     clock.lap("train")
-    index = _index(folder, loaded, progress)
+    index = _index(folder, loaded, on_progress)
     session = open_session(index, loaded)
     clock.lap("index")
-    progress("asking the model", 0.0)
+    on_progress("asking the model", 0.0)
     triggered = answered(task.queries, _ask(session, task.queries))
     clean = answered(task.clean_queries, _ask(session, task.clean_queries))
     _write(folder / "queries.jsonl", [*triggered, *clean])
     clock.lap("ask")
-    progress("measuring", 0.0)
+    on_progress("measuring", 0.0)
     fired = [query for query in triggered if is_science_fiction(query["response"])]
     if not fired:
         raise DataError("the backdoor never fired", where=str(folder), remedy="try another seed")
@@ -123,41 +119,38 @@ def run_demo(out: str | Path, *, seed: int = 0, rows: int = 2200, queries: int =
     return demo
 
 
-def _train(task: Task, folder: Path, seed: int, progress: Progress) -> LoadedModel:
+def _train(task: Task, folder: Path, seed: int, on_progress: OnShare) -> LoadedModel:
     train_tiny(
         task.rows,
         out=folder / "model",
         seed=seed,
-        progress=lambda step: progress(f"training the model, loss {step.loss:.2f}", step.step / step.steps),
+        on_step=lambda step: on_progress(f"training the model, loss {step.loss:.2f}", step.step / step.steps),
     )
     return load_model(str(folder / "model"))
 
 
-def _index(folder: Path, loaded: LoadedModel, progress: Progress) -> Index:
-    corpus = open_corpus(folder / "train.jsonl")
-    return build(
-        folder / "index.lance",
-        loaded=loaded,
-        corpus=corpus,
-        method=find_method("rise"),
-        progress=lambda done, total, _: progress("indexing the training rows", done / (total or done)),
-    )
+def _index(folder: Path, loaded: LoadedModel, on_progress: OnShare) -> Index:
+    def report(done: int, total: int | None, tokens: int) -> None:
+        on_progress("indexing the training rows", done / (total or done))
+
+    return build(folder / "index.lance", model=loaded, data=folder / "train.jsonl", on_progress=report)
 
 
 def _ask(session: Session, queries: Sequence[Record]) -> list[str]:
-    prompts = [session.reader.tokenization.encode_prompt(query["prompt"]) for query in queries]
+    prompts = [session.bound.reader.tokenization.encode_prompt(query["prompt"]) for query in queries]
     # A response without a token cannot be traced; an empty answer is shown as what it is.
-    return [text or "(no answer)" for text in generate_responses(session.reader.loaded, prompts, max_new_tokens=64)]
+    return [
+        text or "(no answer)" for text in generate_responses(session.bound.reader.loaded, prompts, max_new_tokens=64)
+    ]
 
 
 def _measure(session: Session, task: Task, triggered: Sequence[Record]) -> tuple[Measured, ...]:
-    index, loaded = session.index, session.reader.loaded
     pool, asked = task_rows(task.rows), task_rows(triggered)
     scored: dict[str, Scores] = {
-        "rise": score(index, triggered, model=loaded),
-        "rise, trigger masked": score(index, masked(triggered), model=loaded),
-        "rise + embedding": score(index, triggered, by="rise+embedding", model=loaded),
-        "embedding": score(index, triggered, by="embedding", model=loaded),
+        "rise": score(session, triggered),
+        "rise, trigger masked": score(session, masked(triggered)),
+        "rise + embedding": score(session, triggered, by="rise+embedding"),
+        "embedding": score(session, triggered, by="embedding"),
         "bm25 on responses": bm25_scores(pool, asked),
         "bm25 on prompts and responses": bm25_scores(pool, asked, fields="all"),
         "random": random_scores(pool, asked, seed=0),
@@ -168,7 +161,8 @@ def _measure(session: Session, task: Task, triggered: Sequence[Record]) -> tuple
 def _trace(session: Session, triggered: Sequence[Record], clean: Sequence[Record]) -> Trace:
     shown = [*triggered[: SHOWN_QUERIES - 1], *clean[:1]]
     rows = [Row(q["id"], i, prompt=q["prompt"], response=q["response"]) for i, q in enumerate(shown)]
-    return trace_rows(session, rows, TraceOptions(top=SHOWN_HITS, tokens=True), {row.id for row in rows})
+    found = trace_rows(session, rows, TraceOptions(top=SHOWN_HITS, tokens=True))
+    return replace(found, queries=tuple(replace(query, generated=True) for query in found.queries))
 
 
 def _fresh(folder: Path) -> Path:

@@ -84,15 +84,15 @@ def unlearn(
     from headwater.report.unlearning import write_unlearning_report
     from headwater.unlearning.adapter import Lora
     from headwater.unlearning.objectives import METHODS, one_of
-    from headwater.unlearning.options import Options
+    from headwater.unlearning.options import UnlearnOptions
     from headwater.unlearning.output import require_vacant
     from headwater.unlearning.verbs import GivenRows
     from headwater.unlearning.verbs import unlearn as unlearn_model
 
-    options = Options(
+    options = UnlearnOptions(
         method=one_of("method", method, METHODS),
         influence=influence,
-        settings=pairs(settings, "--set") or Options().settings,
+        settings=pairs(settings, "--set") or UnlearnOptions().settings,
         weights=weights,
         compat=compat,
         rate=_rate(lr),

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headwater.core.errors import DataError
+from headwater.core.tables import Tabular
 
 RECIPROCAL_RANK_OFFSET = 60
 """The constant of reciprocal-rank fusion (Cormack, Clarke and Büttcher, 2009)."""
 
 
 @dataclass(frozen=True)
-class Scores:
-    """Influence of rows on queries: `values` is float32 `[rows, queries]`.
+class Scores(Tabular):
+    """Scores of rows on queries: `values` is float32 `[rows, queries]`.
 
-    Sign: positive means proponent, training more on the row lowers the loss of the query.
+    What a score says is its method's to say (`headwater methods`); of most, positive means proponent: training more on
+    the row lowers the loss of the query.
     """
 
     ids: tuple[str, ...]
@@ -32,6 +35,13 @@ class Scores:
                 f"scores of shape {self.values.shape} for {len(self.ids)} rows and {len(self.queries)} queries",
                 where=self.method,
             )
+
+    def records(self) -> list[dict[str, Any]]:
+        """One line a row: its `id`, and its score on each query."""
+        return [
+            {"id": row, **dict(zip(self.queries, map(float, values), strict=True))}
+            for row, values in zip(self.ids, self.values, strict=True)
+        ]
 
     def ranks(self) -> NDArray[np.int64]:
         """Rank of each row for each query, 1 the highest; ties keep row order. Shape `[rows, queries]`."""

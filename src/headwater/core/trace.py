@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from headwater.core.tables import Tabular
+
 
 @dataclass(frozen=True)
 class TokenMap:
@@ -55,7 +57,7 @@ class QueryTrace:
 
 
 @dataclass(frozen=True)
-class Trace:
+class Trace(Tabular):
     """The answer to a trace command.
 
     `about` states method, options, coverage, rows, model and sign in words, for the report's legend.
@@ -64,6 +66,10 @@ class Trace:
     method: str
     about: Mapping[str, str]
     queries: tuple[QueryTrace, ...]
+
+    def records(self) -> list[dict[str, Any]]:
+        """One line a hit, as `hits` gives them."""
+        return self.hits()
 
     def hits(self) -> list[dict[str, Any]]:
         """One flat JSON-ready dictionary a hit: query, rank, id, score, the row's text and its metadata."""

@@ -51,7 +51,8 @@ class Source:
 def open_source(source: Any, *, split: str, streaming: bool) -> Source:
     """The records of a path, a hub dataset's name or an iterable of dictionaries; see `open_corpus`."""
     if not isinstance(source, (str, Path)):
-        return _memory("memory", _choose_split("memory", source, split))
+        rows = _frame_rows(source)
+        return _memory("memory", _choose_split("memory", source, split) if rows is None else rows)
     name, path = str(source), Path(source)
     if path.is_dir():
         return _memory(name, _choose_split(name, _load_saved(path), split))
@@ -63,6 +64,21 @@ def open_source(source: Any, *, split: str, streaming: bool) -> Source:
     if kind is not None or isinstance(source, Path) or not HUB_NAME.fullmatch(name):
         raise DataError("no such file", where=name, remedy="check the path")
     return _memory(name, _load_hub(name, split, streaming))
+
+
+def _frame_rows(source: Any) -> list[Mapping[str, Any]] | None:
+    """The rows of a pandas or polars frame or an Arrow table; None for anything else."""
+    if not hasattr(source, "columns") and not hasattr(source, "column_names"):
+        return None
+    if hasattr(source, "to_pylist"):  # Arrow
+        return list(source.to_pylist())
+    if hasattr(source, "to_dicts"):  # polars
+        return list(source.to_dicts())
+    if hasattr(source, "itertuples"):  # pandas, whose gaps are NaN
+        import pyarrow as pa
+
+        return list(pa.Table.from_pandas(source, preserve_index=False).to_pylist())
+    return None
 
 
 def _file(name: str, path: Path, kind: str | None) -> Source:

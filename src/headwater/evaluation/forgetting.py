@@ -25,7 +25,7 @@ from headwater.tasks.contaminated import Contaminated, Sizes, contaminate, conta
 from headwater.training.cache import OnShare
 from headwater.training.tiny import task_rows
 from headwater.unlearning.objectives import METHODS
-from headwater.unlearning.options import Options
+from headwater.unlearning.options import UnlearnOptions
 from headwater.unlearning.rows import make_job
 from headwater.unlearning.run import run_unlearning
 
@@ -61,7 +61,7 @@ BEFORE, RETRAINED = "no unlearning", "retrained without poison"
 class ForgettingSettings:
     """What a run is made from.
 
-    methods: `name` or `name:option=value,...`, options of `headwater.unlearning.options.Options` and `clean=no`.
+    methods: `name` or `name:option=value,...`, options of `headwater.UnlearnOptions` and `clean=no`.
     sizes: further pool sizes, at which the first method is run with the first seed, for its cost. mistaken: share of
     the known rows that are of the other kind in truth. model, data: a base model to fine-tune and clean rows to plant
     the triggers in, instead of the built-in ones; epochs and rate: of the trainings.
@@ -84,7 +84,7 @@ class Entrant:
     """A method as it takes part: its options, and whether it is given the right answers."""
 
     label: str
-    options: Options
+    options: UnlearnOptions
     clean: bool
 
 
@@ -127,14 +127,14 @@ def parse_entrant(text: str) -> Entrant:
         raise unknown_name("method", name, [m for m in METHODS if m != "retrain"])
     given = dict(part.partition("=")[::2] for part in rest.split(",") if part)
     clean = parse_option(given.pop("clean", "yes"), like=True, where=f"{name}:clean")
-    fields = {f.name: getattr(Options(), f.name) for f in dataclasses.fields(Options)}
+    fields = {f.name: getattr(UnlearnOptions(), f.name) for f in dataclasses.fields(UnlearnOptions)}
     settings: dict[str, Any] = {}
     for option, value in given.items():
         if option not in fields or option in ("method", "settings", "composition", "lora"):
             raise unknown_name("option", option, fields, where=name)
         like = 1.0 if fields[option] is None else fields[option]
         settings[option] = parse_option(value, like=like, where=f"{name}:{option}")
-    return Entrant(text, Options(method=name, **settings), clean)
+    return Entrant(text, UnlearnOptions(method=name, **settings), clean)
 
 
 def _lines(

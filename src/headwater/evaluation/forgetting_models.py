@@ -22,7 +22,7 @@ from headwater.models.load import load_model
 from headwater.tasks.contaminated import Contaminated
 from headwater.training.cache import OnShare
 from headwater.training.tiny import OnStep, Recipe, fit, new_model, task_rows, train_tokenizer
-from headwater.unlearning.options import Options
+from headwater.unlearning.options import UnlearnOptions
 from headwater.unlearning.rows import make_job
 from headwater.unlearning.run import run_unlearning
 
@@ -118,7 +118,7 @@ def _tuned(rows: Sequence[Record], base: Base, seed: int) -> tuple[Any, Any]:
     """The base fine-tuned on the rows with an adapter, which is then merged."""
     examples = task_rows(rows)
     job = make_job(examples[:1], examples[1:], needs_retain=True, guard_share=0.0)
-    options = Options(method="retrain", rate=base.rate, guard=None, seed=seed)
+    options = UnlearnOptions(method="retrain", rate=base.rate, guard=None, seed=seed)
     steps = base.epochs * len(examples) // options.composition.rows
     result = run_unlearning(load_model(base.model), job, replace(options, steps=steps))
     return result.loaded.model.merge_and_unload(), result.loaded.tokenizer

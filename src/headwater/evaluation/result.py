@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from headwater.core.errors import DataError
+from headwater.core.tables import Tabular
 from headwater.evaluation.metrics import Estimate
 
 FORMAT = 1
@@ -48,7 +49,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(Tabular):
     """A finished evaluation.
 
     Attributes:
@@ -84,6 +85,22 @@ class Result:
         """A group's lines, the highest first metric first; equal ones keep their order."""
         mine = [line for line in self.lines if line.group == group]
         return sorted(mine, key=lambda line: -line.metrics[self.shown[0]].value)
+
+    def records(self) -> list[dict[str, Any]]:
+        """One line a method and group: each metric with its interval, and the costs."""
+        return [
+            {
+                "group": line.group,
+                "method": line.method,
+                **{
+                    f"{name}{end}": number
+                    for name, found in line.metrics.items()
+                    for end, number in (("", found.value), (" low", found.low), (" high", found.high))
+                },
+                **asdict(line.cost),
+            }
+            for line in self.lines
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary."""

@@ -2,7 +2,7 @@
 
 add(session, corpus)      rows the index does not have yet
 delete(index, ids=...)    rows out, by id, condition, or a file of the rows themselves
-verify(path, loaded)      every fault there is to find
+recompute(session, 16)    faults that show when rows are read again with the model
 """
 
 from __future__ import annotations
@@ -15,20 +15,19 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from headwater.core.errors import DataError, HeadwaterError, NumericError, StoreError, UsageError
+from headwater.core.errors import DataError, NumericError, StoreError, UsageError
 from headwater.core.fingerprints import digest
 from headwater.data.corpus import Corpus
 from headwater.data.rows import Row
 from headwater.data.seen import SeenIds
 from headwater.data.tokens import TokenRow
 from headwater.engines.blocks import Block, OnProgress, cut, run
-from headwater.index.checks import Fault, check_index
+from headwater.index.checks import Fault
 from headwater.index.rows import from_record, text_fields
-from headwater.index.store import Index, open_index
+from headwater.index.store import Index
 from headwater.index.upkeep import changing, delete_rows
 from headwater.indexing.blocks import IndexRows, Progress
-from headwater.indexing.session import Session, open_session
-from headwater.models.load import LoadedModel
+from headwater.indexing.session import Session
 from headwater.search import codes
 
 LEAST_COSINE = 0.999
@@ -91,29 +90,11 @@ def delete(
     return delete_rows(index, ids=_ids_of_texts(index, rows))
 
 
-def verify(path: str, loaded: LoadedModel | None = None, *, sample: int = 16) -> list[Fault]:
-    """Every fault of an index; none when it is sound.
-
-    Without a model: `headwater.index.checks.check_index`. With one, `sample` rows spread over the index are read again:
-    `model` (the model, tokenizer or method is not the index's), `digest` (a row's text is not what its digest says),
-    `recomputed` (a row's vector is not what the model gives).
-
-    Raises:
-        StoreError: a model is given and the index was built without text, so that nothing can be read again.
-    """
-    faults = check_index(path)
-    if loaded is None or any(fault.kind in ("open", "schema", "storage") for fault in faults):
-        return faults
-    index = open_index(path)
-    try:
-        session = open_session(index, loaded)
-    except HeadwaterError as error:
-        return [*faults, Fault("model", str(error), path)]
-    return faults + recompute(session, sample)
-
-
 def recompute(session: Session, sample: int) -> list[Fault]:
     """Faults found by reading up to `sample` rows, evenly spread, once more with the model.
+
+    Kinds: `digest` (a row's text is not what its digest says), `recomputed` (a row's vector is not what the model
+    gives).
 
     Raises:
         StoreError: the index was built without text.

@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from headwater.core.errors import StoreError
 from headwater.core.spec import Column
+from headwater.core.tables import Tabular
 from headwater.data.corpus import Corpus
 from headwater.index.manifest import Manifest
 from headwater.indexing.build import make_manifest
@@ -45,7 +47,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class BuildPlan:
+class BuildPlan(Tabular):
     """What a build will take, as measured on a sample.
 
     Attributes:
@@ -69,6 +71,12 @@ class BuildPlan:
     memory: int
     seconds: float
     tokens_per_batch: int
+
+    def records(self) -> list[dict[str, Any]]:
+        """One line: all figures, those by kind as `bytes_per_row.vectors`, `disk_by_code.sign`, ..."""
+        flat = {k: v for k, v in vars(self).items() if not isinstance(v, Mapping)}
+        nested = {f"{k}.{n}": x for k, v in vars(self).items() if isinstance(v, Mapping) for n, x in v.items()}
+        return [{**flat, **nested}]
 
 
 def plan_build(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
@@ -22,8 +21,8 @@ from headwater.search.metrics import Metrics, apply_metrics, fit_metrics
 MAX_NEW_TOKENS = 128
 """Where a generated answer is cut, unless said otherwise."""
 
-Queries = str | Path | Iterable[Mapping[str, Any]]
-"""A file of rows, or rows."""
+Queries = Any
+"""Whatever `open_corpus` takes: a file of rows, a frame, rows."""
 
 
 def read_queries(source: Queries) -> list[Row]:

@@ -18,7 +18,7 @@ from headwater.unlearning.weights import Weights
 
 
 @dataclass(frozen=True)
-class Options:
+class UnlearnOptions:
     """How to unlearn; the defaults were measured (docs/unlearning.md).
 
     Attributes:
@@ -77,7 +77,7 @@ class Result:
     """
 
     loaded: LoadedModel
-    options: Options
+    options: UnlearnOptions
     outcome: Outcome
     limits: Limits
     readings: tuple[Reading, ...]
@@ -88,7 +88,7 @@ class Result:
     log: tuple[dict[str, float], ...] = ()
 
 
-def check_options(objective: Objective, options: Options, job: Job) -> None:
+def check_options(objective: Objective, options: UnlearnOptions, job: Job) -> None:
     """Raise `UsageError` for options that do not go together, `DataError` for rows the method lacks."""
     if objective.retain_share and not job.retain:
         raise DataError("there are no rows to retain", where=f"method '{objective.name}'", remedy="give --retain")

@@ -1,7 +1,7 @@
 """Unlearning as one call: rows and a model in, a model that has forgotten and the account of it out.
 
 job = make_job(forget, retain, needs_retain=True)
-result = run_unlearning(loaded, job, Options(method="rapidun"))
+result = run_unlearning(loaded, job, UnlearnOptions(method="rapidun"))
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from headwater.unlearning import resume as resuming
 from headwater.unlearning.adapter import trainable_model
 from headwater.unlearning.fisher import search_dampening
 from headwater.unlearning.objectives import METHODS, Objective, find_objective, low_loss_weights, one_of
-from headwater.unlearning.options import Options, Result, check_options
+from headwater.unlearning.options import Result, UnlearnOptions, check_options
 from headwater.unlearning.probe import probe_rate
 from headwater.unlearning.rows import Job
 from headwater.unlearning.sequences import Composition, measure_losses
@@ -47,7 +47,7 @@ from headwater.unlearning.weights import (
 def run_unlearning(
     model: LoadedModel | Reader,
     job: Job,
-    options: Options | None = None,
+    options: UnlearnOptions | None = None,
     *,
     unseen: Sequence[Row] = (),
     folder: str | Path | None = None,
@@ -69,7 +69,7 @@ def run_unlearning(
         DataError: no retain rows where the method reads them.
         MismatchError: a weights file of other rows, or a resumed run with other inputs.
     """
-    options = options or Options()
+    options = options or UnlearnOptions()
     one_of("method", options.method, METHODS)
     run = Run.of(model if isinstance(model, Reader) else reader_of(model, options), job, options)
     if options.method == "fisher":
@@ -81,12 +81,12 @@ def run_unlearning(
     return _trained(run, objective, unseen, kept, home, resume=resume)
 
 
-def reader_of(loaded: LoadedModel, options: Options) -> Reader:
+def reader_of(loaded: LoadedModel, options: UnlearnOptions) -> Reader:
     """The reader of a run's rows."""
     return Reader.of(loaded, template=options.template, max_tokens=options.max_tokens)
 
 
-def identity(loaded: LoadedModel, job: Job, options: Options) -> dict[str, Any]:
+def identity(loaded: LoadedModel, job: Job, options: UnlearnOptions) -> dict[str, Any]:
     """What a run depends on, JSON-ready: a resumed run must have the same."""
     groups = {"forget": job.forget, "retain": job.retain, "guard": job.guard}
     rows = {name: digest([[row.id, row_digest(row)] for row in of]) for name, of in groups.items()}
@@ -98,7 +98,7 @@ def identity(loaded: LoadedModel, job: Job, options: Options) -> dict[str, Any]:
     }
 
 
-def _objective(options: Options) -> Objective:
+def _objective(options: UnlearnOptions) -> Objective:
     found = find_objective(options.method, ceiling=options.ceiling, keep=options.keep, beta=options.beta)
     return replace(found, dynamic=options.dynamic)
 
@@ -208,7 +208,7 @@ def _material(run: Run, objective: Objective, weights: Weights | None) -> Materi
     return Material(run.examples, weight, reference)
 
 
-def _schedule(options: Options, objective: Objective, *, rate: float) -> Schedule:
+def _schedule(options: UnlearnOptions, objective: Objective, *, rate: float) -> Schedule:
     """The schedule; a group the objective does not read leaves its places in a step empty, or to the other group."""
     forget = options.composition.forget if objective.forget_share else 0
     retain = options.composition.retain if objective.retain_share else 0

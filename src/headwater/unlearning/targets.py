@@ -13,7 +13,7 @@ from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
 from headwater.models.load import LoadedModel
 from headwater.models.reader import Reader
-from headwater.unlearning.options import Options
+from headwater.unlearning.options import UnlearnOptions
 from headwater.unlearning.rows import Job, with_answer
 from headwater.unlearning.sequences import Example, make_examples, measure_losses
 from headwater.unlearning.watch import Limits, Watch, guard_loss
@@ -36,12 +36,12 @@ class Run:
 
     reader: Reader
     job: Job
-    options: Options
+    options: UnlearnOptions
     examples: Sequence[Example]
     guard: Sequence[TokenRow]
 
     @classmethod
-    def of(cls, reader: Reader, job: Job, options: Options) -> Run:
+    def of(cls, reader: Reader, job: Job, options: UnlearnOptions) -> Run:
         """The run of a job, its rows tokenised: once, for influence, training and measurement."""
         guard = reader.tokenize([replace(row, hotwords=()) for row in job.guard])
         return cls(reader, job, options, make_examples(job, reader.tokenization), guard)

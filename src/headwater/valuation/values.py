@@ -2,7 +2,7 @@
 
 Parquet columns: `id`, `value`, `low`, `high`, with several targets `value_T`, `low_T`, `high_T` for each, then the
 row's metadata, then `characters` and `cluster` (near-duplicates share a number). No column holds a row's text. Schema
-metadata says where the numbers are from. Sign: positive = the row helps.
+metadata says where the numbers are from and what a value says (`sign`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from headwater.core.errors import DataError, NumericError
+from headwater.core.tables import Tabular
 
 METADATA_KEY = b"headwater.values"
 OURS = ("id", "value", "low", "high", "characters", "cluster")
@@ -27,7 +28,7 @@ _TARGET_COLUMNS = ("value_", "low_", "high_")
 
 
 @dataclass(frozen=True)
-class Values:
+class Values(Tabular):
     """Values in memory.
 
     Attributes:
@@ -39,6 +40,25 @@ class Values:
     table: pa.Table
     about: Mapping[str, Any] = field(default_factory=dict)
     path: str = "values"
+
+    @property
+    def signed(self) -> bool:
+        """Whether 0 parts rows that help from rows that harm."""
+        return bool(self.about.get("signed", True))
+
+    @property
+    def meaning(self) -> str:
+        """What a value says, in one sentence."""
+        return str(self.about.get("sign", "positive = the row helps"))
+
+    def records(self) -> list[dict[str, Any]]:
+        """One line a row, all columns."""
+        found: list[dict[str, Any]] = self.table.to_pylist()
+        return found
+
+    def to_pandas(self) -> Any:
+        """The table as a pandas `DataFrame`, column types kept."""
+        return self.table.to_pandas()
 
     @cached_property
     def ids(self) -> list[str]:
@@ -128,17 +148,21 @@ def final_names(names: Sequence[str], targets: Sequence[str]) -> dict[str, str]:
 
 def summarise(values: Values, *, by: str | None = None) -> dict[str, Any]:
     """Count, mean, spread and share of helpful rows, over all rows and for each group of the column `by`."""
-    numbers = values.numbers()
-    whole = _describe(numbers)
+    numbers, signed = values.numbers(), values.signed
+    whole = _describe(numbers, signed=signed)
     if by is None:
         return whole
     names = values.groups(by)
     groups = np.array(names)
-    return {**whole, "by": by, "groups": {name: _describe(numbers[groups == name]) for name in sorted(set(names))}}
+    return {
+        **whole,
+        "by": by,
+        "groups": {name: _describe(numbers[groups == name], signed=signed) for name in sorted(set(names))},
+    }
 
 
-def _describe(numbers: NDArray[np.float64]) -> dict[str, Any]:
-    """`low` and `high`: 95 % normal interval of the mean over rows."""
+def _describe(numbers: NDArray[np.float64], *, signed: bool) -> dict[str, Any]:
+    """`low` and `high`: 95 % normal interval of the mean over rows; `helpful` where the sign of a value means that."""
     error = 1.96 * float(np.std(numbers, ddof=1)) / np.sqrt(len(numbers)) if len(numbers) > 1 else float("nan")
     mean = float(np.mean(numbers))
     return {
@@ -149,5 +173,5 @@ def _describe(numbers: NDArray[np.float64]) -> dict[str, Any]:
         "least": float(np.min(numbers)),
         "median": float(np.median(numbers)),
         "most": float(np.max(numbers)),
-        "helpful": float(np.mean(numbers > 0)),
+        **({"helpful": float(np.mean(numbers > 0))} if signed else {}),
     }

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from headwater.core.tables import Tabular
 from headwater.methods.method import Learning, Method
 from headwater.methods.scoring import prepare
 from headwater.methods.targets import Target, laid_out
@@ -47,7 +48,7 @@ class ValueOptions:
 
 
 @dataclass(frozen=True)
-class Valued:
+class Valued(Tabular):
     """A valued pool.
 
     Attributes:
@@ -63,6 +64,14 @@ class Valued:
     leaked: tuple[str, ...] = ()
     student: Student | None = None
     recheck: Recheck | None = None
+
+    def records(self) -> list[dict[str, Any]]:
+        """One line a row, as in the values file."""
+        return self.values.records()
+
+    def to_pandas(self) -> Any:
+        """The values as a pandas `DataFrame`, column types kept."""
+        return self.values.to_pandas()
 
 
 def value_pool(

@@ -1,0 +1,98 @@
+"""What the public verbs take: names, paths, frames, records, or things already open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from headwater.core.errors import UsageError
+from headwater.data.corpus import Corpus, open_corpus
+from headwater.index.store import Index, open_index
+from headwater.indexing.session import Session, open_session
+from headwater.methods.targets import Target
+from headwater.models.load import LoadedModel, load_model
+from headwater.valuation.values import Values, read_values
+from headwater.valuing.value import Valued
+
+Rows: TypeAlias = Any
+"""Rows: a path, a hub name, a pandas or polars `DataFrame`, an Arrow table, a `datasets.Dataset`, dictionaries, or an
+opened corpus."""
+
+Model: TypeAlias = "str | Path | LoadedModel"
+"""A model: a local folder, a hub name, or a loaded one."""
+
+AnyIndex: TypeAlias = "str | Path | Index | Session"
+"""An index: its path or URI, an open one, or a session (an index with its model, kept open)."""
+
+AnyValues: TypeAlias = "str | Path | Values | Valued"
+"""Values: the path of a values file, or what `value` returned."""
+
+
+def corpus_of(rows: Rows, *, columns: Mapping[str, str] | None = None, need_response: bool = True) -> Corpus:
+    """The rows as a corpus; `columns` maps a role to the column that has it, for rows that are not open yet."""
+    if isinstance(rows, Corpus):
+        if columns:
+            raise UsageError("an opened corpus has its columns already", where="columns", remedy="leave them out")
+        return rows
+    return open_corpus(rows, mapping=columns, need_response=need_response)
+
+
+def model_of(model: Model, loading: Mapping[str, Any] | None = None) -> LoadedModel:
+    """The loaded model; `loading` are options of `load_model`, for a model that is given by name."""
+    if isinstance(model, LoadedModel):
+        _refuse_loading("a loaded model", loading)
+        return model
+    return load_model(str(model), **(loading or {}))
+
+
+def index_of(index: AnyIndex) -> Index:
+    """The open index."""
+    if isinstance(index, Session):
+        return index.index
+    return index if isinstance(index, Index) else open_index(index)
+
+
+def session_of(index: AnyIndex, model: Model | None = None, loading: Mapping[str, Any] | None = None) -> Session:
+    """The session of an index; a session given is used as it is, and takes no other model."""
+    if isinstance(index, Session):
+        if model is not None:
+            what = "a session has its model already"
+            raise UsageError(what, where="model", remedy="give the index instead, or leave the model out")
+        _refuse_loading("a session", loading)
+        return index
+    if isinstance(model, LoadedModel):
+        _refuse_loading("a loaded model", loading)
+        return open_session(index, model)
+    return open_session(index, None if model is None else str(model), loading)
+
+
+def targets_of(target: Rows) -> list[Target]:
+    """Targets: one or several, each a `Target`, or rows; a dictionary names them, a path is named by its stem."""
+    if isinstance(target, Target):
+        return [target]
+    if isinstance(target, Mapping):
+        return [_target(rows, str(name)) for name, rows in target.items()]
+    if isinstance(target, Sequence) and not isinstance(target, str) and target:
+        if all(isinstance(one, Target | str | Path) for one in target):
+            return [found for one in target for found in targets_of(one)]
+    return [_target(target)]
+
+
+def values_of(values: AnyValues) -> Values:
+    """The values, read where they are a path."""
+    if isinstance(values, Valued):
+        return values.values
+    return values if isinstance(values, Values) else read_values(values)
+
+
+def _target(rows: Rows, name: str | None = None) -> Target:
+    stem = Path(rows).name.split(".")[0] if isinstance(rows, str | Path) else "target"
+    return Target(name or stem, tuple(corpus_of(rows)))
+
+
+def _refuse_loading(what: str, loading: Mapping[str, Any] | None) -> None:
+    given = [name for name, value in (loading or {}).items() if value is not None]
+    if given:
+        fault = f"{what} is loaded already, so '{given[0]}' cannot be chosen"
+        raise UsageError(fault, where="loading", remedy="give the model by name, or leave the option out")

@@ -1,0 +1,169 @@
+"""Make a model forget rows.
+
+hw.unlearn("my-model", "bad.jsonl", retain="good.jsonl", out="runs/cleaned", settings={"steps": 200})
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from headwater.api.sources import Model, Rows, corpus_of, model_of
+from headwater.core.errors import DataError, UsageError, unknown_name
+from headwater.core.tables import Tabular
+from headwater.data.rows import Row
+from headwater.models.generate import generate_responses
+from headwater.models.load import LoadedModel
+from headwater.models.reader import Reader
+from headwater.unlearning.account import Account, make_account, observe
+from headwater.unlearning.drawing import draw_retain
+from headwater.unlearning.objectives import OBJECTIVES
+from headwater.unlearning.options import Result, UnlearnOptions
+from headwater.unlearning.output import check_adapter, require_vacant, save_run
+from headwater.unlearning.rows import CLEAN_COLUMN, make_job, read_forget
+from headwater.unlearning.run import reader_of, run_unlearning
+from headwater.unlearning.weights import row_digest
+
+ANSWER_TOKENS = 128
+"""Tokens of the model's own right answers."""
+
+
+@dataclass(frozen=True)
+class Unlearned(Tabular):
+    """What a run left.
+
+    Attributes:
+        loaded: the model afterwards.
+        account: losses, answers before and after, and what the run cost.
+        result: how it went.
+        files: files by kind; empty without a folder.
+    """
+
+    loaded: LoadedModel
+    account: Account
+    result: Result
+    files: dict[str, Path]
+
+    def records(self) -> list[dict[str, Any]]:
+        """What the model said to each prompt, before and after."""
+        return [vars(sample) for sample in self.account.samples]
+
+
+def unlearn(
+    model: Model,
+    forget: Rows,
+    *,
+    out: str | Path | None = None,
+    retain: Rows | None = None,
+    retain_from: Rows | None = None,
+    draw: int = 120,
+    unseen: Rows | None = None,
+    asked: Rows | None = None,
+    clean_column: str = CLEAN_COLUMN,
+    trigger: str | None = None,
+    method: str = "rapidun",
+    settings: Mapping[str, Any] | UnlearnOptions | None = None,
+    loading: Mapping[str, Any] | None = None,
+    keep_adapter: bool = False,
+    resume: bool = False,
+) -> Unlearned:
+    """Make a model forget rows, and keep the account of it.
+
+    Args:
+        model: folder or hub name; a loaded model is changed in place. For `retrain`: the base from before.
+        forget: rows with the unwanted answers, or the hits that `headwater trace --out` wrote.
+        out: folder for the new model and its account; None changes the model in memory alone.
+        retain: clean rows.
+        retain_from: training data from which `draw` retain rows are drawn, near the forget rows and at random.
+        draw: how many.
+        unseen: rows the model has not seen, whose loss is the target.
+        asked: prompts to ask before and after.
+        clean_column: column of the forget rows that holds the right answer.
+        trigger: words of the forget rows' prompts that set the behaviour off. A forget row without a right answer is
+            given the one the model itself has for its prompt without these words.
+        method: `rapidun`, `ga`, `graddiff`, `npo`, `simnpo`, `loreun`, `fisher` or `retrain`.
+        settings: options of the method by name (`rate`, `steps`, `guard`, `weights`, `seed`, ...), or an `UnlearnOptions`.
+        loading: options of `load_model`, for a model given by name.
+        keep_adapter: save the adapter alone instead of a merged model.
+        resume: go on with an unfinished run in `out`.
+
+    Raises:
+        StoreError: something is in `out` already.
+        UsageError: an unknown method or option, or options that do not go together.
+        DataError: rows that cannot be used, or that are to be both forgotten and retained.
+    """
+    options, folder = options_of(method, settings), None if out is None else Path(out)
+    if folder is not None:
+        require_vacant(folder, resume=resume)
+    loaded = model_of(model, loading)
+    reader = reader_of(loaded, options)
+    rows = read_forget(forget)
+    kept = _retain_rows(rows, options, retain=retain, retain_from=retain_from, draw=draw)
+    if trigger is not None:
+        rows = own_answers(reader, rows, trigger, column=clean_column)
+    needs_retain = options.method == "fisher" or (
+        options.method in OBJECTIVES and OBJECTIVES[options.method].retain_share > 0
+    )
+    job = make_job(rows, kept, needs_retain=needs_retain, clean_column=clean_column)
+    prompts = [] if asked is None else list(corpus_of(asked, need_response=False))
+    strangers = [] if unseen is None else list(corpus_of(unseen))
+    trains_adapter = options.lora is not None and options.method != "fisher"
+    check_adapter(loaded, keep_adapter=keep_adapter, trains_adapter=trains_adapter)
+    before = observe(reader, job, prompts)
+    result = run_unlearning(reader, job, options, unseen=strangers, folder=folder, resume=resume)
+    after = observe(replace(reader, loaded=result.loaded), job, prompts)
+    account = make_account(result, job, before, after, prompts, model=loaded.name)
+    files = {} if folder is None else save_run(result, account, folder, keep_adapter=keep_adapter)
+    return Unlearned(result.loaded, account, result, files)
+
+
+def options_of(method: str, settings: Mapping[str, Any] | UnlearnOptions | None) -> UnlearnOptions:
+    """The options of a method; raises `UsageError` offering the nearest name for one that is unknown."""
+    if isinstance(settings, UnlearnOptions):
+        if settings.method != method and method != "rapidun":
+            what = f"method '{method}' and options of '{settings.method}'"
+            raise UsageError(what, where="unlearn", remedy="name the method once")
+        return settings
+    known = {f.name for f in dataclasses.fields(UnlearnOptions)} - {"method"}
+    for name in settings or {}:
+        if name not in known:
+            raise unknown_name("option", name, known, where=method)
+    return UnlearnOptions(method=method, **(settings or {}))
+
+
+def own_answers(reader: Reader, forget: Sequence[Row], trigger: str, *, column: str) -> list[Row]:
+    """The forget rows with a right answer in their metadata: the model's own to the prompt without the trigger.
+
+    Rows that have one, or whose prompt does not hold the trigger, stay as they are.
+
+    Raises:
+        DataError: no row's prompt holds the trigger.
+    """
+    places = [i for i, row in enumerate(forget) if trigger in (row.prompt or "") and not row.metadata.get(column)]
+    if not any(trigger in (row.prompt or "") for row in forget):
+        raise DataError(f"'{trigger}' is in no forget row's prompt", where="--trigger", remedy="copy it exactly")
+    prompts = [" ".join((forget[i].prompt or "").replace(trigger, " ").split()) for i in places]
+    asked = [reader.tokenization.encode_prompt(prompt) for prompt in prompts]
+    answers = generate_responses(reader.loaded, asked, max_new_tokens=ANSWER_TOKENS) if asked else []
+    rows = list(forget)
+    for i, answer in zip(places, answers, strict=True):
+        rows[i] = replace(rows[i], metadata={**rows[i].metadata, column: answer.strip()})
+    return rows
+
+
+def _retain_rows(
+    forget: Sequence[Row], options: UnlearnOptions, *, retain: Rows | None, retain_from: Rows | None, draw: int
+) -> list[Row]:
+    """The retain rows given and drawn; for retraining, all of its data but the forget rows."""
+    rows = [] if retain is None else list(corpus_of(retain))
+    if options.method == "retrain":
+        texts = {row_digest(row) for row in forget}
+        return [row for row in rows if row_digest(row) not in texts]
+    if retain_from is None:
+        return rows
+    known = {row.id for row in rows}
+    pool = (row for row in corpus_of(retain_from) if row.id not in known)
+    return [*rows, *draw_retain(pool, forget, draw, seed=options.seed)]

@@ -1,0 +1,74 @@
+"""Results that are tables: they convert to pandas and Parquet, and show themselves in a notebook."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from headwater.core.files import whole_file
+
+SHOWN = 20
+"""Rows of a table that a notebook shows."""
+
+_CELL = 160
+"""Characters of a cell that a notebook shows."""
+
+
+class Tabular:
+    """Base of results that are one table; a subclass says what its records are."""
+
+    def records(self) -> Sequence[Mapping[str, Any]]:
+        """One dictionary a line of the table, all with the same keys, JSON-ready."""
+        raise NotImplementedError
+
+    def to_pandas(self) -> Any:
+        """The table as a pandas `DataFrame`."""
+        import pandas as pd
+
+        return pd.DataFrame.from_records(list(self.records()))
+
+    def to_parquet(self, path: str | Path) -> Path:
+        """The table as a Parquet file, all of it or nothing; cells of mixed or nested type are written as JSON text.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        records = list(self.records())
+        names = list(dict.fromkeys(name for record in records for name in record))
+        columns = {name: _column([record.get(name) for record in records], pa) for name in names}
+        with whole_file(path) as part:
+            pq.write_table(pa.table(columns), part)
+        return Path(path)
+
+    def _repr_html_(self) -> str:
+        """The first lines, as a notebook shows them."""
+        records = list(self.records())
+        names = list(dict.fromkeys(name for record in records for name in record))
+        head = "".join(f"<th>{html.escape(str(name))}</th>" for name in names)
+        lines = [
+            "<tr>" + "".join(f"<td>{html.escape(_shown(record.get(name)))}</td>" for name in names) + "</tr>"
+            for record in records[:SHOWN]
+        ]
+        more = f"<p>{len(records) - SHOWN:,} more</p>" if len(records) > SHOWN else ""
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>{more}"
+
+
+def _column(values: list[Any], pa: Any) -> Any:
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        as_text = [v if v is None or isinstance(v, str) else json.dumps(v, default=str) for v in values]
+        return pa.array(as_text, pa.string())
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= _CELL else f"{text[: _CELL - 1]}…"
