@@ -41,7 +41,7 @@ def test_all_generated_documents_are_tested():
 
 
 def test_a_document_without_its_markers_is_refused():
-    with pytest.raises(ValueError, match="methods/index.md"):
+    with pytest.raises(ValueError, match=r"methods/index\.md"):
         generator().rewritten("methods/index.md", "# Methods\n")
 
 
