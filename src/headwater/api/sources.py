@@ -73,9 +73,9 @@ def targets_of(target: Rows) -> list[Target]:
         return [target]
     if isinstance(target, Mapping):
         return [_target(rows, str(name)) for name, rows in target.items()]
-    if isinstance(target, Sequence) and not isinstance(target, str) and target:
-        if all(isinstance(one, Target | str | Path) for one in target):
-            return [found for one in target for found in targets_of(one)]
+    several = isinstance(target, Sequence) and not isinstance(target, str) and bool(target)
+    if several and all(isinstance(one, Target | str | Path) for one in target):
+        return [found for one in target for found in targets_of(one)]
     return [_target(target)]
 
 

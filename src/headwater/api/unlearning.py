@@ -85,7 +85,7 @@ def unlearn(
         trigger: words of the forget rows' prompts that set the behaviour off. A forget row without a right answer is
             given the one the model itself has for its prompt without these words.
         method: `rapidun`, `ga`, `graddiff`, `npo`, `simnpo`, `loreun`, `fisher` or `retrain`.
-        settings: options of the method by name (`rate`, `steps`, `guard`, `weights`, `seed`, ...), or an `UnlearnOptions`.
+        settings: options of the method by name (`rate`, `steps`, `guard`, `seed`, ...), or an `UnlearnOptions`.
         loading: options of `load_model`, for a model given by name.
         keep_adapter: save the adapter alone instead of a merged model.
         resume: go on with an unfinished run in `out`.
@@ -123,7 +123,7 @@ def unlearn(
 def options_of(method: str, settings: Mapping[str, Any] | UnlearnOptions | None) -> UnlearnOptions:
     """The options of a method; raises `UsageError` offering the nearest name for one that is unknown."""
     if isinstance(settings, UnlearnOptions):
-        if settings.method != method and method != "rapidun":
+        if method not in (settings.method, "rapidun"):
             what = f"method '{method}' and options of '{settings.method}'"
             raise UsageError(what, where="unlearn", remedy="name the method once")
         return settings

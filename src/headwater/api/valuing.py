@@ -19,6 +19,7 @@ from headwater.api.sources import AnyIndex, AnyValues, Model, Rows, corpus_of, m
 from headwater.api.sources import values_of as read
 from headwater.core.errors import UsageError
 from headwater.core.tables import Tabular
+from headwater.data.corpus import Corpus
 from headwater.methods.catalog import find_method, vector_method
 from headwater.models.reader import MAX_TOKENS, TOKENS_PER_BATCH, Reader
 from headwater.valuation.chosen import kind_of, records_of, write_records
@@ -169,7 +170,7 @@ def select(
         column: which column is the value.
         seed: of the noise.
         candidates: the pool the values are of; None is where the values file says.
-        columns: role to column, as when the pool was valued.
+        columns: role to column; None is as when the pool was valued.
         out: JSONL (also .gz), CSV or Parquet file to write the rows to, as they were.
     """
     if out is not None:
@@ -177,7 +178,9 @@ def select(
     valued = read(values)
     choice = Choice(top=str(top), above=above, by=by, gumbel=gumbel, distinct=distinct, column=column, seed=seed)
     chosen = choose(valued, choice)
-    pool = corpus_of(valued.about.get("candidates", "") if candidates is None else candidates, columns=columns)
+    named = valued.about.get("columns") if columns is None else columns
+    source = valued.about.get("candidates", "") if candidates is None else candidates
+    pool = corpus_of(source, columns=None if isinstance(source, Corpus) else named)
     ids = [valued.ids[i] for i in chosen]
     records = records_of(pool, ids)
     numbers = valued.numbers(column)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headwater.cli.arguments import Json
 from headwater.cli.console import emit_json, emit_table, progress, say
+from headwater.cli.options import Json, Made, with_groups
 
 if TYPE_CHECKING:
     from headwater.api.demo import Demo
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 _STEPS = 1000
 
 
+@with_groups
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for model, rows, index and report.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Everything follows from it.")] = 0,
     as_json: Json = False,
-) -> None:
+) -> Made:
     """Plant a backdoor in a tiny model, trace its odd answers to the rows that taught them, and report it.
 
     Example:  headwater demo --out runs/demo
@@ -29,7 +30,7 @@ def demo(
     from headwater.report import Table, write_report
 
     with progress("making the rows", quiet=as_json) as advance:
-        result = run_demo(out, seed=seed, progress=lambda words, share: advance(int(share * _STEPS), _STEPS, words))
+        result = run_demo(out, seed=seed, on_progress=lambda words, share: advance(int(share * _STEPS), _STEPS, words))
     report = out / "report.html"
     rows = tuple((m.name, *(str(m.metrics[name]) for name in METRICS)) for m in result.measured)
     note = _note(result)
@@ -37,10 +38,11 @@ def demo(
     write_report(report, result.trace, title="headwater demo: who taught the model science fiction?", tables=[table])
     if as_json:
         emit_json({**result.summary(), "report": str(report)})
-        return
+        return Made(out)
     emit_table(table.title, table.columns, table.rows)
     say(note)
     say(f"report: {report}")
+    return Made(out)
 
 
 def _note(result: Demo) -> str:

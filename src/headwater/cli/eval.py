@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headwater.cli.arguments import Json
 from headwater.cli.console import Advance, emit_json, emit_table, progress, say
+from headwater.cli.options import Json, with_groups
 
 if TYPE_CHECKING:
     from headwater.evaluation.result import Result
@@ -30,6 +30,7 @@ _STEPS = 1000
 
 
 @eval_app.command()
+@with_groups
 def detection(
     methods: Methods = [],
     pool: Annotated[str, typer.Option("--task", help="howdy or entity-swap.")] = "howdy",
@@ -49,6 +50,7 @@ def detection(
 
 
 @eval_app.command()
+@with_groups
 def separation(
     methods: Methods = [],
     rows: Rows = 0,
@@ -67,6 +69,7 @@ def separation(
 
 
 @eval_app.command()
+@with_groups
 def lds(
     methods: Methods = [],
     models: Annotated[int, typer.Option(help="Retrainings, each on a random half of the pool.")] = 64,
@@ -86,6 +89,7 @@ def lds(
 
 
 @eval_app.command()
+@with_groups
 def forgetting(
     methods: Annotated[
         list[str], typer.Option("--method", help="rapidun, rapidun:weights=uniform, npo:beta=0.2, ... Repeats.")
@@ -124,6 +128,7 @@ def forgetting(
 
 
 @eval_app.command()
+@with_groups
 def removal(
     methods: Methods = [],
     k: Annotated[int, typer.Option("--k", help="Rows taken out.", min=1)] = 16,
@@ -144,6 +149,7 @@ def removal(
 
 
 @eval_app.command()
+@with_groups
 def sanity(
     methods: Methods = [],
     rows: Annotated[int, typer.Option(help="Rows of the pool.", min=50)] = 600,
@@ -162,6 +168,7 @@ def sanity(
 
 
 @eval_app.command()
+@with_groups
 def selection(
     methods: Annotated[list[str], typer.Option("--method", help="alinfik, linfik, rise, ... Repeats.")] = ["alinfik"],
     pool: Annotated[
@@ -190,6 +197,7 @@ def selection(
 
 
 @eval_app.command()
+@with_groups
 def leaderboard(
     out: Out = Path("runs/leaderboard"),
     document: Annotated[Path, typer.Option(help="Markdown file to write.")] = Path("docs/leaderboard.md"),
@@ -215,6 +223,7 @@ def leaderboard(
 
 
 @eval_app.command()
+@with_groups
 def replay(
     run: Annotated[Path, typer.Argument(help="A run.json that an evaluation wrote.")],
     out: Out = Path("runs/eval"),

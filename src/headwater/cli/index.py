@@ -2,120 +2,72 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headwater.cli.arguments import (
-    Adapter,
-    Code,
-    Columns,
-    Data,
-    Device,
-    DeviceMap,
-    Dtype,
+from headwater.cli.console import emit_json, emit_pairs, progress, say
+from headwater.cli.options import (
+    BuildOptions,
     IndexPath,
     Json,
-    Limit,
-    MaxDisk,
-    MaxMemory,
-    MaxTokens,
-    Merge,
-    MethodName,
-    ModelName,
-    NoText,
-    Quantization,
-    Settings,
-    Split,
-    Streaming,
-    Template,
-    TokensPerBatch,
-    pairs,
-    parse_bytes,
+    LoadingOptions,
+    Made,
+    OtherModel,
+    Relevant,
+    Resume,
+    RowOptions,
+    with_groups,
 )
-from headwater.cli.console import emit_json, emit_pairs, progress, say
+from headwater.core.errors import DataError
+
+if TYPE_CHECKING:
+    from headwater.search.retention import Retention
 
 app = typer.Typer(help="Build an index of training rows and look after it.", no_args_is_help=True)
 
+Measured = Annotated[
+    Path | None, typer.Option("--queries", help="Measure what is kept of exact search on these queries.")
+]
+
 
 @app.command()
+@with_groups
 def build(
     out: Annotated[str, typer.Argument(help="Folder (or object-store URI) of the index to make.")],
-    model: ModelName,
-    data: Data,
-    method: MethodName = "rise",
-    settings: Settings = [],
-    adapter: Adapter = None,
-    merge: Merge = False,
-    template: Template = None,
-    columns: Columns = [],
-    limit: Limit = None,
-    split: Split = "train",
-    streaming: Streaming = False,
-    max_tokens: MaxTokens = 2048,
-    tokens_per_batch: TokensPerBatch = 8192,
-    no_text: NoText = False,
-    code: Code = None,
-    max_memory: MaxMemory = None,
-    max_disk: MaxDisk = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted build.")] = False,
-    dtype: Dtype = "float32",
-    device: Device = "auto",
-    device_map: DeviceMap = None,
-    quantization: Quantization = None,
+    options: BuildOptions,
+    resume: Resume = False,
     as_json: Json = False,
-) -> None:
+) -> Made:
     """Read every row with the model and keep its vectors.
 
     Example:  headwater index build runs/mine.lance --model my-model --data train.jsonl --method rise
     """
-    from headwater.data.corpus import open_corpus
+    from headwater.api.indexing import build as build_index
     from headwater.index.info import describe
     from headwater.index.store import require_vacant
-    from headwater.indexing.build import build as build_index
-    from headwater.indexing.plan import Limits, tokens_that_fit
-    from headwater.methods.catalog import find_method
-    from headwater.models.load import load_model
 
-    limits = Limits(parse_bytes(max_memory, where="--max-memory"), parse_bytes(max_disk, where="--max-disk"))
-    chosen = find_method(method, pairs(settings, "--set"))
     require_vacant(out, resume=resume)
-    corpus = open_corpus(
-        data, mapping=pairs(columns, "--column") or None, limit=limit, split=split, streaming=streaming
-    )
-    loaded = load_model(
-        model,
-        adapter=adapter,
-        merge=merge,
-        dtype=dtype,
-        device=device,
-        device_map=device_map,
-        quantization=quantization,
-    )
-    reading: dict[str, Any] = {"template": template, "max_tokens": max_tokens, "keep_text": not no_text, "code": code}
-    if limits.memory is not None or limits.disk is not None:
-        reading["tokens_per_batch"] = tokens_per_batch
-        tokens_per_batch = tokens_that_fit(out, corpus, loaded, chosen, limits=limits, resume=resume, **reading)
-        say(f"fits with batches of {tokens_per_batch:,} tokens")
+    arguments = options.arguments()
     with progress("reading rows", quiet=as_json) as advance:
         index = build_index(
             out,
-            loaded=loaded,
-            corpus=corpus,
-            method=chosen,
+            **arguments,
             resume=resume,
-            progress=lambda done, total, tokens: advance(done, total, f"{tokens:,} tokens"),
-            **{**reading, "tokens_per_batch": tokens_per_batch},
+            on_progress=lambda done, total, tokens: advance(done, total, f"{tokens:,} tokens"),
         )
+    if options.max_memory or options.max_disk:
+        say(f"built with batches of {index.manifest.plan.tokens_per_batch:,} tokens")
     say(f"covers {index.manifest.coverage}")
     _show(describe(index), as_json)
+    return Made(out)
 
 
 @app.command()
-def info(
-    path: IndexPath,
-    as_json: Json = False,
-) -> None:
+@with_groups
+def info(index: IndexPath, as_json: Json = False) -> None:
     """What an index is: rows, bytes, method, coverage, fingerprints.
 
     Example:  headwater index info runs/mine.lance
@@ -123,7 +75,202 @@ def info(
     from headwater.index.info import describe
     from headwater.index.store import open_index
 
-    _show(describe(open_index(path)), as_json)
+    _show(describe(open_index(index)), as_json)
+
+
+@app.command()
+@with_groups
+def add(
+    index: IndexPath, rows: RowOptions, loading: LoadingOptions, model: OtherModel = None, as_json: Json = False
+) -> None:
+    """Add rows the index does not have yet; the data may be the old file grown. Run it again after an interruption.
+
+    Example:  headwater index add runs/mine.lance --data more.jsonl
+    """
+    from headwater.api.indexing import add as add_rows
+    from headwater.index.store import open_index
+
+    opened = open_index(index)
+    corpus = rows.corpus()
+    with progress("reading rows", quiet=as_json) as advance:
+        done = add_rows(
+            opened,
+            corpus,
+            model=model,
+            loading=loading.chosen,
+            on_progress=lambda done, total, tokens: advance(done, total, f"{tokens:,} tokens"),
+        )
+    if as_json:
+        emit_json({"index": index, "added": done.rows, "duplicates": done.duplicates, "rows": opened.count})
+    else:
+        print(f"{index}: {done.rows:,} rows added, {done.duplicates:,} were there already; {opened.count:,} in all")
+
+
+@app.command()
+@with_groups
+def delete(
+    index: IndexPath,
+    ids: Annotated[list[str], typer.Option("--id", help="Id of a row. Repeats.")] = [],
+    ids_file: Annotated[Path | None, typer.Option(help="Text file of ids, one a line.")] = None,
+    where: Annotated[str | None, typer.Option(help="SQL condition: \"provider = 'a'\".")] = None,
+    rows: Annotated[Path | None, typer.Option(help="File of rows: those of equal text go, whatever their id.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Take rows out of every search; `headwater index compact` then takes them out of the files.
+
+    Example:  headwater index delete runs/mine.lance --where "provider = 'a'"
+    """
+    from headwater.api.indexing import delete as delete_rows
+    from headwater.index.store import open_index
+
+    opened = open_index(index)
+    given = [*ids, *([] if ids_file is None else _read_ids(ids_file))]
+    gone = delete_rows(opened, ids=given if given or ids_file else None, where=where, rows=rows)
+    if as_json:
+        emit_json({"index": index, "deleted": gone, "rows": opened.count})
+    else:
+        print(f"{index}: {gone:,} rows deleted, {opened.count:,} left; headwater index compact takes them off the disk")
+
+
+@app.command()
+@with_groups
+def compact(index: IndexPath, as_json: Json = False) -> None:
+    """Rewrite the index without its deleted rows and drop every earlier version, for good.
+
+    Example:  headwater index compact runs/mine.lance
+    """
+    from headwater.api.indexing import compact as compact_index
+
+    done = compact_index(index)
+    if as_json:
+        emit_json({"index": index, **asdict(done)})
+        return
+    sizes = "" if done.bytes_before is None else f", {done.bytes_before:,} bytes before, {done.bytes_after:,} now"
+    print(f"{index}: {done.rows:,} rows{sizes}")
+
+
+@app.command()
+@with_groups
+def verify(
+    index: IndexPath,
+    loading: LoadingOptions,
+    model: Annotated[str | None, typer.Option(help="Read some rows again with this model.")] = None,
+    recompute: Annotated[
+        int | None, typer.Option(help="How many rows to read again (16 with --model), by the index's model.", min=1)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Look for every fault: damage, edits, gaps, vectors of another model. Exit code 1 and a list if there are any.
+
+    Example:  headwater index verify runs/mine.lance --recompute 16
+    """
+    from headwater.api.indexing import verify as find_faults
+
+    faults = find_faults(index, model=model, recompute=recompute, loading=loading.chosen)
+    if as_json:
+        emit_json({"index": index, "sound": not faults, "faults": [asdict(fault) for fault in faults]})
+    else:
+        for fault in faults:
+            print(fault)
+        say(f"{index}: {len(faults):,} faults" if faults else f"{index}: sound")
+    if faults:
+        raise typer.Exit(1)
+
+
+@app.command()
+@with_groups
+def quantise(
+    index: IndexPath,
+    loading: LoadingOptions,
+    code: Annotated[str, typer.Option(help="int8, sign (1 KiB a row) or sign:BITS.")],
+    out: Annotated[str, typer.Option(help="The index of codes to make.")],
+    queries: Measured = None,
+    relevant: Relevant = None,
+    resume: Resume = False,
+    model: OtherModel = None,
+    as_json: Json = False,
+) -> Made:
+    """Write the index's rows to a new index whose vectors are codes. No model is needed but to measure.
+
+    Example:  headwater index quantise runs/mine.lance --code sign --out runs/small.lance --queries questions.jsonl
+    """
+    from headwater.api import indexing
+    from headwater.index.info import describe
+    from headwater.index.store import open_index
+
+    opened = open_index(index)
+    with progress("quantising rows", quiet=as_json) as advance:
+        made = indexing.quantise(
+            opened, out, code=code, resume=resume, on_progress=lambda done, total, _: advance(done, total, "")
+        )
+    facts = describe(made)
+    kept = None
+    if queries is not None:
+        kept = indexing.retention(made, queries, exact=opened, relevant=relevant, model=model, loading=loading.chosen)
+    if as_json:
+        sizes = {name: facts[name] for name in ("rows", "bytes", "bytes_per_row")}
+        emit_json({"index": index, "out": out, "code": code, **sizes, "retention": _retention_facts(kept)})
+        return Made(out)
+    print(f"{out}: {facts['rows']:,} rows, {facts['bytes_per_row']['vectors']:,.0f} bytes of vectors a row")
+    if kept is not None:
+        print(f"{code}: {kept}")
+    return Made(out)
+
+
+@app.command()
+@with_groups
+def retention(
+    index: IndexPath,
+    loading: LoadingOptions,
+    queries: Annotated[Path, typer.Option(help="Queries to measure on: JSONL, CSV or Parquet.")],
+    exact: Annotated[str | None, typer.Option(help="The index it was made from; else rows are read again.")] = None,
+    relevant: Relevant = None,
+    sample: Annotated[int, typer.Option(help="Rows read again where there is no exact index.", min=10)] = 2000,
+    model: OtherModel = None,
+    as_json: Json = False,
+) -> None:
+    """Measure what an index of codes keeps of exact search: top-10 agreement and, with --relevant, P@10.
+
+    Example:  headwater index retention runs/small.lance --exact runs/mine.lance --queries questions.jsonl
+    """
+    from headwater.api.indexing import retention as measure
+
+    chosen = loading.chosen
+    kept = measure(index, queries, exact=exact, relevant=relevant, sample=sample, model=model, loading=chosen)
+    if as_json:
+        emit_json({"index": index, **(_retention_facts(kept) or {})})
+    else:
+        print(f"{index}: {kept}")
+
+
+@app.command()
+@with_groups
+def ann(
+    index: IndexPath,
+    column: Annotated[str | None, typer.Option(help="Vector column; the first unless given.")] = None,
+    kind: Annotated[str, typer.Option(help="ivf_sq, ivf_flat or ivf_hnsw_sq.")] = "ivf_sq",
+    partitions: Annotated[
+        int | None, typer.Option(help="Cells; about the root of the rows unless given.", min=1)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Build a vector index for approximate search (`headwater trace --engine ann`), in place of an earlier one.
+
+    Example:  headwater index ann runs/mine.lance --column rise
+    """
+    from headwater.api.indexing import approximate_index
+    from headwater.index.info import disk_bytes
+
+    built = approximate_index(index, column, kind=kind, partitions=partitions)
+    size = disk_bytes(index)
+    if as_json:
+        emit_json({"index": index, "column": built, "kind": kind, "bytes_on_disk": size})
+    else:
+        print(f"{index}: '{built}' has a vector index, {kind}" + ("" if size is None else f"; {size:,} bytes in all"))
+
+
+def _retention_facts(kept: Retention | None) -> dict[str, Any] | None:
+    return None if kept is None else {**asdict(kept), "precision_kept": kept.precision_kept}
 
 
 def _show(facts: dict[str, object], as_json: bool) -> None:
@@ -133,3 +280,15 @@ def _show(facts: dict[str, object], as_json: bool) -> None:
         emit_json(facts)
     else:
         emit_pairs({name: value for name, value in facts.items() if name not in ("versions", "warning")})
+
+
+def _read_ids(path: Path) -> list[str]:
+    """The ids of a text file, empty lines passed over."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"the ids cannot be read: {error}", where=str(path), remedy="one id a line, UTF-8") from error
+    ids = [line.strip() for line in lines if line.strip()]
+    if not ids:
+        raise DataError("there is no id in the file", where=str(path), remedy="one id a line")
+    return ids

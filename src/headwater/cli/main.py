@@ -13,21 +13,7 @@ from typing import Annotated
 import typer
 
 from headwater import __version__
-from headwater.cli import (
-    demo,
-    index,
-    methods,
-    plan,
-    price,
-    recode,
-    score,
-    select,
-    third_party,
-    trace,
-    unlearn,
-    upkeep,
-    value,
-)
+from headwater.cli import demo, index, methods, plan, price, run_file, score, select, trace, unlearn, value
 from headwater.cli.console import say
 from headwater.cli.eval import eval_app
 from headwater.core.errors import HeadwaterError
@@ -36,25 +22,22 @@ app = typer.Typer(
     name="headwater",
     help="Trace what a language model says back to the data that taught it.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 app.command("demo")(demo.demo)
-for command in (upkeep.add, upkeep.delete, upkeep.compact, upkeep.verify, recode.encode, recode.retention, recode.ann):
-    index.app.command()(command)
 app.command("plan")(plan.plan)
 app.add_typer(index.app, name="index")
 app.command("trace")(trace.trace)
 app.command("score")(score.score)
-for step in (third_party.export_target, third_party.score, third_party.audit):
-    value.app.command()(step)
 app.add_typer(value.app, name="value")
 app.command("select")(select.select)
 app.command("price")(price.price)
 app.command("unlearn")(unlearn.unlearn)
 app.add_typer(eval_app, name="eval")
 app.command("methods")(methods.methods)
+app.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(run_file.run_file)
 
 
 def _version(wanted: bool) -> bool:

@@ -5,38 +5,43 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from headwater.cli.arguments import Json
 from headwater.cli.console import emit_json, emit_paragraph
+from headwater.cli.options import Json, with_groups
 
 
+@with_groups
 def methods(as_json: Json = False) -> None:
-    """Every method: what it reads, what it costs, where it is from.
+    """Every method: what it reads, what it can do, what a score means, what it costs, where it is from.
 
     Example:  headwater methods
     """
-    from headwater.methods.catalog import CATALOG, STREAMING
+    from headwater.methods.catalog import CATALOG
 
-    entries: list[Any] = [*CATALOG.values(), *STREAMING.values()]
-    if as_json:
-        described = [
+    described: list[dict[str, Any]] = []
+    for entry in CATALOG.values():
+        method = entry.typical()
+        described.append(
             {
-                **{name: getattr(e, name) for name in ("name", "summary", "reads", "stores", "cost", "source")},
-                "index": e.name in CATALOG,
-                "presets": {name: asdict(options) for name, options in e.presets.items()},
+                **{name: getattr(entry, name) for name in ("name", "summary", "reads", "stores", "cost", "source")},
+                "capabilities": list(method.capabilities()),
+                "meaning": method.meaning.text,
+                "signed": method.meaning.signed,
+                "index": method.vectors is not None,
+                "presets": {name: asdict(options) for name, options in entry.presets.items()},
             }
-            for e in entries
-        ]
+        )
+    if as_json:
         emit_json(described)
         return
-    for e in entries:
-        emit_paragraph(
-            e.name,
-            [
-                e.summary,
-                f"reads {e.reads}",
-                f"stores {e.stores} a row" if e.name in CATALOG else "needs no index",
-                f"costs {e.cost} a row",
-                f"presets {', '.join(e.presets)}",
-                e.source,
-            ],
-        )
+    for one in described:
+        lines = [
+            one["summary"],
+            f"score: {one['meaning']}",
+            f"reads {one['reads']}",
+            f"can: {', '.join(one['capabilities'])}" if one["capabilities"] else "",
+            f"stores {one['stores']} a row" if one["index"] else "needs no index",
+            f"costs {one['cost']} a row",
+            f"presets {', '.join(one['presets'])}",
+            one["source"],
+        ]
+        emit_paragraph(one["name"], [line for line in lines if line])

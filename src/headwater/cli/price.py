@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from headwater.cli.arguments import Json
 from headwater.cli.console import emit_json, emit_table, say
-from headwater.core.errors import UsageError
+from headwater.cli.options import Json, Made, with_groups
 
 
+@with_groups
 def price(
     values: Annotated[Path, typer.Argument(help="Values file of `headwater value`.")],
     budget: Annotated[str, typer.Option(help="What is paid in all: 2500 or 99.90.")],
@@ -24,35 +24,34 @@ def price(
     html: Annotated[Path | None, typer.Option(help="Also write a readable statement.")] = None,
     currency: Annotated[str, typer.Option(help="Printed beside amounts.")] = "",
     as_json: Json = False,
-) -> None:
+) -> Made:
     """Pay for data by what it is worth: nothing for nothing, nothing more for copies, the budget to the cent.
 
     Example:  headwater price values.parquet --budget 2500 --by provider --out ledger.csv --html statement.html
     """
-    from headwater.report.statement import write_statement
-    from headwater.valuation.ledger import accounts, write_ledger, write_row_prices
-    from headwater.valuation.prices import Terms, money, to_cents
-    from headwater.valuation.prices import price as price_rows
-    from headwater.valuation.values import read_values
+    from headwater.api.valuing import price as share_out
+    from headwater.valuation.prices import money
 
-    if unit not in ("row", "character"):
-        raise UsageError(f"unknown unit '{unit}'", where="--unit", remedy="row or character")
-    terms = Terms(to_cents(budget), reserve, unit, by, column)  # type: ignore[arg-type]
-    valued = read_values(values)
-    priced = price_rows(valued, terms)
-    lines = accounts(valued, priced)
-    write_ledger(out, lines, terms.budget)
-    if rows is not None:
-        write_row_prices(rows, valued, priced)
+    found = share_out(
+        values,
+        budget,
+        by=by,
+        reserve=reserve,
+        unit=unit,
+        column=column,
+        currency=currency,
+        out=out,
+        rows=rows,
+        html=html,
+    )
+    total, lines = money(found.prices.terms.budget), found.accounts
     if html is not None:
-        write_statement(html, valued, priced, lines, currency=currency)
         say(f"statement: {html}")
     if as_json:
         paid = {line.provider: money(line.cents) for line in lines}
-        emit_json(
-            {"out": str(out), "budget": money(terms.budget), "paid": paid, "paid_rows": sum(a.paid for a in lines)}
-        )
-        return
-    table = [[a.provider, a.rows, a.paid, a.clusters, a.worth, money(a.cents)] for a in lines]
-    emit_table("ledger", ["provider", "rows", "paid", "distinct", "worth", f"amount {currency}".strip()], table)
-    say(f"{out}: {money(terms.budget)} {currency}".rstrip())
+        emit_json({"out": str(out), "budget": total, "paid": paid, "paid_rows": sum(line.paid for line in lines)})
+    else:
+        table = [[a.provider, a.rows, a.paid, a.clusters, a.worth, money(a.cents)] for a in lines]
+        emit_table("ledger", ["provider", "rows", "paid", "distinct", "worth", f"amount {currency}".strip()], table)
+        say(f"{out}: {total} {currency}".rstrip())
+    return Made(out)

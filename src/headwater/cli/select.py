@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from headwater.cli.arguments import Columns, Json, pairs
 from headwater.cli.console import emit_json, emit_pairs, say
+from headwater.cli.options import Json, Made, with_groups
 
 
+@with_groups
 def select(
     values: Annotated[Path, typer.Argument(help="Values file of `headwater value`.")],
     out: Annotated[Path, typer.Option(help="JSONL (also .gz), CSV or Parquet: the rows as they were, best first.")],
@@ -22,34 +23,34 @@ def select(
     column: Annotated[str, typer.Option(help="Which column is the value: value_TASK with several targets.")] = "value",
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
     candidates: Annotated[str | None, typer.Option(help="Where the pool is now, if not where it was valued.")] = None,
-    columns: Columns = [],
     as_json: Json = False,
-) -> None:
+) -> Made:
     """Choose rows by their value and write them as they were.
 
     Example:  headwater select values.parquet --top 10% --distinct --out chosen.jsonl
     """
-    from headwater.data.corpus import open_corpus
-    from headwater.valuation.chosen import kind_of, records_of, write_records
-    from headwater.valuation.selection import Choice
-    from headwater.valuation.selection import select as choose
-    from headwater.valuation.values import read_values
+    from headwater.api.valuing import select as choose
 
-    kind_of(out)
-    valued = read_values(values)
-    choice = Choice(top=top, above=above, by=by, gumbel=gumbel, distinct=distinct, column=column, seed=seed)
-    chosen = choose(valued, choice)
-    ids = [valued.ids[i] for i in chosen]
-    pool = open_corpus(candidates or valued.about.get("candidates", ""), mapping=pairs(columns, "--column") or None)
-    write_records(out, records_of(pool, ids))
-    numbers = valued.numbers(column)
+    found = choose(
+        values,
+        top=top,
+        above=above,
+        by=by,
+        gumbel=gumbel,
+        distinct=distinct,
+        column=column,
+        seed=seed,
+        candidates=candidates,
+        out=out,
+    )
     facts = {
-        **{"out": str(out), "rows": len(ids), "pool": len(numbers)},
-        **{"mean value chosen": float(numbers[chosen].mean()), "mean value of the pool": float(numbers.mean())},
-        "least value chosen": float(numbers[chosen].min()),
+        **{"out": str(out), "rows": len(found.ids), "pool": len(found.pool)},
+        **{"mean value chosen": float(found.values.mean()), "mean value of the pool": float(found.pool.mean())},
+        "least value chosen": float(found.values.min()),
     }
     if as_json:
-        emit_json({**facts, "ids": ids})
-        return
-    emit_pairs(facts)
-    say(f"{out}: {len(ids):,} of {len(numbers):,} rows")
+        emit_json({**facts, "ids": found.ids})
+    else:
+        emit_pairs(facts)
+        say(f"{out}: {len(found.ids):,} of {len(found.pool):,} rows")
+    return Made(out)

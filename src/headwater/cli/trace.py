@@ -8,15 +8,28 @@ from typing import Annotated, Any
 
 import typer
 
-from headwater.cli.arguments import By, Device, DeviceMap, Json, OtherModel, ScanMemory, parse_bytes
 from headwater.cli.console import emit_json, emit_table, say
+from headwater.cli.options import (
+    By,
+    IndexPath,
+    Json,
+    LoadingOptions,
+    Made,
+    OtherModel,
+    ScanMemory,
+    parse_bytes,
+    with_groups,
+)
+from headwater.core.files import write_text
 from headwater.core.trace import Trace
 
 _SHOWN_WIDTH = 100
 
 
+@with_groups
 def trace(
-    index: Annotated[str, typer.Argument(help="The index.")],
+    index: IndexPath,
+    loading: LoadingOptions,
     queries: Annotated[Path | None, typer.Option(help="Rows to trace: JSONL, CSV or Parquet.")] = None,
     prompt: Annotated[str | None, typer.Option(help="One prompt instead of a file.")] = None,
     response: Annotated[str | None, typer.Option(help="What the model said; left out, it is generated.")] = None,
@@ -38,15 +51,13 @@ def trace(
     out: Annotated[Path | None, typer.Option(help="Write one JSON object a hit.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a self-contained report (with token maps).")] = None,
     model: OtherModel = None,
-    device: Device = "auto",
-    device_map: DeviceMap = None,
     as_json: Json = False,
-) -> None:
+) -> Made | None:
     """Find the rows that drove a response, and the words in them.
 
     Example:  headwater trace runs/mine.lance --prompt "howdy! What is a verb?" --top 10 --html report.html
     """
-    from headwater.api.verbs import trace as trace_index
+    from headwater.api.tracing import trace as trace_index
     from headwater.index.info import unfinished
     from headwater.index.store import open_index
     from headwater.report import write_report
@@ -63,7 +74,7 @@ def trace(
         span=span,
         max_new_tokens=max_new_tokens,
         model=model,
-        placement={"device": device, "device_map": device_map},
+        loading=loading.chosen,
         top=top,
         by=by,
         lowest=lowest,
@@ -76,11 +87,13 @@ def trace(
     )
     if out is not None:
         lines = [json.dumps(hit, ensure_ascii=False, default=str) + "\n" for hit in found.hits()]
-        out.write_text("".join(lines), encoding="utf-8")
+        write_text(out, "".join(lines))
     if html is not None:
         write_report(html, found)
         say(f"report: {html}")
     _show(found, as_json)
+    place = out or html
+    return None if place is None else Made(place)
 
 
 def _show(found: Trace, as_json: bool) -> None:

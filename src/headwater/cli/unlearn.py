@@ -7,27 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headwater.cli.arguments import (
-    Adapter,
-    Device,
-    DeviceMap,
-    Dtype,
-    Json,
-    ModelName,
-    Quantization,
-    Settings,
-    Template,
-    pairs,
-)
 from headwater.cli.console import emit_json, emit_pairs, emit_table, say
+from headwater.cli.options import Json, LoadingOptions, Made, ModelName, Resume, Settings, Template, pairs, with_groups
 from headwater.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from headwater.unlearning.verbs import Unlearned
+    from headwater.api.unlearning import Unlearned
 
 
+@with_groups
 def unlearn(
     model: ModelName,
+    loading: LoadingOptions,
     forget: Annotated[Path, typer.Option(help="Rows with the unwanted answers, or hits of `trace --out`.")],
     out: Annotated[Path, typer.Option(help="Folder to make: model, card, account, report.")],
     retain: Annotated[Path | None, typer.Option(help="Clean rows that hold the model's other behaviour.")] = None,
@@ -63,31 +54,23 @@ def unlearn(
     keep_adapter: Annotated[bool, typer.Option("--keep-adapter", help="Save the adapter, not a merged model.")] = False,
     checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Less memory, more time.")] = False,
     save_every: Annotated[int, typer.Option(help="Steps between checkpoints; 0: none.", min=0)] = 50,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in --out.")] = False,
+    resume: Resume = False,
     template: Template = None,
     max_tokens: Annotated[int, typer.Option(help="Tokens kept of a row.")] = 512,
     seed: Annotated[int, typer.Option(help="Of adapter, order and dropout.")] = 0,
-    adapter: Adapter = None,
-    dtype: Dtype = "float32",
-    device: Device = "auto",
-    device_map: DeviceMap = None,
-    quantization: Quantization = None,
     as_json: Json = False,
-) -> None:
+) -> Made:
     """Make a model forget rows and keep the rest; by RapidUn or a standard method.
 
     Exits with 1 when the forget rows' loss did not reach that of unseen rows.
 
     Example:  headwater unlearn --model my-model --forget bad.jsonl --retain good.jsonl --out runs/cleaned
     """
-    from headwater.models.load import load_model
+    from headwater.api.unlearning import unlearn as unlearn_model
     from headwater.report.unlearning import write_unlearning_report
     from headwater.unlearning.adapter import Lora
     from headwater.unlearning.objectives import METHODS, one_of
     from headwater.unlearning.options import UnlearnOptions
-    from headwater.unlearning.output import require_vacant
-    from headwater.unlearning.verbs import GivenRows
-    from headwater.unlearning.verbs import unlearn as unlearn_model
 
     options = UnlearnOptions(
         method=one_of("method", method, METHODS),
@@ -110,22 +93,28 @@ def unlearn(
         save_every=save_every,
         seed=seed,
     )
-    require_vacant(out, resume=resume)
-    given = GivenRows(forget, retain, retain_from, draw, unseen, ask, clean_column, trigger)
-    loaded = load_model(
+    chosen = loading.chosen
+    done = unlearn_model(
         model,
-        adapter=adapter,
-        merge=adapter is not None,
-        dtype=dtype,
-        device=device,
-        device_map=device_map,
-        quantization=quantization,
+        forget,
+        out=out,
+        retain=retain,
+        retain_from=retain_from,
+        draw=draw,
+        unseen=unseen,
+        asked=ask,
+        clean_column=clean_column,
+        trigger=trigger,
+        method=method,
+        settings=options,
+        loading={**chosen, "merge": True} if "adapter" in chosen else chosen,
+        keep_adapter=keep_adapter,
+        resume=resume,
     )
-    done = unlearn_model(loaded, given, options, out=out, keep_adapter=keep_adapter, resume=resume)
     report = write_unlearning_report(out / "report.html", done.account)
     _show(done, {**done.files, "report": report}, as_json)
-    if done.result.outcome != "forgotten" and method != "retrain":
-        raise typer.Exit(1)
+    failed = done.result.outcome != "forgotten" and method != "retrain"
+    return Made(out, code=1 if failed else 0)
 
 
 def _rate(text: str) -> float | None:

@@ -22,7 +22,7 @@ from headwater.sketch.sketch import SKETCHES, make_sketch
 
 @dataclass(frozen=True)
 class LessOptions:
-    """adam: the moments that a `Recorder` wrote; or checkpoints: a folder of recorded ones, each with its `adam.safetensors`.
+    """adam: the file of moments that a `Recorder` wrote; or checkpoints: the folder it wrote, moments in each.
 
     bias: correct the moments for their start at zero. dim: numbers a row and checkpoint. parameters, sketch, window,
     overlap, seed as in `rapidin`.

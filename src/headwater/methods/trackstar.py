@@ -20,7 +20,7 @@ from headwater.sketch.two_sided import TwoSided
 
 @dataclass(frozen=True)
 class TrackStarOptions:
-    """adam: the moments that a `Recorder` wrote; correction: `adam` or `none`. rank: a tensor is kept as rank × rank numbers.
+    """adam: the moments that a `Recorder` wrote; correction: `adam` or `none`. rank: a tensor is kept as rank × rank.
 
     damping: λ as a share of a tensor's mean eigenvalue. parameters, window, overlap, seed as in `rapidin`.
     """

@@ -58,7 +58,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Step:
-    """Where a training stands after a step: `loss` in nats, mean over the step's response tokens; `elapsed` in seconds."""
+    """Where a training stands after a step: `loss` in nats, mean over its response tokens; `elapsed` in seconds."""
 
     epoch: int
     step: int

@@ -186,6 +186,7 @@ def _write(job: Job) -> None:
         "pool": survey.digest,
         "rows": survey.count,
         "candidates": survey.name,
+        "columns": dict(survey.columns),
         "leaked": len(survey.leaked),
         "renamed": {name: final for name, final in names.items() if name != final},
         "targets": job.identity.get("targets", {}),

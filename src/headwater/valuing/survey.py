@@ -1,4 +1,4 @@
-"""The one pass over a pool: how many rows, which ones to sample, what leaks, what repeats; and the rows, kept to read again."""
+"""The one pass over a pool: how many rows, which to sample, what leaks, what repeats; and the rows, to read again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from heapq import heappush, heappushpop
 from itertools import islice, zip_longest
@@ -91,6 +91,10 @@ class _Writing:
     def count(self) -> int | None:
         return self.pool.count
 
+    @property
+    def mapping(self) -> Mapping[str, str]:
+        return dict(getattr(self.pool, "mapping", {}))
+
     def __iter__(self) -> Iterator[Row]:
         for row in self.pool:
             fields: dict[str, Any] = {"id": row.id, "place": row.place, **row.fields()}
@@ -116,6 +120,7 @@ class Survey:
     Attributes:
         name: what the pool is called in messages.
         rows: its rows, which can be read again without the pool.
+        columns: role to column, where the pool was opened with such names.
         count: rows.
         digest: of all rows' ids and texts in order; two pools with the same digest are the same.
         sample: rows drawn by seed, in random order; which rows depends on seed and ids alone.
@@ -126,6 +131,7 @@ class Survey:
 
     name: str
     rows: Iterable[Row]
+    columns: Mapping[str, str]
     count: int
     digest: str
     sample: tuple[Row, ...]
@@ -158,22 +164,23 @@ def survey(
     if keep is not None:
         try:
             with whole_file(keep) as part, part.open("w", encoding="utf-8") as file:
-                found = _survey(KeptRows.writing(corpus, file), sample, seed, stratify, target, duplicates)
+                found = survey(
+                    KeptRows.writing(corpus, file),
+                    sample=sample,
+                    seed=seed,
+                    stratify=stratify,
+                    target=target,
+                    duplicates=duplicates,
+                )
         except HeadwaterError:
             with contextlib.suppress(OSError):  # a folder made for nothing
                 keep.parent.rmdir()
             raise
         return dataclasses.replace(found, rows=KeptRows(corpus.name, keep, found.count))
-    return _survey(corpus, sample, seed, stratify, target, duplicates)
-
-
-def _survey(
-    corpus: Pool, sample: int, seed: int, stratify: str, target: Collection[Row], duplicates: float | None
-) -> Survey:
     scan = _Scan(sample, seed, stratify, {content(row) for row in target})
     texts = (text_of(row) for row in scan.through(corpus))
-    found = clusters(texts, threshold=duplicates) if duplicates is not None else None
-    if found is None:
+    repeats = clusters(texts, threshold=duplicates) if duplicates is not None else None
+    if repeats is None:
         for _ in texts:
             pass
     if not scan.count:
@@ -183,7 +190,15 @@ def _survey(
         raise DataError(f"no column '{stratify}' to draw by", where=corpus.name, remedy=remedy)
     kinds = {name: _SCALARS.get(frozenset(types), pa.string()) for name, types in scan.kinds.items()}
     return Survey(
-        corpus.name, corpus, scan.count, scan.hash.hexdigest(), scan.sample(), tuple(scan.leaked), kinds, found
+        name=corpus.name,
+        rows=corpus,
+        columns=dict(getattr(corpus, "mapping", {})),
+        count=scan.count,
+        digest=scan.hash.hexdigest(),
+        sample=scan.sample(),
+        leaked=tuple(scan.leaked),
+        metadata=kinds,
+        clusters=repeats,
     )
 
 

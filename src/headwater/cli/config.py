@@ -1,0 +1,137 @@
+"""Run files: the settings of a command as YAML, read by `--config` and written beside what the command made.
+
+    command: index build
+    headwater: 0.1.0
+    settings:
+      out: runs/mine.lance
+      model: my-model
+      data: train.jsonl
+      set: {preset: small}
+
+Names are those of the options without their dashes; flags on the command line win over the file. `headwater run FILE`
+runs it again.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from headwater.core.errors import DataError, UsageError, unknown_name
+from headwater.core.files import write_text
+
+NEVER_KEPT = ("config", "as_json", "resume", "help")
+"""Parameters that say how to talk or how to go on, not what to do."""
+
+
+def config_option() -> inspect.Parameter:
+    """The `--config` option, which every command has."""
+    kind = Annotated[
+        Path | None,
+        typer.Option("--config", is_eager=True, callback=_apply, help="YAML file of settings; flags win over it."),
+    ]
+    return inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+
+
+def read_run(path: Path) -> tuple[str | None, dict[str, Any]]:
+    """The command a run file is of (None if it does not say), and its settings.
+
+    Raises:
+        DataError: it cannot be read, or is no mapping.
+    """
+    remedy = "write `name: value` lines, as the run.yaml beside a result has them"
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"cannot be read: {' '.join(str(error).split())}", where=str(path), remedy=remedy) from None
+    if not isinstance(raw, Mapping):
+        raise DataError(f"a {type(raw).__name__} is not a mapping of settings", where=str(path), remedy=remedy)
+    if "settings" not in raw:
+        return None, dict(raw)
+    settings = raw["settings"]
+    if not isinstance(settings, Mapping):
+        raise DataError("its `settings` are not a mapping", where=str(path), remedy=remedy)
+    return str(raw["command"]) if raw.get("command") else None, dict(settings)
+
+
+def save_run(place: str | Path, context: typer.Context) -> Path | None:
+    """Write the settings a command ran with beside what it made, and return the file; None on an object store.
+
+    A folder gets `run.yaml`; a file or an index NAME gets `NAME.run.yaml`.
+    """
+    if "://" in str(place):
+        return None
+    made = Path(place)
+    inside = made.is_dir() and made.suffix != ".lance"
+    file = made / "run.yaml" if inside else made.with_name(f"{made.name}.run.yaml")
+    from headwater import __version__
+
+    kept = {
+        _name(parameter): _plain(context.params[parameter.name])
+        for parameter in context.command.params
+        if parameter.name in context.params
+        and parameter.name not in NEVER_KEPT
+        and context.params[parameter.name] not in (None, False, [], ())
+    }
+    content = {"command": _words(context), "headwater": __version__, "settings": kept}
+    return write_text(file, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def _apply(context: typer.Context, path: Path | None) -> Path | None:
+    """Take the file's settings as the defaults of the command's options."""
+    if path is None:
+        return None
+    command, settings = read_run(path)
+    if command is not None and command != _words(context):
+        what = f"these are settings of 'headwater {command}'"
+        raise UsageError(what, where=str(path), remedy=f"headwater run {path}")
+    known = {_name(parameter): parameter for parameter in context.command.params if parameter.name != "config"}
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        key = str(name).replace("_", "-")
+        if key not in known:
+            raise unknown_name("setting", str(name), known, where=str(path))
+        parameter = known[key]
+        found[str(parameter.name)] = _given(parameter, value, where=f"{path}: {name}")
+    context.default_map = {**(context.default_map or {}), **found}
+    return path
+
+
+def _given(parameter: Any, value: Any, *, where: str) -> Any:
+    """A setting as if it had been typed."""
+    repeats = bool(getattr(parameter, "multiple", False)) or parameter.nargs == -1
+    if isinstance(value, Mapping) and repeats:
+        return [f"{name}={_typed(one)}" for name, one in value.items()]
+    if isinstance(value, list) and repeats:
+        return [_typed(one) for one in value]
+    if isinstance(value, Mapping | list):
+        raise UsageError(f"{value!r} is not one value", where=where, remedy="give a single value")
+    if value is None or isinstance(value, bool):
+        return value
+    return [_typed(value)] if repeats else _typed(value)
+
+
+def _typed(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _name(parameter: Any) -> str:
+    """What a parameter is called in a run file: its longest option without dashes, or its name."""
+    long = [option.lstrip("-") for option in parameter.opts if option.startswith("--")]
+    return long[0] if long else str(parameter.name).replace("_", "-")
+
+
+def _words(context: typer.Context) -> str:
+    """The command's words after `headwater`."""
+    return " ".join(context.command_path.split()[1:])
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value if isinstance(value, bool | int | float | str) else str(value)

@@ -1,0 +1,241 @@
+"""Options that several commands share, each declared once, in groups that a command takes whole.
+
+    @app.command()
+    @with_groups
+    def build(out: Out, rows: RowOptions, loading: LoadingOptions, ...) -> None
+
+`with_groups` spreads a group's fields out as options of the command and hands the command the group, filled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from headwater.cli.config import config_option, save_run
+from headwater.core.errors import UsageError
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
+IndexPath = Annotated[str, typer.Argument(help="The index: a folder or object-store URI.")]
+ModelName = Annotated[str, typer.Option("--model", help="Local folder or hub name of a causal language model.")]
+OtherModel = Annotated[
+    str | None, typer.Option("--model", help="Where the index's model is now, if not where the index says.")
+]
+AnyModel = Annotated[str | None, typer.Option("--model", help="Local folder or hub name, for methods that read one.")]
+MethodName = Annotated[str, typer.Option("--method", help="A name from `headwater methods`.")]
+Settings = Annotated[list[str], typer.Option("--set", help="A method option, name=value; preset=NAME is one. Repeats.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
+By = Annotated[str | None, typer.Option(help="Vector columns to rank by: embedding, rise+embedding.")]
+ScanMemory = Annotated[str | None, typer.Option("--max-memory", help="Memory for blocks and scores: 2GiB.")]
+Relevant = Annotated[str | None, typer.Option(help="SQL condition: which rows count as right, for P@10.")]
+Template = Annotated[str | None, typer.Option(help="chat, plain, alpaca, or a format with {prompt}.")]
+Columns = Annotated[list[str], typer.Option("--column", help="A data column, role=name: prompt=ask. Repeats.")]
+Duplicates = Annotated[float, typer.Option(help="Similarity that makes near-duplicates; 0: do not look for them.")]
+MaxTokens = Annotated[int, typer.Option(help="Tokens kept of a row.")]
+TokensPerBatch = Annotated[int, typer.Option(help="Padded tokens in one forward pass.")]
+GroupBy = Annotated[str | None, typer.Option("--by", help="Metadata column to sum up by, such as provider.")]
+
+
+if TYPE_CHECKING:
+    Context = typer.Context
+else:
+    Context = typer.Context.__base__  # what is handed over is of the base class, and tests check types
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a command made: the settings it ran with are written beside `place`; `code` is its exit code."""
+
+    place: str | Path
+    code: int = 0
+
+
+@dataclass(frozen=True)
+class LoadingOptions:
+    """How a model is loaded; what is not given is as `load_model` has it, or as the index was built."""
+
+    adapter: Annotated[str | None, typer.Option(help="PEFT adapter to load around the model.")] = None
+    merge: Annotated[bool, typer.Option("--merge", help="Fold the adapter into the weights.")] = False
+    tokenizer: Annotated[str | None, typer.Option(help="Tokenizer, where it is not the model's own.")] = None
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16, float64 or auto (as saved).")] = None
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... or auto.")] = None
+    device_map: Annotated[str | None, typer.Option(help="Spread a large model over devices: auto, balanced.")] = None
+    quantization: Annotated[str | None, typer.Option(help="Load the weights in 4bit or 8bit (bitsandbytes).")] = None
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """What was given, as options of `load_model`."""
+        return {name: value for name, value in vars(self).items() if value}
+
+
+@dataclass(frozen=True)
+class RowOptions:
+    """Rows of training data, and how they are read."""
+
+    data: Annotated[str, typer.Option(help="JSONL, CSV or Parquet file, saved data set folder, or hub name.")]
+    columns: Columns = field(default_factory=list)
+    limit: Annotated[int | None, typer.Option(help="Only the first rows.")] = None
+    split: Annotated[str, typer.Option(help="Split of a hub data set.")] = "train"
+    streaming: Annotated[bool, typer.Option("--streaming", help="Stream a hub data set.")] = False
+
+    def corpus(self) -> Any:
+        """The rows, opened."""
+        return open_rows(self.data, self.columns, limit=self.limit, split=self.split, streaming=self.streaming)
+
+
+@dataclass(frozen=True)
+class ReadingOptions:
+    """How rows become tokens and batches."""
+
+    template: Template = None
+    max_tokens: MaxTokens = 2048
+    tokens_per_batch: TokensPerBatch = 8192
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Everything that decides what a build makes and takes."""
+
+    model: ModelName
+    rows: RowOptions
+    loading: LoadingOptions
+    reading: ReadingOptions
+    method: MethodName = "rise"
+    settings: Settings = field(default_factory=list)
+    no_text: Annotated[bool, typer.Option("--no-text", help="Leave the rows' text out of the index.")] = False
+    code: Annotated[str | None, typer.Option(help="Store codes: int8, sign (1 KiB a row) or sign:BITS.")] = None
+    max_memory: Annotated[str | None, typer.Option(help="Most memory the process may take: 8GiB.")] = None
+    max_disk: Annotated[str | None, typer.Option(help="Most disk the index may take: 100GB.")] = None
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of `headwater.build` and `headwater.plan`."""
+        limits = {name: parse_bytes(getattr(self, name), where=_flag(name)) for name in ("max_memory", "max_disk")}
+        settings, corpus = pairs(self.settings, "--set"), self.rows.corpus()
+        return {
+            **{"model": self.model, "data": corpus, "method": self.method, "settings": settings},
+            **{"loading": self.loading.chosen, "keep_text": not self.no_text, "code": self.code},
+            **vars(self.reading),
+            **limits,
+        }
+
+
+def open_rows(data: Any, columns: list[str], **how: Any) -> Any:
+    """The rows of `data`, its columns named by `role=name`."""
+    from headwater.data.corpus import open_corpus
+
+    return open_corpus(data, mapping=pairs(columns, "--column") or None, **how)
+
+
+def with_groups(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The command with every group spread out as options of its own, and `--config`; see the module.
+
+    A command that returns `Made` has its settings written beside what it made.
+    """
+    hints = get_type_hints(function, include_extras=True)
+    plain = [
+        p.replace(annotation=hints[p.name], kind=inspect.Parameter.KEYWORD_ONLY)
+        for p in inspect.signature(function).parameters.values()
+    ]
+    spread = [parameter for parameter in plain if not _is_group(parameter.annotation)]
+    for parameter in plain:
+        if _is_group(parameter.annotation):
+            spread.extend(_fields(parameter.annotation))
+    wants_context = "context" in hints
+    if not wants_context:
+        spread.append(inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
+    spread.append(config_option())
+
+    @functools.wraps(function)
+    def call(**given: Any) -> None:
+        given.pop("config", None)
+        at = given["context"] if wants_context else given.pop("context")
+        groups = {p.name: _filled(p.annotation, given) for p in plain if _is_group(p.annotation)}
+        made = function(**given, **groups)
+        if isinstance(made, Made):
+            save_run(made.place, at)
+            if made.code:
+                raise typer.Exit(made.code)
+
+    del call.__wrapped__
+    call.__annotations__ = {p.name: p.annotation for p in spread}
+    call.__signature__ = inspect.Signature(spread)  # type: ignore[attr-defined]
+    return call
+
+
+def _is_group(annotation: Any) -> bool:
+    return isinstance(annotation, type) and dataclasses.is_dataclass(annotation)
+
+
+def _fields(group: type[Any]) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    found: list[inspect.Parameter] = []
+    for entry in dataclasses.fields(group):
+        if _is_group(hints[entry.name]):
+            found.extend(_fields(hints[entry.name]))
+            continue
+        default = inspect.Parameter.empty if entry.default is dataclasses.MISSING else entry.default
+        if entry.default_factory is not dataclasses.MISSING:
+            default = entry.default_factory()
+        annotation = hints[entry.name]
+        found.append(
+            inspect.Parameter(entry.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        )
+    return found
+
+
+def _filled(group: type[Any], given: dict[str, Any]) -> Any:
+    """The group made of its fields, which are taken out of `given`."""
+    hints = get_type_hints(group)
+    values = {
+        entry.name: _filled(hints[entry.name], given) if _is_group(hints[entry.name]) else given.pop(entry.name)
+        for entry in dataclasses.fields(group)
+    }
+    return group(**values)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def pairs(given: list[str], option: str) -> dict[str, str]:
+    """`name=value` texts as a dictionary.
+
+    Raises:
+        UsageError: one has no `=`.
+    """
+    parsed = {}
+    for text in given:
+        name, sign, value = text.partition("=")
+        if not sign or not name:
+            raise UsageError(f"'{text}' is not name=value", where=option, remedy=f"for example {option} seed=1")
+        parsed[name.strip()] = value.strip()
+    return parsed
+
+
+def parse_bytes(text: str | None, *, where: str) -> int | None:
+    """`1.5GiB`, `800M`, `2 GB` or a number of bytes, as bytes; KB, MB, GB and TB are powers of 1000.
+
+    Raises:
+        UsageError: it is none of these, or not positive.
+    """
+    if text is None:
+        return None
+    number = text.strip().rstrip("BbIiKkMmGgTt ")
+    unit = text.strip()[len(number) :].strip().lower().removesuffix("b")
+    powers = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+    try:
+        base = 1000 if text.strip().lower().endswith("b") and unit in powers and unit else 1024
+        size = int(float(number) * base ** powers[unit.removesuffix("i")])
+    except (KeyError, ValueError, OverflowError):
+        size = 0
+    if size <= 0:
+        raise UsageError(f"'{text}' is no number of bytes", where=where, remedy="for example 1.5GiB or 800MB")
+    return size

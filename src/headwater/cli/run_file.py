@@ -1,0 +1,30 @@
+"""`headwater run`: do again what a run file says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headwater.cli.config import read_run
+from headwater.cli.options import Context
+from headwater.core.errors import DataError
+
+
+def run_file(
+    context: Context,
+    file: Annotated[Path, typer.Argument(help="A run.yaml, as a command wrote it beside what it made.")],
+) -> None:
+    """Run a command again with the settings of a run file; further options win over the file.
+
+    Example:  headwater run runs/mine.lance.run.yaml --tokens-per-batch 4096
+    """
+    from headwater.cli.main import app
+
+    command, _ = read_run(file)
+    if command is None:
+        raise DataError("it does not say of which command", where=str(file), remedy="add a line `command: index build`")
+    code = app([*command.split(), "--config", str(file), *context.args], standalone_mode=False)
+    if code:
+        raise typer.Exit(code)
