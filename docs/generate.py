@@ -18,6 +18,9 @@ from headwater.report import markdown_table
 
 DOCS = Path(__file__).parent
 
+EVERYWHERE = ("--help", "--json", "--config")
+"""Options of every command, which the page explains once."""
+
 
 def method_table() -> str:
     """The catalog as a Markdown table; each name links to the method's page."""
@@ -52,8 +55,8 @@ def _section(path: str, command: Any) -> str:
 
 
 def _parameter(param: Any) -> list[str] | None:
-    """A line of a command's table; None for `--help`."""
-    if param.name == "help" or getattr(param, "hidden", False):
+    """A line of a command's table; None for the options of every command."""
+    if set(EVERYWHERE) & set(param.opts) or getattr(param, "hidden", False):
         return None
     if param.param_type_name == "argument":
         return [f"`{(param.metavar or param.name).upper()}`", "required" if param.required else "", param.help or ""]
