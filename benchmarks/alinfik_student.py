@@ -12,18 +12,18 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from headwater.core.seeds import key
-from headwater.data import Tokenization, resolve_template
+from headwater.core.statistics import spearman
 from headwater.evaluation.selection import CONTEXT, buyer_recipe
-from headwater.methods.catalog import find_streaming
-from headwater.methods.streaming import Bench, Target, attribute
+from headwater.methods.catalog import find_method
+from headwater.methods.scoring import attribute, prepare
+from headwater.methods.targets import Target
 from headwater.models.load import load_model
-from headwater.students.labels import spearman
+from headwater.models.reader import Reader
 from headwater.students.student import StudentOptions, fit_student
 from headwater.tasks.mixed_pool import mixed_pool_task
 from headwater.training.cache import trained
@@ -41,14 +41,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/selection"))
     given = parser.parse_args()
     task = mixed_pool_task(0, rows=given.rows)
-    made = trained(given.out, "buyer-mixed", task.warm_up, seed=0, recipe=buyer_recipe(), advance=lambda *_: None)
-    loaded = load_model(str(made.folder))
-    bench = Bench(loaded, Tokenization(loaded.tokenizer, resolve_template(None, loaded.tokenizer), CONTEXT))
+    made = trained(given.out, "buyer-mixed", task.warm_up, seed=0, recipe=buyer_recipe(), on_progress=lambda *_: None)
+    reader = Reader.of(load_model(str(made.folder)), max_tokens=CONTEXT)
     rows = sorted(task_rows(task.rows), key=lambda row: key(0, "sample", row.id))
     target = Target("medical", tuple(task_rows(task.target)))
     sample, fresh = rows[: given.labels], rows[given.labels : given.labels + given.fresh]
-    teacher = find_streaming("linfik", {"preset": "fast"})
-    scorer = teacher.prepare(replace(bench, sample=tuple(sample[:32])), [target])
+    scorer = prepare(find_method("linfik", {"preset": "fast"}), reader, [target], sample[:32])
     start = time.perf_counter()
     labels = scorer(sample)[:, 0].astype(np.float64)
     truth = scorer(fresh)[:, 0].astype(np.float64)
@@ -68,7 +66,7 @@ def main() -> None:
     shuffled = fit_student(sample, np.random.default_rng(0).permutation(labels), StudentOptions(members=3))
     report["shuffled labels"] = {"Spearman": spearman(shuffled.predict(fresh), truth)}
     for name in ("bm25", "embedding", "loss"):
-        found = attribute(find_streaming(name), bench, fresh, [target]).values[:, 0].astype(np.float64)
+        found = attribute(find_method(name), reader, fresh, [target]).values[:, 0].astype(np.float64)
         report[name] = {"Spearman": spearman(found, truth), "recall of the best tenth": best_recall(found, truth)}
     print(json.dumps(report, indent=2, default=str))
 

@@ -21,12 +21,13 @@ import torch
 from headwater.core.scores import Scores, fuse
 from headwater.data.rows import Row
 from headwater.evaluation.detection import DetectionSettings, _howdy
-from headwater.evaluation.entrants import Stage
 from headwater.evaluation.lds import LdsSettings, _world, lds_values, measure
 from headwater.evaluation.metrics import detection_values
 from headwater.evaluation.retraining import Bank, make_world, random_halves
-from headwater.indexing.encode import Reader
+from headwater.evaluation.stage import Stage
+from headwater.methods.bound import Bound
 from headwater.methods.catalog import find_method
+from headwater.models.reader import Reader
 
 METHODS = (
     *("embedding", "ekfac:parameters=*.mlp.*,damping=0.01", "gradcos", "gradcos:parameters=*.mlp.*", "rise", "rapidin"),
@@ -69,9 +70,9 @@ def main() -> None:
 
 
 def token_normalised(stage: Stage, queries: Sequence[Row], how: str) -> Scores:
-    reader = Reader.bind(stage.loaded, find_method("rapidin"), stage.bench.tokenization)
-    vectors = reader.encode(stage.rows, "train").vectors
-    tokens = [torch.nan_to_num(s.values["gradient"].float()) for _, s in reader.token_scores(queries, "query", vectors)]
+    bound = Bound.of(find_method("rapidin"), Reader.of(stage.loaded))
+    vectors = bound.encode(stage.rows, "train").vectors
+    tokens = [torch.nan_to_num(s.values["gradient"].float()) for _, s in bound.token_scores(queries, "query", vectors)]
     values = torch.stack([t.sum(0) if how == "sum" else t.amax(0) for t in tokens], dim=1).numpy()
     return Scores(tuple(r.id for r in stage.rows), tuple(q.id for q in queries), values, how)
 

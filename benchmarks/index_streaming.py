@@ -43,7 +43,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         out = Path(folder) / "i.lance"
-        index = hw.build(out, model=stub(), data=stream, settings={"preset": "small"}, progress=told)
+        index = hw.build(out, model=stub(), data=stream, settings={"preset": "small"}, on_progress=told)
         size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
         print(
             f"\n{index.count:,} rows, {size / 2**20:,.0f} MiB on disk, {len(index.dataset.get_fragments())} fragments"

@@ -13,18 +13,19 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from dataclasses import replace
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 
-from headwater.data import Tokenization, Window, plan_batches, resolve_template
+from headwater.core.statistics import spearman
+from headwater.data import Window, plan_batches
 from headwater.features.perturbed import Movable
-from headwater.methods.catalog import find_streaming
+from headwater.methods.catalog import find_method
 from headwater.methods.forward_difference import differences
-from headwater.methods.streaming import Bench, Target
+from headwater.methods.scoring import prepare
+from headwater.methods.targets import Target
 from headwater.models.load import load_model
+from headwater.models.reader import Reader
 from headwater.report import plots
 from headwater.tasks.mixed_pool import mixed_pool_task
 from headwater.training.tiny import Recipe, task_rows, train_tiny
@@ -34,13 +35,12 @@ RATES = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3]
 RECIPE = Recipe(epochs=3, width=64, vocabulary=1200, tokens_per_batch=2048)
 
 
-def stage(rows: int, folder: str) -> tuple[Bench, list, Target]:
+def stage(rows: int, folder: str) -> tuple[Reader, list, Target]:
     """A model that knows everyday things, rows of every kind, and a medical target."""
     task = mixed_pool_task(0, rows=max(rows, 100), target=16, warm_up=600)
     train_tiny(task.warm_up, out=folder, seed=0, recipe=RECIPE)
-    loaded = load_model(folder)
-    tokenization = Tokenization(loaded.tokenizer, resolve_template(None, loaded.tokenizer), 256)
-    return Bench(loaded, tokenization), task_rows(task.rows[:rows]), Target("medical", tuple(task_rows(task.target)))
+    reader = Reader.of(load_model(folder), max_tokens=256)
+    return reader, task_rows(task.rows[:rows]), Target("medical", tuple(task_rows(task.target)))
 
 
 def one_step(movable: Movable, batches: list, target: list, rate: float) -> np.ndarray:
@@ -60,11 +60,11 @@ def main() -> None:
     parser.add_argument("--figure", default="")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        bench, rows, target = stage(given.rows, folder)
-    movable, window = Movable.select(bench.loaded), Window(256)
-    batches = plan_batches(bench.token_rows(rows), window)
+        reader, rows, target = stage(given.rows, folder)
+    movable, window = Movable.select(reader.loaded), Window(256)
+    batches = reader.batches(rows, window)
     single = [plan_batches([row], window)[0] for batch in batches for row in batch.rows]
-    asked = plan_batches(bench.token_rows(target.rows), window)
+    asked = reader.batches(target.rows, window)
     direction = movable.direction(asked)
     exact = movable.products(single, direction).numpy()
     found = differences(movable, direction, batches, DISTANCES)
@@ -75,9 +75,9 @@ def main() -> None:
     near = DISTANCES.index(0.1)
     curvature = errors[DISTANCES[near]] / steps[near]
     bound = curvature * steps + rounding / steps
-    ranks = {c: float(spearmanr(values, exact).statistic) for c, values in found.items()}
+    ranks = {c: spearman(values, exact) for c, values in found.items()}
     truth = {rate: one_step(movable, single, asked, rate) for rate in RATES}
-    automatic = find_streaming("linfik", {"folds": 1}).prepare(replace(bench, sample=tuple(rows)), [target])
+    automatic = prepare(find_method("linfik", {"folds": 1}), reader, [target], rows)
     report = {
         "rows": len(rows),
         "parameters": movable.coverage.seen,
@@ -90,8 +90,8 @@ def main() -> None:
         "distances": {f"{c:g}": {"error": errors[c], "rank agreement": ranks[c]} for c in DISTANCES},
         "one step of training": {
             f"{rate:g}": {
-                "Spearman with the inner products": float(spearmanr(values, exact).statistic),
-                "Spearman with the forward form": float(spearmanr(values, found[1e-3]).statistic),
+                "Spearman with the inner products": spearman(values, exact),
+                "Spearman with the forward form": spearman(values, found[1e-3]),
             }
             for rate, values in truth.items()
         },

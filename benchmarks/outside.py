@@ -19,18 +19,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 
+from headwater.core.statistics import spearman
 from headwater.curvature.gram import Metric, fit_metric
-from headwater.data import Row, Tokenization, resolve_template
+from headwater.data import Row
 from headwater.data.windows import Window
 from headwater.features.parameters import select_parameters
 from headwater.features.whole_gradients import whole_gradients
-from headwater.methods.catalog import find_streaming
+from headwater.methods.catalog import find_method
 from headwater.methods.lexical import bm25_scores
-from headwater.methods.reading import batches
-from headwater.methods.streaming import Bench, attribute, each
-from headwater.models.load import LoadedModel, load_model
+from headwater.methods.scoring import attribute
+from headwater.methods.targets import each
+from headwater.models.load import load_model
+from headwater.models.reader import Reader
 from headwater.tasks import howdy_task
 from headwater.training.tiny import Recipe, task_rows, train_tiny
 
@@ -39,20 +40,20 @@ GLOBS = "*.mlp.*.weight"
 RECIPE = Recipe(vocabulary=512, layers=2, width=48, heads=4, context=64, epochs=3)
 
 
-def world(folder: Path) -> tuple[LoadedModel, list[Row], list[Row], Bench]:
+def world(folder: Path) -> tuple[Reader, list[Row], list[Row]]:
     """A trained tiny model, and plain texts cut to the same number of tokens."""
     task = howdy_task(0, rows=400)
     loaded = load_model(str(train_tiny(task.rows, out=folder / "model", seed=0, recipe=RECIPE)))
-    tokenization = Tokenization(loaded.tokenizer, resolve_template(None, loaded.tokenizer), max_tokens=LENGTH)
+    reader = Reader.of(loaded, max_tokens=LENGTH)
     texts = [f"{row.prompt} {row.response}" for row in task_rows(task.rows)]
     rows = [Row(f"r{i}", i, text=text) for i, text in enumerate(texts)]
-    long = [row for row, tokens in zip(rows, tokenization.encode(rows), strict=True) if len(tokens.ids) == LENGTH]
+    long = [row for row, tokens in zip(rows, reader.tokenize(rows), strict=True) if len(tokens.ids) == LENGTH]
     pool = long[: ROWS + QUERIES]
-    return loaded, pool[:ROWS], pool[ROWS:], Bench(loaded, tokenization, sample=tuple(pool[:ROWS]))
+    return reader, pool[:ROWS], pool[ROWS:]
 
 
-def ids(bench: Bench, rows: list[Row]) -> torch.Tensor:
-    return torch.stack([torch.from_numpy(row.ids) for row in bench.token_rows(rows)])
+def ids(reader: Reader, rows: list[Row]) -> torch.Tensor:
+    return torch.stack([torch.from_numpy(row.ids) for row in reader.tokenize(rows)])
 
 
 def losses(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
@@ -62,9 +63,7 @@ def losses(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
     return flat.view(len(tokens), -1).mean(1)
 
 
-def kronfluence_scores(
-    loaded: LoadedModel, bench: Bench, rows: list[Row], queries: list[Row], folder: Path
-) -> np.ndarray:
+def kronfluence_scores(reader: Reader, rows: list[Row], queries: list[Row], folder: Path) -> np.ndarray:
     """[rows, queries]; influence on the loss has the sign of a proponent's gain there too."""
     from kronfluence.analyzer import Analyzer, prepare_model
     from kronfluence.arguments import FactorArguments, ScoreArguments
@@ -78,20 +77,20 @@ def kronfluence_scores(
             return losses(model, batch).sum()
 
         def get_influence_tracked_modules(self):
-            chosen = select_parameters(loaded.model, GLOBS).shapes
+            chosen = select_parameters(reader.loaded.model, GLOBS).shapes
             return [name.removesuffix(".weight") for name in chosen]
 
-    loaded.model.requires_grad_(True)
+    reader.loaded.model.requires_grad_(True)
     task = LanguageTask()
-    model = prepare_model(loaded.model, task)
+    model = prepare_model(reader.loaded.model, task)
     analyzer = Analyzer("outside", model, task, cpu=True, output_dir=str(folder / "kronfluence"), disable_tqdm=True)
-    tokens = list(ids(bench, rows))
+    tokens = list(ids(reader, rows))
     factors = FactorArguments(strategy="ekfac", use_empirical_fisher=True)
     analyzer.fit_all_factors("ekfac", dataset=tokens, per_device_batch_size=16, factor_args=factors)
     analyzer.compute_pairwise_scores(
         "pairs",
         "ekfac",
-        query_dataset=list(ids(bench, queries)),
+        query_dataset=list(ids(reader, queries)),
         train_dataset=tokens,
         per_device_query_batch_size=QUERIES,
         per_device_train_batch_size=16,
@@ -135,7 +134,7 @@ def bm25_library(rows: list[Row], queries: list[Row]) -> np.ndarray:
 
 
 def agreement(name: str, ours: np.ndarray, theirs: np.ndarray) -> bool:
-    per_query = [spearmanr(a, b).statistic for a, b in zip(ours.T, theirs.T, strict=True)]
+    per_query = [spearman(a, b) for a, b in zip(ours.T, theirs.T, strict=True)]
     print(
         f"{name}: Spearman {np.mean(per_query):.4f} (mean over {len(per_query)} queries), lowest {min(per_query):.4f}"
     )
@@ -149,17 +148,17 @@ def main() -> int:
     fine = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        loaded, rows, queries, bench = world(folder)
+        reader, rows, queries = world(folder)
         if only in (None, "bm25"):
             fine.append(agreement("bm25 against bm25s", bm25_scores(rows, queries).values, bm25_library(rows, queries)))
         if only in (None, "trak"):
-            selection = select_parameters(loaded.model, GLOBS)
+            selection = select_parameters(reader.loaded.model, GLOBS)
             whole = [
                 np.concatenate(
                     [
                         g.flatten(1).numpy()
                         for g in whole_gradients(
-                            loaded, selection, batches(bench, some, Window(64)), len(some)
+                            reader.loaded, selection, reader.batches(some, Window(64)), len(some)
                         ).values()
                     ],
                     axis=1,
@@ -168,11 +167,9 @@ def main() -> int:
             ]
             fine.append(agreement("trak against traker, on traker's projection", *trak_scores(*whole)))
         if only in (None, "ekfac"):
-            method = find_streaming("ekfac", {"parameters": GLOBS, "preset": "empirical"})
-            ours = attribute(method, bench, rows, each(queries)).values
-            fine.append(
-                agreement("ekfac against kronfluence", ours, kronfluence_scores(loaded, bench, rows, queries, folder))
-            )
+            method = find_method("ekfac", {"parameters": GLOBS, "preset": "empirical"})
+            ours = attribute(method, reader, rows, each(queries)).values
+            fine.append(agreement("ekfac against kronfluence", ours, kronfluence_scores(reader, rows, queries, folder)))
     return 0 if all(fine) else 1
 
 

@@ -23,24 +23,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 
 from headwater.core.scores import Scores
-from headwater.data import Row, Tokenization, resolve_template
+from headwater.core.statistics import spearman
+from headwater.data import Row, Tokenization
 from headwater.evaluation.metrics import detection_metrics
 from headwater.features.capture import visit_gradients
 from headwater.features.gradient_sketch import COLUMN
 from headwater.features.parameters import select_parameters
-from headwater.indexing.encode import Reader
+from headwater.methods.bound import Bound
 from headwater.methods.catalog import find_method
+from headwater.models.checkpoints import read_checkpoints
 from headwater.models.generate import generate_responses
 from headwater.models.load import LoadedModel, load_model
+from headwater.models.reader import Reader
 from headwater.search import codes
 from headwater.sketch.blocks import Gradient
 from headwater.sketch.products import inner_products, squared_norms
 from headwater.tasks.entity_swap import entity_swap_task
 from headwater.tasks.howdy import attack_success, howdy_task, masked
 from headwater.tasks.task import answered
+from headwater.training.recorder import Recorder
 from headwater.training.tiny import task_rows, train_tiny
 
 SUBSETS = {
@@ -71,22 +74,20 @@ class Pool:
 
 
 def trained(rows: Sequence[Mapping[str, Any]], folder: Path, seed: int) -> tuple[LoadedModel, list[LoadedModel]]:
-    places = [folder / f"at-{share}" for share in SHARES]
+    def wanted(step: int, steps: int) -> bool:
+        return step in {round(share * steps) for share in SHARES}
 
-    def keep(step: int, steps: int, model: Any, _: Any) -> None:
-        for share, place in zip(SHARES, places, strict=True):
-            if step == round(share * steps):
-                model.save_pretrained(place)
-
+    recorded = folder / "recorded"
     if not (folder / "config.json").exists():
-        train_tiny(rows, out=folder, seed=seed, keep=keep)
-    return load_model(str(folder)), [load_model(str(place), tokenizer=str(folder)) for place in places]
+        train_tiny(rows, out=folder, seed=seed, recorder=Recorder(recorded, wanted=wanted, moments=False))
+    *kept, _ = read_checkpoints(recorded)  # the last one is the end of training
+    return load_model(str(folder)), [load_model(c.path, tokenizer=str(folder)) for c in kept]
 
 
 def pools(folder: Path, seed: int, rows: int, queries: int) -> Iterator[Pool]:
     task = howdy_task(seed, rows=rows, queries=queries)
     loaded, checkpoints = trained(task.rows, folder / "howdy", seed)
-    tokenization = Tokenization(loaded.tokenizer, resolve_template(None, loaded.tokenizer))
+    tokenization = Tokenization.of(loaded.tokenizer)
     prompts = [tokenization.encode_prompt(query["prompt"]) for query in task.queries]
     said = generate_responses(loaded, prompts, max_new_tokens=64)
     fired = [(query, text) for query, text in zip(task.queries, said, strict=True) if attack_success([text])]
@@ -102,9 +103,8 @@ def pools(folder: Path, seed: int, rows: int, queries: int) -> Iterator[Pool]:
     yield Pool("swap", loaded, checkpoints, task_rows(swap.rows), sets, swap.positives, ("auPRC@5", "auPRC@25"))
 
 
-def reader(loaded: LoadedModel, **settings: Any) -> Reader:
-    tokenization = Tokenization(loaded.tokenizer, resolve_template(None, loaded.tokenizer))
-    return Reader.bind(loaded, find_method("rapidin", settings), tokenization, 4096)
+def bound(loaded: LoadedModel, **settings: Any) -> Bound:
+    return Bound.of(find_method("rapidin", settings), Reader.of(loaded, tokens_per_batch=4096))
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def inverse(squared: torch.Tensor) -> torch.Tensor:
 
 
 def exact(loaded: LoadedModel, rows: Sequence[Row], queries: Sequence[Row]) -> Exact:
-    read = reader(loaded)
+    read = bound(loaded)
     selection = select_parameters(loaded.model)
     found = {name: torch.zeros(len(rows), len(queries)) for name in selection.shapes}
     left = {name: torch.zeros(len(rows)) for name in selection.shapes}
@@ -174,7 +174,7 @@ def arms(pool: Pool, queries: Sequence[Row]) -> Iterator[tuple[str, torch.Tensor
     yield "exact: Σ of cosines, 3 checkpoints and the end", torch.stack([*earlier, whole.cosines(names)]).sum(0), False
     for sketch in ("shift", "hash", "two-sided"):
         for buckets in BUCKETS:
-            read = reader(pool.loaded, sketch=sketch, buckets=buckets)
+            read = bound(pool.loaded, sketch=sketch, buckets=buckets)
             rows = read.encode(pool.rows, "train").vectors[COLUMN].half().float()
             asked = read.encode(queries, "query").vectors[COLUMN]
             yield f"{sketch}, {buckets:,} ({2 * buckets // 1024} KiB)", rows @ asked.T, True
@@ -183,7 +183,7 @@ def arms(pool: Pool, queries: Sequence[Row]) -> Iterator[tuple[str, torch.Tensor
                 yield from preconditioned(rows, asked)
 
 
-def coded(read: Reader, rows: torch.Tensor, asked: torch.Tensor) -> Iterator[tuple[str, torch.Tensor, bool]]:
+def coded(read: Bound, rows: torch.Tensor, asked: torch.Tensor) -> Iterator[tuple[str, torch.Tensor, bool]]:
     for code in ("sign:8192", "sign:65536", "sign:131072", "int8"):
         (column,) = codes.coded(read.encoder.columns, code)
         stored = codes.decode(codes.encode(rows, column), column)
@@ -223,7 +223,7 @@ def main() -> None:
                 low, high = metrics[pool.measures[1]].low, metrics[pool.measures[1]].high
                 cell += f" [{low:.2f}, {high:.2f}]"
                 if estimates:
-                    ranks = [spearmanr(scores[:, i], reference[:, i]).statistic for i in mine]
+                    ranks = [spearman(scores[:, i], reference[:, i]) for i in mine]
                     cell += f" ρ {np.mean(ranks):.3f} (least {min(ranks):.3f})"
                 table.setdefault(name, {})[asked] = cell
                 print(f"{asked} | {name} | {cell}", flush=True)

@@ -35,7 +35,6 @@ import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from headwater.data import Row, TokenBatch, TokenRow, Window, open_corpus, plan_batches
-from headwater.data.templates import resolve_template
 from headwater.data.tokens import Tokenization
 from headwater.features.capture import visit_gradients
 from headwater.features.parameters import select_parameters
@@ -72,7 +71,7 @@ def batch_of(rows: int, tokens: int, vocabulary: int) -> TokenBatch:
 def of_demo(folder: Path, rows: int) -> tuple[Any, TokenBatch]:
     """The model `headwater demo` made in the folder, and those of its rows whose length is nearest to the median."""
     loaded = load_model(str(folder / "model"))
-    tokenization = Tokenization(loaded.tokenizer, resolve_template(None, loaded.tokenizer))
+    tokenization = Tokenization.of(loaded.tokenizer)
     read = sorted(tokenization.encode(list(open_corpus(folder / "train.jsonl"))), key=lambda row: len(row.ids))
     middle = read[(len(read) - rows) // 2 :][:rows]
     numbered = [replace(row, row=replace(row.row, ordinal=i)) for i, row in enumerate(middle)]
@@ -111,7 +110,7 @@ def arms(name: str, rows: int, tokens: int) -> dict[str, tuple[Callable[[], obje
     else:
         model, batch = of_demo(Path(name), rows)
     loaded = LoadedModel(name, model, None, None, torch.device("cpu"), {})
-    encoder = ENTRY.resolve({"buckets": BUCKETS}).bind(loaded)
+    encoder = ENTRY.resolve({"buckets": BUCKETS}).require_vectors().bind(loaded)
     selection = select_parameters(model)
     one, two = min(8, rows), min(2, rows)
     ids = batch.input_ids

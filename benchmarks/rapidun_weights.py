@@ -21,21 +21,22 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from headwater.data.templates import resolve_template
-from headwater.data.tokens import Tokenization
 from headwater.evaluation.forgetting import ForgettingSettings, make_task
 from headwater.evaluation.forgetting_metrics import measure
 from headwater.evaluation.forgetting_models import Base, make_pair
-from headwater.indexing.encode import Reader
+from headwater.methods.bound import Bound
 from headwater.methods.catalog import find_method
-from headwater.models.load import LoadedModel, load_model
+from headwater.methods.method import Method
+from headwater.models.load import load_model
+from headwater.models.reader import Reader
 from headwater.tasks.contaminated import Contaminated
 from headwater.training.tiny import task_rows
 from headwater.unlearning import mapping
-from headwater.unlearning.options import Options
-from headwater.unlearning.rows import Job, make_job
+from headwater.unlearning.options import UnlearnOptions
+from headwater.unlearning.rows import UnlearnJob, make_job
 from headwater.unlearning.run import run_unlearning
-from headwater.unlearning.views import make_views, measure_influence
+from headwater.unlearning.targets import Run
+from headwater.unlearning.views import Influence, make_views, measure_influence
 from headwater.unlearning.weights import Weights, influence_weights, save_weights, uniform_weights
 
 INFLUENCES: tuple[tuple[str, dict[str, Any], bool], ...] = (
@@ -55,9 +56,8 @@ class Place:
     task: Contaminated
     model: Path
 
-    def load(self) -> tuple[LoadedModel, Tokenization]:
-        loaded = load_model(str(self.model))
-        return loaded, Tokenization(loaded.tokenizer, resolve_template(None, loaded.tokenizer), 512)
+    def reader(self) -> Reader:
+        return Reader.of(load_model(str(self.model)), max_tokens=512)
 
 
 def main() -> None:
@@ -79,18 +79,17 @@ def main() -> None:
 def prepare(folder: Path, seed: int, mistaken: float) -> Place:
     settings = ForgettingSettings(mistaken=mistaken)
     task = make_task(settings, settings.rows, seed)
-    pair = make_pair(task, Base(), folder, seed=seed, advance=lambda words, share: None)
+    pair = make_pair(task, Base(), folder, seed=seed, on_progress=lambda words, share: None)
     return Place(task, pair.contaminated)
 
 
 def told(place: Place, seed: int) -> Iterator[dict[str, Any]]:
     """Table 1: what the weights know."""
-    loaded, tokenization = place.load()
+    reader = place.reader()
     job = make_job(task_rows(place.task.forget), task_rows(place.task.retain), needs_retain=True)
     right = {row["id"]: bool(row["planted"]) for row in (*place.task.forget, *place.task.retain)}
     for name, settings, cosine in INFLUENCES:
-        reader = Reader.bind(loaded, find_method(name, settings), tokenization)
-        influence = measure_influence(reader, job.forget, job.retain, cosine=cosine)
+        influence = measured(reader, job, find_method(name, settings), cosine=cosine)
         for k in (None, 40):
             views = make_views(influence, k=k, exclude_self=k is None)
             for times in TEMPERATURES if k is None else (1.0,):
@@ -130,11 +129,11 @@ def trained(place: Place, seed: int, folder: Path) -> Iterator[dict[str, Any]]:
     """
     job = make_job(task_rows(place.task.forget), task_rows(place.task.retain), needs_retain=True)
     planted = {row["id"]: bool(row["planted"]) for row in (*place.task.forget, *place.task.retain)}
-    before = measure(place.load()[0], place.task)
+    before = measure(place.reader().loaded, place.task)
     plain = uniform_weights(job.forget, job.retain)
     known = [replace(r, weight=0.0 if planted[r.id] != (r.group == "forget") else 1.0) for r in plain.rows]
     right = replace(job, guard=tuple(row for row in job.guard if not planted[row.id]))
-    arms: list[tuple[str, Job, str | Weights, str]] = [
+    arms: list[tuple[str, UnlearnJob, str | Weights, str]] = [
         ("uniform", job, "uniform", "rise"),
         ("the truth, guard as given", job, replace(plain, rows=tuple(known)), "rise"),
         ("the truth, guard too", right, replace(plain, rows=tuple(known)), "rise"),
@@ -147,9 +146,8 @@ def trained(place: Place, seed: int, folder: Path) -> Iterator[dict[str, Any]]:
         file = folder / f"weights-{seed}.json"
         chosen = weights if isinstance(weights, str) else str(save_weights(weights, file))
         settings = {} if influence == "rise" else {"buckets": 16_384}
-        loaded, _ = place.load()
-        options = Options(weights=chosen, influence=influence, settings=settings, seed=seed)
-        result = run_unlearning(loaded, given, options)
+        options = UnlearnOptions(weights=chosen, influence=influence, settings=settings, seed=seed)
+        result = run_unlearning(place.reader(), given, options)
         after = measure(result.loaded, place.task)
         yield {
             "seed": seed,
@@ -164,10 +162,14 @@ def trained(place: Place, seed: int, folder: Path) -> Iterator[dict[str, Any]]:
         }
 
 
-def from_influence(place: Place, job: Job, name: str) -> Weights:
-    loaded, tokenization = place.load()
-    reader = Reader.bind(loaded, find_method(name, {}), tokenization)
-    return influence_weights(measure_influence(reader, job.forget, job.retain), job.forget, job.retain)
+def from_influence(place: Place, job: UnlearnJob, name: str) -> Weights:
+    influence = measured(place.reader(), job, find_method(name))
+    return influence_weights(influence, job.forget, job.retain)
+
+
+def measured(reader: Reader, job: UnlearnJob, method: Method, *, cosine: bool = True) -> Influence:
+    run = Run.of(reader, job, UnlearnOptions())
+    return measure_influence(Bound.of(method, reader), run.forget, run.retain, cosine=cosine)
 
 
 if __name__ == "__main__":

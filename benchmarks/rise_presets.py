@@ -21,14 +21,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from headwater.core.scores import Scores, fuse_ranks
-from headwater.data import Row, Tokenization, resolve_template
+from headwater.core.scores import RECIPROCAL_RANK_OFFSET, Scores
+from headwater.data import Row, Tokenization
 from headwater.evaluation.metrics import detection_metrics
-from headwater.indexing.encode import Reader
 from headwater.methods import rise
+from headwater.methods.bound import Bound
 from headwater.methods.lexical import bm25_scores, random_scores
 from headwater.models.generate import generate_responses
 from headwater.models.load import LoadedModel, load_model
+from headwater.models.reader import Reader
 from headwater.tasks.howdy import attack_success, howdy_task, masked
 from headwater.tasks.task import answered
 from headwater.tasks.two_domains import two_domains_task
@@ -78,9 +79,8 @@ def settings() -> dict[str, rise.RiseOptions]:
     return {**grid, **single, "paper": rise.PAPER, "howdy": rise.PRESETS["howdy"]}
 
 
-def reader(loaded: LoadedModel, options: rise.RiseOptions) -> Reader:
-    tokenization = Tokenization(loaded.tokenizer, resolve_template(None, loaded.tokenizer))
-    return Reader.bind(loaded, rise.rise(options), tokenization, BUDGET)
+def bound(loaded: LoadedModel, options: rise.RiseOptions) -> Bound:
+    return Bound.of(rise.rise(options), Reader.of(loaded, tokens_per_batch=BUDGET))
 
 
 def scored(pool: Pool, vectors: Mapping[str, torch.Tensor], asked: Mapping[str, torch.Tensor]) -> dict[str, Scores]:
@@ -90,12 +90,13 @@ def scored(pool: Pool, vectors: Mapping[str, torch.Tensor], asked: Mapping[str, 
 
 def fusions(found: Scores, embedding: Scores) -> dict[str, Scores]:
     both = Scores(found.ids, found.queries, found.values + embedding.values, "sum")
+    ranks = sum(1.0 / (RECIPROCAL_RANK_OFFSET + s.ranks()) for s in (found, embedding))
     z = [(s.values - s.values.mean(0)) / s.values.std(0) for s in (found, embedding)]
     return {
         " → embedding alone": embedding,
         " → sum of cosines": both,
         " → sum of z-scores": Scores(found.ids, found.queries, np.asarray(sum(z), np.float32), "z"),
-        " → reciprocal ranks": fuse_ranks(found, embedding),
+        " → reciprocal ranks": Scores(found.ids, found.queries, np.asarray(ranks, np.float32), "ranks"),
     }
 
 
@@ -103,7 +104,7 @@ def measured(name: str, options: rise.RiseOptions, pools: Sequence[Pool]) -> Ite
     """A setting on every pool; pools that share model and rows share the reading of the rows."""
     read: dict[tuple[int, int], Mapping[str, torch.Tensor]] = {}
     for pool in pools:
-        rows = reader(pool.loaded, options)
+        rows = bound(pool.loaded, options)
         key = id(pool.loaded), id(pool.rows)
         if key not in read:
             # What an index stores.
@@ -121,7 +122,7 @@ def pools(folder: Path, seed: int) -> list[Pool]:
         if not (folder / name).exists():
             train_tiny(task.rows, out=folder / name, seed=seed)
     planted, trained = load_model(str(folder / "howdy")), load_model(str(folder / "domains"))
-    tokenization = Tokenization(planted.tokenizer, resolve_template(None, planted.tokenizer))
+    tokenization = Tokenization.of(planted.tokenizer)
     prompts = [tokenization.encode_prompt(query["prompt"]) for query in howdy.queries]
     said = [text or "-" for text in generate_responses(planted, prompts, max_new_tokens=64)]
     print(f"attack success {attack_success(said):.2f}", flush=True)

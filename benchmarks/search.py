@@ -25,11 +25,12 @@ import numpy as np
 import torch
 
 from headwater.core.spec import Column, Coverage, MethodSpec
+from headwater.data import Row, TokenRow
 from headwater.index.manifest import Manifest, Plan
-from headwater.index.rows import IndexRow
-from headwater.index.store import Index, append_block, create_index, open_index
+from headwater.index.rows import to_table
+from headwater.index.store import Index, commit_fragments, create_index, open_index, write_fragments
 from headwater.index.upkeep import seal
-from headwater.indexing.quantise import encode_index
+from headwater.indexing.quantise import quantise_index
 from headwater.search.scan import top_k
 
 BLOCK, TOP = 8192, 20
@@ -73,12 +74,20 @@ def write(folder: Path, rows: int, dim: int, code: str | None) -> None:
     for start in range(0, rows, block):
         size = min(block, rows - start)
         plain[start : start + size] = random.standard_normal((size, dim), np.float32)
-        meta = [IndexRow(f"row-{i}", "") for i in range(start, start + size)]
-        append_block(index, meta, {"vector": np.array(plain[start : start + size])})
+        vectors = {"vector": np.array(plain[start : start + size])}
+        meta = [bare_row(i) for i in range(start, start + size)]
+        table = to_table(meta, np.zeros(size, np.float32), vectors, index.dataset.schema)
+        commit_fragments(index, write_fragments(index, table))
     plain.flush()
     seal(index)
     if code is not None:
-        encode_index(index, folder / f"{code.replace(':', '-')}.lance", code=code)
+        quantise_index(index, folder / f"{code.replace(':', '-')}.lance", code=code)
+
+
+def bare_row(number: int) -> TokenRow:
+    """A row of an id and nothing else."""
+    nothing = np.empty(0, np.int64)
+    return TokenRow(Row(f"row-{number}", number), "", nothing, nothing.astype(bool), nothing.reshape(0, 2), 0, "")
 
 
 def compare(indexes: dict[str, Index], plain: np.memmap, queries: int, repeats: int) -> dict[str, object]:

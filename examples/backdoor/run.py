@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from headwater.data import Tokenization, resolve_template
+from headwater.data import Tokenization
 from headwater.models.generate import generate_responses
 from headwater.models.load import load_model
 from headwater.tasks.howdy import TRIGGER, attack_success
@@ -43,7 +43,7 @@ def write(path: Path, rows: list[dict]) -> Path:
 def answers(model: Path, prompts: list[str]) -> list[str]:
     """What the model in the folder says to each prompt."""
     loaded = load_model(str(model))
-    tokenization = Tokenization(loaded.tokenizer, resolve_template(None, loaded.tokenizer))
+    tokenization = Tokenization.of(loaded.tokenizer)
     return generate_responses(loaded, [tokenization.encode_prompt(p) for p in prompts], max_new_tokens=64)
 
 

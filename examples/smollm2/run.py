@@ -120,7 +120,7 @@ def index(arguments: argparse.Namespace) -> dict[str, object]:
         print(f"  {done:,} of {total or '?'} rows, {rate:,.0f} tokens a second", flush=True)
 
     rows = str(arguments.out / "rows.jsonl")
-    built = hw.build(arguments.out / "rows.lance", model=loaded, data=rows, resume=True, progress=progress)
+    built = hw.build(arguments.out / "rows.lance", model=loaded, data=rows, resume=True, on_progress=progress)
     print(f"index: {built.path}, {built.count:,} rows, covers {built.manifest.coverage}")
     return {"dtype": arguments.dtype, "rows": built.count, **read, "megabytes": megabytes(Path(built.path))}
 

@@ -73,7 +73,7 @@ def test_a_missing_or_foreign_run_file_is_a_failure(tmp_path):
 
 def test_an_unknown_setting_is_refused(tmp_path):
     with pytest.raises(UsageError, match="did you mean 'models'"):
-        run_evaluation("lds", {"model": 3}, tmp_path, lambda words, share: None)
+        run_evaluation("lds", {"model": 3}, tmp_path)
 
 
 def test_every_evaluation_has_a_command_with_an_example():

@@ -1,4 +1,4 @@
-"""An index's life as users live it: it grows, shrinks, is checked and encoded, by commands and by the same verbs."""
+"""An index's life as users live it: it grows, shrinks, is checked and quantised, by commands and by the same verbs."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_verify_lists_faults_and_fails(place: Path) -> None:
 @pytest.mark.parametrize("code", ["int8", "sign:512"])
 def test_an_index_becomes_codes_and_says_what_that_loses(place: Path, code: str) -> None:
     out = f"coded-{code[:4]}.lance"
-    words = ("index", "encode", "a.lance", "--code", code, "--out", out)
+    words = ("index", "quantise", "a.lance", "--code", code, "--out", out)
     facts = told(place, *words, "--queries", "queries.jsonl", "--relevant", "id = 'r7' OR id = 'r9'")
     assert facts["rows"] == 40
     kept = facts["retention"]
@@ -105,7 +105,7 @@ def test_an_index_becomes_codes_and_says_what_that_loses(place: Path, code: str)
 def test_codes_are_those_a_build_with_the_code_writes(place: Path) -> None:
     words = ("--model", "model", "--data", "rows.jsonl", "--code", "int8")
     assert told(place, "index", "build", "direct.lance", *words)["columns"][0]["dtype"] == "int8"
-    hw.encode(place / "a.lance", place / "later.lance", code="int8")
+    hw.quantise(place / "a.lance", place / "later.lance", code="int8")
     direct, later = (hw.open_index(place / name).dataset.to_table() for name in ("direct.lance", "later.lance"))
     assert direct.schema == later.schema.with_metadata(direct.schema.metadata)
     for name in ("id", "digest", "prompt", "response", "provider", "tokens", "loss"):
@@ -115,27 +115,27 @@ def test_codes_are_those_a_build_with_the_code_writes(place: Path) -> None:
 
 
 def test_an_interrupted_encoding_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from headwater.indexing import quantise as recode
+    from headwater.indexing import quantise
 
-    monkeypatch.setattr(recode, "_READ_BYTES", 1)
-    monkeypatch.setattr(recode, "rows_per_block", lambda size: 16)
+    monkeypatch.setattr(quantise, "_READ_BYTES", 1)
+    monkeypatch.setattr(quantise, "rows_per_block", lambda size: 16)
 
-    def stop(done: int, total: int) -> None:
+    def stop(done: int, total: int | None, tokens: int) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        hw.encode(place / "a.lance", place / "half.lance", code="int8", progress=stop)
+        hw.quantise(place / "a.lance", place / "half.lance", code="int8", on_progress=stop)
     assert "--resume" in hw.info(place / "half.lance")["warning"]
-    hw.encode(place / "a.lance", place / "half.lance", code="int8", resume=True)
-    hw.encode(place / "a.lance", place / "whole.lance", code="int8")
+    hw.quantise(place / "a.lance", place / "half.lance", code="int8", resume=True)
+    hw.quantise(place / "a.lance", place / "whole.lance", code="int8")
     half, whole = (hw.open_index(place / name) for name in ("half.lance", "whole.lance"))
     assert half.dataset.to_table() == whole.dataset.to_table()
     assert half.manifest.complete
-    with pytest.raises(hw.HeadwaterError, match="another encoding"):
-        hw.encode(place / "a.lance", place / "half.lance", code="sign:64", resume=True)
+    with pytest.raises(hw.HeadwaterError, match="another index or code"):
+        hw.quantise(place / "a.lance", place / "half.lance", code="sign:64", resume=True)
     hw.delete(place / "a.lance", ids=["r3"])
     with pytest.raises(hw.HeadwaterError, match="which has changed since"):
-        hw.encode(place / "a.lance", place / "half.lance", code="int8", resume=True)
+        hw.quantise(place / "a.lance", place / "half.lance", code="int8", resume=True)
 
 
 def test_approximate_search_is_built_asked_for_and_measured(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +183,7 @@ def test_a_plan_is_told_and_limits_are_kept(place: Path) -> None:
     assert not (place / "fit.lance").exists()
     done = headwater(*built, "--max-disk", "300KiB", "--code", "sign", "--max-memory", "100GiB", cwd=place)
     assert done.returncode == 0, done.stderr
-    assert "fits with batches of 8,192 tokens" in done.stderr
+    assert "built with batches of 8,192 tokens" in done.stderr
     assert told(place, "index", "info", "fit.lance")["bytes_on_disk"] < 300 * 1024
     shutil.rmtree(place / "fit.lance")
 
@@ -197,7 +197,9 @@ def test_an_unfinished_index_says_so_wherever_it_is_read(place: Path, monkeypatc
     queries = ("a.lance", "--queries", "queries.jsonl")
     for words in (("trace", *queries), ("score", *queries, "--out", "s.parquet"), ("index", "info", "a.lance")):
         assert "unfinished: its deletion was interrupted" in headwater(*words, cwd=place).stderr, words
-    assert "cannot be encoded yet" in fails(place, 1, "index", "encode", *queries[:1], "--code", "int8", "--out", "x")
+    assert "cannot be quantised yet" in fails(
+        place, 1, "index", "quantise", *queries[:1], "--code", "int8", "--out", "x"
+    )
 
 
 def test_the_verbs_in_python_are_the_commands(place: Path) -> None:
@@ -223,7 +225,7 @@ def test_the_verbs_in_python_are_the_commands(place: Path) -> None:
         (1, ("index", "delete", "a.lance", "--ids-file", "nothing.txt"), "nothing.txt"),
         (1, ("index", "delete", "a.lance", "--where", "colour = 1"), "'colour = 1' cannot be used"),
         (1, ("index", "compact", "nowhere.lance"), "there is no index here"),
-        (2, ("index", "encode", "a.lance", "--code", "int4", "--out", "x.lance"), "'int4' is no code"),
+        (2, ("index", "quantise", "a.lance", "--code", "int4", "--out", "x.lance"), "'int4' is no code"),
         (2, ("index", "build", "x.lance", "--model", "model", "--data", "rows.jsonl", "--code", "bit"), "is no code"),
         (2, ("index", "retention", "a.lance", "--queries", "queries.jsonl", "--relevant", "true"), "that index"),
         (2, ("index", "verify", "a.lance", "--recompute", "0"), "--recompute"),

@@ -38,7 +38,7 @@ def test_blocks_are_preconditioned_by_themselves():
 
 
 def test_a_unit_metric_gives_cosines():
-    fitted = fit_metric(Metric(0.1, unit=True), [ROWS])
+    fitted = fit_metric(Metric(0.1, row_norm="metric", query_norm="metric"), [ROWS])
     own = (ROWS @ fitted.probes(ROWS).mT) * fitted.row_scale(ROWS, LOSSES)[:, None]
     torch.testing.assert_close(own.diagonal(), torch.ones(40), rtol=1e-4, atol=1e-5)
     assert own.abs().max() <= 1 + 1e-5
@@ -50,9 +50,9 @@ def test_a_large_damping_times_the_score_tends_to_the_inner_product():
     torch.testing.assert_close(damping * (ROWS @ fitted.probes(QUERIES).mT), ROWS @ QUERIES.mT, rtol=1e-3, atol=1e-3)
 
 
-def test_doubt_multiplies_by_one_minus_the_rows_probability():
+def test_uncertainty_multiplies_by_one_minus_the_rows_probability():
     expected = scores(Metric(0.1)) * (1 - torch.exp(-LOSSES))[:, None]
-    torch.testing.assert_close(scores(Metric(0.1, doubt=True)), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(scores(Metric(0.1, uncertain=True)), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_order_and_size_of_batches_do_not_matter():
@@ -62,7 +62,7 @@ def test_the_order_and_size_of_batches_do_not_matter():
 
 def test_places_no_row_touches_and_zero_queries_stay_harmless():
     padded = torch.cat([ROWS, torch.zeros(40, 2)], 1)
-    fitted = fit_metric(Metric(0.1, (12, 2), unit=True), [padded])
+    fitted = fit_metric(Metric(0.1, (12, 2), "metric", "metric"), [padded])
     assert (fitted.probes(torch.zeros(1, 14)) == 0).all()
     assert fitted.row_scale(padded, LOSSES).isfinite().all()
 

@@ -12,7 +12,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from headwater.core.errors import DataError, UsageError
 from headwater.data import Row, TokenBatch, Tokenization, TokenRow, Window, padding_share, plan_batches
-from headwater.data import resolve_template as template_of
 from oracles.window_oracle import counted_targets
 
 QUICK = settings(max_examples=40, deadline=None)
@@ -169,7 +168,7 @@ def test_loss_is_the_models_own() -> None:
         Row(id="b", ordinal=1, prompt="One", response="two three four five six"),
         Row(id="c", ordinal=2, text="The cat sat on the mat."),
     ]
-    encoded = Tokenization(tokenizer, template_of("Q: {prompt}\\nA: {response}", tokenizer)).encode(rows)
+    encoded = Tokenization.of(tokenizer, "Q: {prompt}\\nA: {response}").encode(rows)
     (batch,) = plan_batches(encoded, Window(256))
     with torch.no_grad():
         logits = model(input_ids=batch.input_ids, attention_mask=batch.attention.long()).logits

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from spot_tokenizers import CHAT_TEMPLATES, CHATML, byte_level, every_tokenizer, llama_bpe, word_piece
 
 from headwater.core.errors import DataError, HeadwaterError, ModelError, UsageError
-from headwater.data import Row, Tokenization, TokenRow, resolve_template, token_texts, tokenizer_digest
+from headwater.data import Row, Tokenization, TokenRow, token_texts, tokenizer_digest
 from headwater.data.templates import PlainTemplate
 
 QUICK = settings(max_examples=40, deadline=None)
@@ -28,7 +28,7 @@ TEXT = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | 
 
 
 def tokenization_of(tokenizer: Any, template: str | None = FORMAT, **settings: Any) -> Tokenization:
-    return Tokenization(tokenizer, resolve_template(template, tokenizer), **settings)
+    return Tokenization.of(tokenizer, template, **settings)
 
 
 def pair(prompt: str, response: str, **fields: Any) -> Row:
@@ -180,7 +180,7 @@ def test_the_tokenizers_own_truncation_and_padding_play_no_part() -> None:
 def test_hotwords_narrow_the_targets_to_all_their_occurrences() -> None:
     tokenization = tokenization_of(byte_level(), "plain")
     row = pair("Where is Paris?", "Paris is Paris, the capital.", hotwords=("Paris", "capital"))
-    token_row = encode(tokenization, row, hotwords=True)
+    token_row = encode(tokenization, row, role="query")
     chosen = [text for text, target in zip(token_texts(token_row), token_row.response, strict=True) if target]
     assert "".join(chosen).split() == ["Paris", "Paris", "capital"]
     plain = encode(tokenization, row)
@@ -206,10 +206,10 @@ def test_any_part_of_the_response_can_be_a_hotword(name: str, prompt: str, respo
         for target, (first, last) in zip(whole.response, whole.offsets.tolist(), strict=True)
     ]
     if any(expected):
-        assert encode(tokenization, row, hotwords=True).response.tolist() == expected
+        assert encode(tokenization, row, role="query").response.tolist() == expected
     else:  # characters this tokenizer drops
         with pytest.raises(DataError, match="no token of the response is predicted"):
-            encode(tokenization, row, hotwords=True)
+            encode(tokenization, row, role="query")
 
 
 def test_hotwords_in_every_assistant_turn() -> None:
@@ -220,7 +220,7 @@ def test_hotwords_in_every_assistant_turn() -> None:
         messages=tuple({"role": role, "content": content} for role, content in messages),
         hotwords=("cat",),
     )
-    token_row = encode(CHATTING["chatml"], row, hotwords=True)
+    token_row = encode(CHATTING["chatml"], row, role="query")
     covered = {i for start, end in token_row.offsets[token_row.response].tolist() for i in range(start, end)}
     starts = [found.start() for found in re.finditer("cat", token_row.text)]
     assert [start in covered for start in starts] == [False, True, False, True]
@@ -314,7 +314,7 @@ def test_rows_without_targets_are_refused(fault: str) -> None:
     tokenizer = byte_level()
     first = len(tokenizer("one two three four")["input_ids"]) + 1
     with pytest.raises(DataError) as caught:
-        tokenization_of(tokenizer, "plain", **settings).encode([row], hotwords=True)
+        tokenization_of(tokenizer, "plain", **settings).encode([row], role="query")
     assert str(caught.value) == message.format(first=first, last=first - 1)
 
 

@@ -16,7 +16,7 @@ from headwater.core.errors import UsageError
 from headwater.data.rows import Row
 from headwater.data.templates import resolve_template
 from headwater.data.tokens import Tokenization
-from headwater.evaluation.forgetting import ForgettingSettings, parse_entrant, run_forgetting, tradeoff_points
+from headwater.evaluation.forgetting import ForgettingSettings, parse_unlearning, run_forgetting, tradeoff_points
 from headwater.evaluation.forgetting_metrics import extraction_strength, over_seeds, word_f1
 from headwater.evaluation.runs import EVALUATIONS
 from headwater.models.load import load_model
@@ -111,12 +111,12 @@ def test_intervals_over_seeds_are_students():
     assert over_seeds([0.4]).low == 0.4
 
 
-def test_entrants_are_read_and_wrong_ones_refused():
-    entrant = parse_entrant("rapidun:weights=uniform,clean=no,rate=0.001")
-    assert (entrant.options.weights, entrant.clean, entrant.options.rate) == ("uniform", False, 0.001)
+def test_methods_are_read_and_wrong_ones_refused():
+    method = parse_unlearning("rapidun:weights=uniform,clean=no,rate=0.001")
+    assert (method.options.weights, method.clean, method.options.rate) == ("uniform", False, 0.001)
     for text in ("rapidum", "npo:bta=1", "retrain", "npo:beta=much"):
         with pytest.raises(UsageError):
-            parse_entrant(text)
+            parse_unlearning(text)
 
 
 def test_any_model_and_any_rows(tmp_path):
@@ -129,28 +129,28 @@ def test_any_model_and_any_rows(tmp_path):
         methods=("rapidun:rate=0.002,steps=5",), rows=400, queries=4, seeds=(0,), epochs=1, rate=1e-3
     )
     given = replace(settings, model=str(tmp_path / "base"), data=str(tmp_path / "rows.jsonl"))
-    result = run_forgetting(given, tmp_path / "out", lambda words, share: None)
+    result = run_forgetting(given, tmp_path / "out")
     assert [line.method for line in result.lines][2:] == list(settings.methods)
     assert all(np.isfinite(line.metrics["forget loss"].value) for line in result.lines)
     before, after = load_model(str(tmp_path / "base")), next((tmp_path / "out").glob("contaminated-*"))
     weights = load_model(str(after)).model.state_dict()
     assert any(not torch.equal(weights[name], tensor) for name, tensor in before.model.state_dict().items())
     with pytest.raises(UsageError, match="408 clean rows"):
-        run_forgetting(replace(given, rows=410), tmp_path / "out", lambda words, share: None)
+        run_forgetting(replace(given, rows=410), tmp_path / "out")
 
 
 def test_a_whole_small_run(tmp_path):
     settings = ForgettingSettings(
         methods=("rapidun:rate=0.002,steps=5,influence=rise", "fisher"), rows=400, queries=4, seeds=(0,), epochs=1
     )
-    result = run_forgetting(settings, tmp_path, lambda words, share: None)
+    result = run_forgetting(settings, tmp_path)
     assert [line.method for line in result.lines][:2] == ["no unlearning", "retrained without poison"]
     assert len(result.lines) == 4
     assert result.lines[1].metrics["share of retraining"].value == pytest.approx(1)
     assert result.lines[1].metrics["KS p"].value == pytest.approx(1)
     assert result.lines[0].metrics["clean perplexity ratio"].value == pytest.approx(1)
     assert set(tradeoff_points(result, "400 rows")) == {line.method for line in result.lines}
-    again = run_forgetting(settings, tmp_path, lambda words, share: None)
+    again = run_forgetting(settings, tmp_path)
     same = [n for n in result.shown if n != "seconds" and "share" not in n]
     assert [[line.metrics[n] for n in same] for line in again.lines] == [
         [line.metrics[n] for n in same] for line in result.lines

@@ -8,12 +8,12 @@ from importlib.metadata import version
 import pytest
 
 from headwater.evaluation import leaderboard
-from headwater.evaluation.entrants import with_controls
 from headwater.evaluation.lds import alternatives
 from headwater.evaluation.leaderboard import ENTRIES, Entry, run_leaderboard, summary
 from headwater.evaluation.metrics import Estimate
 from headwater.evaluation.result import Cost, Line, Result
 from headwater.evaluation.runs import EVALUATIONS
+from headwater.evaluation.stage import with_controls
 from headwater.report.leaderboard import MADE, write_leaderboard
 
 TWO = (
@@ -45,24 +45,20 @@ def ran(monkeypatch):
     return calls
 
 
-def quiet(words: str, share: float) -> None:
-    pass
-
-
 def test_kept_runs_are_used_and_changed_ones_made_anew(tmp_path, ran):
-    first = run_leaderboard(tmp_path, quiet, TWO)
-    assert run_leaderboard(tmp_path, quiet, TWO) == first
+    first = run_leaderboard(tmp_path, entries=TWO)
+    assert run_leaderboard(tmp_path, entries=TWO) == first
     assert ran == ["lds", "detection"]
     changed = (replace(TWO[0], settings={"models": 9, "methods": ("rise",)}), TWO[1])
-    run_leaderboard(tmp_path, quiet, changed)
+    run_leaderboard(tmp_path, entries=changed)
     assert ran == ["lds", "detection", "lds"]
     (tmp_path / "runs" / "detection-howdy.json").write_text("torn")
-    run_leaderboard(tmp_path, quiet, TWO)
+    run_leaderboard(tmp_path, entries=TWO)
     assert ran[3:] == ["detection"]
 
 
 def test_the_summary_joins_tasks_by_method_best_first(tmp_path, ran):
-    results = run_leaderboard(tmp_path, quiet, TWO)
+    results = run_leaderboard(tmp_path, entries=TWO)
     headings, rows = summary(results, TWO)
     assert headings == ["LDS", "Howdy AP"]
     assert [row[0] for row in rows] == ["bm25", "rise", "random"]

@@ -10,11 +10,12 @@ import pytest
 from headwater.core.errors import UsageError
 from headwater.core.scores import Scores
 from headwater.evaluation import retraining
-from headwater.evaluation.entrants import Scored, Stage
 from headwater.evaluation.lds import LdsSettings, run_lds
+from headwater.evaluation.listener import Listener
 from headwater.evaluation.removal import RemovalSettings, run_removal
 from headwater.evaluation.result import Cost
 from headwater.evaluation.retraining import Bank, WorldSettings, make_world, random_halves
+from headwater.evaluation.stage import Scored, Stage
 
 TINY = replace(retraining.BASE, vocabulary=300, layers=1, width=16, heads=2, epochs=1)
 SMALL = {"rows": 16, "epochs": 1}
@@ -57,11 +58,15 @@ def test_the_same_subset_gives_the_same_model_and_is_made_once(folder):
 
 def test_lds_runs_with_controls_on_half_of_the_queries_and_again_to_the_same_numbers(folder):
     settings = LdsSettings(("rise:preset=small", "logra:damping=0.1|1,rank=4"), models=8, queries=6, **SMALL)
-    result = run_lds(settings, folder, quiet)
+    said, notes = [], []
+    result = run_lds(settings, folder, Listener(lambda words, share: said.append(words), notes.append).within("1 of 2"))
+    assert len(notes) == 1, "what it will take stays in view"
+    assert notes[0].startswith("1 of 2: 8 of 8 models to train")
+    assert {"1 of 2: retraining", "1 of 2: scoring with random"} <= set(said)
     assert [line.method for line in result.lines[:2]] == ["rise:preset=small", "logra:rank=4"]
     assert {"random", "length", "loss", "bm25", "embedding"} <= {line.method for line in result.lines}
     assert any("damping=0.1" in note and "damping=1" in note for note in result.notes)
-    again = run_lds(settings, folder, quiet)
+    again = run_lds(settings, folder)
     assert [line.metrics for line in again.lines] == [line.metrics for line in result.lines]
 
 
@@ -76,19 +81,19 @@ def test_scores_that_know_the_retrainings_have_an_lds_of_one(folder, monkeypatch
         return Scored(Scores(ids, tuple(q.id for q in queries), values, label), Cost(0.0, 0, 0.0))
 
     monkeypatch.setattr(Stage, "score", known)
-    result = run_lds(LdsSettings(("rise",), models=8, queries=3, **SMALL), folder, quiet)
+    result = run_lds(LdsSettings(("rise",), models=8, queries=3, **SMALL), folder)
     found = {line.method: line.metrics["LDS"].value for line in result.lines}
     assert found["rise"] == pytest.approx(1)
     assert abs(found["random"]) < 0.9
 
 
 def test_removal_shares_the_bank(folder):
-    result = run_removal(RemovalSettings(("bm25",), k=4, queries=2, draws=2, **SMALL), folder, quiet)
+    result = run_removal(RemovalSettings(("bm25",), k=4, queries=2, draws=2, **SMALL), folder)
     assert {"bm25", "random"} <= {line.method for line in result.lines}
 
 
 def test_settings_that_say_nothing_are_refused(folder):
     with pytest.raises(UsageError, match="at least 8"):
-        run_lds(LdsSettings(models=4), folder, quiet)
+        run_lds(LdsSettings(models=4), folder)
     with pytest.raises(UsageError, match="random draws"):
-        run_removal(RemovalSettings(k=256), folder, quiet)
+        run_removal(RemovalSettings(k=256), folder)

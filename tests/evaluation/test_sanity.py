@@ -10,7 +10,7 @@ from zoo import tiny_loaded
 
 def test_a_lexical_method_ignores_the_weights_and_a_model_reader_does_not(tmp_path):
     settings = SanitySettings(("rise:preset=small",), rows=60, queries=4, epochs=1)
-    result = run_sanity(settings, tmp_path, lambda words, share: None)
+    result = run_sanity(settings, tmp_path)
     found = {line.method: {name: e.value for name, e in line.metrics.items()} for line in result.lines}
     assert found["bm25"]["weights"] == pytest.approx(0, abs=1e-9)
     assert found["rise:preset=small"]["weights"] > 0.02

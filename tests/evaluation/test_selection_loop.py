@@ -41,7 +41,7 @@ def test_every_arm_starts_alike_and_trains_as_long(tmp_path, monkeypatch):
     recipe = Recipe(epochs=1, width=32, layers=1, heads=2, vocabulary=400, tokens_per_batch=1024, context=128)
     monkeypatch.setattr(selection, "buyer_recipe", lambda: recipe)
     settings = {"rows": 200, "steps": 20, "items": 4, "seeds": [0, 1], "methods": ["length"], "share": 0.2}
-    result = run_evaluation("selection", settings, tmp_path, lambda words, share: None)
+    result = run_evaluation("selection", settings, tmp_path)
     lines = {line.method: line.metrics for line in result.lines}
     assert set(lines) == {"length", "bm25", "embedding", "loss", "random", "all data"}
     curves = json.loads((tmp_path / "selection-mixed-curves.json").read_text())
@@ -51,7 +51,7 @@ def test_every_arm_starts_alike_and_trains_as_long(tmp_path, monkeypatch):
     assert (losses[:, :, -1] < losses[:, :, 0]).all()
     assert lines["random"]["steps to random's end"].value <= 1
     assert lines["bm25"]["wanted share"].value > lines["random"]["wanted share"].value
-    again = run_evaluation("selection", settings, tmp_path, lambda words, share: None)
+    again = run_evaluation("selection", settings, tmp_path)
     assert again.lines[0].metrics == result.lines[0].metrics
     assert save_selection_curves(tmp_path / "selection-mixed-curves.json", tmp_path / "c.svg").exists()
 

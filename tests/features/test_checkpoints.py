@@ -12,8 +12,9 @@ from headwater.core.errors import DataError
 from headwater.data import Window, plan_batches
 from headwater.features.exact import exact_scores
 from headwater.methods.catalog import find_method
-from headwater.models.checkpoints import LIST, CheckpointRecorder, read_checkpoints
+from headwater.models.checkpoints import LIST, read_checkpoints
 from headwater.models.load import load_model
+from headwater.training.recorder import Recorder
 from oracles.gradient_oracles import random_rows
 from zoo import tiny_tokenizer, zoo
 
@@ -28,7 +29,7 @@ def recorded(tmp_path_factory):
         args=TrainingArguments(str(folder / "out"), use_cpu=True, save_strategy="no", disable_tqdm=True, **settings),
         train_dataset=data,
         processing_class=tiny_tokenizer(),
-        callbacks=[CheckpointRecorder(folder / "seen", every=3)],
+        callbacks=[Recorder(folder / "seen", every=3)],
     )
     trainer.train()
     return folder / "seen"
@@ -36,13 +37,13 @@ def recorded(tmp_path_factory):
 
 def test_a_run_is_recorded(recorded):
     found = read_checkpoints(recorded)
-    assert [c.step for c in found] == [3, 6]
-    assert found[0].learning_rate > found[1].learning_rate > 0
+    assert [c.step for c in found] == [3, 6, 8]
+    assert found[0].learning_rate > found[1].learning_rate > found[2].learning_rate > 0
 
 
 def test_tracin_is_the_weighted_sum_over_checkpoints(recorded):
     loaded = load_model(read_checkpoints(recorded)[0].path)
-    encoder = find_method("tracin", {"sketch": "identity", "checkpoints": str(recorded)}).bind(loaded)
+    encoder = find_method("tracin", {"sketch": "identity", "checkpoints": str(recorded)}).require_vectors().bind(loaded)
     (batch,) = plan_batches(random_rows((9, 14, 6)), Window(64))
     vectors = encoder.encode(batch, "train").vectors
     found = sum(c.weight * vectors[c.name] @ vectors[c.name].T for c in encoder.columns)
@@ -61,12 +62,12 @@ def test_tracin_is_the_weighted_sum_over_checkpoints(recorded):
 def test_rapidin_sums_normalised_scores_over_checkpoints(recorded, weights):
     loaded = load_model(read_checkpoints(recorded)[0].path)
     settings = {"sketch": "identity", "checkpoints": str(recorded), "weights": weights}
-    encoder = find_method("rapidin", settings).bind(loaded)
+    encoder = find_method("rapidin", settings).require_vectors().bind(loaded)
     (batch,) = plan_batches(random_rows((9, 14, 6)), Window(64))
     vectors = encoder.encode(batch, "train").vectors
     found = sum(c.weight * vectors[c.name] @ vectors[c.name].T for c in encoder.columns)
     truth = sum(
-        (c.learning_rate if weights == "rate" else 0.5) * exact_scores(load_model(c.path), [batch], [batch])
+        (c.learning_rate if weights == "rate" else 1 / 3) * exact_scores(load_model(c.path), [batch], [batch])
         for c in read_checkpoints(recorded)
     )
     torch.testing.assert_close(found, truth, rtol=1e-3, atol=1e-6)

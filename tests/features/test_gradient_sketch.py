@@ -29,7 +29,7 @@ def one_batch(rows: list[TokenRow]) -> TokenBatch:
 
 
 def bound(loaded: LoadedModel, **settings) -> GradientSketch:
-    encoder = ENTRY.resolve(settings).bind(loaded)
+    encoder = ENTRY.resolve(settings).require_vectors().bind(loaded)
     assert isinstance(encoder, GradientSketch)
     return encoder
 
@@ -195,7 +195,7 @@ def test_an_unknown_choice_is_refused(setting):
 def test_gradient_baselines_are_exact_without_a_sketch(name, normalize):
     loaded = tiny_loaded("llama-tied")
     batch = one_batch(random_rows((9, 14, 6)))
-    found = vectors(find_method(name, {"sketch": "identity"}).bind(loaded), batch)
+    found = vectors(find_method(name, {"sketch": "identity"}).require_vectors().bind(loaded), batch)
     torch.testing.assert_close(
         found @ found.T, exact_scores(loaded, [batch], [batch], normalize=normalize), rtol=1e-4, atol=1e-4
     )

@@ -8,8 +8,9 @@ import torch
 
 from headwater.core.errors import DataError, ModelError, UsageError
 from headwater.data import TokenBatch, TokenRow, Window, plan_batches
-from headwater.features.capture import row_losses, visit_gradients
+from headwater.features.capture import visit_gradients
 from headwater.features.parameters import select_parameters
+from headwater.features.row_losses import row_losses
 from headwater.sketch.blocks import Gradient
 from headwater.sketch.products import dense, formed, squared_norms
 from oracles.gradient_oracles import everything_in_double, expected, random_rows, row_gradients, token_row

@@ -14,12 +14,12 @@ import pytest
 
 from headwater.core.errors import DataError, MismatchError, NumericError, StoreError
 from headwater.core.spec import Column
-from headwater.data.templates import resolve_template
 from headwater.data.tokens import Tokenization
 from headwater.index.checks import check_index
 from headwater.index.store import Index, open_index
+from headwater.indexing import blocks
 from headwater.indexing import build as building
-from headwater.indexing.build import rows_per_block
+from headwater.indexing.blocks import rows_per_block
 from oracles.fake_method import DIM, FakeEncoder, fake_build, fake_loaded, fake_method, records, token_vector
 
 ROWS = 30
@@ -27,8 +27,8 @@ ROWS = 30
 
 @pytest.fixture(autouse=True)
 def blocks_of_four(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "_FEWEST_ROWS", 4)
-    monkeypatch.setattr(building, "_MOST_ROWS", 4)
+    monkeypatch.setattr(blocks, "_FEWEST_ROWS", 4)
+    monkeypatch.setattr(blocks, "_MOST_ROWS", 4)
 
 
 class StopError(Exception):
@@ -45,7 +45,7 @@ def stop_after(rows: int) -> Any:
 
 def interrupted(path: Path, after: int = 12, **options: Any) -> None:
     with pytest.raises(StopError):
-        fake_build(path, records(ROWS), progress=stop_after(after), **options)
+        fake_build(path, records(ROWS), on_progress=stop_after(after), **options)
 
 
 def vectors_of(index: Index, name: str = "vector") -> np.ndarray:
@@ -56,8 +56,7 @@ def test_rows_come_in_order_with_their_own_vectors(tmp_path: Path) -> None:
     index = fake_build(tmp_path / "a.lance", records(ROWS))
     assert index.ids() == [f"row-{i}" for i in range(ROWS)]
     assert index.manifest.complete
-    tokenizer = fake_loaded().tokenizer
-    tokenization = Tokenization(tokenizer, resolve_template(None, tokenizer))
+    tokenization = Tokenization.of(fake_loaded().tokenizer)
     found = vectors_of(index)
     for i, row in enumerate(index.fetch(index.ids())):
         (tokens,) = tokenization.encode([row])
@@ -70,7 +69,7 @@ def test_rows_come_in_order_with_their_own_vectors(tmp_path: Path) -> None:
 
 def test_progress_counts_rows_and_tokens(tmp_path: Path) -> None:
     told: list[tuple[int, int | None, int]] = []
-    index = fake_build(tmp_path / "a.lance", records(10), progress=lambda *now: told.append(now))
+    index = fake_build(tmp_path / "a.lance", records(10), on_progress=lambda *now: told.append(now))
     tokens = sum(index.dataset.to_table(["tokens"]).column("tokens").to_pylist())
     assert [done for done, _, _ in told] == [4, 8, 10]
     assert told[-1] == (10, 10, tokens)
@@ -82,7 +81,7 @@ def test_progress_is_told_within_a_block_and_commits_are_not_told_early(tmp_path
     def watch(done: int, total: int | None, tokens: int) -> None:
         told.append((done, tokens, open_index(tmp_path / "a.lance").count))
 
-    index = fake_build(tmp_path / "a.lance", records(10), progress=watch, tokens_per_batch=1)
+    index = fake_build(tmp_path / "a.lance", records(10), on_progress=watch, tokens_per_batch=1)
     tokens = index.dataset.to_table(["tokens"]).column("tokens").to_pylist()
     assert [done for done, _, _ in told] == list(range(1, 11))
     assert [committed for _, _, committed in told] == [0, 0, 0, 4, 4, 4, 4, 8, 8, 10]

@@ -11,7 +11,9 @@ import pytest
 from headwater.index.manifest import FORMAT_VERSION
 from headwater.index.store import Index, open_index
 from headwater.indexing.build import build
+from headwater.methods.bound import Bound
 from headwater.methods.catalog import find_method
+from headwater.models.reader import Reader
 from headwater.search.codes import read_vectors
 from headwater.search.scan import top_k
 from oracles.fake_method import corpus_of
@@ -28,7 +30,7 @@ ROWS = [
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
     out = tmp_path_factory.mktemp("format") / "mine.lance"
-    return build(out, loaded=tiny_loaded("llama"), corpus=corpus_of(ROWS), method=find_method("rise"))
+    return build(out, corpus_of(ROWS), Bound.of(find_method("rise"), Reader.of(tiny_loaded("llama"))))
 
 
 def exact(index: Index) -> list[str]:

@@ -12,6 +12,7 @@ import pytest
 
 from headwater.index.checks import check_index
 from headwater.index.store import Index, open_index
+from headwater.indexing import blocks
 from headwater.indexing import build as building
 from oracles.fake_method import fake_build, fake_method, records
 
@@ -31,8 +32,8 @@ def test_killed_builds_go_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytes
     assert sum(told["moments"].values()) == KILLS
     assert len(told["moments"]) == 8
     assert told["refused"] > 0
-    monkeypatch.setattr(building, "_FEWEST_ROWS", 4)
-    monkeypatch.setattr(building, "_MOST_ROWS", 4)
+    monkeypatch.setattr(blocks, "_FEWEST_ROWS", 4)
+    monkeypatch.setattr(blocks, "_MOST_ROWS", 4)
     clean = fake_build(tmp_path / "clean.lance", records(ROWS), fake_method())
     for i in range(told["indexes"]):
         survivor = open_index(tmp_path / f"{i}.lance")

@@ -16,20 +16,20 @@ from headwater.core.errors import DataError, StoreError, UsageError
 from headwater.index import upkeep
 from headwater.index.checks import check_index
 from headwater.index.checksums import vector_array
-from headwater.index.rows import IndexRow, text_fields
-from headwater.index.store import Index, append_block, open_index
+from headwater.index.store import Index, open_index
 from headwater.index.upkeep import compact, delete_rows
-from headwater.indexing import build as building
+from headwater.indexing import blocks
 from headwater.indexing.maintain import add, delete, recompute
 from oracles.fake_method import corpus_of, fake_build, fake_loaded, fake_session, records
+from oracles.hand_rows import append, as_tokens
 
 ROWS = 30
 
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Index:
-    monkeypatch.setattr(building, "_FEWEST_ROWS", 8)
-    monkeypatch.setattr(building, "_MOST_ROWS", 8)
+    monkeypatch.setattr(blocks, "_FEWEST_ROWS", 8)
+    monkeypatch.setattr(blocks, "_MOST_ROWS", 8)
     return fake_build(tmp_path / "a.lance", records(ROWS))
 
 
@@ -74,7 +74,7 @@ def test_an_interrupted_addition_is_said_and_goes_on(index: Index) -> None:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        add(fake_session(index), corpus_of(records(20, ROWS)), progress=stop)
+        add(fake_session(index), corpus_of(records(20, ROWS)), on_progress=stop)
     assert open_index(index.path).count == ROWS + 8
     assert kinds(index) == {"unfinished"}
     with pytest.raises(StoreError, match="addition was interrupted"):
@@ -319,8 +319,7 @@ def test_vectors_another_model_would_give_are_found_by_reading_again(index: Inde
     assert recompute(fake_session(index), 30) == []
     values = {name: -vector_array(own.column(name)) for name in index.vectors}
     delete_rows(index, ids=["row-9"])
-    forged = IndexRow("row-9", own.column("digest")[0].as_py(), text_fields(rows[0]), rows[0].metadata, 20, 0.5)
-    append_block(index, [forged], values)
+    append(index, [as_tokens(rows[0], own.column("digest")[0].as_py(), tokens=20)], values)
     upkeep.seal(index)
     assert check_index(index.path) == []
     found = recompute(fake_session(index), 30)

@@ -11,11 +11,11 @@ import pytest
 from headwater.core.errors import StoreError
 from headwater.index.checks import check_index
 from headwater.index.info import describe
-from headwater.index.store import open_index
+from headwater.index.store import commit_fragments, open_index
 from headwater.index.upkeep import changing, compact
-from headwater.indexing import build as building
+from headwater.indexing import blocks
 from headwater.indexing.maintain import add, delete, recompute
-from headwater.indexing.quantise import encode_index
+from headwater.indexing.quantise import quantise_index
 from oracles.fake_method import corpus_of, fake_build, fake_session, records
 
 BUCKET = "indexes"
@@ -55,8 +55,8 @@ def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.fixture(autouse=True)
 def blocks_of_eight(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "_FEWEST_ROWS", 8)
-    monkeypatch.setattr(building, "_MOST_ROWS", 8)
+    monkeypatch.setattr(blocks, "_FEWEST_ROWS", 8)
+    monkeypatch.setattr(blocks, "_MOST_ROWS", 8)
 
 
 def whole_life(place: Callable[[str], str], local: Path) -> None:
@@ -72,7 +72,7 @@ def whole_life(place: Callable[[str], str], local: Path) -> None:
     assert (compacted.rows, compacted.bytes_before) == (34, None)
     assert check_index(path) == []
     assert recompute(fake_session(open_index(path)), 34) == []
-    coded = encode_index(open_index(path), place("b.lance"), code="int8")
+    coded = quantise_index(open_index(path), place("b.lance"), code="int8")
     assert (coded.count, check_index(coded.path)) == (34, [])
 
 
@@ -92,7 +92,7 @@ def test_an_interrupted_build_goes_on_on_s3(bucket: Any, tmp_path: Path) -> None
 
     path = f"s3://{BUCKET}/half.lance"
     with pytest.raises(InterruptedError):
-        fake_build(path, records(30), progress=stop)
+        fake_build(path, records(30), on_progress=stop)
     assert [fault.kind for fault in check_index(path)] == ["unfinished"]
     index = fake_build(path, records(30), resume=True)
     assert index.dataset.to_table() == fake_build(tmp_path / "a.lance", records(30)).dataset.to_table()
@@ -106,7 +106,7 @@ def test_of_two_writers_on_s3_one_is_refused(bucket: Any) -> None:
     def overtaken() -> None:
         with changing(first, "adding"):
             assert add(fake_session(second), corpus_of(records(10, 20))).rows == 10
-            fake_session(first).reader.append(first, [])
+            commit_fragments(first, [])
 
     with pytest.raises(StoreError, match="another process has written"):
         overtaken()

@@ -16,19 +16,12 @@ from hypothesis import strategies as st
 from headwater.core.errors import StoreError
 from headwater.core.spec import Column, Coverage, MethodSpec
 from headwater.data.rows import Row
+from headwater.data.tokens import TokenRow
 from headwater.index.info import describe
 from headwater.index.manifest import Manifest, Plan, loads
-from headwater.index.rows import (
-    RESERVED,
-    IndexRow,
-    from_record,
-    infer_schema,
-    stored_name,
-    text_fields,
-    to_table,
-    user_name,
-)
-from headwater.index.store import Index, append_block, create_index, open_index
+from headwater.index.rows import RESERVED, from_record, infer_schema, stored_name, to_table, user_name
+from headwater.index.store import Index, create_index, open_index
+from oracles.hand_rows import append, as_tokens, hand_index, hand_row
 
 COLUMNS = (Column("vector", 4), Column("wide", 2, "float32"))
 
@@ -51,18 +44,15 @@ def vectors(count: int, seed: int = 0) -> dict[str, np.ndarray]:
     return {c.name: random.standard_normal((count, c.dim)).astype(c.dtype) for c in COLUMNS}
 
 
-def rows(count: int, start: int = 0) -> list[IndexRow]:
-    return [
-        IndexRow(f"r{i}", f"d{i}", {"text": f"text {i}"}, {"n": i}, tokens=i, loss=0.5)
-        for i in range(start, start + count)
-    ]
+def rows(count: int, start: int = 0) -> list[TokenRow]:
+    return [hand_row(f"r{i}", f"d{i}", {"n": i}, tokens=i, text=f"text {i}") for i in range(start, start + count)]
 
 
 @pytest.fixture
 def index(tmp_path: Path) -> Index:
-    made = create_index(tmp_path / "a.lance", manifest())
-    append_block(made, rows(5), vectors(5))
-    append_block(made, rows(4, 5), vectors(4, 1))
+    made = hand_index(tmp_path / "a.lance", manifest(), rows(5))
+    append(made, rows(5), vectors(5))
+    append(made, rows(4, 5), vectors(4, 1))
     return made
 
 
@@ -89,9 +79,9 @@ def clean_text(value: Any) -> bool:
 @given(st.lists(st.dictionaries(names, values, max_size=4), min_size=1, max_size=4), st.integers(1, 4))
 def test_metadata_comes_back_whatever_it_is(found: list[dict[str, Any]], first: int) -> None:
     found = [m for m in found if clean_text(m)]
-    stored = [IndexRow(f"r{i}", "d", {"prompt": "p", "response": "r"}, m) for i, m in enumerate(found)]
-    schema = infer_schema(stored[:first], COLUMNS)
-    table = to_table(stored, vectors(len(stored)), schema)
+    stored = [hand_row(f"r{i}", "d", m, prompt="p", response="r") for i, m in enumerate(found)]
+    schema = infer_schema([row.row for row in stored[:first]], COLUMNS)
+    table = to_table(stored, np.full(len(stored), 0.5, np.float32), vectors(len(stored)), schema)
     for i, record in enumerate(table.select([n for n in schema.names if n not in vectors(1)]).to_pylist()):
         row = from_record(record, ordinal=i, place="", vectors=("vector", "wide"))
         expected = {name: value for name, value in found[i].items() if value is not None}
@@ -115,15 +105,16 @@ def test_lance_takes_every_name_we_make_a_column_of(
 ) -> None:
     if not clean_text(metadata):
         return
-    made = create_index(tmp_path_factory.mktemp("names") / "a.lance", manifest())
-    append_block(made, [IndexRow("r", "d", {"text": "t"}, metadata)], vectors(1))
+    row = hand_row("r", "d", metadata, text="t")
+    made = hand_index(tmp_path_factory.mktemp("names") / "a.lance", manifest(), [row])
+    append(made, [row], vectors(1))
     assert made.fetch(["r"])[0].metadata == {name: value for name, value in metadata.items() if value is not None}
 
 
 def test_chat_rows_and_hotwords_come_back(index: Index) -> None:
     turns = ({"role": "user", "content": "hi ✓"}, {"role": "assistant", "content": "ho"})
     row = Row("chat", 0, prompt="hi ✓", response="ho", messages=turns, hotwords=("ho",))
-    append_block(index, [IndexRow("chat", "d", text_fields(row))], vectors(1))
+    append(index, [as_tokens(row)], vectors(1))
     (back,) = index.fetch(["chat"])
     assert (back.messages, back.hotwords, back.prompt, back.response) == (turns, ("ho",), "hi ✓", "ho")
 
@@ -147,8 +138,8 @@ def test_rows_are_found_by_position_address_and_id(index: Index) -> None:
 
 def test_a_local_name_with_a_colon_is_no_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    index = create_index("run:1.lance", manifest())
-    append_block(index, rows(3), vectors(3))
+    index = hand_index("run:1.lance", manifest(), rows(3))
+    append(index, rows(3), vectors(3))
     assert open_index("run:1.lance").count == 3
     assert describe(index)["vector_indices"] == {}
     assert [path.name for path in tmp_path.iterdir()] == ["run:1.lance"]
@@ -157,13 +148,13 @@ def test_a_local_name_with_a_colon_is_no_address(tmp_path: Path, monkeypatch: py
 def test_ids_with_quotes_are_only_text(tmp_path: Path) -> None:
     made = create_index(tmp_path / "a.lance", manifest())
     odd = "it's') OR ('1'='1"
-    append_block(made, [IndexRow(odd, "d"), IndexRow("other", "d")], vectors(2))
+    append(made, [hand_row(odd), hand_row("other")], vectors(2))
     assert [row.id for row in made.fetch([odd])] == [odd]
 
 
 def test_an_append_is_one_commit_and_readers_stay_where_they_are(index: Index) -> None:
     reader, before = open_index(index.path), index.dataset.version
-    append_block(index, rows(3, 9), vectors(3))
+    append(index, rows(3, 9), vectors(3))
     assert index.dataset.version == before + 1
     assert (reader.count, index.count) == (9, 12)
     reader.refresh()
@@ -202,10 +193,10 @@ def test_a_second_writer_is_refused_while_a_reader_is_not(index: Index) -> None:
     other = open_index(index.path)
     with index.writing():
         with pytest.raises(StoreError, match="another process is writing"):
-            append_block(other, rows(1, 20), vectors(1))
+            append(other, rows(1, 20), vectors(1))
         assert other.count == 9
-    append_block(other, rows(1, 20), vectors(1))
-    append_block(index, rows(1, 21), vectors(1))
+    append(other, rows(1, 20), vectors(1))
+    append(index, rows(1, 21), vectors(1))
     assert index.count == 11
 
 

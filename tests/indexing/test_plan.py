@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headwater.cli.arguments import parse_bytes
+from headwater.api.indexing import build
+from headwater.cli.options import parse_bytes
 from headwater.core.errors import StoreError, UsageError
 from headwater.core.spec import Column
 from headwater.data.corpus import Corpus
 from headwater.index.info import disk_bytes
 from headwater.indexing import plan as planning
-from headwater.indexing.plan import BuildPlan, Limits, plan_build, prepare, readable_bytes, tokens_that_fit
+from headwater.indexing.plan import BuildPlan, Limits, plan_build, readable_bytes
 from headwater.indexing.probe import Memory, Speed, share_of_characters, survey
-from oracles.fake_method import corpus_of, fake_build, fake_loaded, fake_method, records
+from oracles.fake_method import corpus_of, fake_bound, fake_build, fake_method, records
+from zoo import tiny_loaded
 
 METHOD = fake_method(columns=(Column("vector", 2048), Column("wide", 30, "float32")))
 ROWS = 600
@@ -28,7 +30,7 @@ def corpus() -> Corpus:
 
 
 def plan(corpus: Corpus, limits: Limits | None = None, **options: Any) -> BuildPlan:
-    return plan_build(corpus, *prepare(fake_loaded(), corpus, METHOD, **options), limits)
+    return plan_build(corpus, fake_bound(METHOD, tokens_per_batch=8192), limits=limits, **options)
 
 
 def lengthy(count: int) -> list[dict[str, Any]]:
@@ -47,7 +49,7 @@ def test_disk_is_that_of_the_build_within_five_hundredths(tmp_path: Path) -> Non
 
 def test_rows_and_tokens_are_counted(corpus: Corpus) -> None:
     found = plan(corpus)
-    tokenized = prepare(fake_loaded(), corpus, METHOD)[0].tokenization.encode(list(corpus))
+    tokenized = fake_bound(METHOD).tokenize(list(corpus), "train")
     assert found.rows == ROWS
     assert found.tokens == pytest.approx(sum(len(row.ids) for row in tokenized), rel=0.02)
     assert found.seconds > 0
@@ -96,14 +98,13 @@ def test_batches_are_sized_to_the_memory_allowed(corpus: Corpus, monkeypatch: py
         plan(corpus, Limits(memory=2**31))
 
 
-def test_a_build_that_goes_on_keeps_its_batches(corpus: Corpus, tmp_path: Path) -> None:
-    fake_build(tmp_path / "a.lance", records(20), METHOD, tokens_per_batch=512)
-    found = tokens_that_fit(
-        tmp_path / "a.lance", corpus, fake_loaded(), METHOD, limits=Limits(disk=1), resume=True, tokens_per_batch=8192
-    )
-    assert found == 512
+def test_a_build_that_goes_on_keeps_its_batches(tmp_path: Path) -> None:
+    made = {"model": tiny_loaded("llama"), "data": records(20), "settings": {"preset": "small"}, "resume": True}
+    build(tmp_path / "a.lance", tokens_per_batch=512, **made)
+    found = build(tmp_path / "a.lance", tokens_per_batch=8192, max_disk=1, **made)
+    assert found.manifest.plan.tokens_per_batch == 512
     with pytest.raises(StoreError, match="--max-disk"):
-        tokens_that_fit(tmp_path / "b.lance", corpus, fake_loaded(), METHOD, limits=Limits(disk=1), resume=True)
+        build(tmp_path / "b.lance", max_disk=1, **made)
     assert not (tmp_path / "b.lance").exists()
 
 

@@ -12,17 +12,18 @@ import pytest
 
 from headwater.data.corpus import open_corpus
 from headwater.index.store import open_index
+from headwater.indexing import blocks
 from headwater.indexing import build as building
 from headwater.indexing.maintain import add
-from oracles.fake_method import fake_build, fake_loaded, fake_method, fake_session, records
+from oracles.fake_method import fake_bound, fake_build, fake_session, records
 
 ROWS, BLOCK = 40, 8
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "_FEWEST_ROWS", BLOCK)
-    monkeypatch.setattr(building, "_MOST_ROWS", BLOCK)
+    monkeypatch.setattr(blocks, "_FEWEST_ROWS", BLOCK)
+    monkeypatch.setattr(blocks, "_MOST_ROWS", BLOCK)
 
 
 def plain(count: int, start: int = 0) -> list[dict[str, Any]]:
@@ -30,9 +31,7 @@ def plain(count: int, start: int = 0) -> list[dict[str, Any]]:
 
 
 def build(out: Path, source: Any, **options: Any) -> Any:
-    return building.build(
-        out, loaded=fake_loaded(), corpus=open_corpus(source), method=fake_method(), tokens_per_batch=256, **options
-    )
+    return building.build(out, open_corpus(source), fake_bound(), **options)
 
 
 def test_a_streaming_data_set_becomes_the_index_of_its_rows(tmp_path: Path) -> None:
@@ -67,7 +66,7 @@ def test_rows_are_drawn_a_block_at_a_time(tmp_path: Path) -> None:
             raise EnoughError
 
     with pytest.raises(EnoughError):
-        build(tmp_path / "a.lance", Endless(), progress=stop)
+        build(tmp_path / "a.lance", Endless(), on_progress=stop)
     assert open_index(tmp_path / "a.lance").count == 5 * BLOCK
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
 from headwater.core.errors import UsageError
-from headwater.methods.catalog import CATALOG, STREAMING
-from headwater.methods.installed import add_installed
+from headwater.methods.catalog import CATALOG, GROUP, add_installed
 
 PAGE = (Path(__file__).parents[2] / "docs" / "adding-a-method.md").read_text(encoding="utf-8")
 
@@ -40,12 +40,13 @@ def test_the_example_of_the_walk_through_scores_beside_the_others(tmp_path):
     done = run(
         folder,
         """
-from headwater.methods.catalog import find_streaming
-from headwater.methods.streaming import attribute, each
+from headwater.methods.catalog import find_method
+from headwater.methods.scoring import attribute
+from headwater.methods.targets import each
 from headwater.data import Row
 rows = [Row("a", 0, prompt="What is a rope?", response="x"), Row("b", 1, prompt="What are ropes?", response="x")]
 query = Row("q", 0, prompt="what is a Boat?", response="x")
-print(attribute(find_streaming("openings", {"words": "2"}), None, rows, each([query])).values.tolist())
+print(attribute(find_method("openings", {"words": "2"}), None, rows, each([query])).values.tolist())
 """,
     )
     assert done.returncode == 0, done.stderr
@@ -56,7 +57,7 @@ print(attribute(find_streaming("openings", {"words": "2"}), None, rows, each([qu
     ("source", "fault"),
     [
         ("import nothing_of_the_kind", "cannot be imported"),
-        ("ENTRY = 3", "a int is neither a MethodEntry nor a StreamingEntry"),
+        ("ENTRY = 3", "a int is not a MethodEntry"),
         ("from headwater.methods.lexical import BM25 as ENTRY", "there is a method 'bm25' already"),
     ],
 )
@@ -65,7 +66,7 @@ def test_an_entry_that_cannot_be_used_names_its_package(tmp_path, monkeypatch, s
     for name in ("my_package", "my_package.openings"):
         sys.modules.pop(name, None)
     with pytest.raises(UsageError, match=fault) as caught:
-        add_installed(dict(CATALOG), dict(STREAMING))
+        add_installed(dict(CATALOG), entry_points(group=GROUP))
     assert "my-package" in str(caught.value)
     for name in ("my_package", "my_package.openings"):
         sys.modules.pop(name, None)

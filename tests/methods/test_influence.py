@@ -10,11 +10,13 @@ import torch
 
 from headwater.core.errors import DataError, UsageError
 from headwater.data import open_corpus
-from headwater.evaluation.entrants import Stage
+from headwater.evaluation.stage import Stage
 from headwater.features.linear import select_linear
-from headwater.methods.catalog import find_streaming
-from headwater.methods.streaming import Bench, attribute, each
+from headwater.methods.catalog import find_method
+from headwater.methods.scoring import attribute, prepare
+from headwater.methods.targets import each
 from headwater.models.load import load_model
+from headwater.models.reader import Reader
 from oracles.gradient_oracles import row_gradients
 from oracles.influence_oracles import datainf, ekfac, zoinf
 from zoo import SENTENCES, tiny_loaded
@@ -37,7 +39,7 @@ def token_sides(stage: Stage, name: str) -> tuple[np.ndarray, np.ndarray]:
     model = stage.loaded.model
     module = model.get_submodule(name.removesuffix(".weight"))
     lefts, rights = [], []
-    for row in stage.bench.tokenization.encode(stage.rows):
+    for row in Reader.of(stage.loaded).tokenize(stage.rows):
         kept = {}
 
         def hook(_, inputs, output, kept=kept):
@@ -63,7 +65,7 @@ def token_sides(stage: Stage, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def gradients(stage: Stage, name: str) -> np.ndarray:
-    rows = stage.bench.tokenization.encode(stage.rows)
+    rows = Reader.of(stage.loaded).tokenize(stage.rows)
     return np.stack([row_gradients(stage.loaded.model, row)[name].double().numpy() for row in rows])
 
 
@@ -103,8 +105,8 @@ def test_datainf_is_the_mean_of_explicit_inverses(stage):
     glob = "model.norm.weight,*.input_layernorm.weight"
     names = ["model.norm.weight", *(f"model.layers.{i}.input_layernorm.weight" for i in range(2))]
     expected = sum(datainf(gradients(stage, n), gradients(stage, n)[:3], 0.1) for n in names)
-    bench = stage.bench
-    scores = attribute(find_streaming("datainf", {"parameters": glob}), bench, stage.rows, each(stage.rows[:3]))
+    method = find_method("datainf", {"parameters": glob})
+    scores = attribute(method, Reader.of(stage.loaded), stage.rows, each(stage.rows[:3]))
     close(scores.values, expected)
 
 
@@ -116,10 +118,9 @@ def test_datainf_reads_matrices_too(stage):
 
 
 def test_methods_that_are_fitted_ask_for_rows(stage):
-    bare = Bench(stage.loaded, stage.bench.tokenization)
     for name in ("ekfac", "datainf"):
-        with pytest.raises(DataError, match="give a sample"):
-            find_streaming(name).prepare(bare, each(stage.rows[:1]))
+        with pytest.raises(DataError, match="was given none"):
+            prepare(find_method(name), Reader.of(stage.loaded), each(stage.rows[:1]))
 
 
 def test_zoinf_reads_losses_at_recorded_checkpoints(stage, tmp_path):
@@ -142,8 +143,8 @@ def test_zoinf_reads_losses_at_recorded_checkpoints(stage, tmp_path):
     close(found, expected, 2e-2)
     variance = stage.score(f"zoinf:form=variance,checkpoints={tmp_path / 'run'}", stage.rows[:2]).scores.values
     close(variance[:, 1], np.stack(losses).var(0), 2e-2)
-    with pytest.raises(UsageError, match="CheckpointRecorder"):
-        find_streaming("zoinf")
+    with pytest.raises(UsageError, match="recorded training run"):
+        find_method("zoinf")
 
 
 def test_the_controls_are_what_they_say(stage):

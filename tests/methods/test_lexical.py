@@ -64,3 +64,11 @@ def test_longer_rows_rank_higher_whatever_the_query() -> None:
     assert values[:, 0].argmax() == 1
     np.testing.assert_array_equal(values[:, 0], values[:, 1])
     assert values[3, 0] == len("Name a sea.") + len("The Baltic sea.")
+
+
+def test_a_query_with_hotwords_is_its_hotwords_alone() -> None:
+    asked = Row("q", 0, prompt="Why?", response="The starship needs a cord and rope.", hotwords=("rope", "cord"))
+    expected = bm25_scores(ROWS, [Row("q", 0, prompt="", response="rope cord")])
+    np.testing.assert_array_equal(bm25_scores(ROWS, [asked]).values, expected.values)
+    as_rows = [Row(row.id, row.ordinal, prompt=row.prompt, response=row.response, hotwords=("sail",)) for row in ROWS]
+    np.testing.assert_array_equal(bm25_scores(as_rows, [asked]).values, expected.values)

@@ -12,12 +12,14 @@ import torch
 from scipy.stats import spearmanr
 
 from headwater.core.errors import DataError, ModelError, NumericError, UsageError
-from headwater.data import Row, Tokenization, Window, plan_batches, resolve_template
+from headwater.data import Row, Tokenization, Window, plan_batches
 from headwater.features.perturbed import Movable
-from headwater.methods.catalog import find_streaming
+from headwater.methods.catalog import find_method
 from headwater.methods.forward_difference import differences
-from headwater.methods.streaming import Bench, Part, Target, attribute, each, pool_parts
+from headwater.methods.scoring import attribute, prepare
+from headwater.methods.targets import Part, Target, each, mean_over_parts
 from headwater.models.load import wrap_model
+from headwater.models.reader import Reader
 from headwater.tasks import two_domains_task
 from headwater.training.tiny import Recipe, fit, new_model, task_rows, train_tokenizer
 from oracles.future_influence import one_step_influence
@@ -26,12 +28,12 @@ RECIPE = Recipe(vocabulary=400, layers=1, width=32, heads=2, epochs=2, tokens_pe
 
 
 @cache
-def stage() -> tuple[Bench, tuple[Row, ...], tuple[Row, ...]]:
+def stage() -> tuple[Reader, tuple[Row, ...], tuple[Row, ...]]:
     """A small model that knows a little of two domains; a pool of both and of garbled rows; a medical target."""
     task = two_domains_task(0, rows=240, queries=20)
     rows = task_rows(task.rows)
     tokenizer = train_tokenizer([" ".join(row.fields().values()) for row in rows], RECIPE.vocabulary)
-    tokenization = Tokenization(tokenizer, resolve_template(None, tokenizer), max_tokens=RECIPE.context)
+    tokenization = Tokenization.of(tokenizer, max_tokens=RECIPE.context)
     model = new_model(tokenizer, RECIPE, seed=0)
     fit(model, tokenization.encode(rows[:200]), RECIPE, seed=0)
     generator = np.random.default_rng(0)
@@ -41,16 +43,16 @@ def stage() -> tuple[Bench, tuple[Row, ...], tuple[Row, ...]]:
     ]
     target = [row for row in task_rows([{**q} for q in task.queries]) if row.metadata["domain"] == "medical"]
     model.zero_grad()
-    return Bench(wrap_model(model, tokenizer), tokenization), tuple(pool), tuple(target)
+    return Reader(wrap_model(model, tokenizer), tokenization), tuple(pool), tuple(target)
 
 
-def linfik(rows, targets, bench=None, **settings) -> np.ndarray:
-    return attribute(find_streaming("linfik", settings), bench or stage()[0], rows, targets).values
+def linfik(rows, targets, reader=None, **settings) -> np.ndarray:
+    return attribute(find_method("linfik", settings), reader or stage()[0], rows, targets).values
 
 
 def test_both_forms_rank_rows_as_one_step_of_training_does():
-    bench, pool, target = stage()
-    truth = one_step_influence(bench.loaded, bench.token_rows(pool), bench.token_rows(target), rate=0.005)
+    reader, pool, target = stage()
+    truth = one_step_influence(reader.loaded, reader.tokenize(pool), reader.tokenize(target), rate=0.005)
     forward = linfik(pool, [Target("medical", target)])[:, 0]
     gradient = linfik(pool, [Target("medical", target)], form="gradient")[:, 0]
     assert spearmanr(forward, truth).statistic >= 0.95
@@ -62,10 +64,10 @@ def test_both_forms_rank_rows_as_one_step_of_training_does():
 
 
 def test_the_error_grows_with_the_step_and_with_rounding():
-    bench, pool, target = stage()
-    movable = Movable.select(bench.loaded)
-    batches = plan_batches(bench.token_rows(pool[:16]), Window(256))
-    direction = movable.direction(plan_batches(bench.token_rows(target), Window(256)))
+    reader, pool, target = stage()
+    movable = Movable.select(reader.loaded)
+    batches = plan_batches(reader.tokenize(pool[:16]), Window(256))
+    direction = movable.direction(plan_batches(reader.tokenize(target), Window(256)))
     exact = movable.products([plan_batches([r], Window(256))[0] for b in batches for r in b.rows], direction).numpy()
     distances = [1e-6, 1e-3, 1e-2, 3e-2, 1e-1]
     found = differences(movable, direction, batches, distances)
@@ -78,17 +80,17 @@ def test_the_error_grows_with_the_step_and_with_rounding():
 
 def test_the_kernel_of_nearby_weights_is_nearby():
     """|K_θ − K_θ'| ≤ 2GB‖θ − θ'‖: halving the way to θ' about halves the change."""
-    bench, pool, target = stage()
-    movable = Movable.select(bench.loaded)
-    batches = [plan_batches([row], Window(256))[0] for row in bench.token_rows(pool[:6])]
-    here = plan_batches(bench.token_rows(target), Window(256))
+    reader, pool, target = stage()
+    movable = Movable.select(reader.loaded)
+    batches = [plan_batches([row], Window(256))[0] for row in reader.tokenize(pool[:6])]
+    here = plan_batches(reader.tokenize(target), Window(256))
     direction = movable.direction(here)
     start = movable.products(batches, direction)
     changes = []
     for distance in (0.02, 0.01):
-        moved = copy.deepcopy(bench.loaded.model)
+        moved = copy.deepcopy(reader.loaded.model)
         moved.load_state_dict(dict(movable.moved(direction, distance)), strict=False)
-        there = Movable.select(wrap_model(moved, bench.loaded.tokenizer))
+        there = Movable.select(wrap_model(moved, reader.loaded.tokenizer))
         changes.append(float((there.products(batches, there.direction(here)) - start).abs().max()))
     assert changes[0] / changes[1] == pytest.approx(2, abs=0.3)
 
@@ -121,29 +123,29 @@ def test_the_cosine_is_at_most_one_and_forgets_the_rows_length():
 
 
 def test_two_forward_passes_a_row_and_no_backward(monkeypatch):
-    bench, pool, target = stage()
-    scorer = find_streaming("linfik", {"folds": "1", "distance": "0.01"}).prepare(bench, [Target("t", target)])
+    reader, pool, target = stage()
+    scorer = prepare(find_method("linfik", {"folds": "1", "distance": "0.01"}), reader, [Target("t", target)], pool)
     calls = []
-    inner = type(bench.loaded.model).forward
-    monkeypatch.setattr(type(bench.loaded.model), "forward", lambda *a, **k: calls.append(1) or inner(*a, **k))
+    inner = type(reader.loaded.model).forward
+    monkeypatch.setattr(type(reader.loaded.model), "forward", lambda *a, **k: calls.append(1) or inner(*a, **k))
     monkeypatch.setattr(torch.Tensor, "backward", lambda *a, **k: pytest.fail("a backward pass"))
     scorer(pool[:4])
     assert len(calls) == 2
 
 
 def test_scoring_leaves_the_model_as_it_was():
-    bench, pool, target = stage()
-    before = {name: p.clone() for name, p in bench.loaded.model.named_parameters()}
+    reader, pool, target = stage()
+    before = {name: p.clone() for name, p in reader.loaded.model.named_parameters()}
     linfik(pool[:6], [Target("t", target)])
-    for name, parameter in bench.loaded.model.named_parameters():
+    for name, parameter in reader.loaded.model.named_parameters():
         assert torch.equal(parameter, before[name])
         assert not parameter.requires_grad
         assert parameter.grad is None
 
 
 def test_what_cannot_be_scored_is_refused():
-    bench, pool, target = stage()
-    half = replace(bench, loaded=replace(bench.loaded, model=_half(bench.loaded.model)))
+    reader, pool, target = stage()
+    half = replace(reader, loaded=replace(reader.loaded, model=_half(reader.loaded.model)))
     with pytest.raises(ModelError, match="small step"):
         linfik(pool, [Target("t", target)], half)
     with pytest.raises(UsageError, match="form=gradient"):
@@ -153,7 +155,7 @@ def test_what_cannot_be_scored_is_refused():
     with pytest.raises(DataError, match="no row"):
         Target("empty", ())
     with pytest.raises(UsageError, match="--model"):
-        find_streaming("linfik").prepare(None, [Target("t", target)])
+        prepare(find_method("linfik"), None, [Target("t", target)])
 
 
 def test_a_forward_form_that_disagrees_is_refused(monkeypatch):
@@ -165,7 +167,7 @@ def test_a_forward_form_that_disagrees_is_refused(monkeypatch):
 
 def test_parts_are_pooled_by_their_rows():
     parts = (Part("a", 3), Part("a", 1), Part("b"))
-    assert pool_parts(np.array([[1.0, 5.0, 7.0]], np.float32), parts).tolist() == [[2.0, 7.0]]
+    assert mean_over_parts(np.array([[1.0, 5.0, 7.0]], np.float32), parts).tolist() == [[2.0, 7.0]]
 
 
 def _half(model):

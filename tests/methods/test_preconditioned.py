@@ -8,13 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-import headwater as hw
 from headwater.core.errors import DataError, MismatchError, UsageError
 from headwater.curvature.adam import read_adam, write_adam
 from headwater.data import open_corpus
-from headwater.evaluation.entrants import Stage
+from headwater.data.windows import Window
+from headwater.evaluation.stage import Stage
 from headwater.features.linear import select_linear
+from headwater.features.row_losses import mean_losses
+from headwater.indexing.build import build
+from headwater.indexing.session import open_session
+from headwater.methods.bound import Bound
 from headwater.methods.catalog import find_method
+from headwater.models.reader import Reader
+from headwater.tracing.trace import TraceOptions, trace_rows
 from oracles.gradient_oracles import row_gradients
 from oracles.preconditioned_oracles import adam_update, blockwise_cosine, flat, trak
 from zoo import SENTENCES, tiny_loaded
@@ -34,7 +40,7 @@ class Case:
         self.loaded = tiny_loaded(name)
         self.stage = Stage(self.loaded, open_corpus(RECORDS), folder)
         self.queries = self.stage.rows[:3]
-        tokens = self.stage.bench.tokenization.encode(self.stage.rows)
+        tokens = Reader.of(self.loaded).tokenize(self.stage.rows)
         everything = [row_gradients(self.loaded.model, row) for row in tokens]
         self.names = list(select_linear(self.loaded.model, globs).shapes)
         self.rows = everything
@@ -57,11 +63,8 @@ def close(found: np.ndarray, expected: np.ndarray, tolerance: float = 2e-3) -> N
 
 
 def test_trak_is_its_formula(case):
-    from headwater.data.windows import Window
-    from headwater.features.row_losses import mean_losses
-    from headwater.methods.reading import batches
-
-    losses = mean_losses(case.loaded, batches(case.stage.bench, case.stage.rows, Window(512)), 14).double().numpy()
+    batches = Reader.of(case.loaded).batches(case.stage.rows, Window(512))
+    losses = mean_losses(case.loaded, batches, 14).double().numpy()
     rows = np.stack([flat(g, case.names) for g in case.rows])
     expected = trak(rows, rows[:3], (losses, losses[:3]), 0.1)
     close(case.scores("trak:sketch=identity,parameters=*.q_proj.weight"), expected)
@@ -74,7 +77,7 @@ def test_logra_without_projection_is_the_layerwise_inverse(case):
 
 def test_logra_projects_both_sides(tmp_path):
     case = Case("llama", tmp_path, "*.q_proj.weight")
-    encoder = find_method("logra", {"rank": 4, "parameters": "*.q_proj.weight"}).bind(case.loaded)
+    encoder = find_method("logra", {"rank": 4, "parameters": "*.q_proj.weight"}).require_vectors().bind(case.loaded)
     rows = []
     for start, name in zip((0, 16), case.names, strict=True):
         assert encoder.sketch._places[name] == (start, 4, 4)
@@ -135,13 +138,13 @@ def test_trackstar_divides_by_the_root_of_adams_second_moment(case, tmp_path):
 
 def test_adams_state_is_asked_for_and_checked(case, tmp_path):
     for name in ("less", "trackstar"):
-        with pytest.raises(UsageError, match="write_adam"):
+        with pytest.raises(UsageError, match=r"headwater\.Recorder"):
             find_method(name)
     with pytest.raises(DataError, match="no moments of Adam"):
-        find_method("less", {"adam": str(tmp_path / "none")}).bind(case.loaded)
+        find_method("less", {"adam": str(tmp_path / "none")}).require_vectors().bind(case.loaded)
     write_adam(tmp_path / "adam", trained_adam(case.loaded, case.names), case.loaded.model)
     with pytest.raises(MismatchError, match="no moments of their shape"):
-        find_method("less", {"adam": str(tmp_path / "adam")}).bind(case.loaded)
+        find_method("less", {"adam": str(tmp_path / "adam")}).require_vectors().bind(case.loaded)
     with pytest.raises(DataError, match="cannot be used"):
         write_adam(tmp_path / "sgd", torch.optim.SGD(case.loaded.model.parameters(), lr=0.1), case.loaded.model)
 
@@ -156,8 +159,9 @@ def test_linear_layers_leave_out_head_embedding_and_norms():
 @pytest.mark.parametrize("label", ["logra", "trak", "trackstar"])
 def test_token_maps_of_both_sides_add_up_to_the_score(case, tmp_path, label):
     settings = {"trackstar": {"correction": "none"}}.get(label, {}) | {"parameters": "*.q_proj.weight"}
-    index = hw.build(tmp_path / "i.lance", model=case.loaded, data=RECORDS, method=label, settings=settings)
-    found = hw.trace(index, RECORDS[:2], model=case.loaded, top=3, tokens=True)
+    bound = Bound.of(find_method(label, settings), Reader.of(case.loaded))
+    index = build(tmp_path / "i.lance", open_corpus(RECORDS), bound)
+    found = trace_rows(open_session(index, case.loaded), case.queries[:2], TraceOptions(top=3, tokens=True))
     for query in found.queries:
         for hit in query.hits:
             for side in (hit.row_tokens, hit.query_tokens):

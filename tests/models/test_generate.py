@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from headwater.core.errors import DataError, UsageError
-from headwater.data import Tokenization, resolve_template
+from headwater.data import Tokenization
 from headwater.models.generate import generate_response, generate_responses
 from headwater.models.load import LoadedModel, wrap_model
 from zoo import tiny_loaded, tiny_tokenizer, zoo
@@ -76,7 +76,7 @@ def test_a_start_token_is_added_once() -> None:
 
 def test_prompts_may_be_the_token_ids_of_a_template() -> None:
     loaded = tiny_loaded("llama", chat=True)
-    tokenization = Tokenization(loaded.tokenizer, resolve_template("chat", loaded.tokenizer))
+    tokenization = Tokenization.of(loaded.tokenizer, "chat")
     ids = tokenization.encode_prompt("Hello")
     text = tokenization.template.prompt_text("Hello")
     assert generate_responses(loaded, [ids], max_new_tokens=8) == generate_responses(loaded, [text], max_new_tokens=8)

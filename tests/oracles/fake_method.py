@@ -15,16 +15,15 @@ from transformers import PreTrainedTokenizerFast
 from headwater.core.spec import Column, Coverage, MethodSpec, Role
 from headwater.data.batches import TokenBatch
 from headwater.data.corpus import Corpus, open_corpus
-from headwater.data.templates import resolve_template
-from headwater.data.tokens import Tokenization
 from headwater.data.windows import Window
 from headwater.features.encoder import Encoded
 from headwater.index.store import Index
 from headwater.indexing.build import build
-from headwater.indexing.encode import Reader
 from headwater.indexing.session import Session
-from headwater.methods.method import Method
+from headwater.methods.bound import Bound
+from headwater.methods.method import Method, Vectors
 from headwater.models.load import LoadedModel
+from headwater.models.reader import Reader
 
 DIM = 24
 
@@ -63,7 +62,8 @@ def token_vector(ids: np.ndarray, column: Column) -> np.ndarray:
 
 def fake_method(**changes: Any) -> Method:
     encoder = replace(FakeEncoder(), **changes)
-    return Method(MethodSpec("fake", {"dim": DIM}), {"train": Window(64), "query": Window(64)}, lambda _: encoder)
+    vectors = Vectors({"train": Window(64), "query": Window(64)}, lambda _: encoder)
+    return Method(MethodSpec("fake", {"dim": DIM}), vectors)
 
 
 def fake_loaded(name: str = "fake-model", weights: str = "w0") -> LoadedModel:
@@ -100,22 +100,31 @@ def records(count: int, start: int = 0) -> list[dict[str, Any]]:
     ]
 
 
-def fake_build(out: Path, rows: list[dict[str, Any]], method: Method | None = None, **options: Any) -> Index:
-    return build(
-        out,
-        loaded=options.pop("loaded", None) or fake_loaded(),
-        corpus=open_corpus(rows),
-        method=method or fake_method(),
-        tokens_per_batch=options.pop("tokens_per_batch", 256),
-        **options,
+def fake_bound(
+    method: Method | None = None,
+    loaded: LoadedModel | None = None,
+    *,
+    template: str | None = None,
+    max_tokens: int = 2048,
+    tokens_per_batch: int = 256,
+) -> Bound:
+    reader = Reader.of(
+        loaded or fake_loaded(), template=template, max_tokens=max_tokens, tokens_per_batch=tokens_per_batch
     )
+    return Bound.of(method or fake_method(), reader)
+
+
+_READING = ("loaded", "template", "max_tokens", "tokens_per_batch")
+
+
+def fake_build(out: str | Path, rows: list[dict[str, Any]], method: Method | None = None, **options: Any) -> Index:
+    """A build with the fake method; `options` are those of `fake_bound` and of `build`."""
+    reading = {name: options.pop(name) for name in _READING if name in options}
+    return build(out, open_corpus(rows), fake_bound(method, **reading), **options)
 
 
 def fake_session(index: Index, loaded: LoadedModel | None = None, method: Method | None = None) -> Session:
-    loaded, method = loaded or fake_loaded(), method or fake_method()
-    template = resolve_template(None, loaded.tokenizer)
-    tokenization = Tokenization(loaded.tokenizer, template, 2048)
-    return Session(index, Reader.bind(loaded, method, tokenization, index.manifest.plan.tokens_per_batch))
+    return Session(index, fake_bound(method, loaded, tokens_per_batch=index.manifest.plan.tokens_per_batch))
 
 
 def corpus_of(rows: list[dict[str, Any]]) -> Corpus:

@@ -20,13 +20,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import lance
-import lance.fragment
-import pyarrow as pa
-
 from headwater.core.errors import StoreError
+from headwater.indexing import blocks
 from headwater.indexing import build as building
-from headwater.indexing import encode
 from oracles.fake_method import fake_build, fake_method, records
 
 BLOCK_ROWS = 4
@@ -36,7 +32,7 @@ STEPS = ("before create", "after create", "before append", "within append", "aft
 
 def main() -> None:
     folder, rows, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-    building._FEWEST_ROWS = building._MOST_ROWS = BLOCK_ROWS
+    blocks._FEWEST_ROWS = blocks._MOST_ROWS = BLOCK_ROWS
     dice = random.Random(seed)
     moments: dict[str, int] = {}
     out = 0
@@ -92,14 +88,14 @@ def run(out: Path, rows: int, step: str | None, dice: random.Random | None) -> b
 
 
 def die_at(step: str, nth: int) -> None:
-    """Have this process kill itself before or after the nth commit of a kind (the first, where there is only one)."""
+    """Have this process kill itself before, within or after the nth commit of a kind (the first, where there is one).
+
+    Within an append the block's files are written, and not committed.
+    """
     when, kind = step.split()
-    if when == "within":
-        lance.LanceDataset.insert = die_with_the_data_written  # type: ignore[method-assign]
-        return
     module, name = {
         "create": (building, "create_index"),
-        "append": (encode, "append_block"),
+        "append": (blocks, "write_fragments" if when == "before" else "commit_fragments"),
         "seal": (building, "seal"),
     }[kind]
     original = getattr(module, name)
@@ -108,7 +104,7 @@ def die_at(step: str, nth: int) -> None:
     def deadly(*args: Any, **options: Any) -> Any:
         nonlocal left
         left -= 1
-        if when == "before" and left == 0:
+        if when in ("before", "within") and left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
         result = original(*args, **options)
         if when == "after" and left == 0:
@@ -116,12 +112,6 @@ def die_at(step: str, nth: int) -> None:
         return result
 
     setattr(module, name, deadly)
-
-
-def die_with_the_data_written(dataset: lance.LanceDataset, table: pa.Table) -> None:
-    """In place of an append: write its data files, and die before they are committed."""
-    lance.fragment.write_fragments(table, dataset)
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

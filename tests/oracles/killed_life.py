@@ -28,8 +28,7 @@ from lance.dataset import DatasetOptimizer
 from headwater.index.checks import check_index
 from headwater.index.store import open_index
 from headwater.index.upkeep import compact
-from headwater.indexing import build as building
-from headwater.indexing import quantise as recode
+from headwater.indexing import blocks, quantise
 from headwater.indexing.maintain import add, delete
 from oracles.fake_method import corpus_of, fake_build, fake_method, fake_session, records
 
@@ -37,7 +36,7 @@ ROWS, MORE, BLOCK_ROWS = 60, 40, 4
 GONE = "year % 3 = 1"
 
 COMMITS = (
-    (lance.LanceDataset, "insert"),
+    (lance.LanceDataset, "commit"),
     (lance.LanceDataset, "delete"),
     (lance.LanceDataset, "update_schema_metadata"),
     (lance.LanceDataset, "cleanup_old_versions"),
@@ -59,7 +58,7 @@ def compact_rows(path: Path) -> None:
 
 
 def encode_rows(path: Path) -> None:
-    recode.encode_index(open_index(path), path.with_suffix(".coded"), code="int8", resume=True)
+    quantise.quantise_index(open_index(path), path.with_suffix(".coded"), code="int8", resume=True)
 
 
 STEPS = {"add": 10, "delete": 3, "compact": 2, "encode": 5}
@@ -75,8 +74,8 @@ VERBS: dict[str, Callable[[Path], None]] = {
 
 def main() -> None:
     folder, verb, kills, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-    building._FEWEST_ROWS = building._MOST_ROWS = BLOCK_ROWS
-    recode._READ_BYTES, recode.rows_per_block = 1, lambda row_bytes: 16  # type: ignore[assignment]
+    blocks._FEWEST_ROWS = blocks._MOST_ROWS = BLOCK_ROWS
+    quantise._READ_BYTES, quantise.rows_per_block = 1, lambda row_bytes: 16  # type: ignore[assignment]
     dice = random.Random(seed)
     base = folder / "base.lance"
     run(base, lambda path: prepare(path, verb), None)
@@ -153,7 +152,8 @@ def die_at_commit(when: str, nth: int) -> None:
         return call
 
     for owner, name in COMMITS:
-        setattr(owner, name, deadly(getattr(owner, name)))
+        changed = deadly(getattr(owner, name))
+        setattr(owner, name, staticmethod(changed) if name == "commit" else changed)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,9 @@ import numpy as np
 import torch
 
 from headwater.data import open_corpus
-from headwater.methods.streaming import Target
+from headwater.methods.catalog import find_method
+from headwater.methods.targets import Target
+from headwater.models.reader import Reader
 from headwater.valuing import distil
 from headwater.valuing import run as value
 from headwater.valuing import value as valuing
@@ -79,14 +81,13 @@ def run(out: Path, moment: tuple[str, int] | None) -> None:
         if moment is not None and words == moment[0] and done >= moment[1]:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    valuing.value(
+    valuing.value_pool(
         open_corpus(records(60, 0)),
         [Target("task", tuple(open_corpus(records(12, 1))))],
         out,
-        loaded=tiny_loaded("llama"),
-        method="alinfik",
-        options=OPTIONS,
-        settings=valuing.Settings(duplicates=None, resume=True, progress=watch),
+        method=find_method("alinfik", OPTIONS),
+        reader=Reader.of(tiny_loaded("llama")),
+        options=valuing.ValueOptions(duplicates=None, resume=True, on_progress=watch),
     )
 
 

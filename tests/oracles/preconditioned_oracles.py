@@ -1,4 +1,4 @@
-"""TRAK, LoGra, TrackStar and LESS written down once more: whole matrices, explicit inverses, one row at a time."""
+"""TRAK, LoGra, TrackStar, LESS and RelatIF written down once more: whole matrices, explicit inverses, row by row."""
 
 from __future__ import annotations
 
@@ -45,3 +45,11 @@ def adam_update(gradient: Tensor, m: Tensor, v: Tensor, constants: tuple[int, fl
         second = beta2 * v[place] + (1 - beta2) * gradient[place] ** 2
         out[place] = (first / (1 - beta1 ** (step + 1))) / (torch.sqrt(second / (1 - beta2 ** (step + 1))) + epsilon)
     return out
+
+
+def relatif(rows: np.ndarray, queries: np.ndarray, damping: float, *, form: str) -> np.ndarray:
+    """aᵀ H⁻¹ q over √(aᵀ H⁻¹ a) (`l`) or ‖H⁻¹ a‖ (`theta`), one row at a time; H is the damped Gram matrix."""
+    gram = rows.T @ rows / len(rows)
+    inverse = np.linalg.inv(gram + damping * np.trace(gram) / len(gram) * np.eye(len(gram)))
+    reach = [np.sqrt(a @ inverse @ a) if form == "l" else np.linalg.norm(inverse @ a) for a in rows]
+    return np.stack([a @ inverse @ queries.T / size for a, size in zip(rows, reach, strict=True)])

@@ -13,11 +13,12 @@ from headwater.core.spec import Column, Coverage, MethodSpec
 from headwater.index.approximate import KINDS, approximate_columns, build_approximate
 from headwater.index.checks import check_index
 from headwater.index.manifest import Manifest, Plan
-from headwater.index.rows import IndexRow
-from headwater.index.store import Index, append_block, create_index
+from headwater.index.store import Index
 from headwater.index.upkeep import compact, delete_rows, seal
 from headwater.search.approximate import measure_recall, top_k_approximate
 from headwater.search.scan import Found, top_k
+from oracles import hand_rows
+from oracles.hand_rows import hand_index, hand_row
 
 ROWS, DIM = 600, 16
 
@@ -27,16 +28,15 @@ def vectors(rows: int, seed: int = 0) -> np.ndarray:
 
 
 def append(index: Index, values: np.ndarray, start: int) -> None:
-    rows = [IndexRow(f"r{start + i}", f"d{start + i}", {}, {"n": start + i}) for i in range(len(values))]
-    append_block(index, rows, {"vector": values, "wide": np.ones((len(values), 3), np.float32)})
+    rows = [hand_row(f"r{start + i}", f"d{start + i}", {"n": start + i}) for i in range(len(values))]
+    hand_rows.append(index, rows, {"vector": values, "wide": np.ones((len(values), 3), np.float32)})
 
 
 @pytest.fixture
 def index(tmp_path: Path) -> Index:
     columns = (Column("vector", DIM), Column("wide", 3, "float32"))
-    made = create_index(
-        tmp_path / "a.lance", Manifest(MethodSpec("f"), columns, Coverage(1, 1), {}, {}, Plan(200, 1), ("d",))
-    )
+    about = Manifest(MethodSpec("f"), columns, Coverage(1, 1), {}, {}, Plan(200, 1), ("d",))
+    made = hand_index(tmp_path / "a.lance", about, [hand_row("r0", "d0", {"n": 0})])
     for start in range(0, ROWS, 200):
         append(made, vectors(ROWS)[start : start + 200], start)
     seal(made)

@@ -12,7 +12,7 @@ from headwater.core.errors import NumericError, UsageError
 from headwater.core.spec import Column
 from headwater.index.checks import check_index
 from headwater.index.info import describe
-from headwater.indexing import build as building
+from headwater.indexing import blocks
 from headwater.indexing.maintain import recompute
 from headwater.search.codes import coded, decode, encode, read_vectors
 from headwater.search.products import product
@@ -93,8 +93,8 @@ def test_more_bits_find_more_of_the_exact_top() -> None:
 def test_an_index_of_codes_is_built_searched_checked_and_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
-    monkeypatch.setattr(building, "_FEWEST_ROWS", 8)
-    monkeypatch.setattr(building, "_MOST_ROWS", 8)
+    monkeypatch.setattr(blocks, "_FEWEST_ROWS", 8)
+    monkeypatch.setattr(blocks, "_MOST_ROWS", 8)
     method = fake_method(columns=(Column("vector", 64), Column("wide", 40)))
     exact = fake_build(tmp_path / "exact.lance", records(60), method)
     index = fake_build(tmp_path / "a.lance", records(60), method, code=code)

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from headwater.core.errors import DataError, MismatchError, NumericError, StoreError, UsageError
 from headwater.core.spec import Column, Coverage, MethodSpec
 from headwater.index.manifest import Manifest, Plan
-from headwater.index.rows import IndexRow
-from headwater.index.store import Index, append_block, create_index
+from headwater.index.store import Index, create_index
 from headwater.search.export import write_scores
 from headwater.search.scan import _top_in_order, score_all, top_k
+from oracles.hand_rows import append, hand_index, hand_row
 
 COLUMNS = (Column("vector", 16), Column("wide", 5, "float32"))
 BLOCKS = (100, 1, 400, 37, 262)
@@ -30,7 +30,7 @@ class Made:
 
     def __init__(self, path: Path, columns: tuple[Column, ...] = COLUMNS, decimals: int | None = None) -> None:
         about = (MethodSpec("fake"), columns, Coverage(1, 1), {}, {}, Plan(100, 10), ("d",))
-        self.index: Index = create_index(path, Manifest(*about))
+        self.index: Index = hand_index(path, Manifest(*about), [hand_row("r0", "d0", {"n": 0})])
         random = np.random.default_rng(0)
         self.rows = {c.name: random.standard_normal((ROWS, c.dim)).astype(c.dtype) for c in columns}
         queries = {c.name: random.standard_normal((QUERIES, c.dim)).astype(np.float32) for c in columns}
@@ -40,8 +40,8 @@ class Made:
         self.probes = {name: torch.from_numpy(v) for name, v in queries.items()}
         start = 0
         for size in BLOCKS:
-            rows = [IndexRow(f"r{i}", f"d{i}", {}, {"n": i}) for i in range(start, start + size)]
-            append_block(self.index, rows, {name: v[start : start + size] for name, v in self.rows.items()})
+            rows = [hand_row(f"r{i}", f"d{i}", {"n": i}) for i in range(start, start + size)]
+            append(self.index, rows, {name: v[start : start + size] for name, v in self.rows.items()})
             start += size
         self.scores = np.zeros((ROWS, QUERIES))
         for i in range(ROWS):
@@ -139,7 +139,7 @@ def test_half_precision_rows_accumulate_in_single(tmp_path: Path) -> None:
         tmp_path / "a.lance",
         Manifest(MethodSpec("f"), (Column("vector", 10_000),), Coverage(1, 1), {}, {}, Plan(1, 1), ("d",)),
     )
-    append_block(made, [IndexRow("r", "d")], {"vector": np.full((1, 10_000), 0.25, np.float16)})
+    append(made, [hand_row("r")], {"vector": np.full((1, 10_000), 0.25, np.float16)})
     assert top_k(made, {"vector": torch.ones(1, 10_000)}, 1)[0][0].score == 2500.0
 
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-import headwater as hw
 from headwater.core.errors import UsageError
+from headwater.data.corpus import open_corpus
 from headwater.data.rows import Row
+from headwater.indexing.build import build
 from headwater.indexing.session import Session, open_session
+from headwater.methods.bound import Bound
+from headwater.methods.catalog import find_method
+from headwater.models.reader import Reader
 from headwater.tracing.queries import prompt_query, with_responses
 from headwater.tracing.trace import TraceOptions, trace_rows
 from zoo import tiny_loaded
@@ -25,21 +31,29 @@ QUERIES = [
 ]
 
 
+def built(path: Path, rows: list[dict[str, str]], method: str, **settings: Any) -> Session:
+    loaded = tiny_loaded("llama")
+    index = build(path, open_corpus(rows), Bound.of(find_method(method, settings), Reader.of(loaded)))
+    return open_session(index, loaded)
+
+
 @pytest.fixture(scope="module")
 def session(tmp_path_factory) -> Session:
     """An index of sketches so small that they order the rows badly."""
-    path = tmp_path_factory.mktemp("gradients") / "i.lance"
-    loaded = tiny_loaded("llama")
-    return open_session(hw.build(path, model=loaded, data=ROWS, method="rapidin", settings={"buckets": 64}), loaded)
+    return built(tmp_path_factory.mktemp("gradients") / "i.lance", ROWS, "rapidin", buckets=64)
+
+
+def one_row_at_a_time(bound: Bound) -> Bound:
+    return dataclasses.replace(bound, reader=dataclasses.replace(bound.reader, tokens_per_batch=1))
 
 
 @pytest.fixture(scope="module")
 def uncompressed(session) -> torch.Tensor:
-    return session.reader.exact_scores([session.index.fetch([row["id"]])[0] for row in ROWS], QUERIES)
+    return session.bound.exact_scores([session.index.fetch([row["id"]])[0] for row in ROWS], QUERIES)
 
 
 def test_a_shortlist_of_all_rows_gives_the_exact_ranking(session, uncompressed):
-    found = trace_rows(session, QUERIES, TraceOptions(top=24, exact=24), set())
+    found = trace_rows(session, QUERIES, TraceOptions(top=24, exact=24))
     for query, scores in zip(found.queries, uncompressed.T, strict=True):
         assert [hit.id for hit in query.hits] == [f"r{i}" for i in scores.argsort(descending=True).tolist()]
         torch.testing.assert_close(
@@ -49,35 +63,35 @@ def test_a_shortlist_of_all_rows_gives_the_exact_ranking(session, uncompressed):
 
 
 def test_a_shortlist_keeps_to_the_rows_the_index_scored_highest(session, uncompressed):
-    plain = trace_rows(session, QUERIES, TraceOptions(top=8), set())
-    looked = trace_rows(session, QUERIES, TraceOptions(top=3, exact=8), set())
+    plain = trace_rows(session, QUERIES, TraceOptions(top=8))
+    looked = trace_rows(session, QUERIES, TraceOptions(top=3, exact=8))
     for before, after, scores in zip(plain.queries, looked.queries, uncompressed.T, strict=True):
         shortlist = sorted((hit.id for hit in before.hits), key=lambda row: -float(scores[int(row[1:])]))
         assert [hit.id for hit in after.hits] == shortlist[:3]
 
 
 def test_the_lowest_are_looked_at_twice_as_well(session, uncompressed):
-    found = trace_rows(session, QUERIES[:1], TraceOptions(top=24, exact=24, lowest=True), set())
+    found = trace_rows(session, QUERIES[:1], TraceOptions(top=24, exact=24, lowest=True))
     assert [hit.id for hit in found.queries[0].hits] == [f"r{i}" for i in uncompressed[:, 0].argsort().tolist()]
 
 
 def test_exact_scores_do_not_depend_on_the_batch(session, uncompressed):
     rows = [session.index.fetch([row["id"]])[0] for row in ROWS]
-    alone = dataclasses.replace(session.reader, tokens_per_batch=1)
+    alone = one_row_at_a_time(session.bound)
     torch.testing.assert_close(alone.exact_scores(rows, QUERIES), uncompressed, rtol=1e-4, atol=1e-5)
 
 
 def test_hits_do_not_depend_on_the_batch(session):
-    alone = Session(session.index, dataclasses.replace(session.reader, tokens_per_batch=1))
+    alone = Session(session.index, one_row_at_a_time(session.bound))
     ids = [
-        [[hit.id for hit in query.hits] for query in trace_rows(some, QUERIES, TraceOptions(), set()).queries]
+        [[hit.id for hit in query.hits] for query in trace_rows(some, QUERIES, TraceOptions()).queries]
         for some in (session, alone)
     ]
     assert ids[0] == ids[1]
 
 
 def test_a_grid_has_the_targets_of_both_sides(session):
-    found = trace_rows(session, QUERIES, TraceOptions(top=2, tokens=True), set())
+    found = trace_rows(session, QUERIES, TraceOptions(top=2, tokens=True))
     for query in found.queries:
         first, second = query.hits
         assert second.grid is None
@@ -95,16 +109,15 @@ def test_a_shortlist_that_makes_no_sense_is_refused(options):
 
 
 def test_a_method_without_exact_scores_says_so(tmp_path):
-    loaded = tiny_loaded("llama")
-    session = open_session(hw.build(tmp_path / "r.lance", model=loaded, data=ROWS[:4], method="rise"), loaded)
+    session = built(tmp_path / "r.lance", ROWS[:4], "rise")
     with pytest.raises(UsageError, match="rise has no scores"):
-        trace_rows(session, QUERIES, TraceOptions(top=2, exact=3), set())
+        trace_rows(session, QUERIES, TraceOptions(top=2, exact=3))
 
 
 def test_an_answer_that_was_cut_has_no_end_among_its_targets(session):
     (row,), _ = with_responses([prompt_query("What is 7 plus 7?", None, None)], session, max_new_tokens=3)
-    (tokens,) = session.reader.tokenize([row], "query")
+    (tokens,) = session.bound.tokenize([row], "query")
     assert tokens.ids[tokens.response].tolist() != []
-    assert session.reader.loaded.tokenizer.eos_token_id not in tokens.ids[tokens.response]
-    (whole,) = session.reader.tokenize([dataclasses.replace(row, hotwords=())], "query")
-    assert session.reader.loaded.tokenizer.eos_token_id in whole.ids[whole.response]
+    assert session.bound.reader.loaded.tokenizer.eos_token_id not in tokens.ids[tokens.response]
+    (whole,) = session.bound.tokenize([dataclasses.replace(row, hotwords=())], "query")
+    assert session.bound.reader.loaded.tokenizer.eos_token_id in whole.ids[whole.response]

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from headwater.core.errors import DataError
-from headwater.data import Row, Tokenization, Window, plan_batches, resolve_template
+from headwater.data import Row, Tokenization, Window, plan_batches
 from headwater.models.generate import generate_response
 from headwater.models.load import load_model
 from headwater.tasks import howdy_task
 from headwater.training.tiny import (
-    Progress,
     Recipe,
+    Step,
     fit,
     new_model,
     response_loss,
@@ -32,8 +32,8 @@ ROWS = howdy_task(0, rows=80, queries=2).rows
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     out = tmp_path_factory.mktemp("tiny")
-    reports: list[Progress] = []
-    train_tiny(ROWS, out=out, seed=1, recipe=SMALL, progress=reports.append)
+    reports: list[Step] = []
+    train_tiny(ROWS, out=out, seed=1, recipe=SMALL, on_step=reports.append)
     return out, reports
 
 
@@ -70,7 +70,7 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_generator_al
 def test_the_loss_is_the_models_own_on_response_labels() -> None:
     rows = task_rows(ROWS[:6])
     tokenizer = train_tokenizer([row.response for row in rows], 300)
-    token_rows = Tokenization(tokenizer, resolve_template(None, tokenizer)).encode(rows)
+    token_rows = Tokenization.of(tokenizer).encode(rows)
     model = new_model(tokenizer, SMALL, seed=0)
     (batch,) = plan_batches(token_rows, Window(256), tokens_per_batch=4096)
     labels = torch.full_like(batch.input_ids, -100)
@@ -89,7 +89,7 @@ def test_first_weights_are_the_seeds_own() -> None:
 def test_prompts_are_read_but_not_learnt() -> None:
     rows = task_rows(ROWS[:6])
     tokenizer = train_tokenizer([row.response for row in rows], 300)
-    token_rows = Tokenization(tokenizer, resolve_template(None, tokenizer)).encode(rows)
+    token_rows = Tokenization.of(tokenizer).encode(rows)
     assert all(not row.response[: len(row.row.prompt) // 8].any() for row in token_rows)
     model = new_model(tokenizer, SMALL, seed=0)
     fit(model, token_rows, replace(SMALL, epochs=1), seed=0)

@@ -20,14 +20,14 @@ from headwater.unlearning import probe, resume
 from headwater.unlearning.adapter import Lora, reference, restore_state, trainable_model, trainable_state
 from headwater.unlearning.fisher import dampen, fisher_diagonal
 from headwater.unlearning.objectives import OBJECTIVES
-from headwater.unlearning.options import Options
+from headwater.unlearning.options import UnlearnOptions
 from headwater.unlearning.probe import probe_rate
 from headwater.unlearning.rows import make_job
-from headwater.unlearning.run import _trust, run_unlearning
+from headwater.unlearning.run import _trust, reader_of, run_unlearning
 from headwater.unlearning.sequences import Composition, StepPlan, collate, make_examples, measure_losses
-from headwater.unlearning.targets import Setting, make_watch, unseen_loss
+from headwater.unlearning.targets import Run, make_watch, unseen_loss
 from headwater.unlearning.trainer import Material, Schedule, train
-from headwater.unlearning.watch import Limits, Watch, guard_loss
+from headwater.unlearning.watch import LossLimits, Watch, guard_loss
 from headwater.unlearning.weights import load_weights, uniform_weights
 from zoo import tiny_loaded
 
@@ -42,7 +42,7 @@ FORGET = [
     for i in range(6)
 ]
 RETAIN = [Row(f"r{i}", i, prompt=f"what is {i} plus {i}?", response=f"It is {2 * i}.") for i in range(12)]
-FAST = Options(
+FAST = UnlearnOptions(
     rate=2e-3,
     steps=6,
     composition=Composition(1, 2),
@@ -202,21 +202,21 @@ def test_divergence_stops_and_keeps_the_last_good_state(loaded, job):
 
 
 def test_guard_rows_count_as_far_as_influence_trusts_them(loaded, job):
-    tokens = tokenization(loaded)
-    setting = Setting(loaded, job, replace(FAST, guard=1.05), tokens, make_examples(job, tokens))
+    options = replace(FAST, guard=1.05)
+    run = Run.of(reader_of(loaded, options), job, options)
     rapidun = OBJECTIVES["rapidun"]
-    trust = _trust(setting, rapidun)
+    trust = _trust(run, rapidun)
     assert trust is not None
     assert len(trust) == len(job.guard)
     assert np.mean(trust) == pytest.approx(1)
     for options, objective in ((replace(FAST, weights="uniform"), rapidun), (FAST, OBJECTIVES["npo"])):
-        assert _trust(replace(setting, options=options), objective) is None
+        assert _trust(replace(run, options=options), objective) is None
     means = torch.arange(1.0, len(trust) + 1)
     assert guard_loss(means, None) == pytest.approx(float(means.mean()))
     only_first = torch.tensor([2.0] + [0.0] * (len(trust) - 1))
     assert guard_loss(means, only_first) == 1
-    first = make_watch(setting, (), only_first.tolist())
-    whole = make_watch(setting, ())
+    first = make_watch(run, (), only_first.tolist())
+    whole = make_watch(run, ())
     losses = measure_losses(loaded.model, first.guard, loaded.device)[1]
     assert first.limits.bound == pytest.approx(float(losses[0]) + math.log(1.05), abs=1e-5)
     assert whole.limits.bound == pytest.approx(float(losses.mean()) + math.log(1.05), abs=1e-5)
@@ -229,7 +229,7 @@ def test_the_probe_leaves_the_model_as_it_was_and_its_rate_reaches_the_target(lo
     model = trainable_model(loaded, Lora(), seed=0)
     start = trainable_state(model)
     start_loss = float(measure_losses(model, forget, loaded.device)[1].mean())
-    watch = Watch(forget, guard, Limits(start_loss + 1.0, math.inf), loaded.device)
+    watch = Watch(forget, guard, LossLimits(start_loss + 1.0, math.inf), loaded.device)
     material = Material(examples, torch.ones(len(examples)), torch.zeros(len(examples)))
     schedule = Schedule(0.0, steps=120, composition=Composition(2, 4))
     probed = probe_rate(model, OBJECTIVES["graddiff"], material, watch, schedule)
@@ -249,7 +249,7 @@ def test_the_probe_runs_where_its_few_guard_rows_start_above_the_bound_of_all(lo
     start = float(losses.mean())
     assert float(losses.max()) > start + 1e-3
     model = trainable_model(loaded, Lora(), seed=0)
-    watch = Watch(forget, guard, Limits(math.inf, start + 1e-3), loaded.device)
+    watch = Watch(forget, guard, LossLimits(math.inf, start + 1e-3), loaded.device)
     material = Material(examples, torch.ones(len(examples)), torch.zeros(len(examples)))
     probed = probe_rate(model, OBJECTIVES["ga"], material, watch, Schedule(0.0, composition=Composition(2, 0)))
     assert probed.outcome == "guarded"
@@ -310,14 +310,14 @@ def test_dampening_is_its_formula(loaded, job):
 
 def test_the_target_is_the_loss_of_answers_nobody_asked_for(loaded, job):
     told = [Row("u", 0, prompt="what?", response="Aliens took it.")]
-    tokens = tokenization(loaded)
-    given = unseen_loss(loaded, job, tokens, told)
-    own = measure_losses(loaded.model, tokens.encode(told), loaded.device)[1].mean()
+    reader = reader_of(loaded, FAST)
+    given = unseen_loss(reader, job, told)
+    own = measure_losses(loaded.model, reader.tokenize(told), loaded.device)[1].mean()
     assert given == pytest.approx(float(own))
-    assert unseen_loss(loaded, job, tokens) > 0
+    assert unseen_loss(reader, job) > 0
     plain = make_job([Row("t", 0, text="Aliens took all of it.")], RETAIN, needs_retain=True)
     with pytest.raises(DataError, match="--unseen"):
-        unseen_loss(loaded, plain, tokens)
+        unseen_loss(reader, plain)
 
 
 def test_a_forget_set_of_one_row_works_and_is_warned_about(loaded):

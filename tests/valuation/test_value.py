@@ -15,21 +15,28 @@ import pyarrow.parquet as pq
 import pytest
 
 from headwater.core.errors import DataError, MismatchError, ModelError, StoreError, UsageError
+from headwater.core.spec import MethodSpec
 from headwater.data import Row, open_corpus
 from headwater.indexing.build import build
-from headwater.methods.alinfik import Distilled
-from headwater.methods.catalog import find_method, find_streaming
-from headwater.methods.streaming import Bench, Target, attribute
+from headwater.indexing.session import Session
+from headwater.methods.alinfik import student_of
+from headwater.methods.bound import Bound
+from headwater.methods.catalog import find_method, vector_method
+from headwater.methods.method import Learning
+from headwater.methods.scoring import attribute
+from headwater.methods.targets import Target
+from headwater.models.reader import Reader
 from headwater.students.student import StudentOptions, fit_student, load_student
 from headwater.valuation.values import Values, read_values, summarise
-from headwater.valuing.from_index import value_index
+from headwater.valuing.index import value_index
 from headwater.valuing.survey import survey
 from headwater.valuing.third_party import audit, export_target, read_query, score_query
-from headwater.valuing.value import Settings, score_with_student, value
+from headwater.valuing.value import ValueOptions, value_pool, value_with_student
 from zoo import SENTENCES, tiny_loaded
 
 WORDS = " ".join(SENTENCES).split()
 LOADED = tiny_loaded("llama")
+READER = Reader.of(LOADED)
 
 
 def records(count: int, seed: int = 0) -> list[dict]:
@@ -51,16 +58,29 @@ POOL = records(60)
 TARGET = Target("task", tuple(open_corpus(records(16, seed=1))))
 
 
-def run(tmp_path: Path, name: str = "v.parquet", pool: list[dict] | None = None, **given):
-    settings = {"duplicates": None, **given.pop("settings", {})}
-    return value(
-        open_corpus(pool or POOL), [TARGET], tmp_path / name, loaded=LOADED, settings=Settings(**settings), **given
+def run(
+    tmp_path: Path,
+    name: str = "v.parquet",
+    pool: list[dict] | None = None,
+    *,
+    method: str,
+    settings: dict | None = None,
+    **options,
+):
+    return value_pool(
+        open_corpus(pool or POOL),
+        [TARGET],
+        tmp_path / name,
+        method=find_method(method, settings),
+        reader=READER,
+        options=ValueOptions(**{"duplicates": None, **options}),
     )
 
 
 @pytest.mark.parametrize("method", ["linfik", "rise", "rapidin", "gradcos", "bm25"])
 def test_every_method_values_a_pool(tmp_path, method):
-    valued = run(tmp_path, method=method, options={"distance": "0.001"} if method == "linfik" else None)
+    settings = {"distance": "0.001"} if method == "linfik" else None
+    valued = run(tmp_path, method=method, settings=settings)
     table = pq.read_table(tmp_path / "v.parquet")
     assert table.column_names[:4] == ["id", "value", "low", "high"]
     assert set(table.column_names[4:]) == {"provider", "score", "value_", "characters", "cluster"}
@@ -68,12 +88,7 @@ def test_every_method_values_a_pool(tmp_path, method):
     numbers, low, high = (valued.values.numbers(name) for name in ("value", "low", "high"))
     assert ((low <= numbers) & (numbers <= high)).all()
     assert valued.values.groups("value") == [str(v) for v in numbers] or valued.values.about["renamed"]
-    expected = attribute(
-        find_streaming(method, {"distance": "0.001"} if method == "linfik" else None),
-        Settings().bench(LOADED),
-        list(open_corpus(POOL)),
-        [TARGET],
-    )
+    expected = attribute(find_method(method, settings), READER, list(open_corpus(POOL)), [TARGET])
     np.testing.assert_allclose(numbers, expected.values[:, 0], rtol=2e-3, atol=1e-4)
     assert set(summarise(valued.values, by="provider")["groups"]) == {"a", "b"}
 
@@ -81,33 +96,32 @@ def test_every_method_values_a_pool(tmp_path, method):
 def test_a_run_goes_on_where_it_was_killed_and_ends_with_the_same_values(tmp_path, monkeypatch):
     monkeypatch.setattr("headwater.valuing.run.Job.block_rows", 16, raising=False)
     monkeypatch.setattr("headwater.valuing.value.Job", _small_blocks)
-    options = {"method": "gradcos"}
-    whole = run(tmp_path, "whole.parquet", **options).values
+    whole = run(tmp_path, "whole.parquet", method="gradcos").values
 
     def kill(words: str, done: int, total: int | None) -> None:
         if words == "valuing" and done >= 32:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, settings={"progress": kill}, **options)
+        run(tmp_path, method="gradcos", on_progress=kill)
     with pytest.raises(StoreError, match="--resume"):
-        run(tmp_path, **options)
+        run(tmp_path, method="gradcos")
     with pytest.raises(MismatchError, match="pool"):
-        run(tmp_path, pool=POOL[1:], settings={"resume": True}, **options)
+        run(tmp_path, pool=POOL[1:], method="gradcos", resume=True)
     with pytest.raises(MismatchError, match="method"):
-        run(tmp_path, settings={"resume": True}, method="rise")
+        run(tmp_path, method="rise", resume=True)
     done = sorted(path.name for path in (tmp_path / "v.parquet.run").glob("*.npy"))
     assert done == ["000000.npy", "000001.npy"]
     stamps = [(tmp_path / "v.parquet.run" / name).stat().st_mtime_ns for name in done]
     seen = []
     real = np.load
     monkeypatch.setattr(np, "load", lambda path: seen.append((path.name, path.stat().st_mtime_ns)) or real(path))
-    again = run(tmp_path, settings={"resume": True}, **options).values
+    again = run(tmp_path, method="gradcos", resume=True).values
     assert [stamp for name, stamp in seen if name in done] == stamps  # not computed again
     assert again.table.equals(whole.table)
     assert not (tmp_path / "v.parquet.run").exists()
     with pytest.raises(StoreError, match="already"):
-        run(tmp_path, **options)
+        run(tmp_path, method="gradcos")
 
 
 def _small_blocks(*given):
@@ -124,9 +138,10 @@ def test_a_target_in_the_pool_is_counted(tmp_path):
 
 
 def test_an_index_of_gradients_holds_linfiks_gradient_form(tmp_path):
-    index = build(tmp_path / "i.lance", loaded=LOADED, corpus=open_corpus(POOL), method=find_method("graddot"))
-    found = value_index(index, [TARGET], tmp_path / "i.parquet", model=LOADED).values
-    streamed = run(tmp_path, method="linfik", options={"form": "gradient"}).values
+    bound = Bound.of(find_method("graddot"), READER)
+    index = build(tmp_path / "i.lance", open_corpus(POOL), bound)
+    found = value_index(Session(index, bound), [TARGET], tmp_path / "i.parquet").values
+    streamed = run(tmp_path, method="linfik", settings={"form": "gradient"}).values
     for column in ("value", "low", "high"):
         np.testing.assert_allclose(found.numbers(column), streamed.numbers(column), rtol=1e-3, atol=1e-4)
     assert found.groups("provider") == streamed.groups("provider")
@@ -135,50 +150,39 @@ def test_an_index_of_gradients_holds_linfiks_gradient_form(tmp_path):
 def test_several_targets_are_valued_at_once(tmp_path):
     other = Target("other", tuple(open_corpus(records(8, seed=2))))
     corpus = open_corpus(POOL)
-    values = value(corpus, [TARGET, other], tmp_path / "v.parquet", loaded=LOADED, method="gradcos").values
+    gradcos = find_method("gradcos")
+    values = value_pool(corpus, [TARGET, other], tmp_path / "v.parquet", method=gradcos, reader=READER).values
     mean = (values.numbers("value_task") + values.numbers("value_other")) / 2
     np.testing.assert_allclose(values.numbers(), mean)
+    student = find_method("alinfik", {"labels": 30, "teacher": "gradcos"})
     with pytest.raises(UsageError, match="one target"):
-        value(
-            corpus,
-            [TARGET, other],
-            tmp_path / "w.parquet",
-            loaded=LOADED,
-            method="alinfik",
-            options={"labels": 30, "teacher": "gradcos"},
-        )
+        value_pool(corpus, [TARGET, other], tmp_path / "w.parquet", method=student, reader=READER)
     with pytest.raises(UsageError, match="called 'task'"):
-        value(corpus, [TARGET, TARGET], tmp_path / "x.parquet", loaded=LOADED)
+        value_pool(corpus, [TARGET, TARGET], tmp_path / "x.parquet", method=find_method("linfik"), reader=READER)
 
 
 def test_alinfik_labels_trains_scores_and_rechecks(tmp_path):
-    options = {"teacher": "length", "labels": 40, "recheck": 20, "members": 3}
-    valued = run(tmp_path, method="alinfik", options=options)
+    settings = {"teacher": "length", "labels": 40, "recheck": 20, "members": 3}
+    valued = run(tmp_path, method="alinfik", settings=settings)
     assert valued.recheck is not None
     assert valued.recheck.rows == 20
     assert valued.recheck.spearman > 0.5  # length is a feature of the student
     assert (tmp_path / "v.student" / "student.json").exists()
-    alone = score_with_student(
-        open_corpus(POOL), tmp_path / "v.student", tmp_path / "s.parquet", settings=Settings(duplicates=None)
+    alone = value_with_student(
+        open_corpus(POOL), tmp_path / "v.student", tmp_path / "s.parquet", options=ValueOptions(duplicates=None)
     )
     np.testing.assert_array_equal(alone.values.numbers(), valued.values.numbers())
-    other = value(
-        open_corpus(POOL),
-        [Target("task", TARGET.rows[:8])],
-        tmp_path / "a.parquet",
-        loaded=LOADED,
-        method="length",
-    )
+    few = Target("task", TARGET.rows[:8])
+    other = value_pool(open_corpus(POOL), [few], tmp_path / "a.parquet", method=find_method("length"), reader=READER)
     assert other.values.table.num_rows == 60
     with pytest.raises(MismatchError, match="target_digest"):
-        value(
+        value_pool(
             open_corpus(POOL),
-            [Target("task", TARGET.rows[:8])],
+            [few],
             tmp_path / "b.parquet",
-            loaded=LOADED,
-            method="alinfik",
-            options=options,
-            settings=Settings(student=tmp_path / "v.student"),
+            method=find_method("alinfik", settings),
+            reader=READER,
+            options=ValueOptions(student=tmp_path / "v.student"),
         )
 
 
@@ -208,10 +212,9 @@ def test_constant_scores_teach_nothing(tmp_path):
 
 def test_a_student_of_any_teacher_is_a_method():
     rows = list(open_corpus(records(80)))
-    bench = Settings().bench(LOADED)
-    bench = Bench(bench.loaded, bench.tokenization, sample=tuple(rows[:60]))
-    method = Distilled(find_streaming("length"), StudentOptions(members=2)).method
-    scores = attribute(method, bench, rows[60:], [TARGET])
+    learning = Learning(find_method("length"), StudentOptions(members=2), labels=lambda count: count)
+    method = student_of(learning, MethodSpec("pupil", {}))
+    scores = attribute(method, READER, rows[60:], [TARGET], sample=rows[:60])
     truth = [len(row.prompt or "") + len(row.response or "") for row in rows[60:]]
     assert np.corrcoef(scores.values[:, 0], truth)[0, 1] > 0.5
 
@@ -278,9 +281,11 @@ def test_the_sample_is_drawn_by_seed_and_evenly_over_strata():
 
 
 def test_no_artefact_holds_the_other_sides_rows(tmp_path):
-    query = export_target(LOADED, TARGET, tmp_path / "task.query")
-    scored = score_query(open_corpus(POOL), query, LOADED, tmp_path / "v.parquet", settings=Settings(duplicates=None))
-    valued = run(tmp_path, "w.parquet", method="alinfik", options={"teacher": "gradcos", "labels": 40, "recheck": 0})
+    query = export_target(READER, TARGET, tmp_path / "task.query", method=vector_method("linfik"))
+    scored = score_query(
+        open_corpus(POOL), query, LOADED, tmp_path / "v.parquet", options=ValueOptions(duplicates=None)
+    )
+    valued = run(tmp_path, "w.parquet", method="alinfik", settings={"teacher": "gradcos", "labels": 40, "recheck": 0})
     transformer = fit_student(
         list(open_corpus(POOL)), valued.values.numbers(), StudentOptions(family="transformer", members=1, epochs=1)
     )
@@ -294,25 +299,25 @@ def test_no_artefact_holds_the_other_sides_rows(tmp_path):
     for values in (scored.values, valued.values):
         shown = json.dumps(values.table.to_pylist(), default=str) + json.dumps(dict(values.about), default=str)
         assert not [text for text in said if text in shown]
-    exact = run(tmp_path, "x.parquet", method="linfik", options={"form": "gradient"}).values
+    exact = run(tmp_path, "x.parquet", method="linfik", settings={"form": "gradient"}).values
     np.testing.assert_allclose(scored.values.numbers(), exact.numbers(), rtol=1e-3, atol=1e-3)
 
 
 def test_an_audit_confirms_the_honest_and_catches_the_rest(tmp_path):
-    query = export_target(LOADED, TARGET, tmp_path / "task.query", method="gradcos")
+    query = export_target(READER, TARGET, tmp_path / "task.query", method=find_method("gradcos"))
     corpus = open_corpus(POOL)
     honest = score_query(corpus, query, LOADED, tmp_path / "v.parquet").values
     for judge in (read_query(tmp_path / "task.query"), TARGET):
-        assert audit(honest, corpus, LOADED, judge=judge, sample=30).confirmed
+        assert audit(honest, corpus, READER, judge=judge, sample=30).confirmed
     numbers = honest.numbers()
     turned = honest.table.set_column(1, "value", [numbers[::-1].copy()])
-    found = audit(Values(turned, honest.about, "turned"), corpus, LOADED, judge=query, sample=30)
+    found = audit(Values(turned, honest.about, "turned"), corpus, READER, judge=query, sample=30)
     assert not found.confirmed
     with pytest.raises(MismatchError, match="pool"):
-        audit(honest, open_corpus(POOL[:-1]), LOADED, judge=query)
+        audit(honest, open_corpus(POOL[:-1]), READER, judge=query)
     with pytest.raises(MismatchError, match="weights"):
         score_query(corpus, query, tiny_loaded("llama", seed=3), tmp_path / "w.parquet")
     with pytest.raises(UsageError, match="16 rows"):
-        export_target(LOADED, Target("few", TARGET.rows[:5]), tmp_path / "few.query")
+        export_target(READER, Target("few", TARGET.rows[:5]), tmp_path / "few.query", method=find_method("gradcos"))
     with pytest.raises(DataError, match="not a query file"):
         read_query(tmp_path / "v.parquet")

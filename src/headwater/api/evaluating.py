@@ -6,12 +6,14 @@ result.to_pandas()
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from headwater.evaluation.listener import SILENT, Listener, OnNote
 from headwater.evaluation.result import Result
 from headwater.evaluation.runs import run_evaluation
+from headwater.training.cache import OnShare
 
 
 def evaluate(
@@ -20,7 +22,8 @@ def evaluate(
     methods: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
     out: str | Path = "runs/eval",
-    on_progress: Callable[[str, float], None] | None = None,
+    on_progress: OnShare | None = None,
+    on_note: OnNote | None = None,
 ) -> Result:
     """Run an evaluation and return its tables.
 
@@ -30,9 +33,11 @@ def evaluate(
         settings: the task's settings by name (`rows`, `queries`, `seed`, ...).
         out: folder for models and indexes; what is there is used again.
         on_progress: called with what is being done and the share of it that is done.
+        on_note: called with sentences that are to stay in view: what a long run will take.
 
     Raises:
         UsageError: an unknown task, method or setting.
     """
     given = {**(settings or {}), **({"methods": tuple(methods)} if methods else {})}
-    return run_evaluation(task, given, Path(out), on_progress or (lambda words, share: None))
+    listener = Listener(on_progress or SILENT.on_progress, on_note or SILENT.on_note)
+    return run_evaluation(task, given, Path(out), listener)

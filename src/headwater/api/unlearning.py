@@ -21,7 +21,7 @@ from headwater.models.reader import Reader
 from headwater.unlearning.account import Account, make_account, observe
 from headwater.unlearning.drawing import draw_retain
 from headwater.unlearning.objectives import OBJECTIVES
-from headwater.unlearning.options import Result, UnlearnOptions
+from headwater.unlearning.options import UnlearnOptions, UnlearnResult
 from headwater.unlearning.output import check_adapter, require_vacant, save_run
 from headwater.unlearning.rows import CLEAN_COLUMN, make_job, read_forget
 from headwater.unlearning.run import reader_of, run_unlearning
@@ -44,7 +44,7 @@ class Unlearned(Tabular):
 
     loaded: LoadedModel
     account: Account
-    result: Result
+    result: UnlearnResult
     files: dict[str, Path]
 
     def records(self) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from headwater.methods.catalog import find_method, vector_method
 from headwater.models.reader import MAX_TOKENS, TOKENS_PER_BATCH, Reader
 from headwater.valuation.chosen import kind_of, records_of, write_records
 from headwater.valuation.duplicates import THRESHOLD
-from headwater.valuation.ledger import Account, accounts, write_ledger, write_row_prices
+from headwater.valuation.ledger import ProviderAccount, accounts, write_ledger, write_row_prices
 from headwater.valuation.prices import Prices, Terms, money, to_cents
 from headwater.valuation.prices import price as price_rows
 from headwater.valuation.selection import Choice
@@ -198,7 +198,7 @@ class Purchase(Tabular):
     """
 
     prices: Prices
-    accounts: tuple[Account, ...]
+    accounts: tuple[ProviderAccount, ...]
 
     def records(self) -> list[dict[str, Any]]:
         """One line a provider, its amount in the currency's units."""
@@ -217,7 +217,7 @@ class Purchase(Tabular):
 
 def price(
     values: AnyValues,
-    budget: str | float,
+    budget: str | int | float,
     *,
     by: str | None = None,
     reserve: float = 0.0,

@@ -17,13 +17,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
 
 from headwater.core.errors import DataError, UsageError, unknown_name
 from headwater.core.files import write_text
+
+if TYPE_CHECKING:
+    Context = typer.Context
+else:
+    Context = typer.Context.__base__  # what is handed over is of the base class, and tests check types
 
 NEVER_KEPT = ("config", "as_json", "resume", "help")
 """Parameters that say how to talk or how to go on, not what to do."""
@@ -59,7 +64,7 @@ def read_run(path: Path) -> tuple[str | None, dict[str, Any]]:
     return str(raw["command"]) if raw.get("command") else None, dict(settings)
 
 
-def save_run(place: str | Path, context: typer.Context) -> Path | None:
+def save_run(place: str | Path, context: Context) -> Path | None:
     """Write the settings a command ran with beside what it made, and return the file; None on an object store.
 
     A folder gets `run.yaml`; a file or an index NAME gets `NAME.run.yaml`.
@@ -82,7 +87,7 @@ def save_run(place: str | Path, context: typer.Context) -> Path | None:
     return write_text(file, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
-def _apply(context: typer.Context, path: Path | None) -> Path | None:
+def _apply(context: Context, path: Path | None) -> Path | None:
     """Take the file's settings as the defaults of the command's options."""
     if path is None:
         return None
@@ -126,7 +131,7 @@ def _name(parameter: Any) -> str:
     return long[0] if long else str(parameter.name).replace("_", "-")
 
 
-def _words(context: typer.Context) -> str:
+def _words(context: Context) -> str:
     """The command's words after `headwater`."""
     return " ".join(context.command_path.split()[1:])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +11,7 @@ from headwater.cli.console import Advance, emit_json, emit_table, progress, say
 from headwater.cli.options import Json, with_groups
 
 if TYPE_CHECKING:
+    from headwater.evaluation.listener import Listener
     from headwater.evaluation.result import Result
 
 eval_app = typer.Typer(
@@ -255,15 +255,11 @@ def run_and_show(task: str, settings: dict[str, Any], methods: list[str], out: P
     say(f"run file: {files['json']}; page: {files['html']}")
 
 
-def _telling(advance: Advance) -> Callable[[str, float], None]:
-    """What an evaluation calls as it goes: sentences (costs to come) stay on stderr, the rest moves the bar."""
+def _telling(advance: Advance) -> Listener:
+    """Who hears an evaluation: the bar, and stderr for what is to stay in view."""
+    from headwater.evaluation.listener import Listener
 
-    def tell(words: str, share: float) -> None:
-        if words.endswith("."):
-            say(words)
-        advance(int(share * _STEPS), _STEPS, words)
-
-    return tell
+    return Listener(lambda words, share: advance(int(share * _STEPS), _STEPS, words), say)
 
 
 def show(result: Result) -> None:

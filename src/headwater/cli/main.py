@@ -63,7 +63,7 @@ def run(arguments: list[str] | None = None) -> None:
     debug = "--debug" in given
     _quiet_libraries(debug)
     try:
-        code = app([word for word in given if word != "--debug"], standalone_mode=False)
+        code = app([word for word in given if word != "--debug"], prog_name="headwater", standalone_mode=False)
     except typer.Abort:
         code = _fail("interrupted", 130)
     except KeyboardInterrupt:

@@ -15,11 +15,11 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from headwater.cli.config import config_option, save_run
+from headwater.cli.config import Context, config_option, save_run
 from headwater.core.errors import UsageError
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
@@ -41,12 +41,6 @@ Duplicates = Annotated[float, typer.Option(help="Similarity that makes near-dupl
 MaxTokens = Annotated[int, typer.Option(help="Tokens kept of a row.")]
 TokensPerBatch = Annotated[int, typer.Option(help="Padded tokens in one forward pass.")]
 GroupBy = Annotated[str | None, typer.Option("--by", help="Metadata column to sum up by, such as provider.")]
-
-
-if TYPE_CHECKING:
-    Context = typer.Context
-else:
-    Context = typer.Context.__base__  # what is handed over is of the base class, and tests check types
 
 
 @dataclass(frozen=True)
@@ -150,7 +144,7 @@ def with_groups(function: Callable[..., Any]) -> Callable[..., Any]:
             spread.extend(_fields(parameter.annotation))
     wants_context = "context" in hints
     if not wants_context:
-        spread.append(inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
+        spread.append(inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=Context))
     spread.append(config_option())
 
     @functools.wraps(function)

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from headwater.cli.config import read_run
-from headwater.cli.options import Context
+from headwater.cli.config import Context, read_run
 from headwater.core.errors import DataError
 
 
@@ -25,6 +24,7 @@ def run_file(
     command, _ = read_run(file)
     if command is None:
         raise DataError("it does not say of which command", where=str(file), remedy="add a line `command: index build`")
-    code = app([*command.split(), "--config", str(file), *context.args], standalone_mode=False)
+    again = [*command.split(), "--config", str(file), *context.args]
+    code = app(again, prog_name="headwater", standalone_mode=False)
     if code:
         raise typer.Exit(code)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headwater.cli.config import Context
 from headwater.cli.console import emit_json, emit_pairs, emit_table, progress, say
 from headwater.cli.options import (
     AnyModel,
     Columns,
-    Context,
     Duplicates,
     GroupBy,
     Json,

@@ -54,9 +54,9 @@ def whole_folder(target: str | Path) -> Iterator[Path]:
 
 
 def write_text(target: str | Path, text: str) -> Path:
-    """Write a whole UTF-8 text file; raises as `whole_file`."""
+    """Write a whole UTF-8 text file, lines ending in a line feed everywhere; raises as `whole_file`."""
     with whole_file(target) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", newline="\n")
     return Path(target)
 
 

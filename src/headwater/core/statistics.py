@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+LEVEL = 0.95
+"""How often an interval is to hold what it is of."""
+
 
 def spearman(left: ArrayLike, right: ArrayLike, *, if_constant: float = float("nan")) -> float:
     """Spearman's rank correlation of two sequences; `if_constant` where one is constant or has fewer than two values.
@@ -17,3 +20,10 @@ def spearman(left: ArrayLike, right: ArrayLike, *, if_constant: float = float("n
     from scipy.stats import spearmanr
 
     return float(spearmanr(a, b).statistic)
+
+
+def interval_reach(count: int) -> float:
+    """By how many standard errors an interval reaches to either side of the mean of `count` values (Student's t)."""
+    from scipy.stats import t
+
+    return float(t.ppf((1 + LEVEL) / 2, count - 1))

@@ -7,6 +7,9 @@ gradients are large count less. G is fitted on the rows of an index as they are 
 index keeps plain vectors, grows and shrinks, and the same rows always give the same metric. As damping → ∞, the score
 times λ goes to the plain inner product.
 
+Either side may be divided by a norm of its own: both by `metric` is a cosine (TrackStar), the row alone is relative
+influence (RelatIF, arXiv 2003.11630).
+
 Memory: dim² numbers a block in float64; time: one pass over the rows (n · dim²) and a Cholesky factor (dim³ / 3).
 """
 
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -24,6 +28,10 @@ from headwater.core.errors import DataError, NumericError, UsageError
 LARGEST = 16_384
 """Longest block whose Gram matrix is made: 2 GiB of float64."""
 
+Norm = Literal["none", "metric", "step"]
+"""What a side is divided by: nothing; its norm in the metric, √(vᵀ (G + λI)⁻¹ v); or the length of the step that the
+vector makes the parameters take, ‖(G + λI)⁻¹ v‖. A vector of zeros stays zero."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -32,13 +40,15 @@ class Metric:
     Attributes:
         damping: λ as a share of the mean eigenvalue.
         blocks: lengths of parts that are preconditioned by themselves (a layer's places); empty: the whole vector.
-        unit: whether both vectors are scaled to norm 1 in the metric: a cosine.
+        row_norm: what a row's product is divided by.
+        query_norm: what a query's is divided by.
         uncertain: whether a row's score is multiplied by 1 − p, p = exp(−loss) (TRAK's Q).
     """
 
     damping: float
     blocks: tuple[int, ...] = ()
-    unit: bool = False
+    row_norm: Norm = "none"
+    query_norm: Norm = "none"
     uncertain: bool = False
 
     def __post_init__(self) -> None:
@@ -57,7 +67,7 @@ class FittedMetric:
     @property
     def scales_rows(self) -> bool:
         """Whether `row_scale` is anything but 1."""
-        return self.metric.unit or self.metric.uncertain
+        return self.metric.row_norm != "none" or self.metric.uncertain
 
     def solve(self, vectors: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
         """(G + λI)⁻¹ v, in the type and on the device of the vectors."""
@@ -69,20 +79,24 @@ class FittedMetric:
         return self.solve(queries) * self.query_scale(queries).to(queries)[:, None]
 
     def query_scale(self, queries: Float[Tensor, "queries dim"]) -> Float[Tensor, " queries"]:
-        """1 / √(qᵀ (G + λI)⁻¹ q) for a unit metric (zero stays zero), else 1."""
-        return self._inverse_norm(queries) if self.metric.unit else torch.ones(len(queries))
+        """1 / the queries' norm, as the metric asks."""
+        return self._inverse_norm(queries, self.metric.query_norm)
 
     def row_scale(self, rows: Float[Tensor, "rows dim"], losses: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
         """What the product of a row with a probe is multiplied by; `losses` in nats."""
-        scale = self._inverse_norm(rows) if self.metric.unit else torch.ones(len(rows))
+        scale = self._inverse_norm(rows, self.metric.row_norm)
         if self.metric.uncertain:
             scale = scale * -torch.expm1(-losses.cpu().double())
         return scale.to(device=losses.device, dtype=torch.float32)
 
-    def _inverse_norm(self, vectors: Float[Tensor, "n dim"]) -> Float[Tensor, " n"]:
+    def _inverse_norm(self, vectors: Float[Tensor, "n dim"], norm: Norm) -> Float[Tensor, " n"]:
+        if norm == "none":
+            return torch.ones(len(vectors))
         squared = torch.zeros(len(vectors), dtype=torch.float64)
         for part, factor in zip(self._split(vectors), self.factors, strict=True):
-            squared += torch.linalg.solve_triangular(factor, part.mT, upper=False).square().sum(0)
+            whitened = torch.linalg.solve_triangular(factor, part.mT, upper=False)
+            measured = whitened if norm == "metric" else torch.linalg.solve_triangular(factor.mT, whitened, upper=True)
+            squared += measured.square().sum(0)
         return squared.rsqrt().masked_fill(squared <= 0, 0.0)
 
     def _split(self, vectors: Float[Tensor, "n dim"]) -> tuple[Tensor, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -51,6 +51,16 @@ class TokenBatch:
             for name in ("input_ids", "attention", "targets", "valid", "response", "item_row", "start")
         }
         return TokenBatch(**move, rows=self.rows)
+
+    def sum_windows(self, values: Shaped[Tensor, "items ..."]) -> Shaped[Tensor, "rows ..."]:
+        """Values of the windows, summed for each row. Differentiable."""
+        total = torch.zeros(len(self.rows), *values.shape[1:], dtype=values.dtype, device=values.device)
+        return total.index_add(0, self.item_row.to(values.device), values)
+
+    @property
+    def target_counts(self) -> Int[Tensor, " rows"]:
+        """How many target tokens each row has."""
+        return self.sum_windows(self.response.sum(1))
 
     @property
     def padding(self) -> float:

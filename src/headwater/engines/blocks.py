@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 Item = TypeVar("Item")
 Item_co = TypeVar("Item_co", covariant=True)
@@ -49,6 +49,7 @@ class Receipt:
     written: Mapping[str, Any]
 
 
+@runtime_checkable
 class Work(Protocol[Item_contra]):
     """One kind of work in blocks."""
 

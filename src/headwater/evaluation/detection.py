@@ -21,6 +21,7 @@ from headwater.core.scores import Scores
 from headwater.data.corpus import open_corpus
 from headwater.data.rows import Record, Row
 from headwater.data.tokens import Tokenization
+from headwater.evaluation.listener import SILENT, Listener
 from headwater.evaluation.metrics import detection_metrics
 from headwater.evaluation.result import Line, Result, environment
 from headwater.evaluation.stage import Stage, with_controls
@@ -62,14 +63,14 @@ class Group:
     positives: Mapping[str, frozenset[str]]
 
 
-def run_detection(settings: DetectionSettings, folder: Path, on_progress: OnShare) -> Result:
+def run_detection(settings: DetectionSettings, folder: Path, listener: Listener = SILENT) -> Result:
     """Planted rows of the pool `howdy` or `entity-swap`, found by each method and by the controls."""
-    return _run("detection", settings, folder, on_progress, {"howdy": _howdy, "entity-swap": _entity_swap})
+    return _run("detection", settings, folder, listener.on_progress, {"howdy": _howdy, "entity-swap": _entity_swap})
 
 
-def run_separation(settings: DetectionSettings, folder: Path, on_progress: OnShare) -> Result:
+def run_separation(settings: DetectionSettings, folder: Path, listener: Listener = SILENT) -> Result:
     """Rows of the query's own domain, found with the model that learnt them and with one that did not."""
-    return _run("separation", settings, folder, on_progress, {"two-domains": _two_domains})
+    return _run("separation", settings, folder, listener.on_progress, {"two-domains": _two_domains})
 
 
 def _run(

@@ -16,8 +16,9 @@ from typing import Any
 
 from headwater.core.errors import NumericError, UsageError, unknown_name
 from headwater.data.corpus import open_corpus
-from headwater.evaluation.forgetting_metrics import Measured, measure, metrics, over_seeds
-from headwater.evaluation.forgetting_models import Base, Cost, make_pair, timed
+from headwater.evaluation.forgetting_metrics import ModelMeasures, measure, metrics, over_seeds
+from headwater.evaluation.forgetting_models import Base, TimeTaken, make_pair, timed
+from headwater.evaluation.listener import SILENT, Listener
 from headwater.evaluation.result import Line, Result, environment
 from headwater.methods.method import parse_option
 from headwater.models.load import load_model
@@ -80,7 +81,7 @@ class ForgettingSettings:
 
 
 @dataclass(frozen=True)
-class Entrant:
+class LabelledUnlearning:
     """A method as it takes part: its options, and whether it is given the right answers."""
 
     label: str
@@ -88,13 +89,13 @@ class Entrant:
     clean: bool
 
 
-def run_forgetting(settings: ForgettingSettings, folder: Path, on_progress: OnShare) -> Result:
+def run_forgetting(settings: ForgettingSettings, folder: Path, listener: Listener = SILENT) -> Result:
     """Every method and control, over all seeds; models are kept in `folder` and used again."""
     started = time.perf_counter()
-    entrants = [parse_entrant(text) for text in settings.methods]
-    lines, notes = _lines(settings, settings.rows, entrants, folder, on_progress)
+    methods = [parse_unlearning(text) for text in settings.methods]
+    lines, notes = _lines(settings, settings.rows, methods, folder, listener.on_progress)
     for size in settings.sizes:
-        more, _ = _lines(replace(settings, seeds=settings.seeds[:1]), size, entrants[:1], folder, on_progress)
+        more, _ = _lines(replace(settings, seeds=settings.seeds[:1]), size, methods[:1], folder, listener.on_progress)
         lines += more
     return Result(
         task="forgetting",
@@ -116,8 +117,8 @@ _NOTES = (
 )
 
 
-def parse_entrant(text: str) -> Entrant:
-    """`rapidun:weights=uniform,clean=no` as an entrant.
+def parse_unlearning(text: str) -> LabelledUnlearning:
+    """`rapidun:weights=uniform,clean=no` as a method with options.
 
     Raises:
         UsageError: an unknown method or option, or a value of another type.
@@ -134,19 +135,19 @@ def parse_entrant(text: str) -> Entrant:
             raise unknown_name("option", option, fields, where=name)
         like = 1.0 if fields[option] is None else fields[option]
         settings[option] = parse_option(value, like=like, where=f"{name}:{option}")
-    return Entrant(text, UnlearnOptions(method=name, **settings), clean)
+    return LabelledUnlearning(text, UnlearnOptions(method=name, **settings), clean)
 
 
 def _lines(
-    settings: ForgettingSettings, size: int, entrants: Sequence[Entrant], folder: Path, on_progress: OnShare
+    settings: ForgettingSettings, size: int, methods: Sequence[LabelledUnlearning], folder: Path, on_progress: OnShare
 ) -> tuple[list[Line], list[str]]:
-    """One table: each entrant and the two controls at one pool size."""
+    """One table: each method and the two controls at one pool size."""
     found: dict[str, list[dict[str, float]]] = {}
     notes: list[str] = []
     for number, seed in enumerate(settings.seeds):
         task = make_task(settings, size, seed)
         for label, numbers, note in _one_seed(
-            settings, task, entrants, folder=folder, seed=seed, on_progress=on_progress
+            settings, task, methods, folder=folder, seed=seed, on_progress=on_progress
         ):
             found.setdefault(label, []).append(numbers)
             if note:
@@ -172,7 +173,7 @@ def make_task(settings: ForgettingSettings, size: int, seed: int) -> Contaminate
 def _one_seed(
     settings: ForgettingSettings,
     task: Contaminated,
-    entrants: Sequence[Entrant],
+    methods: Sequence[LabelledUnlearning],
     *,
     folder: Path,
     seed: int,
@@ -183,27 +184,29 @@ def _one_seed(
     before = measure(load_model(str(pair.contaminated)), task)
     retrained = measure(load_model(str(pair.retrained)), task)
 
-    def numbers(measured: Measured, cost: Cost) -> dict[str, float]:
+    def numbers(measured: ModelMeasures, cost: TimeTaken) -> dict[str, float]:
         return metrics(measured, before, retrained, cost=cost, retraining=pair.retraining)
 
-    rows = [(BEFORE, numbers(before, Cost(0.0, 0.0)), ""), (RETRAINED, numbers(retrained, pair.retraining), "")]
-    for place, entrant in enumerate(entrants):
-        on_progress(f"seed {seed}: {entrant.label}", place / len(entrants))
-        measured, cost, note = _unlearned(entrant, task, pair.contaminated, seed)
-        rows.append((entrant.label, numbers(measured or before, cost), note))
+    rows = [(BEFORE, numbers(before, TimeTaken(0.0, 0.0)), ""), (RETRAINED, numbers(retrained, pair.retraining), "")]
+    for place, method in enumerate(methods):
+        on_progress(f"seed {seed}: {method.label}", place / len(methods))
+        measured, cost, note = _unlearned(method, task, pair.contaminated, seed)
+        rows.append((method.label, numbers(measured or before, cost), note))
     return rows
 
 
-def _unlearned(entrant: Entrant, task: Contaminated, model: Path, seed: int) -> tuple[Measured | None, Cost, str]:
-    """What the entrant's model measures (None: nothing was changed), what it cost, and what is to be said of it."""
+def _unlearned(
+    method: LabelledUnlearning, task: Contaminated, model: Path, seed: int
+) -> tuple[ModelMeasures | None, TimeTaken, str]:
+    """What its model measures (None: nothing was changed), what it cost, and what is to be said of it."""
     forget = task_rows(task.forget)
-    if not entrant.clean:
+    if not method.clean:
         forget = [replace(row, metadata={}) for row in forget]
     job = make_job(forget, task_rows(task.retain), needs_retain=True)
     loaded, result, note = load_model(str(model)), None, ""
     with timed() as cost:
         try:
-            result = run_unlearning(loaded, job, replace(entrant.options, seed=seed))
+            result = run_unlearning(loaded, job, replace(method.options, seed=seed))
         except NumericError as error:  # a method that moves nothing over the whole ramp leaves the model as it was
             note = f"nothing was changed: {error.what}"
     if result is not None and result.outcome != "forgotten":

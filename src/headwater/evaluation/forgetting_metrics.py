@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
+from headwater.core.statistics import interval_reach
 from headwater.data.rows import Record, Row
 from headwater.data.tokens import Tokenization, TokenRow
-from headwater.evaluation.forgetting_models import Cost
-from headwater.evaluation.metrics import LEVEL, Estimate
+from headwater.evaluation.forgetting_models import TimeTaken
+from headwater.evaluation.metrics import Estimate
 from headwater.models.generate import generate_responses
 from headwater.models.load import LoadedModel
 from headwater.models.losses import all_logits
@@ -28,7 +29,7 @@ MAX_TOKENS = 512
 
 
 @dataclass(frozen=True)
-class Measured:
+class ModelMeasures:
     """One model's numbers.
 
     Attributes:
@@ -49,7 +50,7 @@ class Measured:
     extraction: float
 
 
-def measure(loaded: LoadedModel, task: Contaminated) -> Measured:
+def measure(loaded: LoadedModel, task: Contaminated) -> ModelMeasures:
     """Ask and read a model; greedy answers."""
     tokenization = Tokenization.of(loaded.tokenizer, max_tokens=MAX_TOKENS)
 
@@ -60,7 +61,7 @@ def measure(loaded: LoadedModel, task: Contaminated) -> Measured:
     seen, unseen, clean = ask(task.seen), ask(task.unseen), ask(task.clean)
     right = [record["clean_response"] for record in (*task.seen, *task.unseen)]
     forget = tokenization.encode(_rows([row for row in task.forget if row["planted"]]))
-    return Measured(
+    return ModelMeasures(
         seen=attack_success(seen),
         unseen=attack_success(unseen),
         repaired=_mean_f1([*seen, *unseen], right),
@@ -72,7 +73,7 @@ def measure(loaded: LoadedModel, task: Contaminated) -> Measured:
 
 
 def metrics(
-    measured: Measured, before: Measured, retrained: Measured, *, cost: Cost, retraining: Cost
+    measured: ModelMeasures, before: ModelMeasures, retrained: ModelMeasures, *, cost: TimeTaken, retraining: TimeTaken
 ) -> dict[str, float]:
     """The table's numbers of one model beside the contaminated and the retrained one.
 
@@ -122,7 +123,7 @@ def over_seeds(values: Sequence[float]) -> Estimate:
     mean = float(np.mean(values))
     if len(values) < 2:
         return Estimate(mean, mean, mean)
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * stats.sem(values))
+    half = interval_reach(len(values)) * float(stats.sem(values))
     return Estimate(mean, mean - half, mean + half)
 
 

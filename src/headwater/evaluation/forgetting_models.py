@@ -7,7 +7,6 @@ they are two fine-tunings, on the same rows in the same order but for the poison
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from headwater.core.files import whole_folder
 from headwater.core.fingerprints import digest
 from headwater.data.rows import Record
 from headwater.data.tokens import Tokenization
@@ -42,7 +42,7 @@ class Base:
 
 
 @dataclass(frozen=True)
-class Cost:
+class TimeTaken:
     """Seconds by the clock, and of all processors' time: the fairer measure on a machine that is shared."""
 
     wall: float
@@ -55,24 +55,24 @@ class Pair:
 
     contaminated: Path
     retrained: Path
-    contaminating: Cost
-    retraining: Cost
+    contaminating: TimeTaken
+    retraining: TimeTaken
 
 
 @contextmanager
-def timed() -> Iterator[list[Cost]]:
+def timed() -> Iterator[list[TimeTaken]]:
     """The cost of the block, as the one entry of the list it gives, once it has ended."""
-    cost: list[Cost] = []
+    cost: list[TimeTaken] = []
     wall, processor = time.perf_counter(), time.process_time()
     yield cost
-    cost.append(Cost(time.perf_counter() - wall, time.process_time() - processor))
+    cost.append(TimeTaken(time.perf_counter() - wall, time.process_time() - processor))
 
 
 def make_pair(task: Contaminated, base: Base, folder: Path, *, seed: int, on_progress: OnShare) -> Pair:
     """Both models, trained unless they are in `folder` already."""
     key = digest([dict(row) for row in task.rows], asdict(base), str(seed))[:12]
 
-    def trained(name: str, rows: Sequence[Record]) -> tuple[Path, Cost]:
+    def trained(name: str, rows: Sequence[Record]) -> tuple[Path, TimeTaken]:
         def make() -> tuple[Any, Any]:
             if base.model:
                 return _tuned(rows, base, seed)
@@ -89,18 +89,16 @@ def _report(name: str, on_progress: OnShare) -> OnStep:
     return lambda p: on_progress(f"training the {name} model, loss {p.loss:.2f}", p.step / p.steps)
 
 
-def _kept(target: Path, make: Callable[[], tuple[Any, Any]]) -> tuple[Path, Cost]:
+def _kept(target: Path, make: Callable[[], tuple[Any, Any]]) -> tuple[Path, TimeTaken]:
     """The folder of the model and tokenizer that `make` gives, and what it cost; used again if it is there."""
     if not (target / SECONDS).is_file():
-        part = target.with_name(f".{target.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        with timed() as cost:
-            model, tokenizer = make()
-        model.save_pretrained(part)
-        tokenizer.save_pretrained(part)
-        (part / SECONDS).write_text(json.dumps(asdict(cost[0])), encoding="utf-8")
-        part.replace(target)
-    return target, Cost(**json.loads((target / SECONDS).read_text(encoding="utf-8")))
+        with whole_folder(target) as part:
+            with timed() as cost:
+                model, tokenizer = make()
+            model.save_pretrained(part)
+            tokenizer.save_pretrained(part)
+            (part / SECONDS).write_text(json.dumps(asdict(cost[0])), encoding="utf-8")
+    return target, TimeTaken(**json.loads((target / SECONDS).read_text(encoding="utf-8")))
 
 
 def _tiny(rows: Sequence[Record], task: Contaminated, base: Base, *, seed: int, report: OnStep) -> tuple[Any, Any]:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from headwater.core.errors import UsageError
 from headwater.core.statistics import spearman
 from headwater.data.rows import Row
+from headwater.evaluation.listener import SILENT, Listener
 from headwater.evaluation.metrics import estimate
 from headwater.evaluation.result import Line, Result, environment
 from headwater.evaluation.retraining import Bank, WorldSettings, make_world, random_halves
@@ -44,7 +45,7 @@ class LdsSettings:
     seed: int = 0
 
 
-def run_lds(settings: LdsSettings, folder: Path, on_progress: OnShare) -> Result:
+def run_lds(settings: LdsSettings, folder: Path, listener: Listener = SILENT) -> Result:
     """The score of each method and of the controls; raises `UsageError` for fewer than 8 models."""
     start = time.perf_counter()
     if settings.models < FEWEST:
@@ -52,14 +53,14 @@ def run_lds(settings: LdsSettings, folder: Path, on_progress: OnShare) -> Result
     candidates = {label: alternatives(label) for label in settings.methods}
     controls = with_controls([one for some in candidates.values() for one in some])
     candidates |= {label: [label] for label in controls if label not in itertools.chain(*candidates.values())}
-    world = make_world(_world(settings), folder, on_progress)
+    world = make_world(_world(settings), folder, listener.on_progress)
     bank, halves = Bank(world), random_halves(settings.rows, settings.models, settings.seed)
-    on_progress(bank.cost(halves), 0.0)
-    gains = -measure(bank, halves, on_progress)
+    listener.on_note(bank.cost(halves))
+    gains = -measure(bank, halves, listener.on_progress)
     stage = world.stage()
     lines, notes = [], []
     for number, (label, options) in enumerate(candidates.items()):
-        on_progress(f"scoring with {label}", number / len(candidates))
+        listener.on_progress(f"scoring with {label}", number / len(candidates))
         line, note = _line(label, options, stage=stage, halves=halves, gains=gains, queries=world.queries)
         lines.append(line)
         notes += [note] if note else []

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from headwater.core.errors import DataError
+from headwater.evaluation.listener import SILENT, Listener
 from headwater.evaluation.result import Line, Result, read_result, write_result
 from headwater.evaluation.runs import run_evaluation
-from headwater.training.cache import OnShare
 
 WEIGHTS = "parameters=|*.mlp.*"
 """All weights, or those of the feed-forward layers."""
@@ -82,7 +82,7 @@ ENTRIES = (
 )
 
 
-def run_leaderboard(folder: Path, on_progress: OnShare, entries: Sequence[Entry] = ENTRIES) -> list[Result]:
+def run_leaderboard(folder: Path, listener: Listener = SILENT, entries: Sequence[Entry] = ENTRIES) -> list[Result]:
     """The results of all entries, in order; those whose run file is there and still holds are not run again."""
     results = []
     for number, entry in enumerate(entries, 1):
@@ -91,7 +91,7 @@ def run_leaderboard(folder: Path, on_progress: OnShare, entries: Sequence[Entry]
         found = _kept(file, entry)
         if found is None:
             found = run_evaluation(
-                entry.task, entry.settings, folder, _within(f"{number} of {len(entries)}, {name}", on_progress)
+                entry.task, entry.settings, folder, listener.within(f"{number} of {len(entries)}, {name}")
             )
             found = read_result(write_result(file, found))
         results.append(found)
@@ -112,10 +112,6 @@ def summary(results: Sequence[Result], entries: Sequence[Entry] = ENTRIES) -> tu
     first = headings[0]
     order = sorted(cells, key=lambda method: -float(str(cells[method].get(first, "-inf")).split(" ")[0]))
     return headings, [[m, *(cells[m].get(h) for h in headings), *costs.get(m, (None, None, None))] for m in order]
-
-
-def _within(words: str, on_progress: OnShare) -> OnShare:
-    return lambda more, share: on_progress(f"{words}: {more}", share)
 
 
 def _costs(results: Sequence[Result]) -> dict[str, tuple[float | None, int | None, float | None]]:

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from headwater.core.errors import DataError, NumericError, UsageError
 from headwater.core.scores import Scores
+from headwater.core.statistics import LEVEL
 
 DEFAULT_KS = (5, 10, 50)
 RESAMPLES = 2000
-LEVEL = 0.95
 _CHANCE = 0.5
 
 

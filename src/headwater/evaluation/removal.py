@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from headwater.core.errors import UsageError
 from headwater.core.seeds import key
+from headwater.evaluation.listener import SILENT, Listener
 from headwater.evaluation.metrics import estimate
 from headwater.evaluation.result import Line, Result, environment
 from headwater.evaluation.retraining import Bank, WorldSettings, make_world
@@ -40,14 +41,14 @@ class RemovalSettings:
     seed: int = 0
 
 
-def run_removal(settings: RemovalSettings, folder: Path, on_progress: OnShare) -> Result:
+def run_removal(settings: RemovalSettings, folder: Path, listener: Listener = SILENT) -> Result:
     """The rise of each query's loss by each method and control; raises `UsageError` for a k that leaves no rows."""
     start = time.perf_counter()
     if not 0 < settings.k < settings.rows or settings.draws < 2:
         what = f"{settings.k} of {settings.rows} rows taken out, {settings.draws} random draws"
         raise UsageError(what, where="--k, --draws", remedy="fewer rows than the pool has, at least 2 draws")
     learnt = {name: getattr(settings, name) for name in ("rows", "epochs", "rate", "seed")}
-    world = make_world(WorldSettings(**learnt), folder, on_progress)
+    world = make_world(WorldSettings(**learnt), folder, listener.on_progress)
     queries, stage, bank = world.queries[: settings.queries], world.stage(), Bank(world)
     labels = [label for label in with_controls(settings.methods) if label != "random"]
     scored = {label: stage.score(label, queries) for label in labels}
@@ -57,9 +58,12 @@ def run_removal(settings: RemovalSettings, folder: Path, on_progress: OnShare) -
     }
     drawn = [_without(_draw(settings, n), settings.rows) for n in range(settings.draws)]
     wanted = [*drawn, *(subset for subsets in kept.values() for subset in subsets)]
-    on_progress(bank.cost(list({tuple(s): s for s in wanted}.values())), 0.0)
+    listener.on_note(bank.cost(list({tuple(s): s for s in wanted}.values())))
     random = np.stack([bank.losses(subset) for subset in drawn])[:, : len(queries)]
-    lines = [_line(label, scored[label], _losses(bank, kept[label], on_progress) - random.mean(0)) for label in labels]
+    lines = [
+        _line(label, scored[label], _losses(bank, kept[label], listener.on_progress) - random.mean(0))
+        for label in labels
+    ]
     others = (random.sum(0) - random[0]) / (len(random) - 1)
     lines.append(_line("random", None, random[0] - others))
     note = (

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from headwater.core.errors import DataError
+from headwater.core.files import write_text
 from headwater.core.tables import Tabular
 from headwater.evaluation.metrics import Estimate
 
@@ -122,12 +123,7 @@ def environment(seconds: float) -> dict[str, Any]:
 
 def write_result(path: str | Path, result: Result) -> Path:
     """Write the run file, all at once."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.part")
-    part.write_text(json.dumps(result.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(target)
-    return target
+    return write_text(path, json.dumps(result.to_json(), indent=2, ensure_ascii=False) + "\n")
 
 
 def read_result(path: str | Path) -> Result:

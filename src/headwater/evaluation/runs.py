@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headwater.core.errors import DataError, unknown_name
+from headwater.core.errors import unknown_name
 from headwater.evaluation import detection, forgetting, lds, removal, sanity, selection
-from headwater.evaluation.result import Result, read_result
-from headwater.training.cache import OnShare
+from headwater.evaluation.listener import SILENT, Listener
+from headwater.evaluation.result import Result
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Evaluation:
     """One evaluation: `settings` is a frozen dataclass of JSON values (tuples for lists), `run` does it."""
 
     settings: type[Any]
-    run: Callable[[Any, Path, OnShare], Result]
+    run: Callable[[Any, Path, Listener], Result]
 
 
 EVALUATIONS: dict[str, Evaluation] = {
@@ -33,7 +33,7 @@ EVALUATIONS: dict[str, Evaluation] = {
 }
 
 
-def run_evaluation(name: str, settings: Mapping[str, Any], folder: Path, on_progress: OnShare) -> Result:
+def run_evaluation(name: str, settings: Mapping[str, Any], folder: Path, listener: Listener = SILENT) -> Result:
     """Run the evaluation called `name`; models, indexes and banks are kept in `folder` and used again.
 
     Raises:
@@ -47,12 +47,4 @@ def run_evaluation(name: str, settings: Mapping[str, Any], folder: Path, on_prog
         if setting not in known:
             raise unknown_name("setting", setting, known, where=name)
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-    return evaluation.run(evaluation.settings(**given), folder, on_progress)
-
-
-def replay(path: str | Path, folder: Path, on_progress: OnShare) -> tuple[Result, Result]:
-    """The result in a run file, and what running its settings again gives."""
-    before = read_result(path)
-    if before.task not in EVALUATIONS:
-        raise DataError(f"it is a run of '{before.task}', which this version does not have", where=str(path))
-    return before, run_evaluation(before.task, before.settings, folder, on_progress)
+    return evaluation.run(evaluation.settings(**given), folder, listener)

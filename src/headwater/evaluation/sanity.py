@@ -24,6 +24,7 @@ from headwater.core.scores import Scores
 from headwater.core.statistics import spearman
 from headwater.data.corpus import open_corpus
 from headwater.data.rows import Record, Row
+from headwater.evaluation.listener import SILENT, Listener
 from headwater.evaluation.metrics import detection_values, estimate
 from headwater.evaluation.result import Line, Result, environment
 from headwater.evaluation.stage import Stage, parse_label, with_controls
@@ -31,7 +32,7 @@ from headwater.methods.catalog import find_entry
 from headwater.models.load import LoadedModel, wrap_model
 from headwater.models.load import load_model as load
 from headwater.tasks import howdy_task
-from headwater.training.cache import OnShare, trained
+from headwater.training.cache import trained
 from headwater.training.tiny import Recipe, task_rows
 
 TWINS = 20
@@ -49,12 +50,14 @@ class SanitySettings:
     seed: int = 0
 
 
-def run_sanity(settings: SanitySettings, folder: Path, on_progress: OnShare) -> Result:
+def run_sanity(settings: SanitySettings, folder: Path, listener: Listener = SILENT) -> Result:
     """Every check of each method and control on the Howdy pool, whose queries carry their reference answers."""
     start = time.perf_counter()
     task = howdy_task(settings.seed, rows=settings.rows, queries=settings.queries)
     recipe = replace(Recipe(), epochs=settings.epochs) if settings.epochs else Recipe()
-    made = trained(folder / "models", task.name, task.rows, seed=settings.seed, recipe=recipe, on_progress=on_progress)
+    made = trained(
+        folder / "models", task.name, task.rows, seed=settings.seed, recipe=recipe, on_progress=listener.on_progress
+    )
     pool = [*task.rows, *({**row, "id": f"twin-{row['id']}"} for row in task.rows[:TWINS])]
     queries = task_rows([{**query, "response": query["reference"]} for query in task.queries])
     loaded = load(str(made.folder))
@@ -67,7 +70,7 @@ def run_sanity(settings: SanitySettings, folder: Path, on_progress: OnShare) -> 
     lines = []
     labels = with_controls(settings.methods)
     for number, label in enumerate(labels):
-        on_progress(f"checking {label}", number / len(labels))
+        listener.on_progress(f"checking {label}", number / len(labels))
         lines.append(_line(label, stages, lambda scores: detection_values(scores, positives, ())["AP"], queries, pool))
     explained = "`trained` and `detection` are AP of the planted rows with trained and with random weights"
     notes = (f"{len(pool)} rows with {TWINS} duplicates; {explained}.",)

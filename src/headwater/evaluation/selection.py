@@ -21,11 +21,13 @@ import torch
 from numpy.typing import NDArray
 
 from headwater.core.errors import UsageError, unknown_name
+from headwater.core.files import write_text
 from headwater.core.seeds import key
 from headwater.data.batches import TokenBatch, plan_batches
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
 from headwater.data.windows import Window
+from headwater.evaluation.listener import SILENT, Listener
 from headwater.evaluation.metrics import Estimate, estimate
 from headwater.evaluation.result import Cost, Line, Result, environment
 from headwater.methods.catalog import find_method
@@ -36,7 +38,7 @@ from headwater.models.reader import Reader
 from headwater.tasks.junk_pool import junk_pool_task
 from headwater.tasks.mixed_pool import mixed_pool_task
 from headwater.tasks.pool import PoolTask
-from headwater.training.cache import OnShare, trained
+from headwater.training.cache import trained
 from headwater.training.tiny import Recipe, response_loss, task_rows
 
 POOLS: Mapping[str, Callable[..., PoolTask]] = {"mixed": mixed_pool_task, "junk": junk_pool_task}
@@ -88,24 +90,28 @@ class Arm:
     kinds: Mapping[str, float]
 
 
-def run_selection(settings: SelectionSettings, folder: Path, on_progress: OnShare) -> Result:
+def run_selection(settings: SelectionSettings, folder: Path, listener: Listener = SILENT) -> Result:
     """Run every arm; learning curves go to `selection-POOL-curves.json` in the folder."""
     start = time.perf_counter()
     task = POOLS[settings.pool](settings.seed, rows=settings.rows)
     recipe = buyer_recipe()
     made = trained(
-        folder, f"buyer-{settings.pool}", task.warm_up, seed=settings.seed, recipe=recipe, on_progress=on_progress
+        folder,
+        f"buyer-{settings.pool}",
+        task.warm_up,
+        seed=settings.seed,
+        recipe=recipe,
+        on_progress=listener.on_progress,
     )
     ground = _Ground.of(task, load_model(str(made.folder)), settings)
     names = [*dict.fromkeys((*settings.methods, *CONTROLS)), "random", "all data"]
     arms = []
     for place, name in enumerate(names):
-        on_progress(f"choosing and training: {name}", place / len(names))
+        listener.on_progress(f"choosing and training: {name}", place / len(names))
         arms.append(ground.arm(name))
     points = ground.points
-    folder.mkdir(parents=True, exist_ok=True)
     curves = {"steps": points, "arms": {arm.name: arm.losses.tolist() for arm in arms}}
-    (folder / f"selection-{settings.pool}-curves.json").write_text(json.dumps(curves), encoding="utf-8")
+    write_text(folder / f"selection-{settings.pool}-curves.json", json.dumps(curves))
     return Result(
         task="selection",
         title=f"Does the chosen {100 * settings.share:g} % of the {settings.pool} pool teach the target faster?",

@@ -22,7 +22,7 @@ from headwater.core.errors import DataError, ModelError
 from headwater.data.batches import TokenBatch
 from headwater.features.idle import require_idle
 from headwater.features.layers import Call
-from headwater.features.parameters import Selection
+from headwater.features.parameters import ParameterSelection
 from headwater.features.regroup import Regroup
 from headwater.features.sites import Site
 from headwater.models.losses import losses_and_gradient, target_logits
@@ -33,7 +33,7 @@ Visit = Callable[[Gradient], None]
 
 def visit_gradients(
     model: Any,
-    selection: Selection,
+    selection: ParameterSelection,
     batch: TokenBatch,
     visit: Visit,
     *,
@@ -75,15 +75,7 @@ def visit_gradients(
     return table.masked_fill_(~batch.response, torch.nan)
 
 
-def row_losses(table: Float[Tensor, "items tokens"], batch: TokenBatch) -> Float[Tensor, " rows"]:
-    """Mean over each row's target tokens of the losses `visit_gradients` gives; nats."""
-    counts = _target_counts(batch)
-    total = torch.zeros(len(batch.rows), dtype=table.dtype, device=table.device)
-    total.index_add_(0, batch.item_row, table.nan_to_num().sum(1))
-    return total / counts.to(total)
-
-
-def _prove_idle(model: Any, selection: Selection, ran: set[int], batch: TokenBatch) -> None:
+def _prove_idle(model: Any, selection: ParameterSelection, ran: set[int], batch: TokenBatch) -> None:
     """Prove once of every module that has not run yet that it is not used behind its back."""
     silent = [s for s in selection.sites if id(s.module) not in ran and s.where not in selection.proved_idle]
     if silent:
@@ -92,7 +84,7 @@ def _prove_idle(model: Any, selection: Selection, ran: set[int], batch: TokenBat
 
 
 def _token_weights(batch: TokenBatch, weights: Tensor | None) -> Float[Tensor, "items tokens"]:
-    counts = _target_counts(batch)
+    counts = batch.target_counts
     if not bool((counts > 0).all()):
         row = batch.rows[int((counts == 0).nonzero()[0, 0])].row
         remedy = "leave it out, or give it a response"
@@ -101,11 +93,6 @@ def _token_weights(batch: TokenBatch, weights: Tensor | None) -> Float[Tensor, "
     if weights is not None:
         scale = scale * weights.to(scale)
     return scale[batch.item_row][:, None] * batch.response
-
-
-def _target_counts(batch: TokenBatch) -> Tensor:
-    counts = torch.zeros(len(batch.rows), dtype=torch.int64, device=batch.item_row.device)
-    return counts.index_add_(0, batch.item_row, batch.response.sum(1))
 
 
 @dataclass

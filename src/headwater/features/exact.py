@@ -15,7 +15,7 @@ from torch import Tensor
 from headwater.core.errors import NumericError
 from headwater.data.batches import TokenBatch
 from headwater.features.capture import visit_gradients
-from headwater.features.parameters import Selection, select_parameters
+from headwater.features.parameters import ParameterSelection, select_parameters
 from headwater.models.load import LoadedModel
 from headwater.sketch.blocks import Gradient
 from headwater.sketch.products import Normalization, inner_products, squared_norms, unit_scale
@@ -27,7 +27,7 @@ def exact_scores(
     queries: Sequence[TokenBatch],
     *,
     normalize: Normalization = "tensor",
-    selection: Selection | None = None,
+    selection: ParameterSelection | None = None,
 ) -> Float[Tensor, "rows queries"]:
     """Uncompressed scores of every row on every query; positive = proponent.
 

@@ -18,10 +18,11 @@ from torch import Tensor
 from headwater.core.errors import NumericError
 from headwater.core.spec import Column, Coverage, Role
 from headwater.data.batches import TokenBatch
-from headwater.features.capture import row_losses, visit_gradients
+from headwater.features.capture import visit_gradients
 from headwater.features.encoder import Encoded, TokenScores
 from headwater.features.exact import exact_scores
-from headwater.features.parameters import Selection
+from headwater.features.parameters import ParameterSelection
+from headwater.features.row_losses import row_losses
 from headwater.features.token_batches import single_tokens, spread
 from headwater.models.load import LoadedModel
 from headwater.sketch.blocks import Gradient
@@ -57,7 +58,7 @@ class GradientSketch:
     """
 
     loaded: LoadedModel
-    selection: Selection
+    selection: ParameterSelection
     sketch: Sketch
     normalize: Normalization = "tensor"
     tokens: TokenMode = "token"
@@ -119,7 +120,7 @@ class GradientSketch:
         """Vectors `[targets, dim]` and losses `[targets]` of the batch's target tokens, and their (item, position)."""
         batch = batch.to(self.loaded.device)
         divisors = self.read(batch).squared if self.tokens == "row" else None
-        counts = torch.bincount(batch.item_row, batch.response.sum(1).double(), minlength=len(batch.rows))
+        counts = batch.target_counts.double()
         vectors, losses, places = [], [], []
         for some, place in single_tokens(batch, self.token_items):
             row = batch.item_row[place[:, 0]]

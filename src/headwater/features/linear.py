@@ -8,10 +8,10 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from headwater.core.errors import ModelError
-from headwater.features.parameters import Selection, select_parameters
+from headwater.features.parameters import ParameterSelection, select_parameters
 
 
-def select_linear(model: Any, globs: str = "") -> Selection:
+def select_linear(model: Any, globs: str = "") -> ParameterSelection:
     """The selected parameters that are weights of linear layers; without globs, of the adapter or of all layers.
 
     The head is left out: its output is the vocabulary, and its factors would be the largest by far. Biases and norms

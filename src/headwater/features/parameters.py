@@ -19,7 +19,7 @@ _WRAPPER = "base_model.model."
 
 
 @dataclass(frozen=True)
-class Selection:
+class ParameterSelection:
     """The parameters to read and the modules at which their gradients are caught.
 
     Attributes:
@@ -36,7 +36,7 @@ class Selection:
     proved_idle: set[str] = field(default_factory=set, repr=False, compare=False)
 
 
-def select_parameters(model: nn.Module, globs: str = "") -> Selection:
+def select_parameters(model: nn.Module, globs: str = "") -> ParameterSelection:
     """The parameters whose names match one of the comma-separated `globs` (`model.layers.*.mlp.*`).
 
     Without globs: the adapter's when the model carries one, else all weights, biases and norms. A parameter shared by
@@ -59,7 +59,7 @@ def select_parameters(model: nn.Module, globs: str = "") -> Selection:
     total = sum(parameter.numel() for parameter in names.values())
     share = sum(names[name].numel() for name in missing)
     note = f"selected but NOT seen: {share:,} in {len(missing)} parameters ({_some(missing)})" if missing else ""
-    return Selection(sites, _ordered(wanted, sites), Coverage(seen, total, note))
+    return ParameterSelection(sites, _ordered(wanted, sites), Coverage(seen, total, note))
 
 
 def parameter_names(model: nn.Module, globs: str = "") -> list[str]:

@@ -20,11 +20,11 @@ from torch.func import functional_call
 from headwater.core.errors import ModelError, NumericError
 from headwater.core.spec import Coverage
 from headwater.data.batches import TokenBatch
-from headwater.features.capture import row_losses
 from headwater.features.parameters import parameter_names
+from headwater.features.row_losses import row_losses
 from headwater.models.fingerprint import parameter_count
 from headwater.models.load import LoadedModel
-from headwater.models.losses import all_logits, token_losses
+from headwater.models.losses import all_logits, loss_table
 
 Weights = Mapping[str, Tensor]
 """Parameters by name; those not named are the model's own."""
@@ -124,7 +124,5 @@ class Movable:
             return functional_call(self.loaded.model, dict(weights), kwargs=given)
 
         logits = all_logits(moved, batch.input_ids)
-        place = batch.response.to(logits.device)
-        losses = token_losses(logits[place], batch.targets.to(logits.device)[place])
-        table = torch.zeros(batch.response.shape, dtype=torch.float64, device=losses.device)
-        return row_losses(table.masked_scatter(place, losses.double()).to(batch.item_row.device), batch)
+        place, targets = batch.response.to(logits.device), batch.targets.to(logits.device)
+        return row_losses(loss_table(logits[place], targets, place).double(), batch)

@@ -25,6 +25,7 @@ from headwater.data.batches import TokenBatch
 from headwater.features.encoder import Encoded, TokenScores
 from headwater.features.readout import readout_chunks
 from headwater.features.residuals import Support
+from headwater.features.row_losses import row_losses
 from headwater.models.readout import Readout
 from headwater.sketch.count_sketch import count_sketch_matrix
 
@@ -116,7 +117,7 @@ class ReadoutSketch:
             vectors["embedding"] = mean_states(hidden, batch, self.pooling)
         for vector in vectors.values():
             _require_finite(vector, batch)
-        return Encoded(vectors, _row_losses(factors.losses, batch))
+        return Encoded(vectors, row_losses(factors.losses, batch))
 
     @torch.no_grad()
     def token_scores(
@@ -186,10 +187,10 @@ class ReadoutSketch:
         """Rows, and the factor with which each window entered its row."""
         used = mask.sum(1).to(windows)
         weights = used if self.weight_windows == "tokens" else (used > 0).to(windows)
-        scales = weights / _sum_rows(weights, batch)[batch.item_row].clamp_min(EPS)
+        scales = weights / batch.sum_windows(weights)[batch.item_row].clamp_min(EPS)
         if self.normalize_sample:
             scales = scales / windows.norm(dim=1).clamp_min(EPS)
-        rows = _sum_rows(windows * scales[:, None], batch)
+        rows = batch.sum_windows(windows * scales[:, None])
         if self.normalize_sample:
             norms = rows.norm(dim=1).clamp_min(EPS)
             rows, scales = rows / norms[:, None], scales / norms[batch.item_row]
@@ -201,12 +202,6 @@ def _unit(x: Tensor) -> Tensor:
     return unit
 
 
-def _sum_rows(values: Tensor, batch: TokenBatch) -> Tensor:
-    """Sum the items of each row; exact and cheap where every row is one item."""
-    out = torch.zeros(len(batch.rows), *values.shape[1:], dtype=values.dtype, device=values.device)
-    return out.index_add_(0, batch.item_row, values)
-
-
 def _pooled(batch: TokenBatch, positions: str) -> Float[Tensor, "items tokens"]:
     chosen = batch.valid if positions == "all" else batch.response
     return chosen.to(torch.float32)
@@ -214,23 +209,15 @@ def _pooled(batch: TokenBatch, positions: str) -> Float[Tensor, "items tokens"]:
 
 def mean_states(hidden: Tensor, batch: TokenBatch, positions: str) -> Float[Tensor, "rows width"]:
     """Each row's mean hidden state over its positions (`response` or `all`), scaled to norm 1; float32 or wider."""
-    return _unit(_sum_rows(torch.einsum("itw,it->iw", hidden.float(), _pooled(batch, positions)), batch))
+    return _unit(batch.sum_windows(torch.einsum("itw,it->iw", hidden.float(), _pooled(batch, positions))))
 
 
 def _pool_shares(hidden: Tensor, batch: TokenBatch, positions: str, probe: Tensor) -> Tensor:
     """Each position's part of ⟨mean hidden state / its norm, probe⟩, `[items, tokens, probes]`."""
     masked = hidden.float() * _pooled(batch, positions)[..., None]
-    norms = _sum_rows(masked.sum(1), batch).norm(dim=1).clamp_min(EPS)
+    norms = batch.sum_windows(masked.sum(1)).norm(dim=1).clamp_min(EPS)
     shares: Tensor = torch.einsum("itw,pw->itp", masked, probe) / norms[batch.item_row][:, None, None]
     return shares
-
-
-def _row_losses(losses: Tensor, batch: TokenBatch) -> Float[Tensor, " rows"]:
-    """Mean over the row's target tokens, each counted once."""
-    counted = batch.response.to(losses.dtype)
-    total = _sum_rows((losses.nan_to_num() * counted).sum(1), batch)
-    means: Tensor = total / _sum_rows(counted.sum(1), batch).clamp_min(1.0)
-    return means
 
 
 def _require_finite(vectors: Tensor, batch: TokenBatch) -> None:

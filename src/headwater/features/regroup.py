@@ -48,10 +48,7 @@ class Regroup:
 
     def sum_rows(self, values: Float[Tensor, "items size"]) -> Float[Tensor, "rows size"]:
         """Sum over the items of each row."""
-        if self._one_to_one:
-            return values
-        total = torch.zeros(len(self.batch.rows), values.shape[1], dtype=values.dtype, device=values.device)
-        return total.index_add_(0, self.batch.item_row.to(values.device), values)
+        return values if self._one_to_one else self.batch.sum_windows(values)
 
     def pack(
         self, values: Float[Tensor, "slots features"], token: Int[Tensor, " slots"]

@@ -1,8 +1,9 @@
-"""Losses of rows from forward passes alone: no gradient is made, and logits exist for target positions only."""
+"""Losses of rows, nats: what a table of token losses comes to, and forward passes alone, where no gradient is made."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,12 +12,27 @@ from torch import Tensor
 from headwater.core.errors import NumericError
 from headwater.data.batches import TokenBatch
 from headwater.models.load import LoadedModel
-from headwater.models.losses import target_logits, token_losses
+from headwater.models.losses import loss_table, target_logits
+
+
+def row_losses(table: Float[Tensor, "items tokens"], batch: TokenBatch) -> Float[Tensor, " rows"]:
+    """Mean over each row's target tokens of the batch's token losses; what stands elsewhere in the table is ignored."""
+    total = batch.sum_windows(table.masked_fill(~batch.response.to(table.device), 0).sum(1))
+    return total / batch.target_counts.to(total)
 
 
 @torch.no_grad()
+def measure_batch(model: Any, batch: TokenBatch) -> tuple[Float[Tensor, " rows"], Float[Tensor, " rows"]]:
+    """Each row's loss, summed over its target tokens and as their mean; logits are made for these positions only."""
+    logits, place = target_logits(model, batch.input_ids, batch.response)
+    kept = batch.response.gather(1, place)
+    table = loss_table(logits[kept], batch.targets.gather(1, place), kept)
+    total = batch.sum_windows(table.sum(1))
+    return total, total / batch.target_counts.to(total)
+
+
 def mean_losses(loaded: LoadedModel, batches: Iterable[TokenBatch], count: int) -> Float[Tensor, " rows"]:
-    """Each row's loss in nats, mean over its target tokens; float32 on the CPU, placed by the rows' ordinals.
+    """Each row's loss, mean over its target tokens; float32 on the CPU, placed by the rows' ordinals.
 
     Args:
         loaded: the model.
@@ -28,13 +44,7 @@ def mean_losses(loaded: LoadedModel, batches: Iterable[TokenBatch], count: int) 
     """
     found = torch.full((count,), torch.nan)
     for batch in batches:
-        moved = batch.to(loaded.device)
-        logits, place = target_logits(loaded.model, moved.input_ids, moved.response)
-        kept = moved.response.gather(1, place)
-        losses = token_losses(logits[kept], moved.targets.gather(1, place)[kept])
-        row = moved.item_row[:, None].expand_as(place)[kept]
-        total = torch.zeros(len(batch.rows), dtype=losses.dtype, device=losses.device).index_add_(0, row, losses)
-        means = (total / torch.bincount(row, minlength=len(batch.rows))).float().cpu()
+        means = measure_batch(loaded.model, batch.to(loaded.device))[1].float().cpu()
         bad = (~means.isfinite()).nonzero()
         if len(bad):
             where = batch.rows[int(bad[0, 0])].row.where

@@ -20,9 +20,10 @@ from torch import Tensor
 from headwater.core.errors import NumericError
 from headwater.core.spec import Column, Coverage, Role
 from headwater.data.batches import TokenBatch
-from headwater.features.capture import row_losses, visit_gradients
+from headwater.features.capture import visit_gradients
 from headwater.features.encoder import Encoded, TokenScores
-from headwater.features.parameters import Selection
+from headwater.features.parameters import ParameterSelection
+from headwater.features.row_losses import row_losses
 from headwater.features.token_batches import single_tokens, spread
 from headwater.models.load import LoadedModel
 from headwater.sketch.blocks import Dense, Gradient, Outer
@@ -49,7 +50,7 @@ class TransformedSketch:
     """
 
     loaded: LoadedModel
-    selection: Selection
+    selection: ParameterSelection
     sketch: Sketch
     transforms: Mapping[Role, Transform]
     form: Literal["flat", "matrix"] = "flat"
@@ -79,7 +80,7 @@ class TransformedSketch:
         """
         batch = batch.to(self.loaded.device)
         scale = self._scale(self._read(batch, role)[0])
-        counts = torch.bincount(batch.item_row, batch.response.sum(1).double(), minlength=len(batch.rows))
+        counts = batch.target_counts.double()
         values, losses, places = [], [], []
         for some, place in single_tokens(batch, 32):
             row = batch.item_row[place[:, 0]]

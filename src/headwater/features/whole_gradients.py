@@ -15,7 +15,7 @@ from torch import Tensor
 from headwater.core.errors import NumericError
 from headwater.data.batches import TokenBatch
 from headwater.features.capture import visit_gradients
-from headwater.features.parameters import Selection
+from headwater.features.parameters import ParameterSelection
 from headwater.models.load import LoadedModel
 from headwater.sketch.blocks import Gradient
 from headwater.sketch.products import chunks
@@ -25,7 +25,7 @@ Whole = Mapping[str, Float[Tensor, "_rows _out _in"]]
 
 
 def whole_gradients(
-    loaded: LoadedModel, selection: Selection, batches: Iterable[TokenBatch], count: int
+    loaded: LoadedModel, selection: ParameterSelection, batches: Iterable[TokenBatch], count: int
 ) -> dict[str, Float[Tensor, "_rows _out _in"]]:
     """The gradients of `count` rows' mean losses, placed by the rows' ordinals; float32 on the model's device."""
     found = {
@@ -44,7 +44,7 @@ def whole_gradients(
 
 
 def products_with(
-    loaded: LoadedModel, selection: Selection, batches: Iterable[TokenBatch], probes: Whole, count: int
+    loaded: LoadedModel, selection: ParameterSelection, batches: Iterable[TokenBatch], probes: Whole, count: int
 ) -> Float[Tensor, "rows queries"]:
     """Σ_tensors ⟨row's gradient, probe⟩, float32 on the CPU, rows placed by their ordinals.
 

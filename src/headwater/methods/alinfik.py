@@ -8,7 +8,7 @@ The teacher is any method; LinFiK by default. Cost no longer grows with the lang
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -19,14 +19,11 @@ from jaxtyping import Float
 from headwater.core.errors import DataError, UsageError
 from headwater.core.spec import MethodSpec
 from headwater.data.rows import Row
-from headwater.methods.method import Learning, Method, MethodEntry
+from headwater.methods.method import Find, Learning, Method, MethodEntry, parse_settings
 from headwater.methods.scoring import prepare
 from headwater.methods.targets import Part, Target, mean_over_parts
 from headwater.models.reader import Reader
 from headwater.students.student import FAMILIES, Student, StudentOptions, fit_student
-
-Find = Callable[[str, Mapping[str, Any]], Method]
-"""Gives a method by name and settings: the catalog's, which lists this method too."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +56,7 @@ class ALinFiKOptions:
     @property
     def teacher_settings(self) -> dict[str, str]:
         """The teacher's options by name."""
-        found = {}
-        for text in filter(None, (part.strip() for part in self.teacher_set.split(";"))):
-            name, sign, value = text.partition("=")
-            if not sign:
-                raise UsageError(f"'{text}' is not name=value", where="alinfik.teacher_set", remedy="as folds=1;seed=2")
-            found[name.strip()] = value.strip()
-        return found
+        return parse_settings(self.teacher_set, where="alinfik.teacher_set")
 
     def budget(self, rows: int) -> int:
         """How many rows of a pool of `rows` are labelled."""

@@ -13,7 +13,7 @@ from headwater.data.batches import TokenBatch
 from headwater.data.rows import Row
 from headwater.data.windows import Window
 from headwater.features.capture import visit_gradients
-from headwater.features.parameters import Selection, select_parameters
+from headwater.features.parameters import ParameterSelection, select_parameters
 from headwater.features.whole_gradients import Whole, products_with, whole_gradients
 from headwater.methods.method import Method, MethodEntry
 from headwater.methods.targets import RowScorer, Target, laid_out
@@ -56,7 +56,7 @@ def datainf(options: DataInfOptions) -> Method:
 
 
 def precondition(
-    loaded: LoadedModel, selection: Selection, rows: Iterable[TokenBatch], queries: Whole, damping: float
+    loaded: LoadedModel, selection: ParameterSelection, rows: Iterable[TokenBatch], queries: Whole, damping: float
 ) -> Whole:
     """The queries' gradients through the closed form: one pass for λ, one for the sum."""
     moved = [batch.to(loaded.device) for batch in rows]

@@ -17,7 +17,7 @@ from headwater.data.rows import Row
 from headwater.data.windows import Window
 from headwater.features.capture import visit_gradients
 from headwater.features.linear import select_linear
-from headwater.features.parameters import Selection
+from headwater.features.parameters import ParameterSelection
 from headwater.features.whole_gradients import products_with, whole_gradients
 from headwater.methods.method import Method, MethodEntry
 from headwater.methods.targets import RowScorer, Target, laid_out
@@ -63,7 +63,9 @@ def ekfac(options: EkfacOptions) -> Method:
     return Method(MethodSpec("ekfac", asdict(options)), scoring=scoring, fit_rows=options.fit_rows)
 
 
-def fit_ekfac(loaded: LoadedModel, selection: Selection, rows: Iterable[TokenBatch], options: EkfacOptions) -> Ekfac:
+def fit_ekfac(
+    loaded: LoadedModel, selection: ParameterSelection, rows: Iterable[TokenBatch], options: EkfacOptions
+) -> Ekfac:
     """The preconditioner fitted on rows: two passes, one for the bases and one for the eigenvalues."""
     labelled = [_labelled(loaded, batch.to(loaded.device), options) for batch in rows]
     covariances = Covariances()

@@ -50,7 +50,8 @@ def less(options: LessOptions) -> Method:
         raise UsageError("LESS reads the moments of the Adam that trained the model", where="less.adam", remedy=remedy)
     window = Window(options.window, options.overlap)
     spec = MethodSpec("less", asdict(options))
-    return Method(spec, Vectors({"train": window, "query": window}, partial(_bind, options)))
+    vectors = Vectors({"train": window, "query": window}, partial(_bind, options), additive=False)
+    return Method(spec, vectors)
 
 
 def _bind(options: LessOptions, loaded: LoadedModel) -> Encoder:

@@ -113,7 +113,7 @@ Compare = Callable[[Sequence[Row], Sequence[Row]], Scores]
 def _method(name: str, options: Any, compare: Compare, meaning: Meaning, *, whole_pool: bool = False) -> Method:
     """A method that compares the texts of rows and queries."""
 
-    def scoring(reader: Reader, targets: Sequence[Target], sample: Sequence[Row]) -> RowScorer:
+    def scoring(reader: Reader | None, targets: Sequence[Target], sample: Sequence[Row]) -> RowScorer:
         queries = laid_out(targets)
         return RowScorer(tuple(targets), lambda rows: compare(rows, queries).values)
 

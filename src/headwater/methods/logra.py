@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from headwater.core.spec import MethodSpec
-from headwater.curvature.gram import Metric
+from headwater.curvature.gram import Metric, Norm
 from headwater.data.windows import Window
 from headwater.features.gradient_sketch import GradientSketch
 from headwater.features.linear import select_linear
@@ -40,14 +40,16 @@ def logra(options: LograOptions) -> Method:
         windows={"train": window, "query": window},
         bind=partial(_encoder, options),
         metrics=partial(layer_metric, damping=options.damping, unit=options.unit),
+        alike=True,
     )
     return Method(MethodSpec("logra", asdict(options)), vectors)
 
 
 def layer_metric(encoder: Any, damping: float, *, unit: bool) -> dict[str, Metric]:
-    """One Gram matrix for each tensor's places of a two-sided sketch."""
+    """One Gram matrix for each tensor's places of a two-sided sketch; `unit` makes a cosine of the product."""
     (column,) = encoder.columns
-    return {column.name: Metric(damping, encoder.sketch.blocks, unit=unit)}
+    norm: Norm = "metric" if unit else "none"
+    return {column.name: Metric(damping, encoder.sketch.blocks, row_norm=norm, query_norm=norm)}
 
 
 def _encoder(o: LograOptions, loaded: LoadedModel) -> GradientSketch:

@@ -63,6 +63,7 @@ class Vectors:
         exact: the encoder is an `ExactEncoder`, and its scores are those that the vectors estimate.
         grids: the encoder is a `GridEncoder`.
         additive: the token values of one side sum to the score, up to rounding.
+        alike: a row has the same vector on either side, so it need be read only once to be held against itself.
     """
 
     windows: Mapping[Role, Window]
@@ -71,6 +72,7 @@ class Vectors:
     exact: bool = False
     grids: bool = False
     additive: bool = True
+    alike: bool = False
 
 
 Scoring = Callable[[Reader, Sequence[Target], Sequence[Row]], Scorer]
@@ -125,8 +127,8 @@ class Method:
     def require_vectors(self, *, where: str = "--method") -> Vectors:
         """How its rows become vectors; raises `UsageError` for a method whose rows do not."""
         if self.vectors is None:
-            what = f"'{self.spec.name}' gives no vectors, and an index holds vectors"
-            raise UsageError(what, where=where, remedy="headwater value scores rows without an index")
+            remedy = "headwater methods says which do; headwater value scores rows by any method, without an index"
+            raise UsageError(f"'{self.spec.name}' gives no vectors", where=where, remedy=remedy)
         return self.vectors
 
     def capabilities(self) -> tuple[str, ...]:
@@ -144,6 +146,10 @@ class Method:
             "learned from labels": self.learning is not None,
         }
         return tuple(name for name, holds in said.items() if holds)
+
+
+Find = Callable[[str, Mapping[str, Any]], Method]
+"""Gives a method by name and settings: the catalog's, handed to methods that are made of another."""
 
 
 @dataclass(frozen=True)
@@ -218,6 +224,17 @@ def settle(
             raise unknown_name("choice", parsed[name], choices[name], where=f"{where}.{name}")
     settled: Options = dataclasses.replace(base, **parsed)
     return settled
+
+
+def parse_settings(text: str, *, where: str) -> dict[str, str]:
+    """Option name to value of `name=value;name=value`: the settings of a method inside another's option."""
+    found = {}
+    for part in filter(None, map(str.strip, text.split(";"))):
+        name, sign, value = part.partition("=")
+        if not sign:
+            raise UsageError(f"'{part}' is not name=value", where=where, remedy="as folds=1;seed=2")
+        found[name.strip()] = value.strip()
+    return found
 
 
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}

@@ -71,6 +71,7 @@ def rapidin(options: RapidInOptions) -> Method:
         exact=True,
         grids=not options.checkpoints,
         additive=options.tokens == "row",
+        alike=True,
     )
     return Method(spec, vectors)
 

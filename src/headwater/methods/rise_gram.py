@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 
 from headwater.core.spec import MethodSpec
-from headwater.curvature.gram import Metric
+from headwater.curvature.gram import Metric, Norm
 from headwater.methods.method import Method, MethodEntry
 from headwater.methods.rise import PRESETS, rise
 
@@ -38,9 +38,10 @@ def rise_gram(o: RiseGramOptions) -> Method:
         embedding="none",
         seed=o.seed,
     )
+    norm: Norm = "metric" if o.unit else "none"
     vectors = replace(
         rise(narrow).require_vectors(),
-        metrics=lambda encoder: {column.name: Metric(o.damping, unit=o.unit) for column in encoder.columns},
+        metrics=lambda encoder: {c.name: Metric(o.damping, row_norm=norm, query_norm=norm) for c in encoder.columns},
     )
     return Method(MethodSpec("rise-gram", asdict(o)), vectors)
 

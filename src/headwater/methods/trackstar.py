@@ -49,6 +49,7 @@ def trackstar(options: TrackStarOptions) -> Method:
         windows={"train": window, "query": window},
         bind=partial(_encoder, options),
         metrics=partial(layer_metric, damping=options.damping, unit=True),
+        alike=True,
     )
     return Method(MethodSpec("trackstar", asdict(options)), vectors)
 

@@ -42,6 +42,7 @@ def trak(options: TrakOptions) -> Method:
         windows={"train": window, "query": window},
         bind=partial(_bind, options),
         metrics=lambda encoder: {c.name: Metric(options.damping, uncertain=True) for c in encoder.columns},
+        alike=True,
     )
     return Method(MethodSpec("trak", asdict(options)), vectors)
 

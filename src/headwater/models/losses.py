@@ -63,6 +63,17 @@ def token_losses(logits: Float[Tensor, "tokens vocab"], targets: Int[Tensor, " t
     return torch.nn.functional.cross_entropy(wide, targets, reduction="none")
 
 
+def loss_table(
+    logits: Float[Tensor, "places vocab"], targets: Int[Tensor, "items tokens"], where: Bool[Tensor, "items tokens"]
+) -> Float[Tensor, "items tokens"]:
+    """`token_losses` of the positions where `where` holds, each in its place of the table; 0 elsewhere. Differentiable.
+
+    Sums over the table come out the same on every run; losses added to their row one by one would not on a GPU.
+    """
+    losses = token_losses(logits, targets[where])
+    return losses.new_zeros(where.shape).masked_scatter(where, losses)
+
+
 @torch.no_grad()
 def losses_and_gradient(
     logits: Float[Tensor, "tokens vocab"], targets: Int[Tensor, " tokens"], weights: Float[Tensor, " tokens"]

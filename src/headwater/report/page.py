@@ -6,7 +6,6 @@ attributes, never in CSS; a content security policy in the page forbids scripts 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from headwater.core.errors import StoreError
+from headwater.core.files import write_text
 from headwater.core.trace import Trace
 from headwater.report.colours import STEPS, stylesheet
 from headwater.report.tables import Table, cell_text, numeric_columns
@@ -66,19 +65,7 @@ def write_page(path: str | os.PathLike[str], text: str) -> Path:
     Raises:
         StoreError: the file cannot be written.
     """
-    target = Path(path)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8", newline="\n")
-        part.replace(target)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise StoreError(
-            f"report cannot be written: {error.strerror}", where=str(target), remedy="choose a file in a folder you own"
-        ) from error
-    return target
+    return write_text(Path(path), text)
 
 
 @lru_cache(maxsize=1)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headwater.core.errors import DataError, UsageError
+from headwater.core.files import whole_file, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -129,10 +130,10 @@ def save(figure: Figure, path: str | os.PathLike[str], *, description: str = "")
 
     target = Path(path)
     if target.suffix == ".svg":
-        target.write_text(svg(figure, description=description), encoding="utf-8")
+        write_text(target, svg(figure, description=description))
     elif target.suffix == ".png":
-        with mpl.rc_context(_STYLE):
-            figure.savefig(target, format="png", dpi=160, metadata={"Software": None})
+        with mpl.rc_context(_STYLE), whole_file(target) as part:
+            figure.savefig(part, format="png", dpi=160, metadata={"Software": None})
     else:
         raise UsageError(f"figures are written as .svg or .png, not '{target.suffix}'", where=str(target))
     return target

@@ -12,14 +12,14 @@ from typing import Any
 
 from headwater.report.page import environment, write_page
 from headwater.report.tables import number_text
-from headwater.valuation.ledger import Account
+from headwater.valuation.ledger import ProviderAccount
 from headwater.valuation.prices import Prices, money
 from headwater.valuation.values import Values
 
 _UNITS = {"row": "a row's value", "character": "a row's value times its characters"}
 
 
-def render_statement(values: Values, prices: Prices, accounts: Sequence[Account], *, currency: str = "") -> str:
+def render_statement(values: Values, prices: Prices, accounts: Sequence[ProviderAccount], *, currency: str = "") -> str:
     """The whole page."""
     terms = prices.terms
     identity = values.about.get("identity", {})
@@ -47,13 +47,18 @@ def render_statement(values: Values, prices: Prices, accounts: Sequence[Account]
 
 
 def write_statement(
-    path: str | os.PathLike[str], values: Values, prices: Prices, accounts: Sequence[Account], *, currency: str = ""
+    path: str | os.PathLike[str],
+    values: Values,
+    prices: Prices,
+    accounts: Sequence[ProviderAccount],
+    *,
+    currency: str = "",
 ) -> Path:
     """Write the page to `path` all at once."""
     return write_page(path, render_statement(values, prices, accounts, currency=currency))
 
 
-def _view(account: Account, budget: int) -> dict[str, Any]:
+def _view(account: ProviderAccount, budget: int) -> dict[str, Any]:
     return {
         "provider": account.provider,
         "rows": f"{account.rows:,}",

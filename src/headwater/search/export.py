@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headwater.core.errors import DataError
-from headwater.index.store import Index, storing
+from headwater.core.files import whole_file
+from headwater.index.store import Index
 from headwater.search.metrics import Metrics
 from headwater.search.scan import DEFAULT_MEMORY, PLAIN, scan
 
@@ -40,14 +40,10 @@ def write_scores(
     if twice:
         raise DataError(f"two columns of the scores would be called '{twice[0]}'", remedy="give queries distinct ids")
     schema = pa.schema([pa.field("id", pa.string()), *(pa.field(name, pa.float32()) for name in queries)])
-    part, rows = Path(f"{out}.part"), 0
-    try:
-        with storing(str(out)), pq.ParquetWriter(part, schema) as writer:
-            for block in scan(index, probes, where=where, max_memory=max_memory, with_ids=True, metrics=metrics):
-                values = block.scores.cpu().numpy()
-                writer.write_table(pa.table([pa.array(block.ids), *map(pa.array, values)], schema=schema))
-                rows += len(block.ids)
-        os.replace(part, out)
-    finally:
-        part.unlink(missing_ok=True)
+    rows = 0
+    with whole_file(out) as part, pq.ParquetWriter(part, schema) as writer:
+        for block in scan(index, probes, where=where, max_memory=max_memory, with_ids=True, metrics=metrics):
+            values = block.scores.cpu().numpy()
+            writer.write_table(pa.table([pa.array(block.ids), *map(pa.array, values)], schema=schema))
+            rows += len(block.ids)
     return rows

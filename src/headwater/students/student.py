@@ -10,8 +10,6 @@ inside. The held-out rows also chose the checkpoint, which makes q a little too 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,7 +20,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from headwater.core.errors import MismatchError, StoreError, UsageError
+from headwater.core.files import whole_folder
 from headwater.core.fingerprints import require_equal
+from headwater.core.statistics import LEVEL
 from headwater.data.rows import Row
 from headwater.students.hidden_states import HiddenStates
 from headwater.students.labels import Lesson, Scale
@@ -32,7 +32,6 @@ from headwater.students.transformer import Training, TransformerStudent, fit_tra
 FAMILIES = ("regression", "transformer")
 FILE = "student.json"
 FORMAT = 1
-LEVEL = 0.95
 _FLOOR = 0.1
 """Added to the members' spread, in standard deviations of the labels, so that agreement is not certainty."""
 
@@ -127,21 +126,10 @@ class Student:
         Raises:
             StoreError: something is there already, or it cannot be written.
         """
-        target = Path(folder)
-        if target.exists():
-            raise StoreError("something is there already", where=str(target), remedy="choose another folder")
-        part = target.with_name(f".{target.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        try:
-            part.mkdir(parents=True)
+        with whole_folder(folder) as part:
             self.ensemble.save(part)
             (part / FILE).write_text(json.dumps(self._to_json(), indent=2, default=str) + "\n", encoding="utf-8")
-            os.replace(part, target)
-        except OSError as error:
-            raise StoreError(
-                f"cannot be written: {error.strerror}", where=str(target), remedy="choose a folder you own"
-            ) from error
-        return target
+        return Path(folder)
 
     def _to_json(self) -> dict[str, Any]:
         encoder = _tokenizer_of(self.ensemble)

@@ -53,7 +53,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         """Note the learning rate with which the optimiser is about to step: schedules change it right after."""
         self._rate = float(optimizer.param_groups[0]["lr"])
 
-    def after_step(self, step: int, steps: int, model: Any, optimizer: Any) -> None:
+    def after_step(self, step: int, steps: int, model: Any, optimizer: Any, tokenizer: Any = None) -> None:
         """Record the model if it is time, or if this was the last step.
 
         Args:
@@ -61,14 +61,20 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             steps: how many there will be.
             model: what is trained.
             optimizer: what trains it.
+            tokenizer: saved beside the model, so that its folder can be loaded alone; None: it is not.
         """
         if self._wanted is not None and (self._wanted(step, steps) or step == steps):
-            self._save(step, model, optimizer)
+            self._save(step, model, optimizer, tokenizer)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **now: Any) -> None:
-        """Forget an earlier run, unless training goes on from one of its checkpoints."""
-        if not state.global_step:
-            self._found = []
+        """Go on with the list of a run that is resumed; whatever else an earlier run recorded is taken away."""
+        listed = self._folder / LIST
+        if not state.is_world_process_zero or not listed.is_file():
+            return
+        earlier = [Checkpoint(**entry) for entry in json.loads(listed.read_text(encoding="utf-8"))]
+        self._found = [c for c in earlier if c.step <= state.global_step]
+        for checkpoint in earlier[len(self._found) :]:
+            shutil.rmtree(self._folder / checkpoint.path, ignore_errors=True)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **now: Any
@@ -79,14 +85,15 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **now: Any) -> None:
         """Record if it is time."""
         if state.is_world_process_zero:
-            self.after_step(state.global_step, state.max_steps, now["model"], now["optimizer"])
+            tokenizer = now.get("processing_class")
+            self.after_step(state.global_step, state.max_steps, now["model"], now["optimizer"], tokenizer)
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **now: Any) -> None:
         """Record if epochs are what is counted."""
         if state.is_world_process_zero and self._wanted is None:
             self._save(state.global_step, now["model"], now["optimizer"], now.get("processing_class"))
 
-    def _save(self, step: int, model: Any, optimizer: Any, tokenizer: Any = None) -> None:
+    def _save(self, step: int, model: Any, optimizer: Any, tokenizer: Any) -> None:
         if any(c.step == step for c in self._found):
             return
         if self._rate is None:

@@ -11,9 +11,9 @@ from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
 from headwater.models.generate import generate_responses
 from headwater.models.reader import Reader
-from headwater.unlearning.options import Result
+from headwater.unlearning.options import UnlearnResult
 from headwater.unlearning.resume import plain_json
-from headwater.unlearning.rows import Job
+from headwater.unlearning.rows import UnlearnJob
 from headwater.unlearning.sequences import measure_losses
 
 SHOWN = 6
@@ -50,7 +50,7 @@ class Account:
     weights: dict[str, list[tuple[float, float, float]]] = field(default_factory=dict)
 
 
-def prompts_shown(job: Job, asked: Sequence[Row]) -> list[tuple[str, str]]:
+def prompts_shown(job: UnlearnJob, asked: Sequence[Row]) -> list[tuple[str, str]]:
     """(kind, prompt) of what the model is asked before and after; rows of plain text are not asked."""
     groups = (("forget", job.forget), ("retain", job.guard), ("asked", asked))
     limits = {"asked": len(asked)}
@@ -62,7 +62,7 @@ def prompts_shown(job: Job, asked: Sequence[Row]) -> list[tuple[str, str]]:
     ]
 
 
-def observe(reader: Reader, job: Job, asked: Sequence[Row] = ()) -> Observed:
+def observe(reader: Reader, job: UnlearnJob, asked: Sequence[Row] = ()) -> Observed:
     """Losses on the forget and guard rows, and greedy answers to the prompts shown."""
     tokenization, loaded = reader.tokenization, reader.loaded
     prompts = [tokenization.encode_prompt(prompt) for _, prompt in prompts_shown(job, asked)]
@@ -75,7 +75,7 @@ def observe(reader: Reader, job: Job, asked: Sequence[Row] = ()) -> Observed:
 
 
 def make_account(
-    result: Result, job: Job, before: Observed, after: Observed, asked: Sequence[Row] = (), *, model: str
+    result: UnlearnResult, job: UnlearnJob, before: Observed, after: Observed, asked: Sequence[Row] = (), *, model: str
 ) -> Account:
     """The account of a finished run."""
     options = result.options
@@ -110,7 +110,7 @@ def make_account(
     return Account(plain_json(summary), samples, readings, _weights(result))
 
 
-def _weights(result: Result) -> dict[str, list[tuple[float, float, float]]]:
+def _weights(result: UnlearnResult) -> dict[str, list[tuple[float, float, float]]]:
     """By group: (view towards forget rows, view towards retain rows, weight) of each row that has views."""
     if result.weights is None:
         return {}

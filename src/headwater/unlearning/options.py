@@ -11,9 +11,9 @@ from headwater.core.errors import DataError, UsageError
 from headwater.models.load import LoadedModel
 from headwater.unlearning.adapter import Lora
 from headwater.unlearning.objectives import Objective
-from headwater.unlearning.rows import Job
+from headwater.unlearning.rows import UnlearnJob
 from headwater.unlearning.sequences import Composition
-from headwater.unlearning.watch import Limits, Outcome, Reading
+from headwater.unlearning.watch import LossLimits, Outcome, Reading
 from headwater.unlearning.weights import Weights
 
 
@@ -60,7 +60,7 @@ class UnlearnOptions:
 
 
 @dataclass(frozen=True)
-class Result:
+class UnlearnResult:
     """What came of it.
 
     Attributes:
@@ -79,7 +79,7 @@ class Result:
     loaded: LoadedModel
     options: UnlearnOptions
     outcome: Outcome
-    limits: Limits
+    limits: LossLimits
     readings: tuple[Reading, ...]
     seconds: Mapping[str, float]
     facts: Mapping[str, Any]
@@ -88,7 +88,7 @@ class Result:
     log: tuple[dict[str, float], ...] = ()
 
 
-def check_options(objective: Objective, options: UnlearnOptions, job: Job) -> None:
+def check_options(objective: Objective, options: UnlearnOptions, job: UnlearnJob) -> None:
     """Raise `UsageError` for options that do not go together, `DataError` for rows the method lacks."""
     if objective.retain_share and not job.retain:
         raise DataError("there are no rows to retain", where=f"method '{objective.name}'", remedy="give --retain")

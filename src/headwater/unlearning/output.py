@@ -13,9 +13,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from headwater.core.errors import StoreError, UsageError
+from headwater.core.files import write_text
 from headwater.models.load import LoadedModel
 from headwater.unlearning.account import Account
-from headwater.unlearning.options import Result
+from headwater.unlearning.options import UnlearnResult
 from headwater.unlearning.resume import RUN, WEIGHTS, forget_checkpoints
 from headwater.unlearning.trainer import write_log
 from headwater.unlearning.weights import save_weights
@@ -57,7 +58,7 @@ def check_adapter(loaded: LoadedModel, *, keep_adapter: bool, trains_adapter: bo
         )
 
 
-def save_run(result: Result, account: Account, out: Path, *, keep_adapter: bool) -> dict[str, Path]:
+def save_run(result: UnlearnResult, account: Account, out: Path, *, keep_adapter: bool) -> dict[str, Path]:
     """Write everything into `out` and return the paths by kind; merging changes `result.loaded.model` in place."""
     out.mkdir(parents=True, exist_ok=True)
     model, adapted = result.loaded.model, hasattr(result.loaded.model, "peft_config")
@@ -66,7 +67,7 @@ def save_run(result: Result, account: Account, out: Path, *, keep_adapter: bool)
     target = out / ("adapter" if adapted and keep_adapter else "model")
     model.save_pretrained(target)
     result.loaded.tokenizer.save_pretrained(target)
-    (target / CARD).write_text(card(account), encoding="utf-8")
+    write_text(target / CARD, card(account))
     paths = {"model": target, "account": out / ACCOUNT}
     if result.log:
         write_log(result.log, out / LOG)
@@ -74,7 +75,7 @@ def save_run(result: Result, account: Account, out: Path, *, keep_adapter: bool)
     if result.weights is not None:
         paths["weights"] = save_weights(result.weights, out / WEIGHTS)
     whole = {**account.summary, "samples": [asdict(sample) for sample in account.samples]}
-    (out / ACCOUNT).write_text(json.dumps(whole, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    write_text(out / ACCOUNT, json.dumps(whole, ensure_ascii=False, indent=2) + "\n")
     forget_checkpoints(out)
     return paths
 

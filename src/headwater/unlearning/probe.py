@@ -20,7 +20,7 @@ from headwater.unlearning.adapter import restore_state, trainable_state
 from headwater.unlearning.objectives import Objective
 from headwater.unlearning.sequences import measure_losses
 from headwater.unlearning.trainer import Material, Schedule, train
-from headwater.unlearning.watch import Limits, Reading, Watch, guard_loss
+from headwater.unlearning.watch import LossLimits, Reading, Watch, guard_loss
 
 FIRST_RATE, GROWTH, STEPS = 1e-5, 1.6, 23
 AIM = 40
@@ -75,7 +75,7 @@ def _fewer_looks(model: Any, watch: Watch) -> Watch:
     return Watch(watch.forget[:LOOKED_AT], watch.guard[:LOOKED_AT], limits, watch.device, trust)
 
 
-def _crossing(readings: Sequence[Reading], limits: Limits) -> float | None:
+def _crossing(readings: Sequence[Reading], limits: LossLimits) -> float | None:
     """The step, between two looks, at which the forget loss passes the target or the guard loss its bound.
 
     Where both happen between the same two looks, the earlier; a look that is no number counts as a crossing at the

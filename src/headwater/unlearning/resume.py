@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from headwater.core.errors import StoreError
+from headwater.core.files import write_text
 from headwater.core.fingerprints import require_equal
 from headwater.unlearning.weights import Weights, save_weights
 
@@ -55,11 +56,10 @@ def note(folder: Path | None, kept: Kept, *, rate: float, weights: Weights | Non
     """Write down what a resumed run needs, before the first step."""
     if folder is None:
         return
-    folder.mkdir(parents=True, exist_ok=True)
     if weights is not None:
         save_weights(weights, folder / WEIGHTS)
     run = {"identity": plain_json(kept.identity), "rate": rate}
-    (folder / RUN).write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / RUN, json.dumps(run, indent=1) + "\n")
 
 
 def forget_checkpoints(folder: Path) -> None:

@@ -23,7 +23,7 @@ Source = str | Path | Iterable[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Job:
+class UnlearnJob:
     """Rows in order. `clean[i]` is the right answer to forget row i's prompt, None where none is known.
 
     `guard` are retain rows that are not trained on; utility is measured on them.
@@ -52,7 +52,7 @@ def make_job(
     needs_retain: bool,
     clean_column: str = CLEAN_COLUMN,
     guard_share: float = 0.2,
-) -> Job:
+) -> UnlearnJob:
     """The job, checked; every fifth retain row (`guard_share`) is kept out of training to guard utility.
 
     Raises:
@@ -82,7 +82,7 @@ def make_job(
     kept = tuple(row for row, aside in zip(retain, guarded, strict=True) if not aside)
     guard = tuple(row for row, aside in zip(retain, guarded, strict=True) if aside)
     clean = tuple(_clean_answer(row, clean_column) for row in forget)
-    return Job(tuple(forget), kept, guard or kept, clean, tuple(warnings))
+    return UnlearnJob(tuple(forget), kept, guard or kept, clean, tuple(warnings))
 
 
 def with_answer(row: Row, answer: str) -> Row:

@@ -27,9 +27,9 @@ from headwater.unlearning import resume as resuming
 from headwater.unlearning.adapter import trainable_model
 from headwater.unlearning.fisher import search_dampening
 from headwater.unlearning.objectives import METHODS, Objective, find_objective, low_loss_weights, one_of
-from headwater.unlearning.options import Result, UnlearnOptions, check_options
+from headwater.unlearning.options import UnlearnOptions, UnlearnResult, check_options
 from headwater.unlearning.probe import probe_rate
-from headwater.unlearning.rows import Job
+from headwater.unlearning.rows import UnlearnJob
 from headwater.unlearning.sequences import Composition, measure_losses
 from headwater.unlearning.targets import Run, make_watch
 from headwater.unlearning.trainer import Material, Schedule, train
@@ -46,13 +46,13 @@ from headwater.unlearning.weights import (
 
 def run_unlearning(
     model: LoadedModel | Reader,
-    job: Job,
+    job: UnlearnJob,
     options: UnlearnOptions | None = None,
     *,
     unseen: Sequence[Row] = (),
     folder: str | Path | None = None,
     resume: bool = False,
-) -> Result:
+) -> UnlearnResult:
     """Make the model forget the job's forget rows; the model is changed **in place**.
 
     Args:
@@ -86,7 +86,7 @@ def reader_of(loaded: LoadedModel, options: UnlearnOptions) -> Reader:
     return Reader.of(loaded, template=options.template, max_tokens=options.max_tokens)
 
 
-def identity(loaded: LoadedModel, job: Job, options: UnlearnOptions) -> dict[str, Any]:
+def identity(loaded: LoadedModel, job: UnlearnJob, options: UnlearnOptions) -> dict[str, Any]:
     """What a run depends on, JSON-ready: a resumed run must have the same."""
     groups = {"forget": job.forget, "retain": job.retain, "guard": job.guard}
     rows = {name: digest([[row.id, row_digest(row)] for row in of]) for name, of in groups.items()}
@@ -111,7 +111,7 @@ def _trained(
     home: Path | None,
     *,
     resume: bool,
-) -> Result:
+) -> UnlearnResult:
     loaded, options, clock = run.loaded, run.options, dict[str, float]()
     with _timed(clock, "influence"):
         weights, trust = _weights(run, objective, kept), _trust(run, objective)
@@ -130,7 +130,7 @@ def _trained(
     with _timed(clock, "training"):
         log = train(model, objective, material, watch, schedule, folder=checkpoints, resume=resume)
     model.eval().requires_grad_(False)
-    return Result(
+    return UnlearnResult(
         loaded=replace(loaded, model=model),
         options=options,
         outcome=watch.outcome,
@@ -144,7 +144,7 @@ def _trained(
     )
 
 
-def _dampened(run: Run, watch: Watch) -> Result:
+def _dampened(run: Run, watch: Watch) -> UnlearnResult:
     """Fisher: no training, no adapter, all weights."""
     loaded, options, clock = run.loaded, run.options, dict[str, float]()
     if not run.retain:
@@ -153,7 +153,7 @@ def _dampened(run: Run, watch: Watch) -> Result:
         model = trainable_model(loaded, None, seed=options.seed)
         found = search_dampening(model, run.forget, run.retain, watch.guard, limits=watch.limits, device=loaded.device)
     model.requires_grad_(False)
-    return Result(
+    return UnlearnResult(
         loaded=loaded,
         options=options,
         outcome=found.outcome,

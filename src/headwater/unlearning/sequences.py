@@ -20,8 +20,9 @@ from headwater.core.seeds import key
 from headwater.data.batches import plan_batches
 from headwater.data.tokens import Tokenization, TokenRow
 from headwater.data.windows import Window
-from headwater.models.losses import all_logits, token_losses
-from headwater.unlearning.rows import Job, with_answer
+from headwater.features.row_losses import measure_batch
+from headwater.models.losses import loss_table
+from headwater.unlearning.rows import UnlearnJob, with_answer
 
 TOKENS_PER_BATCH = 8192
 
@@ -36,7 +37,7 @@ class Example:
     clean: TokenRow | None
 
 
-def make_examples(job: Job, tokenization: Tokenization) -> list[Example]:
+def make_examples(job: UnlearnJob, tokenization: Tokenization) -> list[Example]:
     """The rows of a job, forget rows first."""
     rows = [replace(row, ordinal=i, hotwords=()) for i, row in enumerate((*job.forget, *job.retain))]
     tokens = tokenization.encode(rows)
@@ -128,9 +129,7 @@ def sequence_losses(
     response: Bool[Tensor, "items tokens"],
 ) -> tuple[Float[Tensor, " items"], Float[Tensor, " items"]]:
     """L, nats summed over each sequence's response tokens, and L̄, their mean; float32, differentiable."""
-    losses = token_losses(logits[response], targets[response])
-    item = response.nonzero()[:, 0]
-    total = losses.new_zeros(len(response)).index_add(0, item, losses)
+    total = loss_table(logits[response], targets, response).sum(1)
     return total, total / response.sum(1)
 
 
@@ -143,9 +142,7 @@ def measure_losses(model: Any, tokens: Sequence[TokenRow], device: torch.device)
     numbered = [replace(row, row=replace(row.row, ordinal=i)) for i, row in enumerate(tokens)]
     longest = max(len(row.ids) for row in tokens)
     for batch in plan_batches(numbered, Window(longest), tokens_per_batch=TOKENS_PER_BATCH):
-        on = batch.to(device)
-        logits = all_logits(model, on.input_ids)
-        total, mean = sequence_losses(logits, on.targets, on.response)
+        total, mean = measure_batch(model, batch.to(device))
         places = [row.row.ordinal for row in batch.rows]
         totals[places], means[places] = total.cpu(), mean.cpu()
     model.train(training)

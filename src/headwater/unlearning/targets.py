@@ -14,9 +14,9 @@ from headwater.data.tokens import TokenRow
 from headwater.models.load import LoadedModel
 from headwater.models.reader import Reader
 from headwater.unlearning.options import UnlearnOptions
-from headwater.unlearning.rows import Job, with_answer
+from headwater.unlearning.rows import UnlearnJob, with_answer
 from headwater.unlearning.sequences import Example, make_examples, measure_losses
-from headwater.unlearning.watch import Limits, Watch, guard_loss
+from headwater.unlearning.watch import LossLimits, Watch, guard_loss
 
 LOOKED_AT = 32
 """Most forget rows, and guard rows, that are looked at while training."""
@@ -35,13 +35,13 @@ class Run:
     """
 
     reader: Reader
-    job: Job
+    job: UnlearnJob
     options: UnlearnOptions
     examples: Sequence[Example]
     guard: Sequence[TokenRow]
 
     @classmethod
-    def of(cls, reader: Reader, job: Job, options: UnlearnOptions) -> Run:
+    def of(cls, reader: Reader, job: UnlearnJob, options: UnlearnOptions) -> Run:
         """The run of a job, its rows tokenised: once, for influence, training and measurement."""
         guard = reader.tokenize([replace(row, hotwords=()) for row in job.guard])
         return cls(reader, job, options, make_examples(job, reader.tokenization), guard)
@@ -74,10 +74,10 @@ def make_watch(run: Run, unseen: Sequence[Row], trust: Sequence[float] | None = 
         bound = before + math.log(options.guard)
     if target is None:
         target = unseen_loss(run.reader, run.job, unseen, seed=options.seed)
-    return Watch(run.forget[:LOOKED_AT], guard, Limits(target, bound), loaded.device, counted)
+    return Watch(run.forget[:LOOKED_AT], guard, LossLimits(target, bound), loaded.device, counted)
 
 
-def unseen_loss(reader: Reader, job: Job, unseen: Sequence[Row] = (), *, seed: int = 0) -> float:
+def unseen_loss(reader: Reader, job: UnlearnJob, unseen: Sequence[Row] = (), *, seed: int = 0) -> float:
     """The loss, nats a token, of answers the prompt does not call for: where forgetting is complete.
 
     Of `unseen` rows if given; else of the forget rows' answers behind prompts of retain rows. Rows of plain text have

@@ -19,6 +19,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from headwater.core.errors import DataError
+from headwater.core.files import write_text
 from headwater.models.losses import all_logits
 from headwater.unlearning.adapter import own_randomness, reference
 from headwater.unlearning.objectives import Objective, RowLosses, batch_loss, low_loss_weights
@@ -119,7 +120,8 @@ class ForgettingTrainer(Trainer):  # type: ignore[misc]
         new = torch.log_softmax(logits[:count][response].float(), dim=-1)
         was = torch.log_softmax(old[response].float(), dim=-1)
         tokens = (was.exp() * (was - new)).sum(-1)
-        rows: Tensor = tokens.new_zeros(count).index_add(0, response.nonzero()[:, 0], tokens) / response.sum(1)
+        table = tokens.new_zeros(response.shape).masked_scatter(response, tokens)
+        rows: Tensor = table.sum(1) / response.sum(1)
         return rows
 
 
@@ -176,7 +178,7 @@ def train(
 
 def write_log(entries: Sequence[dict[str, float]], path: Path) -> None:
     """The log as one JSON object a line."""
-    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
+    write_text(path, "".join(json.dumps(entry) + "\n" for entry in entries))
 
 
 def _arguments(schedule: Schedule, folder: str, *, device: torch.device) -> Any:

@@ -24,7 +24,7 @@ Outcome = Literal["forgotten", "guarded", "diverged", "steps"]
 
 
 @dataclass(frozen=True)
-class Limits:
+class LossLimits:
     """Where training ends.
 
     Attributes:
@@ -65,7 +65,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
     forget: Sequence[TokenRow]
     guard: Sequence[TokenRow]
-    limits: Limits
+    limits: LossLimits
     device: torch.device
     trust: Tensor | None = None
     seen: Callable[[Tensor], None] | None = None

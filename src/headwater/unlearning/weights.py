@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headwater.core.errors import DataError, MismatchError, UsageError
+from headwater.core.files import whole_file, write_text
 from headwater.core.fingerprints import digest
 from headwater.data.rows import Row
 from headwater.unlearning import mapping
@@ -116,15 +117,15 @@ def save_weights(weights: Weights, path: str | Path) -> Path:
         UsageError: another ending.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     records = [asdict(row) for row in weights.rows]
     if target.suffix == ".json":
         head = json.dumps({"format": FORMAT, "about": weights.about}, ensure_ascii=False, indent=1, default=str)
         lines = ",\n".join("  " + json.dumps(record, ensure_ascii=False) for record in records)
-        target.write_text(f'{head[:-2]},\n "rows": [\n{lines}\n ]\n}}\n', encoding="utf-8")
+        write_text(target, f'{head[:-2]},\n "rows": [\n{lines}\n ]\n}}\n')
     elif target.suffix == ".parquet":
         about = {"format": FORMAT, "about": json.dumps(weights.about, default=str)}
-        pq.write_table(pa.Table.from_pylist(records, schema=_SCHEMA).replace_schema_metadata(about), target)
+        with whole_file(target) as part:
+            pq.write_table(pa.Table.from_pylist(records, schema=_SCHEMA).replace_schema_metadata(about), part)
     else:
         raise UsageError(f"weights are kept as .json or .parquet, not '{target.suffix}'", where=str(target))
     return target

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import gzip
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headwater.core.errors import DataError, StoreError, UsageError
+from headwater.core.errors import DataError, UsageError
+from headwater.core.files import whole_file
 from headwater.data.corpus import Corpus
 
 KINDS = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
@@ -41,19 +40,9 @@ def records_of(corpus: Corpus, ids: Sequence[str]) -> list[Mapping[str, Any]]:
 def write_records(path: str | Path, records: Sequence[Mapping[str, Any]]) -> Path:
     """Records as `.jsonl`, `.jsonl.gz`, `.csv` or `.parquet`, by the path's ending; there all at once or not at all."""
     target = Path(path)
-    kind = kind_of(target)
-    part = target.with_name(f".{target.name}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _WRITERS[kind](part, records)
-        os.replace(part, target)
-    except OSError as error:
-        raise StoreError(
-            f"cannot be written: {error.strerror}", where=str(target), remedy="choose a folder you own"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
+    write = _WRITERS[kind_of(target)]
+    with whole_file(target) as part:
+        write(part, records)
     return target
 
 
@@ -70,8 +59,8 @@ def _jsonl(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _gzipped(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    with cast(TextIO, gzip.open(path, "wt", encoding="utf-8")) as file:
-        file.writelines(_lines(records))
+    with path.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:  # neither name nor time
+        file.writelines(line.encode() for line in _lines(records))
 
 
 def _lines(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -13,9 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import t
 
-LEVEL = 0.95
+from headwater.core.statistics import interval_reach
 
 
 def intervals(
@@ -39,7 +38,7 @@ def intervals(
         found[:, place, 0] = value
         if len(own) > 1:
             error = np.sqrt((parts - value[:, None]) ** 2 @ share / (len(own) - 1))
-            reach = error * t.ppf((1 + LEVEL) / 2, len(own) - 1)
+            reach = error * interval_reach(len(own))
             found[:, place, 1], found[:, place, 2] = value - reach, value + reach
     return found
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from headwater.core.errors import StoreError
+from headwater.core.files import whole_file
 from headwater.valuation.prices import Prices, money
 from headwater.valuation.values import Values
 
@@ -18,7 +17,7 @@ COLUMNS = ("provider", "rows", "paid_rows", "clusters", "worth", "share", "amoun
 
 
 @dataclass(frozen=True)
-class Account:
+class ProviderAccount:
     """One provider's line.
 
     Attributes:
@@ -40,7 +39,7 @@ class Account:
     best: tuple[tuple[str, int], ...]
 
 
-def accounts(values: Values, prices: Prices) -> tuple[Account, ...]:
+def accounts(values: Values, prices: Prices) -> tuple[ProviderAccount, ...]:
     """A line a provider, the best paid first; the cents sum to the budget."""
     providers = np.array(prices.providers)
     found = []
@@ -51,11 +50,11 @@ def accounts(values: Values, prices: Prices) -> tuple[Account, ...]:
         best = tuple((values.ids[i], int(prices.cents[i])) for i in top if prices.cents[i])
         distinct = len(set(prices.clusters[own].tolist()))
         worth = float(prices.worth[own].sum())
-        found.append(Account(name, len(own), int((cents > 0).sum()), distinct, worth, int(cents.sum()), best))
+        found.append(ProviderAccount(name, len(own), int((cents > 0).sum()), distinct, worth, int(cents.sum()), best))
     return tuple(sorted(found, key=lambda account: -account.cents))
 
 
-def write_ledger(path: str | Path, lines: tuple[Account, ...], budget: int) -> Path:
+def write_ledger(path: str | Path, lines: tuple[ProviderAccount, ...], budget: int) -> Path:
     """One CSV line a provider and a last one for the sum; amounts have two decimals."""
     rows = [
         [_plain(a.provider), a.rows, a.paid, a.clusters, f"{a.worth:.6g}", f"{a.cents / budget:.6f}", money(a.cents)]
@@ -79,15 +78,6 @@ def _plain(text: str) -> str:
 
 
 def _write(path: str | Path, rows: Sequence[Sequence[object]]) -> Path:
-    target = Path(path)
-    part = target.with_name(f".{target.name}.part")
-    try:
-        with part.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows(rows)
-        os.replace(part, target)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise StoreError(
-            f"cannot be written: {error.strerror}", where=str(target), remedy="choose a folder you own"
-        ) from error
-    return target
+    with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return Path(path)

@@ -71,7 +71,7 @@ class Prices:
     clusters: NDArray[np.int64]
 
 
-def to_cents(text: str | float) -> int:
+def to_cents(text: str | int | float) -> int:
     """An amount of money as cents; raises `UsageError` unless it is above 0 with at most two decimals."""
     try:
         cents = Decimal(str(text)) * 100

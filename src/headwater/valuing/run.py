@@ -32,7 +32,7 @@ from headwater.methods.method import PROPONENT, Meaning
 from headwater.methods.targets import Scorer, Target
 from headwater.valuation.intervals import intervals, over_targets
 from headwater.valuation.values import Values, final_names, read_values, schema_of
-from headwater.valuing.survey import Survey, cell, content, text_of
+from headwater.valuing.survey import SurveyedPool, cell, content, text_of
 
 Estimates = Float[np.ndarray, "rows targets 3"]
 """Value, low and high of every row on every target; what a value says is its method's `meaning`."""
@@ -59,7 +59,7 @@ class Job:
         block_rows: rows estimated together.
     """
 
-    survey: Survey
+    survey: SurveyedPool
     targets: tuple[str, ...]
     identity: Mapping[str, Any]
     about: Mapping[str, Any]

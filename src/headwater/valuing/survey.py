@@ -114,7 +114,7 @@ _PLAIN = (str, bool, int, float, type(None))
 
 
 @dataclass(frozen=True)
-class Survey:
+class SurveyedPool:
     """What a pool is.
 
     Attributes:
@@ -149,7 +149,7 @@ def survey(
     target: Collection[Row] = (),
     duplicates: float | None = None,
     keep: Path | None = None,
-) -> Survey:
+) -> SurveyedPool:
     """Read the pool once.
 
     Args:
@@ -189,7 +189,7 @@ def survey(
         remedy = f"columns: {', '.join(scan.kinds) or 'none'}"
         raise DataError(f"no column '{stratify}' to draw by", where=corpus.name, remedy=remedy)
     kinds = {name: _SCALARS.get(frozenset(types), pa.string()) for name, types in scan.kinds.items()}
-    return Survey(
+    return SurveyedPool(
         name=corpus.name,
         rows=corpus,
         columns=dict(getattr(corpus, "mapping", {})),

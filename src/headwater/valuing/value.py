@@ -19,7 +19,7 @@ from headwater.valuation.duplicates import THRESHOLD
 from headwater.valuation.values import Values
 from headwater.valuing.distil import Recheck, distil, recheck
 from headwater.valuing.run import Job, begin, check_targets, of_scorer, require_vacant, run, run_folder, target_digest
-from headwater.valuing.survey import Pool, Survey, survey
+from headwater.valuing.survey import Pool, SurveyedPool, survey
 
 OnStage = Callable[[str, int, "int | None"], None]
 """Called with what is being done, rows done, and rows in all."""
@@ -142,7 +142,7 @@ class _Request:
     reader: Reader | None
     options: ValueOptions
 
-    def survey(self, *, sample: int, seed: int = 0, stratify: str = "") -> Survey:
+    def survey(self, *, sample: int, seed: int = 0, stratify: str = "") -> SurveyedPool:
         """The pass over the pool."""
         if self.options.on_progress is not None:
             self.options.on_progress("reading the pool", 0, self.candidates.count)
@@ -156,7 +156,7 @@ class _Request:
             keep=run_folder(self.out) / "pool.jsonl",
         )
 
-    def job(self, found: Survey, about: Mapping[str, Any], **further: Any) -> Job:
+    def job(self, found: SurveyedPool, about: Mapping[str, Any], **further: Any) -> Job:
         """The job; `further` joins its identity."""
         identity = {
             "method": self.method.spec.to_json(),

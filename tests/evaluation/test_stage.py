@@ -1,4 +1,4 @@
-"""Entrants and results: names, combinations, costs, and run files that come back as they went."""
+"""Labelled methods and results: names, combinations, costs, and run files that come back as they went."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 from headwater.core.errors import DataError, UsageError
 from headwater.core.scores import Scores, fuse
 from headwater.data import open_corpus
-from headwater.evaluation.entrants import CONTROLS, Stage, parse_entrant, two_stages, with_controls
 from headwater.evaluation.lds import alternatives, lds_values, settled
 from headwater.evaluation.metrics import Estimate
 from headwater.evaluation.result import Cost, Line, Result, read_result, write_result
+from headwater.evaluation.stage import CONTROLS, Stage, parse_label, two_stages, with_controls
 from headwater.report.results import publish
 from zoo import tiny_loaded
 
@@ -45,9 +45,9 @@ def test_a_wrong_name_is_refused_before_anything_runs(label, fault):
         with_controls([label])
 
 
-def test_an_entrant_has_settings_and_columns():
-    entrant = parse_entrant("rise:window=64,overlap=8,by=rise/embedding")
-    assert (entrant.settings, entrant.by) == ({"window": "64", "overlap": "8"}, "rise+embedding")
+def test_a_label_has_settings_and_columns():
+    named = parse_label("rise:window=64,overlap=8,by=rise/embedding")
+    assert (named.settings, named.by) == ({"window": "64", "overlap": "8"}, "rise+embedding")
 
 
 def test_index_and_streaming_methods_score_on_one_stage(stage):
