@@ -1,4 +1,4 @@
-"""Rewrite the tables that are generated from the code: the README's method table from the catalog.
+"""Rewrite the parts of the documents that are made from the code: the table of methods and the command reference.
 
 Run:  make docs
 """
@@ -6,33 +6,93 @@ Run:  make docs
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-from headwater.methods.catalog import CATALOG, STREAMING
+import typer
+
+from headwater.cli.main import app
+from headwater.methods.catalog import CATALOG
 from headwater.report import markdown_table
 
-README = Path(__file__).parent.parent / "README.md"
+DOCS = Path(__file__).parent
+
+EVERYWHERE = ("--help", "--json", "--config")
+"""Options of every command, which the page explains once."""
 
 
 def method_table() -> str:
-    """The catalog as a Markdown table."""
-    rows = [
-        [f"`{e.name}`", e.summary, e.reads, e.stores, e.cost, ", ".join(f"`{p}`" for p in e.presets), e.source]
-        for e in (*CATALOG.values(), *STREAMING.values())
-    ]
-    return markdown_table(["method", "what it is", "reads", "bytes a row", "cost a row", "presets", "source"], rows)
+    """The catalog as a Markdown table; each name links to the method's page."""
+    rows = [[f"[`{e.name}`]({e.name}.md)", e.summary, e.stores, e.cost] for e in CATALOG.values()]
+    return markdown_table(["method", "what it is", "bytes a row", "cost a row"], rows)
 
 
-def rewritten(text: str) -> str:
-    """The README with its generated part made anew."""
-    begin, end = "<!-- methods:begin (make docs) -->", "<!-- methods:end -->"
-    return re.sub(
-        f"{re.escape(begin)}.*{re.escape(end)}",
-        lambda _: f"{begin}\n{method_table().strip()}\n{end}",
-        text,
-        flags=re.DOTALL,
-    )
+def command_reference() -> str:
+    """A section for each command: what it does, its example, its arguments and options."""
+    return "\n\n".join(_section(path, command) for path, command in _commands("headwater", typer.main.get_command(app)))
+
+
+def _commands(path: str, command: Any) -> Iterator[tuple[str, Any]]:
+    """Every command that can be run, with the words that call it, depth first."""
+    inner = getattr(command, "commands", {})
+    if not inner or getattr(command, "invoke_without_command", False):
+        yield path, command
+    for name, sub in inner.items():
+        yield from _commands(f"{path} {name}", sub)
+
+
+def _section(path: str, command: Any) -> str:
+    text, _, example = (command.help or "").partition("Example:")
+    parts = [f"## `{path}`", " ".join(text.split("\n\n")[0].split())]
+    parts += [" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n")[1:]]
+    if example:
+        parts.append(f"```\n{' '.join(example.split())}\n```")
+    rows = [row for row in map(_parameter, command.params) if row]
+    if rows:
+        parts.append(markdown_table(["argument or option", "default", "what it is"], rows))
+    return "\n\n".join(part.strip() for part in parts if part.strip())
+
+
+def _parameter(param: Any) -> list[str] | None:
+    """A line of a command's table; None for the options of every command."""
+    if set(EVERYWHERE) & set(param.opts) or getattr(param, "hidden", False):
+        return None
+    if param.param_type_name == "argument":
+        return [f"`{(param.metavar or param.name).upper()}`", "required" if param.required else "", param.help or ""]
+    name = max((o for o in param.opts if o.startswith("--")), key=len, default=param.opts[0])
+    if not param.is_flag:
+        return [f"`{name}`", "required" if param.required else _default(param.default), param.help or ""]
+    return [f"`{name}`", "", param.help or ""]
+
+
+def _default(value: Any) -> str:
+    shown = value() if callable(value) else value
+    return "" if shown is None or shown in ("", [], ()) else f"`{_plain(shown)}`"
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+GENERATED: dict[str, tuple[str, Callable[[], str]]] = {
+    "methods/index.md": ("methods", method_table),
+    "reference/cli.md": ("commands", command_reference),
+}
+"""Document to the name of its generated part and what makes it."""
+
+
+def rewritten(document: str, text: str) -> str:
+    """The text of a document with its generated part made anew."""
+    name, make = GENERATED[document]
+    begin, end = f"<!-- {name}:begin (make docs) -->", f"<!-- {name}:end -->"
+    if begin not in text or end not in text:
+        raise ValueError(f"{document}: the lines '{begin}' and '{end}' are not both there")
+    pattern = f"{re.escape(begin)}.*{re.escape(end)}"
+    return re.sub(pattern, lambda _: f"{begin}\n\n{make().strip()}\n\n{end}", text, flags=re.DOTALL)
 
 
 if __name__ == "__main__":
-    README.write_text(rewritten(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for document in GENERATED:
+        path = DOCS / document
+        path.write_text(rewritten(document, path.read_text(encoding="utf-8")), encoding="utf-8")
