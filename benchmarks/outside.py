@@ -23,9 +23,9 @@ import torch
 from headwater.core.statistics import spearman
 from headwater.curvature.gram import Metric, fit_metric
 from headwater.data import Row
-from headwater.data.windows import Window
+from headwater.data.batches import Window
+from headwater.features.exact import whole_gradients
 from headwater.features.parameters import select_parameters
-from headwater.features.whole_gradients import whole_gradients
 from headwater.methods.catalog import find_method
 from headwater.methods.lexical import bm25_scores
 from headwater.methods.scoring import attribute

@@ -12,7 +12,7 @@ from test_commands import QUERY, ROWS, fails, headwater, lines
 
 import headwater as hw
 from headwater.index import approximate
-from headwater.index.checksums import vector_array
+from headwater.index.rows import vector_array
 from zoo import tiny_loaded
 
 MORE = [{"id": f"m{i}", "prompt": f"Who is {i}?", "response": f"Number {i}, as ever."} for i in range(9)]

@@ -14,7 +14,7 @@ from headwater.evaluation.metrics import Estimate
 from headwater.evaluation.result import Cost, Line, Result
 from headwater.evaluation.runs import EVALUATIONS
 from headwater.evaluation.stage import with_controls
-from headwater.report.leaderboard import MADE, write_leaderboard
+from headwater.report.results import MADE, write_leaderboard
 
 TWO = (
     Entry("lds", {"models": 8, "methods": ("rise",)}, (("LDS", "", "LDS"),)),

@@ -11,7 +11,7 @@ import pytest
 from headwater.core.errors import UsageError
 from headwater.evaluation import selection
 from headwater.evaluation.runs import run_evaluation
-from headwater.report.selection_plot import save_selection_curves
+from headwater.report.plots import save_selection_curves
 from headwater.tasks.junk_pool import junk_pool_task
 from headwater.tasks.mixed_pool import KINDS, mixed_pool_task
 from headwater.training.tiny import Recipe

@@ -15,7 +15,7 @@ import pytest
 from headwater.core.errors import DataError, StoreError, UsageError
 from headwater.index import upkeep
 from headwater.index.checks import check_index
-from headwater.index.checksums import vector_array
+from headwater.index.rows import vector_array
 from headwater.index.store import Index, open_index
 from headwater.index.upkeep import compact, delete_rows
 from headwater.indexing import blocks

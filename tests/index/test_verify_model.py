@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from headwater.api.indexing import verify
-from headwater.index.checksums import vector_array
+from headwater.index.rows import vector_array
 from headwater.index.store import Index, open_index
 from headwater.index.upkeep import compact
 from headwater.indexing import blocks

@@ -11,7 +11,7 @@ import torch
 from headwater.core.errors import DataError, UsageError
 from headwater.data import open_corpus
 from headwater.evaluation.stage import Stage
-from headwater.features.linear import select_linear
+from headwater.features.parameters import select_linear
 from headwater.methods.catalog import find_method
 from headwater.methods.scoring import attribute, prepare
 from headwater.methods.targets import each

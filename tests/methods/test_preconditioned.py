@@ -11,9 +11,9 @@ import torch
 from headwater.core.errors import DataError, MismatchError, UsageError
 from headwater.curvature.adam import read_adam, write_adam
 from headwater.data import open_corpus
-from headwater.data.windows import Window
+from headwater.data.batches import Window
 from headwater.evaluation.stage import Stage
-from headwater.features.linear import select_linear
+from headwater.features.parameters import select_linear
 from headwater.features.row_losses import mean_losses
 from headwater.indexing.build import build
 from headwater.indexing.session import open_session

@@ -13,9 +13,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from headwater.core.spec import Column, Coverage, MethodSpec, Role
-from headwater.data.batches import TokenBatch
+from headwater.data.batches import TokenBatch, Window
 from headwater.data.corpus import Corpus, open_corpus
-from headwater.data.windows import Window
 from headwater.features.encoder import Encoded
 from headwater.index.store import Index
 from headwater.indexing.build import build

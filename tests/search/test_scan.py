@@ -15,8 +15,7 @@ from headwater.core.errors import DataError, MismatchError, NumericError, StoreE
 from headwater.core.spec import Column, Coverage, MethodSpec
 from headwater.index.manifest import Manifest, Plan
 from headwater.index.store import Index, create_index
-from headwater.search.export import write_scores
-from headwater.search.scan import _top_in_order, score_all, top_k
+from headwater.search.scan import _top_in_order, score_all, top_k, write_scores
 from oracles.hand_rows import append, hand_index, hand_row
 
 COLUMNS = (Column("vector", 16), Column("wide", 5, "float32"))

@@ -14,8 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from headwater.cli.main import run
 from headwater.data.rows import Row
-from headwater.unlearning.drawing import draw_retain
-from headwater.unlearning.rows import read_forget
+from headwater.unlearning.rows import draw_retain, read_forget
 from zoo import tiny_loaded
 
 BAD = [

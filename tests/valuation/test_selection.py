@@ -14,9 +14,8 @@ from headwater.core.errors import DataError, UsageError
 from headwater.data import open_corpus
 from headwater.valuation.chosen import records_of, write_records
 from headwater.valuation.duplicates import clusters
-from headwater.valuation.intervals import intervals, over_targets
 from headwater.valuation.selection import Choice, select
-from headwater.valuation.values import Values, final_names, read_values, summarise
+from headwater.valuation.values import Values, final_names, intervals, over_targets, read_values, summarise
 
 VALUES = Values(
     pa.table(

@@ -17,8 +17,8 @@ from headwater.api.sources import AnyIndex, Model, Rows, session_of
 from headwater.core.errors import UsageError
 from headwater.core.scores import Scores
 from headwater.core.trace import Trace
-from headwater.search.export import write_scores as export_scores
 from headwater.search.scan import DEFAULT_MEMORY, score_all
+from headwater.search.scan import write_scores as export_scores
 from headwater.tracing.queries import MAX_NEW_TOKENS, ask, prompt_query, read_queries
 from headwater.tracing.trace import TraceOptions, trace_rows
 

@@ -19,11 +19,10 @@ from headwater.models.generate import generate_responses
 from headwater.models.load import LoadedModel
 from headwater.models.reader import Reader
 from headwater.unlearning.account import Account, make_account, observe
-from headwater.unlearning.drawing import draw_retain
 from headwater.unlearning.objectives import OBJECTIVES
 from headwater.unlearning.options import UnlearnOptions, UnlearnResult
 from headwater.unlearning.output import check_adapter, require_vacant, save_run
-from headwater.unlearning.rows import CLEAN_COLUMN, make_job, read_forget
+from headwater.unlearning.rows import CLEAN_COLUMN, draw_retain, make_job, read_forget
 from headwater.unlearning.run import reader_of, run_unlearning
 from headwater.unlearning.weights import row_digest
 

@@ -187,7 +187,7 @@ def selection(
 
     Example:  headwater eval selection --pool mixed --method alinfik --method linfik
     """
-    from headwater.report.selection_plot import save_selection_curves
+    from headwater.report.plots import save_selection_curves
 
     settings = {"pool": pool, "rows": rows, "share": share, "labels": labels, "steps": steps, "seed": seed}
     settings["seeds"] = tuple(range(seeds))
@@ -208,7 +208,7 @@ def leaderboard(
     Example:  headwater eval leaderboard --out runs/leaderboard --document docs/leaderboard.md
     """
     from headwater.evaluation.leaderboard import run_leaderboard, summary
-    from headwater.report.leaderboard import write_leaderboard
+    from headwater.report.results import write_leaderboard
 
     with progress("beginning", quiet=as_json) as advance:
         results = run_leaderboard(out, _telling(advance))

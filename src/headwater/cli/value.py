@@ -254,7 +254,7 @@ def audit(
 
 def _show(valued: Valued, by: str | None, plot: Path | None, as_json: bool) -> None:
     """The summary of a values file; figures where a folder is named."""
-    from headwater.report.value_plots import save_value_plots
+    from headwater.report.plots import save_value_plots
     from headwater.valuation.values import summarise
 
     values = valued.values

@@ -14,11 +14,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from headwater.data.backend import tokenizer_digest
+from headwater.data.batches import Window
 from headwater.data.corpus import Corpus, open_corpus
 from headwater.data.rows import Row
 from headwater.data.templates import Rendered, Template, resolve_template
 from headwater.data.tokens import Tokenization, TokenRow, token_texts
-from headwater.data.windows import Window
 
 if TYPE_CHECKING:
     from headwater.data.batches import TokenBatch, padding_share, plan_batches

@@ -21,8 +21,7 @@ from headwater.core.errors import DataError, UsageError
 from headwater.core.fingerprints import digest
 from headwater.core.spec import Role
 from headwater.data.backend import bare_backend, opening_tokens, tokenizer_digest
-from headwater.data.hotwords import word_spans
-from headwater.data.rendering import Rendered, Template
+from headwater.data.rendering import Rendered, Template, word_spans
 from headwater.data.rows import Row
 from headwater.data.templates import resolve_template
 

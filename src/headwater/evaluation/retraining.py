@@ -24,11 +24,10 @@ from safetensors.torch import load_file, save_file
 from headwater.core.files import whole_file, whole_folder
 from headwater.core.fingerprints import digest
 from headwater.core.seeds import key
-from headwater.data.batches import plan_batches
+from headwater.data.batches import Window, plan_batches
 from headwater.data.corpus import open_corpus
 from headwater.data.rows import Record, Row
 from headwater.data.tokens import Tokenization, TokenRow
-from headwater.data.windows import Window
 from headwater.evaluation.stage import Stage
 from headwater.features.row_losses import mean_losses
 from headwater.models.load import LoadedModel, load_model

@@ -23,10 +23,9 @@ from numpy.typing import NDArray
 from headwater.core.errors import UsageError, unknown_name
 from headwater.core.files import write_text
 from headwater.core.seeds import key
-from headwater.data.batches import TokenBatch, plan_batches
+from headwater.data.batches import TokenBatch, Window, plan_batches
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
-from headwater.data.windows import Window
 from headwater.evaluation.listener import SILENT, Listener
 from headwater.evaluation.metrics import Estimate, estimate
 from headwater.evaluation.result import Cost, Line, Result, environment

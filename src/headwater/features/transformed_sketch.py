@@ -10,7 +10,7 @@ own pass: the result, and `FORMED_BYTES` for each of the few copies that Γ make
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -22,6 +22,7 @@ from headwater.core.spec import Column, Coverage, Role
 from headwater.data.batches import TokenBatch
 from headwater.features.capture import visit_gradients
 from headwater.features.encoder import Encoded, TokenScores
+from headwater.features.gradient_sketch import GradientSketch
 from headwater.features.parameters import ParameterSelection
 from headwater.features.row_losses import row_losses
 from headwater.features.token_batches import single_tokens, spread
@@ -29,6 +30,47 @@ from headwater.models.load import LoadedModel
 from headwater.sketch.blocks import Dense, Gradient, Outer
 from headwater.sketch.products import FORMED_BYTES, dense
 from headwater.sketch.sketch import Sketch
+
+
+@dataclass(frozen=True)
+class MarginSketch:
+    """An `Encoder` whose vectors are those of `inner` (gradients of the loss, not normalised) over 1 − p."""
+
+    inner: GradientSketch
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """`gradient`, in float32."""
+        return self.inner.columns
+
+    @property
+    def coverage(self) -> Coverage:
+        """The selected parameters."""
+        return self.inner.coverage
+
+    def encode(self, batch: TokenBatch, role: Role) -> Encoded:
+        """∇L / (1 − p); a row whose loss is 0 has none, and is zero."""
+        found = self.inner.encode(batch, role)
+        scale = _over_doubt(found.losses)
+        return Encoded({name: v * scale.to(v)[:, None] for name, v in found.vectors.items()}, found.losses)
+
+    def token_scores(
+        self, batch: TokenBatch, role: Role, probes: Mapping[str, Float[Tensor, "probes _dim"]]
+    ) -> tuple[TokenScores, ...]:
+        """Each token's part of the row's vector on each probe; they add up to the row's."""
+        scored = self.inner.token_scores(batch, role, probes)
+        losses = torch.stack([scores.losses.nanmean() for scores in scored])
+        return tuple(
+            replace(scores, values={name: v * scale.to(v) for name, v in scores.values.items()})
+            for scores, scale in zip(scored, _over_doubt(losses), strict=True)
+        )
+
+
+def _over_doubt(losses: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+    """1 / (1 − exp(−loss)), 0 where the loss is 0."""
+    doubt = -torch.expm1(-losses)
+    return doubt.reciprocal().masked_fill(doubt <= 0, 0.0)
+
 
 Transform = Callable[[str, Tensor], Tensor]
 """(parameter name, gradients `[rows, *parameter]`) to as many numbers."""

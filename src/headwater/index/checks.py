@@ -15,9 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from headwater.core.errors import StoreError
-from headwater.index.checksums import checksums, vector_array
 from headwater.index.info import unfinished
-from headwater.index.rows import vector_fields
+from headwater.index.rows import checksums, vector_array, vector_fields
 from headwater.index.store import Index, open_index, storing
 from headwater.index.upkeep import tally
 

@@ -23,9 +23,8 @@ from lance.fragment import FragmentMetadata
 from headwater.core.errors import HeadwaterError, StoreError
 from headwater.data.rows import Row
 from headwater.index import manifest as manifests
-from headwater.index.checksums import checksums
 from headwater.index.manifest import METADATA_KEY, Manifest
-from headwater.index.rows import from_record, infer_schema, vector_fields
+from headwater.index.rows import checksums, from_record, infer_schema, vector_fields
 
 LOCK_NAME = ".writer.lock"
 _STORAGE_ERRORS = (OSError, ValueError, RuntimeError, NotImplementedError, pa.ArrowException)

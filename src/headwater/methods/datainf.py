@@ -9,12 +9,11 @@ import numpy as np
 
 from headwater.core.spec import MethodSpec
 from headwater.curvature.rank_ones import RankOnes, SquaredSizes
-from headwater.data.batches import TokenBatch
+from headwater.data.batches import TokenBatch, Window
 from headwater.data.rows import Row
-from headwater.data.windows import Window
 from headwater.features.capture import visit_gradients
+from headwater.features.exact import Whole, products_with, whole_gradients
 from headwater.features.parameters import ParameterSelection, select_parameters
-from headwater.features.whole_gradients import Whole, products_with, whole_gradients
 from headwater.methods.method import Method, MethodEntry
 from headwater.methods.targets import RowScorer, Target, laid_out
 from headwater.models.load import LoadedModel

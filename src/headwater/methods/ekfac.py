@@ -12,13 +12,11 @@ import torch
 from headwater.core.seeds import key
 from headwater.core.spec import MethodSpec
 from headwater.curvature.kronecker import Covariances, Eigenvalues, Ekfac
-from headwater.data.batches import TokenBatch
+from headwater.data.batches import TokenBatch, Window
 from headwater.data.rows import Row
-from headwater.data.windows import Window
 from headwater.features.capture import visit_gradients
-from headwater.features.linear import select_linear
-from headwater.features.parameters import ParameterSelection
-from headwater.features.whole_gradients import products_with, whole_gradients
+from headwater.features.exact import products_with, whole_gradients
+from headwater.features.parameters import ParameterSelection, select_linear
 from headwater.methods.method import Method, MethodEntry
 from headwater.methods.targets import RowScorer, Target, laid_out
 from headwater.models.load import LoadedModel

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headwater.core.spec import MethodSpec, Role
+from headwater.data.batches import Window
 from headwater.data.rows import Row
-from headwater.data.windows import Window
 from headwater.features.readout_sketch import mean_states
 from headwater.methods.method import Meaning, Method, MethodEntry
 from headwater.methods.targets import RowScorer, Target, laid_out

@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 
 from headwater.core.errors import NumericError
 from headwater.core.statistics import spearman
-from headwater.data.batches import TokenBatch, plan_batches
+from headwater.data.batches import TokenBatch, Window, plan_batches
 from headwater.data.rows import Row
-from headwater.data.windows import Window
 from headwater.features.perturbed import Direction, Movable, Weights
 from headwater.methods.targets import Part, require_finite
 from headwater.models.reader import Reader

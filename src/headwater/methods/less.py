@@ -9,7 +9,7 @@ from pathlib import Path
 from headwater.core.errors import UsageError
 from headwater.core.spec import MethodSpec
 from headwater.curvature.adam import read_adam
-from headwater.data.windows import Window
+from headwater.data.batches import Window
 from headwater.features.checkpoints import over_checkpoints
 from headwater.features.encoder import Encoder
 from headwater.features.parameters import select_parameters

@@ -16,8 +16,8 @@ from functools import partial
 
 from headwater.core.errors import UsageError
 from headwater.core.spec import MethodSpec
+from headwater.data.batches import Window
 from headwater.data.rows import Row
-from headwater.data.windows import Window
 from headwater.features.perturbed import Direction, Movable
 from headwater.methods import rapidin
 from headwater.methods.forward_difference import ForwardDifference, choose_distance

@@ -8,9 +8,9 @@ from typing import Any
 
 from headwater.core.spec import MethodSpec
 from headwater.curvature.gram import Metric, Norm
-from headwater.data.windows import Window
+from headwater.data.batches import Window
 from headwater.features.gradient_sketch import GradientSketch
-from headwater.features.linear import select_linear
+from headwater.features.parameters import select_linear
 from headwater.methods.method import Method, MethodEntry, Vectors
 from headwater.models.load import LoadedModel
 from headwater.sketch.two_sided import TwoSided

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from headwater.core.spec import MethodSpec
+from headwater.data.batches import Window
 from headwater.data.rows import Row
-from headwater.data.windows import Window
 from headwater.features.row_losses import mean_losses
 from headwater.methods.method import Meaning, Method, MethodEntry
 from headwater.methods.targets import RowScorer, Target, same_for_all

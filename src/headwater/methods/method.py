@@ -22,8 +22,8 @@ from typing import Any, Generic, TypeVar
 from headwater.core.errors import UsageError, unknown_name
 from headwater.core.spec import MethodSpec, Role
 from headwater.curvature.gram import Metric
+from headwater.data.batches import Window
 from headwater.data.rows import Row
-from headwater.data.windows import Window
 from headwater.features.encoder import Encoder
 from headwater.methods.targets import Scorer, Target
 from headwater.models.load import LoadedModel

@@ -7,7 +7,7 @@ from functools import partial
 from typing import cast
 
 from headwater.core.spec import MethodSpec
-from headwater.data.windows import Window
+from headwater.data.batches import Window
 from headwater.features.checkpoints import Weights, over_checkpoints
 from headwater.features.encoder import Encoder
 from headwater.features.gradient_sketch import GradientSketch, TokenMode

@@ -7,7 +7,7 @@ from functools import partial
 
 from headwater.core.spec import MethodSpec
 from headwater.curvature.gram import Metric
-from headwater.data.windows import Window
+from headwater.data.batches import Window
 from headwater.methods import rapidin
 from headwater.methods.method import Method, MethodEntry, Vectors
 from headwater.sketch.sketch import SKETCHES

@@ -7,7 +7,7 @@ from typing import cast
 
 from headwater.core.errors import UsageError
 from headwater.core.spec import MethodSpec, Role
-from headwater.data.windows import Window
+from headwater.data.batches import Window
 from headwater.features.readout_sketch import Channels, Positions, ReadoutSketch
 from headwater.features.residuals import Support
 from headwater.methods.method import Method, MethodEntry, Vectors

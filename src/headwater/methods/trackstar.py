@@ -8,7 +8,7 @@ from functools import partial
 from headwater.core.errors import UsageError
 from headwater.core.spec import MethodSpec
 from headwater.curvature.adam import read_adam
-from headwater.data.windows import Window
+from headwater.data.batches import Window
 from headwater.features.parameters import select_parameters
 from headwater.features.transformed_sketch import TransformedSketch
 from headwater.methods.logra import layer_metric

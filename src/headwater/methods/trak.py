@@ -7,12 +7,12 @@ from functools import partial
 
 from headwater.core.spec import MethodSpec
 from headwater.curvature.gram import Metric
-from headwater.data.windows import Window
+from headwater.data.batches import Window
 from headwater.features.checkpoints import over_checkpoints
 from headwater.features.encoder import Encoder
 from headwater.features.gradient_sketch import GradientSketch
-from headwater.features.margin_sketch import MarginSketch
 from headwater.features.parameters import select_parameters
+from headwater.features.transformed_sketch import MarginSketch
 from headwater.methods.method import Method, MethodEntry, Vectors
 from headwater.models.load import LoadedModel
 from headwater.sketch.sketch import SKETCHES, make_sketch

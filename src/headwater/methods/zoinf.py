@@ -13,8 +13,8 @@ from jaxtyping import Float
 from headwater.core.errors import UsageError
 from headwater.core.spec import MethodSpec, Role
 from headwater.curvature.checkpoint_losses import Path
+from headwater.data.batches import Window
 from headwater.data.rows import Row
-from headwater.data.windows import Window
 from headwater.features.row_losses import mean_losses
 from headwater.methods.method import PROPONENT, Meaning, Method, MethodEntry
 from headwater.methods.targets import RowScorer, Target, laid_out, same_for_all

@@ -11,10 +11,9 @@ from typing import Any
 
 from headwater.core.fingerprints import require_equal
 from headwater.core.spec import Role
-from headwater.data.batches import TokenBatch, plan_batches
+from headwater.data.batches import TokenBatch, Window, plan_batches
 from headwater.data.rows import Row
 from headwater.data.tokens import Tokenization, TokenRow
-from headwater.data.windows import Window
 from headwater.models.load import LoadedModel
 
 TOKENS_PER_BATCH = 8192

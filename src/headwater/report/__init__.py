@@ -4,8 +4,7 @@
 imported only when one is drawn); `markdown_table` writes tables for documents.
 """
 
-from headwater.report.markdown import markdown_table
 from headwater.report.page import render_trace, write_report
-from headwater.report.tables import Table
+from headwater.report.tables import Table, markdown_table
 
 __all__ = ["Table", "markdown_table", "render_trace", "write_report"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import io
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,63 @@ from numpy.typing import NDArray
 
 from headwater.core.errors import DataError, UsageError
 from headwater.core.files import whole_file, write_text
+from headwater.valuation.values import Values, summarise
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST_GROUPS = 20
+"""Providers drawn; the ones with most rows."""
+
+
+def save_value_plots(values: Values, folder: str | Path, *, by: str | None = None) -> list[Path]:
+    """Write `values.svg`, with `by` `values-by-COLUMN.svg`, and for a student `learning-curve.svg`."""
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    series = {"all rows": values.numbers()}
+    made = []
+    if by is not None:
+        names = np.array(values.groups(by))
+        groups = summarise(values, by=by)["groups"]
+        shown = sorted(groups, key=lambda name: -groups[name]["rows"])[:MOST_GROUPS]
+        series = {name: values.numbers()[names == name] for name in shown[:4]}
+        made.append(save(_bars(groups, shown), target / f"values-by-{_plain(by)}.svg", description=f"by {by}"))
+    figure = histogram(series, axis="value of a row (positive = it helps)")
+    made.insert(0, save(figure, target / "values.svg", description="distribution of values"))
+    curve = values.about.get("notes", {}).get("learning curve")
+    if curve:
+        axis = values.about["notes"]["learning curve over"]
+        made.append(save(_curve(curve, axis), target / "learning-curve.svg", description="the student's learning"))
+    return made
+
+
+def _bars(groups: Mapping[str, Mapping[str, Any]], shown: Sequence[str]) -> Figure:
+    labels = [f"{name} ({int(groups[name]['rows']):,})" for name in shown]
+    mean, low, high = ([groups[name][key] for name in shown] for key in ("mean", "low", "high"))
+    return bars(labels, mean, low=low, high=high, axis="mean value of a row, 95 % interval over rows")
+
+
+def _curve(points: Sequence[Sequence[int | float]], axis: str) -> Figure:
+    x, y = zip(*points, strict=True)
+    return curves(x, {"student": y}, axes_names=(axis, "held-out Spearman with the teacher"))
+
+
+def _plain(name: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in name)
+
+
+def save_selection_curves(curves: str | Path, out: str | Path) -> Path:
+    """Draw the file of curves that `run_selection` wrote."""
+    raw = json.loads(Path(curves).read_text(encoding="utf-8"))
+    arms = {name: np.array(losses) for name, losses in raw["arms"].items()}
+    figure = curves(
+        raw["steps"],
+        {name: losses.mean(axis=0) for name, losses in arms.items()},
+        bands={name: (losses.min(axis=0), losses.max(axis=0)) for name, losses in arms.items()},
+        axes_names=("training step", "held-out target loss, nats a token"),
+    )
+    return save(figure, out, description="held-out target loss of every arm while it trains")
+
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

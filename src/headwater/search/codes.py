@@ -24,7 +24,7 @@ from torch import Tensor
 
 from headwater.core.errors import UsageError
 from headwater.core.spec import Column
-from headwater.index.checksums import vector_array
+from headwater.index.rows import vector_array
 from headwater.index.store import Index
 from headwater.sketch.hadamard import padded, rotate, rotate_back
 

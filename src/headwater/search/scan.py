@@ -8,24 +8,28 @@ in float32. Ties are broken by row order, so the same index and probes always gi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from headwater.core.errors import MismatchError, NumericError, StoreError, UsageError
+from headwater.core.errors import DataError, MismatchError, NumericError, StoreError, UsageError
+from headwater.core.files import whole_file
 from headwater.core.scores import Scores
 from headwater.core.spec import Column
 from headwater.index.store import Index
 from headwater.search.codes import stored_names
-from headwater.search.metrics import Metrics
-from headwater.search.products import product
+from headwater.search.products import Metrics, product
 
 DEFAULT_MEMORY = 1 << 29
 """Bytes a scan may hold in blocks and scores; the store's read-ahead, some 400 MiB, comes on top."""
@@ -230,3 +234,34 @@ def _top_in_order(
     keys = (ordered.long() << 32) | countdown
     position = last - (keys.topk(min(k, last + 1), dim=1).values & 0xFFFFFFFF)
     return scores.gather(1, position), position
+
+
+def write_scores(
+    index: Index,
+    probes: Mapping[str, Float[Tensor, "queries _dim"]],
+    queries: Sequence[str],
+    *,
+    out: str | Path,
+    where: str | None = None,
+    max_memory: int = DEFAULT_MEMORY,
+    metrics: Metrics = PLAIN,
+) -> int:
+    """Write every row's score on every query to `out`, row order kept, and return how many rows.
+
+    The file appears under its name only when it is whole.
+
+    Raises:
+        DataError: two queries share a name, or one is called `id`.
+        StoreError: the file cannot be written.
+    """
+    twice = [name for name, times in Counter(["id", *queries]).items() if times > 1]
+    if twice:
+        raise DataError(f"two columns of the scores would be called '{twice[0]}'", remedy="give queries distinct ids")
+    schema = pa.schema([pa.field("id", pa.string()), *(pa.field(name, pa.float32()) for name in queries)])
+    rows = 0
+    with whole_file(out) as part, pq.ParquetWriter(part, schema) as writer:
+        for block in scan(index, probes, where=where, max_memory=max_memory, with_ids=True, metrics=metrics):
+            values = block.scores.cpu().numpy()
+            writer.write_table(pa.table([pa.array(block.ids), *map(pa.array, values)], schema=schema))
+            rows += len(block.ids)
+    return rows

@@ -16,7 +16,7 @@ from headwater.data.rows import Row
 from headwater.indexing.session import Session
 from headwater.methods.bound import EncodedRows
 from headwater.models.generate import generate_answers
-from headwater.search.metrics import Metrics, apply_metrics, fit_metrics
+from headwater.search.products import Metrics, apply_metrics, fit_metrics
 
 MAX_NEW_TOKENS = 128
 """Where a generated answer is cut, unless said otherwise."""

@@ -21,10 +21,9 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from headwater.core.errors import DataError
-from headwater.data.batches import TokenBatch, plan_batches
+from headwater.data.batches import TokenBatch, Window, plan_batches
 from headwater.data.rows import Record, Row
 from headwater.data.tokens import Tokenization, TokenRow
-from headwater.data.windows import Window
 from headwater.models.losses import token_losses
 from headwater.training.recorder import Recorder
 

@@ -13,7 +13,7 @@ from headwater.unlearning.adapter import Lora
 from headwater.unlearning.objectives import Objective
 from headwater.unlearning.rows import UnlearnJob
 from headwater.unlearning.sequences import Composition
-from headwater.unlearning.watch import LossLimits, Outcome, Reading
+from headwater.unlearning.targets import LossLimits, Outcome, Reading
 from headwater.unlearning.weights import Weights
 
 
@@ -66,7 +66,7 @@ class UnlearnResult:
     Attributes:
         loaded: the model afterwards, the adapter still around it.
         options: how.
-        outcome: why it ended; see `headwater.unlearning.watch.Outcome`.
+        outcome: why it ended; see `headwater.unlearning.targets.Outcome`.
         limits: target and bound it ran under, nats a token.
         readings: forget and guard losses as they went.
         seconds: wall time by part: `influence`, `probe`, `training`.

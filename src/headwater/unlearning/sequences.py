@@ -17,9 +17,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headwater.core.seeds import key
-from headwater.data.batches import plan_batches
+from headwater.data.batches import Window, plan_batches
 from headwater.data.tokens import Tokenization, TokenRow
-from headwater.data.windows import Window
 from headwater.features.row_losses import measure_batch
 from headwater.models.losses import loss_table
 from headwater.unlearning.rows import UnlearnJob, with_answer

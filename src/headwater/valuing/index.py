@@ -19,7 +19,7 @@ from headwater.indexing.session import Session
 from headwater.methods.targets import Target, laid_out
 from headwater.search.scan import score_all
 from headwater.tracing.queries import ask
-from headwater.valuation.intervals import intervals
+from headwater.valuation.values import intervals
 from headwater.valuing.run import Estimates, Job, check_targets, require_vacant, run, target_digest
 from headwater.valuing.survey import survey
 from headwater.valuing.value import Valued, ValueOptions

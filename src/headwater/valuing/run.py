@@ -30,8 +30,7 @@ from headwater.engines.blocks import Block, Receipt, cut
 from headwater.engines.blocks import run as run_blocks
 from headwater.methods.method import PROPONENT, Meaning
 from headwater.methods.targets import Scorer, Target
-from headwater.valuation.intervals import intervals, over_targets
-from headwater.valuation.values import Values, final_names, read_values, schema_of
+from headwater.valuation.values import Values, final_names, intervals, over_targets, read_values, schema_of
 from headwater.valuing.survey import SurveyedPool, cell, content, text_of
 
 Estimates = Float[np.ndarray, "rows targets 3"]
