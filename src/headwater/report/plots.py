@@ -67,9 +67,9 @@ def _plain(name: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in name)
 
 
-def save_selection_curves(curves: str | Path, out: str | Path) -> Path:
+def save_selection_curves(measured: str | Path, out: str | Path) -> Path:
     """Draw the file of curves that `run_selection` wrote."""
-    raw = json.loads(Path(curves).read_text(encoding="utf-8"))
+    raw = json.loads(Path(measured).read_text(encoding="utf-8"))
     arms = {name: np.array(losses) for name, losses in raw["arms"].items()}
     figure = curves(
         raw["steps"],
