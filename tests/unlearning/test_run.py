@@ -25,8 +25,9 @@ from headwater.unlearning.probe import probe_rate
 from headwater.unlearning.rows import make_job
 from headwater.unlearning.run import _trust, reader_of, run_unlearning
 from headwater.unlearning.sequences import Composition, StepPlan, collate, make_examples, measure_losses
-from headwater.unlearning.targets import LossLimits, Run, Watch, guard_loss, make_watch, unseen_loss
+from headwater.unlearning.targets import Run, make_watch, unseen_loss
 from headwater.unlearning.trainer import Material, Schedule, train
+from headwater.unlearning.watch import LossLimits, Watch, guard_loss
 from headwater.unlearning.weights import load_weights, uniform_weights
 from zoo import tiny_loaded
 

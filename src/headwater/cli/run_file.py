@@ -19,12 +19,10 @@ def run_file(
 
     Example:  headwater run runs/mine.lance.run.yaml --tokens-per-batch 4096
     """
-    from headwater.cli.main import app
-
     command, _ = read_run(file)
     if command is None:
         raise DataError("it does not say of which command", where=str(file), remedy="add a line `command: index build`")
     again = [*command.split(), "--config", str(file), *context.args]
-    code = app(again, prog_name="headwater", standalone_mode=False)
+    code = context.find_root().command.main(again, prog_name="headwater", standalone_mode=False)
     if code:
         raise typer.Exit(code)

@@ -19,7 +19,7 @@ from torch import Tensor
 from headwater.core.errors import ModelError
 from headwater.core.fingerprints import digest
 from headwater.data.backend import tokenizer_digest
-from headwater.models.load import adapter_weights, without_adapter
+from headwater.models.adapters import adapter_weights, without_adapter
 
 SAMPLE = 4096
 """At most so many elements of a tensor enter the weights digest."""

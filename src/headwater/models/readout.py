@@ -21,8 +21,9 @@ from torch import Tensor
 
 from headwater.core.errors import ModelError
 from headwater.core.spec import Coverage
+from headwater.models.adapters import without_adapter
 from headwater.models.fingerprint import parameter_count
-from headwater.models.load import LoadedModel, without_adapter
+from headwater.models.load import LoadedModel
 
 _MULTIPLIERS, _DIVISORS = ("logit_scale", "lm_head_multiplier"), ("logits_scaling",)
 _SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap")

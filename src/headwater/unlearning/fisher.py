@@ -20,7 +20,7 @@ from headwater.data.tokens import TokenRow
 from headwater.models.losses import all_logits
 from headwater.unlearning.adapter import restore_state, trainable_state
 from headwater.unlearning.sequences import collate_rows, measure_losses, sequence_losses
-from headwater.unlearning.targets import LossLimits, Outcome, Reading
+from headwater.unlearning.watch import LossLimits, Outcome, Reading
 
 ALPHAS = tuple(1e6 * 0.5**i for i in range(24))
 """From a million down to a tenth."""

@@ -13,7 +13,7 @@ from headwater.unlearning.adapter import Lora
 from headwater.unlearning.objectives import Objective
 from headwater.unlearning.rows import UnlearnJob
 from headwater.unlearning.sequences import Composition
-from headwater.unlearning.targets import LossLimits, Outcome, Reading
+from headwater.unlearning.watch import LossLimits, Outcome, Reading
 from headwater.unlearning.weights import Weights
 
 

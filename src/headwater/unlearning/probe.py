@@ -19,8 +19,8 @@ from headwater.core.errors import NumericError
 from headwater.unlearning.adapter import restore_state, trainable_state
 from headwater.unlearning.objectives import Objective
 from headwater.unlearning.sequences import measure_losses
-from headwater.unlearning.targets import LossLimits, Reading, Watch, guard_loss
 from headwater.unlearning.trainer import Material, Schedule, train
+from headwater.unlearning.watch import LossLimits, Reading, Watch, guard_loss
 
 FIRST_RATE, GROWTH, STEPS = 1e-5, 1.6, 23
 AIM = 40

@@ -31,9 +31,10 @@ from headwater.unlearning.options import UnlearnOptions, UnlearnResult, check_op
 from headwater.unlearning.probe import probe_rate
 from headwater.unlearning.rows import UnlearnJob
 from headwater.unlearning.sequences import Composition, measure_losses
-from headwater.unlearning.targets import Run, Watch, make_watch
+from headwater.unlearning.targets import Run, make_watch
 from headwater.unlearning.trainer import Material, Schedule, train
 from headwater.unlearning.views import measure_influence
+from headwater.unlearning.watch import Watch
 from headwater.unlearning.weights import (
     Weights,
     influence_weights,

@@ -24,7 +24,7 @@ from headwater.models.losses import all_logits
 from headwater.unlearning.adapter import own_randomness, reference
 from headwater.unlearning.objectives import Objective, RowLosses, batch_loss, low_loss_weights
 from headwater.unlearning.sequences import Composition, Example, StepPlan, collate, sequence_losses
-from headwater.unlearning.targets import Watch
+from headwater.unlearning.watch import Watch
 
 Log = Callable[[int, dict[str, float]], None]
 """Called after every step with its number and the loss terms."""
