@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from headwater.core.statistics import spearman
-from headwater.data import Window, plan_batches
+from headwater.data.batches import Window, plan_batches
 from headwater.features.perturbed import Movable
 from headwater.methods.catalog import find_method
 from headwater.methods.forward_difference import differences

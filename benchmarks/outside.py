@@ -22,8 +22,8 @@ import torch
 
 from headwater.core.statistics import spearman
 from headwater.curvature.gram import Metric, fit_metric
-from headwater.data import Row
 from headwater.data.batches import Window
+from headwater.data.rows import Row
 from headwater.features.exact import whole_gradients
 from headwater.features.parameters import select_parameters
 from headwater.methods.catalog import find_method

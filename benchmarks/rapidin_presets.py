@@ -26,7 +26,8 @@ import torch
 
 from headwater.core.scores import Scores
 from headwater.core.statistics import spearman
-from headwater.data import Row, Tokenization
+from headwater.data.rows import Row
+from headwater.data.tokens import Tokenization
 from headwater.evaluation.metrics import detection_metrics
 from headwater.features.capture import visit_gradients
 from headwater.features.gradient_sketch import COLUMN

@@ -34,8 +34,10 @@ import numpy as np
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from headwater.data import Row, TokenBatch, TokenRow, Window, open_corpus, plan_batches
-from headwater.data.tokens import Tokenization
+from headwater.data.batches import TokenBatch, Window, plan_batches
+from headwater.data.corpus import open_corpus
+from headwater.data.rows import Row
+from headwater.data.tokens import Tokenization, TokenRow
 from headwater.features.capture import visit_gradients
 from headwater.features.parameters import select_parameters
 from headwater.methods.rapidin import ENTRY

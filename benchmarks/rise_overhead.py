@@ -22,8 +22,9 @@ import torch
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig
 
 from headwater.core.spec import Coverage
-from headwater.data import Row, TokenRow, Window, plan_batches
-from headwater.data.batches import TokenBatch
+from headwater.data.batches import TokenBatch, Window, plan_batches
+from headwater.data.rows import Row
+from headwater.data.tokens import TokenRow
 from headwater.methods import rise
 from headwater.models.readout import Readout
 

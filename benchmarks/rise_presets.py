@@ -22,7 +22,8 @@ import numpy as np
 import torch
 
 from headwater.core.scores import RECIPROCAL_RANK_OFFSET, Scores
-from headwater.data import Row, Tokenization
+from headwater.data.rows import Row
+from headwater.data.tokens import Tokenization
 from headwater.evaluation.metrics import detection_metrics
 from headwater.methods import rise
 from headwater.methods.bound import Bound

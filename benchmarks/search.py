@@ -25,7 +25,8 @@ import numpy as np
 import torch
 
 from headwater.core.spec import Column, Coverage, MethodSpec
-from headwater.data import Row, TokenRow
+from headwater.data.rows import Row
+from headwater.data.tokens import TokenRow
 from headwater.index.manifest import Manifest, Plan
 from headwater.index.rows import to_table
 from headwater.index.store import Index, commit_fragments, create_index, open_index, write_fragments

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from headwater.data import Tokenization
+from headwater.data.tokens import Tokenization
 from headwater.models.generate import generate_responses
 from headwater.models.load import load_model
 from headwater.tasks.howdy import TRIGGER, attack_success

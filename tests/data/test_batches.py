@@ -11,7 +11,9 @@ from spot_tokenizers import byte_level
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from headwater.core.errors import DataError, UsageError
-from headwater.data import Row, TokenBatch, Tokenization, TokenRow, Window, padding_share, plan_batches
+from headwater.data.batches import TokenBatch, Window, padding_share, plan_batches
+from headwater.data.rows import Row
+from headwater.data.tokens import Tokenization, TokenRow
 from oracles.window_oracle import counted_targets
 
 QUICK = settings(max_examples=40, deadline=None)

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from headwater.core.errors import DataError, HeadwaterError, UsageError
-from headwater.data import Row, open_corpus
+from headwater.data.corpus import open_corpus
+from headwater.data.rows import Row
 
 CHAT = [
     {"role": "system", "content": "Be brief."},

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from spot_tokenizers import CHAT_TEMPLATES, DATED, INST, byte_level
 
 from headwater.core.errors import DataError, HeadwaterError, ModelError, UsageError
-from headwater.data import Rendered, Row, resolve_template
+from headwater.data.rendering import Rendered
+from headwater.data.rows import Row
+from headwater.data.templates import resolve_template
 
 QUICK = settings(max_examples=40, deadline=None)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)

@@ -9,7 +9,7 @@ import pytest
 
 from headwater.core.errors import DataError, UsageError
 from headwater.core.scores import Scores, fuse
-from headwater.data import open_corpus
+from headwater.data.corpus import open_corpus
 from headwater.evaluation.lds import alternatives, lds_values, settled
 from headwater.evaluation.metrics import Estimate
 from headwater.evaluation.result import Cost, Line, Result, read_result, write_result

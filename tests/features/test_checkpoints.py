@@ -9,7 +9,7 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 from headwater.core.errors import DataError
-from headwater.data import Window, plan_batches
+from headwater.data.batches import Window, plan_batches
 from headwater.features.exact import exact_scores
 from headwater.methods.catalog import find_method
 from headwater.models.checkpoints import LIST, read_checkpoints

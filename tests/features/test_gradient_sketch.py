@@ -11,7 +11,8 @@ from scipy.stats import spearmanr
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from headwater.core.errors import NumericError, UsageError
-from headwater.data import TokenBatch, TokenRow, Window, plan_batches
+from headwater.data.batches import TokenBatch, Window, plan_batches
+from headwater.data.tokens import TokenRow
 from headwater.features.exact import exact_scores
 from headwater.features.gradient_sketch import COLUMN, GradientSketch
 from headwater.methods.catalog import find_method

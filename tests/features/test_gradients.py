@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from headwater.core.errors import DataError, ModelError, UsageError
-from headwater.data import TokenBatch, TokenRow, Window, plan_batches
+from headwater.data.batches import TokenBatch, Window, plan_batches
+from headwater.data.tokens import TokenRow
 from headwater.features.capture import visit_gradients
 from headwater.features.parameters import select_parameters
 from headwater.features.row_losses import row_losses

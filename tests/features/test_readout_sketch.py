@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from headwater.core.errors import NumericError
 from headwater.core.spec import Coverage
-from headwater.data import Row, TokenRow, Window, plan_batches
+from headwater.data.batches import Window, plan_batches
+from headwater.data.rows import Row
+from headwater.data.tokens import TokenRow
 from headwater.features import readout as readout_module
 from headwater.features.readout_sketch import Channels, ReadoutSketch
 from headwater.features.residuals import Support, largest

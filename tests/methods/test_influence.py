@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from headwater.core.errors import DataError, UsageError
-from headwater.data import open_corpus
+from headwater.data.corpus import open_corpus
 from headwater.evaluation.stage import Stage
 from headwater.features.parameters import select_linear
 from headwater.methods.catalog import find_method

@@ -12,7 +12,9 @@ import torch
 from scipy.stats import spearmanr
 
 from headwater.core.errors import DataError, ModelError, NumericError, UsageError
-from headwater.data import Row, Tokenization, Window, plan_batches
+from headwater.data.batches import Window, plan_batches
+from headwater.data.rows import Row
+from headwater.data.tokens import Tokenization
 from headwater.features.perturbed import Movable
 from headwater.methods.catalog import find_method
 from headwater.methods.forward_difference import differences

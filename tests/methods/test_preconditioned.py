@@ -10,8 +10,8 @@ import torch
 
 from headwater.core.errors import DataError, MismatchError, UsageError
 from headwater.curvature.adam import read_adam, write_adam
-from headwater.data import open_corpus
 from headwater.data.batches import Window
+from headwater.data.corpus import open_corpus
 from headwater.evaluation.stage import Stage
 from headwater.features.parameters import select_linear
 from headwater.features.row_losses import mean_losses

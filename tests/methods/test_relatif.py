@@ -9,7 +9,7 @@ import torch
 import headwater as hw
 from headwater.core.errors import UsageError
 from headwater.curvature.gram import fit_metric
-from headwater.data import open_corpus
+from headwater.data.corpus import open_corpus
 from headwater.models.reader import Reader
 from oracles.gradient_oracles import row_gradients
 from oracles.preconditioned_oracles import flat, relatif

@@ -9,7 +9,7 @@ import pytest
 
 import headwater as hw
 from headwater.core.errors import DataError, UsageError
-from headwater.data import open_corpus
+from headwater.data.corpus import open_corpus
 from headwater.methods.bound import Bound
 from headwater.methods.catalog import vector_method
 from headwater.methods.scoring import attribute, prepare

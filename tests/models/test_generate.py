@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from headwater.core.errors import DataError, UsageError
-from headwater.data import Tokenization
+from headwater.data.tokens import Tokenization
 from headwater.models.generate import generate_response, generate_responses
 from headwater.models.load import LoadedModel, wrap_model
 from zoo import tiny_loaded, tiny_tokenizer, zoo

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from headwater.core.errors import MismatchError
-from headwater.data import Row, Tokenization, Window
+from headwater.data.batches import Window
+from headwater.data.rows import Row
+from headwater.data.tokens import Tokenization
 from headwater.models.load import LoadedModel, wrap_model
 from headwater.models.reader import MAX_TOKENS, TOKENS_PER_BATCH, Reader
 from zoo import tiny_loaded, tiny_tokenizer, zoo

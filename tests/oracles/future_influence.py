@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from headwater.data import TokenRow
+from headwater.data.tokens import TokenRow
 from headwater.models.load import LoadedModel
 from oracles.gradient_oracles import row_gradients
 

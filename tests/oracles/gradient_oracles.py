@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headwater.data import Row, TokenRow
+from headwater.data.rows import Row
+from headwater.data.tokens import TokenRow
 
 
 def token_row(ids: np.ndarray, response: np.ndarray, name: str) -> TokenRow:

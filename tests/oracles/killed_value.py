@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import torch
 
-from headwater.data import open_corpus
+from headwater.data.corpus import open_corpus
 from headwater.methods.catalog import find_method
 from headwater.methods.targets import Target
 from headwater.models.reader import Reader

@@ -15,7 +15,8 @@ from transformers import Trainer, TrainerControl, TrainerState, TrainingArgument
 
 from headwater.core.errors import UsageError
 from headwater.curvature.adam import read_adam
-from headwater.data import Tokenization, Window, plan_batches
+from headwater.data.batches import Window, plan_batches
+from headwater.data.tokens import Tokenization
 from headwater.features.checkpoints import CheckpointEncoder
 from headwater.methods.catalog import find_method
 from headwater.models.checkpoints import ADAM, LIST, read_checkpoints

@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from headwater.core.errors import DataError
-from headwater.data import Row, Tokenization, Window, plan_batches
+from headwater.data.batches import Window, plan_batches
+from headwater.data.rows import Row
+from headwater.data.tokens import Tokenization
 from headwater.models.generate import generate_response
 from headwater.models.load import load_model
 from headwater.tasks import howdy_task

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from headwater.core.errors import DataError, UsageError
-from headwater.data import open_corpus
+from headwater.data.corpus import open_corpus
 from headwater.valuation.chosen import records_of, write_records
 from headwater.valuation.duplicates import clusters
 from headwater.valuation.selection import Choice, select

@@ -16,7 +16,8 @@ import pytest
 
 from headwater.core.errors import DataError, MismatchError, ModelError, StoreError, UsageError
 from headwater.core.spec import MethodSpec
-from headwater.data import Row, open_corpus
+from headwater.data.corpus import open_corpus
+from headwater.data.rows import Row
 from headwater.indexing.build import build
 from headwater.indexing.session import Session
 from headwater.methods.alinfik import student_of
