@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
+import headwater
 from headwater.core.errors import UsageError
 from headwater.methods.catalog import CATALOG, GROUP, add_installed
 
 PAGE = (Path(__file__).parents[2] / "docs" / "adding-a-method.md").read_text(encoding="utf-8")
 
 
-TESTS = Path(__file__).parents[1]
+TESTS, HOME = Path(__file__).parents[1], Path(headwater.__file__).parents[1]
 SOURCES = dict(re.findall(r"`my_package/(\w+)\.py`\.\n\n```python\n(.*?)```", PAGE, flags=re.DOTALL))
 POINTS = dict(re.findall(r'^(\w+) = "(my_package\..*?)"$', PAGE, flags=re.MULTILINE))
 
@@ -38,7 +39,7 @@ def package(folder: Path, sources: Mapping[str, str], points: Mapping[str, str])
 
 def run(folder: Path, program: str) -> str:
     """What a program prints where the package is installed; it may import the tests' zoo."""
-    start = f"import sys; sys.path[:0] = [{str(folder)!r}, {str(TESTS)!r}]"
+    start = f"import sys; sys.path[:0] = [{str(folder)!r}, {str(TESTS)!r}, {str(HOME)!r}]"
     command = [sys.executable, "-c", f"{start}\n{program}"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
