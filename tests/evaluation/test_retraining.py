@@ -92,6 +92,39 @@ def test_removal_shares_the_bank(folder):
     assert {"bm25", "random"} <= {line.method for line in result.lines}
 
 
+def test_removal_trains_on_exactly_the_pool_without_the_removed_rows(tmp_path, monkeypatch):
+    """Every training is watched: what a method ranks highest is gone, all else is there; rises are computed again from it."""
+    world = make_world(WorldSettings(**SMALL), tmp_path, quiet)
+    ids = [record["id"] for record in world.records]
+    trained, real = [], retraining.fit
+
+    def watch(model, rows, *given, **named):
+        trained.append(sorted(ids.index(row.row.id) for row in rows))
+        real(model, rows, *given, **named)
+
+    def made_up(label: str) -> np.ndarray:
+        return np.random.default_rng([*label.encode()]).normal(size=(16, 2)).astype(np.float32)
+
+    def known(stage, label, queries):
+        return Scored(Scores(tuple(ids), tuple(q.id for q in queries), made_up(label), label), Cost(0.0, 0, 0.0))
+
+    monkeypatch.setattr(retraining, "fit", watch)
+    monkeypatch.setattr(Stage, "score", known)
+    result = run_removal(RemovalSettings(("rise",), k=4, queries=2, draws=2, **SMALL), tmp_path)
+    found = {line.method: line.metrics["rise"].value for line in result.lines if line.method != "random"}
+    kept = {label: np.sort(np.argsort(made_up(label), axis=0)[:-4], axis=0).T.tolist() for label in found}
+    asked = [list(range(16)), *(subset for subsets in kept.values() for subset in subsets)]
+    draws = [subset for subset in trained if subset not in asked]
+    assert all(subset in trained for subset in asked)
+    assert [len(set(subset)) for subset in draws] == [12, 12]
+    count, bank = len(trained), Bank(world)
+    usual = np.mean([bank.losses(subset) for subset in draws], axis=0)
+    for label, subsets in kept.items():
+        rises = [bank.losses(subset)[query] - usual[query] for query, subset in enumerate(subsets)]
+        assert found[label] == pytest.approx(np.mean(rises))
+    assert len(trained) == count  # the bank had all of these models
+
+
 def test_settings_that_say_nothing_are_refused(folder):
     with pytest.raises(UsageError, match="at least 8"):
         run_lds(LdsSettings(models=4), folder)

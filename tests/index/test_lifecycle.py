@@ -294,6 +294,20 @@ def test_each_fault_is_named(index: Index, damage: Callable[[Index], None], kind
     assert any(named in fault for fault in found), check_index(index.path)
 
 
+def test_a_change_to_any_cell_of_a_row_is_found(index: Index) -> None:
+    sound = index.dataset.version
+    cells = [field for field in index.dataset.schema if field.name not in (*index.vectors, "checksum")]
+    assert {"digest", "prompt", "year", "share", "clean", "extra", "tokens", "loss"} < {field.name for field in cells}
+    for field in cells:
+        name = f"`{field.name}`"
+        other = {pa.string(): "'row-x'", pa.bool_(): f"NOT {name}"}.get(field.type, f"{name} + 1")
+        open_index(index.path).dataset.update({field.name: other}, where="id = 'row-9'")
+        found = [fault.where for fault in check_index(index.path) if fault.kind == "checksum"]
+        assert found == ["row 'row-x'" if field.name == "id" else "row 'row-9'"], field
+        lance.dataset(index.path, version=sound).restore()
+        assert check_index(index.path) == []
+
+
 def test_a_flipped_byte_anywhere_is_found_or_harmless(index: Index) -> None:
     """Wherever a bit flips: a fault is named, or every row still reads as it was written."""
     delete(index, ids=["row-5", "row-12"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 
 from headwater.core.errors import DataError, UsageError
 from headwater.data.corpus import open_corpus
+from headwater.data.rows import Row
 from headwater.evaluation.stage import Stage
 from headwater.features.parameters import select_linear
 from headwater.methods.catalog import find_method
@@ -123,18 +126,23 @@ def test_methods_that_are_fitted_ask_for_rows(stage):
             prepare(find_method(name), Reader.of(stage.loaded), each(stage.rows[:1]))
 
 
-def test_zoinf_reads_losses_at_recorded_checkpoints(stage, tmp_path):
+def wander(folder: Path) -> list[np.ndarray]:
+    """A run of three checkpoints, recorded in `folder`; gives their weights."""
     base, listed, weights = tiny_loaded("llama"), [], []
     for step in range(3):
         for parameter in base.model.parameters():
             generator = torch.Generator().manual_seed(step)
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
-        base.model.save_pretrained(tmp_path / "run" / f"step-{step}")
-        base.tokenizer.save_pretrained(tmp_path / "run" / f"step-{step}")
+        base.model.save_pretrained(folder / f"step-{step}")
+        base.tokenizer.save_pretrained(folder / f"step-{step}")
         listed.append({"path": f"step-{step}", "step": step, "learning_rate": 0.1})
         weights.append(np.concatenate([p.double().flatten().numpy() for p in base.model.parameters()]))
-    (tmp_path / "run" / "checkpoints.json").write_text(json.dumps(listed))
-    losses = []
+    (folder / "checkpoints.json").write_text(json.dumps(listed))
+    return weights
+
+
+def test_zoinf_reads_losses_at_recorded_checkpoints(stage, tmp_path):
+    weights, losses = wander(tmp_path / "run"), []
     for step in range(3):
         there = Stage(load_model(str(tmp_path / "run" / f"step-{step}")), stage.corpus, tmp_path / "x")
         losses.append(-there.score("loss", stage.rows[:1]).scores.values[:, 0].astype(np.float64))
@@ -145,6 +153,18 @@ def test_zoinf_reads_losses_at_recorded_checkpoints(stage, tmp_path):
     close(variance[:, 1], np.stack(losses).var(0), 2e-2)
     with pytest.raises(UsageError, match="recorded training run"):
         find_method("zoinf")
+
+
+@pytest.mark.parametrize("label", ["embedding", "zoinf:checkpoints={run}", "ekfac:parameters=" + GLOB])
+def test_a_query_is_asked_about_its_hotwords_alone(stage, tmp_path, label):
+    """The same tokens, the same targets: the response's last words as hotwords, or as all of the response."""
+    wander(tmp_path / "run")
+    whole = Row("whole", 0, prompt="What is the capital of France?", response="The capital of France is Paris.")
+    narrow = replace(whole, id="narrow", hotwords=("is Paris.<|end|>",))
+    alone = Row("alone", 0, prompt=f"{whole.prompt} The capital of France", response="is Paris.")
+    scores = stage.score(label.format(run=tmp_path / "run"), [whole, narrow, alone]).scores.values
+    close(scores[:, 1], scores[:, 2])
+    assert np.abs(scores[:, 1] - scores[:, 0]).max() > 0.02 * np.abs(scores[:, 0]).max()
 
 
 def test_the_controls_are_what_they_say(stage):

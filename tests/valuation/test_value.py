@@ -27,7 +27,9 @@ from headwater.methods.method import Learning
 from headwater.methods.scoring import attribute
 from headwater.methods.targets import Target
 from headwater.models.reader import Reader
+from headwater.students.labels import Lesson
 from headwater.students.student import StudentOptions, fit_student, load_student
+from headwater.valuation.duplicates import THRESHOLD
 from headwater.valuation.values import Values, read_values, summarise
 from headwater.valuing.index import value_index
 from headwater.valuing.survey import survey
@@ -136,6 +138,14 @@ def test_a_target_in_the_pool_is_counted(tmp_path):
     valued = run(tmp_path, pool=[*POOL, leaked], method="length")
     assert valued.leaked == ("leak",)
     assert read_values(tmp_path / "v.parquet").about["leaked"] == 1
+
+
+def test_rows_of_every_block_have_their_own_near_duplicate_clusters(tmp_path):
+    once = records(300)  # 600 rows are three blocks, and most copies are in a later one than their first
+    pool = [*once, *({**row, "id": f"again-{i}"} for i, row in enumerate(once))]
+    values = run(tmp_path, pool=pool, method="length", duplicates=THRESHOLD).values
+    assert values.table.column("id").to_pylist() == [row["id"] for row in pool]
+    assert values.table.column("cluster").to_pylist() == [*range(300), *range(300)]
 
 
 def test_an_index_of_gradients_holds_linfiks_gradient_form(tmp_path):
@@ -269,6 +279,34 @@ def test_shuffled_labels_teach_nothing():
     chance = fit_student(rows, np.random.default_rng(0).permutation(labels), StudentOptions(members=3))
     assert np.corrcoef(learned.predict(fresh), truth)[0, 1] > 0.8
     assert abs(np.corrcoef(chance.predict(fresh), truth)[0, 1]) < 0.25
+
+
+def noisy(count: int, seed: int) -> tuple[list[Row], np.ndarray]:
+    """Rows with labels that their length tells only in part."""
+    rows = list(open_corpus(records(count, seed=seed)))
+    noise = np.random.default_rng([seed, 1]).uniform(-1, 1, count)
+    return rows, np.array([len(row.response or "") for row in rows]) / 20 + noise
+
+
+def test_95_of_100_held_out_labels_lie_in_the_students_intervals():
+    rows, labels = noisy(1000, seed=0)
+    student = fit_student(rows, labels, StudentOptions(members=3))
+    lesson = Lesson.of(rows, labels, seed=0)
+    truth = student.scale.undo(lesson.labels[lesson.held_out])
+    _, low, high = student.estimates(lesson.rows_at(lesson.held_out))[:, 0].T
+    assert len(truth) == 100
+    assert ((low <= truth) & (truth <= high)).sum() in (95, 96)
+
+
+def test_95_percent_of_fresh_labels_lie_in_a_students_interval():
+    """Averaged over students: a single one's held-out rows are too few to tell the level."""
+    inside = []
+    for seed in range(10):
+        rows, labels = noisy(900, seed)
+        student = fit_student(rows[:500], labels[:500], StudentOptions(members=3, seed=seed))
+        _, low, high = student.estimates(rows[500:])[:, 0].T
+        inside.append(((low <= labels[500:]) & (labels[500:] <= high)).mean())
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.015)
 
 
 def test_the_sample_is_drawn_by_seed_and_evenly_over_strata():
