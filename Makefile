@@ -7,6 +7,7 @@ READY  := $(VENV)/.ready
 export HF_HUB_OFFLINE         = 1
 export TOKENIZERS_PARALLELISM = false
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export NO_MKDOCS_2_WARNING    = 1
 
 .PHONY: demo test lint check docs site wheel leaderboard clean
 
