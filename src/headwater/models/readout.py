@@ -71,8 +71,7 @@ class Readout:
         would rule out fast attention kernels, and give NaN for padding that lies wholly outside a sliding window. The
         states at padding are meaningless.
         """
-        output = self.trunk(input_ids=input_ids, use_cache=False)
-        states: Tensor = output.last_hidden_state
+        states: Tensor = self.trunk(input_ids=input_ids, use_cache=False).last_hidden_state
         return states
 
     def logits(self, hidden: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch vocab"]:
@@ -117,7 +116,9 @@ def find_readout(loaded: LoadedModel) -> Readout:
         raise ModelError(f"{type(inner).__name__} has no head over a vocabulary", where=loaded.name, remedy=remedy)
     weight, bias = _linear(head, loaded)
     config = inner.config.get_text_config()
-    readout = Readout(weight, bias, _scale(config), _soft_cap(config), _coverage(head, weight, bias, loaded), trunk)
+    scale = math.prod(_settings(config, _MULTIPLIERS)) / math.prod(_settings(config, _DIVISORS))
+    soft_cap = next(iter(_settings(config, _SOFT_CAPS)), None)
+    readout = Readout(weight, bias, scale, soft_cap, _coverage(head, weight, bias, loaded), trunk)
     check_readout(readout, loaded)
     return readout
 
@@ -165,14 +166,6 @@ def _linear(head: Any, loaded: LoadedModel) -> tuple[Tensor, Tensor | None]:
     return weight.T.contiguous(), bias if bool(bias.any()) else None
 
 
-def _scale(config: Any) -> float:
-    return math.prod(_settings(config, _MULTIPLIERS)) / math.prod(_settings(config, _DIVISORS))
-
-
-def _soft_cap(config: Any) -> float | None:
-    return next(iter(_settings(config, _SOFT_CAPS)), None)
-
-
 def _settings(config: Any, names: tuple[str, ...]) -> list[float]:
     return [float(value) for name in names if (value := getattr(config, name, None)) is not None]
 
@@ -205,10 +198,9 @@ def _model_logits(loaded: LoadedModel, input_ids: Tensor, attention: Tensor, fac
 
     handle = loaded.model.get_output_embeddings().register_forward_pre_hook(amplify)
     try:
-        output = loaded.model(input_ids=input_ids, attention_mask=attention.long(), use_cache=False)
+        logits: Tensor = loaded.model(input_ids=input_ids, attention_mask=attention.long(), use_cache=False).logits
     finally:
         handle.remove()
-    logits: Tensor = output.logits
     return logits
 
 
