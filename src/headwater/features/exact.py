@@ -1,7 +1,7 @@
-"""Exact scores: inner products of whole gradients, block against block, nothing compressed.
+"""Exact scores: inner products of whole gradients, without compression.
 
-The reference every sketch is measured against, and the second look at a shortlist. Queries' blocks (factors, not
-matrices) are kept in memory, rows are streamed, and one pair of tensors is multiplied out at a time.
+They are the reference for every sketch, and score a shortlist again. Queries' blocks (factors, not matrices) are kept
+in memory, rows are streamed, and one pair of tensors is multiplied out at a time.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headwater.core.errors import NumericError
 from headwater.data.batches import TokenBatch
 from headwater.features.capture import visit_gradients
 from headwater.features.parameters import ParameterSelection, select_parameters
+from headwater.features.row_losses import require_finite
 from headwater.models.load import LoadedModel
 from headwater.sketch.blocks import Gradient
 from headwater.sketch.products import Normalization, chunks, inner_products, squared_norms, unit_scale
@@ -27,7 +27,7 @@ Whole = Mapping[str, Float[Tensor, "_rows _out _in"]]
 def whole_gradients(
     loaded: LoadedModel, selection: ParameterSelection, batches: Iterable[TokenBatch], count: int
 ) -> dict[str, Float[Tensor, "_rows _out _in"]]:
-    """The gradients of `count` rows' mean losses, placed by the rows' ordinals; float32 on the model's device."""
+    """The gradients of `count` rows' mean losses, indexed by the rows' ordinals; float32 on the model's device."""
     found = {
         name: torch.zeros(count, *((1, *shape) if len(shape) == 1 else shape), device=loaded.device)
         for name, shape in selection.shapes.items()
@@ -46,7 +46,7 @@ def whole_gradients(
 def products_with(
     loaded: LoadedModel, selection: ParameterSelection, batches: Iterable[TokenBatch], probes: Whole, count: int
 ) -> Float[Tensor, "rows queries"]:
-    """Σ_tensors ⟨row's gradient, probe⟩, float32 on the CPU, rows placed by their ordinals.
+    """Σ_tensors ⟨row's gradient, probe⟩; float32 on the CPU, indexed by the rows' ordinals.
 
     Raises:
         NumericError: a row's gradient is not finite.
@@ -56,16 +56,13 @@ def products_with(
     for batch in batches:
         total = torch.zeros(len(batch.rows), queries, device=loaded.device)
 
-        def meet(gradient: Gradient, total: Tensor = total) -> None:
+        def multiply(gradient: Gradient, total: Tensor = total) -> None:
             for rows, first, piece in chunks(gradient):
                 probe = probes[gradient.name][:, first : first + piece.shape[1]]
                 total[rows] += piece.float().flatten(1) @ probe.flatten(1).mT
 
-        visit_gradients(loaded.model, selection, batch.to(loaded.device), meet)
-        bad = (~total.isfinite().all(1)).nonzero()
-        if len(bad):
-            where = batch.rows[int(bad[0, 0])].row.where
-            raise NumericError("the row's gradient is not finite", where=where, remedy="load the model in float32")
+        visit_gradients(loaded.model, selection, batch.to(loaded.device), multiply)
+        require_finite(total.isfinite().all(1), batch, "the row's gradient")
         found[[row.row.ordinal for row in batch.rows]] = total.cpu()
     return found
 
@@ -81,8 +78,8 @@ def exact_scores(
     """Uncompressed scores of every row on every query; positive = proponent.
 
     `tensor`: Σ over tensors of cosines (RapidIn's score before compression). `row`: the cosine of the whole gradients.
-    `none`: their inner product. `selection` is which parameters are read; all unless given. Rows and queries are in
-    the order of the batches.
+    `none`: their inner product. `selection` is the parameters to read, all by default. Rows and queries are in the
+    order of the batches.
 
     Raises:
         NumericError: a gradient is not finite.
@@ -141,9 +138,5 @@ class _Scorer:
         if self._normalize == "row":
             norms = [sum(squared for _, squared in kept.values()) for kept in self._held]
             total = total * unit_scale(self._squared)[:, None] * unit_scale(torch.cat(norms))  # type: ignore[arg-type]
-        finite = total.isfinite().all(1)
-        if not bool(finite.all()):
-            row = batch.rows[int((~finite).nonzero()[0, 0])].row
-            remedy = "load the model in float32, or leave the row out"
-            raise NumericError("the row's or a query's gradient is not finite", where=f"row '{row.id}'", remedy=remedy)
+        require_finite(total.isfinite().all(1), batch, "the row's or a query's gradient")
         return total
