@@ -43,7 +43,7 @@ class AdamState:
     epsilon: float
 
     def update(self, name: str, gradient: Tensor, *, bias_correction: bool = True) -> Tensor:
-        """Γ of gradients `[rows, *parameter]`; without `bias_correction`, m and v are not divided."""
+        """Γ of gradients `[rows, *parameter]`; without `bias_correction`, m and v are used uncorrected."""
         m = self.beta1 * self.first[name].to(gradient) + (1 - self.beta1) * gradient
         v = self.beta2 * self.second[name].to(gradient) + (1 - self.beta2) * gradient.square()
         if bias_correction:

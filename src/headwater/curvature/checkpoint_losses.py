@@ -3,9 +3,8 @@
     ĝ_e(z) = (1/|N(e)|) Σ_{a ∈ N(e)} (l_a(z) − l_e(z)) (θ_a − θ_e) / ‖θ_a − θ_e‖²
     I(z, z') = (1/E) Σ_e ⟨ĝ_e(z), ĝ_e(z')⟩
 
-l_e(z) is the loss at checkpoint e and N(e) its neighbours in the order of training. The inner products depend on the
-weights only through their Gram matrix. For a loss linear in the weights and one neighbour, ĝ is the gradient's
-projection on the step.
+l_e(z) is the loss at checkpoint e and N(e) its neighbours in the order of training. Of the weights only their
+Gram matrix is needed. For a loss linear in the weights and one neighbour, ĝ is the gradient's projection on the step.
 """
 
 from __future__ import annotations

@@ -30,11 +30,9 @@ class Window:
 
     def __post_init__(self) -> None:
         if self.size < 2 or not 0 <= self.overlap < self.size:
-            raise UsageError(
-                f"windows of {self.size} tokens that share {self.overlap}",
-                where="window",
-                remedy="a size of at least 2, and an overlap from 0 to below the size",
-            )
+            what = f"windows of {self.size} tokens that share {self.overlap}"
+            remedy = "a size of at least 2, and an overlap from 0 to below the size"
+            raise UsageError(what, where="window", remedy=remedy)
 
     def cuts(self, tokens: int) -> list[tuple[int, int]]:
         """(start, end) of each window over `tokens` tokens; none lies wholly inside the one before it."""

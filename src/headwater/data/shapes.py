@@ -20,32 +20,32 @@ from headwater.data.rows import Row
 
 @dataclass(frozen=True)
 class Shape:
-    """Roles that together make a row: `said` is the text or response, `asked` the prompt, `about` its input."""
+    """Roles that together make a row: `response` (or the text), its `prompt`, and the prompt's `context`."""
 
-    said: str
-    asked: str = ""
-    about: str = ""
+    response: str
+    prompt: str = ""
+    context: str = ""
 
     @property
     def required(self) -> tuple[str, ...]:
         """The roles that must be present."""
-        return (self.asked, self.said) if self.asked else (self.said,)
+        return (self.prompt, self.response) if self.prompt else (self.response,)
 
     @property
     def roles(self) -> tuple[str, ...]:
         """All its roles."""
-        return (*self.required, self.about) if self.about else self.required
+        return (*self.required, self.context) if self.context else self.required
 
     def __str__(self) -> str:
-        return " + ".join(self.required) + (f" + ({self.about})" if self.about else "")
+        return " + ".join(self.required) + (f" + ({self.context})" if self.context else "")
 
 
 SHAPES = (
     Shape("text"),
-    Shape("response", asked="prompt"),
-    Shape("output", asked="instruction", about="input"),
-    Shape("completion", asked="prompt"),
-    Shape("answer", asked="question"),
+    Shape("response", prompt="prompt"),
+    Shape("output", prompt="instruction", context="input"),
+    Shape("completion", prompt="prompt"),
+    Shape("answer", prompt="question"),
     Shape("messages"),
 )
 
@@ -89,7 +89,7 @@ def read_row(
     shape = _recognise(record, mapping, where, need_response)
     column_of = {role: mapping.get(role, role) for role in (*shape.roles, *EXTRA_ROLES)}
     named = {role: record.get(column_of[role]) for role in shape.roles}
-    contents = _read_chat if shape.said == "messages" else _read_texts
+    contents = _read_chat if shape.response == "messages" else _read_texts
     text, prompt, response, messages = contents(shape, named, column_of, where, need_response)
     read = set(column_of.values())
     # Where rows of several shapes share a table, the columns of the other shapes are present but null.
@@ -115,7 +115,7 @@ def _recognise(record: Mapping[str, Any], mapping: Mapping[str, str], where: str
     there = {role for role in SHAPE_ROLES if record.get(mapping.get(role, role)) is not None}
     fits = [shape for shape in SHAPES if there.issuperset(shape.required)]
     if not fits and not need_response:
-        fits = list({shape.asked: shape for shape in SHAPES if shape.asked in there}.values())
+        fits = list({shape.prompt: shape for shape in SHAPES if shape.prompt in there}.values())
     if len(fits) > 1:
         fits = [shape for shape in fits if any(role in mapping for role in shape.required)] or fits
     if len(fits) == 1:
@@ -132,19 +132,20 @@ def _read_texts(
     shape: Shape, named: Mapping[str, Any], column_of: Mapping[str, str], where: str, need_response: bool
 ) -> Contents:
     texts = {role: require_text(value, column_of[role], where) for role, value in named.items() if value is not None}
-    said, asked, about = texts.get(shape.said, ""), texts.get(shape.asked, ""), texts.get(shape.about, "")
-    needed = shape.asked if shape.asked and not need_response else shape.said
+    response, prompt, context = (texts.get(role, "") for role in (shape.response, shape.prompt, shape.context))
+    needed = shape.prompt if shape.prompt and not need_response else shape.response
     if not texts[needed].strip():
         raise DataError(f"no text: '{column_of[needed]}' is empty", where=where, remedy="fill it in or drop the row")
-    if not shape.asked:
-        return said, None, None, None
-    return None, f"{asked}\n\n{about}" if about.strip() else asked, said if said.strip() else None, None
+    if not shape.prompt:
+        return response, None, None, None
+    whole = f"{prompt}\n\n{context}" if context.strip() else prompt
+    return None, whole, response if response.strip() else None, None
 
 
 def _read_chat(
     shape: Shape, named: Mapping[str, Any], column_of: Mapping[str, str], where: str, need_response: bool
 ) -> Contents:
-    messages = _read_messages(named[shape.said], column_of[shape.said], where)
+    messages = _read_messages(named[shape.response], column_of[shape.response], where)
     if not need_response and [message["role"] for message in messages] == ["user"]:
         return None, messages[0]["content"], None, None
     prompt, response = _readable(messages, where)

@@ -1,6 +1,6 @@
 """Blocks of the most common layers: linear layers, Conv1D, embeddings.
 
-The weight gradient follows from the layer's input x and the gradient δ at its output, before the sum over tokens:
+Gradients are sums over tokens of products of the layer's input x and the gradient δ at its output:
 
     y = x Wᵀ + b:   ∂L/∂W = Σ_t δ_t ⊗ x_t,   ∂L/∂b = Σ_t δ_t          y = W[id]:   ∂L/∂W = Σ_t onehot(id_t) ⊗ δ_t
 """

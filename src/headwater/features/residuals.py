@@ -59,8 +59,7 @@ class Support:
     ) -> tuple[Residual, Float[Tensor, " tokens"]]:
         """The residual and the loss (nats, at temperature 1) of each token.
 
-        `logits` is overwritten, and the residual may share its memory, because every pass over the vocabulary costs
-        time.
+        To save passes over the vocabulary, `logits` is overwritten, and the residual may share its memory.
         """
         return (_full if self.kind == "full" else _truncated)(logits, targets, self)
 

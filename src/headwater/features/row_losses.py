@@ -54,6 +54,5 @@ def require_finite(finite: Bool[Tensor, " rows"], batch: TokenBatch, what: str) 
     """Raise `NumericError` naming the first row of the batch for which `finite` is False."""
     if not bool(finite.all()):
         where = batch.rows[int((~finite).nonzero()[0, 0])].row.where
-        raise NumericError(
-            f"{what} is not finite", where=where, remedy="load the model in float32, or leave the row out"
-        )
+        remedy = "load the model in float32, or leave the row out"
+        raise NumericError(f"{what} is not finite", where=where, remedy=remedy)

@@ -75,9 +75,7 @@ def _continued(rows: Sequence[Sequence[int]], loaded: LoadedModel, settings: Any
         input_ids[row, longest - len(ids) :] = torch.tensor(ids)
         attention[row, longest - len(ids) :] = 1
     output = loaded.model.generate(
-        input_ids=input_ids.to(loaded.device),
-        attention_mask=attention.to(loaded.device),
-        generation_config=settings,
+        input_ids=input_ids.to(loaded.device), attention_mask=attention.to(loaded.device), generation_config=settings
     )
     texts: list[str] = loaded.tokenizer.batch_decode(
         output[:, longest:], skip_special_tokens=True, clean_up_tokenization_spaces=False

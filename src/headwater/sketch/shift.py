@@ -59,16 +59,13 @@ class ShiftSum:
 
 def _parts(gradient: Gradient) -> tuple[Outer | None, Lookup | None]:
     """The outer product and the lookup; a flat gradient is an outer product with a left factor of 1."""
-    outer: Outer | None = None
-    lookup: Lookup | None = None
+    lookup = next((block for block in gradient.blocks if isinstance(block, Lookup)), None)
     for block in gradient.blocks:
-        if isinstance(block, Lookup):
-            lookup = block
-        elif isinstance(block, Dense):
-            outer = Outer(torch.ones_like(block.values[:, :1, None]), block.values[:, None, :])
-        else:
-            outer = block
-    return outer, lookup
+        if isinstance(block, Outer):
+            return block, lookup
+        if isinstance(block, Dense):
+            return Outer(torch.ones_like(block.values[:, :1, None]), block.values[:, None, :]), lookup
+    return None, lookup
 
 
 def _accumulate_outer(
