@@ -47,16 +47,16 @@ class RankOnes:
 
     def add(self, gradient: Gradient) -> None:
         """Add one batch's rows of one tensor."""
-        name, asked = gradient.name, self.queries[gradient.name]
-        total = self.total.setdefault(name, torch.zeros_like(asked))
+        name, query = gradient.name, self.queries[gradient.name]
+        total = self.total.setdefault(name, torch.zeros_like(query))
         for rows, _, _ in chunks(gradient):
             some = formed(gradient.take(rows)).float().flatten(1)
-            shares = some @ asked.flatten(1).mT / (self.damping[name] + some.square().sum(1))[:, None]
+            shares = some @ query.flatten(1).mT / (self.damping[name] + some.square().sum(1))[:, None]
             total += (shares.mT @ some).view_as(total)
 
     def finish(self) -> dict[str, Tensor]:
         """The preconditioned queries; the caller must have set `rows` to the number of rows."""
         return {
-            name: (asked - self.total[name] / self.rows) / self.damping[name] if name in self.total else 0 * asked
-            for name, asked in self.queries.items()
+            name: (query - self.total[name] / self.rows) / self.damping[name] if name in self.total else 0 * query
+            for name, query in self.queries.items()
         }
