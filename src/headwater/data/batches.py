@@ -20,7 +20,7 @@ from headwater.data.tokens import TokenRow
 
 @dataclass(frozen=True)
 class Window:
-    """How long rows are cut: into windows of at most `size` tokens that share `overlap` tokens with the one before.
+    """How a long row is cut: into windows of at most `size` tokens, each sharing `overlap` tokens with the one before.
 
     The first token of a window is predicted only in the window before it. Without overlap, nothing predicts it.
     """

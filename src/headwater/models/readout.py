@@ -35,7 +35,7 @@ _KEPT_BYTES = 256 * 2**20
 """Up to this size the float32 copy is kept on a CPU, where converting it anew took half of the readout's time."""
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 4e-2}
-"""Largest difference allowed, as a share of the largest logit or state; the model's own rounding explains as much."""
+"""Largest difference allowed, as a share of the largest logit or state; the model's own rounding can be that large."""
 
 _TOKENS = 12
 _PREFIX = 8
