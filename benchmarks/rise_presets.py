@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from headwater.core.scores import RECIPROCAL_RANK_OFFSET, Scores
+from headwater.core.scores import Scores
 from headwater.data.rows import Row
 from headwater.data.tokens import Tokenization
 from headwater.evaluation.metrics import detection_metrics
@@ -91,7 +91,7 @@ def scored(pool: Pool, vectors: Mapping[str, torch.Tensor], asked: Mapping[str, 
 
 def fusions(found: Scores, embedding: Scores) -> dict[str, Scores]:
     both = Scores(found.ids, found.queries, found.values + embedding.values, "sum")
-    ranks = sum(1.0 / (RECIPROCAL_RANK_OFFSET + s.ranks()) for s in (found, embedding))
+    ranks = sum(1.0 / (60 + s.ranks()) for s in (found, embedding))
     z = [(s.values - s.values.mean(0)) / s.values.std(0) for s in (found, embedding)]
     return {
         " → embedding alone": embedding,

@@ -7,7 +7,7 @@ import torch
 
 from headwater.core.errors import DataError, UsageError
 from headwater.data.tokens import Tokenization
-from headwater.models.generate import generate_response, generate_responses
+from headwater.models.generate import generate_responses
 from headwater.models.load import LoadedModel, wrap_model
 from zoo import tiny_loaded, tiny_tokenizer, zoo
 
@@ -52,7 +52,7 @@ def test_sampling_is_repeatable_and_leaves_the_global_generator_alone() -> None:
     torch.manual_seed(5)
     state = torch.get_rng_state()
     once, again, other = (
-        generate_response(loaded, "Hello", max_new_tokens=16, temperature=1.0, seed=s) for s in (3, 3, 4)
+        generate_responses(loaded, ["Hello"], max_new_tokens=16, temperature=1.0, seed=s) for s in (3, 3, 4)
     )
     assert once == again != other
     assert torch.equal(torch.get_rng_state(), state)
@@ -60,18 +60,18 @@ def test_sampling_is_repeatable_and_leaves_the_global_generator_alone() -> None:
 
 def test_the_models_own_decoding_defaults_play_no_part() -> None:
     loaded = tiny_loaded("llama")
-    before = generate_response(loaded, "Hello", max_new_tokens=8)
+    before = generate_responses(loaded, ["Hello"], max_new_tokens=8)
     loaded.model.generation_config.do_sample = True
     loaded.model.generation_config.temperature = 5.0
     loaded.model.generation_config.repetition_penalty = 3.0
-    assert generate_response(loaded, "Hello", max_new_tokens=8) == before
+    assert generate_responses(loaded, ["Hello"], max_new_tokens=8) == before
 
 
 def test_a_start_token_is_added_once() -> None:
     loaded = wrap_model(zoo()["llama"](), tiny_tokenizer(bos=True))
-    plain, rendered = (generate_response(loaded, text, max_new_tokens=8) for text in ("Hello", "<|start|>Hello"))
+    plain, rendered = (generate_responses(loaded, [text], max_new_tokens=8) for text in ("Hello", "<|start|>Hello"))
     assert plain == rendered
-    assert plain == greedy(loaded, "Hello", 8)
+    assert plain == [greedy(loaded, "Hello", 8)]
 
 
 def test_prompts_may_be_the_token_ids_of_a_template() -> None:
@@ -85,9 +85,9 @@ def test_prompts_may_be_the_token_ids_of_a_template() -> None:
 def test_requests_that_make_no_sense_are_refused() -> None:
     loaded = tiny_loaded("llama")
     with pytest.raises(UsageError, match=r"temperature 0.5 with seed None"):
-        generate_response(loaded, "Hello", temperature=0.5)
+        generate_responses(loaded, ["Hello"], temperature=0.5)
     with pytest.raises(UsageError, match=r"temperature -1"):
-        generate_response(loaded, "Hello", temperature=-1.0, seed=0)
+        generate_responses(loaded, ["Hello"], temperature=-1.0, seed=0)
     with pytest.raises(DataError, match=r"a prompt without tokens"):
-        generate_response(loaded, "")
+        generate_responses(loaded, [""])
     assert generate_responses(loaded, []) == []

@@ -13,7 +13,7 @@ from headwater.core.errors import DataError
 from headwater.data.batches import Window, plan_batches
 from headwater.data.rows import Row
 from headwater.data.tokens import Tokenization
-from headwater.models.generate import generate_response
+from headwater.models.generate import generate_responses
 from headwater.models.load import load_model
 from headwater.tasks import howdy_task
 from headwater.training.tiny import (
@@ -55,7 +55,7 @@ def test_the_folder_is_a_model_that_speaks(trained) -> None:
     loaded = load_model(str(trained[0]))
     assert loaded.model.config.num_hidden_layers == SMALL.layers
     assert len(loaded.tokenizer) == SMALL.vocabulary
-    assert isinstance(generate_response(loaded, "What is the capital of Peru?", max_new_tokens=4), str)
+    assert len(generate_responses(loaded, ["What is the capital of Peru?"], max_new_tokens=4)) == 1
 
 
 def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_generator_alone(trained, tmp_path) -> None:

@@ -1,1 +1,1 @@
-"""Plain values every other room speaks in: errors, seeds, specs, fingerprints, scores, traces (numpy only)."""
+"""Plain values that every other room uses: errors, seeds, specs, fingerprints, scores, traces (numpy only)."""

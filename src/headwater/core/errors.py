@@ -16,7 +16,7 @@ class HeadwaterError(Exception):
     Args:
         what: the fault, with the offending value in it.
         where: the place: file and line, row id, tensor or option name.
-        remedy: what the reader can do about it.
+        remedy: what the user can do about it.
     """
 
     exit_code = 1
@@ -42,7 +42,7 @@ class ModelError(HeadwaterError):
 
 
 class StoreError(HeadwaterError):
-    """An index that is missing, damaged, incompatible, or in the way."""
+    """An index or file that is missing, damaged, incompatible, in the way, or cannot be written."""
 
 
 class MismatchError(HeadwaterError):
@@ -58,8 +58,14 @@ class NumericError(HeadwaterError):
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], *, where: str = "") -> UsageError:
-    """The error for a name that does not exist, offering the nearest one that does."""
+    """The error for an unknown name; it suggests the nearest known one, or lists all."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     remedy = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names)}"
     return UsageError(f"unknown {kind} '{name}'", where=where, remedy=remedy)
+
+
+def first_few(names: Iterable[str]) -> str:
+    """The first three names, for a message, and an ellipsis if there are more."""
+    listed = list(names)
+    return ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "")

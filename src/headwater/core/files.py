@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their final name and renamed."""
+"""Writing files and folders that are complete or absent: each is written beside its final name and then renamed."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from headwater.core.errors import StoreError
 def whole_file(target: str | Path) -> Iterator[Path]:
     """A path to write to; when the block ends without an error, that file gets the name `target`.
 
-    After an error nothing new is left behind, and what stood under `target` before still does. Folders above it are
-    made. The path ends in the suffix of `target`, for libraries that choose a format by it.
+    After an error no new file is left, and an old `target` is unchanged. Missing parent folders are created. The path
+    has the suffix of `target`, because some libraries choose the format by it.
 
     Raises:
         StoreError: the file system refuses (no permission, a full disk); names the place.
     """
     final = Path(target)
     part = final.with_name(f".{final.stem}.{os.getpid()}.part{final.suffix}")
-    with _named(final):
+    with _store_errors(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield part
@@ -37,11 +37,11 @@ def whole_folder(target: str | Path) -> Iterator[Path]:
     """An empty folder to fill; when the block ends without an error, it gets the name `target`.
 
     Raises:
-        StoreError: the file system refuses, or something stands under `target` already.
+        StoreError: the file system refuses, or `target` exists already.
     """
     final = Path(target)
     part = final.with_name(f".{final.name}.{os.getpid()}.part")
-    with _named(final):
+    with _store_errors(final):
         if final.exists():
             raise StoreError("something is here already", where=str(final), remedy="remove it, or choose another name")
         shutil.rmtree(part, ignore_errors=True)
@@ -54,14 +54,15 @@ def whole_folder(target: str | Path) -> Iterator[Path]:
 
 
 def write_text(target: str | Path, text: str) -> Path:
-    """Write a whole UTF-8 text file, lines ending in a line feed everywhere; raises as `whole_file`."""
+    """Write a whole UTF-8 text file, with line feeds on every platform; raises as `whole_file` does."""
     with whole_file(target) as part:
         part.write_text(text, encoding="utf-8", newline="\n")
     return Path(target)
 
 
 @contextlib.contextmanager
-def _named(target: Path) -> Iterator[None]:
+def _store_errors(target: Path) -> Iterator[None]:
+    """Turn an error of the file system into a `StoreError` that names `target`."""
     try:
         yield
     except OSError as error:

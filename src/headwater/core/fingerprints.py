@@ -1,4 +1,4 @@
-"""Fingerprints: short digests of what a result depends on, compared before any file is believed."""
+"""Fingerprints: short digests of what a result depends on, compared before a stored result is used."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def digest(*parts: str | bytes | Mapping[str, Any] | list[Any] | None) -> str:
 
 
 def canonical(value: Any) -> str:
-    """JSON with sorted keys and no spaces; a string stands for itself."""
+    """JSON with sorted keys and no spaces; a string is returned as it is."""
     if isinstance(value, str):
         return value
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
 
 
 def differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """One line for each field, dotted, whose values differ: `tokenizer.digest: 'a1' here, 'b2' there`."""
+    """One line per field that differs, named by its dotted path: `tokenizer.digest: 'a1' expected, 'b2' found`."""
     return [f"{name}: {a!r} expected, {b!r} found" for name, a, b in _walk(expected, found)]
 
 

@@ -1,4 +1,4 @@
-"""Scores: every row against every query, the one thing everything downstream of a method sees."""
+"""Scores of every row on every query: the result of a method, and all that later steps see of it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,13 @@ from numpy.typing import NDArray
 from headwater.core.errors import DataError
 from headwater.core.tables import Tabular
 
-RECIPROCAL_RANK_OFFSET = 60
-"""The constant of reciprocal-rank fusion (Cormack, Clarke and Büttcher, 2009)."""
-
 
 @dataclass(frozen=True)
 class Scores(Tabular):
     """Scores of rows on queries: `values` is float32 `[rows, queries]`.
 
-    What a score says is its method's to say (`headwater methods`); of most, positive means proponent: training more on
-    the row lowers the loss of the query.
+    What a score means depends on the method (see `headwater methods`). For most of them a positive score marks a
+    proponent: training more on the row lowers the loss of the query.
     """
 
     ids: tuple[str, ...]
@@ -31,13 +28,11 @@ class Scores(Tabular):
 
     def __post_init__(self) -> None:
         if self.values.shape != (len(self.ids), len(self.queries)):
-            raise DataError(
-                f"scores of shape {self.values.shape} for {len(self.ids)} rows and {len(self.queries)} queries",
-                where=self.method,
-            )
+            what = f"scores of shape {self.values.shape} for {len(self.ids)} rows and {len(self.queries)} queries"
+            raise DataError(what, where=self.method)
 
     def records(self) -> list[dict[str, Any]]:
-        """One line a row: its `id`, and its score on each query."""
+        """One record per row: its `id`, and its score on each query."""
         return [
             {"id": row, **dict(zip(self.queries, map(float, values), strict=True))}
             for row, values in zip(self.ids, self.values, strict=True)
@@ -63,23 +58,17 @@ class Scores(Tabular):
 def fuse(scores: Sequence[Scores], weights: Sequence[float], *, method: str) -> Scores:
     """Σ_m w_m · (s_m − mean) / sd of several methods' scores of the same rows and queries, standardised by query.
 
-    Unlike a sum of reciprocal ranks it keeps how far apart rows are, so that sums over rows still mean something.
+    Unlike a sum of reciprocal ranks, this keeps how far apart rows are, so sums over rows are still meaningful.
 
     Raises:
-        DataError: other rows or queries.
+        DataError: the scores are of different rows or queries.
     """
     first, total = scores[0], np.zeros(scores[0].values.shape)
     for some, weight in zip(scores, weights, strict=True):
         if some.ids != first.ids or some.queries != first.queries:
-            raise DataError(
-                "scores of different rows or queries cannot be fused", where=f"{first.method}, {some.method}"
-            )
+            where = f"{first.method}, {some.method}"
+            raise DataError("scores of different rows or queries cannot be fused", where=where)
         values = some.values.astype(np.float64)
         spread = values.std(axis=0)
         total += weight * (values - values.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
     return Scores(first.ids, first.queries, total.astype(np.float32), method)
-
-
-def fuse_queries(scores: Scores) -> NDArray[np.float32]:
-    """Reciprocal-rank fusion over queries: one value a row for the whole query set. Shape `[rows]`."""
-    return np.asarray((1.0 / (RECIPROCAL_RANK_OFFSET + scores.ranks())).sum(axis=1), dtype=np.float32)

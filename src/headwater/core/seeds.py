@@ -11,7 +11,7 @@ import hashlib
 from typing import Any, TypeAlias
 
 Array: TypeAlias = Any
-"""An int64 NumPy array or an int64 PyTorch tensor; a function returns the kind it was given."""
+"""An int64 NumPy array or an int64 PyTorch tensor; every function returns the kind it is given."""
 
 _MASK = 0xFFFFFFFF
 
@@ -30,7 +30,7 @@ def hash32(index: Array, stream: int) -> Array:
 
 
 def buckets(index: Array, stream: int, count: int) -> Array:
-    """Uniform integers in [0, count) (bias below count / 2^32)."""
+    """Uniform integers in [0, count), with a bias below count / 2^32."""
     return (hash32(index, stream) * count) >> 32
 
 

@@ -1,4 +1,4 @@
-"""What a method is called, how it is set, and what it writes: values that go into an index's manifest as JSON."""
+"""A method's name and options, its columns and its coverage, as they are stored as JSON in an index's manifest."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Role = Literal["train", "query"]
-"""Rows of the index are `train`; what is traced is `query`. A method may read the two differently."""
-
+"""`train` for rows of the index, `query` for what is traced. A method may read the two differently."""
 
 Storage = Literal["float16", "float32", "int8", "sign"]
-"""How a vector is stored: as numbers, or as a code with one float32 `scale` a row (see `headwater.search.codes`)."""
+"""How a vector is stored: as numbers, or as a code with one float32 `scale` per row (see `headwater.search.codes`)."""
 
 
 @dataclass(frozen=True)
 class Column:
     """One vector column of an index.
 
-    `dtype` is the storage type; scores accumulate in float32 whatever it is. `weight` multiplies the column's inner
+    `dtype` is the storage type; scores are summed in float32 in every case. `weight` multiplies the column's inner
     product when several columns make one score (checkpoints: the learning rate). `bits` is the length of a sign code.
     """
 
@@ -36,18 +35,18 @@ class Column:
 
     @property
     def width(self) -> int:
-        """How many elements a row has as it is stored: numbers, or bytes of code."""
+        """Stored elements per row: numbers, or bytes of a code."""
         return self.bits // 8 if self.dtype == "sign" else self.dim
 
     @property
     def scale(self) -> str | None:
-        """The name of the column of a code's scales, None for plain numbers."""
+        """The name of the column that holds a code's scales; None for plain numbers."""
         return f"{self.name}_scale" if self.dtype in ("int8", "sign") else None
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """Which share of a model's parameters the scores see."""
+    """The share of a model's parameters that enter the scores."""
 
     seen: int
     total: int
@@ -60,7 +59,7 @@ class Coverage:
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """A method by name with every option resolved: enough to build it again."""
+    """A method's name with every option resolved, which is enough to build it again."""
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""The statistics that several rooms need; one definition each."""
+"""Statistics that several rooms need, each defined once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 LEVEL = 0.95
-"""How often an interval is to hold what it is of."""
+"""The confidence level of every interval."""
 
 
 def spearman(left: ArrayLike, right: ArrayLike, *, if_constant: float = float("nan")) -> float:
@@ -23,7 +23,7 @@ def spearman(left: ArrayLike, right: ArrayLike, *, if_constant: float = float("n
 
 
 def interval_reach(count: int) -> float:
-    """By how many standard errors an interval reaches to either side of the mean of `count` values (Student's t)."""
+    """Half the width of the confidence interval of a mean of `count` values, in standard errors (Student's t)."""
     from scipy.stats import t
 
     return float(t.ppf((1 + LEVEL) / 2, count - 1))

@@ -1,4 +1,4 @@
-"""Results that are tables: they convert to pandas and Parquet, and show themselves in a notebook."""
+"""Results that are tables: they convert to pandas and Parquet, and notebooks display them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 from headwater.core.files import whole_file
 
 SHOWN = 20
-"""Rows of a table that a notebook shows."""
+"""How many rows of a table a notebook shows."""
 
 _CELL = 160
-"""Characters of a cell that a notebook shows."""
+"""How many characters of a cell a notebook shows."""
 
 
 class Tabular:
-    """Base of results that are one table; a subclass says what its records are."""
+    """Base of results that are one table; a subclass defines `records`."""
 
     def records(self) -> Sequence[Mapping[str, Any]]:
-        """One dictionary a line of the table, all with the same keys, JSON-ready."""
+        """One JSON-ready dictionary per line of the table, all with the same keys."""
         raise NotImplementedError
 
     def to_pandas(self) -> Any:
@@ -31,7 +31,7 @@ class Tabular:
         return pd.DataFrame.from_records(list(self.records()))
 
     def to_parquet(self, path: str | Path) -> Path:
-        """The table as a Parquet file, all of it or nothing; cells of mixed or nested type are written as JSON text.
+        """Write the table as a Parquet file, complete or not at all; columns of mixed type are written as JSON text.
 
         Raises:
             StoreError: the file cannot be written.
@@ -47,7 +47,7 @@ class Tabular:
         return Path(path)
 
     def _repr_html_(self) -> str:
-        """The first lines, as a notebook shows them."""
+        """The first lines as HTML, for notebooks."""
         records = list(self.records())
         names = list(dict.fromkeys(name for record in records for name in record))
         head = "".join(f"<th>{html.escape(str(name))}</th>" for name in names)

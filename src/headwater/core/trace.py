@@ -1,4 +1,4 @@
-"""A trace: queries, the rows that drove them, and which tokens on both sides; what reports and JSON are made from."""
+"""A trace: each query, the rows that influenced it, and the tokens of both. Reports and JSON are made from it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from headwater.core.tables import Tabular
 
 @dataclass(frozen=True)
 class TokenMap:
-    """One number a token, in reading order.
+    """One number per token, in reading order.
 
     `values[i]` is None where the token has no number (the first token, padding of context, the masked prompt).
-    A contribution's sign is the score's: positive tokens push the row and the query together.
+    A contribution has the sign of the score: positive tokens raise it.
     """
 
     tokens: tuple[str, ...]
@@ -23,7 +23,7 @@ class TokenMap:
 
 @dataclass(frozen=True)
 class TokenGrid:
-    """Token × token influence: `values[i][j]` of row token i on query token j."""
+    """Token × token influence: `values[i][j]` is that of row token i on query token j."""
 
     row_tokens: tuple[str, ...]
     query_tokens: tuple[str, ...]
@@ -68,11 +68,11 @@ class Trace(Tabular):
     queries: tuple[QueryTrace, ...]
 
     def records(self) -> list[dict[str, Any]]:
-        """One line a hit, as `hits` gives them."""
+        """The same as `hits`."""
         return self.hits()
 
     def hits(self) -> list[dict[str, Any]]:
-        """One flat JSON-ready dictionary a hit: query, rank, id, score, the row's text and its metadata."""
+        """One flat JSON-ready dictionary per hit: query, rank, id, score, the row's text and its metadata."""
         return [
             {**h.metadata, "query": q.id, "rank": h.rank, "id": h.id, "score": h.score, **h.row}
             for q in self.queries

@@ -1,1 +1,1 @@
-"""Preconditioners fitted on a stream: Gram matrices, Kronecker factors, DataInf's closed form, Adam's moments."""
+"""Preconditioners fitted on a stream of rows: Gram matrices, EK-FAC, DataInf; and the moments of Adam."""

@@ -1,10 +1,10 @@
-"""Adam's moments: what one more step on a row would do under the optimiser that trained the model.
+"""Adam's moments, and the step that the optimiser which trained the model would take on a row.
 
 With moments m, v after step t, Adam's next step on gradient g moves the weights along (LESS, arXiv 2402.04333, eq. 3)
 
     Γ(g) = m̂ / (√v̂ + ε),   m̂ = (β₁ m + (1 − β₁) g) / (1 − β₁^(t+1)),   v̂ = (β₂ v + (1 − β₂) g²) / (1 − β₂^(t+1))
 
-and TrackStar (arXiv 2410.17413) divides by √v̂ alone, v̂ = v / (1 − β₂^t). All of it is entry by entry.
+and TrackStar (arXiv 2410.17413) divides by √v̂ alone, v̂ = v / (1 − β₂^t). All operations are entry by entry.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from headwater.core.errors import DataError, MismatchError
+from headwater.core.errors import DataError, MismatchError, first_few
 
 _FIRST, _SECOND, _ABOUT = "exp_avg.", "exp_avg_sq.", "adam"
 
@@ -31,8 +31,8 @@ class AdamState:
 
     Attributes:
         first, second: m and v.
-        step: t, how many steps were taken.
-        beta1, beta2, epsilon: of the optimiser.
+        step: t, the number of steps taken.
+        beta1, beta2, epsilon: the optimiser's constants.
     """
 
     first: Mapping[str, Tensor]
@@ -43,7 +43,7 @@ class AdamState:
     epsilon: float
 
     def update(self, name: str, gradient: Tensor, *, bias_correction: bool = True) -> Tensor:
-        """Γ of gradients `[rows, *parameter]`; without `bias_correction`, m and v as they stand."""
+        """Γ of gradients `[rows, *parameter]`; without `bias_correction`, m and v are used uncorrected."""
         m = self.beta1 * self.first[name].to(gradient) + (1 - self.beta1) * gradient
         v = self.beta2 * self.second[name].to(gradient) + (1 - self.beta2) * gradient.square()
         if bias_correction:
@@ -61,7 +61,7 @@ def write_adam(path: str | Path, optimizer: torch.optim.Optimizer, model: Any) -
     """Write the moments of an Adam or AdamW that is training `model`; parameters without moments are left out.
 
     Raises:
-        DataError: the optimiser keeps no moments (it is not Adam, or has not stepped), or its groups differ in β or ε.
+        DataError: the optimiser has no moments (it is not Adam, or has not stepped), or its groups differ in β or ε.
     """
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     tensors, steps, constants = {}, set(), set()
@@ -90,10 +90,10 @@ def keeps_moments(optimizer: Any) -> bool:
 
 
 def read_adam(path: str | Path, model: Any, wanted: Collection[str]) -> AdamState:
-    """The moments in a file of `write_adam`, for the parameters of `model` called as in `wanted`.
+    """The moments of the `wanted` parameters of `model`, from a file that `write_adam` wrote.
 
     Raises:
-        DataError: no such file, or not one of these.
+        DataError: there is no such file, or it is not one that `write_adam` wrote.
         MismatchError: a wanted parameter is not in it, or has another shape there.
     """
     first, second = {}, {}
@@ -104,12 +104,12 @@ def read_adam(path: str | Path, model: Any, wanted: Collection[str]) -> AdamStat
             for name in wanted:
                 if _FIRST + name in held:
                     first[name], second[name] = file.get_tensor(_FIRST + name), file.get_tensor(_SECOND + name)
-    except Exception as error:  # a missing file, another format, a torn one: each library fault in its own class
+    except Exception as error:  # missing, foreign and truncated files raise errors of different classes
         remedy = "record the training with headwater.Recorder"
         raise DataError(f"no moments of Adam: {error}", where=str(path), remedy=remedy) from None
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     unfit = tuple(name for name in wanted if name not in first or tuple(first[name].shape) != shapes.get(name))
     if unfit:
-        what = f"{len(unfit)} selected parameters have no moments of their shape there: {', '.join(unfit[:3])}"
+        what = f"{len(unfit)} selected parameters have no moments of their shape there: {first_few(unfit)}"
         raise MismatchError(what, fields=unfit, where=str(path), remedy="give the state of this model's training")
     return AdamState(first, second, about["step"], about["beta1"], about["beta2"], about["epsilon"])

@@ -1,10 +1,10 @@
-"""Gradients read off losses at checkpoints alone (Z0-Inf, arXiv 2510.11832): differences along the path of training.
+"""Gradients estimated from losses at checkpoints alone (Z0-Inf, arXiv 2510.11832), by differences between them.
 
     ĝ_e(z) = (1/|N(e)|) Σ_{a ∈ N(e)} (l_a(z) − l_e(z)) (θ_a − θ_e) / ‖θ_a − θ_e‖²
     I(z, z') = (1/E) Σ_e ⟨ĝ_e(z), ĝ_e(z')⟩
 
-l_e(z) is the loss at checkpoint e and N(e) its neighbours in the order of training. Inner products need of the weights
-only their Gram matrix. For a loss linear in the weights and one neighbour, ĝ is the gradient's projection on the step.
+l_e(z) is the loss at checkpoint e and N(e) its neighbours in the order of training. Of the weights only their
+Gram matrix is needed. For a loss linear in the weights and one neighbour, ĝ is the gradient's projection on the step.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from headwater.core.errors import DataError, UsageError
 
 @dataclass(frozen=True)
 class Path:
-    """Checkpoints by the Gram matrix of their weights (taken from any common origin), and how many are neighbours.
+    """The Gram matrix of the checkpoints' weights (relative to any common origin), and the number of neighbours.
 
     Attributes:
         gram: ⟨θ_a, θ_b⟩, float64 `[checkpoints, checkpoints]`.
-        neighbours: how many nearest in order count (2: the ones before and after); 0: all.
+        neighbours: how many nearest checkpoints in order are used (2: the ones before and after); 0: all.
     """
 
     gram: Float[np.ndarray, "checkpoints checkpoints"]

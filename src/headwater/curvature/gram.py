@@ -2,15 +2,15 @@
 
     score(a, q) = ⟨a, (G + λI)⁻¹ q⟩,   G = (1/n) Σ_rows v vᵀ,   λ = damping · trace(G) / dim
 
-The common core of TRAK (arXiv 2303.14186), LoGra (2405.13954) and TrackStar (2410.17413): directions in which all rows'
-gradients are large count less. G is fitted on the rows of an index as they are stored and applied to the query, so the
-index keeps plain vectors, grows and shrinks, and the same rows always give the same metric. As damping → ∞, the score
+This is the common core of TRAK (arXiv 2303.14186), LoGra (2405.13954) and TrackStar (2410.17413): directions in which
+all rows' gradients are large count less. G is fitted on the stored rows of an index and applied to the query. So the
+index keeps plain vectors, can grow and shrink, and the same rows always give the same metric. As damping → ∞, the score
 times λ goes to the plain inner product.
 
-Either side may be divided by a norm of its own: both by `metric` is a cosine (TrackStar), the row alone is relative
+Either side may be divided by its norm: both by `metric` gives a cosine (TrackStar), the row alone gives relative
 influence (RelatIF, arXiv 2003.11630).
 
-Memory: dim² numbers a block in float64; time: one pass over the rows (n · dim²) and a Cholesky factor (dim³ / 3).
+Memory: dim² numbers per block in float64. Time: one pass over the rows (n · dim²) and a Cholesky factor (dim³ / 3).
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from torch import Tensor
 from headwater.core.errors import DataError, NumericError, UsageError
 
 LARGEST = 16_384
-"""Longest block whose Gram matrix is made: 2 GiB of float64."""
+"""Longest block that is allowed: its Gram matrix takes 2 GiB in float64."""
 
 Norm = Literal["none", "metric", "step"]
-"""What a side is divided by: nothing; its norm in the metric, √(vᵀ (G + λI)⁻¹ v); or the length of the step that the
-vector makes the parameters take, ‖(G + λI)⁻¹ v‖. A vector of zeros stays zero."""
+"""What a side is divided by: nothing; its norm in the metric, √(vᵀ (G + λI)⁻¹ v); or the length of the preconditioned
+step along the vector, ‖(G + λI)⁻¹ v‖. A vector of zeros stays zero."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Metric:
 
     Attributes:
         damping: λ as a share of the mean eigenvalue.
-        blocks: lengths of parts that are preconditioned by themselves (a layer's places); empty: the whole vector.
+        blocks: lengths of the parts that are preconditioned separately (one per layer); empty: the whole vector.
         row_norm: what a row's product is divided by.
-        query_norm: what a query's is divided by.
+        query_norm: what a query's product is divided by.
         uncertain: whether a row's score is multiplied by 1 − p, p = exp(−loss) (TRAK's Q).
     """
 
@@ -58,7 +58,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class FittedMetric:
-    """A metric with the Cholesky factors L of G + λI, one a block, in float64 on the CPU."""
+    """A metric with the Cholesky factors L of G + λI, one per block, in float64 on the CPU."""
 
     metric: Metric
     factors: tuple[Float[Tensor, "_block _block"], ...]
@@ -66,7 +66,7 @@ class FittedMetric:
 
     @property
     def scales_rows(self) -> bool:
-        """Whether `row_scale` is anything but 1."""
+        """Whether `row_scale` can differ from 1."""
         return self.metric.row_norm != "none" or self.metric.uncertain
 
     def solve(self, vectors: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
@@ -75,15 +75,15 @@ class FittedMetric:
         return torch.cat([torch.cholesky_solve(part.mT, factor).mT for part, factor in parts], dim=1).to(vectors)
 
     def probes(self, queries: Float[Tensor, "queries dim"]) -> Float[Tensor, "queries dim"]:
-        """What rows' vectors are multiplied with: (G + λI)⁻¹ q times `query_scale`."""
+        """The vectors that rows are multiplied with: (G + λI)⁻¹ q times `query_scale`."""
         return self.solve(queries) * self.query_scale(queries).to(queries)[:, None]
 
     def query_scale(self, queries: Float[Tensor, "queries dim"]) -> Float[Tensor, " queries"]:
-        """1 / the queries' norm, as the metric asks."""
+        """1 / the queries' norms, as `query_norm` defines them."""
         return self._inverse_norm(queries, self.metric.query_norm)
 
     def row_scale(self, rows: Float[Tensor, "rows dim"], losses: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
-        """What the product of a row with a probe is multiplied by; `losses` in nats."""
+        """The factor on each row's product with a probe; `losses` in nats."""
         scale = self._inverse_norm(rows, self.metric.row_norm)
         if self.metric.uncertain:
             scale = scale * -torch.expm1(-losses.cpu().double())
@@ -105,12 +105,12 @@ class FittedMetric:
 
 
 def fit_metric(metric: Metric, batches: Iterable[Float[Tensor, "_ dim"]], *, where: str = "") -> FittedMetric:
-    """The metric fitted on vectors given in batches; sums are made in float64.
+    """The metric fitted on batches of vectors; sums over batches are in float64.
 
     Raises:
-        DataError: no vectors.
-        UsageError: blocks that do not add up to the vectors' length, or are too long.
-        NumericError: vectors that are all zero, or not finite.
+        DataError: there are no vectors.
+        UsageError: the blocks do not add up to the vectors' length, or one is too long.
+        NumericError: a vector is not finite.
     """
     grams: list[Tensor] = []
     sizes: tuple[int, ...] = metric.blocks
@@ -129,7 +129,7 @@ def fit_metric(metric: Metric, batches: Iterable[Float[Tensor, "_ dim"]], *, whe
 
 
 def _factor(gram: Float[Tensor, "dim dim"], share: float, where: str) -> tuple[Tensor, float]:
-    """Cholesky factor of gram + λI, and λ; a block that no row touches gets λ = 1, which changes no score."""
+    """Cholesky factor of gram + λI, and λ, which is 1 for a block of zeros, where it changes no score."""
     trace = float(gram.trace())
     if not torch.isfinite(gram.trace()):
         raise NumericError("vectors to fit a metric on are not finite", where=where)

@@ -6,7 +6,7 @@ For a linear layer with gradient g = Σ_t δ_t ⊗ a_t of a row's loss:
     Λ = E[(Q_Sᵀ g Q_A)²]                                            over rows, entry by entry: the corrected eigenvalues
     (F + λI)⁻¹ q = Q_S [ (Q_Sᵀ q Q_A) / (Λ + λ) ] Q_Aᵀ,             λ = damping · mean(Λ), layer by layer
 
-Factors are sums that gradients are added to one batch at a time; memory is 2 (out² + in²) + out · in numbers a layer.
+Factors are running sums over batches. Memory is 2 (out² + in²) + out · in numbers per layer.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from headwater.sketch.products import chunks
 
 @dataclass
 class Covariances:
-    """Running sums of A and S by layer; `add` is called with every batch's gradients."""
+    """Running sums of A and S by layer; call `add` with every batch's gradients."""
 
     inputs: dict[str, Tensor] = field(default_factory=dict)
     outputs: dict[str, Tensor] = field(default_factory=dict)
 
     def add(self, gradient: Gradient) -> None:
-        """Add one batch's tokens of one layer; padding and tokens that no loss depends on carry no gradient."""
+        """Add one batch's tokens of one layer, except those without gradient (padding, tokens no loss depends on)."""
         (block,) = gradient.blocks
         assert isinstance(block, Outer), gradient.name
         carries = block.left.ne(0).any(-1)
@@ -40,7 +40,7 @@ class Covariances:
             sums[gradient.name] = sums.get(gradient.name, 0) + (wide.mT @ wide).double()
 
     def bases(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """(Q_S, Q_A) by layer, float32; raises `DataError` when nothing was added."""
+        """(Q_S, Q_A) by layer, float32; raises `DataError` if nothing was added."""
         if not self.inputs:
             raise DataError("no gradient to fit curvature on", where="EK-FAC", remedy="give rows with targets")
         return {name: (_eigenvectors(self.outputs[name]), _eigenvectors(self.inputs[name])) for name in self.inputs}
@@ -59,15 +59,14 @@ class Eigenvalues:
         left, right = self.bases[gradient.name]
         (block,) = gradient.blocks
         assert isinstance(block, Outer), gradient.name
-        turned = Gradient(
-            gradient.name, gradient.shape, (Outer(block.left.float() @ left, block.right.float() @ right),)
-        )
+        factors = Outer(block.left.float() @ left, block.right.float() @ right)
+        turned = Gradient(gradient.name, gradient.shape, (factors,))
         found = self.total.setdefault(gradient.name, torch.zeros(gradient.shape, device=gradient.device))
         for _, first, piece in chunks(turned):
             found[first : first + piece.shape[1]] += piece.square().sum(0)
 
     def finish(self, damping: float) -> Ekfac:
-        """The preconditioner; `rows` must have been counted by the caller."""
+        """The preconditioner; the caller must have set `rows` to the number of rows."""
         factors = {}
         for name, total in self.total.items():
             values = total / self.rows
@@ -92,7 +91,7 @@ class Ekfac:
     factors: Mapping[str, Factor]
 
     def solve(self, gradients: Mapping[str, Float[Tensor, "_rows _out _in"]]) -> dict[str, Tensor]:
-        """(F + λI)⁻¹ of each row's gradient; a layer without curvature (no row touched it) has none to give: zero."""
+        """(F + λI)⁻¹ of each row's gradient; zero for a layer in which no fitted row had a gradient."""
         return {
             name: _solve(self.factors[name], g) if name in self.factors else torch.zeros_like(g)
             for name, g in gradients.items()

@@ -2,8 +2,8 @@
 
     (1/n) Σ_i (g_i g_iᵀ + λI)⁻¹ q = (1/λ) [ q − (1/n) Σ_i ( ⟨g_i, q⟩ / (λ + ‖g_i‖²) ) g_i ]       (Sherman–Morrison)
 
-tensor by tensor, with λ = damping · (1/(n d)) Σ_i ‖g_i‖², d the tensor's entries. Two passes over the rows; memory is
-one gradient a query beside the queries' own.
+tensor by tensor, with λ = damping · (1/(n d)) Σ_i ‖g_i‖² and d the number of the tensor's entries. It takes two passes
+over the rows, and memory for one gradient per query beside the queries' own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from headwater.sketch.products import chunks, formed, squared_norms
 
 @dataclass
 class SquaredSizes:
-    """Σ_i ‖g_i‖² by tensor, and λ of it."""
+    """The running sum Σ_i ‖g_i‖² by tensor, and λ computed from it."""
 
     total: dict[str, float] = field(default_factory=dict)
     entries: dict[str, int] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class SquaredSizes:
         self.entries[gradient.name] = gradient.size
 
     def damping(self, share: float, rows: int) -> dict[str, float]:
-        """λ by tensor; 1 where all gradients are zero."""
+        """λ by tensor; 1 if all its gradients are zero."""
         return {name: share * total / (rows * self.entries[name]) or 1.0 for name, total in self.total.items()}
 
 
@@ -47,16 +47,16 @@ class RankOnes:
 
     def add(self, gradient: Gradient) -> None:
         """Add one batch's rows of one tensor."""
-        name, asked = gradient.name, self.queries[gradient.name]
-        total = self.total.setdefault(name, torch.zeros_like(asked))
+        name, query = gradient.name, self.queries[gradient.name]
+        total = self.total.setdefault(name, torch.zeros_like(query))
         for rows, _, _ in chunks(gradient):
             some = formed(gradient.take(rows)).float().flatten(1)
-            shares = some @ asked.flatten(1).mT / (self.damping[name] + some.square().sum(1))[:, None]
+            shares = some @ query.flatten(1).mT / (self.damping[name] + some.square().sum(1))[:, None]
             total += (shares.mT @ some).view_as(total)
 
     def finish(self) -> dict[str, Tensor]:
-        """The preconditioned queries; `rows` must have been counted by the caller."""
+        """The preconditioned queries; the caller must have set `rows` to the number of rows."""
         return {
-            name: (asked - self.total[name] / self.rows) / self.damping[name] if name in self.total else 0 * asked
-            for name, asked in self.queries.items()
+            name: (query - self.total[name] / self.rows) / self.damping[name] if name in self.total else 0 * query
+            for name, query in self.queries.items()
         }

@@ -1,1 +1,1 @@
-"""Corpora in any common shape, made into token batches; the one place where targets shift."""
+"""Reading corpora in any common shape and making token batches of them, with targets shifted by one position."""

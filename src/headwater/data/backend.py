@@ -1,4 +1,4 @@
-"""A `transformers` tokenizer's Rust backend by itself: exact offsets, no hidden state, and a digest to tell it by."""
+"""The Rust backend of a `transformers` tokenizer: copies with exact offsets and no hidden state, and a digest."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from headwater.core.errors import ModelError
 from headwater.core.fingerprints import digest
 
 NOT_LEARNED = frozenset({"pad_token"})
-"""Special tokens that change no token of a row: batches mask their padding."""
+"""Special tokens left out of the digest: they change no token of a row, since batches mask their padding."""
 
 
 def bare_backend(tokenizer: Any) -> Tokenizer:
-    """A copy that neither truncates, pads, adds special tokens nor trims white space off the offsets.
+    """A copy that does not truncate, pad, add special tokens or trim white space off the offsets.
 
-    Post-processing only adds special tokens and trims offsets, so the tokens are those of the tokenizer called with
-    `add_special_tokens=False`, and together their offsets leave out no character that was read.
+    Post-processing only adds special tokens and trims offsets. Without it, the tokens are those of the tokenizer called
+    with `add_special_tokens=False`, and their offsets cover every character that was read.
     """
     backend = _stateless_copy(tokenizer)
     backend.post_processor = None
@@ -25,9 +25,9 @@ def bare_backend(tokenizer: Any) -> Tokenizer:
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
-    """32 hexadecimal digits of all that decides a row's tokens: the backend, the special tokens, the chat template.
+    """A digest of everything that decides a row's tokens: the backend, the special tokens, the chat template.
 
-    Truncation, padding and the pad token do not enter. Raises `ModelError` for a tokenizer that is not a fast one.
+    Truncation, padding and the pad token are left out. Raises `ModelError` for a tokenizer that is not a fast one.
     """
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if name not in NOT_LEARNED}
     return digest(_stateless_copy(tokenizer).to_str(), special, {"chat_template": tokenizer.chat_template})

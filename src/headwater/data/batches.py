@@ -1,6 +1,6 @@
 """Batches of token windows: padded tensors with the shift already applied.
 
-Position t predicts the token at t + 1, and this is decided here and nowhere else.
+Position t predicts the token at t + 1. Targets are shifted here and nowhere else.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from headwater.data.tokens import TokenRow
 
 @dataclass(frozen=True)
 class Window:
-    """Pieces of at most `size` tokens, each sharing `overlap` tokens with the one before it.
+    """How a long row is cut: into windows of at most `size` tokens, each sharing `overlap` tokens with the one before.
 
-    With no overlap the first token of every piece but a row's first is predicted by none: nothing is before it.
+    The first token of a window is predicted only in the window before it. Without overlap, nothing predicts it.
     """
 
     size: int
@@ -30,14 +30,12 @@ class Window:
 
     def __post_init__(self) -> None:
         if self.size < 2 or not 0 <= self.overlap < self.size:
-            raise UsageError(
-                f"windows of {self.size} tokens that share {self.overlap}",
-                where="window",
-                remedy="a size of at least 2, and an overlap from 0 to below the size",
-            )
+            what = f"windows of {self.size} tokens that share {self.overlap}"
+            remedy = "a size of at least 2, and an overlap from 0 to below the size"
+            raise UsageError(what, where="window", remedy=remedy)
 
     def cuts(self, tokens: int) -> list[tuple[int, int]]:
-        """(start, end) of each window over `tokens` tokens; a tail inside its predecessor is not made."""
+        """(start, end) of each window over `tokens` tokens; none lies wholly inside the one before it."""
         step = self.size - self.overlap
         cuts = [(0, min(self.size, tokens))]
         while cuts[-1][1] < tokens:
@@ -53,12 +51,12 @@ class TokenBatch:
     Attributes:
         input_ids: int64 `[items, tokens]`.
         attention: bool `[items, tokens]`, True on real tokens.
-        targets: int64 `[items, tokens]`; `targets[i, t] = input_ids[i, t + 1]`, 0 where there is no next token.
-        valid: bool `[items, tokens]`; position t has a next token inside the window.
-        response: bool `[items, tokens]`; position t predicts a target token (a subset of `valid`), counted once: where
-            windows overlap, only the first window's position is True.
-        item_row: int64 `[items]`, which entry of `rows` an item belongs to.
-        start: int64 `[items]`, index in the row's tokens at which the window starts.
+        targets: int64 `[items, tokens]`; `targets[i, t] = input_ids[i, t + 1]`, 0 if there is no next token.
+        valid: bool `[items, tokens]`, True where position t has a next token inside the window.
+        response: bool `[items, tokens]`, True where position t predicts a target token (a subset of `valid`). Every
+            target counts once: where windows overlap, it is True in the first of them only.
+        item_row: int64 `[items]`, the index in `rows` of the row that the item belongs to.
+        start: int64 `[items]`, the index in the row's tokens at which the window starts.
         rows: the rows, in the order of the batch's results.
     """
 
@@ -80,7 +78,7 @@ class TokenBatch:
         return TokenBatch(**move, rows=self.rows)
 
     def sum_windows(self, values: Shaped[Tensor, "items ..."]) -> Shaped[Tensor, "rows ..."]:
-        """Values of the windows, summed for each row. Differentiable."""
+        """The windows' values summed over each row. Differentiable."""
         total = torch.zeros(len(self.rows), *values.shape[1:], dtype=values.dtype, device=values.device)
         return total.index_add(0, self.item_row.to(values.device), values)
 
@@ -89,27 +87,16 @@ class TokenBatch:
         """How many target tokens each row has."""
         return self.sum_windows(self.response.sum(1))
 
-    @property
-    def padding(self) -> float:
-        """The share of positions that are padding."""
-        return padding_share([self])
-
-
-def padding_share(batches: Sequence[TokenBatch]) -> float:
-    """The share of all the batches' positions that are padding, which the model computes for nothing."""
-    positions = sum(batch.attention.numel() for batch in batches)
-    return 1 - sum(int(batch.attention.sum()) for batch in batches) / positions if positions else 0.0
-
 
 def plan_batches(rows: Sequence[TokenRow], window: Window, *, tokens_per_batch: int = 8192) -> list[TokenBatch]:
     """Batches of all rows' windows, longest first, of at most `tokens_per_batch` positions, padding included.
 
-    All windows of a row are in one batch; a row that is over the budget by itself is a batch of its own. Rows of equal
-    length keep their order, and a batch's tensors depend on nothing but its rows: the caller brings results back into
-    order by `row.ordinal`.
+    All windows of a row are in one batch. A row that exceeds the budget by itself is a batch of its own. Rows of equal
+    length keep their order, and a batch's tensors depend on its rows alone. The caller puts results back in order by
+    `row.ordinal`.
 
     Raises:
-        DataError: a row whose windows predict none of its targets (each stands first in a window without overlap).
+        DataError: a row's windows predict none of its targets (each is the first token of a window without overlap).
         UsageError: a budget below 1.
     """
     if tokens_per_batch < 1:
@@ -127,7 +114,7 @@ def plan_batches(rows: Sequence[TokenRow], window: Window, *, tokens_per_batch: 
 def _groups(
     order: NDArray[np.int64], widths: NDArray[np.int64], items: NDArray[np.int64], budget: int
 ) -> Iterator[list[int]]:
-    """Runs of `order` whose items times the first, widest row's width stay within the budget."""
+    """Consecutive parts of `order` whose items, times the width of the first and widest row, stay within the budget."""
     group: list[int] = []
     held = 0
     for i in order.tolist():
@@ -141,11 +128,11 @@ def _groups(
 
 
 def _assemble(rows: tuple[TokenRow, ...], cuts: list[NDArray[np.int64]]) -> TokenBatch:
-    """The tensors of one batch, gathered from the rows' tokens laid end to end."""
+    """The tensors of one batch, gathered from the rows' tokens in one long array."""
     lengths = np.array([len(row.ids) for row in rows])
     item_row = np.repeat(np.arange(len(rows)), [len(cut) for cut in cuts])
     starts, ends = np.concatenate(cuts).T
-    seen = np.concatenate([[0], ends[:-1]])  # up to where the window before has predicted; nothing for a row's first
+    seen = np.concatenate([[0], ends[:-1]])  # how far the row's previous window predicted; 0 for its first
     seen[starts == 0] = 0
     position = starts[:, None] + np.arange((ends - starts).max())
     attention = position < ends[:, None]
@@ -170,8 +157,5 @@ def _assemble(rows: tuple[TokenRow, ...], cuts: list[NDArray[np.int64]]) -> Toke
 
 def _require_counted(rows: Sequence[TokenRow], counted: NDArray[np.int64]) -> None:
     for i in np.flatnonzero(counted == 0).tolist():
-        raise DataError(
-            "every target stands first in a window, where nothing predicts it",
-            where=rows[i].row.where,
-            remedy="let windows overlap",
-        )
+        what = "every target stands first in a window, where nothing predicts it"
+        raise DataError(what, where=rows[i].row.where, remedy="let windows overlap")

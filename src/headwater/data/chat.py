@@ -1,8 +1,9 @@
-"""The tokenizer's own chat template, with the assistant's turns found in what it writes.
+"""The tokenizer's own chat template, and where the assistant's turns are in the text it writes.
 
-A chat template is a program, so where it puts an answer is not written anywhere. It is asked twice: the chat before
-the turn with a generation prompt must be how the whole text begins, and what follows the turn must be how it ends.
-What is in between is the turn. A template that writes a turn differently depending on what follows is refused.
+A chat template is a program and does not report where it puts an answer. So each turn is located from both sides: the
+text of the chat before the turn, with a generation prompt, must be the beginning of the whole text, and what the
+template writes after a stand-in answer must be its end. The turn is what lies between. A template that writes a turn
+differently depending on what follows is refused.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from headwater.data.rendering import Rendered, asked_and_answered, render_text
 from headwater.data.rows import Row
 
 STAND_IN = "HeadwaterStandsInForThisAnswer"
-"""Written in place of an answer to see what a template puts after it."""
+"""Put in place of an answer to find what the template writes after it."""
 
 FIXED_TODAY = (
     "{% macro strftime_now(format) %}{{ format | replace('%d', '26') | replace('%m', '07') | replace('%b', 'Jul')"
     " | replace('%B', 'July') | replace('%y', '24') | replace('%Y', '2024') }}{% endmacro %}"
 )
-"""Templates that write today's date would give other text tomorrow. This is the date Llama 3 falls back to."""
+"""A fixed date (Llama 3's default) for templates that write today's, whose text would change from day to day."""
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -37,17 +38,17 @@ ALIGN_REMEDY = "take another template: plain, alpaca or a format string"
 class ChatTemplate:
     """Rows as chats; targets are the assistant's turns.
 
-    A turn is all that the model says after the generation prompt: the answer with anything the template writes around
-    it (an empty reasoning block), and the text that closes the turn, without white space behind. If the template
-    closes no turn, the end-of-text token is appended to the last. A prompt and a response are a user's and an
-    assistant's turn; a text row is written as it is, without the template.
+    A turn is everything after the generation prompt: the answer, anything the template writes around it (such as an
+    empty reasoning block), and the text that closes the turn, without trailing white space. If the template does not
+    close turns, the end-of-text token is appended to the last. A prompt and a response become a user's and an
+    assistant's turn. A text row is written as it is, without the template.
     """
 
     tokenizer: Any
 
     @cached_property
     def source(self) -> str:
-        """The template's program, with the date held fixed."""
+        """The template's program, with a fixed date."""
         written: str = self.tokenizer.get_chat_template()
         return FIXED_TODAY + written if "strftime_now" in written else written
 
@@ -59,7 +60,7 @@ class ChatTemplate:
 
     @property
     def fingerprint(self) -> Mapping[str, Any]:
-        """All that the rendering depends on, JSON-ready."""
+        """Everything the rendering depends on, JSON-ready."""
         return {"name": "chat", "template": digest(self.source), "end": self.tokenizer.eos_token or ""}
 
     def render(self, row: Row) -> Rendered:
@@ -70,9 +71,8 @@ class ChatTemplate:
         whole = self._write(messages, row.where)
         spoken = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
         if not spoken:
-            raise DataError(
-                "no assistant turn", where=row.where, remedy="the assistant's turns are what a model learns"
-            )
+            remedy = "the assistant's turns are what a model learns"
+            raise DataError("no assistant turn", where=row.where, remedy=remedy)
         targets = [self._turn(messages, i, whole, row.where) for i in spoken]
         if spoken[-1] == len(messages) - 1 and not self.after_answer.strip():
             whole += self.tokenizer.eos_token or ""
@@ -117,7 +117,6 @@ class ChatTemplate:
                 list(messages), chat_template=self.source, tokenize=False, add_generation_prompt=generation
             )
         except (jinja2.TemplateError, TypeError, ValueError) as error:
-            raise DataError(
-                f"the chat template refuses this chat: {error}", where=where, remedy=ALIGN_REMEDY
-            ) from error
+            what = f"the chat template refuses this chat: {error}"
+            raise DataError(what, where=where, remedy=ALIGN_REMEDY) from error
         return text

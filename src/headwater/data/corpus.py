@@ -1,4 +1,4 @@
-"""A corpus: rows of any source and shape as one stream that can be read again.
+"""A corpus: rows from any source and in any shape, as one stream that can be iterated more than once.
 
 corpus = open_corpus("rows.jsonl", mapping={"prompt": "ask", "response": "reply"})
 for row in corpus:
@@ -8,7 +8,7 @@ for row in corpus:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -17,7 +17,7 @@ from headwater.core.fingerprints import digest
 from headwater.data.readers import Source, open_source
 from headwater.data.rows import Row
 from headwater.data.seen import SeenIds
-from headwater.data.shapes import Fields, check_mapping, read_fields
+from headwater.data.shapes import check_mapping, read_row
 
 ID_DIGITS = 16
 """Hexadecimal digits of an id made from a row's content."""
@@ -25,16 +25,16 @@ ID_DIGITS = 16
 
 @dataclass(frozen=True)
 class Corpus:
-    """Rows in a fixed order, read anew by every iteration.
+    """Rows in a fixed order; every iteration reads the source again.
 
-    A row is made when it is asked for. Between rows only their ids are kept, to tell that each is given once, and of
-    those no more than 16 MiB in memory (`headwater.data.seen`).
+    A row is read when it is asked for. Only the ids of earlier rows are kept, to refuse an id that occurs twice, and
+    at most 16 MiB of them in memory (`headwater.data.seen`).
 
     Attributes:
-        source: where records come from.
-        mapping: role to column, for columns that are not called as their role.
+        source: the records.
+        mapping: role to column, for columns that do not have the name of their role.
         limit: how many rows to read at most; None for all.
-        need_response: whether a row with a prompt alone is refused.
+        need_response: whether a row with only a prompt is refused.
     """
 
     source: Source
@@ -44,12 +44,12 @@ class Corpus:
 
     @property
     def name(self) -> str:
-        """The path or hub name as given; `memory` for rows that were handed over."""
+        """The path or hub name as given; `memory` for rows given as objects."""
         return self.source.name
 
     @property
     def count(self) -> int | None:
-        """How many rows there are, None if only reading would tell."""
+        """The number of rows; None if it is not known before all have been read."""
         known = self.source.count
         return known if known is None or self.limit is None else min(known, self.limit)
 
@@ -57,22 +57,13 @@ class Corpus:
         seen = SeenIds()
         for ordinal, (number, record) in enumerate(islice(self.source.records(), self.limit)):
             place = f"{self.name}:{number}"
-            fields = read_fields(record, self.mapping, place, need_response=self.need_response)
-            row_id = seen.unused(_content_id(fields)) if fields.id is None else fields.id
-            if (first := seen.claim(row_id, number)) is not None:
-                taken = f"id '{row_id}' is already that of {self.name}:{first}"
+            row = read_row(record, self.mapping, place, ordinal, need_response=self.need_response)
+            if not row.id:
+                row = replace(row, id=seen.unused(_content_id(row)))
+            if (first := seen.claim(row.id, number)) is not None:
+                taken = f"id '{row.id}' is already that of {self.name}:{first}"
                 raise DataError(taken, where=place, remedy="ids are unique")
-            yield Row(
-                id=row_id,
-                ordinal=ordinal,
-                text=fields.text,
-                prompt=fields.prompt,
-                response=fields.response,
-                messages=fields.messages,
-                metadata=fields.metadata,
-                hotwords=fields.hotwords,
-                place=place,
-            )
+            yield row
 
 
 def open_corpus(
@@ -84,22 +75,23 @@ def open_corpus(
     streaming: bool = False,
     need_response: bool = True,
 ) -> Corpus:
-    """Rows of `source`, as a stream that can be read again.
+    """Rows of `source`, as a stream that can be iterated more than once.
 
     Args:
         source: a path (`.jsonl`, `.jsonl.gz`, `.json` holding a list, `.csv`, `.parquet`, or a folder written by
             `datasets.save_to_disk`), the name of a hub dataset (`owner/name` or `owner/name:configuration`), a
-            `datasets` dataset, or any iterable of dictionaries (an iterator is held in memory).
-        mapping: role to column, as in `{"prompt": "ask", "response": "reply"}`; the first record must have them all.
+            `datasets` dataset, a pandas or polars frame, an Arrow table, or any iterable of dictionaries (an iterator
+            is read into memory).
+        mapping: role to column, as in `{"prompt": "ask", "response": "reply"}`; the first record must have the columns.
         limit: read no more than this many rows.
         split: which split of a dataset that has several.
         streaming: read a hub dataset over the network instead of downloading it first.
-        need_response: refuse a row that has a prompt alone; queries whose response is to be generated have that.
+        need_response: refuse a row with only a prompt, as queries have whose response is still to be generated.
 
     Raises:
-        DataError: nothing to read there, no row in it, or a mapping's column that does not exist; while iterating, a
-            record that cannot be read or has no text, or an id given twice, with its place.
-        UsageError: an unknown role in `mapping`, a split where there is none, a limit below 1.
+        DataError: the source does not exist, has no rows, or lacks a column of the mapping; while iterating, a record
+            cannot be read or has no text, or an id occurs twice (the message names the place).
+        UsageError: an unknown role in `mapping`, a split of a source without splits, or a limit below 1.
     """
     if limit is not None and limit < 1:
         raise UsageError(f"a limit of {limit} rows", where="limit", remedy="at least 1")
@@ -112,10 +104,10 @@ def open_corpus(
     return Corpus(opened, columns, limit, need_response)
 
 
-def _content_id(fields: Fields) -> str:
-    """An id from the content: its digest, to which repeats add `~2`, `~3`..."""
-    if fields.messages is not None:
-        whole = digest([dict(message) for message in fields.messages])
+def _content_id(row: Row) -> str:
+    """An id made from the digest of the row's content; equal rows have the same."""
+    if row.messages is not None:
+        whole = digest([dict(message) for message in row.messages])
     else:
-        whole = digest({"text": fields.text, "prompt": fields.prompt, "response": fields.response})
+        whole = digest({"text": row.text, "prompt": row.prompt, "response": row.response})
     return whole[:ID_DIGITS]

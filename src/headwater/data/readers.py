@@ -1,8 +1,8 @@
-"""Where records come from: files, saved or hub datasets, memory; each a stream that can be read again.
+"""Reading records from files, saved or hub datasets, and memory, each as a stream that can be read more than once.
 
-A reader yields `(number, record)`: the number names the place in messages (the line of a JSONL or CSV file, else the
-row's position, both from 1) and the record is a dictionary of columns. JSONL, CSV, Parquet and saved datasets are read
-a piece at a time, so a file may be larger than memory; a `.json` list has no such form and is held whole.
+Each source yields `(number, record)`. The number is the record's place for messages: its line in a JSONL or CSV file,
+else its position, both counted from 1. The record is a dictionary of columns. JSONL, CSV, Parquet and saved datasets
+are read piece by piece, so a file may be larger than memory; a `.json` list is read whole.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ FILE_KINDS = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet")
 """The endings of files that can be read."""
 
 PARQUET_BUFFER = 2**20
-"""Bytes of a column read at once; without it a row group, which may be the whole file, is read in one piece."""
+"""Bytes of a column read at once. Without it a whole row group, which may be the whole file, is read at once."""
 
 PARQUET_BATCH = 1024
 """Rows of a Parquet file in memory at once."""
 
 CSV_FIELD_LIMIT = 2**31 - 1
-"""Longest cell of a CSV file, characters; the csv module's own limit (131,072) is shorter than many documents."""
+"""Longest cell of a CSV file in characters; the csv module's default (131,072) is shorter than many documents."""
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
 """A dataset's name on the hub, with an optional configuration: `openai/gsm8k:main`."""
@@ -41,7 +41,7 @@ HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
 
 @dataclass(frozen=True)
 class Source:
-    """Records by name: `records()` starts a fresh pass, `count` is None where only reading would tell."""
+    """Named records: `records()` starts a new pass; `count` is None if it is not known before all have been read."""
 
     name: str
     count: int | None
@@ -74,7 +74,7 @@ def _frame_rows(source: Any) -> list[Mapping[str, Any]] | None:
         return list(source.to_pylist())
     if hasattr(source, "to_dicts"):  # polars
         return list(source.to_dicts())
-    if hasattr(source, "itertuples"):  # pandas, whose gaps are NaN
+    if hasattr(source, "itertuples"):  # pandas; Arrow makes None of its missing values, which are NaN
         import pyarrow as pa
 
         return list(pa.Table.from_pandas(source, preserve_index=False).to_pylist())
@@ -94,7 +94,7 @@ def _file(name: str, path: Path, kind: str | None) -> Source:
 
 
 def _memory(name: str, records: Iterable[Any]) -> Source:
-    """A source of anything iterable; what can be iterated only once is held in a list."""
+    """A source made of any iterable; an iterator, which can be read only once, is first read into a list."""
     again = list(records) if isinstance(records, Iterator) else records
     return Source(name, len(again) if isinstance(again, Sized) else None, partial(_numbered, name, again))
 
@@ -145,28 +145,23 @@ def _read_csv(path: Path) -> Iterator[Record]:
     csv.field_size_limit(CSV_FIELD_LIMIT)
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)
-        number = 1
         try:
             header = next(reader, [])
-            for cells in _lines_from(reader):
-                number, row = cells
+            for number, row in _lines_from(reader):
                 if len(row) != len(header):
-                    raise DataError(
-                        f"{len(row)} cells under a header of {len(header)}",
-                        where=f"{path}:{number}",
-                        remedy="quote cells that contain commas or line breaks",
-                    )
+                    remedy = "quote cells that contain commas or line breaks"
+                    what = f"{len(row)} cells under a header of {len(header)}"
+                    raise DataError(what, where=f"{path}:{number}", remedy=remedy)
                 yield number, dict(zip(header, row, strict=True))
         except csv.Error as error:
             raise DataError(f"not CSV: {error}", where=f"{path}:{reader.line_num}", remedy="check the quotes") from None
         except UnicodeDecodeError as error:
-            raise DataError(
-                f"not UTF-8: {error.reason}", where=f"{path}:{reader.line_num + 1}", remedy="save it as UTF-8"
-            ) from None
+            where = f"{path}:{reader.line_num + 1}"
+            raise DataError(f"not UTF-8: {error.reason}", where=where, remedy="save it as UTF-8") from None
 
 
 def _lines_from(reader: Any) -> Iterator[tuple[int, list[str]]]:
-    """Rows with the line each starts at; empty lines are passed over."""
+    """Rows, each with the line it starts at; empty lines are skipped."""
     start = reader.line_num + 1
     for row in reader:
         if row:
@@ -185,12 +180,9 @@ def _parquet_file(path: Path) -> Any:
 
 
 def _read_parquet(path: Path) -> Iterator[Record]:
-    number = 0
     with _parquet_file(path) as file:
-        for batch in file.iter_batches(batch_size=PARQUET_BATCH):
-            for record in batch.to_pylist():
-                number += 1
-                yield number, record
+        batches = file.iter_batches(batch_size=PARQUET_BATCH)
+        yield from enumerate((record for batch in batches for record in batch.to_pylist()), start=1)
 
 
 def _load_saved(folder: Path) -> Any:
@@ -216,7 +208,7 @@ def _load_hub(name: str, split: str, streaming: bool) -> Any:
 
 
 def _choose_split(name: str, dataset: Any, split: str) -> Iterable[Any]:
-    """The split of a dictionary of splits; a single dataset is its own only one."""
+    """The chosen split of a dictionary of splits; a dataset without splits counts as `train`."""
     if isinstance(dataset, Mapping):
         if split not in dataset:
             raise DataError(f"no split '{split}'", where=name, remedy=f"splits: {', '.join(map(str, dataset))}")

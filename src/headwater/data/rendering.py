@@ -1,4 +1,4 @@
-"""What a template is: how a row becomes one text, and which of its characters the model is to learn."""
+"""Templates: how a row becomes one text, and which of its characters are targets of the loss."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from headwater.data.rows import Row
 
 
 def word_spans(row: Row, rendered: Rendered, words: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """Where each word occurs within the targets; raises `DataError` showing the response for a word that does not."""
+    """Where each word occurs in the targets; raises `DataError`, quoting the response, if a word does not occur."""
     spans: list[tuple[int, int]] = []
     for word in words:
         found = []
@@ -29,7 +29,7 @@ def word_spans(row: Row, rendered: Rendered, words: Sequence[str]) -> tuple[tupl
 
 
 def asked_text(query: Row, otherwise: str | None) -> str | None:
-    """The text a method that reads no tokens compares: the query's hotwords where it has some, else `otherwise`."""
+    """The text that a method without token targets compares: the query's hotwords if it has any, else `otherwise`."""
     return " ".join(query.hotwords) or otherwise
 
 
@@ -40,7 +40,7 @@ class Rendered:
     Attributes:
         text: what is tokenised.
         targets: (start, end) character spans of `text`, in order, that are targets of the loss.
-        opened: the template wrote its opening special tokens itself, so none is added in front.
+        opened: whether the template wrote the opening special tokens, so that none are added in front.
     """
 
     text: str
@@ -52,37 +52,37 @@ class Rendered:
 class Template(Protocol):
     """A way to write rows as text.
 
-    Text of a row that reads like a special token (`</s>`) becomes that token, as in the training of most models;
-    which characters are targets does not depend on it.
+    A row's text that spells a special token (`</s>`) becomes that token, as in the training of most models. This does
+    not change which characters are targets.
     """
 
     @property
     def fingerprint(self) -> Mapping[str, Any]:
-        """All that the rendering depends on, JSON-ready."""
+        """Everything the rendering depends on, JSON-ready."""
         ...
 
     def render(self, row: Row) -> Rendered:
-        """The row as text with its targets; raises `DataError` naming the row's place if it cannot be."""
+        """The row as text with its targets; raises `DataError` naming the row's place if it cannot be rendered."""
         ...
 
     def prompt_text(self, prompt: str) -> str:
-        """The text up to where a response starts: what a model continues. It begins every rendering of `prompt`."""
+        """The text up to the response, which a model continues; every rendering of `prompt` begins with it."""
         ...
 
 
 def render_text(text: str, end: str) -> Rendered:
-    """A text row: all of it is a target, and so is the end-of-text token, which is added unless it is there."""
+    """A text row: all of it is a target, and so is the end-of-text token, which is added if missing."""
     whole = close(text, end)
     return Rendered(whole, ((0, len(whole)),))
 
 
 def close(text: str, end: str) -> str:
-    """`text` with `end` after it, unless it ends so already."""
+    """`text` followed by `end`, unless it already ends with it."""
     return text if text.endswith(end) else text + end
 
 
 def asked_and_answered(row: Row) -> tuple[str, str]:
-    """The row's prompt and response."""
+    """The row's prompt and response; raises `DataError` if one is missing."""
     if row.prompt is None or row.response is None:
         missing = "prompt" if row.prompt is None else "response"
         raise DataError(f"no {missing}", where=row.where, remedy=f"give it a {missing} or a text")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Record = Mapping[str, Any]
-"""One row as it would stand in a JSONL file: `id`, `prompt`, `response`, then metadata columns."""
+"""One row as in a JSONL file: `id`, `prompt`, `response`, then metadata columns."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Row:
     are targets), or `messages` is (chat: the assistant's turns are targets; `prompt` and `response` then hold the
     readable rendering of what precedes the last assistant turn, and that turn).
 
-    `ordinal` is the position in the corpus stream, `place` says where the row was read, for messages
-    (`rows.jsonl:17`). `metadata` are all other columns, untouched.
+    `ordinal` is the position in the corpus, `place` is where the row was read, for messages (`rows.jsonl:17`).
+    If `hotwords` is set, only these words of a query are its targets. `metadata` holds all other columns.
     """
 
     id: str
@@ -34,7 +34,7 @@ class Row:
 
     @property
     def where(self) -> str:
-        """The place, for messages; a row that was not read from anywhere goes by its id."""
+        """The row's name in messages: its place, or its id if it has none."""
         return self.place or f"row '{self.id}'"
 
     def fields(self) -> dict[str, str]:

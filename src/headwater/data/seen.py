@@ -1,7 +1,7 @@
-"""Which ids were given already: told exactly, in bounded memory, however many there are.
+"""The ids seen so far, kept exactly and in bounded memory.
 
-A private SQLite database holds them: up to `CACHE_BYTES` in memory, beyond that in a temporary file of some 50 bytes a
-row that vanishes with it.
+A private SQLite database holds them: up to `CACHE_BYTES` in memory, the rest in a temporary file of about 50 bytes per
+row that is removed with the database.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import sqlite3
 
 CACHE_BYTES = 16 * 2**20
-"""Memory of the database's pages before they go to disk."""
+"""Memory for the database's pages; further pages go to disk."""
 
 
 class SeenIds:
-    """Ids with the number of the record each was first given by."""
+    """Ids, each with the number of the first record that had it."""
 
     def __init__(self) -> None:
         # An empty name is a temporary database that SQLite keeps in its cache until that is full.
@@ -22,20 +22,20 @@ class SeenIds:
         self._database.execute("PRAGMA journal_mode = OFF")
         self._database.execute("PRAGMA synchronous = OFF")
         self._database.execute("CREATE TABLE ids (id TEXT PRIMARY KEY, number INTEGER, repeats INTEGER) WITHOUT ROWID")
-        self._database.execute("BEGIN")  # never ended: each commit would look at every page in memory
+        self._database.execute("BEGIN")  # never ended, because each commit would visit every page in memory
 
     def first(self, row_id: str) -> int | None:
-        """The number of the record that gave this id, None if none has."""
+        """The number of the first record with this id; None if there is none."""
         found = self._database.execute("SELECT number FROM ids WHERE id = ?", (row_id,)).fetchone()
         return None if found is None else int(found[0])
 
     def claim(self, row_id: str, number: int) -> int | None:
-        """Note the id as given by this record; the number of the record that gave it before, if one has."""
+        """Note that this record has the id; returns the number of an earlier record with the same id, else None."""
         done = self._database.execute("INSERT OR IGNORE INTO ids VALUES (?, ?, 1)", (row_id, number))
         return None if done.rowcount else self.first(row_id)
 
     def unused(self, stem: str) -> str:
-        """`stem`, or where that is given already the first of `stem~2`, `stem~3`, ... that is not."""
+        """`stem` if no record has that id yet, else the first unused one of `stem~2`, `stem~3`, ..."""
         found = self._database.execute("SELECT repeats FROM ids WHERE id = ?", (stem,)).fetchone()
         if found is None:
             return stem

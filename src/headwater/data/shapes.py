@@ -1,4 +1,4 @@
-"""The shapes rows come in, and how a record of any of them becomes the fields of a `Row`.
+"""The shapes that records come in, and how a record of any of them becomes a `Row`.
 
 | shape | becomes |
 |---|---|
@@ -15,36 +15,37 @@ from dataclasses import dataclass
 from typing import Any
 
 from headwater.core.errors import DataError, unknown_name
+from headwater.data.rows import Row
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Roles that make a row together: what is asked (with what it is about), and what is said."""
+    """Roles that together make a row: `response` (or the text), its `prompt`, and the prompt's `context`."""
 
-    said: str
-    asked: str = ""
-    about: str = ""
+    response: str
+    prompt: str = ""
+    context: str = ""
 
     @property
     def required(self) -> tuple[str, ...]:
-        """The roles that have to be there."""
-        return (self.asked, self.said) if self.asked else (self.said,)
+        """The roles that must be present."""
+        return (self.prompt, self.response) if self.prompt else (self.response,)
 
     @property
     def roles(self) -> tuple[str, ...]:
         """All its roles."""
-        return (*self.required, self.about) if self.about else self.required
+        return (*self.required, self.context) if self.context else self.required
 
     def __str__(self) -> str:
-        return " + ".join(self.required) + (f" + ({self.about})" if self.about else "")
+        return " + ".join(self.required) + (f" + ({self.context})" if self.context else "")
 
 
 SHAPES = (
     Shape("text"),
-    Shape("response", asked="prompt"),
-    Shape("output", asked="instruction", about="input"),
-    Shape("completion", asked="prompt"),
-    Shape("answer", asked="question"),
+    Shape("response", prompt="prompt"),
+    Shape("output", prompt="instruction", context="input"),
+    Shape("completion", prompt="prompt"),
+    Shape("answer", prompt="question"),
     Shape("messages"),
 )
 
@@ -61,25 +62,12 @@ ROLES = SHAPE_ROLES | {*EXTRA_ROLES}
 MAPPING_REMEDY = "say which columns to read with a mapping from role to column"
 
 
-@dataclass(frozen=True)
-class Fields:
-    """What a record holds, before it has an id that is unique in its corpus."""
-
-    id: str | None
-    text: str | None
-    prompt: str | None
-    response: str | None
-    messages: tuple[Mapping[str, str], ...] | None
-    metadata: Mapping[str, Any]
-    hotwords: tuple[str, ...]
-
-
 Contents = tuple[str | None, str | None, str | None, tuple[Mapping[str, str], ...] | None]
 """(text, prompt, response, messages) of a record."""
 
 
 def check_mapping(mapping: Mapping[str, str], columns: Iterable[str], where: str) -> None:
-    """Refuse a role that does not exist, and a column that the first record does not have."""
+    """Raise an error for an unknown role, or a column that the first record lacks."""
     there = list(columns)
     for role, column in mapping.items():
         if role not in ROLES:
@@ -89,47 +77,45 @@ def check_mapping(mapping: Mapping[str, str], columns: Iterable[str], where: str
             raise DataError(f"no column '{column}' to read as '{role}'", where=where, remedy=f"columns: {listed}")
 
 
-def read_fields(
-    record: Mapping[str, Any], mapping: Mapping[str, str], where: str, *, need_response: bool = True
-) -> Fields:
-    """The fields of one record whose columns `mapping` renames (role to column); `where` is for messages.
+def read_row(
+    record: Mapping[str, Any], mapping: Mapping[str, str], where: str, ordinal: int, *, need_response: bool = True
+) -> Row:
+    """The row of one record whose columns `mapping` renames (role to column), read at the place `where`.
 
-    Columns that take no part become metadata. Without `need_response` a record may have a prompt alone. Raises
-    `DataError` for a record that has no known shape, or several (one whose columns the mapping names then wins), or
-    whose text is missing or is not text.
+    Its id is empty if the record has none. Columns without a role become metadata. Without `need_response` a record may
+    have only a prompt. If several shapes fit, one whose columns are in the mapping is taken. Raises `DataError` if no
+    shape fits or several still do, or if a text is missing or is not a string.
     """
     shape = _recognise(record, mapping, where, need_response)
     column_of = {role: mapping.get(role, role) for role in (*shape.roles, *EXTRA_ROLES)}
     named = {role: record.get(column_of[role]) for role in shape.roles}
-    contents = _read_chat if shape.said == "messages" else _read_texts
+    contents = _read_chat if shape.response == "messages" else _read_texts
     text, prompt, response, messages = contents(shape, named, column_of, where, need_response)
     read = set(column_of.values())
-    metadata = {name: value for name, value in record.items() if name not in read and _is_metadata(name, value)}
+    # Where rows of several shapes share a table, the columns of the other shapes are present but null.
+    metadata = {n: v for n, v in record.items() if n not in read and (v is not None or n not in ROLES)}
     for name in ("id", "text") if text is not None else ("id", "prompt", "response"):
         if name in metadata:
             remedy = "rename or drop the column"
             raise DataError(f"column '{name}' would hide the row's own {name}", where=where, remedy=remedy)
-    return Fields(
+    return Row(
         id=_read_id(record.get(column_of["id"]), where),
+        ordinal=ordinal,
         text=text,
         prompt=prompt,
         response=response,
         messages=messages,
         metadata=metadata,
         hotwords=_read_hotwords(record.get(column_of["hotwords"]), where),
+        place=where,
     )
-
-
-def _is_metadata(name: str, value: Any) -> bool:
-    """Where rows of several shapes share a table, the columns of the other shapes are there but null."""
-    return value is not None or name not in ROLES
 
 
 def _recognise(record: Mapping[str, Any], mapping: Mapping[str, str], where: str, need_response: bool) -> Shape:
     there = {role for role in SHAPE_ROLES if record.get(mapping.get(role, role)) is not None}
     fits = [shape for shape in SHAPES if there.issuperset(shape.required)]
     if not fits and not need_response:
-        fits = list({shape.asked: shape for shape in SHAPES if shape.asked in there}.values())
+        fits = list({shape.prompt: shape for shape in SHAPES if shape.prompt in there}.values())
     if len(fits) > 1:
         fits = [shape for shape in fits if any(role in mapping for role in shape.required)] or fits
     if len(fits) == 1:
@@ -138,30 +124,28 @@ def _recognise(record: Mapping[str, Any], mapping: Mapping[str, str], where: str
     if fits:
         several = "; ".join(map(str, fits))
         raise DataError(f"several shapes fit the columns {columns}: {several}", where=where, remedy=MAPPING_REMEDY)
-    raise DataError(
-        f"no text: no known shape fits the columns {columns}",
-        where=where,
-        remedy=f"known shapes: {KNOWN_SHAPES}; {MAPPING_REMEDY}",
-    )
+    remedy = f"known shapes: {KNOWN_SHAPES}; {MAPPING_REMEDY}"
+    raise DataError(f"no text: no known shape fits the columns {columns}", where=where, remedy=remedy)
 
 
 def _read_texts(
     shape: Shape, named: Mapping[str, Any], column_of: Mapping[str, str], where: str, need_response: bool
 ) -> Contents:
     texts = {role: require_text(value, column_of[role], where) for role, value in named.items() if value is not None}
-    said, asked, about = texts.get(shape.said, ""), texts.get(shape.asked, ""), texts.get(shape.about, "")
-    needed = shape.asked if shape.asked and not need_response else shape.said
+    response, prompt, context = (texts.get(role, "") for role in (shape.response, shape.prompt, shape.context))
+    needed = shape.prompt if shape.prompt and not need_response else shape.response
     if not texts[needed].strip():
         raise DataError(f"no text: '{column_of[needed]}' is empty", where=where, remedy="fill it in or drop the row")
-    if not shape.asked:
-        return said, None, None, None
-    return None, f"{asked}\n\n{about}" if about.strip() else asked, said if said.strip() else None, None
+    if not shape.prompt:
+        return response, None, None, None
+    whole = f"{prompt}\n\n{context}" if context.strip() else prompt
+    return None, whole, response if response.strip() else None, None
 
 
 def _read_chat(
     shape: Shape, named: Mapping[str, Any], column_of: Mapping[str, str], where: str, need_response: bool
 ) -> Contents:
-    messages = _read_messages(named[shape.said], column_of[shape.said], where)
+    messages = _read_messages(named[shape.response], column_of[shape.response], where)
     if not need_response and [message["role"] for message in messages] == ["user"]:
         return None, messages[0]["content"], None, None
     prompt, response = _readable(messages, where)
@@ -169,7 +153,7 @@ def _read_chat(
 
 
 def require_text(value: Any, column: str, where: str) -> str:
-    """`value` if it is a string that can be written as UTF-8."""
+    """Return `value` if it is a string that can be written as UTF-8; raise `DataError` otherwise."""
     if not isinstance(value, str):
         kind = type(value).__name__
         raise DataError(f"'{column}' is of type {kind}, not text", where=where, remedy="write it as a string")
@@ -197,7 +181,7 @@ def _read_message(message: Any, name: str, where: str) -> Mapping[str, str]:
 
 
 def _readable(messages: tuple[Mapping[str, str], ...], where: str) -> tuple[str, str]:
-    """What precedes the last assistant turn (a lone user turn as it is, else `role: content` lines), and that turn."""
+    """The text before the last assistant turn (a single user turn, or `role: content` lines), and that turn."""
     spoken = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
     if not spoken or not messages[spoken[-1]]["content"].strip():
         fault = "no assistant turn" if not spoken else "no text: the last assistant turn is empty"
@@ -209,9 +193,9 @@ def _readable(messages: tuple[Mapping[str, str], ...], where: str) -> tuple[str,
     return "\n".join(lines), messages[spoken[-1]]["content"]
 
 
-def _read_id(value: Any, where: str) -> str | None:
+def _read_id(value: Any, where: str) -> str:
     if value is None or value == "":
-        return None
+        return ""
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise DataError(f"id {value!r} is of type {type(value).__name__}", where=where, remedy="a string or an integer")
     return require_text(str(value), "id", where)

@@ -11,8 +11,6 @@ from headwater.data.chat import ChatTemplate
 from headwater.data.rendering import Rendered, Template, asked_and_answered, close, render_text
 from headwater.data.rows import Row
 
-__all__ = ["NAMES", "FormatTemplate", "PlainTemplate", "Rendered", "Template", "resolve_template"]
-
 NAMES = ("chat", "plain", "alpaca")
 
 ALPACA = (
@@ -20,25 +18,25 @@ ALPACA = (
     "\n\n### Instruction:\n{prompt}\n\n### Response:\n{response}"
 )
 """The format of the Stanford Alpaca data (Taori et al., 2023) for instructions without input; an instruction's input
-is part of the prompt here."""
+is already part of the prompt."""
 
 
 @dataclass(frozen=True)
 class PlainTemplate:
-    """The prompt, then the response; one space between them if neither side brings white space.
+    """The prompt, then the response, with one space between them if neither has white space there.
 
-    `end` is the end-of-text token's text, appended and a target; empty for a tokenizer without one.
+    `end` is the text of the end-of-text token, which is appended and a target; empty for a tokenizer without one.
     """
 
     end: str
 
     @property
     def fingerprint(self) -> Mapping[str, Any]:
-        """All that the rendering depends on, JSON-ready."""
+        """Everything the rendering depends on, JSON-ready."""
         return {"name": "plain", "end": self.end}
 
     def render(self, row: Row) -> Rendered:
-        """The row as text; the targets are the text, or the response without a space put before it."""
+        """The row as text; the targets are the text, or the response without the space before it."""
         if row.text is not None:
             return render_text(row.text, self.end)
         prompt, response = asked_and_answered(row)
@@ -48,7 +46,7 @@ class PlainTemplate:
         return Rendered(whole, ((len(before), len(whole)),))
 
     def prompt_text(self, prompt: str) -> str:
-        """The prompt as it is: a model that continues it brings the space itself."""
+        """The prompt as it is; a model that continues it writes the space itself."""
         return prompt
 
 
@@ -67,7 +65,7 @@ class FormatTemplate:
 
     @property
     def fingerprint(self) -> Mapping[str, Any]:
-        """All that the rendering depends on, JSON-ready."""
+        """Everything the rendering depends on, JSON-ready."""
         return {"name": self.name, "format": self.written, "end": self.end}
 
     @property
@@ -96,12 +94,12 @@ def resolve_template(name: str | None, tokenizer: Any) -> Template:
         name: `chat` (the tokenizer's own), `plain`, `alpaca`, or a format string with {prompt} and then {response},
             in which the two characters `\\n` and `\\t` stand for a line break and a tab, as typed in a shell; other
             braces stand for themselves. None: chat if the tokenizer has a chat template, else plain.
-        tokenizer: gives the chat template and the end-of-text token.
+        tokenizer: has the chat template and the end-of-text token.
 
     The `name` in a template's fingerprint resolves to the template again.
 
     Raises:
-        UsageError: no such name, or a format without its two places.
+        UsageError: an unknown name, or a format without its two places.
         ModelError: `chat` for a tokenizer without chat template.
     """
     chats = bool(getattr(tokenizer, "chat_template", None))

@@ -1,8 +1,8 @@
-"""Rows as tokens, with the tokens that are targets of the loss.
+"""Turning rows into tokens, and finding the tokens that are targets of the loss.
 
-A token is a target if it holds a character of a target span, so the one token that may straddle the end of the prompt
-and the start of the response counts as response: predicting it needs the response. A token without characters of its
-own is a target if it stands inside a span.
+A token is a target if it holds a character of a target span. So a token that covers both the end of the prompt and the
+start of the response is a target, because predicting it needs the response. A token without characters of its own is a
+target if it lies inside a span.
 """
 
 from __future__ import annotations
@@ -25,10 +25,8 @@ from headwater.data.rendering import Rendered, Template, word_spans
 from headwater.data.rows import Row
 from headwater.data.templates import resolve_template
 
-__all__ = ["TokenRow", "Tokenization", "token_texts", "tokenizer_digest"]
-
 ENCODED_AT_ONCE = 512
-"""Rows tokenised in one call, which bounds the memory of the tokenizer's own results."""
+"""Rows tokenised in one call; bounds the memory of the tokenizer's results."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +34,15 @@ class TokenRow:
     """One row as tokens.
 
     Attributes:
-        row: where it came from.
-        text: the exact text the tokens stand for, an opening special token that the tokenizer adds included.
+        row: the row.
+        text: the exact text of the tokens, including opening special tokens that the tokenizer adds.
         ids: int64 `[tokens]`.
         response: bool `[tokens]`; True where the token is a target of the loss (for a text row: every token but the
-            first). `response[0]` is always False: nothing predicts the first token.
-        offsets: int64 `[tokens, 2]`, the characters of `text` each token holds. Tokens that share a character (the
-            bytes of one) share its offsets.
-        cut: how many tokens truncation removed from the end.
-        digest: content hash of row, template and tokenizer.
+            first). `response[0]` is always False, because nothing predicts the first token.
+        offsets: int64 `[tokens, 2]`, (start, end) of each token's characters in `text`. Tokens that each hold
+            some bytes of one character have the same offsets.
+        cut: how many tokens were cut off at the end.
+        digest: hash of the row's content, the template and the tokenizer.
     """
 
     row: Row
@@ -57,9 +55,9 @@ class TokenRow:
 
 
 def token_texts(row: TokenRow) -> list[str]:
-    """Each token's text, for display; joined they are the row's text (up to the cut, if it was truncated).
+    """Each token's text, for display; joined, they are the row's text up to where it was cut.
 
-    A character that several tokens share is the first one's; characters that no token holds go to the token after.
+    A character that several tokens share goes to the first of them; characters of no token go to the next token.
     """
     ends = np.maximum.accumulate(row.offsets[:, 1])
     if not row.cut:
@@ -70,10 +68,10 @@ def token_texts(row: TokenRow) -> list[str]:
 
 @dataclass(frozen=True)
 class Tokenization:
-    """How rows become tokens: `encode` is the only way there.
+    """How rows become tokens.
 
-    Opening special tokens come from the tokenizer, as by default for plain text, unless the template writes its own.
-    No token is added at the end: templates write the end of the text.
+    The tokenizer adds its opening special tokens, as it does for plain text, unless the template writes them. No token
+    is added at the end, because templates write the end-of-text token.
 
     Attributes:
         tokenizer: a fast `transformers` tokenizer.
@@ -88,16 +86,16 @@ class Tokenization:
     def __post_init__(self) -> None:
         if self.max_tokens < 2:
             raise UsageError(f"rows of {self.max_tokens} tokens", where="--max-tokens", remedy="at least 2")
-        _ = self._backend  # refuses a tokenizer that cannot be used
+        _ = self._backend  # raises an error for a tokenizer that cannot be used
 
     @classmethod
     def of(cls, tokenizer: Any, template: str | None = None, max_tokens: int = 2048) -> Tokenization:
-        """The tokenisation of a tokenizer; `template` names how rows are written, its own unless given."""
+        """The tokenisation of a tokenizer; see `resolve_template` for the names of templates and the default."""
         return cls(tokenizer, resolve_template(template, tokenizer), max_tokens)
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """All that rows' tokens depend on, JSON-ready."""
+        """Everything that rows' tokens depend on, JSON-ready."""
         return {
             "tokenizer": self.tokenizer_digest,
             "template": dict(self.template.fingerprint),
@@ -112,8 +110,8 @@ class Tokenization:
     def encode(self, rows: Sequence[Row], role: Role = "train") -> list[TokenRow]:
         """The rows as tokens, in order.
 
-        A query that has hotwords keeps as targets only the tokens of these words, wherever they occur in
-        its response. Raises `DataError` naming the row's place if nothing of it would be a target.
+        The targets of a query with hotwords are the tokens of these words alone, wherever they occur in its response.
+        Raises `DataError` naming the row's place if no token would be a target.
         """
         encoded: list[TokenRow] = []
         for start in range(0, len(rows), ENCODED_AT_ONCE):
@@ -126,7 +124,7 @@ class Tokenization:
         return encoded
 
     def encode_prompt(self, prompt: str) -> list[int]:
-        """Token ids of what a model continues to answer `prompt`."""
+        """Token ids of the text that a model continues to answer `prompt`."""
         text = self.template.prompt_text(prompt)
         opening, _ = self._opening_of(text, self._prompt_opened)
         return [*opening, *self._backend.encode(text).ids]
@@ -148,7 +146,7 @@ class Tokenization:
         return digest(dict(self.template.fingerprint), self.tokenizer_digest)
 
     def _opening_of(self, text: str, opened: bool) -> tuple[list[int], str]:
-        """The special tokens to put before `text`: none if the template opened it or it opens with them already."""
+        """The special tokens to put before `text`: none if the template wrote them or the text begins with them."""
         return ([], "") if opened or text.startswith(self._opening[1]) else self._opening
 
     def _token_row(self, row: Row, rendered: Rendered, encoding: Encoding, words: tuple[str, ...]) -> TokenRow:
@@ -175,14 +173,14 @@ class Tokenization:
 
 
 def _opening_offsets(count: int, length: int) -> NDArray[np.int64]:
-    """Offsets of the opening tokens: the first one holds all of their text."""
+    """Offsets of the opening tokens; the first holds all of their text."""
     offsets = np.full((count, 2), length, dtype=np.int64)
     offsets[:1, 0] = 0
     return offsets
 
 
 def _inside(offsets: NDArray[np.int64], spans: Sequence[tuple[int, int]], *, shift: int) -> NDArray[np.bool_]:
-    """Which tokens hold a character of a span moved by `shift`, or stand inside it if they hold none."""
+    """Which tokens hold a character of a span moved by `shift`, or lie inside it without characters of their own."""
     starts, ends = offsets[:, 0], np.maximum(offsets[:, 1], offsets[:, 0] + 1)
     inside = np.zeros(len(offsets), dtype=np.bool_)
     for start, end in spans:
@@ -191,18 +189,15 @@ def _inside(offsets: NDArray[np.int64], spans: Sequence[tuple[int, int]], *, shi
 
 
 def _require_targets(row: Row, response: NDArray[np.bool_], *, max_tokens: int) -> None:
-    """Refuse a row with nothing to predict, before or after the cut; `response` is that of all its tokens."""
+    """Raise `DataError` unless a target is left after the cut; `response` covers all tokens, as before the cut."""
     if len(response) < 2:
         raise DataError(f"a row of {len(response)} tokens has none to predict", where=row.where, remedy="drop the row")
     if not response.any():
         raise DataError("no token of the response is predicted", where=row.where, remedy="drop the row")
     if not response[:max_tokens].any():
         first = int(response.argmax())
-        raise DataError(
-            f"the first target is token {first + 1} and rows are cut after {max_tokens}",
-            where=row.where,
-            remedy=f"raise --max-tokens above {first}",
-        )
+        what = f"the first target is token {first + 1} and rows are cut after {max_tokens}"
+        raise DataError(what, where=row.where, remedy=f"raise --max-tokens above {first}")
 
 
 def _content(row: Row, words: Sequence[str]) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Per-example gradients of a batch from one backward pass that computes no weight gradient.
 
-Every parameter is frozen, so the backward pass runs over activations only. Hooks keep each watched module's input, and
-when the gradient at its output arrives the module's blocks are made, handed to a visitor and dropped: one tensor at a
-time, while the pass goes on. Examples separate because each token's loss is weighted by 1 / (the row's target tokens)
-and summed: the gradient at example i's activations then depends on example i alone.
+Every parameter is frozen, so the backward pass runs over activations only. Hooks keep each watched module's input.
+When the gradient at its output arrives, the module's blocks are made, given to a visitor and dropped, one tensor at a
+time, while the pass goes on. Examples stay separate because each token's loss is weighted by 1 / (the row's target
+tokens) and summed: the gradient at example i's activations then depends on example i alone.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def visit_gradients(
 ) -> Float[Tensor, "items tokens"]:
     """Call `visit` once with each selected tensor's gradients for the rows of `batch`, in the order they arrive.
 
-    A tensor that plays no part in the batch's loss is not visited: its gradient is zero.
+    A tensor that does not affect the batch's loss is not visited; its gradient is zero.
 
     Args:
         weights: factor on each row's loss, which is the mean over its target tokens.
@@ -50,8 +50,8 @@ def visit_gradients(
         The loss of each target token in nats, NaN elsewhere.
 
     Raises:
-        DataError: a row without a target token.
-        ModelError: a module in which examples cannot be told apart.
+        DataError: a row has no target token.
+        ModelError: examples cannot be separated in a module.
     """
     token_weights = _token_weights(batch, weights)
     capture = _Capture(Regroup(batch), visit)
@@ -76,7 +76,7 @@ def visit_gradients(
 
 
 def _prove_idle(model: Any, selection: ParameterSelection, ran: set[int], batch: TokenBatch) -> None:
-    """Prove once of every module that has not run yet that it is not used behind its back."""
+    """Check, once for each module that did not run, that its weights are not used in another way."""
     silent = [s for s in selection.sites if id(s.module) not in ran and s.where not in selection.proved_idle]
     if silent:
         require_idle(model, silent, batch)
@@ -97,7 +97,7 @@ def _token_weights(batch: TokenBatch, weights: Tensor | None) -> Float[Tensor, "
 
 @dataclass
 class _Capture:
-    """What has been seen of one batch: which tensors still wait for a gradient, and the blocks they have so far."""
+    """The state of one batch: how many gradients each tensor still waits for, and its blocks so far."""
 
     group: Regroup
     visit: Visit
@@ -110,10 +110,10 @@ class _Capture:
     done: set[str] = field(default_factory=set)
 
     def watch(self, site: Site, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        """A forward hook: have the gradient at the module's output reported.
+        """A forward hook that asks for the gradient at the module's output.
 
-        A checkpointed segment runs again during the backward pass. If its first run was recorded (the non-reentrant
-        kind), the second only repeats the same computation; if not, the second is the one gradients arrive at.
+        A checkpointed segment runs again during the backward pass. If its first run was recorded (non-reentrant
+        checkpointing), the second only repeats it; if not, gradients arrive at the outputs of the second.
         """
         self.ran.add(id(module))
         if not torch.is_grad_enabled():
@@ -123,7 +123,7 @@ class _Capture:
         inputs = tuple(value.detach() if isinstance(value, Tensor) else value for value in inputs)
         outputs = output if isinstance(output, tuple) else (output,)
         if len(outputs) > 1:
-            # One output may be made from another: a view has the gradient of uses outside the module only.
+            # One output may be computed from another; a view gets only the gradient of uses outside the module.
             outputs = tuple(value.view_as(value) if _differentiable(value) else value for value in outputs)
         watched = tuple(
             self._watch_output(site, inputs, place, value, repeated) if _differentiable(value) else value
@@ -136,7 +136,7 @@ class _Capture:
     def _watch_output(self, site: Site, inputs: tuple[Any, ...], place: int, value: Tensor, repeated: bool) -> Tensor:
         items = self.group.batch.input_ids.shape[0]
         if value.shape[0] == 1 and items > 1:
-            # One computation serves all examples (learned positions): give each its own copy, and gradient.
+            # One output serves all examples (learned positions); give each its own copy, so its own gradient.
             value = value.expand(items, *value.shape[1:])
         if not value.requires_grad:
             value = value.detach().requires_grad_()
@@ -174,7 +174,7 @@ class _Capture:
         self.visit(Gradient(name, shape, merge(blocks), transposed))
 
     def finish(self) -> None:
-        """Hand over what was used more often than gradients arrived."""
+        """Visit the tensors of modules that ran more often than gradients arrived."""
         with torch.no_grad():
             for name in list(self.blocks):
                 self._release(name)

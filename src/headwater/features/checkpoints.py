@@ -1,4 +1,4 @@
-"""Several checkpoints as one encoder: one column for each, whose scores are summed with their learning rates.
+"""One encoder for several checkpoints, with columns for each, whose scores are summed with their learning rates.
 
 TracIn (Pruthi et al., arXiv 2002.08484): I(t, s) = Σ_c η_c ⟨∇L_c(s), ∇L_c(t)⟩.
 """
@@ -20,15 +20,15 @@ from headwater.models.checkpoints import Checkpoint, load_checkpoint, read_check
 from headwater.models.load import LoadedModel
 
 Weights = Literal["rate", "equal"]
-"""What a checkpoint counts for: the learning rate it was trained with (TracIn), or as much as any other."""
+"""The weight of a checkpoint: its learning rate (TracIn), or the same for all."""
 
 
 @dataclass(frozen=True)
 class CheckpointEncoder:
-    """An `Encoder` made of one for each checkpoint; its columns are named `name@checkpoint`.
+    """An `Encoder` that combines one encoder per checkpoint; its columns are named `name@checkpoint`.
 
     Attributes:
-        encoders: checkpoint name to its encoder, in training order.
+        encoders: checkpoint name to encoder, in training order.
         weights: checkpoint name to the factor on its inner products (the learning rate).
     """
 
@@ -51,13 +51,13 @@ class CheckpointEncoder:
 
     @property
     def coverage(self) -> Coverage:
-        """That of the first checkpoint, with their number."""
+        """The coverage of the first checkpoint; the note adds the number of checkpoints."""
         first = next(iter(self.encoders.values())).coverage
         note = "; ".join(filter(None, (first.note, f"{len(self.encoders)} checkpoints")))
         return Coverage(first.seen, first.total, note)
 
     def encode(self, batch: TokenBatch, role: Role) -> Encoded:
-        """Vectors at every checkpoint; losses at the last."""
+        """Vectors at every checkpoint; losses at the last one."""
         found = {name: encoder.encode(batch, role) for name, encoder in self.encoders.items()}
         vectors = {f"{column}@{name}": v for name, e in found.items() for column, v in e.vectors.items()}
         return Encoded(vectors, list(found.values())[-1].losses)
@@ -65,7 +65,7 @@ class CheckpointEncoder:
     def token_scores(
         self, batch: TokenBatch, role: Role, probes: Mapping[str, Float[Tensor, "probes _dim"]]
     ) -> tuple[TokenScores, ...]:
-        """Each checkpoint's token scores in its own columns; losses at the last."""
+        """Each checkpoint's token scores in its own columns; losses at the last one."""
         found = []
         for name, encoder in self.encoders.items():
             mine = {c.name: probes[f"{c.name}@{name}"] for c in encoder.columns if f"{c.name}@{name}" in probes}
@@ -76,7 +76,7 @@ class CheckpointEncoder:
         """Σ over checkpoints of weight × uncompressed score.
 
         Raises:
-            UsageError: the checkpoints' encoders estimate nothing that could be computed.
+            UsageError: an encoder has no uncompressed scores.
         """
         batches = list(train)
         total: Tensor | float = 0.0
@@ -90,10 +90,10 @@ class CheckpointEncoder:
 def over_checkpoints(
     folder: str, loaded: LoadedModel, make: Callable[[LoadedModel, Checkpoint], Encoder], *, weights: Weights = "rate"
 ) -> CheckpointEncoder:
-    """The encoder made of `make` at every checkpoint recorded in `folder`.
+    """The encoder that combines `make(model, checkpoint)` of every checkpoint recorded in `folder`.
 
     Every checkpoint's model is held in memory. `loaded` is the base of recorded adapters; recorded whole models replace
-    it. Weights are the learning rates, or equal and of sum 1.
+    it. The weights are the learning rates, or equal with sum 1.
     """
     recorded = {f"step-{c.step}": c for c in read_checkpoints(folder)}
     share = None if weights == "rate" else 1 / len(recorded)

@@ -1,4 +1,4 @@
-"""The one promise between a method bound to a model and everything that runs it."""
+"""The interface of a method that is bound to a model, and the vectors and token scores that it returns."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TokenScores:
 
     Attributes:
         values: column name to float32 `[tokens, probes]`; entry t belongs to the token that position t - 1 predicts
-            (0 for tokens that play no part). For additive methods the sum over tokens is the row's score.
+            (0 for other tokens). For additive methods the sum over tokens is the row's score.
         losses: float32 `[tokens]`, nats; NaN where the token is not predicted.
     """
 
@@ -42,20 +42,20 @@ class TokenScores:
 
 @runtime_checkable
 class Encoder(Protocol):
-    """A method bound to a model: batches in, vectors out."""
+    """A method bound to a model, which turns batches into vectors."""
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """The vector columns it writes."""
+        """The vector columns that `encode` returns."""
         ...
 
     @property
     def coverage(self) -> Coverage:
-        """The share of the parameters its scores see."""
+        """The share of the model's parameters that enter the scores."""
         ...
 
     def encode(self, batch: TokenBatch, role: Role) -> Encoded:
-        """Vectors of the batch's rows; raises `NumericError` naming the row on a non-finite value."""
+        """Vectors of the batch's rows; raises `NumericError` naming a row with a value that is not finite."""
         ...
 
     def token_scores(
@@ -67,7 +67,7 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class ExactEncoder(Encoder, Protocol):
-    """An encoder whose vectors estimate something it can also compute: the second look at a shortlist."""
+    """An encoder that can also compute the scores that its vectors estimate, to score a shortlist again."""
 
     def exact_scores(self, train: Iterable[TokenBatch], queries: Sequence[TokenBatch]) -> Float[Tensor, "rows queries"]:
         """Uncompressed scores, rows and queries in the order of the batches; positive = proponent."""
@@ -76,8 +76,8 @@ class ExactEncoder(Encoder, Protocol):
 
 @runtime_checkable
 class GridEncoder(Encoder, Protocol):
-    """An encoder that can hold single tokens of both sides against each other."""
+    """An encoder that can score single tokens of a row on single tokens of a query."""
 
     def token_grid(self, row: TokenBatch, query: TokenBatch) -> Float[Tensor, "row_tokens query_tokens"]:
-        """Influence of each token of the one row on each token of the one query; 0 where a token is no target."""
+        """Influence of each token of one row on each token of one query; 0 where either is not a target."""
         ...

@@ -1,7 +1,7 @@
-"""Exact scores: inner products of whole gradients, block against block, nothing compressed.
+"""Exact scores: inner products of whole gradients, without compression.
 
-The reference every sketch is measured against, and the second look at a shortlist. Queries' blocks (factors, not
-matrices) are kept in memory, rows are streamed, and one pair of tensors is multiplied out at a time.
+They are the reference for every sketch, and score a shortlist again. Queries' blocks (factors, not matrices) are kept
+in memory, rows are streamed, and one pair of tensors is multiplied out at a time.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headwater.core.errors import NumericError
 from headwater.data.batches import TokenBatch
 from headwater.features.capture import visit_gradients
 from headwater.features.parameters import ParameterSelection, select_parameters
+from headwater.features.row_losses import require_finite
 from headwater.models.load import LoadedModel
 from headwater.sketch.blocks import Gradient
 from headwater.sketch.products import Normalization, chunks, inner_products, squared_norms, unit_scale
@@ -23,11 +23,14 @@ from headwater.sketch.products import Normalization, chunks, inner_products, squ
 Whole = Mapping[str, Float[Tensor, "_rows _out _in"]]
 """Tensor name to the gradients of some rows, each as a matrix `(out, in)`; a vector is a matrix of one row."""
 
+Held = dict[str, tuple[Gradient, Float[Tensor, " _rows"]]]
+"""Tensor name to the gradients of a batch's rows and their squared norms."""
+
 
 def whole_gradients(
     loaded: LoadedModel, selection: ParameterSelection, batches: Iterable[TokenBatch], count: int
 ) -> dict[str, Float[Tensor, "_rows _out _in"]]:
-    """The gradients of `count` rows' mean losses, placed by the rows' ordinals; float32 on the model's device."""
+    """The gradients of `count` rows' mean losses, indexed by the rows' ordinals; float32 on the model's device."""
     found = {
         name: torch.zeros(count, *((1, *shape) if len(shape) == 1 else shape), device=loaded.device)
         for name, shape in selection.shapes.items()
@@ -46,7 +49,7 @@ def whole_gradients(
 def products_with(
     loaded: LoadedModel, selection: ParameterSelection, batches: Iterable[TokenBatch], probes: Whole, count: int
 ) -> Float[Tensor, "rows queries"]:
-    """Σ_tensors ⟨row's gradient, probe⟩, float32 on the CPU, rows placed by their ordinals.
+    """Σ_tensors ⟨row's gradient, probe⟩; float32 on the CPU, indexed by the rows' ordinals.
 
     Raises:
         NumericError: a row's gradient is not finite.
@@ -56,16 +59,13 @@ def products_with(
     for batch in batches:
         total = torch.zeros(len(batch.rows), queries, device=loaded.device)
 
-        def meet(gradient: Gradient, total: Tensor = total) -> None:
+        def multiply(gradient: Gradient, total: Tensor = total) -> None:
             for rows, first, piece in chunks(gradient):
                 probe = probes[gradient.name][:, first : first + piece.shape[1]]
                 total[rows] += piece.float().flatten(1) @ probe.flatten(1).mT
 
-        visit_gradients(loaded.model, selection, batch.to(loaded.device), meet)
-        bad = (~total.isfinite().all(1)).nonzero()
-        if len(bad):
-            where = batch.rows[int(bad[0, 0])].row.where
-            raise NumericError("the row's gradient is not finite", where=where, remedy="load the model in float32")
+        visit_gradients(loaded.model, selection, batch.to(loaded.device), multiply)
+        require_finite(total.isfinite().all(1), batch, "the row's gradient")
         found[[row.row.ordinal for row in batch.rows]] = total.cpu()
     return found
 
@@ -81,69 +81,55 @@ def exact_scores(
     """Uncompressed scores of every row on every query; positive = proponent.
 
     `tensor`: Σ over tensors of cosines (RapidIn's score before compression). `row`: the cosine of the whole gradients.
-    `none`: their inner product. `selection` is which parameters are read; all unless given. Rows and queries are in
-    the order of the batches.
+    `none`: their inner product. `selection` is the parameters to read, all by default. Rows and queries are in the
+    order of the batches.
 
     Raises:
         NumericError: a gradient is not finite.
     """
     selection = selection or select_parameters(loaded.model)
-    held: list[dict[str, tuple[Gradient, Tensor]]] = []
-    for batch in queries:
-        kept: dict[str, tuple[Gradient, Tensor]] = {}
-
-        def keep(gradient: Gradient, kept: dict[str, tuple[Gradient, Tensor]] = kept) -> None:
-            kept[gradient.name] = (gradient, squared_norms(gradient))
-
-        visit_gradients(loaded.model, selection, batch.to(loaded.device), keep)
-        held.append(kept)
+    held = [_hold(loaded, selection, batch) for batch in queries]
     sizes = [len(batch.rows) for batch in queries]
-    parts = []
-    for batch in train:
-        scorer = _Scorer(held, sizes, normalize)
-        visit_gradients(loaded.model, selection, batch.to(loaded.device), scorer.visit)
-        parts.append(scorer.scores(batch).float())
-    return torch.cat(parts)
+    return torch.cat([_scores(loaded, selection, batch, held, sizes, normalize=normalize) for batch in train])
 
 
-class _Scorer:
-    """The running scores of one batch of rows against all queries."""
+def _hold(loaded: LoadedModel, selection: ParameterSelection, batch: TokenBatch) -> Held:
+    held: Held = {}
 
-    def __init__(
-        self, held: list[dict[str, tuple[Gradient, Tensor]]], sizes: list[int], normalize: Normalization
-    ) -> None:
-        self._held, self._sizes, self._normalize = held, sizes, normalize
-        self._total: Tensor | None = None
-        self._squared: Tensor | None = None
+    def keep(gradient: Gradient) -> None:
+        held[gradient.name] = (gradient, squared_norms(gradient))
 
-    def visit(self, gradient: Gradient) -> None:
-        """Add one tensor's inner products."""
+    visit_gradients(loaded.model, selection, batch.to(loaded.device), keep)
+    return held
+
+
+def _scores(
+    loaded: LoadedModel,
+    selection: ParameterSelection,
+    batch: TokenBatch,
+    held: Sequence[Held],
+    sizes: Sequence[int],
+    *,
+    normalize: Normalization,
+) -> Float[Tensor, "rows queries"]:
+    """The scores of one batch of rows on all queries, which are `held` in groups of these `sizes`."""
+    dtype = torch.promote_types(loaded.model.dtype, torch.float32)
+    total = torch.zeros(len(batch.rows), sum(sizes), dtype=dtype, device=loaded.device)
+    row_squares = torch.zeros_like(total[:, 0])
+
+    def visit(gradient: Gradient) -> None:
         squared = squared_norms(gradient)
-        if self._total is None or self._squared is None:
-            self._total = torch.zeros(gradient.rows, sum(self._sizes), dtype=squared.dtype, device=squared.device)
-            self._squared = torch.zeros_like(squared)
-        self._squared += squared
-        start = 0
-        for kept, size in zip(self._held, self._sizes, strict=True):
+        row_squares.add_(squared)
+        for kept, columns in zip(held, total.split(list(sizes), dim=1), strict=True):
             if gradient.name in kept:
                 query, query_squared = kept[gradient.name]
-                products = inner_products(gradient, query)
-                if self._normalize == "tensor":
-                    products *= unit_scale(squared)[:, None] * unit_scale(query_squared)
-                self._total[:, start : start + size] += products
-            start += size
+                scale = unit_scale(squared)[:, None] * unit_scale(query_squared) if normalize == "tensor" else 1.0
+                columns.add_(inner_products(gradient, query) * scale)
 
-    def scores(self, batch: TokenBatch) -> Float[Tensor, "rows queries"]:
-        """The finished scores."""
-        if self._total is None or self._squared is None:
-            return torch.zeros(len(batch.rows), sum(self._sizes))
-        total = self._total
-        if self._normalize == "row":
-            norms = [sum(squared for _, squared in kept.values()) for kept in self._held]
-            total = total * unit_scale(self._squared)[:, None] * unit_scale(torch.cat(norms))  # type: ignore[arg-type]
-        finite = total.isfinite().all(1)
-        if not bool(finite.all()):
-            row = batch.rows[int((~finite).nonzero()[0, 0])].row
-            remedy = "load the model in float32, or leave the row out"
-            raise NumericError("the row's or a query's gradient is not finite", where=f"row '{row.id}'", remedy=remedy)
-        return total
+    visit_gradients(loaded.model, selection, batch.to(loaded.device), visit)
+    if normalize == "row":
+        zeros = torch.zeros_like(total[0]).split(list(sizes))
+        query_squares = [sum((s for _, s in kept.values()), zero) for kept, zero in zip(held, zeros, strict=True)]
+        total *= unit_scale(row_squares)[:, None] * unit_scale(torch.cat(query_squares))
+    require_finite(total.isfinite().all(1), batch, "the row's or a query's gradient")
+    return total.float()

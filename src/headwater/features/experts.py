@@ -1,11 +1,11 @@
 """Blocks of fused experts: mixtures whose experts are slices of one three-dimensional parameter.
 
-Nothing between a mixture's input and output is visible from outside, so the experts' inner values are computed again
-from the module's input and routing, and the output gradient is taken back through one expert at a time:
+Hooks see only a mixture's input and output. So the experts' inner values are computed again from the module's input and
+routing, and the output gradient is propagated back through one expert at a time:
 
     z = U x,  h = gate(z),  y = D h,  out = Σ_e w_e y_e      ∂L/∂D = Σ_t (w δ)_t ⊗ h_t,   ∂L/∂U = Σ_t δz_t ⊗ x_t
 
-Every expert's slice counts as a tensor of its own, as it does in checkpoints that keep experts apart.
+Every expert's slice counts as a tensor of its own, as in checkpoints that store experts separately.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Experts:
     """Modules with `gate_up_proj` (or `up_proj`) and `down_proj` of shape `[experts, ...]`, fused by transformers."""
 
     def claims(self, module: Any) -> bool:
-        """Whether it can read this module."""
+        """Whether this kind can read the module."""
         marks = ("has_gate", "has_bias", "is_transposed", "down_proj")
         return all(hasattr(module, mark) for mark in marks) and not getattr(module, "has_post_expert_norm", False)
 
@@ -33,7 +33,7 @@ class Experts:
         return bool(module.is_transposed)
 
     def tensors(self, module: Any, name: str) -> dict[str, Shape]:
-        """The tensors a parameter gives: one for each expert."""
+        """The gradient tensors of a parameter, one for each expert, with shapes."""
         if name.removesuffix("_bias") not in (_up(module), "down_proj"):
             return {}
         parameter = module._parameters[name]
@@ -67,7 +67,7 @@ def _up(module: nn.Module) -> str:
 
 
 def _through(module: Any, expert: int, x: Tensor, grad: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """(output gradient, input) of the two layers of one expert, for the tokens routed to it."""
+    """(output gradient, input) of both layers of one expert, for the tokens routed to it."""
     up, down = getattr(module, _up(module))[expert], module.down_proj[expert]
     if module.is_transposed:
         up, down = up.mT, down.mT

@@ -1,7 +1,7 @@
-"""The gradient encoder: per-example gradients, normalised, sketched and summed over tensors as they are computed.
+"""The gradient encoder, which normalises, sketches and sums the tensors of per-example gradients as they arrive.
 
 RapidIn (Lin et al., arXiv 2405.11724): v = Σ_tensors S(∇_l L) / ‖∇_l L‖, so that ⟨v(s), v(t)⟩ estimates
-Σ_l cos(∇_l L(s), ∇_l L(t)). One tensor's product exists at a time and only the sums are kept.
+Σ_l cos(∇_l L(s), ∇_l L(t)). One tensor is multiplied out at a time and only the sums are kept.
 Peak memory beyond the model's own pass: the result (rows × dim × 4 bytes) and the sketch's working set.
 """
 
@@ -15,14 +15,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headwater.core.errors import NumericError
 from headwater.core.spec import Column, Coverage, Role
 from headwater.data.batches import TokenBatch
 from headwater.features.capture import visit_gradients
 from headwater.features.encoder import Encoded, TokenScores
 from headwater.features.exact import exact_scores
 from headwater.features.parameters import ParameterSelection
-from headwater.features.row_losses import row_losses
+from headwater.features.row_losses import require_finite, row_losses
 from headwater.features.token_batches import single_tokens, spread
 from headwater.models.load import LoadedModel
 from headwater.sketch.blocks import Gradient
@@ -66,12 +65,12 @@ class GradientSketch:
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """`gradient`: half precision where vectors have a known size, float32 where they are not normalised."""
+        """`gradient`: float16 if vectors are normalised, else float32."""
         return (Column(COLUMN, self.sketch.dim, "float32" if self.normalize == "none" else "float16"),)
 
     @property
     def coverage(self) -> Coverage:
-        """The selected parameters; says so where the sketch is longer than the gradient it compresses."""
+        """The selected parameters, with a note if the sketch is longer than the gradient."""
         seen = self.selection.coverage
         if self.sketch.dim <= seen.seen:
             return seen
@@ -98,13 +97,13 @@ class GradientSketch:
         return spread(batch, places, {COLUMN: vectors @ probe.mT}, losses)
 
     def exact_scores(self, train: Iterable[TokenBatch], queries: Sequence[TokenBatch]) -> Float[Tensor, "rows queries"]:
-        """What the vectors' inner products estimate, from the whole gradients."""
+        """The scores that the vectors' inner products estimate, from the whole gradients."""
         return exact_scores(self.loaded, train, queries, normalize=self.normalize, selection=self.selection)
 
     def token_grid(self, row: TokenBatch, query: TokenBatch) -> Float[Tensor, "row_tokens query_tokens"]:
         """I(t^j, s^i) of one row's tokens on one query's: entry (i, j) belongs to token i of the row, j of the query.
 
-        Indexed like the rows' tokens; 0 where a token is not a target. The query's tokens are normalised as the row's.
+        Indexed by the rows' tokens; 0 where a token is not a target. Both sides' tokens are normalised in the same way.
         """
         sides = []
         for batch in (row, query):
@@ -141,7 +140,7 @@ class GradientSketch:
         divisors: Mapping[str, Float[Tensor, " rows"]] | None = None,
         weights: Float[Tensor, " rows"] | None = None,
     ) -> Sketched:
-        """Vectors of the rows of a batch on the model's device.
+        """The vectors of a batch's rows; the batch must be on the model's device.
 
         Args:
             divisors: squared norms by tensor to normalise by, instead of the gradients' own.
@@ -170,7 +169,8 @@ class GradientSketch:
             total = torch.zeros(len(batch.rows), self.sketch.dim, device=self.loaded.device)
         if self.normalize == "row":
             total *= unit_scale(_total(divisors or squared, total))[:, None]
-        _require_finite(total, _total(squared, total), batch)
+        finite = total.sum(1).isfinite() & _total(squared, total).isfinite()  # a sum is finite only if all terms are
+        require_finite(finite, batch, "the row's gradient")
         return Sketched(total, squared, losses)
 
 
@@ -179,12 +179,3 @@ def _total(squared: Mapping[str, Tensor], like: Tensor) -> Tensor:
     for values in squared.values():
         total += values.to(total)
     return total
-
-
-def _require_finite(vectors: Tensor, squared: Tensor, batch: TokenBatch) -> None:
-    finite = vectors.sum(1).isfinite() & squared.isfinite()  # a sum is finite only if all its terms are
-    if not bool(finite.all()):
-        row = batch.rows[int((~finite).nonzero()[0, 0])].row
-        place = f" ({row.place})" if row.place else ""
-        remedy = "load the model in float32, or leave the row out"
-        raise NumericError("the row's gradient is not finite", where=f"row '{row.id}'{place}", remedy=remedy)

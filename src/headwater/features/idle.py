@@ -1,7 +1,7 @@
-"""Proof that a watched module which did not run has no gradient, rather than one that went unseen.
+"""The check that the parameters of a watched module which did not run have no gradient.
 
-An expert no token was sent to, or an adapter that is switched off, is rightly silent. A model that uses a layer's
-weight without calling the layer would be wrongly so: its gradient would be taken for zero.
+An expert that gets no token, or an adapter that is switched off, does not run and has no gradient. But if a model uses
+a layer's weight without calling the layer, the gradient would be missed and taken for zero.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from headwater.core.errors import ModelError
 from headwater.data.batches import TokenBatch
@@ -19,28 +18,24 @@ from headwater.models.losses import all_logits
 
 
 def require_idle(model: Any, sites: Iterable[Site], batch: TokenBatch) -> None:
-    """Raise unless the parameters of `sites` get no gradient from a forward pass over the batch.
+    """Check that the parameters of `sites` get no gradient from a forward pass over the batch.
 
     Raises:
-        ModelError: naming a parameter that is used past its module.
+        ModelError: a parameter does; names its module.
     """
-    silent = {id(p): (site.where, p) for site in sites for p in site.module.parameters(recurse=False)}
-    parameters: list[tuple[str, nn.Parameter]] = list(silent.values())
-    for _, parameter in parameters:
+    parameters = {p: site.where for site in sites for p in site.module.parameters(recurse=False)}
+    for parameter in parameters:
         parameter.requires_grad_(True)
     try:
         with torch.enable_grad():
             logits = all_logits(model, batch.input_ids)
-            used: tuple[Tensor | None, ...] = (None,) * len(parameters)
-            if logits.requires_grad:
-                tensors = [parameter for _, parameter in parameters]
-                used = torch.autograd.grad(logits.sum(), tensors, allow_unused=True)
+            if not logits.requires_grad:
+                return
+            gradients = torch.autograd.grad(logits.sum(), list(parameters), allow_unused=True)
     finally:
-        for _, parameter in parameters:
+        for parameter in parameters:
             parameter.requires_grad_(False)
-    for (where, _), gradient in zip(parameters, used, strict=True):
+    for where, gradient in zip(parameters.values(), gradients, strict=True):
         if gradient is not None:
-            remedy = "leave it out with a glob over parameters"
-            raise ModelError(
-                "its weight is used without the module being run; no gradient seen", where=where, remedy=remedy
-            )
+            what = "its weight is used without running the module, so its gradient is not seen"
+            raise ModelError(what, where=where, remedy="leave it out with a glob over parameters")

@@ -1,6 +1,6 @@
-"""Blocks of the layers every model is made of: linear layers, Conv1D, embeddings.
+"""Blocks of the most common layers: linear layers, Conv1D, embeddings.
 
-Each function of (input, gradient at the output) is the layer's weight gradient before the sum over tokens:
+Gradients are sums over tokens of products of the layer's input x and the gradient δ at its output:
 
     y = x Wᵀ + b:   ∂L/∂W = Σ_t δ_t ⊗ x_t,   ∂L/∂b = Σ_t δ_t          y = W[id]:   ∂L/∂W = Σ_t onehot(id_t) ⊗ δ_t
 """
@@ -23,7 +23,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Call:
-    """One run of a module: what went in, and the gradient at one of its outputs."""
+    """One run of a module: its inputs, and the gradient at one of its outputs."""
 
     module: Any
     where: str
@@ -34,10 +34,10 @@ class Call:
 
 
 class Linear:
-    """`nn.Linear` and GPT-2's `Conv1D`; a quantised weight, whose stored shape is another, is not seen."""
+    """`nn.Linear` and GPT-2's `Conv1D`; a quantised weight, which is stored in another shape, is not seen."""
 
     def claims(self, module: nn.Module) -> bool:
-        """Whether it can read this module."""
+        """Whether this kind can read the module."""
         return isinstance(module, (nn.Linear, Conv1D))
 
     def transposed(self, module: nn.Module) -> bool:
@@ -45,7 +45,7 @@ class Linear:
         return isinstance(module, Conv1D)
 
     def tensors(self, module: Any, name: str) -> dict[str, Shape]:
-        """The tensors a parameter gives, by suffix of its name, with shapes; none if it cannot be seen."""
+        """The gradient tensors of a parameter, by suffix of its name, with shapes; none if it cannot be seen."""
         parameter = module._parameters[name]
         if not parameter.is_floating_point():
             return {}
@@ -65,10 +65,10 @@ class Linear:
 
 
 class Embedding:
-    """`nn.Embedding` and its scaled kin (Gemma multiplies what it looks up)."""
+    """`nn.Embedding` and scaled variants (Gemma multiplies what it looks up)."""
 
     def claims(self, module: nn.Module) -> bool:
-        """Whether it can read this module."""
+        """Whether this kind can read the module."""
         return isinstance(module, nn.Embedding)
 
     def transposed(self, module: nn.Module) -> bool:
@@ -76,11 +76,11 @@ class Embedding:
         return False
 
     def tensors(self, module: Any, name: str) -> dict[str, Shape]:
-        """The tensors a parameter gives."""
+        """The gradient tensors of a parameter, with shapes."""
         return {"": tuple(module._parameters[name].shape)} if name == "weight" else {}
 
     def read(self, call: Call) -> Iterator[tuple[str, Block]]:
-        """Blocks by the parameter's local name; like autograd, none for the padding token."""
+        """Blocks by the parameter's local name; as in autograd, the padding token has no gradient."""
         module, ids = call.module, call.inputs[0]
         grad = call.grad
         if type(module).forward is not nn.Embedding.forward:

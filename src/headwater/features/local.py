@@ -1,8 +1,8 @@
-"""Blocks of modules known only by what they do: norms of any kind, routers, and other small leaves.
+"""Blocks of modules whose code is not known: norms of any kind, routers, and other small leaf modules.
 
 A norm's output is linear in its scale and offset, entry by entry: y = scale ∘ x̂ + offset (Gemma: (1 + scale) ∘ x̂). Its
 x̂ is therefore the module's own output at scale 1 minus that at scale 0, whatever kind of norm it is. Any other leaf
-is differentiated as it stands, once for each example.
+module is differentiated by autograd, once for each example.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from headwater.sketch.blocks import Block, Dense
 
 
 class Norm:
-    """Modules that scale (and shift) every feature by itself, proved on random input when they are claimed."""
+    """Modules that scale (and shift) every feature separately, which `claims` checks on random input."""
 
     def claims(self, module: Any) -> bool:
         """Whether the module is linear in `weight` and `bias`, entry by entry."""
@@ -31,7 +31,7 @@ class Norm:
             return False
         try:
             return _is_linear_in_scale(module, weight)
-        except Exception:  # modules of other kinds fail in their own ways; they are read as leaves
+        except Exception:  # other modules may fail in any way; they are read as leaves
             return False
 
     def transposed(self, module: nn.Module) -> bool:
@@ -39,7 +39,7 @@ class Norm:
         return False
 
     def tensors(self, module: Any, name: str) -> dict[str, Shape]:
-        """The tensors a parameter gives."""
+        """The gradient tensors of a parameter, with shapes."""
         return {"": tuple(module._parameters[name].shape)}
 
     def read(self, call: Call) -> Iterator[tuple[str, Block]]:
@@ -56,7 +56,7 @@ class Leaf:
     """Any other module without children: differentiated example by example with `vmap`."""
 
     def claims(self, module: nn.Module) -> bool:
-        """Whether it can read this module."""
+        """Whether this kind can read the module."""
         return next(module.children(), None) is None and not isinstance(module, (nn.ParameterDict, nn.ParameterList))
 
     def transposed(self, module: nn.Module) -> bool:
@@ -64,7 +64,7 @@ class Leaf:
         return False
 
     def tensors(self, module: Any, name: str) -> dict[str, Shape]:
-        """The tensors a parameter gives; three axes and more are not a small parameter."""
+        """The gradient tensor of a parameter, with its shape; none if it has three or more axes (it is not small)."""
         parameter = module._parameters[name]
         small = parameter.is_floating_point() and parameter.ndim <= 2
         return {"": (parameter.numel(),)} if small else {}
@@ -97,7 +97,7 @@ def _normed(module: Any, x: Tensor) -> Tensor:
     zeros = {"weight": torch.zeros_like(weight), **offset}
     normed: Tensor = functional_call(module, {"weight": torch.ones_like(weight), **offset}, (x,)).detach()
     some = torch.linspace(-1, 1, len(weight), dtype=x.dtype, device=x.device)
-    if bool(functional_call(module, zeros, (some[None, None],)).any()):  # of all norms but Gemma's, nothing is left
+    if bool(functional_call(module, zeros, (some[None, None],)).any()):  # only Gemma's norms are not 0 here
         normed = normed - functional_call(module, zeros, (x,)).detach()
     return normed
 

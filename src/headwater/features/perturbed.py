@@ -1,9 +1,9 @@
-"""Losses of a model whose weights have moved a little, and the gradient they move along.
+"""Losses of a model whose weights are moved a small step, and the gradient along which they are moved.
 
     θ' = θ − η·d,    η = c / ‖d‖        c: how far the weights move, in Euclidean norm
 
-The model itself is never touched: the moved weights are a second copy, handed to each forward pass. Weights and losses
-are float32 or wider, since a loss differs by parts in a thousand between the two.
+The model itself is not changed: the moved weights are a second copy, which is passed to each forward pass. Weights and
+losses are float32 or wider, because the two losses of a row differ by parts in a thousand.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from headwater.models.load import LoadedModel
 from headwater.models.losses import all_logits, loss_table
 
 Weights = Mapping[str, Tensor]
-"""Parameters by name; those not named are the model's own."""
+"""Parameters by name; for all others the model's own are used."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Direction:
 
 @dataclass(frozen=True)
 class Movable:
-    """A model with the parameters that may move.
+    """A model and the parameters that are moved.
 
     Attributes:
         loaded: the model.
-        names: its parameters, by name.
+        names: names of the parameters to move.
     """
 
     loaded: LoadedModel
@@ -52,19 +52,18 @@ class Movable:
 
     @classmethod
     def select(cls, loaded: LoadedModel, globs: str = "") -> Movable:
-        """The parameters `globs` names, as in `select_parameters`.
+        """Select the parameters that match `globs`, as in `select_parameters`.
 
         Raises:
-            ModelError: one of them is too coarse to move by a small step (half precision, quantised).
+            ModelError: a selected parameter is too coarse for a small step (half precision, quantised).
         """
         names = tuple(parameter_names(loaded.model, globs))
         parameters = dict(loaded.model.named_parameters())
         for name in names:
             if parameters[name].dtype not in (torch.float32, torch.float64):
-                what = (
-                    f"weights in {str(parameters[name].dtype).removeprefix('torch.')} cannot be moved by a small step"
-                )
-                raise ModelError(what, where=name, remedy="load the model in float32, or use the gradient form")
+                dtype = str(parameters[name].dtype).removeprefix("torch.")
+                remedy = "load the model in float32, or use the gradient form"
+                raise ModelError(f"weights in {dtype} cannot be moved by a small step", where=name, remedy=remedy)
         return cls(loaded, names)
 
     @property
@@ -75,7 +74,7 @@ class Movable:
         return Coverage(seen, parameter_count(parameters.values()))
 
     def direction(self, batches: Sequence[TokenBatch]) -> Direction:
-        """∇ of the mean over all rows of `batches` of the rows' losses: one backward pass over each batch.
+        """The gradient of the mean loss of all rows in `batches`, by one backward pass over each batch.
 
         Raises:
             NumericError: the gradient is zero or not finite.
@@ -103,7 +102,7 @@ class Movable:
         return self._losses(batch, weights or {})
 
     def products(self, batches: Sequence[TokenBatch], direction: Direction) -> Float[Tensor, " rows"]:
-        """⟨d, ∇l(row)⟩ exactly, by one backward pass a batch, which must hold one row each; float64."""
+        """⟨d, ∇l(row)⟩ exactly, by one backward pass per batch; each batch must hold one row. float64."""
         found = []
         for batch in batches:
             leaves = {name: p.detach().requires_grad_() for name, p in self._parameters().items()}

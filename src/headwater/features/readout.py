@@ -1,8 +1,8 @@
-"""What the readout layer tells of each token, from a forward pass alone: hidden state, residual, loss.
+"""Hidden state, residual and loss of each token, from a forward pass and the readout alone.
 
 RISE (Ran et al., arXiv 2604.16197): the gradient of a token's loss by the head's weight is the outer product of the
-residual r and the hidden state h, so neither a backward pass nor the layers below are needed. Logits exist for one
-chunk of tokens at a time: peak memory does not grow with batch × vocabulary.
+residual r and the hidden state h, so no backward pass is needed. Logits exist for one chunk of tokens at a time, so
+peak memory does not grow with batch × vocabulary.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from headwater.features.residuals import Residual, Support
 from headwater.models.readout import Readout
 
 CHUNK_BYTES = 24 * 2**20
-"""How large one chunk's logits may be: about what stays in a processor's outer cache."""
+"""Largest size of one chunk's logits: about what stays in a CPU's outer cache."""
 
 
 @dataclass(frozen=True)
 class ReadoutChunk:
-    """Some positions of a batch, at `place` in the batch flattened to items × tokens."""
+    """Some positions of a batch; `place` indexes the batch flattened to items × tokens."""
 
     place: Int[Tensor, " chunk"]
     hidden: Float[Tensor, "chunk width"]
@@ -42,7 +42,7 @@ def readout_chunks(
 ) -> Iterator[ReadoutChunk]:
     """Hidden state, residual and loss (nats) of the positions that are True, in reading order.
 
-    A chunk's residual is valid until the next chunk is asked for.
+    A chunk's residual is valid until the next chunk is requested.
 
     Raises:
         NumericError: a logit is not finite; names the row.
@@ -58,12 +58,8 @@ def readout_chunks(
 
 
 def _require_finite(losses: Tensor, place: Tensor, batch: TokenBatch) -> None:
-    finite = losses.isfinite()
-    if not bool(finite.all()):
-        item = int(place[int((~finite).nonzero()[0, 0])]) // batch.input_ids.shape[1]
-        row = batch.rows[int(batch.item_row[item])].row
-        raise NumericError(
-            "the model's logits are not finite",
-            where=f"row '{row.id}'" + (f" ({row.place})" if row.place else ""),
-            remedy="load the model in float32 or leave the row out",
-        )
+    bad = place[~losses.isfinite()]
+    if len(bad):
+        row = batch.rows[int(batch.item_row[int(bad[0]) // batch.input_ids.shape[1]])].row
+        remedy = "load the model in float32, or leave the row out"
+        raise NumericError("the model's logits are not finite", where=row.where, remedy=remedy)

@@ -1,4 +1,4 @@
-"""The RISE encoder: token residuals and hidden states, sketched, multiplied and summed over a window.
+"""The RISE encoder, which sketches token residuals and hidden states, multiplies them and sums over a window.
 
 Ran et al., arXiv 2604.16197, "Estimator". Per position t, with count-sketches CS_r, CS_h, CS_g:
 
@@ -6,7 +6,7 @@ Ran et al., arXiv 2604.16197, "Estimator". Per position t, with count-sketches C
     window = L2( [ λ_rh Σ_t r̂_t ⊗ ĥ_t , λ_gh Σ_t ĝ_t ⊗ ĥ_t , λ_rg Σ_t r̂_t ⊗ ĝ_t ] )
     row    = L2( mean over windows )
 
-CS_r and CS_g ∘ Wᵀ are columns of one matrix over the vocabulary, so one product a chunk gives both.
+CS_r and CS_g ∘ Wᵀ are columns of one matrix over the vocabulary, so one product per chunk gives both.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from headwater.core.errors import NumericError
 from headwater.core.spec import Column, Coverage, Role
 from headwater.data.batches import TokenBatch
 from headwater.features.encoder import Encoded, TokenScores
 from headwater.features.readout import readout_chunks
 from headwater.features.residuals import Support
-from headwater.features.row_losses import row_losses
+from headwater.features.row_losses import require_finite, row_losses
 from headwater.models.readout import Readout
 from headwater.sketch.count_sketch import count_sketch_matrix
 
@@ -47,7 +46,7 @@ class Channels:
 
 @dataclass(frozen=True)
 class Factors:
-    """Sketched factors of every position of a batch, zero where a position plays no part."""
+    """Sketched factors of every position of a batch; zero at positions that do not enter the vector."""
 
     r: Float[Tensor, "items tokens width_r"]
     g: Float[Tensor, "items tokens width_g"]
@@ -81,7 +80,7 @@ class ReadoutSketch:
         to_h = count_sketch_matrix(width, c.width_h, seed=self.seed, name="rise/h", device=weight.device)
         exact = torch.promote_types(weight.dtype, torch.float32)
         both = torch.cat([to_r.to(exact), weight.to(exact) @ to_g.to(exact)], 1)
-        # A truncated residual reads few rows of the matrix and gains nothing from a narrow type.
+        # A truncated residual reads few rows of the matrix, so a narrow dtype would not make it faster.
         narrow = self.products == "bfloat16" and self.support.kind == "full"
         object.__setattr__(self, "_vocabulary", both.bfloat16() if narrow else both)
         object.__setattr__(self, "_hidden", to_h.to(exact))
@@ -116,14 +115,14 @@ class ReadoutSketch:
         if self.pooling != "none":
             vectors["embedding"] = mean_states(hidden, batch, self.pooling)
         for vector in vectors.values():
-            _require_finite(vector, batch)
+            require_finite(vector.isfinite().all(1), batch, "the row's vector")
         return Encoded(vectors, row_losses(factors.losses, batch))
 
     @torch.no_grad()
     def token_scores(
         self, batch: TokenBatch, role: Role, probes: Mapping[str, Float[Tensor, "probes _dim"]]
     ) -> tuple[TokenScores, ...]:
-        """Each token's share of ⟨row, probe⟩: the probe, unfolded, contracted with the token's factors. Additive."""
+        """Each token's share of ⟨row, probe⟩: the probe as matrices, contracted with the token's factors. Additive."""
         batch = batch.to(self.readout.weight.device)
         hidden, mask, factors = self._read(batch, role)
         shares = {}
@@ -141,7 +140,7 @@ class ReadoutSketch:
     def _read(self, batch: TokenBatch, role: Role) -> tuple[Tensor, Bool[Tensor, "items tokens"], Factors]:
         hidden = self.readout.hidden(batch.input_ids)
         mask = batch.valid if self.positions[role] == "all" else batch.response
-        # Losses are reported over the response whichever positions enter the vector.
+        # Losses are reported for the response, whichever positions enter the vector.
         wanted = mask | batch.response
         exact, tokens = self._hidden.dtype, mask.numel()
         left = torch.zeros(tokens, self._vocabulary.shape[1], dtype=exact, device=hidden.device)
@@ -184,7 +183,7 @@ class ReadoutSketch:
     def _combine(
         self, batch: TokenBatch, mask: Bool[Tensor, "items tokens"], windows: Float[Tensor, "items dim"]
     ) -> tuple[Float[Tensor, "rows dim"], Float[Tensor, " items"]]:
-        """Rows, and the factor with which each window entered its row."""
+        """The rows' vectors, and the factor of each window in its row."""
         used = mask.sum(1).to(windows)
         weights = used if self.weight_windows == "tokens" else (used > 0).to(windows)
         scales = weights / batch.sum_windows(weights)[batch.item_row].clamp_min(EPS)
@@ -220,15 +219,8 @@ def _pool_shares(hidden: Tensor, batch: TokenBatch, positions: str, probe: Tenso
     return shares
 
 
-def _require_finite(vectors: Tensor, batch: TokenBatch) -> None:
-    finite = vectors.isfinite().all(1)
-    if not bool(finite.all()):
-        row = batch.rows[int((~finite).nonzero()[0, 0])].row
-        raise NumericError("the row's vector is not finite", where=f"row '{row.id}'", remedy="load in float32")
-
-
 def _scatter(batch: TokenBatch, row: int, shares: Mapping[str, Tensor], losses: Tensor) -> TokenScores:
-    """Positions back to the row's tokens: position t of a window speaks of the token it predicts, t + 1."""
+    """Shares and losses at the row's tokens: those of position t of a window belong to the token t + 1 it predicts."""
     tokens, device = len(batch.rows[row].ids), losses.device
     values = {name: torch.zeros(tokens, share.shape[-1], device=device) for name, share in shares.items()}
     nats = torch.full((tokens,), torch.nan, device=device)

@@ -1,4 +1,4 @@
-"""From the layout a module computes in to one entry a row: items × tokens in, rows × tokens out."""
+"""Regrouping tensors from the layout that a module computes in, items × tokens, to rows × tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headwater.data.batches import TokenBatch
 
 @dataclass(frozen=True)
 class Regroup:
-    """How a batch's items and tokens belong to its rows. Padding needs no mask: its output gradients are zero."""
+    """Assigns a batch's items and tokens to its rows. Padding needs no mask, because its output gradients are zero."""
 
     batch: TokenBatch
 
@@ -23,23 +23,18 @@ class Regroup:
         """`tensor` of shape `[items, ..., features]` or `[items · tokens, features]`, with one token axis.
 
         Raises:
-            ModelError: the first axis is neither, so that examples cannot be told apart.
+            ModelError: the first axis is neither, so examples cannot be separated.
         """
         items, tokens = self.batch.input_ids.shape
-        if tensor.shape[0] == items:
-            return tensor.reshape(items, -1, tensor.shape[-1])
-        if tensor.shape[0] == items * tokens:
+        if tensor.shape[0] in (items, items * tokens):
             return tensor.reshape(items, -1, tensor.shape[-1])
         if tensor.shape[0] == 1:
             return tensor.expand(items, *tensor.shape[1:]).reshape(items, -1, tensor.shape[-1])
-        raise ModelError(
-            f"the module sees {tuple(tensor.shape)} for {items} examples of {tokens} tokens: which is whose is lost",
-            where=where,
-            remedy="leave it out with a glob over parameters",
-        )
+        what = f"the module sees {tuple(tensor.shape)} for {items} examples of {tokens} tokens: which is whose is lost"
+        raise ModelError(what, where=where, remedy="leave it out with a glob over parameters")
 
     def rows(self, tensor: Tensor, where: str) -> Shaped[Tensor, "rows tokens features"]:
-        """The same with the windows of a row one after the other on the token axis."""
+        """The same, with the windows of a row one after the other on the token axis."""
         by_item = self.items(tensor, where)
         if self._one_to_one:
             return by_item
@@ -53,7 +48,7 @@ class Regroup:
     def pack(
         self, values: Float[Tensor, "slots features"], token: Int[Tensor, " slots"]
     ) -> Float[Tensor, "rows most features"]:
-        """Values of some tokens (places in items × tokens) by row, padded with zeros to the row with most."""
+        """Values of some tokens (indices in items × tokens) by row, padded with zeros to the longest row."""
         row = self.batch.item_row.to(values.device)[token // self.batch.input_ids.shape[1]]
         order = torch.argsort(row, stable=True)
         counts = torch.bincount(row, minlength=len(self.batch.rows))
@@ -71,7 +66,7 @@ class Regroup:
 
     @cached_property
     def _windows(self) -> Int[Tensor, "rows windows"]:
-        """The items of each row; where a row has fewer than another, the item after the last (zeros)."""
+        """The items of each row; rows with fewer are filled up with the item after the last, which is zeros."""
         item_row = self.batch.item_row.tolist()
         owned: list[list[int]] = [[] for _ in self.batch.rows]
         for item, row in enumerate(item_row):

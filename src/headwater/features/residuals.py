@@ -1,4 +1,4 @@
-"""The readout's residual r = softmax(z / τ) − onehot(y), kept in the form that is cheapest to multiply.
+"""The readout's residual r = softmax(z / τ) − onehot(y), in the form that is cheapest to multiply.
 
 RISE (Ran et al., arXiv 2604.16197), "Kernel" and "Estimator". The gradient of a token's loss by the head's weight is
 r ⊗ h / τ. The constant 1/τ is left out: it scales every row alike.
@@ -14,19 +14,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 _GROUP = 32
+"""Columns in a group of `largest`."""
 _GRAIN = 64
-"""Narrow products have a multiple of this many rows: a processor's library keeps a compiled kernel for every shape."""
+"""Narrow products have a multiple of this many rows, because the CPU's library compiles a kernel for every shape."""
 _SAFE = 60.0
 """Logits within ±60 have exponentials whose sums stay well inside float32."""
 _CHEAP = (1.0, 2.0)
-"""Temperatures at which the loss falls out of the residual's own exponentials."""
+"""Temperatures at which the loss can be computed from the residual's exponentials."""
 _SMALL, _LARGE = 1e-12, 1e15
-"""Sums of exponentials within which neither they nor their squares leave float32."""
+"""Between these, neither a sum of exponentials nor its square leaves the range of float32."""
 
 
 @runtime_checkable
 class Residual(Protocol):
-    """A residual [tokens, vocab] of which only products are needed."""
+    """A residual [tokens, vocab], of which only products are needed."""
 
     def project(self, matrix: Float[Tensor, "vocab width"]) -> Float[Tensor, "tokens width"]:
         """residual @ matrix, float32 or wider."""
@@ -35,7 +36,7 @@ class Residual(Protocol):
 
 @dataclass(frozen=True)
 class Support:
-    """Which of the vocabulary's probabilities enter a residual, and at which temperature.
+    """Which probabilities of the vocabulary enter a residual, and at which temperature.
 
     Attributes:
         kind: `full` uses the exact softmax over the vocabulary; `top` the published truncation: the `top` largest
@@ -58,8 +59,7 @@ class Support:
     ) -> tuple[Residual, Float[Tensor, " tokens"]]:
         """The residual and the loss (nats, at temperature 1) of each token.
 
-        `logits` is scratch space: every pass over the vocabulary counts, so it is overwritten, and the residual may
-        share its memory.
+        To save passes over the vocabulary, `logits` is overwritten, and the residual may share its memory.
         """
         return (_full if self.kind == "full" else _truncated)(logits, targets, self)
 
@@ -102,8 +102,8 @@ class SparseResidual:
 def _full(logits: Tensor, targets: Tensor, support: Support) -> tuple[FullResidual, Tensor]:
     """With e = exp(z / τ) and S = Σ e: r = (e − S · onehot) / S, and for τ = 2 log Σ exp(z) = 2 log ‖e‖.
 
-    So the softmax is never written, and the target is subtracted before anything is rounded: a well predicted token's
-    residual is small, and its direction would be lost.
+    So the softmax is never stored, and the target is subtracted before rounding to a narrow dtype: the residual of a
+    well predicted token is small, and rounding first would lose its direction.
     """
     target_logits, temperature = _at(logits, targets), support.temperature
     if not support.adaptive and temperature in _CHEAP:
@@ -120,7 +120,7 @@ def _full(logits: Tensor, targets: Tensor, support: Support) -> tuple[FullResidu
 
 
 def _exponentials(scaled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """exp(z − shift), its sum, and the shift: 0, a pass saved, unless the sum or its square could leave float32."""
+    """exp(z − shift), its sum, and the shift, which is 0 (to save a pass) unless the sum or its square left float32."""
     exponentials, shift = scaled.exp(), torch.zeros_like(scaled[:, 0])
     total = exponentials.sum(-1)
     if not bool(((total > _SMALL) & (total < _LARGE)).all()):
@@ -149,7 +149,7 @@ def _truncated(logits: Tensor, targets: Tensor, support: Support) -> tuple[Spars
 
 
 def _log_sum_exp(logits: Tensor, peak: Tensor) -> Tensor:
-    """log Σ exp(z), overwriting z; where no exponential can leave the number range, its shift is a pass saved."""
+    """log Σ exp(z), overwriting z; the pass that shifts z is left out if no exponential can overflow."""
     if bool((peak.abs() < _SAFE).all()):
         return logits.exp_().sum(-1).log()
     return logits.sub_(peak).exp_().sum(-1).log() + peak[:, 0]
@@ -160,11 +160,10 @@ def _at(values: Tensor, columns: Tensor) -> Tensor:
 
 
 def largest(values: Float[Tensor, "rows columns"], k: int) -> tuple[Float[Tensor, "rows k"], Int[Tensor, "rows k"]]:
-    """The k largest of each row, descending, with their columns: exact, and several times faster than one `topk`.
+    """The k largest of each row, descending, with their columns; exact, and several times faster than one `topk`.
 
-    Take the k groups of columns with the largest maxima. They hold k entries no smaller than the k-th of those
-    maxima, so every entry that is among the k largest lies in these groups and is no smaller either: few are left to
-    sort.
+    Take the k groups of columns with the largest maxima. They hold k entries no smaller than the k-th of those maxima,
+    so the k largest entries lie in these groups and are no smaller either, which leaves few to sort.
     """
     rows, columns = values.shape
     count = columns // _GROUP

@@ -1,7 +1,7 @@
 """Sites: modules whose parameters' per-example gradients follow from the module's input and output gradient.
 
-Linear layers, Conv1D, embeddings, norms, the fused experts of mixtures, and small leaves of any other kind (routers,
-unusual norms). What is none of these is listed as unseen, never skipped in silence.
+These are linear layers, Conv1D, embeddings, norms, the fused experts of mixtures, and small leaf modules of any other
+kind (routers, unusual norms). Parameters of all other modules are listed as unseen, never skipped silently.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from headwater.sketch.blocks import Block
 
 @runtime_checkable
 class Kind(Protocol):
-    """A kind of module, and how its parameters' gradients are read."""
+    """How the parameters' gradients of one kind of module are read."""
 
     def claims(self, module: Any) -> bool:
-        """Whether it can read this module."""
+        """Whether this kind can read the module."""
         ...
 
     def transposed(self, module: Any) -> bool:
@@ -31,7 +31,7 @@ class Kind(Protocol):
         ...
 
     def tensors(self, module: Any, name: str) -> dict[str, Shape]:
-        """The tensors a parameter gives, by suffix of its name, with shapes; none if it cannot be seen."""
+        """The gradient tensors of a parameter, by suffix of its name, with shapes; none if it cannot be seen."""
         ...
 
     def read(self, call: Call) -> Iterator[tuple[str, Block]]:
@@ -40,7 +40,7 @@ class Kind(Protocol):
 
 
 KINDS: tuple[Kind, ...] = (Linear(), Embedding(), Experts(), Norm(), Leaf())
-"""In the order in which they are asked."""
+"""In the order in which they are tried; the first that claims a module reads it."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Site:
     Attributes:
         module: the module.
         where: its name.
-        kind: how it is read.
-        names: local tensor names to the names gradients carry; only of selected parameters.
-        shapes: names gradients carry to shapes.
+        kind: how its gradients are read.
+        names: local tensor names to the names of their gradients; only for selected parameters.
+        shapes: names of gradients to shapes.
     """
 
     module: nn.Module
@@ -63,9 +63,9 @@ class Site:
 
 
 def find_sites(model: nn.Module, wanted: Iterable[str]) -> tuple[tuple[Site, ...], set[str]]:
-    """Sites that see the `wanted` parameters, and those of them that are not seen.
+    """The sites of the `wanted` parameters, and the names of those that are not seen.
 
-    A parameter is seen only if every module that holds it can be read: half of a sum would be a wrong gradient.
+    A parameter is seen only if every module that holds it can be read, because a part of the sum is a wrong gradient.
     """
     owner = {id(parameter): name for name, parameter in model.named_parameters()}
     chosen = set(wanted)

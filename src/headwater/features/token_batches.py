@@ -1,7 +1,7 @@
-"""One example for every target token: the batches behind token-wise influence, and the way back to tokens.
+"""Batches with one example per target token, for token-wise influence, and the way back from examples to tokens.
 
-The gradient of one token's loss needs a backward pass of its own, since earlier positions carry every later loss. A
-causal model reads nothing after the predicted token, so each example ends at the position that predicts it.
+Each token's loss needs an example of its own, because the gradient at a position sums over all later losses. A causal
+model reads nothing after the predicting position, so the example ends there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from headwater.features.encoder import TokenScores
 def single_tokens(batch: TokenBatch, items: int) -> Iterator[tuple[TokenBatch, Int[Tensor, "targets 2"]]]:
     """Batches of at most `items` examples, each with one target token, and the (item, position) each stands for."""
     places = batch.response.nonzero()
-    # Neighbours in position have the same length, so that little is padded.
+    # Examples of similar positions have similar lengths, so little is padded.
     places = places[torch.argsort(places[:, 1], stable=True)]
     for place in places.split(items):
         yield _one_target_each(batch, place), place
@@ -31,7 +31,7 @@ def spread(
     values: Mapping[str, Float[Tensor, "targets probes"]],
     losses: Float[Tensor, " targets"],
 ) -> tuple[TokenScores, ...]:
-    """Scores of (item, position) pairs to the tokens they predict, row by row."""
+    """The scores of (item, position) pairs, assigned to the tokens they predict, row by row."""
     row, token = batch.item_row[places[:, 0]], batch.start[places[:, 0]] + places[:, 1] + 1
     found = []
     for number, tokens in enumerate(batch.rows):

@@ -1,10 +1,10 @@
-"""Sketches of transformed gradients: each tensor's gradient is formed, changed entry by entry, then sketched.
+"""Sketches of transformed gradients: each tensor's gradient is formed, transformed entry by entry, then sketched.
 
-    v(row) = S(Γ(∇L(row)))  or its direction         with a Γ of its own for rows and for queries
+    v(row) = S(Γ(∇L(row)))  or its direction         with one Γ for rows and one for queries
 
-Γ is what an optimiser's state says (see `headwater.curvature.adam`), so the factors of a linear layer's gradient are of
-no use here: one tensor's gradients exist in full at a time, for some rows of the batch. Peak memory beyond the model's
-own pass: the result, and `FORMED_BYTES` for each of the few copies that Γ makes.
+Γ depends on an optimiser's state (see `headwater.curvature.adam`), so a linear layer's gradient cannot stay in factors:
+one tensor's gradients exist in full at a time, for some rows of the batch. Peak memory beyond the model's own pass: the
+result, and `FORMED_BYTES` for each of the few copies that Γ makes.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headwater.core.errors import NumericError
 from headwater.core.spec import Column, Coverage, Role
 from headwater.data.batches import TokenBatch
 from headwater.features.capture import visit_gradients
 from headwater.features.encoder import Encoded, TokenScores
-from headwater.features.gradient_sketch import GradientSketch
+from headwater.features.gradient_sketch import COLUMN, GradientSketch
 from headwater.features.parameters import ParameterSelection
-from headwater.features.row_losses import row_losses
+from headwater.features.row_losses import require_finite, row_losses
 from headwater.features.token_batches import single_tokens, spread
 from headwater.models.load import LoadedModel
 from headwater.sketch.blocks import Dense, Gradient, Outer
@@ -34,7 +33,7 @@ from headwater.sketch.sketch import Sketch
 
 @dataclass(frozen=True)
 class MarginSketch:
-    """An `Encoder` whose vectors are those of `inner` (gradients of the loss, not normalised) over 1 − p."""
+    """An `Encoder` whose vectors are those of `inner` (gradients of the loss, not normalised) divided by 1 − p."""
 
     inner: GradientSketch
 
@@ -49,33 +48,31 @@ class MarginSketch:
         return self.inner.coverage
 
     def encode(self, batch: TokenBatch, role: Role) -> Encoded:
-        """∇L / (1 − p); a row whose loss is 0 has none, and is zero."""
+        """∇L / (1 − p), and zero for a row whose loss is 0."""
         found = self.inner.encode(batch, role)
-        scale = _over_doubt(found.losses)
+        scale = _inverse_margin(found.losses)
         return Encoded({name: v * scale.to(v)[:, None] for name, v in found.vectors.items()}, found.losses)
 
     def token_scores(
         self, batch: TokenBatch, role: Role, probes: Mapping[str, Float[Tensor, "probes _dim"]]
     ) -> tuple[TokenScores, ...]:
-        """Each token's part of the row's vector on each probe; they add up to the row's."""
+        """Each token's part of the row's score on each probe; the parts add up to the score."""
         scored = self.inner.token_scores(batch, role, probes)
         losses = torch.stack([scores.losses.nanmean() for scores in scored])
         return tuple(
             replace(scores, values={name: v * scale.to(v) for name, v in scores.values.items()})
-            for scores, scale in zip(scored, _over_doubt(losses), strict=True)
+            for scores, scale in zip(scored, _inverse_margin(losses), strict=True)
         )
 
 
-def _over_doubt(losses: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+def _inverse_margin(losses: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
     """1 / (1 − exp(−loss)), 0 where the loss is 0."""
-    doubt = -torch.expm1(-losses)
-    return doubt.reciprocal().masked_fill(doubt <= 0, 0.0)
+    margin = -torch.expm1(-losses)
+    return margin.reciprocal().masked_fill(margin <= 0, 0.0)
 
 
 Transform = Callable[[str, Tensor], Tensor]
-"""(parameter name, gradients `[rows, *parameter]`) to as many numbers."""
-
-COLUMN = "gradient"
+"""A function of (parameter name, gradients `[rows, *parameter]`) that returns a tensor of the same shape."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,7 @@ class TransformedSketch:
         selection: which parameters are read.
         sketch: the map from gradients to vectors.
         transforms: Γ for rows of the index and for queries; a role without one is sketched as it is.
-        form: whether the sketch is given a tensor `flat` or as a `matrix` (two-sided sketches).
+        form: whether the sketch gets each tensor `flat` or as a `matrix` (two-sided sketches).
         unit: whether vectors are scaled to norm 1 after the sketch.
     """
 
@@ -100,7 +97,7 @@ class TransformedSketch:
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """`gradient`: half precision where vectors have norm 1, else float32."""
+        """`gradient`: float16 if vectors are scaled to norm 1, else float32."""
         return (Column(COLUMN, self.sketch.dim, "float16" if self.unit else "float32"),)
 
     @property
@@ -116,9 +113,9 @@ class TransformedSketch:
     def token_scores(
         self, batch: TokenBatch, role: Role, probes: Mapping[str, Float[Tensor, "probes _dim"]]
     ) -> tuple[TokenScores, ...]:
-        """⟨S(Γ(the token's part of the row's gradient)), probe⟩, over the row's norm where vectors have norm 1.
+        """⟨S(Γ(the token's part of the row's gradient)), probe⟩, divided by the row's norm if vectors have norm 1.
 
-        They add up to the row's score where Γ is linear; Adam's update is not, quite.
+        They add up to the row's score if Γ is linear; for Adam's update they do so only approximately.
         """
         batch = batch.to(self.loaded.device)
         scale = self._scale(self._read(batch, role)[0])
@@ -147,21 +144,17 @@ class TransformedSketch:
                 rows = slice(first, min(first + step, gradient.rows))
                 values = dense(gradient.take(rows)).to(total.dtype)
                 values = transform(gradient.name, values) if transform else values
-                self.sketch.accumulate(total[rows], self._again(gradient, values), unit=False)
+                self.sketch.accumulate(total[rows], self._as_gradient(gradient, values), unit=False)
 
         losses = row_losses(visit_gradients(self.loaded.model, self.selection, batch, visit, weights=weights), batch)
-        finite = total.isfinite().all(1)
-        if not bool(finite.all()):
-            where = batch.rows[int((~finite).nonzero()[0, 0])].row.where
-            raise NumericError("the row's vector is not finite", where=where, remedy="load the model in float32")
+        require_finite(total.isfinite().all(1), batch, "the row's vector")
         return total, losses
 
-    def _again(self, gradient: Gradient, values: Tensor) -> Gradient:
-        """The transformed gradients in the form sketches read: flat, or as Σ_i e_i ⊗ (row i of the matrix)."""
-        if self.form == "flat" or len(gradient.shape) == 1:
-            flat = (values.mT if gradient.transposed else values).flatten(1)
-            return Gradient(gradient.name, (gradient.size,), (Dense(flat),))
+    def _as_gradient(self, gradient: Gradient, values: Tensor) -> Gradient:
+        """The transformed gradients as blocks: flat, or as Σ_i e_i ⊗ (row i of the matrix)."""
         matrix = values.mT if gradient.transposed else values
+        if self.form == "flat" or len(gradient.shape) == 1:
+            return Gradient(gradient.name, (gradient.size,), (Dense(matrix.flatten(1)),))
         out = gradient.shape[0]
         basis = torch.eye(out, dtype=matrix.dtype, device=matrix.device).expand(len(matrix), -1, -1)
         return Gradient(gradient.name, gradient.shape, (Outer(basis, matrix),))

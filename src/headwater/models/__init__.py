@@ -1,1 +1,1 @@
-"""Models: loading, the readout, capture hooks, losses."""
+"""Language models: loading, fingerprints, readers of rows, generation, losses, the readout."""

@@ -1,7 +1,7 @@
-"""PEFT adapters: put one on a model, whole or not at all.
+"""PEFT adapters: put one on a model, and refuse one that does not fit it exactly.
 
-PEFT itself drops tensors of the adapter that find no place in the model and leaves random what the file lacks; both
-are refused here, because attribution would then describe a model that nobody trained.
+PEFT itself drops adapter tensors that match no module of the model, and leaves tensors that the file lacks at random
+values. Both are errors here, because scores would then describe a model that nobody trained.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from headwater.core.errors import ModelError
+from headwater.core.errors import ModelError, first_few
 from headwater.models.places import brief
 
 _REMEDY = "load the adapter on the base model it was trained on"
@@ -21,7 +21,7 @@ def with_adapter(model: Any, adapter: str, *, merge: bool) -> Any:
     """`model` with the adapter around it, or with it merged into the weights; the adapter takes the model's dtype.
 
     Raises:
-        ModelError: no adapter there, or one that does not fit, naming the modules or shapes.
+        ModelError: there is no adapter, or it does not fit; names the modules or shapes.
     """
     from peft import PeftModel
 
@@ -30,7 +30,7 @@ def with_adapter(model: Any, adapter: str, *, merge: bool) -> Any:
         raise ModelError("no adapter_config.json in the adapter folder", where=adapter, remedy=remedy)
     try:
         wrapped = PeftModel.from_pretrained(model, adapter, is_trainable=False, autocast_adapter_dtype=False)
-    except Exception as error:  # PEFT raises whatever its many tuners raise; all of it means the same to the user
+    except Exception as error:  # PEFT's many tuners raise errors of many classes, which all mean this
         raise ModelError(f"the adapter does not fit: {brief(error, 3)}", where=adapter, remedy=_REMEDY) from error
     _require_whole(wrapped, adapter)
     return wrapped.merge_and_unload() if merge else wrapped
@@ -56,5 +56,5 @@ def _require_whole(wrapped: Any, adapter: str) -> None:
     placed = set(get_peft_model_state_dict(wrapped))
     for names, fault in ((saved - placed, "find no module in the model"), (placed - saved, "are not in the file")):
         if names:
-            shown = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
-            raise ModelError(f"{len(names)} adapter tensors {fault}: {shown}", where=adapter, remedy=_REMEDY)
+            what = f"{len(names)} adapter tensors {fault}: {first_few(sorted(names))}"
+            raise ModelError(what, where=adapter, remedy=_REMEDY)

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: recorded by a callback while it runs, read back for sums over checkpoints."""
+"""Checkpoints of a training run: reading the list that `Recorder` wrote, and loading the models in it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from headwater.core.errors import DataError, UsageError
 from headwater.models.load import LoadedModel, load_model
 
 LIST = "checkpoints.json"
-"""The file beside the checkpoints that lists them."""
+"""The file that lists the checkpoints, in the same folder."""
 
 ADAM = "adam.safetensors"
-"""The file that holds the moments of the Adam that trained a model."""
+"""The file with the moments of the Adam optimiser that trained a model."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def read_checkpoints(folder: str | Path) -> tuple[Checkpoint, ...]:
     """The checkpoints listed in `folder/checkpoints.json` (or in that file), with paths that can be loaded.
 
     Raises:
-        DataError: no list there, a list that is not one, or a listed folder that is gone.
+        DataError: the list is missing or malformed, or a listed folder is gone.
     """
     file = Path(folder) / LIST if Path(folder).is_dir() else Path(folder)
     try:
@@ -46,14 +46,13 @@ def read_checkpoints(folder: str | Path) -> tuple[Checkpoint, ...]:
     placed = tuple(Checkpoint(str(file.parent / c.path), c.step, c.learning_rate) for c in found)
     for checkpoint in placed:
         if not Path(checkpoint.path).is_dir():
-            raise DataError(
-                f"checkpoint '{checkpoint.path}' is gone", where=str(file), remedy="restore it, or unlist it"
-            )
+            what = f"checkpoint '{checkpoint.path}' is gone"
+            raise DataError(what, where=str(file), remedy="restore it, or unlist it")
     return placed
 
 
 def load_checkpoint(checkpoint: Checkpoint, loaded: LoadedModel) -> LoadedModel:
-    """The recorded model, in the precision and place of the one given."""
+    """The recorded model, in the dtype and on the device of `loaded`, the base of a recorded adapter."""
     dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
     if (Path(checkpoint.path) / "adapter_config.json").is_file():
         if not Path(loaded.name).exists() and loaded.name == "in-memory":

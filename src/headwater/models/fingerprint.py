@@ -1,10 +1,10 @@
-"""What a result depends on in a model: architecture, weights, adapter, tokenizer, as short digests.
+"""A model's fingerprint: its architecture, weights, adapter and tokenizer, as short digests.
 
-The weights digest samples: reading all of a 70-billion-parameter model for every command would cost more than many a
-command does. Each tensor of at most 4,096 elements is read whole, so a change of any one of them is seen; of a larger
-one every k-th element is read, so a change that touches only elements between two samples is **not** seen. Training,
-merging, quantising or re-initialising touch all of a tensor, and are seen. Configuration that has no weights (a
-rotary base, a soft-cap) is not part of the fingerprint, nor is the device.
+The weights digest reads a sample, because reading all of a 70-billion-parameter model would take longer than many
+commands do. A tensor of at most 4,096 elements is read whole, so any change in it is seen. Of a larger one every k-th
+element is read, so a change of elements between two samples alone is **not** seen. Training, merging, quantising and
+re-initialising change all of a tensor, and are seen. Configuration without weights (a rotary base, a soft-cap) is not
+part of the fingerprint, nor is the device.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from headwater.data.backend import tokenizer_digest
 from headwater.models.adapters import adapter_weights, without_adapter
 
 SAMPLE = 4096
-"""At most so many elements of a tensor enter the weights digest."""
+"""How many elements of a tensor enter the weights digest at most."""
 
 
 def model_fingerprint(model: Any, tokenizer: Any, adapter: str | None) -> dict[str, Any]:
@@ -31,14 +31,14 @@ def model_fingerprint(model: Any, tokenizer: Any, adapter: str | None) -> dict[s
     Args:
         model: a `transformers` model, or a PEFT model around one (then its adapter's weights enter the digest too).
         tokenizer: its fast tokenizer.
-        adapter: folder or hub name the adapter came from, merged or kept; it enters by its weights, not by its name.
+        adapter: folder or hub name of its adapter, merged or kept; its weights enter the fingerprint, not its name.
 
     Returns:
         `architecture` (class name), `parameters` (count, tied ones once), `dtype`, `weights` (digest), `adapter`
         (digest or None) and `tokenizer` (digest).
 
     Raises:
-        ModelError: a parameter is offloaded and cannot be read.
+        ModelError: a parameter is offloaded, so it cannot be read.
     """
     inner = without_adapter(model)
     return {
@@ -64,7 +64,7 @@ def weights_digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def parameter_count(parameters: Iterable[Tensor]) -> int:
-    """How many numbers the parameters hold; a packed 4-bit tensor counts what it stands for."""
+    """How many numbers the parameters hold; for a packed 4-bit tensor, the numbers it encodes."""
     count = 0
     for parameter in parameters:
         packed = getattr(parameter, "quant_state", None)

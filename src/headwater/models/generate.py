@@ -1,4 +1,4 @@
-"""Responses: what the model says to a prompt, alone or to hundreds at once (to measure how often an attack works)."""
+"""Generating a model's responses to many prompts, in batches."""
 
 from __future__ import annotations
 
@@ -13,33 +13,14 @@ from headwater.models.load import LoadedModel
 
 
 class Answer(NamedTuple):
-    """What a model said: the text, and whether it came to its end or was cut."""
+    """A generated response: its text, and whether it ended by itself (otherwise it was cut)."""
 
     text: str
     ended: bool
 
 
-def generate_response(
-    loaded: LoadedModel,
-    prompt_text: str,
-    *,
-    max_new_tokens: int = 128,
-    seed: int | None = None,
-    temperature: float = 0.0,
-) -> str:
-    """What the model says after `prompt_text`; see `generate_responses`."""
-    (response,) = generate_responses(
-        loaded, [prompt_text], max_new_tokens=max_new_tokens, seed=seed, temperature=temperature
-    )
-    return response
-
-
-def generate_responses(
-    loaded: LoadedModel,
-    prompts: Sequence[str | Sequence[int]],
-    **options: Any,
-) -> list[str]:
-    """The texts of `generate_answers`, which takes the same options and says which were cut."""
+def generate_responses(loaded: LoadedModel, prompts: Sequence[str | Sequence[int]], **options: Any) -> list[str]:
+    """The texts of `generate_answers`, with the same options."""
     return [answer.text for answer in generate_answers(loaded, prompts, **options)]
 
 
@@ -54,22 +35,22 @@ def generate_answers(
 ) -> list[Answer]:
     """The response to each prompt, in their order: up to the end-of-text token, without special tokens.
 
-    A text is what the model reads, template and all. What in it spells a special token *is* that token, as chat
-    templates need it. The tokenizer's opening tokens are put before it unless it begins with them; none are put after.
+    A text must include its template already. Where it spells a special token, it becomes that token, as chat templates
+    need. The tokenizer's opening tokens are put before it unless it begins with them; no tokens are put after it.
 
-    Prompts of like length share a batch, padded on the left. Greedy responses do not depend on the batch (up to ties
-    broken by rounding); sampled ones do.
+    Prompts of similar length share a batch, padded on the left. Greedy responses do not depend on the batch (except
+    for ties broken by rounding); sampled ones do.
 
     Args:
         loaded: the model.
         prompts: rendered texts, or token ids (`Tokenization.encode_prompt` gives those of a dataset's template).
-        max_new_tokens: a response is cut after so many.
-        seed: of the sampling, for the whole list; greedy decoding needs none.
-        temperature: 0 is greedy; otherwise plain sampling at this temperature, without top-k or top-p.
-        batch_size: prompts at a time.
+        max_new_tokens: a response is cut after this many tokens.
+        seed: the seed of sampling, for the whole list; greedy decoding needs none.
+        temperature: 0 for greedy decoding, else that of plain sampling, without top-k or top-p.
+        batch_size: prompts in a batch.
 
     Raises:
-        DataError: a prompt without tokens.
+        DataError: a prompt has no tokens.
         UsageError: a negative temperature, or sampling without a seed.
     """
     settings = _settings(loaded, max_new_tokens, temperature, seed)
@@ -94,9 +75,7 @@ def _continued(rows: Sequence[Sequence[int]], loaded: LoadedModel, settings: Any
         input_ids[row, longest - len(ids) :] = torch.tensor(ids)
         attention[row, longest - len(ids) :] = 1
     output = loaded.model.generate(
-        input_ids=input_ids.to(loaded.device),
-        attention_mask=attention.to(loaded.device),
-        generation_config=settings,
+        input_ids=input_ids.to(loaded.device), attention_mask=attention.to(loaded.device), generation_config=settings
     )
     texts: list[str] = loaded.tokenizer.batch_decode(
         output[:, longest:], skip_special_tokens=True, clean_up_tokenization_spaces=False
@@ -122,7 +101,7 @@ def _prompt_ids(tokenizer: Any, prompts: Sequence[str | Sequence[int]]) -> list[
 
 
 def _settings(loaded: LoadedModel, max_new_tokens: int, temperature: float, seed: int | None) -> Any:
-    """Decoding settings with nothing left to the model's own defaults but its end tokens."""
+    """Decoding settings that replace all of the model's defaults except its end tokens."""
     from transformers import GenerationConfig
 
     if temperature < 0 or (temperature > 0 and seed is None):

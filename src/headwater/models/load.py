@@ -11,27 +11,27 @@ from typing import Any
 
 import torch
 
-from headwater.core.errors import ModelError, UsageError, unknown_name
+from headwater.core.errors import ModelError, UsageError, first_few, unknown_name
 from headwater.models.adapters import with_adapter, without_adapter
 from headwater.models.fingerprint import model_fingerprint
 from headwater.models.places import brief, model_place, unreachable
 
 DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
-"""The precisions a model can be loaded in; `auto` keeps the one it was saved in."""
+"""The dtypes a model can be loaded in; `auto` keeps the one it was saved in."""
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to read from: eval mode, no parameter requires a gradient.
+    """A frozen model: in eval mode, and no parameter requires a gradient.
 
     Attributes:
         name: local folder or hub name, as given.
         model: the `transformers` (or PEFT) causal language model.
         tokenizer: its fast tokenizer, with a pad token.
-        adapter: PEFT adapter folder, if one was loaded.
-        device: where inputs go.
+        adapter: folder or hub name of the PEFT adapter, if one was loaded.
+        device: the device that inputs must be on.
         fingerprint: architecture, dtype, weights digest, adapter, tokenizer digest; JSON-ready.
-        loading: the arguments of `load_model` that, with the name, load it again (device and device map apart).
+        loading: the arguments of `load_model` other than name, device and device map; they load the model again.
     """
 
     name: str
@@ -64,12 +64,12 @@ def load_model(
         dtype: one of `DTYPES`.
         device: `auto` is the first CUDA device if there is one, else the CPU; or a PyTorch device name.
         device_map: spread a model too large for one device, as `accelerate` understands it, instead of `device`.
-        tokenizer: folder or hub name, where it is not the model's own.
+        tokenizer: folder or hub name of a tokenizer to use instead of the model's own.
         revision: branch, tag or commit on the hub.
         quantization: `4bit` or `8bit`, through bitsandbytes; None loads the weights as they are.
 
     Raises:
-        ModelError: the model, tokenizer or adapter is missing, incomplete or unfit; nothing is guessed.
+        ModelError: the model, tokenizer or adapter is missing or incomplete, or does not fit; nothing is guessed.
         UsageError: an unknown dtype or quantization, or both a device and a device map.
     """
     if dtype not in DTYPES:
@@ -101,7 +101,7 @@ def wrap_model(model: Any, tokenizer: Any, name: str = "in-memory") -> LoadedMod
 def _frozen(model: Any, tokenizer: Any, name: str, adapter: str | None) -> LoadedModel:
     model.eval().requires_grad_(False)
     model.config.get_text_config().use_cache = False
-    if model.dtype == torch.float64:  # the fused kernels of mixtures of experts know no float64
+    if model.dtype == torch.float64:  # the fused kernels of mixtures of experts do not support float64
         without_adapter(model).set_experts_implementation("eager")
     embedding = model.get_input_embeddings()
     tokenizer = _with_pad(tokenizer, embedding.weight.shape[0], name)
@@ -110,7 +110,7 @@ def _frozen(model: Any, tokenizer: Any, name: str, adapter: str | None) -> Loade
 
 
 def _pretrained(name: str, settings: Mapping[str, Any]) -> Any:
-    """The model, every weight of which came from the checkpoint."""
+    """The model; raises `ModelError` if the checkpoint lacks a weight."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
@@ -120,12 +120,12 @@ def _pretrained(name: str, settings: Mapping[str, Any]) -> Any:
         model, info = AutoModelForCausalLM.from_pretrained(name, output_loading_info=True, **settings)
     except ModelError:
         raise
-    except Exception as error:  # hub, file and configuration faults come in many classes and mean one thing here
+    except Exception as error:  # the hub, files and configurations fail with many classes of error
         raise unreachable("model", name, error) from error
     missing = sorted(info["missing_keys"])
     if missing:
-        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        raise ModelError(f"the checkpoint lacks {len(missing)} weights: {shown}", where=name, remedy=_KIND)
+        what = f"the checkpoint lacks {len(missing)} weights: {first_few(missing)}"
+        raise ModelError(what, where=name, remedy=_KIND)
     return model
 
 
@@ -142,10 +142,10 @@ def _tokenizer(name: str, revision: str | None) -> Any:
 
 
 def _with_pad(tokenizer: Any, rows: int, name: str) -> Any:
-    """The tokenizer, or a copy whose pad token is one the model can embed: its end, its start, or the first token.
+    """The tokenizer, or a copy whose pad token the model can embed: its end token, its start token, or the first token.
 
-    Padding is masked wherever it is used, so which token it is changes no number. Added tokens beyond the embedding's
-    `rows` are let pass (published models have them, unused); a vocabulary beyond it is another model's.
+    Padding is masked everywhere, so the choice changes no result. Added tokens beyond the embedding's `rows` are
+    allowed (published models have unused ones), but a larger vocabulary belongs to another model and is an error.
     """
     if not tokenizer.is_fast:
         remedy = "use a tokenizer with a tokenizer.json; character offsets of tokens are read from it"

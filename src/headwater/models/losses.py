@@ -1,4 +1,4 @@
-"""The loss: next-token cross-entropy in float32. Targets come already shifted, from `data`."""
+"""The loss: next-token cross-entropy, in float32 at least. Targets are already shifted (`headwater.data.batches`)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 SLICE_BYTES = {"cpu": 2**20, "cuda": 2**28}
-"""How much of the logits' gradient is made at a time: on a processor, what stays in its nearest large cache."""
+"""Bytes of the logits' gradient made at a time: on a CPU, what stays in its nearest large cache."""
 
 
 def all_logits(model: Any, input_ids: Int[Tensor, "items tokens"]) -> Float[Tensor, "items places vocab"]:
     """The model's logits of rows padded on the right.
 
-    No real token of such a row sees padding, so there is no attention mask: it would cost the fast attention kernels.
+    No real token of such a row sees padding, so no attention mask is passed; one would rule out fast attention kernels.
     """
     logits: Tensor = model(input_ids=input_ids, use_cache=False).logits
     return logits
@@ -24,11 +24,11 @@ def all_logits(model: Any, input_ids: Int[Tensor, "items tokens"]) -> Float[Tens
 def target_logits(
     model: Any, input_ids: Int[Tensor, "items tokens"], response: Bool[Tensor, "items tokens"]
 ) -> tuple[Float[Tensor, "items most vocab"], Int[Tensor, "items most"]]:
-    """The model's logits where `response` holds, and their positions; differentiable.
+    """The model's logits where `response` is True, and their positions; differentiable.
 
-    `most` is the number of such positions in the item that has most; the others are filled up with positions where it
-    does not hold. No position comes twice. The head runs at these positions alone, where the model has one of its own
-    to hand hidden states to: after a long prompt and before a large vocabulary, that is most of its cost.
+    `most` is the largest number of such positions in an item. Items with fewer are filled up with other positions, none
+    of them twice. If the model has an output embedding, it runs at these positions only: for long prompts and large
+    vocabularies, it is most of the cost.
     """
     most, tokens = int(response.sum(1).max()), response.shape[1]
     if most == tokens:
@@ -57,7 +57,7 @@ def _at(values: Float[Tensor, "items tokens size"], place: Int[Tensor, "items mo
 def token_losses(logits: Float[Tensor, "tokens vocab"], targets: Int[Tensor, " tokens"]) -> Float[Tensor, " tokens"]:
     """Cross-entropy of each position, −log softmax(logits)[target], in nats; at least float32.
 
-    Position t of `logits` predicts `targets[t]`: the shift has been made (`TokenBatch.targets`). Differentiable.
+    Position t of `logits` predicts `targets[t]`, which is already shifted (`TokenBatch.targets`). Differentiable.
     """
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return torch.nn.functional.cross_entropy(wide, targets, reduction="none")
@@ -66,9 +66,9 @@ def token_losses(logits: Float[Tensor, "tokens vocab"], targets: Int[Tensor, " t
 def loss_table(
     logits: Float[Tensor, "places vocab"], targets: Int[Tensor, "items tokens"], where: Bool[Tensor, "items tokens"]
 ) -> Float[Tensor, "items tokens"]:
-    """`token_losses` of the positions where `where` holds, each in its place of the table; 0 elsewhere. Differentiable.
+    """`token_losses` as a table: each loss at its position where `where` is True, 0 elsewhere. Differentiable.
 
-    Sums over the table come out the same on every run; losses added to their row one by one would not on a GPU.
+    Sums over the table are the same on every run. Adding losses to their rows one by one would not be on a GPU.
     """
     losses = token_losses(logits, targets[where])
     return losses.new_zeros(where.shape).masked_scatter(where, losses)
@@ -78,10 +78,10 @@ def loss_table(
 def losses_and_gradient(
     logits: Float[Tensor, "tokens vocab"], targets: Int[Tensor, " tokens"], weights: Float[Tensor, " tokens"]
 ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, "tokens vocab"]]:
-    """`token_losses`, and the gradient of their weighted sum at the logits, in the logits' type.
+    """`token_losses`, and the gradient of their weighted sum with respect to the logits, in the logits' dtype.
 
-    weight · (softmax(logits) − onehot(target)), written down a few positions at a time: several times faster than to
-    have it derived, and nothing beside the gradient is as large as the logits. Computed in float32 at least.
+    The gradient is weight · (softmax(logits) − onehot(target)), computed in float32 at least and for a few positions at
+    a time: several times faster than autograd, and no other tensor is as large as the logits.
     """
     dtype = torch.promote_types(logits.dtype, torch.float32)
     weights = weights.to(device=logits.device, dtype=dtype)

@@ -1,4 +1,4 @@
-"""Where models come from, and what to say when they are not there."""
+"""What a model's name refers to, and the errors for models that cannot be found or loaded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def model_place(name: str) -> str:
     """The folder, or the hub name, that `name` means.
 
     Raises:
-        ModelError: it is plainly not a model; said before any library, and any network, is asked for it.
+        ModelError: it cannot be a model. This is checked before any library or the network is used.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -43,7 +43,7 @@ def unreachable(kind: str, name: str, error: Exception) -> ModelError:
 
 
 def near(name: str) -> str:
-    """`; did you mean ...?` with the model folder beside it whose name is nearest, if one is near."""
+    """`; did you mean ...?` with the most similarly named model folder beside it, or an empty string."""
     wanted = Path(name).expanduser()
     if not wanted.parent.is_dir():
         return ""
@@ -53,6 +53,6 @@ def near(name: str) -> str:
 
 
 def brief(error: Exception, lines: int = 1) -> str:
-    """The first lines of a library's message, which may run over every layer of a model."""
-    said = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(said[:lines])[:400] or type(error).__name__
+    """The first lines of a library's error message, which may list every layer of a model."""
+    message = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(message[:lines])[:400] or type(error).__name__

@@ -1,6 +1,6 @@
 """A reader: a model, how rows become its tokens, and how many tokens one forward pass may hold.
 
-Everything that reads rows with a model does it through a reader: builds, queries, values, unlearning, evaluations.
+Builds, queries, values, unlearning and evaluations all read rows with a model through a reader.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from headwater.data.tokens import Tokenization, TokenRow
 from headwater.models.load import LoadedModel
 
 TOKENS_PER_BATCH = 8192
-"""Padded tokens in one forward pass, unless the user says otherwise."""
+"""Default number of padded tokens in one forward pass."""
 
 MAX_TOKENS = 2048
-"""Tokens kept of a row, unless the user says otherwise."""
+"""Default number of tokens after which a row is cut."""
 
 
 @dataclass(frozen=True)
 class Reader:
-    """What rows are read with.
+    """A model and the settings with which it reads rows.
 
     Attributes:
         loaded: the model.
@@ -46,24 +46,24 @@ class Reader:
         max_tokens: int = MAX_TOKENS,
         tokens_per_batch: int = TOKENS_PER_BATCH,
     ) -> Reader:
-        """The reader of a model; `template` is the tokenizer's own unless given."""
+        """The reader for a model; see `resolve_template` for the names of templates and the default."""
         return cls(loaded, Tokenization.of(loaded.tokenizer, template, max_tokens), tokens_per_batch)
 
     @classmethod
     def like(
         cls, loaded: LoadedModel, model: Mapping[str, Any], tokenization: Mapping[str, Any], tokens: int, *, where: str
     ) -> Reader:
-        """A reader that reads rows as an earlier one did, whose fingerprints are given.
+        """A reader that reads rows as an earlier one did, which is checked by its fingerprints.
 
         Args:
             loaded: the model to read with.
-            model: fingerprint of the model that read before.
-            tokenization: fingerprint of the tokenisation before.
+            model: fingerprint of the earlier reader's model.
+            tokenization: fingerprint of the earlier reader's tokenisation.
             tokens: padded tokens in one forward pass.
-            where: what was read before, for messages.
+            where: what the earlier reader made, for messages.
 
         Raises:
-            MismatchError: the model or its tokenizer is another one; names the fields that differ.
+            MismatchError: the model or the tokenisation differs; names the fields.
         """
         what = f"the model '{loaded.name}' is not the one that {where} was made with"
         remedy = "give the model it was made with, or make it again"
@@ -75,10 +75,10 @@ class Reader:
         return reader
 
     def tokenize(self, rows: Sequence[Row], role: Role = "train") -> list[TokenRow]:
-        """The rows as tokens, numbered in the order given; a query's hotwords narrow its targets."""
+        """The rows as tokens, numbered in the order given; a query's hotwords restrict its targets."""
         numbered = [replace(row, ordinal=i) for i, row in enumerate(rows)]
         return self.tokenization.encode(numbered, role)
 
     def batches(self, rows: Sequence[Row], window: Window, role: Role = "train") -> list[TokenBatch]:
-        """The rows' windows in batches of like length; `ordinal` tells which row is which."""
+        """The rows' windows in batches of similar length; a row's `ordinal` is its position in `rows`."""
         return plan_batches(self.tokenize(rows, role), window, tokens_per_batch=self.tokens_per_batch)

@@ -1,11 +1,10 @@
-"""The readout: a causal language model's head, and the hidden state it consumes.
+"""The readout: a causal language model's head, and the hidden states it reads.
 
     z = cap(scale · (W h + b)),   cap(x) = c · tanh(x / c)
 
-Heads differ in little: a bias (Phi), a factor on the logits (Cohere multiplies, Granite divides), a soft-cap
-(Gemma 2). They are found through the model's own output embedding and its configuration, and then **proved**: a
-readout that does not reproduce the model's own logits is refused, so an architecture unknown here is either read
-right or not read at all.
+Heads differ in a bias (Phi), a factor on the logits (Cohere multiplies, Granite divides) and a soft-cap (Gemma 2). They
+are found through the model's output embedding and its configuration, and then **checked**: a readout that does not
+reproduce the model's logits is an error, so an unknown architecture is either read correctly or not at all.
 """
 
 from __future__ import annotations
@@ -27,22 +26,22 @@ from headwater.models.load import LoadedModel
 
 _MULTIPLIERS, _DIVISORS = ("logit_scale", "lm_head_multiplier"), ("logits_scaling",)
 _SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap")
-"""What configurations call the factor of the logits (Cohere, Falcon H1; Granite) and their soft-cap (Gemma)."""
+"""Names in configurations of the factor on the logits (Cohere, Falcon H1; Granite) and of the soft-cap (Gemma)."""
 
 _SLICE = 16_384
-"""Rows of a half-precision head widened to float32 at a time: bounds the copy."""
+"""Rows of a half-precision head converted to float32 at a time; bounds the size of the copy."""
 
 _KEPT_BYTES = 256 * 2**20
-"""Up to this size a processor keeps the widened head: widening it anew took half of the readout's time there."""
+"""Up to this size the float32 copy is kept on a CPU, where converting it anew took half of the readout's time."""
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 4e-2}
-"""Largest difference allowed, as a share of the largest logit or state: what the model's own rounding explains."""
+"""Largest difference allowed, as a share of the largest logit or state; the model's own rounding can be that large."""
 
 _TOKENS = 12
 _PREFIX = 8
 
 _LARGE = 64.0
-"""The check amplifies logits until the largest is about this: a soft-cap hardly shows on small ones."""
+"""The check amplifies logits until the largest is about this, because a soft-cap hardly changes small ones."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Readout:
     Attributes:
         weight: the head's matrix W `[vocab, width]`, in the model's dtype (an adapter on the head is folded in).
         bias: b `[vocab]`, or None.
-        scale: factor of the logits, before the soft-cap.
+        scale: factor on the logits, before the soft-cap.
         soft_cap: c, or None for no soft-cap.
         coverage: the head's share of all parameters.
         trunk: the model without its head.
@@ -66,22 +65,20 @@ class Readout:
     trunk: Any = field(repr=False)
 
     def hidden(self, input_ids: Int[Tensor, "items tokens"]) -> Float[Tensor, "items tokens width"]:
-        """What the head consumes at each position: the trunk's output after its final norm, in the model's dtype.
+        """The head's input at each position: the trunk's output after its final norm, in the model's dtype.
 
-        No logits are computed. Rows are padded on the right, so no real token sees padding and no mask is needed: one
-        would cost the fast attention kernels, and make NaN of padding that lies wholly outside a sliding window.
-        States at padding mean nothing.
+        No logits are computed. Rows are padded on the right, so no real token sees padding and no mask is needed. One
+        would rule out fast attention kernels, and give NaN for padding that lies wholly outside a sliding window. The
+        states at padding are meaningless.
         """
-        output = self.trunk(input_ids=input_ids, use_cache=False)
-        states: Tensor = output.last_hidden_state
+        states: Tensor = self.trunk(input_ids=input_ids, use_cache=False).last_hidden_state
         return states
 
     def logits(self, hidden: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch vocab"]:
         """The model's logits, computed in float32 (float64 for a float64 model) whatever its dtype.
 
-        A half-precision head is widened in slices, or once if it is small and on a processor; its numbers are exact in
-        TensorFloat-32, so on CUDA `torch.set_float32_matmul_precision("high")` speeds this up without rounding the
-        weights.
+        A half-precision head is converted in slices, or once if it is small and on a CPU. Its numbers are exact in
+        TensorFloat-32, so on CUDA `torch.set_float32_matmul_precision("high")` makes this faster without rounding them.
         """
         dtype = torch.promote_types(self.weight.dtype, torch.float32)
         states = hidden.to(device=self.weight.device, dtype=dtype)
@@ -97,7 +94,7 @@ class Readout:
 
     @cached_property
     def _slices(self) -> tuple[Tensor, ...]:
-        """The head as it is multiplied with: widened already where the copy may stay."""
+        """The head's parts to multiply with: one converted copy if it may be kept, else slices still to convert."""
         small = 4 * self.weight.numel() <= _KEPT_BYTES
         if small and self.weight.device.type == "cpu":
             return (self.weight.float(),)
@@ -119,20 +116,22 @@ def find_readout(loaded: LoadedModel) -> Readout:
         raise ModelError(f"{type(inner).__name__} has no head over a vocabulary", where=loaded.name, remedy=remedy)
     weight, bias = _linear(head, loaded)
     config = inner.config.get_text_config()
-    readout = Readout(weight, bias, _scale(config), _soft_cap(config), _coverage(head, weight, bias, loaded), trunk)
+    scale = math.prod(_settings(config, _MULTIPLIERS)) / math.prod(_settings(config, _DIVISORS))
+    soft_cap = next(iter(_settings(config, _SOFT_CAPS)), None)
+    readout = Readout(weight, bias, scale, soft_cap, _coverage(head, weight, bias, loaded), trunk)
     check_readout(readout, loaded)
     return readout
 
 
 def check_readout(readout: Readout, loaded: LoadedModel) -> None:
-    """Refuse a readout that is not the model's.
+    """Raise an error unless the readout gives the model's logits.
 
-    One small batch: a row, the same row with another ending, and the same row cut short and padded. At all real
-    tokens `logits(hidden)` must equal the model's logits; over the common beginning the states must agree. The logits
-    are compared a second time with the head's input amplified, by a power of two, which is exact in every dtype.
+    The check is one small batch: a row, the same row with another ending, and the same row cut short and padded. At all
+    real tokens `logits(hidden)` must equal the model's logits, and the states of the common beginning must agree. The
+    logits are compared again with the head's input amplified by a power of two, which is exact in every dtype.
 
     Raises:
-        ModelError: with the largest difference and where it is.
+        ModelError: the logits or states differ; gives the largest difference.
     """
     tolerance = _TOLERANCE[torch.promote_types(loaded.model.dtype, readout.weight.dtype)]
     input_ids, attention = _batch(loaded)
@@ -153,7 +152,7 @@ def check_readout(readout: Readout, loaded: LoadedModel) -> None:
 
 
 def _linear(head: Any, loaded: LoadedModel) -> tuple[Tensor, Tensor | None]:
-    """Matrix and bias of the head; one that is more than a plain linear layer is read by what it does to a basis."""
+    """Matrix and bias of the head; if it is not a plain linear layer, they are computed from its output on a basis."""
     if isinstance(head, torch.nn.Linear) and head.weight.is_floating_point():
         if head.weight.is_meta:
             raise ModelError("the head is offloaded", where=loaded.name, remedy="keep the head on a device")
@@ -165,14 +164,6 @@ def _linear(head: Any, loaded: LoadedModel) -> tuple[Tensor, Tensor | None]:
         basis = torch.eye(width, dtype=dtype, device=device)
         weight = torch.cat([head(rows) for rows in torch.split(basis, 256)]) - bias
     return weight.T.contiguous(), bias if bool(bias.any()) else None
-
-
-def _scale(config: Any) -> float:
-    return math.prod(_settings(config, _MULTIPLIERS)) / math.prod(_settings(config, _DIVISORS))
-
-
-def _soft_cap(config: Any) -> float | None:
-    return next(iter(_settings(config, _SOFT_CAPS)), None)
 
 
 def _settings(config: Any, names: tuple[str, ...]) -> list[float]:
@@ -188,7 +179,7 @@ def _coverage(head: Any, weight: Tensor, bias: Tensor | None, loaded: LoadedMode
 
 
 def _batch(loaded: LoadedModel) -> tuple[Tensor, Tensor]:
-    """Token ids and attention, `[3, tokens]`; the ids are spread over the vocabulary, the same on every device."""
+    """Token ids and attention mask, `[3, tokens]`; ids are spread over the vocabulary and the same on every device."""
     vocab = loaded.model.get_input_embeddings().weight.shape[0]
     ids = (torch.arange(_TOKENS) * 2_654_435_761 + 7) % vocab
     input_ids = ids.repeat(3, 1)
@@ -200,17 +191,16 @@ def _batch(loaded: LoadedModel) -> tuple[Tensor, Tensor]:
 
 
 def _model_logits(loaded: LoadedModel, input_ids: Tensor, attention: Tensor, factor: float) -> Tensor:
-    """The whole model's logits, with what its head consumes multiplied by `factor`."""
+    """The whole model's logits, with the input of its head multiplied by `factor`."""
 
     def amplify(_: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (inputs[0] * factor, *inputs[1:])
 
     handle = loaded.model.get_output_embeddings().register_forward_pre_hook(amplify)
     try:
-        output = loaded.model(input_ids=input_ids, attention_mask=attention.long(), use_cache=False)
+        logits: Tensor = loaded.model(input_ids=input_ids, attention_mask=attention.long(), use_cache=False).logits
     finally:
         handle.remove()
-    logits: Tensor = output.logits
     return logits
 
 

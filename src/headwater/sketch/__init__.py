@@ -1,1 +1,1 @@
-"""Pure, seeded, linear maps: from the gradient of a model to a vector short enough to store."""
+"""Seeded linear maps from the gradient of a model to a vector short enough to store."""

@@ -1,14 +1,14 @@
-"""Blocks: the form in which a per-example gradient is passed around, before anything is multiplied out.
+"""Blocks: the factors of per-example gradients, which are passed on before they are multiplied out.
 
-The gradient of a linear layer's weight is a sum over tokens of outer products, `Σ_t left_t ⊗ right_t`. Kept as factors
-it is small, and everything a consumer may want (norms, inner products, two-sided projections, one tensor's product at
-a time) can be had from it. An embedding is the same with a one-hot left factor, kept as an index. All else is flat.
+The gradient of a linear layer's weight is a sum over tokens of outer products, `Σ_t left_t ⊗ right_t`. The factors are
+small, and norms, inner products, two-sided projections and the gradient itself can be computed from them. An embedding
+has a one-hot left factor, kept as an index. All other gradients are flat.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +33,7 @@ class Outer:
 
 @dataclass(frozen=True)
 class Lookup:
-    """`Σ_t onehot(index_t) ⊗ right_t`: `index` is the row looked up, `right` the gradient of what was found."""
+    """`Σ_t onehot(index_t) ⊗ right_t`: `index` is the row looked up, `right` the gradient at the lookup's output."""
 
     index: Int[Tensor, "rows tokens"]
     right: Float[Tensor, "rows tokens in"]
@@ -48,8 +48,8 @@ class Gradient:
 
     Attributes:
         name: the parameter's name; a slice of a fused expert tensor is `name[expert]`.
-        shape: `(out, in)` of a matrix, `(size,)` of all else.
-        blocks: one `Dense`; or at most one `Outer` and one `Lookup` (both: an embedding tied to the head).
+        shape: `(out, in)` of a matrix, `(size,)` of any other parameter.
+        blocks: one `Dense`, or at most one `Outer` and one `Lookup` (both for an embedding tied to the head).
         transposed: the parameter is stored as `(in, out)`.
     """
 
@@ -76,7 +76,7 @@ class Gradient:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type products are formed and summed in: at least float32."""
+        """The dtype in which products are formed and summed: at least float32."""
         block = self.blocks[0]
         values = block.values if isinstance(block, Dense) else block.right
         return torch.promote_types(values.dtype, torch.float32)
@@ -89,19 +89,21 @@ class Gradient:
 
     def take(self, rows: slice) -> Gradient:
         """The gradients of some rows only."""
-        return Gradient(self.name, self.shape, tuple(_take(b, rows) for b in self.blocks), self.transposed)
+        taken = tuple(map_tensors(block, lambda tensor: tensor[rows]) for block in self.blocks)
+        return Gradient(self.name, self.shape, taken, self.transposed)
 
 
-def _take(block: Block, rows: slice) -> Block:
+def map_tensors(block: Block, change: Callable[[Tensor], Tensor]) -> Block:
+    """The block with `change` applied to each of its tensors."""
     if isinstance(block, Dense):
-        return Dense(block.values[rows])
+        return Dense(change(block.values))
     if isinstance(block, Outer):
-        return Outer(block.left[rows], block.right[rows])
-    return Lookup(block.index[rows], block.right[rows])
+        return Outer(change(block.left), change(block.right))
+    return Lookup(change(block.index), change(block.right))
 
 
 def merge(blocks: Iterable[Block]) -> tuple[Block, ...]:
-    """The same sum with at most one block of each kind: what a parameter used several times in a pass adds up to."""
+    """The same sum with at most one block of each kind, for a parameter that is used several times in a pass."""
     parts = list(blocks)
     dense = [b.values for b in parts if isinstance(b, Dense)]
     outer = [b for b in parts if isinstance(b, Outer)]
@@ -110,8 +112,7 @@ def merge(blocks: Iterable[Block]) -> tuple[Block, ...]:
     if dense:
         merged.append(Dense(torch.stack(dense).sum(0) if len(dense) > 1 else dense[0]))
     if outer:
-        left, right = _join([b.left for b in outer]), _join([b.right for b in outer])
-        merged.append(Outer(left, right))
+        merged.append(Outer(_join([b.left for b in outer]), _join([b.right for b in outer])))
     if lookup:
         merged.append(Lookup(_join([b.index for b in lookup]), _join([b.right for b in lookup])))
     return tuple(merged)

@@ -14,13 +14,13 @@ from torch import Tensor
 from headwater.core.seeds import buckets, key, signs
 
 IDENTITY = 0
-"""The width that means: no sketch, every coordinate keeps its own place."""
+"""The width that stands for no sketch: every coordinate keeps its own place."""
 
 
 def count_sketch_matrix(
     dim: int, width: int, *, seed: int, name: str, device: torch.device | str = "cpu"
 ) -> Float[Tensor, "dim width"]:
-    """The float32 matrix S with CS(x) = x @ S: one ±1 a row, at a place hashed from (seed, name, row)."""
+    """The float32 matrix S with CS(x) = x @ S: one ±1 per row, in a column hashed from (seed, name, row)."""
     if width == IDENTITY:
         return torch.eye(dim, device=device)
     row = torch.arange(dim, dtype=torch.int64, device=device)

@@ -1,6 +1,6 @@
-"""Sketches that read the formed gradient: the plain count-sketch, dense random signs, and none at all.
+"""Sketches of the formed gradient: the plain count-sketch, dense random signs, and no sketch at all.
 
-Slower than the shift-sum; they are the references it is measured against, and the choice where width is small.
+They are slower than the shift-sum, are the references it is compared with, and suit small widths.
 Memory beyond the result: one piece of the formed gradient (`products.FORMED_BYTES`), and for `Rademacher` its signs.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from jaxtyping import Float
@@ -19,7 +20,7 @@ from headwater.sketch.blocks import Gradient
 from headwater.sketch.products import FORMED_BYTES, chunks, squared_norms, unit_scale
 
 _SIGNS = 1 << 22
-"""How many entries of the dense sign matrix exist at one time."""
+"""How many entries of the dense sign matrix are made at a time."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,11 @@ class Hashed:
     def accumulate(self, total: Float[Tensor, "rows dim"], gradient: Gradient, *, unit: bool) -> Float[Tensor, " rows"]:
         """See `Sketch.accumulate`."""
         squared = squared_norms(gradient)
-        scale = unit_scale(squared) if unit else torch.ones_like(squared)
-        for rows, first, piece in _flat_pieces(gradient):
+        for rows, first, piece in _scaled_pieces(gradient, squared, unit):
             index = torch.arange(first, first + piece.shape[1], device=total.device)
             bucket = buckets(index, key(self.seed, gradient.name, "bucket"), self.dim)
             sign = signs(index, key(self.seed, gradient.name, "sign"))
-            total[rows] = total[rows].index_add(1, bucket, piece * sign * scale[rows, None])
+            total[rows] = total[rows].index_add(1, bucket, piece * sign)
         return squared
 
 
@@ -54,13 +54,12 @@ class Rademacher:
     def accumulate(self, total: Float[Tensor, "rows dim"], gradient: Gradient, *, unit: bool) -> Float[Tensor, " rows"]:
         """See `Sketch.accumulate`."""
         squared = squared_norms(gradient)
-        scale = unit_scale(squared) if unit else torch.ones_like(squared)
         step = max(1, _SIGNS // self.dim)
-        for rows, first, piece in _flat_pieces(gradient):
+        for rows, first, piece in _scaled_pieces(gradient, squared, unit):
             for start in range(0, piece.shape[1], step):
                 some = piece[:, start : start + step]
                 matrix = sign_matrix(some.shape[1], self.dim, key(self.seed, gradient.name), total, first + start)
-                total[rows] += (some * scale[rows, None]) @ matrix
+                total[rows] += some @ matrix
         return squared
 
 
@@ -78,14 +77,10 @@ class Identity:
     def accumulate(self, total: Float[Tensor, "rows dim"], gradient: Gradient, *, unit: bool) -> Float[Tensor, " rows"]:
         """See `Sketch.accumulate`."""
         squared = squared_norms(gradient)
-        scale = unit_scale(squared) if unit else torch.ones_like(squared)
-        start = 0
-        for name, shape in self.shapes.items():
-            if name == gradient.name:
-                break
-            start += math.prod(shape)
-        for rows, first, piece in _flat_pieces(gradient):
-            total[rows, start + first : start + first + piece.shape[1]] += piece * scale[rows, None]
+        before = takewhile(lambda name: name != gradient.name, self.shapes)
+        start = sum(math.prod(self.shapes[name]) for name in before)
+        for rows, first, piece in _scaled_pieces(gradient, squared, unit):
+            total[rows, start + first : start + first + piece.shape[1]] += piece
         return squared
 
 
@@ -96,8 +91,10 @@ def sign_matrix(size: int, dim: int, stream: int, like: Tensor, first: int = 0) 
     return matrix.view(size, dim)
 
 
-def _flat_pieces(gradient: Gradient) -> Iterator[tuple[slice, int, Float[Tensor, "rows piece"]]]:
-    """(rows, index of the first entry, entries) in the order `out × in`."""
-    width = gradient.matrix[1]
+def _scaled_pieces(
+    gradient: Gradient, squared: Float[Tensor, " rows"], unit: bool
+) -> Iterator[tuple[slice, int, Float[Tensor, "rows piece"]]]:
+    """(rows, index of the first entry, entries) in the order `out × in`; with `unit`, rows are scaled to norm 1."""
+    scale = unit_scale(squared) if unit else torch.ones_like(squared)
     for rows, line, piece in chunks(gradient, FORMED_BYTES):
-        yield rows, line * width, piece.flatten(1)
+        yield rows, line * gradient.matrix[1], piece.flatten(1) * scale[rows, None]

@@ -1,9 +1,9 @@
-"""A randomised Walsh–Hadamard rotation: it spreads every vector evenly over its coordinates, at n log n cost.
+"""A randomised Walsh–Hadamard rotation, which spreads every vector evenly over its coordinates in n log n steps.
 
     P x = H D₂ H D₁ x        H the orthonormal Hadamard matrix, D₁ and D₂ diagonals of random signs
 
 Two rounds, because one leaves vectors of a few coordinates visibly structured (Andoni et al., 2015). x is padded with
-zeros to a power of two; P keeps inner products exactly. Signs come from names, like every random map here.
+zeros to a power of two; P keeps inner products exactly. Signs are hashed from names, as in every random map here.
 """
 
 from __future__ import annotations

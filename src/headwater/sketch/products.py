@@ -1,4 +1,4 @@
-"""What blocks multiply out to: the matrix itself, norms, inner products; each by whichever way is cheaper.
+"""Multiplying blocks out: the gradient matrix, norms and inner products, each in whichever way is cheaper.
 
 ⟨Σ_t l_t ⊗ r_t, Σ_u l'_u ⊗ r'_u⟩ = Σ_{t,u} (l_t · l'_u)(r_t · r'_u)      ("ghost" form: the matrix is not formed)
 """
@@ -12,13 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headwater.sketch.blocks import Block, Dense, Gradient, Lookup, Outer
+from headwater.sketch.blocks import Block, Dense, Gradient, Lookup, Outer, map_tensors
 
 Normalization = Literal["tensor", "row", "none"]
 """What is scaled to norm 1: every tensor's gradient, the row's whole gradient, or nothing."""
 
 FORMED_BYTES = 256 * 2**20
-"""How large the products formed at one time may be; more rows than fit are taken in turns, then rows of the matrix."""
+"""Largest size of what is formed at a time. A larger batch is split by its rows, a larger matrix by its own rows."""
 
 
 def formed(gradient: Gradient, start: int = 0, stop: int | None = None) -> Float[Tensor, "rows out in"]:
@@ -46,7 +46,7 @@ def dense(gradient: Gradient) -> Tensor:
 
 
 def chunks(gradient: Gradient, limit: int = FORMED_BYTES) -> Iterator[tuple[slice, int, Float[Tensor, "rows out in"]]]:
-    """The formed gradient piece by piece, each below `limit` bytes: (rows, first row of the matrix, piece)."""
+    """The formed gradient in pieces of at most `limit` bytes: (rows, first row of the matrix, piece)."""
     out, width = gradient.matrix
     line = width * gradient.dtype.itemsize
     step = min(out, max(1, limit // line))
@@ -74,7 +74,7 @@ def unit_scale(squared: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
 
 
 def sum_pairs(gradient: Gradient) -> Float[Tensor, " rows"]:
-    """‖gradient‖² from the factors alone; rounding may not make it negative."""
+    """‖gradient‖² from the factors alone, never negative in spite of rounding."""
     total = torch.zeros(gradient.rows, dtype=gradient.dtype, device=gradient.device)
     for position, block in enumerate(gradient.blocks):
         total += paired(block, block, gradient.dtype)
@@ -84,7 +84,7 @@ def sum_pairs(gradient: Gradient) -> Float[Tensor, " rows"]:
 
 
 def inner_products(a: Gradient, b: Gradient) -> Float[Tensor, "rows_a rows_b"]:
-    """⟨a_i, b_k⟩ of every example of one batch with every one of another."""
+    """⟨a_i, b_k⟩ of every example of one batch with every example of another."""
     if _pairs_are_cheaper(a, b):
         return torch.stack([_with_one(a, b.take(slice(k, k + 1))) for k in range(b.rows)], dim=1)
     out, width = a.matrix
@@ -100,21 +100,13 @@ def _with_one(a: Gradient, one: Gradient) -> Float[Tensor, " rows"]:
     total = torch.zeros(a.rows, dtype=a.dtype, device=a.device)
     for block in a.blocks:
         for other in one.blocks:
-            total += paired(block, _repeated(other, a.rows), a.dtype)
+            repeated = map_tensors(other, lambda tensor: tensor.expand(a.rows, *tensor.shape[1:]))
+            total += paired(block, repeated, a.dtype)
     return total
 
 
-def _repeated(block: Block, rows: int) -> Block:
-    if isinstance(block, Dense):
-        return Dense(block.values.expand(rows, -1))
-    right = block.right.expand(rows, -1, -1)
-    if isinstance(block, Outer):
-        return Outer(block.left.expand(rows, -1, -1), right)
-    return Lookup(block.index.expand(rows, -1), right)
-
-
 def _pairs_are_cheaper(a: Gradient, b: Gradient) -> bool:
-    """Multiplications of both ways; an embedding by itself is never formed."""
+    """Compares the multiplications of both ways; an embedding by itself is never formed."""
     out, width = a.matrix
     if all(isinstance(block, Lookup) for block in (*a.blocks, *b.blocks)):
         return True
@@ -128,7 +120,7 @@ def _tokens(gradient: Gradient) -> int:
 
 
 def _ghost_is_cheaper(gradient: Gradient) -> bool:
-    """Multiplications of the two ways; forming also writes and reads the matrix, some eight a number's worth."""
+    """Compares the multiplications of both ways; writing and reading a formed matrix counts as 8 per entry."""
     out, width = gradient.matrix
     tokens = sum(b.right.shape[1] for b in gradient.blocks if not isinstance(b, Dense))
     inner = [b for b in gradient.blocks if isinstance(b, Outer)]
@@ -159,7 +151,7 @@ def _left_pairs(a: Outer | Lookup, b: Outer | Lookup, dtype: torch.dtype) -> Flo
 
 
 def _looked_up(block: Lookup, start: int, stop: int, total: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """`total` (or zeros) with the looked-up rows between start and stop added."""
+    """`total` (or zeros) plus the looked-up rows between start and stop."""
     rows, _ = block.index.shape
     if total is None:
         total = torch.zeros(rows, stop - start, block.right.shape[2], dtype=dtype, device=block.right.device)

@@ -2,9 +2,9 @@
 
 RapidIn multiplies the whole gradient by random signs, shuffles it and sums equal blocks. Here the place of an entry
 comes from a hash (`shift_plan`), chosen so that a tile of the gradient matrix lands on consecutive buckets: the signed
-factors are multiplied and the product is added where it belongs, without a gather or a scatter over its entries.
-Memory beyond the result: the products and sums of the rows at work, `WORK_BYTES` (one row's tile and sum, if that is
-more), and their signed factors; a processor keeps that memory for the next tensor.
+factors are multiplied and the product is added there, without a gather or a scatter over its entries.
+Memory beyond the result: the products and sums of some rows at a time, `WORK_BYTES` (one row's tile and sum, if that is
+more), and their signed factors. On a CPU this memory is kept for the next tensor.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from headwater.sketch.products import paired, unit_scale
 from headwater.sketch.shift_plan import ShiftPlan, shift_plan
 
 WORK_BYTES = {"cpu": 8 * 2**20, "cuda": 256 * 2**20}
-"""How large the products formed at one time may be: on a processor, about what stays in its nearest large caches."""
+"""Largest size of the products formed at a time: on a CPU, about what stays in its nearest large caches."""
 
 AT_LEAST = 8
-"""How many rows of a matrix that is formed whole must fit: of fewer, calling costs as much as computing."""
+"""A matrix is formed whole if this many examples fit; for fewer, calls take as long as the arithmetic in them."""
 
 
 @dataclass(frozen=True)
@@ -58,27 +58,24 @@ class ShiftSum:
 
 
 def _parts(gradient: Gradient) -> tuple[Outer | None, Lookup | None]:
-    """The product and the looked-up part; a flat gradient is a product with a left factor of 1."""
-    outer: Outer | None = None
-    lookup: Lookup | None = None
+    """The outer product and the lookup; a flat gradient is an outer product with a left factor of 1."""
+    lookup = next((block for block in gradient.blocks if isinstance(block, Lookup)), None)
     for block in gradient.blocks:
-        if isinstance(block, Lookup):
-            lookup = block
-        elif isinstance(block, Dense):
-            outer = Outer(torch.ones_like(block.values[:, :1, None]), block.values[:, None, :])
-        else:
-            outer = block
-    return outer, lookup
+        if isinstance(block, Outer):
+            return block, lookup
+        if isinstance(block, Dense):
+            return Outer(torch.ones_like(block.values[:, :1, None]), block.values[:, None, :]), lookup
+    return None, lookup
 
 
 def _accumulate_outer(
     total: Tensor, outer: Outer, plan: ShiftPlan, squared: Float[Tensor, " rows"], unit: bool
 ) -> None:
-    """Add the products to `total`, and their squared norms to `squared` before it is divided by."""
+    """Add the products to `total`; before they are scaled, their squared norms are added to `squared`."""
     left, right = outer.left.to(squared.dtype), outer.right.to(squared.dtype)
     limit = WORK_BYTES.get(total.device.type, WORK_BYTES["cuda"]) // squared.dtype.itemsize
     size = plan.out * plan.width_in
-    # All of a small matrix is formed at once and added scaled; a large one is summed first, its norm being known last.
+    # A small matrix is formed whole, so its norm is known when it is added; a large one is summed first, then scaled.
     small = plan.columns == plan.patterns == 1 and AT_LEAST * size <= limit
     step = max(1, limit // (size if small else 2 * plan.dim))
     work = _work(left)
@@ -96,9 +93,9 @@ def _accumulate_outer(
 
 
 class _Work:
-    """Memory used again for every tile, every few rows and every tensor.
+    """Memory that is used again for every tile, every few rows and every tensor.
 
-    New memory must be cleared first and is not in any cache; a large block is mapped anew every time it is asked for.
+    New memory is slower: it must be cleared and is in no cache, and the system maps a large block at every request.
     """
 
     def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
@@ -106,15 +103,15 @@ class _Work:
         self._held: dict[str, Tensor] = {}
 
     def signed(self, name: str, factor: Tensor, signs: Tensor) -> Tensor:
-        """`factor` times its signs, laid out closely: products of it are much faster."""
+        """`factor` times its signs, in contiguous memory, which makes its products much faster."""
         return torch.mul(factor, signs, out=self.shaped(name, *factor.shape))
 
     def product(self, left: Tensor, right: Tensor) -> Float[Tensor, "rows out in"]:
-        """The products; good until the next ones."""
+        """The products; the next call overwrites them."""
         return torch.bmm(left.mT, right, out=self.shaped("product", len(left), left.shape[2], right.shape[2]))
 
     def shaped(self, name: str, *shape: int) -> Tensor:
-        """Memory of this shape, whatever it holds."""
+        """Memory of this shape, with arbitrary contents."""
         count = math.prod(shape)
         if name not in self._held or len(self._held[name]) < count:
             self._held[name] = self._empty(count)
@@ -125,7 +122,7 @@ _SPARE = threading.local()
 
 
 def _work(like: Tensor) -> _Work:
-    """A processor's is kept, one for each thread and type; CUDA's allocator keeps what was freed by itself."""
+    """The memory to use: on a CPU one is kept for each thread and dtype; CUDA's allocator keeps freed memory itself."""
     if like.device.type != "cpu":
         return _Work(like.dtype, like.device)
     kept: dict[torch.dtype, _Work] = _SPARE.__dict__.setdefault("work", {})
@@ -154,7 +151,7 @@ def _summed(
 def _add_tiles(
     total: Tensor, product: Tensor, plan: ShiftPlan, tile: int, scale: Float[Tensor, "rows 1"] | None
 ) -> None:
-    """Add the tiles that make up `product`, from `tile` on, scaled unless there is no scale, from their origins on."""
+    """Add the tiles in `product`, numbered from `tile`, to the buckets from their origins on, times any `scale`."""
     flat = product.flatten(1)
     size = plan.height * product.shape[2]
     for start in range(0, flat.shape[1], size):
@@ -169,7 +166,7 @@ def _add_tiles(
 
 
 def _scatter(total: Tensor, lookup: Lookup, plan: ShiftPlan, scale: Float[Tensor, " rows"]) -> None:
-    """Add looked-up rows, each a signed stretch of buckets of its own, to `total`."""
+    """Add looked-up rows to `total`; each, times its signs, goes to consecutive buckets."""
     rows, tokens = lookup.index.shape
     index = lookup.index.flatten()
     values = (lookup.right.to(total.dtype) * scale[:, None, None]).flatten(0, 1)

@@ -1,17 +1,17 @@
-"""Where the signed shift-sum puts each entry of a tensor: the map itself, in integer arithmetic.
+"""The buckets and signs of a tensor's entries in the signed shift-sum, in integer arithmetic.
 
 An `out × in` matrix is cut into tiles of whole rows (and into columns of tiles, if a row is longer than `dim`), as
-many rows as fit into `dim` buckets. A tile lies on consecutive buckets from an origin of its own, wrapping around:
+many rows as fit into `dim` buckets. Each tile lies on consecutive buckets from its origin on, wrapping around:
 
     bucket(i, j) = (origin(tile) + (i mod height) · width + j mod width) mod dim
     sign(i, j)   = s1(i + out · column tile) · s2(j + in · (row tile div width))
 
 Origins are hashed and spread over all buckets; those of tiles below each other differ modulo `width` (a hashed
-permutation; after `width` tiles it begins again with another s2). Two entries of one tile never meet. Two of different
-tiles meet with probability about 1 / dim over seeds, with independent signs; and since equal columns do not meet, the
-signs of all meetings of two tiles are pairwise independent. So a tensor with fewer entries than buckets loses nothing
-by itself, and a larger one no more than in a count-sketch. Both signs belong to a factor of the outer product, which
-therefore is signed before it is multiplied out, and no entry is moved on its own.
+permutation, which repeats after `width` tiles with another s2). Two entries of one tile never share a bucket. Two of
+different tiles do with probability about 1 / dim over seeds, with independent signs; and since equal columns never
+do, the signs of all collisions of two tiles are pairwise independent. So a tensor with fewer entries than buckets loses
+nothing by itself, and a larger one no more than in a count-sketch. Each of the two signs belongs to one factor of the
+outer product, so the factors are signed before they are multiplied, and no entry is moved by itself.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class ShiftPlan:
 
     @property
     def patterns(self) -> int:
-        """How many patterns of column signs there are."""
+        """Number of patterns of column signs."""
         return -(-self.lines // self.width)
 
     @cached_property
@@ -73,7 +73,7 @@ class ShiftPlan:
         return key(self.stream, "right")
 
     def place(self, i: Any, j: Any) -> tuple[Any, Any]:
-        """Bucket and sign of entries (i, j): the definition, for int64 NumPy arrays."""
+        """Bucket and sign of entries (i, j), by the definition above; for int64 NumPy arrays."""
         line, column = i // self.height, j // self.width
         inside = i % self.height * self.width + j % self.width
         bucket = (self.origins[line * self.columns + column] + inside) % self.dim
@@ -96,5 +96,5 @@ def shift_plan(name: str, out: int, width_in: int, dim: int, seed: int) -> Shift
 
 
 def _permutation(size: int, stream: int) -> Any:
-    """The numbers below `size` in the order of their hashes."""
+    """The numbers below `size`, sorted by their hashes."""
     return np.argsort(hash32(np.arange(size, dtype=np.int64), stream), kind="stable")

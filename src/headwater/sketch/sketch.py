@@ -1,8 +1,8 @@
-"""The promise every sketch keeps, and the catalog of sketches by name.
+"""The interface that every sketch implements, and the catalog of sketches by name.
 
 A sketch S is a linear map from the gradient of a whole model to `dim` numbers, given tensor by tensor:
 S(g) = Σ_tensors S_tensor(g_tensor), with E⟨S(a), S(b)⟩ = ⟨a, b⟩ over seeds. Where S_tensor puts a number depends on
-(seed, tensor's name, index) alone, so shards, order and device do not matter.
+(seed, tensor's name, index) alone, so the order of tensors, sharding and the device do not matter.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Sketch(Protocol):
         ...
 
     def accumulate(self, total: Float[Tensor, "rows dim"], gradient: Gradient, *, unit: bool) -> Float[Tensor, " rows"]:
-        """Add one tensor's sketch to `total` in place; with `unit`, that of the tensor scaled to norm 1 (zero stays).
+        """Add one tensor's sketch to `total` in place; with `unit`, the tensor is first scaled to norm 1 (or left 0).
 
         Returns:
             The tensor's squared norm for each row, before scaling.
@@ -45,7 +45,7 @@ SKETCHES: Mapping[str, Callable[[Mapping[str, tuple[int, ...]], int, int], Sketc
     "rademacher": lambda shapes, dim, seed: Rademacher(dim, seed),
     "identity": lambda shapes, dim, seed: Identity(shapes),
 }
-"""Name to maker: (shape of each tensor as `Gradient.shape` has it, width, seed) to sketch."""
+"""Name to a function of (each tensor's `Gradient.shape`, width, seed) that makes the sketch."""
 
 
 def make_sketch(kind: str, shapes: Mapping[str, tuple[int, ...]], *, dim: int, seed: int) -> Sketch:

@@ -2,9 +2,9 @@
 
     S(Σ_t l_t ⊗ r_t) = Σ_t (P l_t) ⊗ (Q r_t),  E⟨S(a), S(b)⟩ = ⟨a, b⟩
 
-with P and Q of random signs (LoGra's layout, arXiv 2405.13954, without its fitted directions). Each tensor has places
-of its own in the vector, so tensors never disturb each other. Much cheaper than a flat sketch; its error is larger
-where gradients have low rank, since the same few directions are projected for every token.
+with P and Q of random signs (LoGra's layout, arXiv 2405.13954, without its fitted directions). Each tensor has its own
+places in the vector, so tensors never mix. Much cheaper than a flat sketch, but with a larger error for gradients of
+low rank, because the same few directions are projected for every token.
 """
 
 from __future__ import annotations
@@ -37,9 +37,8 @@ class TwoSided:
     def __post_init__(self) -> None:
         share = self.dim // max(1, len(self.shapes))
         if share < 1:
-            raise UsageError(
-                f"{self.dim} places for {len(self.shapes)} tensors", remedy="more places, or fewer tensors"
-            )
+            what = f"{self.dim} places for {len(self.shapes)} tensors"
+            raise UsageError(what, remedy="more places, or fewer tensors")
         places, start = {}, 0
         for name, shape in self.shapes.items():
             height, width = _sides(shape, share)
@@ -49,7 +48,7 @@ class TwoSided:
 
     @property
     def blocks(self) -> tuple[int, ...]:
-        """Lengths of the tensors' places in the vector, in order, then that of the places none has."""
+        """The number of each tensor's places in the vector, in order, then the number of unused places."""
         lengths = [height * width for _, height, width in self._places.values()]
         rest = self.dim - sum(lengths)
         return (*lengths, *((rest,) if rest else ()))
