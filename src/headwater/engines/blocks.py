@@ -63,15 +63,12 @@ class Work(Protocol[Item_contra]):
         ...
 
 
-def cut(items: Iterable[Item], size: int, *, number: int = 0, start: int = 0) -> Iterator[Block[Item]]:
-    """Divide a stream into blocks of `size` items; the last may be shorter.
-
-    The first block gets the number `number`, and `start` items are taken to come before it.
-    """
+def cut(items: Iterable[Item], size: int) -> Iterator[Block[Item]]:
+    """Divide a stream into blocks of `size` items, numbered from 0; the last may be shorter."""
     stream = iter(items)
-    while block := list(itertools.islice(stream, size)):
-        yield Block(number, start, block)
-        number, start = number + 1, start + len(block)
+    chunks = iter(lambda: list(itertools.islice(stream, size)), [])
+    for number, chunk in enumerate(chunks):
+        yield Block(number, number * size, chunk)
 
 
 def run(blocks: Iterable[Block[Item]], work: Work[Item], on_commit: Callable[[Receipt], None] | None = None) -> None:

@@ -90,7 +90,7 @@ def _row_faults(index: Index, seen: _Seen) -> Iterator[Fault]:
     """Faults of single rows. Each fragment is read separately, so that a damaged one does not hide faults in others."""
     fragments = index.dataset.get_fragments()
     if len({fragment.fragment_id for fragment in fragments}) < len(fragments):
-        yield Fault("storage", "two fragments have the same number, so rows cannot be told apart", index.path)
+        yield Fault("storage", "two fragments have the same number, so their rows cannot be distinguished", index.path)
     for fragment in fragments:
         yield from _fragment_faults(index, fragment, seen)
     for row_id, times in seen.ids.items():

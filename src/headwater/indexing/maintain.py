@@ -162,23 +162,17 @@ def _new_rows(rows: Sequence[TokenRow], ids: SeenIds, known: SeenIds) -> list[To
 
 def _ids_of_texts(index: Index, rows: Corpus) -> list[str]:
     """The ids of all rows of the index that have the same text as one of `rows`."""
+    if not index.manifest.keeps_text:
+        raise StoreError("rows cannot be found by their text: the index has none", where=index.path, remedy="give ids")
     wanted = {digest(text_fields(row)): row for row in rows}
     found: dict[str, list[str]] = {}
-    for key, row_id in _texts(index):
-        if key in wanted:
-            found.setdefault(key, []).append(row_id)
+    for batch in index.batches(index.plain):
+        for record in batch.drop_columns(["_rowaddr"]).to_pylist():
+            row = from_record(record, ordinal=0, place="", vectors=index.vectors)
+            if (key := digest(text_fields(row))) in wanted:
+                found.setdefault(key, []).append(row.id)
     missing: list[Row] = [row for key, row in wanted.items() if key not in found]
     if missing:
         what = f"{len(missing):,} of {len(wanted):,} texts are not in the index, such as that of row '{missing[0].id}'"
         raise StoreError(what, where=missing[0].place, remedy="nothing was deleted; leave these rows out")
     return [row_id for ids in found.values() for row_id in ids]
-
-
-def _texts(index: Index) -> Iterator[tuple[str, str]]:
-    """For each row of the index, the digest of its text fields and its id."""
-    if not index.manifest.keeps_text:
-        raise StoreError("rows cannot be found by their text: the index has none", where=index.path, remedy="give ids")
-    for batch in index.batches(index.plain):
-        for record in batch.drop_columns(["_rowaddr"]).to_pylist():
-            row = from_record(record, ordinal=0, place="", vectors=index.vectors)
-            yield digest(text_fields(row)), row.id
