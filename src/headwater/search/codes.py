@@ -107,11 +107,10 @@ def stored_names(column: Column) -> list[str]:
 
 def stored_vectors(table: pa.Table, column: Column) -> Float[Tensor, "rows dim"]:
     """The vectors of a table's rows, decoded to float32."""
-    return decode({name: _array(table.column(name)) for name in stored_names(column)}, column)
-
-
-def _array(column: pa.ChunkedArray) -> NDArray[np.generic]:
-    return vector_array(column) if pa.types.is_fixed_size_list(column.type) else column.to_numpy()
+    stored = {column.name: vector_array(table.column(column.name))}
+    if column.scale is not None:
+        stored[column.scale] = table.column(column.scale).to_numpy()
+    return decode(stored, column)
 
 
 def _rotated(x: Float[Tensor, "rows dim"], column: Column) -> Float[Tensor, "rows bits"]:

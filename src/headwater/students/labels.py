@@ -6,7 +6,7 @@ clip(y, 1 %, 99 %) → (y − mean) / sd        bounds, mean and sd of the TRAIN
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,10 +50,6 @@ class Scale:
         """Predictions in the teacher's units."""
         labels: NDArray[np.float64] = scaled * self.sd + self.mean
         return labels
-
-    def to_json(self) -> dict[str, float]:
-        """A JSON-ready dictionary."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

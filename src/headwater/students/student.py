@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -59,24 +59,7 @@ class StudentOptions:
     seed: int = 0
 
 
-@runtime_checkable
-class Ensemble(Protocol):
-    """A trained ensemble of either family."""
-
-    curve_axis: ClassVar[str]
-
-    @property
-    def curve(self) -> tuple[tuple[int, float], ...]:
-        """Pairs of what `curve_axis` names and held-out Spearman correlation."""
-        ...
-
-    def predict(self, rows: Sequence[Row]) -> Float[np.ndarray, "rows members"]:
-        """Each member's standardised scores, float64."""
-        ...
-
-    def save(self, folder: Path) -> None:
-        """Write the weights into the folder."""
-        ...
+Ensemble = RegressionStudent | TransformerStudent
 
 
 @dataclass(frozen=True)
@@ -134,7 +117,7 @@ class Student:
 
     def _to_json(self) -> dict[str, Any]:
         return {
-            **{"format": FORMAT, "options": asdict(self.options), "scale": self.scale.to_json()},
+            **{"format": FORMAT, "options": asdict(self.options), "scale": asdict(self.scale)},
             **{"reach": self.reach, "held_out": self.held_out, "rows": self.rows, "about": dict(self.about)},
             **{"curve": self.curve, "curve_axis": self.curve_axis, "tokenizer": _tokenizers_of(self.ensemble)},
         }
@@ -219,5 +202,4 @@ def _tokenizers_of(ensemble: Ensemble) -> list[str]:
     """Digests of the tokenizers that a student reads text with; none for n-grams alone."""
     if isinstance(ensemble, TransformerStudent):
         return [member.states.digest for member in ensemble.members]
-    encoder = getattr(ensemble, "encoder", None)
-    return [encoder.digest] if encoder is not None else []
+    return [] if ensemble.encoder is None else [ensemble.encoder.digest]
