@@ -18,7 +18,6 @@ from headwater.data.tokens import Tokenization
 from headwater.index.checks import check_index
 from headwater.index.store import Index, open_index
 from headwater.indexing import blocks
-from headwater.indexing import build as building
 from headwater.indexing.blocks import rows_per_block
 from oracles.fake_method import DIM, FakeEncoder, fake_build, fake_loaded, fake_method, records, token_vector
 
@@ -232,7 +231,7 @@ def test_a_build_refused_by_a_writer_leaves_the_writers_index_alone(
     other = open_index(path)
     other.dataset.delete("true")
     answers = iter([False, True])
-    monkeypatch.setattr(building, "exists", lambda path: next(answers))
+    monkeypatch.setattr(blocks, "exists", lambda path: next(answers))
     with other.writing(), pytest.raises(StoreError, match=r"another process|something is here"):
         fake_build(path, records(ROWS), resume=True)
     assert path.exists()

@@ -22,7 +22,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from headwater.core.errors import StoreError
 from headwater.indexing import blocks
-from headwater.indexing import build as building
 from oracles.fake_method import fake_build, fake_method, records
 
 BLOCK_ROWS = 4
@@ -94,9 +93,9 @@ def die_at(step: str, nth: int) -> None:
     """
     when, kind = step.split()
     module, name = {
-        "create": (building, "create_index"),
+        "create": (blocks, "create_index"),
         "append": (blocks, "write_fragments" if when == "before" else "commit_fragments"),
-        "seal": (building, "seal"),
+        "seal": (blocks, "seal"),
     }[kind]
     original = getattr(module, name)
     left = nth if kind == "append" else 1

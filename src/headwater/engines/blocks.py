@@ -1,9 +1,10 @@
-"""Work cut into blocks: computing a block gives a receipt, and receipts are committed in the order of the blocks.
+"""Divide work into blocks: computing a block gives a receipt, and receipts are committed in the order of the blocks.
 
     run(cut(rows, 4096), work)      work.compute(block) → receipt,  work.commit([receipt, ...])
 
-Computing a block may happen anywhere, and again; it leaves files that nothing refers to yet. Committing happens once,
-in order, in one place, and makes them part of the result. A run that is killed loses what was not committed.
+A block may be computed on any machine, and more than once: computing it only writes files that nothing refers to yet.
+Its receipt is committed once, in order, by one process, which makes the files part of the result. A run that is killed
+loses what was not committed.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ Item_co = TypeVar("Item_co", covariant=True)
 Item_contra = TypeVar("Item_contra", contravariant=True)
 
 OnProgress = Callable[[int, "int | None", int], None]
-"""Called with rows done, rows in all (None where only reading would tell), and tokens read so far."""
+"""Called with rows done, rows in all (None when the number is not known in advance), and tokens read so far."""
 
 
 @dataclass(frozen=True)
 class Block(Generic[Item_co]):
-    """Consecutive items of a stream: the `number`-th block, `start` items before it."""
+    """Consecutive items of a stream: the block's number, the number of items before it, and the items."""
 
     number: int
     start: int
@@ -32,14 +33,14 @@ class Block(Generic[Item_co]):
 
 @dataclass(frozen=True)
 class Receipt:
-    """What computing a block left. JSON-ready, so that it may come from another process or machine.
+    """The result of computing a block. It is JSON-ready, so that it may come from another process or machine.
 
     Attributes:
         block: the block's number.
-        start: rows before the block.
-        rows: how many it has.
-        tokens: how many of them a model read.
-        written: where its results are, in the terms of the work that wrote them.
+        start: how many rows come before the block.
+        rows: how many rows the block has.
+        tokens: how many tokens a model read.
+        written: where the results are, in a form that the `Work` which wrote them understands.
     """
 
     block: int
@@ -54,24 +55,24 @@ class Work(Protocol[Item_contra]):
     """One kind of work in blocks."""
 
     def compute(self, block: Block[Item_contra]) -> Receipt:
-        """Compute a block and write its results where nothing refers to them yet."""
+        """Compute a block and write its results to files that nothing refers to yet."""
         ...
 
     def commit(self, receipts: Sequence[Receipt]) -> None:
-        """Make the results of consecutive blocks, in their order, part of the whole."""
+        """Make the results of consecutive blocks, in their order, part of the result."""
         ...
 
 
-def cut(items: Iterable[Item], size: int, *, number: int = 0, start: int = 0) -> Iterator[Block[Item]]:
-    """Consecutive items in blocks of `size`, the last one shorter; the first block is called `number`."""
+def cut(items: Iterable[Item], size: int) -> Iterator[Block[Item]]:
+    """Divide a stream into blocks of `size` items, numbered from 0; the last may be shorter."""
     stream = iter(items)
-    while block := list(itertools.islice(stream, size)):
-        yield Block(number, start, block)
-        number, start = number + 1, start + len(block)
+    chunks = iter(lambda: list(itertools.islice(stream, size)), [])
+    for number, chunk in enumerate(chunks):
+        yield Block(number, number * size, chunk)
 
 
 def run(blocks: Iterable[Block[Item]], work: Work[Item], on_commit: Callable[[Receipt], None] | None = None) -> None:
-    """Compute the blocks one after another in this process and commit each; `on_commit` is called after each."""
+    """Compute and commit the blocks one after another in this process; `on_commit` is called after each commit."""
     for block in blocks:
         receipt = work.compute(block)
         work.commit([receipt])

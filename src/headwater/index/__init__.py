@@ -1,1 +1,1 @@
-"""The index: a Lance dataset that says what it is, grows, shrinks, survives kill -9 and can be verified (no torch)."""
+"""The index: a Lance dataset with a manifest. It grows, shrinks, survives kill -9 and can be verified (no torch)."""

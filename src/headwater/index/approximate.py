@@ -1,7 +1,7 @@
-"""Lance's vector indices over a vector column: built when the user asks, for approximate search.
+"""Build Lance's vector indices, which approximate search uses, over the vector columns of an index.
 
-A vector index is a file of its own beside the rows, one version later; rows added since are still searched, one by
-one. Compaction takes deleted rows out of it too.
+A vector index is a separate file, and building one makes a new version of the index. Rows that are added later are
+still found: Lance compares them one by one. Compaction removes deleted rows from the vector index too.
 """
 
 from __future__ import annotations
@@ -12,28 +12,30 @@ from headwater.core.errors import StoreError, UsageError, unknown_name
 from headwater.index.store import Index, storing
 
 KINDS = ("ivf_sq", "ivf_flat", "ivf_hnsw_sq")
-"""Partitions of 8-bit codes, of the vectors once more, and of a graph over 8-bit codes.
+"""Lance's kinds of vector index: partitions of 8-bit codes, of the plain vectors, and of a graph over 8-bit codes.
 
-Lance's product codes are left out: training them on vectors of 24,576 numbers took minutes for 2,200 rows.
+Lance's product codes are left out: training them on 2,200 vectors of 24,576 numbers took minutes.
 """
 
 FEWEST_ROWS = 256
-"""Fewer rows are searched exactly in no time."""
+"""A smaller index gets no vector index, because exact search takes no time there."""
 
 
 def build_approximate(
     index: Index, column: str | None = None, *, kind: str = "ivf_sq", partitions: int | None = None
 ) -> str:
-    """Build a vector index for inner products over one vector column, in place of an earlier one; returns the column.
+    """Build a vector index for inner products over one vector column, and return the column's name.
+
+    An earlier vector index of the column is replaced.
 
     Args:
-        index: an index of plain numbers.
-        column: the vector column; the first unless given.
+        index: an index whose vectors are stored as plain numbers.
+        column: the vector column; None for the first.
         kind: one of `KINDS`.
-        partitions: cells the vectors are put into; about √rows unless given.
+        partitions: how many cells the vectors are divided into; None for about √rows.
 
     Raises:
-        UsageError: no such column or kind, or the column holds codes.
+        UsageError: there is no such column or kind, or the column holds codes.
         StoreError: there are too few rows.
     """
     columns = {c.name: c for c in index.manifest.columns}
@@ -45,9 +47,8 @@ def build_approximate(
     if columns[name].scale is not None:
         raise UsageError(f"'{name}' holds codes", where=index.path, remedy="use the index they were encoded from")
     if index.count < FEWEST_ROWS:
-        raise StoreError(
-            f"{index.count:,} rows are too few for a vector index", where=index.path, remedy="search them exactly"
-        )
+        what = f"{index.count:,} rows are too few for a vector index"
+        raise StoreError(what, where=index.path, remedy="search them exactly")
     cells = partitions or max(round(math.sqrt(index.count)), 1)
     with index.writing(), storing(index.path):
         index.dataset.create_index(name, kind.upper(), metric="dot", replace=True, num_partitions=cells)
@@ -56,7 +57,7 @@ def build_approximate(
 
 
 def approximate_columns(index: Index) -> dict[str, str]:
-    """The vector columns that have a vector index, and its kind."""
+    """Column name to the kind of its vector index, for the columns that have one."""
     with storing(index.path):
         found = index.dataset.list_indices()
     kinds = {entry["fields"][0]: str(entry["type"]).lower() for entry in found}

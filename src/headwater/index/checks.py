@@ -1,7 +1,7 @@
-"""What can be wrong with an index and be told without its model: damage, edits, strangers, gaps.
+"""Check an index without its model: find damage, edits by hand, rows of other indexes, and missing rows.
 
-Every fault is named, with the row or file it is in; a sound index has none. Recomputing rows with the model, the last
-doubt, is the pipeline's part.
+Every fault names the row or file it is in; a sound index has none. The remaining check, reading rows again with the
+model, is `headwater.indexing.maintain.recompute`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from headwater.index.store import Index, open_index, storing
 from headwater.index.upkeep import tally
 
 _SHOWN = 10
-"""Faults of one kind that are named one by one; the rest are counted."""
+"""At most so many faults of one kind are listed; the rest are counted."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing wrong: its kind (`open`, `unfinished`, `schema`, `storage`, `checksum`, ...), what, and where."""
+    """One fault: its kind (`open`, `unfinished`, `schema`, `storage`, `checksum`, ...), what is wrong, and where."""
 
     kind: str
     what: str
@@ -38,19 +38,19 @@ class Fault:
 
 @dataclass
 class _Seen:
-    """What a pass over the rows has met so far."""
+    """What a pass over the rows has found so far: ids and their counts, and whether a fragment was unreadable."""
 
     ids: Counter[str] = field(default_factory=Counter)
     unreadable: bool = False
 
 
 def check_index(path: str) -> list[Fault]:
-    """Every fault of the index at `path` that can be found without its model; reads all of it once.
+    """Read the whole index at `path` once and return every fault that shows without its model.
 
-    Kinds: `open` (no index, damaged or hand-edited manifest, future format), `unfinished`, `schema` (columns are not
+    Kinds: `open` (no index, a damaged or edited manifest, a future format), `unfinished`, `schema` (the columns are not
     those of the manifest), `storage` (a file is missing or unreadable), `checksum` (a row is not what was written, or
     comes from another index), `finite` (NaN or infinity), `norm` (a vector of zeros), `duplicate` (an id twice),
-    `tally` (rows were lost, added or brought back behind headwater's back).
+    `tally` (something other than headwater removed, added or restored rows).
     """
     try:
         index = open_index(path)
@@ -87,10 +87,10 @@ def _schema_faults(index: Index) -> Iterator[Fault]:
 
 
 def _row_faults(index: Index, seen: _Seen) -> Iterator[Fault]:
-    """Faults of single rows; each fragment is read by itself, so that damage to one does not hide the others."""
+    """Faults of single rows. Each fragment is read separately, so that a damaged one does not hide faults in others."""
     fragments = index.dataset.get_fragments()
     if len({fragment.fragment_id for fragment in fragments}) < len(fragments):
-        yield Fault("storage", "two fragments have the same number, so rows cannot be told apart", index.path)
+        yield Fault("storage", "two fragments have the same number, so their rows cannot be distinguished", index.path)
     for fragment in fragments:
         yield from _fragment_faults(index, fragment, seen)
     for row_id, times in seen.ids.items():
@@ -118,7 +118,7 @@ def _batch_faults(index: Index, batch: pa.RecordBatch, seen: _Seen) -> Iterator[
         if stored[i] != expected:
             yield Fault("checksum", "the row is not what was written, or is from another index", f"row '{ids[i]}'")
     for column in index.manifest.columns:
-        name = column.scale or column.name  # a code is as large, and as finite, as its scale
+        name = column.scale or column.name  # a code is zero or not finite exactly when its scale is
         values = vector_array(batch.column(name)) if column.scale is None else batch.column(name).to_numpy()[:, None]
         for i in np.flatnonzero(~np.isfinite(values).all(axis=1)).tolist():
             yield Fault("finite", f"the vector in '{name}' has values that are not finite", f"row '{ids[i]}'")
@@ -138,7 +138,7 @@ def _tally_faults(index: Index, seen: _Seen) -> Iterator[Fault]:
 
 
 def _summarised(faults: Iterator[Fault], path: str) -> Iterator[Fault]:
-    """The faults, at most so many of a kind, and how many more there are."""
+    """The first `_SHOWN` faults of each kind, then for each kind how many more there are."""
     met: Counter[str] = Counter()
     for fault in faults:
         met[fault.kind] += 1

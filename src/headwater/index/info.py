@@ -1,4 +1,4 @@
-"""What an index is, in numbers: rows, bytes, versions, coverage, fingerprints; ready for JSON."""
+"""Describe an index in numbers, JSON-ready: rows, bytes, versions, coverage, fingerprints."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from headwater.index.store import Index, is_local, storing
 def describe(index: Index) -> dict[str, Any]:
     """Everything `index info` prints, JSON-ready.
 
-    `bytes` are those of the data files of the version read, all columns; `bytes_on_disk` counts every file of a local
-    index (None on an object store), earlier versions included. `bytes_per_row` splits the former into vectors, text
-    and the rest. `warning` is None or says what is unfinished.
+    `bytes` counts the data files of the opened version, all columns; `bytes_on_disk` counts every file of a local
+    index, earlier versions included (None on an object store). `bytes_per_row` splits `bytes` into vectors, text and
+    the rest. `warning` says what is unfinished, or is None.
     """
     manifest = index.manifest
     with storing(index.path):
@@ -49,7 +49,7 @@ def describe(index: Index) -> dict[str, Any]:
 
 
 def unfinished(index: Index) -> str | None:
-    """A sentence about an interrupted build, addition or deletion, or None when the index is whole."""
+    """A sentence about the build, addition or deletion that was interrupted; None when the index is complete."""
     if index.manifest.complete:
         return None
     action, remedy = _UNFINISHED[index.manifest.status]
@@ -57,7 +57,7 @@ def unfinished(index: Index) -> str | None:
 
 
 def disk_bytes(path: str) -> int | None:
-    """Bytes of all files of a local index, earlier versions included; None on an object store."""
+    """The size of all files of a local index, earlier versions included; None on an object store."""
     if not is_local(path):
         return None
     return sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file())
@@ -65,11 +65,8 @@ def disk_bytes(path: str) -> int | None:
 
 def _column_bytes(index: Index) -> dict[str, int]:
     names = {field.id(): field.name() for field in index.dataset.lance_schema.fields()}
-    return {
-        names[field.id]: int(field.bytes_on_disk)
-        for field in index.dataset.stats.data_stats().fields
-        if field.id in names
-    }
+    fields = index.dataset.stats.data_stats().fields
+    return {names[field.id]: int(field.bytes_on_disk) for field in fields if field.id in names}
 
 
 _UNFINISHED = {

@@ -1,8 +1,8 @@
 """The manifest: what an index is and what its vectors depend on, kept as JSON in the Lance schema's metadata.
 
-Any Arrow, DuckDB, Polars or pandas user sees it under the key `headwater`. The fields that vectors depend on are
-sealed by one short digest each, so an edit made by hand is named, and together they key every row's checksum, so a
-row copied from an index of another model or method is found out.
+Any Arrow, DuckDB, Polars or pandas user sees it under the key `headwater`. Each field that the vectors depend on is
+stored with a short digest, its seal, so that an edit by hand is noticed and named. Together these fields key every
+row's checksum, so that a row copied from an index of another model or method is noticed as well.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ METADATA_KEY = "headwater"
 FORMAT_VERSION = 1
 
 Status = Literal["building", "adding", "deleting", "complete"]
-"""All but `complete` say that a run has begun and not finished: each row is valid, the set of rows not yet right."""
+"""All but `complete` mean that a run has not finished: each row is valid, but the set of rows is not final."""
 
 _IDENTITY = ("format_version", "method", "columns", "model", "tokenization", "plan", "keeps_text")
 _SEALED = (*_IDENTITY, "coverage", "tally", "status")
@@ -29,11 +29,11 @@ _SEALED = (*_IDENTITY, "coverage", "tally", "status")
 
 @dataclass(frozen=True)
 class Plan:
-    """How the work is cut; with equal plans a resumed build makes the same batches, hence the same bits.
+    """How a build is divided. With the same plan a resumed build makes the same batches, and so the same bits.
 
     Attributes:
-        block_rows: consecutive rows committed together.
-        tokens_per_batch: padded tokens in one forward pass.
+        block_rows: how many consecutive rows are committed together.
+        tokens_per_batch: how many tokens one forward pass reads, padding included.
     """
 
     block_rows: int
@@ -42,7 +42,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Tally:
-    """What a finished index holds: its rows, and the digest of all their checksums in row order."""
+    """What a finished index holds: the number of its rows, and a digest of all their checksums in row order."""
 
     rows: int
     checksum: str
@@ -56,16 +56,16 @@ class Manifest:
         method: the method with its options resolved.
         columns: the vector columns.
         coverage: the share of parameters the scores see.
-        model: `name`, `loading` (the arguments that load it again) and `fingerprint`, dictionaries but for the name.
-        tokenization: template, tokenizer digest and maximal tokens, as `Tokenization.fingerprint` gives them.
-        plan: how the build was cut into blocks and batches.
+        model: its `name`, and two dictionaries: `loading` (the arguments that load it again) and `fingerprint`.
+        tokenization: template, tokenizer digest and maximal tokens, as in `Tokenization.fingerprint`.
+        plan: how the build was divided into blocks and batches.
         data: names of the corpora the rows came from.
-        keeps_text: whether the rows' text is stored beside their vectors.
-        status: whether a build, an addition or a deletion is unfinished.
-        tally: what the index held when it was last finished; None before.
+        keeps_text: whether the index stores the rows' text as well as their vectors.
+        status: `complete`, or which change of the index is unfinished.
+        tally: what the index held when it was last finished; None if it never was.
         created: UTC, ISO 8601.
-        library_version: the headwater that made it.
-        format_version: of this layout.
+        library_version: the version of headwater that made the index.
+        format_version: the version of this layout.
     """
 
     method: MethodSpec
@@ -84,7 +84,7 @@ class Manifest:
 
     @property
     def complete(self) -> bool:
-        """True unless a build, an addition or a deletion was interrupted."""
+        """True unless a build, an addition or a deletion is unfinished."""
         return self.status == "complete"
 
     def to_json(self) -> dict[str, Any]:
@@ -103,46 +103,41 @@ class Manifest:
         }
 
     def identity(self) -> dict[str, Any]:
-        """The fields the stored vectors depend on: what must be equal for a build to go on."""
+        """The fields the stored vectors depend on. A build can only be resumed if they are all equal."""
         raw = self.to_json()
         return {name: raw[name] for name in _IDENTITY}
 
     def key(self) -> bytes:
-        """16 bytes that name model, method and tokenisation; every row's checksum is keyed with them."""
+        """16 bytes, a digest of `identity()`; every row's checksum is keyed with them."""
         return bytes.fromhex(digest(self.identity()))
 
     def dumps(self) -> str:
         """JSON text with the seals."""
-        return json.dumps({**self.to_json(), "seals": _seals(self.to_json())}, ensure_ascii=False, indent=1)
+        raw = self.to_json()
+        return json.dumps({**raw, "seals": {n: _seal(raw[n]) for n in _SEALED}}, ensure_ascii=False, indent=1)
 
 
 def loads(text: str, *, where: str) -> Manifest:
-    """The inverse of `Manifest.dumps`.
+    """The manifest that `Manifest.dumps` wrote; `where` is the index's path, for messages.
 
     Raises:
-        StoreError: it is not one of ours, was made by a newer headwater, or was changed by hand.
+        StoreError: the text is no manifest, was written by a newer headwater, or was edited.
     """
     try:
         raw = json.loads(text)
         version = raw["format_version"]
         if version != FORMAT_VERSION:
-            raise StoreError(
-                f"the index has format version {version}, this headwater reads version {FORMAT_VERSION}",
-                where=where,
-                remedy="upgrade headwater" if version > FORMAT_VERSION else "build the index again",
-            )
+            what = f"the index has format version {version}, this headwater reads version {FORMAT_VERSION}"
+            remedy = "upgrade headwater" if version > FORMAT_VERSION else "build the index again"
+            raise StoreError(what, where=where, remedy=remedy)
         edited = [name for name in _SEALED if raw["seals"].get(name) != _seal(raw[name])]
         manifest = _parse(raw)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StoreError(
-            f"the index's manifest cannot be read: {type(error).__name__} {error}", where=where, remedy="build it again"
-        ) from error
+        what = f"the index's manifest cannot be read: {type(error).__name__} {error}"
+        raise StoreError(what, where=where, remedy="build it again") from error
     if edited:
-        raise StoreError(
-            f"the manifest's {', '.join(edited)} was changed after it was written",
-            where=where,
-            remedy="restore the index from a copy or build it again",
-        )
+        what = f"the manifest's {', '.join(edited)} was changed after it was written"
+        raise StoreError(what, where=where, remedy="restore the index from a copy or build it again")
     return manifest
 
 
@@ -164,7 +159,3 @@ def _parse(raw: Mapping[str, Any]) -> Manifest:
 
 def _seal(value: Any) -> str:
     return digest(canonical(value))[:8]
-
-
-def _seals(raw: Mapping[str, Any]) -> dict[str, str]:
-    return {name: _seal(raw[name]) for name in _SEALED}

@@ -1,8 +1,9 @@
-"""Rows as they are stored: the Arrow schema of an index, rows into Arrow, and Arrow back into rows.
+"""How rows are stored: the Arrow schema of an index, and the conversion of rows to Arrow tables and back.
 
 Columns in order: `id`, `digest`, the text fields, the user's metadata, `extra`, `tokens`, `loss`, the vector columns,
-`checksum`. Metadata columns take their types from the first block of rows; whatever is nested, comes later or does not
-fit goes as JSON into `extra`, so nothing is lost. A metadata name that clashes with ours gets a trailing underscore.
+`checksum`. Metadata columns take their types from the first block of rows. A value that is nested, has a name that
+appears only later, or does not fit its column's type is kept as JSON in `extra`, so nothing is lost. A metadata name
+that clashes with one of headwater's columns gets a trailing underscore.
 """
 
 from __future__ import annotations
@@ -22,12 +23,25 @@ from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
 
 CHECKSUM_BYTES = 8
+_NOT_SUMMED = ("checksum", "_rowid", "_rowaddr")
+
+TEXT_FIELDS = ("text", "prompt", "response", "messages", "hotwords")
+"""The fields that hold a row's text; `messages` and `hotwords` are stored as JSON text."""
+
+RESERVED = frozenset(
+    {*TEXT_FIELDS, "id", "digest", "extra", "tokens", "loss", "checksum"}
+    | {"_rowid", "_rowaddr", "_rowoffset", "_distance", "_score"}
+)
+"""Column names that headwater or Lance use."""
+
+_ELEMENTS = {"float16": pa.float16(), "float32": pa.float32(), "int8": pa.int8(), "sign": pa.uint8()}
+_SCALARS: dict[type, pa.DataType] = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
 
 
 def checksums(table: pa.Table | pa.RecordBatch, vectors: Sequence[str], key: bytes) -> list[bytes]:
     """The checksum of each row of a table that has all the index's columns; `vectors` names the vector columns."""
-    plain = [name for name in table.schema.names if name not in vectors and name not in _OUTSIDE]
-    blobs = [row_bytes(table.column(name)) for name in vectors]
+    plain = [name for name in table.schema.names if name not in vectors and name not in _NOT_SUMMED]
+    blobs = [vector_array(table.column(name)).view(np.uint8) for name in vectors]
     sums = []
     for i, cells in enumerate(table.select(plain).to_pylist()):
         h = hashlib.blake2b(key=key, digest_size=CHECKSUM_BYTES)
@@ -38,13 +52,8 @@ def checksums(table: pa.Table | pa.RecordBatch, vectors: Sequence[str], key: byt
     return sums
 
 
-def row_bytes(column: pa.ChunkedArray | pa.Array) -> NDArray[np.uint8]:
-    """The raw bytes of a vector column, `[rows, bytes]`."""
-    return vector_array(column).view(np.uint8)
-
-
 def vector_array(column: pa.ChunkedArray | pa.Array) -> NDArray[np.generic]:
-    """A vector column as an array `[rows, dim]` of its storage type; no copy when it is one chunk."""
+    """A vector column as an array `[rows, dim]` of its storage type, without a copy if the column is one chunk."""
     chunk = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if isinstance(chunk, pa.ChunkedArray):
         chunk = pa.concat_arrays(chunk.chunks)
@@ -52,24 +61,8 @@ def vector_array(column: pa.ChunkedArray | pa.Array) -> NDArray[np.generic]:
     return flat.reshape(len(chunk), -1) if len(chunk) else flat.reshape(0, chunk.type.list_size)
 
 
-_OUTSIDE = ("checksum", "_rowid", "_rowaddr")
-
-
-TEXT_FIELDS = ("text", "prompt", "response", "messages", "hotwords")
-"""The fields that hold a row's text; `messages` and `hotwords` are stored as JSON text."""
-
-RESERVED = frozenset(
-    {*TEXT_FIELDS, "id", "digest", "extra", "tokens", "loss", "checksum"}
-    | {"_rowid", "_rowaddr", "_rowoffset", "_distance", "_score"}
-)
-"""Column names that are ours or Lance's."""
-
-_ELEMENTS = {"float16": pa.float16(), "float32": pa.float32(), "int8": pa.int8(), "sign": pa.uint8()}
-_SCALARS: dict[type, pa.DataType] = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
-
-
 def text_fields(row: Row) -> dict[str, str]:
-    """The text of a row as it is stored."""
+    """A row's text fields as the index stores them, by column name."""
     fields = row.fields()
     if row.messages is not None:
         fields["messages"] = canonical([dict(message) for message in row.messages])
@@ -79,7 +72,7 @@ def text_fields(row: Row) -> dict[str, str]:
 
 
 def stored_name(name: str, vectors: Sequence[str] = ()) -> str:
-    """The column a metadata name is stored under: `loss` becomes `loss_`, `loss_` becomes `loss__`."""
+    """The column that holds a metadata field: `loss` becomes `loss_`, and `loss_` becomes `loss__`."""
     bare = name.rstrip("_") or name
     return f"{name}_" if bare in RESERVED or bare in vectors or name in RESERVED else name
 
@@ -91,7 +84,7 @@ def user_name(column: str, vectors: Sequence[str] = ()) -> str:
 
 
 def vector_fields(columns: Sequence[Column]) -> list[pa.Field]:
-    """The Arrow fields of vector columns: a fixed-size list each, and a code's scales beside it."""
+    """The Arrow fields of vector columns: a fixed-size list for each, followed by the scales if it holds codes."""
     fields = []
     for column in columns:
         kind = pa.list_(_ELEMENTS[column.dtype], column.width)
@@ -102,7 +95,7 @@ def vector_fields(columns: Sequence[Column]) -> list[pa.Field]:
 
 
 def infer_schema(rows: Sequence[Row], columns: Sequence[Column], *, keep_text: bool = True) -> pa.Schema:
-    """The schema of an index whose first rows these are."""
+    """The schema of an index; its metadata columns are inferred from `rows`, the first ones to be stored."""
     ours = vector_fields(columns)
     vectors = [field.name for field in ours]
     present = {name for row in rows for name in text_fields(row)} if keep_text else set()
@@ -129,7 +122,7 @@ def to_table(
     *,
     keep_text: bool = True,
 ) -> pa.Table:
-    """Rows, their losses and vectors (`[rows, width]`; scales `[rows]`) as a table, its `checksum` still empty."""
+    """A table of rows with their losses and vectors (`[rows, width]`; scales `[rows]`); `checksum` is still empty."""
     names = set(schema.names)
     cells = []
     for row, loss in zip(rows, losses, strict=True):
@@ -148,7 +141,7 @@ def to_table(
 
 
 def from_record(record: Mapping[str, Any], *, ordinal: int, place: str, vectors: Sequence[str] = ()) -> Row:
-    """A stored record (its non-vector columns) as the row it was read from."""
+    """The row that a stored record (its non-vector columns) was made from."""
     cells = {**record, **json.loads(record.get("extra") or "{}")}
     texts = {name: cells[name] for name in ("text", "prompt", "response") if cells.get(name) is not None}
     messages, hotwords = cells.get("messages"), cells.get("hotwords")
@@ -169,7 +162,7 @@ def from_record(record: Mapping[str, Any], *, ordinal: int, place: str, vectors:
 
 
 def _metadata_types(rows: Sequence[Row]) -> dict[str, pa.DataType]:
-    """The Arrow type of each metadata name whose values all have one scalar type (None aside)."""
+    """The Arrow type of each metadata field whose values, apart from None, all have one scalar type."""
     kinds: dict[str, set[type]] = {}
     for row in rows:
         for name, value in row.metadata.items():
@@ -185,14 +178,14 @@ def _metadata_types(rows: Sequence[Row]) -> dict[str, pa.DataType]:
 
 
 def _storable(name: str) -> bool:
-    """Whether Lance takes it as a column name (it refuses dots) and SQL can quote it."""
+    """Whether Lance accepts this column name (it refuses dots) and SQL can quote it."""
     return bool(name) and not set(name) & set('.`"') and name.isprintable()
 
 
 def _cells(
     texts: Mapping[str, str], metadata: Mapping[str, Any], schema: pa.Schema, names: set[str], vectors: Sequence[str]
 ) -> dict[str, Any]:
-    """The user's cells by column name; what the schema has no place for goes into `extra`."""
+    """A row's text and metadata by column name; values that no column can hold go into `extra`."""
     cells: dict[str, Any] = {}
     wanted = {**texts, **{stored_name(name, vectors): value for name, value in metadata.items()}}
     extra = {}

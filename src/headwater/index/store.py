@@ -1,7 +1,7 @@
-"""The store: one Lance dataset per index, appended to block by block: files are written, then committed at once.
+"""The store: one Lance dataset per index. Blocks are appended by writing files and then committing them all at once.
 
-A kill at any moment leaves the last committed version. Writers on a local path take a lock file inside the index;
-readers need none: a handle stays on the version it opened until `refresh`.
+After a kill at any moment the last committed version is intact. A writer on a local path locks a file inside the
+index. Readers need no lock: an open index stays on its version until `refresh`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,23 +31,23 @@ _STORAGE_ERRORS = (OSError, ValueError, RuntimeError, NotImplementedError, pa.Ar
 """What Lance raises; damaged files can also make it panic, which arrives as a `BaseException`."""
 
 _READ_AHEAD = {"batch_readahead": 2, "fragment_readahead": 2, "io_buffer_size": 64 << 20}
-"""Holds a scan to some 400 MiB (16 KiB a row, any number of rows; 650 with Lance's defaults), at the same speed."""
+"""Limits a scan to about 400 MiB without slowing it (16 KiB a row, any number of rows; Lance's defaults: 650 MiB)."""
 
 _ABSENT, _MAKES = "there is no index here", "headwater index build makes one"
 
 _LONGEST_REASON = 400
-"""Characters of a message of the storage layer that are passed on."""
+"""At most so many characters of Lance's error messages are passed on."""
 
 _LOOKUP_CHUNK = 4096
-"""Rows asked for by address or id in one filter."""
+"""At most so many addresses or ids are put into one filter."""
 
 
 class Index:
-    """An open index: a version of its dataset, and its manifest.
+    """An open index: one version of its dataset, and its manifest.
 
     Attributes:
         path: local folder or object-store URI.
-        dataset: the Lance dataset at the version this handle reads.
+        dataset: the Lance dataset at the version that was opened.
         manifest: what the index is.
     """
 
@@ -60,7 +60,7 @@ class Index:
 
     @property
     def count(self) -> int:
-        """Rows, without those deleted."""
+        """The number of rows, deleted ones not counted."""
         return int(self.dataset.count_rows())
 
     @property
@@ -70,17 +70,17 @@ class Index:
 
     @property
     def rows_bytes(self) -> int:
-        """Bytes one row's vectors take."""
+        """The size of one row's vectors in bytes."""
         return sum(column.row_bytes for column in self.manifest.columns)
 
     @property
     def plain(self) -> list[str]:
-        """Names of the columns that are not vectors, nor scales of vectors."""
+        """Names of the columns that hold neither vectors nor their scales."""
         ours = {field.name for field in vector_fields(self.manifest.columns)}
         return [name for name in self.dataset.schema.names if name not in ours]
 
     def refresh(self) -> None:
-        """Read the latest version from now on."""
+        """Switch to the latest version."""
         with storing(self.path):
             self.dataset = lance.dataset(locator(self.path))
         self.manifest = _read_manifest(self.path, self.dataset)
@@ -88,18 +88,15 @@ class Index:
     def batches(
         self, columns: Sequence[str], *, where: str | None = None, rows: int = 8192
     ) -> Iterator[pa.RecordBatch]:
-        """The columns and `_rowaddr` of all rows in row order, in batches of at most `rows`.
+        """The named columns and `_rowaddr` in row order, in batches of at most `rows` rows.
 
-        Args:
-            columns: column names.
-            where: an SQL condition over the columns.
-            rows: most rows a batch.
+        Only rows that meet the SQL condition `where` are read; None reads all.
         """
         scanner = self.dataset.scanner(
             columns=list(columns),
             filter=where,
-            with_row_address=True,
             batch_size=rows,
+            with_row_address=True,
             scan_in_order=True,
             **_READ_AHEAD,
         )
@@ -115,46 +112,35 @@ class Index:
         return self._strings("digest")
 
     def take(self, positions: Sequence[int], columns: Sequence[str] | None = None) -> pa.Table:
-        """Rows by position in row order (0 is the first), in the order asked for."""
+        """The rows at these positions (0 is the first row), in the order given."""
         with storing(self.path):
             return self.dataset.take(list(positions), columns=None if columns is None else list(columns))
 
     def at(self, addresses: Sequence[int], columns: Sequence[str] | None = None) -> pa.Table:
-        """Rows by address (`_rowaddr`, as a search returns it), in the order asked for, repeats included."""
-        names = self.dataset.schema.names if columns is None else list(columns)
-        wanted = sorted(set(addresses))
-        pieces = [
-            self._where(f"_rowaddr IN ({', '.join(map(str, wanted[i : i + _LOOKUP_CHUNK]))})", names)
-            for i in range(0, len(wanted), _LOOKUP_CHUNK)
-        ]
-        return self._ordered(pieces, "_rowaddr", addresses, names)
+        """The rows at these addresses (`_rowaddr`, as searches return it), in the order given, with repeats."""
+        return self._lookup("_rowaddr", addresses, self.dataset.schema.names if columns is None else columns, str)
 
     def rows(self, addresses: Sequence[int]) -> list[Row]:
-        """The rows at these addresses as they were read from their corpus, to show or to run again.
+        """The rows at these addresses as they were read from their corpus, to show them or to run them again.
 
         Raises:
-            StoreError: the index was built without text, or an address holds no row.
+            StoreError: the index was built without text, or there is no row at an address.
         """
         return self._rows(self.at(addresses, self.plain))
 
     def fetch(self, ids: Sequence[str]) -> list[Row]:
-        """The rows with these ids, in the order asked for; same errors as `rows`."""
-        wanted = sorted(set(ids))
-        pieces = [
-            self._where(f"id IN ({', '.join(map(quoted, wanted[i : i + _LOOKUP_CHUNK]))})", self.plain)
-            for i in range(0, len(wanted), _LOOKUP_CHUNK)
-        ]
-        return self._rows(self._ordered(pieces, "id", ids, self.plain))
+        """The rows with these ids, in the order given; raises the same errors as `rows`."""
+        return self._rows(self._lookup("id", ids, self.plain, quoted))
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the index for writing, on its latest version; re-entrant.
+        """Switch to the latest version and hold the index for writing. Calls may be nested.
 
-        An object store has no lock files: there, each step of a change first looks whether anyone else has committed
-        since the change began. Of two writers the one that looks second is refused.
+        An object store has no lock files. There, each step of a change first checks whether another process has
+        committed since the change began; of two writers, the one that checks second gets the error.
 
         Raises:
-            StoreError: another process is writing to it.
+            StoreError: another process is writing to the index.
         """
         if self._lock is None:
             self._require_unchanged()
@@ -176,7 +162,7 @@ class Index:
             self._lock.release()
 
     def set_manifest(self, changed: Manifest) -> None:
-        """Commit another manifest."""
+        """Commit a new manifest."""
         with self.writing(), storing(self.path):
             self.dataset.update_schema_metadata({METADATA_KEY: changed.dumps()})
         self.manifest = changed
@@ -188,34 +174,36 @@ class Index:
         with storing(self.path):
             latest = self.dataset.latest_version
         if latest != self.dataset.version:
-            raise StoreError(
-                "another process has written to the index", where=self.path, remedy="run one writer at a time"
-            )
+            what = "another process has written to the index"
+            raise StoreError(what, where=self.path, remedy="run one writer at a time")
 
     def _strings(self, name: str) -> list[str]:
         return [value for batch in self.batches([name]) for value in batch.column(name).to_pylist()]
 
-    def _where(self, condition: str, names: Sequence[str]) -> pa.Table:
-        with storing(self.path):
-            return self.dataset.scanner(columns=list(names), filter=condition, with_row_address=True).to_table()
-
-    def _ordered(self, pieces: Sequence[pa.Table], by: str, wanted: Sequence[object], names: Sequence[str]) -> pa.Table:
+    def _lookup(
+        self, by: str, wanted: Sequence[Any], columns: Sequence[str], literal: Callable[[Any], str]
+    ) -> pa.Table:
+        """The rows whose column `by` holds the values `wanted`, in that order; `literal` writes a value as SQL."""
+        distinct, pieces = sorted(set(wanted)), []
+        for start in range(0, len(distinct), _LOOKUP_CHUNK):
+            condition = f"{by} IN ({', '.join(map(literal, distinct[start : start + _LOOKUP_CHUNK]))})"
+            with storing(self.path):
+                scanner = self.dataset.scanner(columns=list(columns), filter=condition, with_row_address=True)
+                pieces.append(scanner.to_table())
         if not pieces:
-            return self.dataset.schema.empty_table().select(list(names))
+            return self.dataset.schema.empty_table().select(list(columns))
         found = pa.concat_tables(pieces)
         position = {value: i for i, value in enumerate(found.column(by).to_pylist())}
         missing = [value for value in wanted if value not in position]
         if missing:
             raise StoreError(f"no row with {by} {missing[0]!r}", where=self.path, remedy="it may have been deleted")
-        return found.select(list(names)).take([position[value] for value in wanted])
+        return found.select(list(columns)).take([position[value] for value in wanted])
 
     def _rows(self, table: pa.Table) -> list[Row]:
         if not self.manifest.keeps_text:
-            raise StoreError(
-                "the index was built without text, so its rows cannot be read back",
-                where=self.path,
-                remedy="build it again with text, or look the ids up in the data",
-            )
+            what = "the index was built without text, so its rows cannot be read back"
+            remedy = "build it again with text, or look the ids up in the data"
+            raise StoreError(what, where=self.path, remedy=remedy)
         return [
             from_record(record, ordinal=i, place=f"{self.path}#{record['id']}", vectors=self.vectors)
             for i, record in enumerate(table.to_pylist())
@@ -228,7 +216,7 @@ def is_local(path: str) -> bool:
 
 
 def locator(path: str) -> str:
-    """The path as Lance takes it: a local name with a colon in it would else be a URI."""
+    """The path as Lance needs it: absolute if local, because Lance takes a relative name with a colon for a URI."""
     return os.path.abspath(path) if is_local(path) else path
 
 
@@ -239,7 +227,10 @@ def quoted(text: str) -> str:
 
 @contextlib.contextmanager
 def storing(path: str, *, where: str | None = None) -> Iterator[None]:
-    """Turn what the storage layer raises into `StoreError`, with the place and what to do."""
+    """Turn errors of the storage layer into `StoreError`, with the place and a remedy.
+
+    `where` is the user's SQL condition, if there is one: it is named in the message if Lance refuses it.
+    """
     try:
         yield
     except HeadwaterError:
@@ -258,7 +249,7 @@ def storing(path: str, *, where: str | None = None) -> Iterator[None]:
 
 
 def _brief(message: str) -> str:
-    """Lance's message without the source lines it adds, in one line of bearable length."""
+    """Lance's message on one line, shortened, and without the source locations that Lance adds."""
     words = " ".join(message.split(", /", 1)[0].split())
     return words if len(words) <= _LONGEST_REASON else f"{words[:_LONGEST_REASON]}…"
 
@@ -267,7 +258,7 @@ def open_index(path: str | Path) -> Index:
     """Open an index for reading and writing.
 
     Raises:
-        StoreError: there is none, it is not one of ours, is damaged, or was made by a newer headwater.
+        StoreError: there is no index, it is not headwater's, is damaged, or was made by a newer headwater.
     """
     name = str(path)
     if is_local(name) and not Path(name).exists():
@@ -275,7 +266,7 @@ def open_index(path: str | Path) -> Index:
     try:
         with storing(name):
             dataset = lance.dataset(locator(name))
-            dataset.schema  # noqa: B018 - a damaged manifest may show only here
+            dataset.schema  # noqa: B018 - with some damage only this raises
     except StoreError as error:
         if not is_local(name) and "was not found" in error.what:
             raise StoreError(_ABSENT, where=name, remedy=_MAKES) from error
@@ -284,15 +275,15 @@ def open_index(path: str | Path) -> Index:
 
 
 def create_index(path: str | Path, manifest: Manifest, schema: pa.Schema | None = None) -> Index:
-    """Make an empty index; what already exists is never touched.
+    """Make an empty index. Nothing that already exists is touched.
 
     Args:
         path: a local folder or an object-store URI.
         manifest: what the index is.
-        schema: its columns, as `infer_schema` finds them on the first rows; without the user's own unless given.
+        schema: its columns, as `infer_schema` gives them for the first rows; None for an index without metadata.
 
     Raises:
-        StoreError: something is there already, or the place cannot be written.
+        StoreError: something is at `path` already, or it cannot be written.
     """
     name = str(path)
     require_vacant(name, resume=False)
@@ -307,19 +298,19 @@ def create_index(path: str | Path, manifest: Manifest, schema: pa.Schema | None 
 
 
 def require_vacant(path: str, *, resume: bool) -> None:
-    """Raise `StoreError` where something is at the path and the build is not to go on with it."""
+    """Raise `StoreError` if something is at the path, unless the build is to resume it."""
     if not resume and exists(path):
         raise StoreError("something is here already", where=path, remedy="go on with --resume or choose another name")
 
 
 def discard(index: Index) -> None:
-    """Take away a local index that holds no row, so that its name is free again."""
+    """Remove a local index if it holds no row, so that its name is free again."""
     if is_local(index.path) and not index.count:
         shutil.rmtree(index.path, ignore_errors=True)
 
 
 def exists(path: str) -> bool:
-    """Whether anything is at the path (of an object store: a dataset)."""
+    """Whether anything is at the path (on an object store: whether a dataset is)."""
     if is_local(path):
         return Path(path).exists()
     try:
@@ -330,10 +321,10 @@ def exists(path: str) -> bool:
 
 
 def write_fragments(index: Index, table: pa.Table) -> list[dict[str, Any]]:
-    """Write a table as files of the index that no version has yet, and return what `commit_fragments` needs of them.
+    """Write a table as files that belong to no version yet, and return the JSON-ready input of `commit_fragments`.
 
-    The table has all the index's columns; its `checksum` column is made here. What is returned is JSON-ready. Files
-    that are never committed are removed by `headwater.index.upkeep.sweep`.
+    The table has all the index's columns; its `checksum` column is filled here. `headwater.index.upkeep.sweep` removes
+    files that are never committed.
     """
     with storing(index.path):
         sums = pa.array(checksums(table, index.vectors, index.manifest.key()), type=pa.binary(8))
@@ -351,7 +342,7 @@ def commit_fragments(index: Index, fragments: Sequence[Mapping[str, Any]]) -> No
 
 
 def _create_by_renaming(path: Path, empty: pa.Table) -> None:
-    """Write beside the path and rename, so that a kill leaves either nothing or an index under the name."""
+    """Write under a temporary name and rename, so that after a kill there is either nothing at `path` or an index."""
     path.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:

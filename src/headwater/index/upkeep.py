@@ -1,7 +1,7 @@
-"""The life of an index after it is written: sealing, deletion, compaction, sweeping up after a kill.
+"""Change an index after it is written: seal it, delete rows, compact it, remove the leftovers of a kill.
 
-A change of several commits is bracketed by `changing`: the manifest says what is going on until the change is sealed,
-so an index that was interrupted never looks whole.
+A change of several commits runs inside `changing`: until it is sealed, the manifest says which change is going on, so
+an index whose change was interrupted never looks complete.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from headwater.index.manifest import Status, Tally
 from headwater.index.store import Index, quoted, storing
 
 _AGES = timedelta(days=36500)
-"""Older than any version: cleaning up `older_than` it takes files that belong to no version, and nothing else."""
+"""Longer than any version is old: a clean-up with this age removes only files that belong to no version."""
 
 
 @dataclass(frozen=True)
 class Compacted:
-    """What a compaction did: rows left, bytes on disk before and after (None on an object store)."""
+    """The result of a compaction: rows left, and bytes on disk before and after (None on an object store)."""
 
     rows: int
     bytes_before: int | None
@@ -33,9 +33,9 @@ class Compacted:
 
 @contextlib.contextmanager
 def changing(index: Index, status: Status, *, data: str | None = None) -> Iterator[None]:
-    """Hold the index for writing and mark it as unfinished; seal it when the block ends without an error.
+    """Hold the index for writing and mark it as unfinished; seal it when the `with` block ends without an error.
 
-    `data` names the corpus the change takes rows from.
+    `data` names the corpus that the change takes rows from.
 
     Raises:
         StoreError: another kind of change was interrupted and must be finished first.
@@ -52,24 +52,23 @@ def changing(index: Index, status: Status, *, data: str | None = None) -> Iterat
 
 
 def seal(index: Index) -> None:
-    """Declare the index whole, with a tally of what it holds, in one commit."""
+    """Mark the index as complete and record the tally of its rows, in one commit."""
     index.set_manifest(dataclasses.replace(index.manifest, status="complete", tally=tally(index)))
 
 
 def tally(index: Index) -> Tally:
-    """The rows there are and their checksums in one; a row lost, added, brought back or out of order changes it."""
-    rows, whole = 0, hashlib.blake2b(digest_size=8)
+    """Count the rows and digest their checksums; a row lost, added, restored or moved changes the result."""
+    rows, combined = 0, hashlib.blake2b(digest_size=8)
     for batch in index.batches(["checksum"]):
         rows += batch.num_rows
-        whole.update(b"".join(value or b"" for value in batch.column("checksum").to_pylist()))
-    return Tally(rows, whole.hexdigest())
+        combined.update(b"".join(value or b"" for value in batch.column("checksum").to_pylist()))
+    return Tally(rows, combined.hexdigest())
 
 
 def delete_rows(index: Index, *, ids: Sequence[str] | None = None, where: str | None = None) -> int:
-    """Take rows out, by id or by an SQL condition, and return how many.
+    """Delete rows by id or by an SQL condition, and return how many.
 
-    They are out of every search at once, and out of the files after `compact`; until then an earlier version of the
-    dataset still has them.
+    No search finds them any more, but they stay in the files, and in earlier versions of the dataset, until `compact`.
 
     Raises:
         StoreError: an id is not in the index (nothing is deleted then), or the condition cannot be used.
@@ -78,7 +77,7 @@ def delete_rows(index: Index, *, ids: Sequence[str] | None = None, where: str | 
     if (ids is None) == (where is None):
         raise UsageError("rows to delete are given by their ids or by a condition", remedy="give one of the two")
     with index.writing():
-        # Whether the request makes sense is settled before the index is marked as being changed.
+        # Check the request before the index is marked as unfinished.
         present = _count(index, where) if ids is None else _present(index, ids)
         with changing(index, "deleting"):
             if present:
@@ -91,8 +90,8 @@ def delete_rows(index: Index, *, ids: Sequence[str] | None = None, where: str | 
 def compact(index: Index) -> Compacted:
     """Rewrite the index without its deleted rows and drop every earlier version.
 
-    Afterwards no file of the index holds a deleted row's text or vector, secondary indices included. Needs space for
-    the rewritten part beside the old one. Handles that read an earlier version must be opened again.
+    Afterwards no file of the index, vector indices included, holds a deleted row's text or vector. While it runs, the
+    old and the rewritten part both need space. An `Index` that was opened before must be opened again.
 
     Raises:
         StoreError: a version carries a tag, which protects it.
@@ -107,20 +106,17 @@ def compact(index: Index) -> Compacted:
 
 
 def sweep(index: Index) -> None:
-    """Remove files that belong to no version: what a killed writer had not committed. Versions stay."""
+    """Remove files that belong to no version, which a killed writer left uncommitted; versions stay."""
     with index.writing(), storing(index.path):
         index.dataset.cleanup_old_versions(older_than=_AGES, delete_unverified=True)
 
 
 def _present(index: Index, ids: Sequence[str]) -> int:
-    """How many of the ids are rows; all must be, unless an interrupted deletion may already have taken them out."""
+    """How many of the ids are in the index. All must be, unless an interrupted deletion may have deleted some."""
     missing = set(ids).difference(index.ids())
     if missing and index.manifest.status != "deleting":
-        raise StoreError(
-            f"{len(missing):,} of {len(set(ids)):,} ids are not in the index, such as '{min(missing)}'",
-            where=index.path,
-            remedy="nothing was deleted; leave these ids out",
-        )
+        what = f"{len(missing):,} of {len(set(ids)):,} ids are not in the index, such as '{min(missing)}'"
+        raise StoreError(what, where=index.path, remedy="nothing was deleted; leave these ids out")
     return len(set(ids)) - len(missing)
 
 

@@ -1,1 +1,1 @@
-"""Build an index, add to it, quantise it, look after it, and plan what it will take."""
+"""Build an index, add rows to it, delete rows, check it, quantise it, and plan what a build will take."""

@@ -1,8 +1,8 @@
-"""The life of an index: rows come, rows go, and what is there is checked.
+"""Maintain an index: add rows, delete rows, and check rows against the model.
 
-add(session, corpus)      rows the index does not have yet
-delete(index, ids=...)    rows out, by id, condition, or a file of the rows themselves
-recompute(session, 16)    faults that show when rows are read again with the model
+add(session, corpus)      append the rows that the index does not have yet
+delete(index, ids=...)    delete rows by id, by a condition, or by their text
+recompute(session, 16)    read rows again with the model and return the faults that this shows
 """
 
 from __future__ import annotations
@@ -31,21 +31,27 @@ from headwater.indexing.session import Session
 from headwater.search import codes
 
 LEAST_COSINE = 0.999
-"""Recomputed vectors may differ by rounding (other batches, other kernels), not more."""
+"""A recomputed vector may differ from the stored one by rounding (other batches, other kernels), but not by more."""
 
 
 @dataclass(frozen=True)
 class Added:
-    """What an addition did: rows computed and stored, and rows that were there already (or twice in the data)."""
+    """The result of an addition: rows that were stored, and rows that were not, because the index or the data had them.
+
+    Attributes:
+        rows: how many rows were computed and stored.
+        duplicates: how many rows the index had already, or came a second time in the data.
+    """
 
     rows: int
     duplicates: int
 
 
 def add(session: Session, corpus: Corpus, *, on_progress: OnProgress | None = None) -> Added:
-    """Append the corpus's rows whose content is new, read as the index's own were; the same call goes on after a kill.
+    """Append the rows of the corpus that the index does not have, read in the same way as its own.
 
-    Content is new when its digest (row, template, tokenizer) is. Duplicates are counted, not stored.
+    A row is new if its digest (of row, template and tokenizer) is. Duplicates are counted and not stored. After a kill,
+    the same call continues.
 
     Raises:
         DataError: a new row has the id of another row.
@@ -57,7 +63,7 @@ def add(session: Session, corpus: Corpus, *, on_progress: OnProgress | None = No
 
     def new_blocks() -> Iterator[Block[TokenRow]]:
         nonlocal added
-        ids, known = _there(index)
+        ids, known = _ids_and_digests(index)
         for block in cut(corpus, index.manifest.plan.block_rows):
             new = _new_rows(bound.reader.tokenization.encode(block.items), ids, known)
             added += len(new)
@@ -74,13 +80,13 @@ def add(session: Session, corpus: Corpus, *, on_progress: OnProgress | None = No
 def delete(
     index: Index, *, ids: Sequence[str] | None = None, where: str | None = None, rows: Corpus | None = None
 ) -> int:
-    """Take rows out of every search, by ids, by an SQL condition, or by their text, and return how many.
+    """Delete rows by ids, by an SQL condition, or by their text, and return how many.
 
-    `rows` deletes every row whose text fields equal those of one of these, whatever its id. Nothing is deleted when an
-    id or a text is not in the index. `compact` then takes them out of the files.
+    `rows` deletes every row that has the same text fields as one of `rows`, whatever its id. If an id or a text is not
+    in the index, nothing is deleted. No search finds deleted rows; `compact` then removes them from the files.
 
     Raises:
-        StoreError: an id or a text is not in the index, or it was built without text and `rows` is given.
+        StoreError: an id or a text is not in the index, or `rows` is given and the index was built without text.
         UsageError: not exactly one of the three is given.
     """
     if rows is None:
@@ -91,21 +97,17 @@ def delete(
 
 
 def recompute(session: Session, sample: int) -> list[Fault]:
-    """Faults found by reading up to `sample` rows, evenly spread, once more with the model.
+    """Read up to `sample` rows, evenly spread, again with the model, and return the faults that this shows.
 
-    Kinds: `digest` (a row's text is not what its digest says), `recomputed` (a row's vector is not what the model
-    gives).
+    Kinds: `digest` (a row's text does not match its digest), `recomputed` (a row's vector is not what the model gives).
 
     Raises:
         StoreError: the index was built without text.
     """
     index = session.index
     if not index.manifest.keeps_text:
-        raise StoreError(
-            "rows cannot be read again: the index was built without text",
-            where=index.path,
-            remedy="verify without model",
-        )
+        what = "rows cannot be read again: the index was built without text"
+        raise StoreError(what, where=index.path, remedy="verify without model")
     positions = np.unique(np.linspace(0, index.count - 1, min(sample, index.count)).round().astype(int)).tolist()
     table = index.take(positions)
     records = table.select(index.plain).to_pylist()
@@ -135,7 +137,7 @@ def _apart(stored: Float[Tensor, "rows dim"], again: Float[Tensor, "rows dim"]) 
     return apart
 
 
-def _there(index: Index) -> tuple[SeenIds, SeenIds]:
+def _ids_and_digests(index: Index) -> tuple[SeenIds, SeenIds]:
     """The ids and the digests of the index's rows, in bounded memory."""
     ids, digests = SeenIds(), SeenIds()
     for batch in index.batches(["id", "digest"]):
@@ -146,41 +148,31 @@ def _there(index: Index) -> tuple[SeenIds, SeenIds]:
 
 
 def _new_rows(rows: Sequence[TokenRow], ids: SeenIds, known: SeenIds) -> list[TokenRow]:
-    """The rows of new content; `ids` and `known` grow by theirs."""
+    """The rows whose digest is not in `known`; their ids are added to `ids`, their digests to `known`."""
     new = []
     for row in rows:
         if known.claim(row.digest, row.row.ordinal) is not None:
             continue
         if ids.claim(row.row.id, row.row.ordinal) is not None:
-            raise DataError(
-                f"the index has another row with the id '{row.row.id}'", where=row.row.place, remedy="make ids unique"
-            )
+            what = f"the index has another row with the id '{row.row.id}'"
+            raise DataError(what, where=row.row.place, remedy="make ids unique")
         new.append(row)
     return new
 
 
 def _ids_of_texts(index: Index, rows: Corpus) -> list[str]:
-    """Ids of all rows of the index whose text is that of one of `rows`."""
-    wanted = {digest(text_fields(row)): row for row in rows}
-    found: dict[str, list[str]] = {}
-    for key, row_id in _texts(index):
-        if key in wanted:
-            found.setdefault(key, []).append(row_id)
-    missing: list[Row] = [row for key, row in wanted.items() if key not in found]
-    if missing:
-        raise StoreError(
-            f"{len(missing):,} of {len(wanted):,} texts are not in the index, such as that of row '{missing[0].id}'",
-            where=missing[0].place,
-            remedy="nothing was deleted; leave these rows out",
-        )
-    return [row_id for ids in found.values() for row_id in ids]
-
-
-def _texts(index: Index) -> Iterator[tuple[str, str]]:
-    """Of each row: the digest of its text fields, and its id."""
+    """The ids of all rows of the index that have the same text as one of `rows`."""
     if not index.manifest.keeps_text:
         raise StoreError("rows cannot be found by their text: the index has none", where=index.path, remedy="give ids")
+    wanted = {digest(text_fields(row)): row for row in rows}
+    found: dict[str, list[str]] = {}
     for batch in index.batches(index.plain):
         for record in batch.drop_columns(["_rowaddr"]).to_pylist():
             row = from_record(record, ordinal=0, place="", vectors=index.vectors)
-            yield digest(text_fields(row)), row.id
+            if (key := digest(text_fields(row))) in wanted:
+                found.setdefault(key, []).append(row.id)
+    missing: list[Row] = [row for key, row in wanted.items() if key not in found]
+    if missing:
+        what = f"{len(missing):,} of {len(wanted):,} texts are not in the index, such as that of row '{missing[0].id}'"
+        raise StoreError(what, where=missing[0].place, remedy="nothing was deleted; leave these rows out")
+    return [row_id for ids in found.values() for row_id in ids]

@@ -1,8 +1,8 @@
-"""What a build will take, before it runs: disk, memory and time from a measured probe, and settings that fit.
+"""Plan a build: estimate its disk, memory and time from measurements on a sample, and find settings that fit.
 
-disk    = rows · (bytes a row of a real block, text scaled by its characters) + a manifest a commit
-memory  = max(a batch beside a block's vectors, storing a block), the whole process
-seconds = Σ_rows tokens · seconds a token at that length + rows · seconds a row stored
+disk    = rows · (bytes a row of a real block, text scaled by its characters) + one manifest for each commit
+memory  = max(one batch and a block's vectors, storing a block), for the whole process
+seconds = Σ_rows tokens · seconds a token at that length + rows · seconds to store a row
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from headwater.methods.bound import Bound
 from headwater.search.codes import coded
 
 FEWEST_TOKENS = 64
-"""Batches are not made smaller than this to save memory."""
+"""To save memory, batches are made smaller, but not smaller than this."""
 
 CODES = ("int8", "sign")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a build may take, in bytes; None where it does not matter."""
+    """How much memory and disk a build may take, in bytes; None for no limit."""
 
     memory: int | None = None
     disk: int | None = None
@@ -51,15 +51,15 @@ class BuildPlan(Tabular):
     """What a build will take, as measured on a sample.
 
     Attributes:
-        rows: rows of the data.
-        tokens: the model will read, about.
-        probed_rows: rows the figures come from.
-        bytes_per_row: on disk: `vectors`, `text`, `other`.
+        rows: how many rows the data has.
+        tokens: about how many tokens the model will read.
+        probed_rows: how many rows the measurements were made on.
+        bytes_per_row: bytes on disk, split into `vectors`, `text` and `other`.
         disk: bytes of the finished index.
-        disk_by_code: bytes of the finished index if its vectors were stored as `float16`, `int8`, `sign`.
-        memory: bytes, peak of the whole process.
-        seconds: for reading and storing all rows, the model loaded already.
-        tokens_per_batch: batch size the figures are for, made to fit where memory is limited.
+        disk_by_code: bytes of the finished index if its vectors were stored as `float16`, `int8` or `sign`.
+        memory: peak bytes of the whole process.
+        seconds: time to read and store all rows, without loading the model.
+        tokens_per_batch: the batch size the figures are for; it is reduced to fit a memory limit.
     """
 
     rows: int
@@ -73,7 +73,7 @@ class BuildPlan(Tabular):
     tokens_per_batch: int
 
     def records(self) -> list[dict[str, Any]]:
-        """One line: all figures, those by kind as `bytes_per_row.vectors`, `disk_by_code.sign`, ..."""
+        """One record with all figures; nested ones get dotted names, such as `bytes_per_row.vectors`."""
         flat = {k: v for k, v in vars(self).items() if not isinstance(v, Mapping)}
         nested = {f"{k}.{n}": x for k, v in vars(self).items() if isinstance(v, Mapping) for n, x in v.items()}
         return [{**flat, **nested}]
@@ -82,11 +82,11 @@ class BuildPlan(Tabular):
 def plan_build(
     corpus: Corpus, bound: Bound, *, keep_text: bool = True, code: str | None = None, limits: Limits | None = None
 ) -> BuildPlan:
-    """Probe a build with these arguments (`headwater.indexing.build.build`); nothing is left behind.
+    """Measure what `headwater.indexing.build.build` would take with these arguments; no files are left.
 
     Raises:
         StoreError: the index would be larger than `limits.disk`, or even the smallest batches need more memory than
-            `limits.memory`; says what would fit.
+            `limits.memory`; the message names settings that would fit.
         DataError: a row of the data cannot be used.
     """
     limits = limits or Limits()
@@ -117,37 +117,32 @@ def plan_build(
 def _disk(
     rows: int, rows_of_text: float, stored: Stored, manifest: Manifest, columns: Sequence[Column]
 ) -> tuple[int, dict[str, int]]:
-    """Bytes of the index as the manifest has it, and with other codes of the method's `columns`."""
+    """Bytes of the index with the manifest's columns, and with every code that the method's `columns` can have."""
     commits = math.ceil(rows / manifest.plan.block_rows) + 3
-    beside = rows_of_text * stored.text + rows * stored.other + commits * stored.manifest
-    whole = round(rows * stored.vectors + beside)
+    rest = rows_of_text * stored.text + rows * stored.other + commits * stored.manifest
     sizes = {code or "float16": sum(c.row_bytes for c in coded(columns, code)) for code in (None, *CODES)}
-    return whole, {name: round(rows * size + beside) for name, size in sizes.items()}
+    return round(rows * stored.vectors + rest), {name: round(rows * size + rest) for name, size in sizes.items()}
 
 
 def _require_disk(disk: int, by_code: Mapping[str, int], most: int | None) -> None:
     if most is None or disk <= most:
         return
     fitting = [f"--code {code} takes {readable_bytes(size)}" for code, size in by_code.items() if size <= most]
+    what = f"the index would take {readable_bytes(disk)}, {readable_bytes(most)} are allowed"
     remedy = "; ".join(fitting) or "index fewer rows (--limit), or allow more"
-    raise StoreError(
-        f"the index would take {readable_bytes(disk)}, {readable_bytes(most)} are allowed",
-        where="--max-disk",
-        remedy=remedy,
-    )
+    raise StoreError(what, where="--max-disk", remedy=remedy)
 
 
 def _batch_that_fits(memory: Memory, stored: Stored, held: int, wanted: int, most: int | None) -> int:
-    """The batch size wanted, or the largest power of two below it that fits in the memory allowed."""
+    """The batch size `wanted`, or the largest power of two below it with which the build stays within `most` bytes."""
     if most is None:
         return wanted
     least = max(memory.at(FEWEST_TOKENS) + held, stored.peak)
     if least > most:
-        raise StoreError(
-            f"even batches of {FEWEST_TOKENS} tokens take {readable_bytes(least)}, {readable_bytes(most)} are allowed",
-            where="--max-memory",
-            remedy="allow more, or load the model in bfloat16 or 8bit",
+        what = (
+            f"even batches of {FEWEST_TOKENS} tokens take {readable_bytes(least)}, {readable_bytes(most)} are allowed"
         )
+        raise StoreError(what, where="--max-memory", remedy="allow more, or load the model in bfloat16 or 8bit")
     batch = wanted
     while memory.at(batch) + held > most and batch > FEWEST_TOKENS:
         batch = 1 << ((batch - 1).bit_length() - 1)
@@ -155,7 +150,7 @@ def _batch_that_fits(memory: Memory, stored: Stored, held: int, wanted: int, mos
 
 
 def readable_bytes(size: int) -> str:
-    """Bytes for people: the largest binary unit that leaves at least 1."""
+    """A size for people to read, in the largest binary unit that gives at least 1."""
     if size < 1024:
         return f"{size} bytes"
     power = min((size.bit_length() - 1) // 10, 4)

@@ -1,8 +1,8 @@
-"""A measured probe of a build to come: some rows are read, batched and stored as a build would, and watched.
+"""Measure what a build will take, by reading, batching and storing a sample of rows as the build would.
 
-One pass over the data counts rows and characters and keeps a uniform sample of one block. The sample is tokenised;
-batches of a few widths are timed after a warm-up; a block of true size, with random vectors, is stored in a temporary
-folder. Memory is the process's high-water mark (`/proc` on Linux, else since the process began).
+One pass over the data counts rows and characters and draws a uniform sample of one block. The sample is tokenised,
+batches of a few row lengths are timed after a warm-up, and a block of true size, with random vectors, is stored in a
+temporary folder. Memory is the process's peak: on Linux the peak since `reset_peak`, elsewhere since the process began.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from headwater.index.store import commit_fragments, create_index, write_fragment
 from headwater.methods.bound import Bound
 
 _QUANTILES = (0.1, 0.5, 0.9)
-"""Of the rows' lengths: where batches are timed."""
+"""Batches are timed at these quantiles of the rows' lengths."""
 
 _TIMED_TOKENS = 2048
-_LADDER = 4
-"""Batches grow by this factor until memory is known at the size wanted, or the next would not fit."""
+_GROWTH = 4
+"""Batches grow by this factor until memory is measured at the size wanted, or the next batch would not fit."""
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What one pass over the data tells.
+    """The result of one pass over the data.
 
     Attributes:
-        rows: how many there are.
-        characters: of all rows' text.
+        rows: how many rows there are.
+        characters: how many characters the text of all rows has.
         sample: a uniform sample of at most one block, in the order of the data.
     """
 
@@ -53,32 +53,39 @@ class Survey:
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds a token by the length of rows, as measured; between the lengths it is interpolated."""
+    """Seconds a token, measured at some row lengths and interpolated between them."""
 
     lengths: NDArray[np.float64]
     seconds_per_token: NDArray[np.float64]
 
     def seconds(self, tokens: NDArray[np.int64]) -> float:
-        """Seconds for rows of these numbers of tokens."""
+        """The time to read rows with these numbers of tokens."""
         return float((tokens * np.interp(tokens, self.lengths, self.seconds_per_token)).sum())
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Peak bytes of the process with a batch of so many tokens: `fixed + per_token · tokens`; `largest` was seen."""
+    """Peak bytes of the process by batch size: `fixed + per_token · tokens`, measured up to `largest` tokens."""
 
     fixed: float
     per_token: float
     largest: int
 
     def at(self, tokens: int) -> int:
-        """Peak bytes with batches of so many tokens."""
+        """Peak bytes with batches of this many tokens."""
         return int(self.fixed + self.per_token * tokens)
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What storing one block took: bytes a row by kind, files beside them, seconds a row, and the peak bytes."""
+    """What storing one block took.
+
+    Attributes:
+        vectors, text, other: bytes a row, by kind of column.
+        manifest: bytes of one version's files that hold no rows.
+        seconds_per_row: time to store a row.
+        peak: peak bytes of the process.
+    """
 
     vectors: float
     text: float
@@ -89,8 +96,8 @@ class Stored:
 
 
 def survey(corpus: Corpus, block_rows: int) -> Survey:
-    """Count the rows and sample a block of them (reservoir sampling, the same rows every time)."""
-    dice = random.Random(0)
+    """Count the rows and draw a sample of one block (reservoir sampling, the same rows every time)."""
+    generator = random.Random(0)
     kept: list[Row] = []
     rows = characters = 0
     for row in corpus:
@@ -98,39 +105,39 @@ def survey(corpus: Corpus, block_rows: int) -> Survey:
         characters += _characters(row)
         if len(kept) < block_rows:
             kept.append(row)
-        elif (place := dice.randrange(rows)) < block_rows:
+        elif (place := generator.randrange(rows)) < block_rows:
             kept[place] = row
     return Survey(rows, characters, tuple(sorted(kept, key=lambda row: row.ordinal)))
 
 
 def share_of_characters(found: Survey) -> float:
-    """How many times the sample's characters all the data has: what sums over the sample are multiplied with."""
+    """Characters of all data over characters of the sample: the factor from sums over the sample to all data."""
     return found.characters / max(sum(map(_characters, found.sample)), 1)
 
 
 def measure_memory(
     bound: Bound, rows: Sequence[TokenRow], columns: Sequence[Column], *, most_bytes: int | None
 ) -> Memory:
-    """Peak memory by batch size, from growing batches of the longest rows; warms everything up on the way."""
+    """Measure peak memory with growing batches of the longest rows; this also warms up model and caches."""
     wanted = bound.reader.tokens_per_batch
     longest = sorted(rows, key=lambda row: -len(row.ids))
     seen: list[tuple[int, int]] = []
-    tokens = max(wanted // _LADDER**2, len(longest[0].ids))
+    tokens = max(wanted // _GROWTH**2, len(longest[0].ids))
     while True:
         batch = _filled(longest, min(tokens, wanted))
         positions = sum(len(row.ids) for row in batch)
         reset_peak()
         bound.stored(batch, columns)
         seen.append((positions, peak_bytes()))
-        memory = _line(seen)
-        fits = most_bytes is None or memory.at(min(tokens * _LADDER, wanted)) <= most_bytes
+        memory = _line_through(seen)
+        fits = most_bytes is None or memory.at(min(tokens * _GROWTH, wanted)) <= most_bytes
         if tokens >= wanted or not fits or len(batch) == len(rows):
             return memory
-        tokens *= _LADDER
+        tokens *= _GROWTH
 
 
 def measure_speed(bound: Bound, rows: Sequence[TokenRow], columns: Sequence[Column]) -> Speed:
-    """Seconds a token at a few lengths of rows; everything is warm already."""
+    """Measure seconds a token at a few row lengths; call it after a warm-up."""
     ordered = sorted(rows, key=lambda row: len(row.ids))
     found: dict[float, float] = {}
     for quantile in _QUANTILES:
@@ -147,12 +154,12 @@ def measure_speed(bound: Bound, rows: Sequence[TokenRow], columns: Sequence[Colu
 
 def measure_storing(rows: Sequence[TokenRow], manifest: Manifest) -> Stored:
     """Store the rows with random vectors as one block in a temporary folder."""
-    dice = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     vectors = {}
     for column in manifest.columns:
-        vectors[column.name] = _noise(dice, len(rows), column)
+        vectors[column.name] = _noise(generator, len(rows), column)
         if column.scale is not None:
-            vectors[column.scale] = dice.random(len(rows), np.float32)
+            vectors[column.scale] = generator.random(len(rows), np.float32)
     schema = infer_schema([row.row for row in rows], manifest.columns, keep_text=manifest.keeps_text)
     with tempfile.TemporaryDirectory(prefix="headwater-plan-") as folder:
         index = create_index(Path(folder) / "probe.lance", manifest, schema)
@@ -163,13 +170,13 @@ def measure_storing(rows: Sequence[TokenRow], manifest: Manifest) -> Stored:
         commit_fragments(index, write_fragments(index, table))
         seconds, peak = time.perf_counter() - began, peak_bytes()
         facts = describe(index)
-        beside = facts["bytes_on_disk"] - facts["bytes"]
+        overhead = facts["bytes_on_disk"] - facts["bytes"]
     split = facts["bytes_per_row"]
-    return Stored(split["vectors"], split["text"], split["other"], beside // 2, seconds / len(rows), peak)
+    return Stored(split["vectors"], split["text"], split["other"], overhead // 2, seconds / len(rows), peak)
 
 
 def reset_peak() -> None:
-    """Begin the high-water mark anew where the system can."""
+    """Reset the process's memory peak to the present; only Linux can."""
     if sys.platform == "linux":
         try:
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
@@ -178,7 +185,7 @@ def reset_peak() -> None:
 
 
 def peak_bytes() -> int:
-    """The process's high-water mark of resident memory."""
+    """The process's peak of resident memory."""
     if sys.platform == "linux":
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
             if line.startswith("VmHWM:"):
@@ -194,7 +201,7 @@ def _characters(row: Row) -> int:
 
 
 def _filled(rows: Iterable[TokenRow], tokens: int) -> list[TokenRow]:
-    """The first rows, as many as fit in a batch of so many tokens; at least one."""
+    """As many of the first rows as fit in a batch of this many tokens, at least one."""
     batch: list[TokenRow] = []
     widest = 0
     for row in rows:
@@ -205,8 +212,8 @@ def _filled(rows: Iterable[TokenRow], tokens: int) -> list[TokenRow]:
     return batch
 
 
-def _line(seen: Sequence[tuple[int, int]]) -> Memory:
-    """Memory as a line through the last two sizes seen; with one, all of it counts as fixed."""
+def _line_through(seen: Sequence[tuple[int, int]]) -> Memory:
+    """Memory as a line through the last two (tokens, peak) pairs; with only one, all memory counts as fixed."""
     tokens, peak = seen[-1]
     if len(seen) < 2 or tokens == seen[-2][0]:
         return Memory(float(peak), 0.0, tokens)
@@ -214,9 +221,9 @@ def _line(seen: Sequence[tuple[int, int]]) -> Memory:
     return Memory(peak - slope * tokens, slope, tokens)
 
 
-def _noise(dice: np.random.Generator, rows: int, column: Column) -> NDArray[np.generic]:
+def _noise(generator: np.random.Generator, rows: int, column: Column) -> NDArray[np.generic]:
     if column.dtype == "sign":
-        return dice.integers(0, 256, (rows, column.width), np.uint8)
+        return generator.integers(0, 256, (rows, column.width), np.uint8)
     if column.dtype == "int8":
-        return dice.integers(-127, 128, (rows, column.width), np.int8)
-    return dice.standard_normal((rows, column.width), np.float32).astype(column.dtype)
+        return generator.integers(-127, 128, (rows, column.width), np.int8)
+    return generator.standard_normal((rows, column.width), np.float32).astype(column.dtype)

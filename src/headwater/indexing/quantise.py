@@ -1,7 +1,7 @@
-"""A built index as codes: the same rows, their vectors in a few bytes, no model needed.
+"""Quantise an index: write a second index with the same rows, whose vectors are codes of a few bytes, without a model.
 
-The coded index is a new one beside the old: a version of the old with codes as well would be larger, not smaller, and
-deleting the old is the user's to do. It is written block by block like a build, and goes on after a kill like one.
+The codes go into a new index, because an index that held both the vectors and their codes would be larger, not smaller.
+Deleting the old index is left to the user. Like a build, the new index is written block by block and can be resumed.
 """
 
 from __future__ import annotations
@@ -14,105 +14,72 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from headwater.core.errors import DataError, HeadwaterError, UsageError
-from headwater.core.fingerprints import require_equal
+from headwater.core.errors import DataError, UsageError
 from headwater.core.spec import Column
 from headwater.engines.blocks import Block, OnProgress, Receipt, run
 from headwater.index.info import unfinished
-from headwater.index.manifest import Manifest
 from headwater.index.rows import vector_fields
-from headwater.index.store import Index, create_index, discard, exists, open_index, write_fragments
-from headwater.index.upkeep import seal, sweep
-from headwater.indexing.blocks import Progress, commit_receipts, rows_per_block
+from headwater.index.store import Index, write_fragments
+from headwater.indexing.blocks import Progress, begin, commit_receipts, filling, rows_per_block
 from headwater.search.codes import coded, encode, stored_vectors
 
 _READ_BYTES = 32 * 2**20
-"""Bytes of float32 rows that are encoded at once."""
+"""About so many bytes of float32 rows are encoded at once."""
 
 
 def quantise_index(
     index: Index, out: str | Path, *, code: str, resume: bool = False, on_progress: OnProgress | None = None
 ) -> Index:
-    """Write the rows of `index` to a new index at `out` whose vectors are codes, and return that.
+    """Write the rows of `index` to a new index at `out` whose vectors are codes, and return the new index.
 
     Args:
-        index: a finished index of plain numbers.
+        index: a finished index whose vectors are stored as plain numbers.
         out: a path or object-store URI where nothing is yet.
         code: `int8`, `sign` (1 KiB a row and column) or `sign:BITS`.
-        resume: go on with an interrupted run; starts one when there is none.
+        resume: continue an interrupted run, or start one if there is none.
         on_progress: called after each block.
 
     Raises:
-        UsageError: an unknown code, or the index is coded already.
+        UsageError: the code is unknown, or the index holds codes already.
         StoreError: something is at `out` already, or the disk is full.
         MismatchError: on resume, the index at `out` was not made from this one.
-        DataError: the index is unfinished, or on resume has changed since.
+        DataError: the index is unfinished, or on resume it has changed since the run began.
     """
-    already = [column.name for column in index.manifest.columns if column.scale is not None]
+    old, already = index.manifest.columns, [c.name for c in index.manifest.columns if c.scale is not None]
     if already:
-        raise UsageError(
-            f"'{already[0]}' is a code already", where=index.path, remedy="quantise the index it was made from"
-        )
+        what = f"'{already[0]}' is a code already"
+        raise UsageError(what, where=index.path, remedy="quantise the index it was made from")
     if (warning := unfinished(index)) is not None:
         raise DataError(f"cannot be quantised yet: {warning}")
-    manifest = _manifest(index.manifest, coded(index.manifest.columns, code))
-    target, ours = _begin(str(out), manifest, index, resume=resume)
-    with target.writing():
-        try:
-            sweep(target)
-            _fill(index, target, on_progress)
-            if not target.manifest.complete:
-                seal(target)
-        except HeadwaterError:
-            if ours:
-                discard(target)
-            raise
+    columns, created = coded(old, code), datetime.now(UTC).isoformat(timespec="seconds")
+    manifest = dataclasses.replace(index.manifest, columns=columns, status="building", tally=None, created=created)
+    schema = _coded(index.dataset.schema.empty_table(), old, columns).schema
+    other, remedy = "another index or code", "give the index and the code it was begun with, or choose another name"
+    target, is_new = begin(str(out), manifest, schema, resume=resume, other=other, remedy=remedy)
+    with filling(target, is_new=is_new):
+        _fill(index, target, on_progress)
     return target
 
 
-def _manifest(of: Manifest, columns: tuple[Column, ...]) -> Manifest:
-    created = datetime.now(UTC).isoformat(timespec="seconds")
-    return dataclasses.replace(of, columns=columns, status="building", tally=None, created=created)
-
-
-def _begin(out: str, manifest: Manifest, source: Index, *, resume: bool) -> tuple[Index, bool]:
-    if not (resume and exists(out)):
-        empty = source.dataset.schema.empty_table()
-        return create_index(out, manifest, _coded(empty, source.manifest.columns, manifest.columns).schema), True
-    target = open_index(out)
-    remedy = "give the index and the code it was begun with, or choose another name"
-    require_equal(
-        target.manifest.identity(),
-        manifest.identity(),
-        what=f"{out} was begun with another index or code",
-        remedy=remedy,
-    )
-    return target, False
-
-
 def _fill(index: Index, target: Index, on_progress: OnProgress | None) -> None:
-    """Append the rows that are not there yet, after checking that those there are the first."""
+    """Append the rows that the target does not have yet, after checking that it holds the first rows of the index."""
     committed, source = target.digests(), index.digests()
     if committed != source[: len(committed)] or (target.manifest.complete and len(committed) < len(source)):
-        raise DataError(
-            f"{target.path} is not the beginning of {index.path}, which has changed since", remedy="choose another name"
-        )
+        what = f"{target.path} is not the beginning of {index.path}, which has changed since"
+        raise DataError(what, remedy="choose another name")
     progress = Progress(on_progress, len(source), rows=len(committed))
-    run(
-        _blocks(_tables(index, target, len(committed)), rows_per_block(target.rows_bytes)),
-        Codes(target),
-        progress.commit,
-    )
+    blocks = _blocks(_tables(index, target, len(committed)), rows_per_block(target.rows_bytes))
+    run(blocks, Codes(target), progress.commit)
 
 
 @dataclass(frozen=True)
 class Codes:
-    """`Work` that writes tables of coded rows; a block's items are the tables it is made of."""
+    """`Work` that writes tables of coded rows; a block's items are tables."""
 
     target: Index
 
     def compute(self, block: Block[pa.Table]) -> Receipt:
-        """Write the tables as fragments that no version has yet."""
+        """Write the tables as fragments that belong to no version yet."""
         table = pa.concat_tables(block.items)
         return Receipt(block.number, block.start, table.num_rows, 0, {"fragments": write_fragments(self.target, table)})
 
@@ -122,7 +89,7 @@ class Codes:
 
 
 def _tables(index: Index, target: Index, skip: int) -> Iterator[pa.Table]:
-    """Tables of the target's columns, `skip` rows left out at the start; memory is one table's at a time."""
+    """Tables with the target's columns, without the first `skip` rows; one table is in memory at a time."""
     widest = max(column.dim for column in index.manifest.columns)
     for batch in index.batches(index.dataset.schema.names, rows=max(_READ_BYTES // (4 * widest), 16)):
         left = min(skip, batch.num_rows)
@@ -133,7 +100,7 @@ def _tables(index: Index, target: Index, skip: int) -> Iterator[pa.Table]:
 
 
 def _coded(table: pa.Table, old: Sequence[Column], new: Sequence[Column]) -> pa.Table:
-    """The table with its vector columns replaced by codes and their scales, in the order an index has them."""
+    """The table with its vector columns replaced by codes and their scales, in the order of an index's columns."""
     place = table.schema.names.index(old[0].name)
     fields = {entry.name: entry for entry in vector_fields(new)}
     made = table.drop_columns([column.name for column in old])
@@ -148,7 +115,7 @@ def _coded(table: pa.Table, old: Sequence[Column], new: Sequence[Column]) -> pa.
 
 
 def _blocks(tables: Iterable[pa.Table], rows: int) -> Iterator[Block[pa.Table]]:
-    """Tables in blocks of at least `rows` rows, the last one shorter."""
+    """Collect tables into blocks of at least `rows` rows; the last may be shorter."""
     held: list[pa.Table] = []
     number = 0
     for table in tables:

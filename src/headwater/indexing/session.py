@@ -1,4 +1,4 @@
-"""A session: an index and its method on a model, checked to belong together; kept open, it serves many traces."""
+"""A session: an index with its method and model, checked to belong together, for any number of traces."""
 
 from __future__ import annotations
 
@@ -16,27 +16,25 @@ from headwater.models.reader import Reader
 
 @dataclass(frozen=True)
 class Session:
-    """An index with its method bound to a model that reads new rows the way its own were read."""
+    """An index, and its method bound to a model that reads new rows in the same way as the index's own."""
 
     index: Index
     bound: Bound
 
 
 def open_session(
-    index: str | Path | Index,
-    model: str | LoadedModel | None = None,
-    loading: Mapping[str, Any] | None = None,
+    index: str | Path | Index, model: str | LoadedModel | None = None, loading: Mapping[str, Any] | None = None
 ) -> Session:
-    """The session of an index.
+    """Open the session of an index, and load its model unless `model` is a loaded one.
 
     Args:
         index: path, or an open index.
-        model: a loaded model, or where the index's model is now; None is where the manifest says it is.
-        loading: options of `load_model` other than those the index was built with, where the model is loaded here:
-            `device`, `device_map`, or where its adapter is now.
+        model: a loaded model, or where the index's model is now; None for the place that the manifest names.
+        loading: options of `load_model` that replace those the index was built with, such as `device`, `device_map`,
+            or the adapter's new place.
 
     Raises:
-        MismatchError: model or tokenizer differ from the index's; names the fields.
+        MismatchError: model or tokenizer differ from the index's; the message names the fields.
     """
     opened = index if isinstance(index, Index) else open_index(index)
     manifest = opened.manifest
@@ -45,11 +43,6 @@ def open_session(
     else:
         given = {name: value for name, value in (loading or {}).items() if value is not None}
         loaded = load_model(model or manifest.model["name"], **{**manifest.model["loading"], **given})
-    reader = Reader.like(
-        loaded,
-        manifest.model["fingerprint"],
-        manifest.tokenization,
-        manifest.plan.tokens_per_batch,
-        where=f"the index '{opened.path}'",
-    )
+    fingerprint, where = manifest.model["fingerprint"], f"the index '{opened.path}'"
+    reader = Reader.like(loaded, fingerprint, manifest.tokenization, manifest.plan.tokens_per_batch, where=where)
     return Session(opened, Bound.of(restore_method(manifest.method), reader))

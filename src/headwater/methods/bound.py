@@ -1,6 +1,6 @@
-"""A method bound to a reader: rows in, vectors out. Builds, additions, checks, queries and values all read through it.
+"""A method bound to a reader: it turns rows into vectors. Builds, additions, checks, queries and values all use it.
 
-Batches are planned inside one list of rows, so a block's vectors depend on the block alone and a resumed build
+Batches are planned inside one list of rows, so a block's vectors depend on the block alone, and a resumed build
 reproduces them bit for bit.
 """
 
@@ -29,12 +29,12 @@ Stored = dict[str, NDArray[np.generic]]
 """Column name to `[rows, width]` in the column's storage type, and a code's `[rows]` scales."""
 
 OnBatch = Callable[[int, int], None]
-"""Called after a batch with the rows and the tokens read so far."""
+"""Called after each batch with the numbers of rows and tokens read so far."""
 
 
 @dataclass(frozen=True)
 class EncodedRows:
-    """Rows read by a method, in the order they were given.
+    """Rows read by a method, in the order given.
 
     Attributes:
         tokens: the tokenised rows.
@@ -49,12 +49,12 @@ class EncodedRows:
 
 @dataclass(frozen=True)
 class Bound:
-    """A method on a reader.
+    """A method bound to a reader.
 
     Attributes:
         method: the method.
         form: how its rows become vectors.
-        encoder: what reads them off the reader's model.
+        encoder: reads the vectors with the reader's model.
         reader: model, tokenisation and batch size.
     """
 
@@ -65,21 +65,21 @@ class Bound:
 
     @classmethod
     def of(cls, method: Method, reader: Reader) -> Bound:
-        """The method on this reader; raises `UsageError` for a method that gives no vectors."""
+        """Bind a method to a reader; raises `UsageError` if the method gives no vectors."""
         form = method.require_vectors()
         return cls(method, form, form.bind(reader.loaded), reader)
 
     def encode(self, rows: Sequence[Row], role: Role, *, device: str | torch.device = "cpu") -> EncodedRows:
-        """Vectors of rows in memory, on `device`; a query's hotwords narrow its targets.
+        """Read rows; the vectors are on `device`. The target tokens of a query with hotwords are those of the hotwords.
 
         Raises:
-            DataError: no rows, or a row the method can find no target in.
+            DataError: there are no rows, or a row has no target token.
             NumericError: a vector is not finite.
         """
         return self.encode_tokens(self.tokenize(rows, role), role, device=device)
 
     def encode_tokens(self, rows: Sequence[TokenRow], role: Role, *, device: str | torch.device = "cpu") -> EncodedRows:
-        """The same of rows that are tokenised already, whatever their ordinals."""
+        """The same as `encode`, for rows that are tokenised already; their ordinals may be any."""
         tokens = [replace(row, row=replace(row.row, ordinal=i)) for i, row in enumerate(rows)]
         vectors = {c.name: torch.empty(len(tokens), c.dim, device=device) for c in self.encoder.columns}
         losses = torch.empty(len(tokens))
@@ -92,7 +92,7 @@ class Bound:
     def token_scores(
         self, rows: Sequence[Row], role: Role, probes: Mapping[str, Float[Tensor, "probes _dim"]]
     ) -> list[tuple[TokenRow, TokenScores]]:
-        """Each token's contribution to its row's score with each probe, in the order of the rows."""
+        """Each row's tokens and their contributions to the row's score with each probe, in the order of the rows."""
         tokens = self.tokenize(rows, role)
         found: dict[int, tuple[TokenRow, TokenScores]] = {}
         for batch in self.batches(tokens, role):
@@ -101,18 +101,20 @@ class Bound:
         return [found[i] for i in range(len(tokens))]
 
     def exact_scores(self, rows: Sequence[Row], queries: Sequence[Row]) -> Float[Tensor, "rows queries"]:
-        """What the vectors' inner products only estimate, computed; on the CPU. Queries' factors are held in memory.
+        """Compute the scores that the vectors' inner products only estimate; on the CPU.
+
+        The factors of all queries' gradients are held in memory.
 
         Raises:
-            UsageError: the method's scores are not those of its encoder's gradients.
+            UsageError: the method has no such scores.
         """
         if not self.form.exact or not isinstance(self.encoder, ExactEncoder):
             what = f"{self.method.spec.name} has no scores but those of its vectors"
             raise UsageError(what, where="--exact", remedy="leave it out")
-        batches = self.batches(self.tokenize(rows, "train"), "train")
-        asked = self.batches(self.tokenize(queries, "query"), "query")
-        scores = self.encoder.exact_scores(batches, asked).cpu()
-        i, j = ([row.row.ordinal for batch in side for row in batch.rows] for side in (batches, asked))
+        row_batches = self.batches(self.tokenize(rows, "train"), "train")
+        query_batches = self.batches(self.tokenize(queries, "query"), "query")
+        scores = self.encoder.exact_scores(row_batches, query_batches).cpu()
+        i, j = ([row.row.ordinal for batch in side for row in batch.rows] for side in (row_batches, query_batches))
         ordered = torch.empty_like(scores)
         ordered[torch.tensor(i)[:, None], torch.tensor(j)] = scores
         return ordered
@@ -120,7 +122,7 @@ class Bound:
     def token_grid(
         self, row: Row, query: Row
     ) -> tuple[TokenRow, TokenRow, Float[Tensor, "row_tokens query_tokens"]] | None:
-        """Influence of each token of a row on each of a query, and both as tokens; None if the method has none."""
+        """A row's tokens, a query's tokens, and the influence of each on each; None if the method has no grids."""
         if not self.form.grids or not isinstance(self.encoder, GridEncoder):
             return None
         (left,) = self.batches(self.tokenize([row], "train"), "train")
@@ -128,22 +130,22 @@ class Bound:
         return left.rows[0], right.rows[0], self.encoder.token_grid(left, right).cpu()
 
     def tokenize(self, rows: Sequence[Row], role: Role) -> list[TokenRow]:
-        """Tokenised rows, numbered in the order given."""
+        """Tokenise rows; each row's ordinal becomes its place in `rows`. Raises `DataError` if there are no rows."""
         if not rows:
             raise DataError("there are no rows to read")
         return self.reader.tokenize(rows, role)
 
     def batches(self, rows: Sequence[TokenRow], role: Role) -> list[TokenBatch]:
-        """The rows' windows in batches; `ordinal` says which row is which."""
+        """Divide the rows into windows and the windows into batches; the `ordinal` says which row a window is from."""
         return plan_batches(rows, self.form.windows[role], tokens_per_batch=self.reader.tokens_per_batch)
 
     def stored(
         self, rows: Sequence[TokenRow], columns: Sequence[Column], on_batch: OnBatch | None = None
     ) -> tuple[Stored, NDArray[np.float32]]:
-        """Index rows' vectors as `columns` store them, and their losses (nats), in the order of the rows.
+        """Read index rows; returns their vectors as `columns` store them, and their losses (nats), in row order.
 
         Raises:
-            DataError: the method's windows leave a row no target.
+            DataError: a row has no target token in the method's windows.
             NumericError: a vector is not finite, or overflows its storage type.
         """
         vectors: Stored = {}
@@ -163,7 +165,7 @@ class Bound:
     def _encoded(
         self, rows: Sequence[TokenRow], role: Role
     ) -> Iterator[tuple[list[int], tuple[TokenRow, ...], Encoded]]:
-        """Batch by batch: the rows' places among `rows`, the rows, and what the method reads of them."""
+        """For each batch: the positions of its rows among `rows`, the rows themselves, and their vectors and losses."""
         position = {row.row.ordinal: i for i, row in enumerate(rows)}
         for batch in self.batches(rows, role):
             encoded = self.encoder.encode(batch.to(self.reader.loaded.device), role)
@@ -171,16 +173,15 @@ class Bound:
 
 
 def _stored(values: Float[Tensor, "rows dim"], column: Column, rows: Sequence[TokenRow]) -> Stored:
-    """The values as the column stores them, refused where they are not finite."""
+    """The values as the column stores them; raises `NumericError` if they are not finite."""
     stored = codes.encode(values, column)
     checked = stored[column.scale or column.name].reshape(len(rows), -1)
     bad = np.flatnonzero(~np.isfinite(checked).all(axis=1))
     if bad.size:
         row, largest = rows[int(bad[0])], float(values[int(bad[0])].abs().max())
-        fault = f"reaches {largest:.4g}, too large for {column.dtype}"
-        raise NumericError(
-            f"the vector of row '{row.row.id}' {fault if np.isfinite(largest) else 'has values that are not finite'}",
-            where=f"{row.row.place or row.row.id}, column {column.name}",
-            remedy="load the model in float32, or choose an option of the method that normalises",
-        )
+        overflow = f"reaches {largest:.4g}, too large for {column.dtype}"
+        fault = overflow if np.isfinite(largest) else "has values that are not finite"
+        where = f"{row.row.place or row.row.id}, column {column.name}"
+        remedy = "load the model in float32, or choose an option of the method that normalises"
+        raise NumericError(f"the vector of row '{row.row.id}' {fault}", where=where, remedy=remedy)
     return stored

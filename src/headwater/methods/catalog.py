@@ -1,7 +1,7 @@
-"""The catalog: every method by name. Adding a method is one file and one line here.
+"""The catalog: every method by name. To add a method, write one file and one line here.
 
-An installed package adds its own through the entry-point group `headwater.methods`, each pointing at a `MethodEntry`
-(see docs/adding-a-method.md):
+An installed package adds methods through entry points in the group `headwater.methods`, each of which points at a
+`MethodEntry` (see docs/adding-a-method.md):
 
     [project.entry-points."headwater.methods"]
     mine = "my_package.mine:ENTRY"
@@ -38,20 +38,20 @@ from headwater.methods import (
 from headwater.methods.method import Method, MethodEntry
 
 GROUP = "headwater.methods"
-"""The entry-point group through which installed packages add methods."""
+"""The group of entry points through which installed packages add methods."""
 
 
 def find_method(name: str, settings: Mapping[str, Any] | None = None) -> Method:
-    """The method called `name` with `settings` (option name to value; `preset` names a starting point).
+    """The method called `name` with `settings`: option name to value, and the preset to start from as `preset`.
 
     Raises:
-        UsageError: unknown method, option or value; offers the nearest name.
+        UsageError: an unknown method, option or value; the message names the nearest one.
     """
     return find_entry(name).resolve(settings or {})
 
 
 def find_entry(name: str) -> MethodEntry[Any]:
-    """The line of the catalog called `name`; raises `UsageError` offering the nearest name."""
+    """The catalog's entry of this name; raises `UsageError` with the nearest name if there is none."""
     if name not in CATALOG:
         raise unknown_name("method", name, CATALOG, where="--method")
     return CATALOG[name]
@@ -63,10 +63,10 @@ def restore_method(spec: MethodSpec) -> Method:
 
 
 def vector_method(name: str, settings: Mapping[str, Any] | None = None) -> Method:
-    """The method called `name` in a form that gives vectors.
+    """The method called `name` with settings under which it gives vectors.
 
     Raises:
-        UsageError: as `find_method`, or the method has no such form.
+        UsageError: as in `find_method`, or the method gives no vectors under any settings.
     """
     entry = find_entry(name)
     method = entry.resolve({**entry.as_vectors, **(settings or {})})
@@ -75,10 +75,10 @@ def vector_method(name: str, settings: Mapping[str, Any] | None = None) -> Metho
 
 
 def add_installed(catalog: dict[str, MethodEntry[Any]], points: Iterable[EntryPoint]) -> None:
-    """Add the entries that installed packages bring to the catalog, by the entry's own name.
+    """Add the entries of installed packages to the catalog, each under its own name.
 
     Raises:
-        UsageError: an entry point that cannot be imported, is not an entry, or takes a name that is taken.
+        UsageError: an entry point cannot be imported, is not an entry, or has a name that is taken.
     """
     for point in sorted(points, key=lambda p: p.name):
         where = f"entry point '{point.name} = {point.value}'"

@@ -1,4 +1,4 @@
-"""DataInf: influence in closed form, a mean of inverses for the inverse of a mean (Kwon et al., arXiv 2310.00902)."""
+"""DataInf: a closed form in which a mean of inverses replaces the inverse of a mean (Kwon et al., arXiv 2310.00902)."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from headwater.models.reader import Reader
 
 @dataclass(frozen=True)
 class DataInfOptions:
-    """damping: λ as a share of a tensor's mean squared entry. fit_rows: most rows averaged over.
+    """damping: λ as a share of a tensor's mean squared entry. fit_rows: at most so many rows are averaged over.
 
-    parameters, window as in `rapidin`: the adapter's where there is one.
+    parameters, window as in `rapidin`.
     """
 
     damping: float = 0.1
@@ -43,13 +43,13 @@ def datainf(options: DataInfOptions) -> Method:
         loaded, window = reader.loaded, Window(options.window)
         selection = select_parameters(loaded.model, options.parameters)
         queries = laid_out(targets)
-        asked = whole_gradients(loaded, selection, reader.batches(queries, window, "query"), len(queries))
-        probes = precondition(loaded, selection, reader.batches(sample, window), asked, options.damping)
+        gradients = whole_gradients(loaded, selection, reader.batches(queries, window, "query"), len(queries))
+        probes = precondition(loaded, selection, reader.batches(sample, window), gradients, options.damping)
 
         def score(rows: Sequence[Row]) -> np.ndarray:
             return products_with(loaded, selection, reader.batches(rows, window), probes, len(rows)).numpy()
 
-        return RowScorer(tuple(targets), score, {"coverage": str(selection.coverage), "fitted on rows": len(sample)})
+        return RowScorer(targets, score, {"coverage": str(selection.coverage), "fitted on rows": len(sample)})
 
     return Method(MethodSpec("datainf", asdict(options)), scoring=scoring, fit_rows=options.fit_rows)
 
@@ -57,7 +57,7 @@ def datainf(options: DataInfOptions) -> Method:
 def precondition(
     loaded: LoadedModel, selection: ParameterSelection, rows: Iterable[TokenBatch], queries: Whole, damping: float
 ) -> Whole:
-    """The queries' gradients through the closed form: one pass for λ, one for the sum."""
+    """Apply the closed form to the queries' gradients: one pass over `rows` for λ, one for the sum."""
     moved = [batch.to(loaded.device) for batch in rows]
     count = sum(len(batch.rows) for batch in moved)
     sizes = SquaredSizes()

@@ -1,4 +1,4 @@
-"""EK-FAC influence: queries' gradients through the inverse curvature, rows streamed past (arXiv 2308.03296)."""
+"""EK-FAC: inner products of rows' gradients with queries' gradients under the inverse curvature (arXiv 2308.03296)."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ Labels = Literal["sampled", "data"]
 
 @dataclass(frozen=True)
 class EkfacOptions:
-    """damping: λ as a share of a layer's mean eigenvalue. fit_rows: most rows of the pool the curvature is fitted on.
+    """damping: λ as a share of a layer's mean eigenvalue. fit_rows: at most so many rows fit the curvature.
 
-    labels: of the curvature, `sampled` from the model (the true Fisher) or the `data`'s. parameters, window, seed as in
-    `rapidin`; only weights of linear layers are read.
+    labels: the target tokens that the curvature is fitted with, `sampled` from the model (the true Fisher) or those of
+    the `data`. parameters, window, seed as in `rapidin`; only weights of linear layers are read.
     """
 
     damping: float = 0.1
@@ -50,13 +50,13 @@ def ekfac(options: EkfacOptions) -> Method:
         selection = select_linear(loaded.model, options.parameters)
         curvature = fit_ekfac(loaded, selection, reader.batches(sample, window), options)
         queries = laid_out(targets)
-        asked = whole_gradients(loaded, selection, reader.batches(queries, window, "query"), len(queries))
-        probes = curvature.solve(asked)
+        gradients = whole_gradients(loaded, selection, reader.batches(queries, window, "query"), len(queries))
+        probes = curvature.solve(gradients)
 
         def score(rows: Sequence[Row]) -> np.ndarray:
             return products_with(loaded, selection, reader.batches(rows, window), probes, len(rows)).numpy()
 
-        return RowScorer(tuple(targets), score, {"coverage": str(selection.coverage), "fitted on rows": len(sample)})
+        return RowScorer(targets, score, {"coverage": str(selection.coverage), "fitted on rows": len(sample)})
 
     return Method(MethodSpec("ekfac", asdict(options)), scoring=scoring, fit_rows=options.fit_rows)
 
@@ -64,7 +64,7 @@ def ekfac(options: EkfacOptions) -> Method:
 def fit_ekfac(
     loaded: LoadedModel, selection: ParameterSelection, rows: Iterable[TokenBatch], options: EkfacOptions
 ) -> Ekfac:
-    """The preconditioner fitted on rows: two passes, one for the bases and one for the eigenvalues."""
+    """Fit the preconditioner on rows in two passes, one for the bases and one for the eigenvalues."""
     labelled = [_labelled(loaded, batch.to(loaded.device), options) for batch in rows]
     covariances = Covariances()
     for batch in labelled:
@@ -78,7 +78,7 @@ def fit_ekfac(
 
 @torch.no_grad()
 def _labelled(loaded: LoadedModel, batch: TokenBatch, options: EkfacOptions) -> TokenBatch:
-    """The batch with its targets drawn from what the model predicts, by seed and row; or as it is."""
+    """The batch with target tokens sampled from the model's predictions, by seed and row; unchanged for `data`."""
     if cast(Labels, options.labels) == "data":
         return batch
     logits = all_logits(loaded.model, batch.input_ids)

@@ -1,4 +1,4 @@
-"""Cosine of mean hidden states: the model's own embedding of a row, and the strongest simple rival on detection."""
+"""Cosine of mean hidden states, the model's own embedding of a row: the strongest simple method on detection."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ALIKE = Meaning("higher = more alike, by the cosine of hidden states; no value s
 
 @dataclass(frozen=True)
 class EmbeddingOptions:
-    """positions: the states that predict the `response`, or `all` of them. window: tokens read at a time."""
+    """positions: average the states that predict the `response`, or `all` states. window: tokens read at a time."""
 
     positions: str = "response"
     window: int = 512
@@ -35,12 +35,12 @@ def embedding(options: EmbeddingOptions) -> Method:
 
     def scoring(reader: Reader, targets: Sequence[Target], sample: Sequence[Row]) -> RowScorer:
         readout = find_readout(reader.loaded)
-        asked = _states(reader, readout, laid_out(targets), options, "query")
+        queries = _states(reader, readout, laid_out(targets), options, "query")
 
         def score(rows: Sequence[Row]) -> np.ndarray:
-            return (_states(reader, readout, rows, options, "train") @ asked.mT).numpy()
+            return (_states(reader, readout, rows, options, "train") @ queries.mT).numpy()
 
-        return RowScorer(tuple(targets), score)
+        return RowScorer(targets, score)
 
     return Method(MethodSpec("embedding", asdict(options)), scoring=scoring, meaning=ALIKE)
 
@@ -49,7 +49,7 @@ def embedding(options: EmbeddingOptions) -> Method:
 def _states(
     reader: Reader, readout: Readout, rows: Sequence[Row], options: EmbeddingOptions, role: Role
 ) -> Float[Tensor, "rows width"]:
-    """Mean hidden state of each row over the chosen positions, scaled to norm 1; float32 on the CPU."""
+    """The mean hidden state of each row over the chosen positions, scaled to norm 1; float32 on the CPU."""
     found = torch.empty(len(rows), readout.weight.shape[1])
     for batch in reader.batches(rows, Window(options.window), role):
         moved = batch.to(reader.loaded.device)

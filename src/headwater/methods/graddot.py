@@ -1,4 +1,4 @@
-"""GradDot, GradCos and TracIn: plain gradient similarity, the baselines of RapidIn, on the same engine."""
+"""GradDot, GradCos and TracIn: plain gradient similarity, computed as in RapidIn, whose baselines they are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from headwater.methods.rapidin import RapidInOptions
 
 @dataclass(frozen=True)
 class GradientOptions:
-    """buckets, parameters, sketch, window, overlap, seed as in `rapidin`; `identity` keeps the whole gradient."""
+    """buckets, parameters, sketch, window, overlap, seed as in `rapidin`; sketch `identity` keeps whole gradients."""
 
     buckets: int = 65_536
     parameters: str = ""
@@ -26,7 +26,7 @@ class GradientOptions:
 
 @dataclass(frozen=True)
 class TracInOptions(GradientOptions):
-    """checkpoints: the folder a `Recorder` wrote; empty: the model alone, with weight 1.
+    """checkpoints: the folder that a `Recorder` wrote; empty for the model alone, with weight 1.
 
     TracIn is Σ over checkpoints of learning rate × inner product of gradients; positive = proponent.
     """

@@ -1,20 +1,18 @@
-"""LESS: what Adam would do on the row against what the query wants (Xia et al., arXiv 2402.04333)."""
+"""LESS: the cosine of Adam's step on the row with the query's gradient (Xia et al., arXiv 2402.04333)."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from headwater.core.errors import UsageError
-from headwater.core.spec import MethodSpec
 from headwater.curvature.adam import read_adam
-from headwater.data.batches import Window
 from headwater.features.checkpoints import over_checkpoints
 from headwater.features.encoder import Encoder
 from headwater.features.parameters import select_parameters
 from headwater.features.transformed_sketch import TransformedSketch
-from headwater.methods.method import Method, MethodEntry, Vectors
+from headwater.methods.method import Method, MethodEntry, method_of_vectors
 from headwater.models.checkpoints import ADAM
 from headwater.models.load import LoadedModel
 from headwater.sketch.sketch import SKETCHES, make_sketch
@@ -22,10 +20,10 @@ from headwater.sketch.sketch import SKETCHES, make_sketch
 
 @dataclass(frozen=True)
 class LessOptions:
-    """adam: the file of moments that a `Recorder` wrote; or checkpoints: the folder it wrote, moments in each.
+    """adam: the file of Adam's moments that a `Recorder` wrote; or checkpoints: the folder it wrote, with moments.
 
-    bias: correct the moments for their start at zero. dim: numbers a row and checkpoint. parameters, sketch, window,
-    overlap, seed as in `rapidin`.
+    bias: correct the moments for their start at zero. dim: numbers for each row and checkpoint. parameters, sketch,
+    window, overlap, seed as in `rapidin`.
     """
 
     adam: str = ""
@@ -43,15 +41,12 @@ def less(options: LessOptions) -> Method:
     """The method with these options: Σ_checkpoints η · cos(S Γ(∇L(row)), S ∇L(query)); positive = proponent.
 
     Raises:
-        UsageError: not exactly one of `adam` and `checkpoints`.
+        UsageError: not exactly one of `adam` and `checkpoints` is given.
     """
     if bool(options.adam) == bool(options.checkpoints):
         remedy = "give adam=FILE from headwater.Recorder, or checkpoints=FOLDER, not both"
         raise UsageError("LESS reads the moments of the Adam that trained the model", where="less.adam", remedy=remedy)
-    window = Window(options.window, options.overlap)
-    spec = MethodSpec("less", asdict(options))
-    vectors = Vectors({"train": window, "query": window}, partial(_bind, options), additive=False)
-    return Method(spec, vectors)
+    return method_of_vectors("less", options, partial(_bind, options), additive=False)
 
 
 def _bind(options: LessOptions, loaded: LoadedModel) -> Encoder:

@@ -1,7 +1,7 @@
-"""Comparators that read no model: BM25, chance and length.
+"""Controls that read no model: BM25, chance and length.
 
-BM25 (Robertson and Zaragoza, 2009), in the variant of Lucene as the `bm25s` library computes it, is a serious rival of
-gradient methods wherever the answer shares its words with the rows that taught it; chance and length are floors.
+BM25 (Robertson and Zaragoza, 2009), in the variant of Lucene as the `bm25s` library computes it, competes well with
+gradient methods when a response shares words with the rows that taught it. Any method should beat chance and length.
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ from headwater.methods.targets import RowScorer, Target, laid_out
 from headwater.models.reader import Reader
 
 Fields = Literal["response", "prompt", "all"]
-"""Which text of rows and queries is read; a row of plain text has no prompt, and its text is its response."""
+"""Which text of rows and queries is read; a row of plain text has no prompt, and its text counts as its response."""
 
 K1, B = 1.5, 0.75
 
 
 @dataclass(frozen=True)
 class Bm25Options:
-    """fields: `response`, `prompt` or `all`; a query's hotwords are read in their place where it has some."""
+    """fields: `response`, `prompt` or `all`; of a query with hotwords, only the hotwords are read."""
 
     fields: str = "response"
 
 
 @dataclass(frozen=True)
 class RandomOptions:
-    """seed: other numbers for another seed."""
+    """seed: of the random numbers."""
 
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class LengthOptions:
-    """Nothing to choose."""
+    """There are no options."""
 
 
 def bm25_scores(rows: Sequence[Row], queries: Sequence[Row], *, fields: Fields = "response") -> Scores:
-    """BM25 of every row as a document for every query's text, words in lower case, no stop words removed.
+    """BM25 of every row's text for every query's text, in lower case, with no stop words removed.
 
-    A word the query repeats counts as often as it stands there. Scores are ≥ 0; 0 means no word in common.
-    Raises `DataError` for a row or query without the chosen text.
+    A word that the query repeats counts every time. Scores are ≥ 0; 0 means that no word is shared. Raises `DataError`
+    if a row or query lacks the chosen text.
     """
     documents = _words([readable(row, fields) for row in rows])
     retriever = bm25s.BM25(method="lucene", k1=K1, b=B)
@@ -67,22 +67,21 @@ def bm25_scores(rows: Sequence[Row], queries: Sequence[Row], *, fields: Fields =
 
 
 def random_scores(rows: Sequence[Row], queries: Sequence[Row], *, seed: int) -> Scores:
-    """Uniform numbers in [0, 1) that depend on seed, row id and query id alone."""
+    """Uniform numbers in [0, 1) that depend only on the seed, the row's id and the query's id."""
     values = [[key(seed, "random", row.id, query.id) / 2**64 for query in queries] for row in rows]
     return _scores(rows, queries, np.array(values), "random")
 
 
 def length_scores(rows: Sequence[Row], queries: Sequence[Row]) -> Scores:
-    """The row's length in characters, whatever the query: longer rows rank higher."""
+    """The row's length in characters, the same for every query."""
     lengths = [[float(sum(map(len, row.fields().values())))] * len(queries) for row in rows]
     return _scores(rows, queries, np.array(lengths), "length")
 
 
 def readable(row: Row, fields: Fields) -> str:
-    """The text of a row that `fields` names; raises `DataError` where the row has none."""
-    chosen = {"response": row.response or row.text, "prompt": row.prompt, "all": "\n".join(row.fields().values())}[
-        fields
-    ]
+    """The text of a row that `fields` names; raises `DataError` if the row does not have it."""
+    texts = {"response": row.response or row.text, "prompt": row.prompt, "all": "\n".join(row.fields().values())}
+    chosen = texts[fields]
     if chosen is None:
         raise DataError(f"row '{row.id}' has no {fields}", where=row.place, remedy="read another field")
     return chosen
@@ -93,7 +92,7 @@ def _asked(query: Row, fields: Fields) -> str:
 
 
 def _words(texts: Sequence[str]) -> list[list[str]]:
-    """Lower-case words of two or more word characters, the library's own rule."""
+    """Lower-case words of two or more word characters, by the library's own rule."""
     tokens: list[list[str]] = bm25s.tokenize(list(texts), stopwords=None, return_ids=False, show_progress=False)
     return tokens
 
@@ -111,18 +110,18 @@ Compare = Callable[[Sequence[Row], Sequence[Row]], Scores]
 
 
 def _method(name: str, options: Any, compare: Compare, meaning: Meaning, *, whole_pool: bool = False) -> Method:
-    """A method that compares the texts of rows and queries."""
+    """A method whose scores `compare` computes from rows and queries, without a model."""
 
     def scoring(reader: Reader | None, targets: Sequence[Target], sample: Sequence[Row]) -> RowScorer:
         queries = laid_out(targets)
-        return RowScorer(tuple(targets), lambda rows: compare(rows, queries).values)
+        return RowScorer(targets, lambda rows: compare(rows, queries).values)
 
     spec = MethodSpec(name, asdict(options))
     return Method(spec, scoring=scoring, reads_model=False, whole_pool=whole_pool, meaning=meaning)
 
 
 def bm25(options: Bm25Options) -> Method:
-    """The method with these options; word counts are those of the rows given together."""
+    """The method with these options; words are counted over all rows that are scored together."""
     compare = partial(bm25_scores, fields=cast(Fields, options.fields))
     return _method("bm25", options, compare, WORDS, whole_pool=True)
 
@@ -137,7 +136,7 @@ def length(options: LengthOptions) -> Method:
     return _method("length", options, length_scores, SIZE)
 
 
-_floor = partial(MethodEntry, cost="nothing", source="control")
+_control = partial(MethodEntry, cost="nothing", source="control")
 
 BM25 = MethodEntry(
     name="bm25",
@@ -149,14 +148,14 @@ BM25 = MethodEntry(
     make=bm25,
     choices={"fields": ("response", "prompt", "all")},
 )
-RANDOM = _floor(
+RANDOM = _control(
     name="random",
     summary="Chance: uniform numbers that follow the ids of row and query.",
     reads="ids",
     presets={"default": RandomOptions()},
     make=random,
 )
-LENGTH = _floor(
+LENGTH = _control(
     name="length",
     summary="The row's length in characters, whatever the query: what a score that only sees size would find.",
     reads="text",

@@ -4,8 +4,8 @@
     gradient form             ⟨∇L_t(θ), ∇l(z)⟩
     forward form              [l(z; θ) − l(z; θ − η∇L_t(θ))] / η
 
-L_t is the mean loss of the target's rows, l a row's. The three agree as η → 0. The paper's abstract and figures state
-the kernel; that these equations are its body's is our reading.
+L_t is the mean loss of the target's rows, l the loss of a row. The three agree as η → 0. We know the kernel from the
+paper's abstract and figures, and assume that its body has these equations.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from headwater.core.errors import UsageError
 from headwater.core.spec import MethodSpec
 from headwater.data.batches import Window
 from headwater.data.rows import Row
-from headwater.features.perturbed import Direction, Movable
+from headwater.features.perturbed import Movable
 from headwater.methods import rapidin
-from headwater.methods.forward_difference import ForwardDifference, choose_distance
+from headwater.methods.forward_difference import choose_distance, forward_scorer
 from headwater.methods.method import Method, MethodEntry
 from headwater.methods.rapidin import RapidInOptions
-from headwater.methods.targets import Part, Target, split_folds
+from headwater.methods.targets import Part, PartScorer, Target, split_folds
 from headwater.models.reader import Reader
 
 SAMPLE = 32
-"""Rows of the pool on which the forward form chooses its distance."""
+"""How many rows of the pool the forward form chooses its distance on."""
 
 
 @dataclass(frozen=True)
 class LinFiKOptions:
-    """Every knob.
+    """All options.
 
     form: `forward` (one backward pass over the target, then 1 + folds forward passes a row) or `gradient` (sketched
-    per-row gradients; the standard error is then over single target rows). cosine: of the two gradients instead of
-    their inner product; gradient form only. folds: into how many folds a target is split, whose spread gives the
-    standard error; 1 costs two forward passes and tells no error. distance: how far the weights move, η·‖∇L_t‖;
-    0 chooses it on a sample of the pool. parameters, window, overlap as in `rapidin`; buckets, sketch, seed are those
-    of the gradient form.
+    per-row gradients; the standard error is then over single target rows). cosine: take the cosine of the two gradients
+    instead of their inner product; gradient form only. folds: a target is split into this many folds, and their spread
+    gives the standard error; 1 costs two forward passes and gives no standard error. distance: how far the weights
+    move, η·‖∇L_t‖; 0 chooses it on a sample of the pool. parameters, window, overlap as in `rapidin`; buckets, sketch
+    and seed as in `rapidin` too, for the gradient form.
     """
 
     form: str = "forward"
@@ -65,15 +65,18 @@ PRESETS = {
 def linfik(options: LinFiKOptions) -> Method:
     """The method with these options.
 
-    Score: the fall of the target's mean loss per unit of learning rate (nats); positive = the row helps. Blind to what
-    moves only curvature, and to parameters outside `parameters`.
+    Score: how much the target's mean loss falls per unit of learning rate (nats); positive = the row helps. Blind to
+    effects of second order, and to parameters outside `parameters`.
+
+    Raises:
+        UsageError: `cosine` with the forward form, fewer than 1 fold, or a negative distance.
     """
     spec = MethodSpec("linfik", asdict(options))
     if options.form == "gradient":
         return replace(rapidin.rapidin(_gradient_form(options)), spec=spec)
     if options.cosine:
-        remedy = "set form=gradient"
-        raise UsageError("the forward form knows no row's gradient norm", where="linfik.cosine", remedy=remedy)
+        what = "the forward form does not compute the norms of rows' gradients"
+        raise UsageError(what, where="linfik.cosine", remedy="set form=gradient")
     if options.folds < 1 or options.distance < 0:
         what = f"{options.folds} folds at a distance of {options.distance}"
         raise UsageError(what, where="linfik", remedy="at least one fold, and a distance above 0 or 0 for automatic")
@@ -95,19 +98,17 @@ def _gradient_form(options: LinFiKOptions) -> RapidInOptions:
 
 def _forward_form(
     options: LinFiKOptions, reader: Reader, targets: Sequence[Target], sample: Sequence[Row]
-) -> ForwardDifference:
-    """One backward pass over every fold of every target, a distance, and the moved weights."""
+) -> PartScorer:
+    """Make the scorer: one backward pass over every fold of every target, choose a distance, and move the weights."""
     window = Window(options.window, options.overlap)
     movable = Movable.select(reader.loaded, options.parameters)
-    parts: list[Part] = []
-    directions: list[Direction] = []
-    for target in targets:
-        for fold in split_folds(target.rows, options.folds):
-            parts.append(Part(target.name, len(fold)))
-            directions.append(movable.direction(reader.batches(fold, window, "query")))
-    choice = choose_distance(movable, directions[0], reader, sample, window=window, distance=options.distance)
-    moved = tuple((movable.moved(d, choice.distance), choice.distance / d.norm) for d in directions)
-    return ForwardDifference(movable, reader, window, moved, tuple(parts), choice)
+    moves = [
+        (Part(target.name, len(fold)), movable.direction(reader.batches(fold, window, "query")))
+        for target in targets
+        for fold in split_folds(target.rows, options.folds)
+    ]
+    choice = choose_distance(movable, moves[0][1], reader, sample, window=window, distance=options.distance)
+    return forward_scorer(movable, moves, reader, window, choice)
 
 
 ENTRY = MethodEntry(

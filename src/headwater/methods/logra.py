@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from headwater.core.spec import MethodSpec
 from headwater.curvature.gram import Metric, Norm
-from headwater.data.batches import Window
 from headwater.features.gradient_sketch import GradientSketch
 from headwater.features.parameters import select_linear
-from headwater.methods.method import Method, MethodEntry, Vectors
+from headwater.methods.method import Method, MethodEntry, method_of_vectors
 from headwater.models.load import LoadedModel
 from headwater.sketch.two_sided import TwoSided
 
@@ -20,8 +18,8 @@ from headwater.sketch.two_sided import TwoSided
 class LograOptions:
     """rank: a layer's gradient is kept as rank × rank numbers. damping: λ as a share of a layer's mean eigenvalue.
 
-    unit: divide by both vectors' norms in the metric (a cosine, as in relative influence). parameters, window, overlap,
-    seed as in `rapidin`; only weights of linear layers are read.
+    unit: divide by both vectors' norms in the metric, which gives a cosine. parameters, window, overlap, seed as in
+    `rapidin`; only weights of linear layers are read.
     """
 
     rank: int = 16
@@ -35,18 +33,12 @@ class LograOptions:
 
 def logra(options: LograOptions) -> Method:
     """The method with these options: Σ over layers l of ⟨P g_row Q, (G_l + λI)⁻¹ P g_query Q⟩; positive = proponent."""
-    window = Window(options.window, options.overlap)
-    vectors = Vectors(
-        windows={"train": window, "query": window},
-        bind=partial(_encoder, options),
-        metrics=partial(layer_metric, damping=options.damping, unit=options.unit),
-        alike=True,
-    )
-    return Method(MethodSpec("logra", asdict(options)), vectors)
+    metrics = partial(layer_metric, damping=options.damping, unit=options.unit)
+    return method_of_vectors("logra", options, partial(_encoder, options), metrics=metrics, alike=True)
 
 
 def layer_metric(encoder: Any, damping: float, *, unit: bool) -> dict[str, Metric]:
-    """One Gram matrix for each tensor's places of a two-sided sketch; `unit` makes a cosine of the product."""
+    """A metric with one Gram matrix for each tensor's part of a two-sided sketch; with `unit`, scores are cosines."""
     (column,) = encoder.columns
     norm: Norm = "metric" if unit else "none"
     return {column.name: Metric(damping, encoder.sketch.blocks, row_norm=norm, query_norm=norm)}

@@ -1,4 +1,4 @@
-"""The row's own loss as a score: what a method that only sees how well a row is known would find."""
+"""The row's own loss as a score: a control that sees only how well the model knows a row."""
 
 from __future__ import annotations
 
@@ -23,14 +23,17 @@ UNLIKELY = Meaning(
 
 @dataclass(frozen=True)
 class LossOptions:
-    """first: `low` ranks the rows first that the model knows best, `high` those it finds unlikely. window: tokens."""
+    """first: `low` ranks the rows first that the model knows best, `high` those it finds least likely.
+
+    window: tokens read at a time.
+    """
 
     first: str = "low"
     window: int = 512
 
 
 def loss(options: LossOptions) -> Method:
-    """The method with these options: −loss (`low`) or the loss (`high`), nats, mean over the row's targets."""
+    """The method with these options: −loss (`low`) or the loss (`high`) in nats, mean over the row's target tokens."""
     factor, meaning = (-1.0, KNOWN) if options.first == "low" else (1.0, UNLIKELY)
 
     def scoring(reader: Reader, targets: Sequence[Target], sample: Sequence[Row]) -> RowScorer:
@@ -38,7 +41,7 @@ def loss(options: LossOptions) -> Method:
             losses = mean_losses(reader.loaded, reader.batches(rows, Window(options.window)), len(rows))
             return same_for_all(factor * losses.numpy(), targets)
 
-        return RowScorer(tuple(targets), score)
+        return RowScorer(targets, score)
 
     return Method(MethodSpec("loss", asdict(options)), scoring=scoring, meaning=meaning)
 

@@ -1,22 +1,22 @@
-"""What a method is: one value that says what it can do, and does it.
+"""What a method is: one value that says what the method can do, and holds the functions that do it.
 
-Whoever uses a method asks for what it can do, never for its name:
+Code that uses a method asks what it can do and never looks at its name:
 
-    method.vectors          rows become vectors, so it can fill an index; None where it cannot
-    method.vectors.exact    what the vectors estimate can also be computed; `.grids` and `.additive` likewise
-    method.scoring          it scores rows in a way of its own; None where scores are products of its vectors
-    method.learning         its scores are a student's, trained on some rows that a teacher scored
+    method.vectors          how rows become vectors, which can fill an index; None if they do not
+    method.vectors.exact    the scores that the vectors estimate can also be computed; see `Vectors` for more
+    method.scoring          the method's own way to score rows; None if scores are products of its vectors
+    method.learning         how a student learns the scores from rows that a teacher scored; None if no student does
     method.whole_pool       a row's score depends on the other rows
-    method.meaning          what a score says, and whether its sign parts rows that help from rows that harm
+    method.meaning          what a score means, and whether its sign separates rows that help from rows that harm
 
-`headwater.methods.scoring.prepare` makes any method ready to score rows; `headwater.methods.bound.Bound` reads vectors.
+`headwater.methods.scoring.prepare` makes a scorer from any method; `headwater.methods.bound.Bound` reads vectors.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, TypeVar
 
 from headwater.core.errors import UsageError, unknown_name
@@ -36,11 +36,11 @@ Options = TypeVar("Options")
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a score of a method says.
+    """What a score of a method means.
 
     Attributes:
-        text: one sentence, as commands and reports print it.
-        signed: whether 0 parts rows that help the query from rows that harm it.
+        text: one sentence, which commands and reports print.
+        signed: whether 0 separates rows that help the query from rows that harm it.
     """
 
     text: str
@@ -48,22 +48,22 @@ class Meaning:
 
 
 PROPONENT = Meaning("positive = proponent: training more on the row lowers the loss of the query")
-"""What a score means unless a method says otherwise."""
+"""What a score means, unless the method says otherwise."""
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """How rows become vectors, and what can be done with them.
+    """How rows become vectors, and what the vectors can be used for.
 
     Attributes:
-        windows: how a row's tokens are cut, for index rows and for queries.
-        bind: gives the encoder that reads the vectors off a model.
-        metrics: by column, the metric that makes a score of two vectors; it is fitted on all rows' vectors and applied
-            to the query, so an index holds plain vectors. None: plain inner products, and nothing to fit.
-        exact: the encoder is an `ExactEncoder`, and its scores are those that the vectors estimate.
+        windows: the windows that a row's tokens are divided into, for index rows and for queries.
+        bind: takes a model and returns the encoder that reads vectors with it.
+        metrics: takes the encoder and returns, for each column, the metric of its scores. Metrics are fitted on all
+            rows' vectors and applied to the query, so an index holds plain vectors. None: scores are inner products.
+        exact: the encoder is an `ExactEncoder`, which computes the scores that the vectors estimate.
         grids: the encoder is a `GridEncoder`.
         additive: the token values of one side sum to the score, up to rounding.
-        alike: a row has the same vector on either side, so it need be read only once to be held against itself.
+        alike: a row has the same vector as index row and as query, so self-influence reads it only once.
     """
 
     windows: Mapping[Role, Window]
@@ -76,21 +76,21 @@ class Vectors:
 
 
 Scoring = Callable[[Reader, Sequence[Target], Sequence[Row]], Scorer]
-"""Makes a method ready for some targets, from a reader, the targets, and some rows of the pool to set itself by.
+"""Takes a reader, targets, and a sample of the pool to fit on, and returns the scorer of rows on these targets.
 
-A method that reads no model must not look at the reader."""
+A method that reads no model must not use the reader."""
 
 
 @dataclass(frozen=True)
 class Learning:
-    """That a student learns a teacher's scores, and how.
+    """How a student learns a teacher's scores.
 
     Attributes:
-        teacher: whose scores are learned.
-        student: what is trained.
-        labels: how many rows of a pool of so many the teacher labels.
-        recheck: rows labelled afterwards to measure the student on.
-        stratify: a metadata column to sample evenly by.
+        teacher: the method whose scores are learned.
+        student: the student's options.
+        labels: takes the size of the pool and returns how many of its rows the teacher labels.
+        recheck: how many fresh rows the teacher labels afterwards, to measure the student.
+        stratify: a metadata column; the sample has equally many rows of each of its values, if there are enough.
     """
 
     teacher: Method
@@ -102,17 +102,17 @@ class Learning:
 
 @dataclass(frozen=True)
 class Method:
-    """A method with its options settled.
+    """A method with all its options set.
 
     Attributes:
-        spec: name and resolved options, as written into an index's manifest.
+        spec: name and options, as written into an index's manifest.
         vectors: how rows become vectors; None if they do not.
-        scoring: its own way to score rows; None if scores are products of vectors.
-        learning: how a student learns the scores; None if none does.
-        reads_model: whether it needs a model at all.
-        fit_rows: how many rows of the pool it looks at while it is made ready (a step size, a curvature).
+        scoring: the method's own way to score rows; None if scores are products of vectors.
+        learning: how a student learns the scores; None if no student does.
+        reads_model: whether the method needs a model.
+        fit_rows: at most how many rows of the pool the method is fitted on (a step size, a curvature); 0 for none.
         whole_pool: a row's score depends on the other rows (BM25's word counts), so the pool must come as one block.
-        meaning: what a score says.
+        meaning: what a score means.
     """
 
     spec: MethodSpec
@@ -125,16 +125,16 @@ class Method:
     meaning: Meaning = PROPONENT
 
     def require_vectors(self, *, where: str = "--method") -> Vectors:
-        """How its rows become vectors; raises `UsageError` for a method whose rows do not."""
+        """How rows become vectors; raises `UsageError` if the method gives no vectors."""
         if self.vectors is None:
             remedy = "headwater methods says which do; headwater value scores rows by any method, without an index"
             raise UsageError(f"'{self.spec.name}' gives no vectors", where=where, remedy=remedy)
         return self.vectors
 
     def capabilities(self) -> tuple[str, ...]:
-        """What it can do and what it needs, in the words of `headwater methods`."""
+        """What the method can do and what it needs, in the words of `headwater methods`."""
         form = self.vectors
-        said = {
+        known = {
             "index": form is not None,
             "exact scores": form is not None and form.exact,
             "token maps": form is not None,
@@ -145,29 +145,38 @@ class Method:
             "fitted on some rows": self.fit_rows > 0,
             "learned from labels": self.learning is not None,
         }
-        return tuple(name for name, holds in said.items() if holds)
+        return tuple(name for name, holds in known.items() if holds)
+
+
+def method_of_vectors(name: str, options: Any, bind: Callable[[LoadedModel], Encoder], **form: Any) -> Method:
+    """A method that gives vectors and divides rows and queries into the same windows.
+
+    `options` is a dataclass with the fields `window` and `overlap`; `form` holds more attributes of `Vectors`.
+    """
+    window = Window(options.window, options.overlap)
+    return Method(MethodSpec(name, asdict(options)), Vectors({"train": window, "query": window}, bind, **form))
 
 
 Find = Callable[[str, Mapping[str, Any]], Method]
-"""Gives a method by name and settings: the catalog's, handed to methods that are made of another."""
+"""Takes a name and settings and returns the method; the catalog gives it to methods that use another method."""
 
 
 @dataclass(frozen=True)
 class MethodEntry(Generic[Options]):
-    """A line of the catalog: what `headwater methods` prints, and how a name with options becomes a method.
+    """A method in the catalog: what `headwater methods` prints, and how options become the method.
 
     Attributes:
-        name: what users type.
+        name: the name that users type.
         summary: one sentence.
-        reads: what is read off the model ("forward pass", "per-row gradients", "text").
-        cost: cost a row, relative to a forward pass.
-        source: paper.
-        presets: named settings; `default` is one of them.
-        make: options to method.
-        stores: bytes a row of its index under the default preset.
-        choices: the values an option of text may have, where not any will do.
-        recorded: options that name what a recorded training run left, and its name in the run's folder.
-        as_vectors: settings under which it gives vectors, where by default it gives none.
+        reads: what the method reads ("forward pass", "per-row gradients", "text").
+        cost: cost of a row, relative to a forward pass.
+        source: the paper.
+        presets: named options, with `default` among them.
+        make: takes options and returns the method.
+        stores: bytes of a row in an index with the default preset.
+        choices: option name to its allowed values, for text options that do not allow every value.
+        recorded: option name to a file name, for options that name a file in the folder of a recorded training run.
+        as_vectors: settings with which the method gives vectors, if it gives none by default.
     """
 
     name: str
@@ -183,51 +192,41 @@ class MethodEntry(Generic[Options]):
     as_vectors: Mapping[str, str] = field(default_factory=dict)
 
     def settle(self, settings: Mapping[str, Any]) -> Options:
-        """The options that `settings` (name to value, text values parsed) make of the named or default preset.
+        """The options of the default preset, or of the one that `settings` names, changed by `settings`.
+
+        `settings` holds values by option name; text values are parsed.
 
         Raises:
-            UsageError: an unknown preset, option or choice, or a value that does not fit.
+            UsageError: an unknown preset, option or choice, or a value of the wrong type.
         """
-        return settle(settings, self.presets, self.choices, where=self.name)
+        given = dict(settings)
+        preset = str(given.pop("preset", "default"))
+        if preset not in self.presets:
+            raise unknown_name("preset", preset, self.presets, where=self.name)
+        base: Any = self.presets[preset]
+        known = [f.name for f in dataclasses.fields(base)]
+        parsed = {}
+        for name, value in given.items():
+            where = f"{self.name}.{name}"
+            if name not in known:
+                raise unknown_name("option", name, [*known, "preset"], where=self.name)
+            parsed[name] = parse_option(value, like=getattr(base, name), where=where)
+            if name in self.choices and parsed[name] not in self.choices[name]:
+                raise unknown_name("choice", parsed[name], self.choices[name], where=where)
+        settled: Options = dataclasses.replace(base, **parsed)
+        return settled
 
     def resolve(self, settings: Mapping[str, Any]) -> Method:
-        """The method with `settings` over the named or default preset."""
+        """The method with the options that `settle` gives; raises the same errors."""
         return self.make(self.settle(settings))
 
     def typical(self) -> Method:
-        """The method as it is by default, where need be with file names that stand for a recorded run's."""
+        """The method with default options; options that need a recorded run get the usual file names."""
         return self.resolve(dict(self.recorded))
 
 
-def settle(
-    settings: Mapping[str, Any], presets: Mapping[str, Options], choices: Mapping[str, Sequence[str]], *, where: str
-) -> Options:
-    """The options that `settings` (option name to value, text values parsed) make of the named or default preset.
-
-    Raises:
-        UsageError: an unknown preset, option or choice, or a value that does not fit; `where` is the method's name.
-    """
-    given = dict(settings)
-    preset = str(given.pop("preset", "default"))
-    if preset not in presets:
-        raise unknown_name("preset", preset, presets, where=where)
-    base: Any = presets[preset]
-    known = {f.name: f for f in dataclasses.fields(base)}
-    for name in given:
-        if name not in known:
-            raise unknown_name("option", name, [*known, "preset"], where=where)
-    parsed = {
-        name: parse_option(value, like=getattr(base, name), where=f"{where}.{name}") for name, value in given.items()
-    }
-    for name in parsed.keys() & choices.keys():
-        if parsed[name] not in choices[name]:
-            raise unknown_name("choice", parsed[name], choices[name], where=f"{where}.{name}")
-    settled: Options = dataclasses.replace(base, **parsed)
-    return settled
-
-
 def parse_settings(text: str, *, where: str) -> dict[str, str]:
-    """Option name to value of `name=value;name=value`: the settings of a method inside another's option."""
+    """Option name to value, from `name=value;name=value`: settings of a method that another method's option holds."""
     found = {}
     for part in filter(None, map(str.strip, text.split(";"))):
         name, sign, value = part.partition("=")
@@ -241,13 +240,12 @@ _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "
 
 
 def parse_option(value: Any, *, like: Any, where: str) -> Any:
-    """`value` as the type of `like` (bool, int, float or str); text is parsed, what does not fit is refused."""
+    """Convert `value`, which may be text, to the type of `like` (bool, int, float or str); raises `UsageError`."""
     if isinstance(like, str):
         return str(value)
     text = str(value).strip().lower()
     try:
         return _BOOLEANS[text] if isinstance(like, bool) else type(like)(text)
     except (KeyError, ValueError):
-        kind = type(like).__name__
-        remedy = f"for example {like!r}"
-        raise UsageError(f"'{value}' is not a value of type {kind}", where=where, remedy=remedy) from None
+        what = f"'{value}' is not a value of type {type(like).__name__}"
+        raise UsageError(what, where=where, remedy=f"for example {like!r}") from None

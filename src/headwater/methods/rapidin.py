@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
-from headwater.core.spec import MethodSpec
-from headwater.data.batches import Window
 from headwater.features.checkpoints import Weights, over_checkpoints
 from headwater.features.encoder import Encoder
 from headwater.features.gradient_sketch import GradientSketch, TokenMode
 from headwater.features.parameters import select_parameters
-from headwater.methods.method import Method, MethodEntry, Vectors
+from headwater.methods.method import Method, MethodEntry, method_of_vectors
 from headwater.models.load import LoadedModel
 from headwater.sketch.products import Normalization
 from headwater.sketch.sketch import SKETCHES, make_sketch
@@ -20,14 +18,15 @@ from headwater.sketch.sketch import SKETCHES, make_sketch
 
 @dataclass(frozen=True)
 class RapidInOptions:
-    """Every knob.
+    """All options.
 
-    buckets: numbers a row (2 bytes each). normalize: what is scaled to norm 1: `tensor`, `row` or `none`.
-    parameters: comma-separated globs; empty: the adapter's, else all. sketch: `shift`, `hash`, `two-sided`,
-    `rademacher` or `identity`. tokens: token scores normalised by `token` (the paper) or by `row` (they add up).
-    window: most tokens read at a time; longer rows are read in several windows and their gradients added.
-    checkpoints: the folder a `Recorder` wrote, whose models' scores are summed; empty: the model alone.
-    weights: of checkpoints, their learning `rate` or `equal`.
+    buckets: how many numbers are kept of a row's gradient (2 bytes each). normalize: what is scaled to norm 1: the
+    gradient of each `tensor`, the whole `row`, or `none`. parameters: comma-separated globs; empty selects those of the
+    adapter, or all if there is no adapter. sketch: `shift`, `hash`, `two-sided`, `rademacher` or `identity`. tokens:
+    normalise token scores by `token` (the paper) or by `row` (then they sum to the row's score). window: how many
+    tokens are read at a time; a longer row is read in several windows and their gradients are added; overlap: how many
+    tokens two windows share. checkpoints: the folder that a `Recorder` wrote; the scores of its models are summed;
+    empty for the model alone. weights: weight checkpoints by their learning `rate` or `equal`.
     """
 
     buckets: int = 65_536
@@ -61,19 +60,11 @@ def rapidin(options: RapidInOptions) -> Method:
     """The method with these options.
 
     Score: Σ over tensors of the cosine of the two gradients, estimated; positive = proponent. Cost: about one training
-    step's forward and backward pass a row. Blind to parameters outside `parameters`, and to what moves only curvature.
+    step's forward and backward pass a row. Blind to parameters outside `parameters`, and to effects of second order.
     """
-    window = Window(options.window, options.overlap)
-    spec = MethodSpec("rapidin", asdict(options))
-    vectors = Vectors(
-        windows={"train": window, "query": window},
-        bind=partial(_bind, options),
-        exact=True,
-        grids=not options.checkpoints,
-        additive=options.tokens == "row",
-        alike=True,
-    )
-    return Method(spec, vectors)
+    grids, additive = not options.checkpoints, options.tokens == "row"
+    bind = partial(_bind, options)
+    return method_of_vectors("rapidin", options, bind, exact=True, grids=grids, additive=additive, alike=True)
 
 
 def _bind(options: RapidInOptions, loaded: LoadedModel) -> Encoder:
@@ -84,7 +75,7 @@ def _bind(options: RapidInOptions, loaded: LoadedModel) -> Encoder:
 
 
 def encoder(options: RapidInOptions, loaded: LoadedModel) -> GradientSketch:
-    """The encoder with these options on a model."""
+    """The encoder with these options for a model."""
     selection = select_parameters(loaded.model, options.parameters)
     return GradientSketch(
         loaded=loaded,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 
-from headwater.core.spec import MethodSpec
 from headwater.curvature.gram import Metric
-from headwater.data.batches import Window
+from headwater.features.encoder import Encoder
 from headwater.methods import rapidin
-from headwater.methods.method import Method, MethodEntry, Vectors
+from headwater.methods.method import Method, MethodEntry, method_of_vectors
 from headwater.sketch.sketch import SKETCHES
 
 
@@ -35,14 +34,11 @@ def relatif(o: RelatIFOptions) -> Method:
     """⟨g_row, H⁻¹ g_query⟩ / √(g_rowᵀ H⁻¹ g_row), or over ‖H⁻¹ g_row‖; H = G + λI; positive = proponent."""
     gradients = rapidin.RapidInOptions(o.dim, "none", o.parameters, o.sketch, "row", o.window, o.overlap, seed=o.seed)
     metric = Metric(o.damping, row_norm="metric" if o.form == "l" else "step")
-    window = Window(o.window, o.overlap)
-    vectors = Vectors(
-        windows={"train": window, "query": window},
-        bind=partial(rapidin.encoder, gradients),
-        metrics=lambda encoder: {column.name: metric for column in encoder.columns},
-        alike=True,
-    )
-    return Method(MethodSpec("relatif", asdict(o)), vectors)
+
+    def metrics(encoder: Encoder) -> dict[str, Metric]:
+        return {column.name: metric for column in encoder.columns}
+
+    return method_of_vectors("relatif", o, partial(rapidin.encoder, gradients), metrics=metrics, alike=True)
 
 
 ENTRY = MethodEntry(

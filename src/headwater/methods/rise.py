@@ -16,7 +16,7 @@ from headwater.models.readout import Readout, find_readout
 
 @dataclass(frozen=True)
 class RiseOptions:
-    """Every knob of the estimator; see the method's page for what each does and which values were measured."""
+    """All options of the estimator; the method's page says what each does and which values were measured."""
 
     lambda_rh: float = 1.0
     lambda_gh: float = 3.0
@@ -63,6 +63,9 @@ def rise(options: RiseOptions) -> Method:
 
     Score: ⟨row, query⟩ of unit vectors, in [−1, 1]; positive = proponent. Cost: one forward pass and one or two
     products over the vocabulary a row. Blind to everything below the readout layer.
+
+    Raises:
+        UsageError: the overlap is not below the window.
     """
     if not options.overlap < options.window:
         raise UsageError(f"overlap {options.overlap} is not below window {options.window}", where="rise.overlap")
@@ -76,7 +79,7 @@ def rise(options: RiseOptions) -> Method:
 
 
 def encoder(o: RiseOptions, readout: Readout) -> ReadoutSketch:
-    """The encoder with these options on a checked readout."""
+    """The encoder with these options for a model's readout."""
     return ReadoutSketch(
         readout=readout,
         channels=Channels(o.lambda_rh, o.lambda_gh, o.lambda_rg, o.width_r, o.width_h, o.width_g),

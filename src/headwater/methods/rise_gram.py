@@ -1,7 +1,7 @@
-"""RISE under the inverse second moment of its own vectors: what every row's readout gradient has in common counts less.
+"""RISE under the inverse second moment of its own vectors, so that what all rows' gradients have in common counts less.
 
-The vectors are those of [RISE](https://arxiv.org/abs/2604.16197) with narrower sketches; the metric is TRAK's and
-LoGra's. Two known parts, put together here.
+The vectors are those of [RISE](https://arxiv.org/abs/2604.16197) with narrower sketches; the metric is that of TRAK and
+LoGra. Both parts are known; the combination is headwater's.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from dataclasses import asdict, dataclass, replace
 from headwater.core.spec import MethodSpec
 from headwater.curvature.gram import Metric, Norm
 from headwater.methods.method import Method, MethodEntry
-from headwater.methods.rise import PRESETS, rise
+from headwater.methods.rise import RiseOptions, rise
 
 
 @dataclass(frozen=True)
 class RiseGramOptions:
-    """width: of each sketched side of the two channels (width² and width²/2 numbers). damping, unit as in `logra`."""
+    """width: of each sketched side of the two channels, which have width² and width²/2 numbers.
+
+    damping, unit as in `logra`; window, overlap, seed as in `rise`.
+    """
 
     width: int = 40
     damping: float = 10.0
@@ -28,16 +31,8 @@ class RiseGramOptions:
 
 def rise_gram(o: RiseGramOptions) -> Method:
     """The method with these options: cosine (or product) of two RISE vectors under (G + λI)⁻¹; positive = proponent."""
-    narrow = replace(
-        PRESETS["default"],
-        width_r=o.width,
-        width_h=o.width,
-        width_g=o.width // 2,
-        window=o.window,
-        overlap=o.overlap,
-        embedding="none",
-        seed=o.seed,
-    )
+    narrow = RiseOptions(width_r=o.width, width_h=o.width, width_g=o.width // 2, embedding="none")
+    narrow = replace(narrow, window=o.window, overlap=o.overlap, seed=o.seed)
     norm: Norm = "metric" if o.unit else "none"
     vectors = replace(
         rise(narrow).require_vectors(),

@@ -1,17 +1,17 @@
-"""Scores of rows on targets without an index, by any method.
+"""Score rows on targets with any method, without an index.
 
-A method with a way of its own to score is asked; the vectors of another are made, multiplied and dropped:
+If the method has its own way to score, that is used. Otherwise the rows' vectors are computed, multiplied and dropped:
 
     score(row, target row) = Σ_columns weight · ⟨row's vector, target row's vector⟩
 
-These are the numbers of a search over an index, but for the rounding of what an index stores.
+These are the scores of a search over an index, except that an index rounds the vectors it stores.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -23,41 +23,50 @@ from headwater.core.scores import Scores
 from headwater.data.rows import Row
 from headwater.methods.bound import Bound
 from headwater.methods.method import Method
-from headwater.methods.targets import Part, Scorer, Target, evenly_spaced, mean_over_parts, require_finite, split_folds
+from headwater.methods.targets import (
+    Part,
+    PartScorer,
+    Scorer,
+    Target,
+    evenly_spaced,
+    mean_over_parts,
+    require_finite,
+    split_folds,
+)
 from headwater.models.reader import Reader
 
 
 def prepare(method: Method, reader: Reader | None, targets: Sequence[Target], sample: Sequence[Row] = ()) -> Scorer:
-    """The method made ready for these targets.
+    """Make the scorer of a method for these targets.
 
     Args:
         method: the method.
-        reader: the model and how it reads; None only for methods that read no model.
-        targets: what rows are scored on.
-        sample: rows of the pool, of which the method looks at `fit_rows`.
+        reader: the model and how it reads rows; None only for methods that read no model.
+        targets: the targets that rows are scored on.
+        sample: rows of the pool; the method is fitted on `fit_rows` of them.
 
     Raises:
-        UsageError: no reader for a method that reads a model, or its metric must be fitted on an index.
-        DataError: no sample for a method that is fitted on rows.
+        UsageError: there is no reader and the method reads a model, or the method's metric must be fitted on an index.
+        DataError: there is no sample and the method is fitted on rows.
     """
     name = method.spec.name
     if reader is None and method.reads_model:
         raise UsageError(f"'{name}' reads a model and was given none", remedy="name one with --model")
     if method.fit_rows and not sample:
         raise DataError(f"'{name}' is fitted on rows of the pool and was given none", where="sample")
+    given = cast(Reader, reader)
     if method.scoring is not None:
-        looked_at = evenly_spaced(sample, method.fit_rows) if method.fit_rows else []
-        return method.scoring(cast(Reader, reader), targets, looked_at)
-    at = cast(Reader, reader)
-    return score_probes(method, at, read_probes(method, at, targets))
+        return method.scoring(given, targets, evenly_spaced(sample, method.fit_rows) if method.fit_rows else [])
+    return score_probes(method, given, read_probes(method, given, targets))
 
 
 def attribute(
     method: Method, reader: Reader | None, rows: Sequence[Row], targets: Sequence[Target], sample: Sequence[Row] = ()
 ) -> Scores:
-    """Every row's score on every target, in memory; what a score says is the method's `meaning`.
+    """Every row's score on every target, in memory; the method's `meaning` says what a score means.
 
-    For every row on every query give `each(queries)` as the targets. `sample` is taken from `rows` unless given.
+    To score every row on every query, give `each(queries)` as the targets. Without a `sample`, the method is fitted on
+    `rows`. Raises the errors of `prepare`.
     """
     scorer = prepare(method, reader, targets, sample or rows)
     values = mean_over_parts(scorer(rows), scorer.parts)
@@ -66,11 +75,11 @@ def attribute(
 
 @dataclass(frozen=True)
 class Probes:
-    """Targets as vectors: all that is needed of them to score rows, and no text.
+    """The vectors of targets: everything that scoring rows needs of them, without their text.
 
     Attributes:
         vectors: column name to float32 `[parts, dim]`, weighted so that a score is the sum of inner products.
-        parts: what each stands for.
+        parts: the part that each vector stands for.
     """
 
     vectors: Mapping[str, Float[Tensor, "parts _dim"]]
@@ -78,7 +87,7 @@ class Probes:
 
 
 def read_probes(method: Method, reader: Reader, targets: Sequence[Target], folds: int | None = None) -> Probes:
-    """The targets' vectors, one a row, or the means over `folds` folds of each target's rows."""
+    """Read the targets' vectors: one for each row, or the means over each of `folds` folds of a target's rows."""
     bound = _bound(method, reader)
     weights = {column.name: column.weight for column in bound.encoder.columns}
     found: dict[str, list[Tensor]] = {name: [] for name, weight in weights.items() if weight}
@@ -92,9 +101,18 @@ def read_probes(method: Method, reader: Reader, targets: Sequence[Target], folds
     return Probes({name: torch.cat(means) for name, means in found.items()}, tuple(parts))
 
 
-def score_probes(method: Method, reader: Reader, probes: Probes) -> VectorScorer:
-    """The scorer of rows against vectors that may have been made elsewhere."""
-    return VectorScorer(_bound(method, reader), probes.vectors, probes.parts)
+def score_probes(method: Method, reader: Reader, probes: Probes) -> PartScorer:
+    """The scorer of rows on these vectors, which may come from another machine."""
+    bound = _bound(method, reader)
+
+    def score(rows: Sequence[Row]) -> Float[np.ndarray, "rows parts"]:
+        vectors = bound.encode(rows, "train", device=reader.loaded.device).vectors
+        total = sum(vectors[name] @ probe.to(vectors[name]).mT for name, probe in probes.vectors.items())
+        values: np.ndarray = torch.as_tensor(total).cpu().numpy()
+        require_finite(values, rows)
+        return values
+
+    return PartScorer(probes.parts, score, {"coverage": str(bound.encoder.coverage)})
 
 
 def _bound(method: Method, reader: Reader) -> Bound:
@@ -102,25 +120,3 @@ def _bound(method: Method, reader: Reader) -> Bound:
         what = f"'{method.spec.name}' fits its metric on all rows' vectors, so it needs an index"
         raise UsageError(what, remedy="headwater index build, then headwater value --index")
     return Bound.of(method, reader)
-
-
-@dataclass(frozen=True)
-class VectorScorer:
-    """A `Scorer` of rows against the targets' weighted vectors."""
-
-    bound: Bound
-    probes: Mapping[str, Float[Tensor, "parts _dim"]]
-    parts: tuple[Part, ...]
-
-    @property
-    def notes(self) -> Mapping[str, Any]:
-        """The coverage."""
-        return {"coverage": str(self.bound.encoder.coverage)}
-
-    def __call__(self, rows: Sequence[Row]) -> Float[np.ndarray, "rows parts"]:
-        """Inner products; raises `NumericError` naming a row whose score is not finite."""
-        vectors = self.bound.encode(rows, "train", device=self.bound.reader.loaded.device).vectors
-        total = sum(vectors[name] @ probe.to(vectors[name]).mT for name, probe in self.probes.items())
-        values: np.ndarray = torch.as_tensor(total).cpu().numpy()
-        require_finite(values, rows)
-        return values

@@ -1,8 +1,8 @@
-"""Self-influence: what a row does to its own loss, by any method that can hold two rows against each other.
+"""Self-influence: the influence of a row on its own loss, by any method that gives vectors.
 
     self-influence(z) = score(z, z)
 
-A row that the rest of the data does not explain influences itself most: memorised, mislabelled, odd (Pruthi et al.,
+It is highest for rows that the rest of the data does not explain: memorised, mislabelled or odd ones (Pruthi et al.,
 arXiv 2002.08484, section 4.1; Feldman and Zhang, arXiv 2008.03703).
 """
 
@@ -32,10 +32,10 @@ ITSELF = Meaning("higher = the row influences itself more; the query plays no pa
 
 @dataclass(frozen=True)
 class SelfInfluenceOptions:
-    """method: whose score of a row on itself; method_set: its options as `name=value;name=value`.
+    """method: the method that scores a row on itself; method_set: its options as `name=value;name=value`.
 
-    exact: from whole gradients, where the method has them, instead of its vectors. fit_rows: of the pool, on which the
-    metric of a method that has one is fitted.
+    exact: compute scores from whole gradients instead of vectors, if the method can. fit_rows: if the method has a
+    metric, it is fitted on at most so many rows of the pool.
     """
 
     method: str = "graddot"
@@ -45,10 +45,10 @@ class SelfInfluenceOptions:
 
 
 def self_influence(options: SelfInfluenceOptions, find: Find) -> Method:
-    """The method with these options; `find` gives methods in a form that has vectors.
+    """The method with these options; `find` returns a method by name, with settings under which it gives vectors.
 
     Raises:
-        UsageError: the method named has no vectors, or no exact scores where these are asked for.
+        UsageError: the named method gives no vectors, or `exact` is set and it has no exact scores.
     """
     settings = parse_settings(options.method_set, where="self-influence.method_set")
     inner = find(options.method, settings)
@@ -58,13 +58,13 @@ def self_influence(options: SelfInfluenceOptions, find: Find) -> Method:
         raise UsageError(what, where="self-influence.exact", remedy="leave it out")
     return Method(
         MethodSpec("self-influence", asdict(options)),
-        scoring=partial(_prepare, inner, options.exact),
+        scoring=partial(_scorer, inner, options.exact),
         fit_rows=options.fit_rows if form.metrics is not None else 0,
         meaning=ITSELF,
     )
 
 
-def _prepare(inner: Method, exact: bool, reader: Reader, targets: Sequence[Target], sample: Sequence[Row]) -> RowScorer:
+def _scorer(inner: Method, exact: bool, reader: Reader, targets: Sequence[Target], sample: Sequence[Row]) -> RowScorer:
     bound = Bound.of(inner, reader)
     metrics = _fitted(bound, sample)
     notes: dict[str, Any] = {"method": inner.spec.to_json(), "coverage": str(bound.encoder.coverage)}
@@ -78,7 +78,7 @@ def _prepare(inner: Method, exact: bool, reader: Reader, targets: Sequence[Targe
         require_finite(values, rows)
         return values
 
-    return RowScorer(tuple(targets), score, notes)
+    return RowScorer(targets, score, notes)
 
 
 def _fitted(bound: Bound, sample: Sequence[Row]) -> dict[str, FittedMetric]:
@@ -90,17 +90,17 @@ def _fitted(bound: Bound, sample: Sequence[Row]) -> dict[str, FittedMetric]:
 
 
 def _exact(bound: Bound, rows: Sequence[Row]) -> Float[Tensor, " rows"]:
-    """Uncompressed scores, one row at a time: of a block's products only the diagonal would be wanted."""
+    """Uncompressed scores, one row at a time, because of a block's products only the diagonal is needed."""
     return torch.cat([bound.exact_scores([row], [row])[0] for row in rows])
 
 
 def _estimated(bound: Bound, metrics: Mapping[str, FittedMetric], rows: Sequence[Row]) -> Float[Tensor, " rows"]:
     """Σ_columns weight · ⟨row's vector, its vector as a query⟩, each under the column's metric."""
     read = bound.encode(rows, "train")
-    asked = read.vectors if bound.form.alike else bound.encode(rows, "query").vectors
+    as_queries = read.vectors if bound.form.alike else bound.encode(rows, "query").vectors
     total = torch.zeros(len(rows))
     for column in bound.encoder.columns:
-        left, right = read.vectors[column.name], asked[column.name]
+        left, right = read.vectors[column.name], as_queries[column.name]
         if column.name in metrics:
             metric = metrics[column.name]
             left = left * metric.row_scale(left, read.losses)[:, None]
@@ -110,7 +110,7 @@ def _estimated(bound: Bound, metrics: Mapping[str, FittedMetric], rows: Sequence
 
 
 def entry(find: Find) -> MethodEntry[SelfInfluenceOptions]:
-    """The line of the catalog; `find` gives methods in a form that has vectors."""
+    """The entry of the catalog; `find` as in `self_influence`."""
     return MethodEntry(
         name="self-influence",
         summary="A row's influence on itself, by any method that gives vectors: what is memorised, odd or mislabelled.",

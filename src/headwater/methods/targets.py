@@ -1,10 +1,10 @@
-"""Targets: rows that are asked about together; and what a method made ready for them does.
+"""Targets, which rows are scored on, and the scorers that do it.
 
     scorer = prepare(method, reader, targets, sample)     once
     scorer(rows)                                          float32 [rows, parts], for any block of rows
 
-A part is what one column of scores stands for: one row of a target, or several taken together. A row's score on a
-target is the mean over the target's parts, each counted by its rows; the parts' spread gives its standard error.
+A part is one or more rows of a target, and each part has one column of scores. A row's score on a target is the mean
+over the target's parts, weighted by their numbers of rows; the spread over the parts gives its standard error.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Target:
-    """Rows that are asked about together: a task's test rows, or a single query."""
+    """Rows that pool rows are scored on together: a task's test rows, or a single query."""
 
     name: str
     rows: tuple[Row, ...]
@@ -44,42 +44,47 @@ class Part:
 
 @runtime_checkable
 class Scorer(Protocol):
-    """A method made ready for some targets."""
+    """Scores rows on some targets with one method."""
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """What the columns are; a target's parts stand next to each other, in the order of the targets."""
+        """The part of each column; a target's parts are next to each other, in the order of the targets."""
         ...
 
     @property
     def notes(self) -> Mapping[str, Any]:
-        """What was chosen or measured on the way (step size, agreement, coverage); JSON-ready, for reports."""
+        """What the method chose or measured (step size, agreement, coverage), for reports; JSON-ready."""
         ...
 
     def __call__(self, rows: Sequence[Row]) -> Float[np.ndarray, "rows parts"]:
-        """The score of each row on each part, float32. Raises `NumericError` naming the row."""
+        """The score of each row on each part, float32; raises `NumericError` if one is not finite, naming the row."""
         ...
 
 
+Score = Callable[[Sequence[Row]], Float[np.ndarray, "rows _"]]
+
+
 @dataclass(frozen=True)
-class RowScorer:
-    """A `Scorer` made of a function, for methods that score every row of a target by itself.
+class PartScorer:
+    """A `Scorer` made from a function: `score` takes rows and returns float `[rows, parts]`."""
 
-    `score` takes rows to float `[rows, queries]`, the queries being the targets' rows laid end to end.
-    """
-
-    targets: tuple[Target, ...]
-    score: Callable[[Sequence[Row]], Float[np.ndarray, "rows queries"]]
+    parts: tuple[Part, ...]
+    score: Score
     notes: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        """One a row of each target."""
-        return tuple(Part(target.name) for target in self.targets for _ in target.rows)
-
-    def __call__(self, rows: Sequence[Row]) -> Float[np.ndarray, "rows queries"]:
-        """Scores of the rows."""
+    def __call__(self, rows: Sequence[Row]) -> Float[np.ndarray, "rows parts"]:
+        """The score of each row on each part, float32."""
         return np.asarray(self.score(rows), dtype=np.float32)
+
+
+class RowScorer(PartScorer):
+    """A `Scorer` for methods that score on every row of a target separately, so that each row is a part.
+
+    `score` takes rows and returns float `[rows, queries]`; the queries are the rows of all targets, in order.
+    """
+
+    def __init__(self, targets: Sequence[Target], score: Score, notes: Mapping[str, Any] | None = None) -> None:
+        super().__init__(tuple(Part(target.name) for target in targets for _ in target.rows), score, notes or {})
 
 
 def each(queries: Sequence[Row]) -> tuple[Target, ...]:
@@ -88,23 +93,23 @@ def each(queries: Sequence[Row]) -> tuple[Target, ...]:
 
 
 def laid_out(targets: Sequence[Target]) -> list[Row]:
-    """The targets' rows end to end."""
+    """The rows of all targets in one list."""
     return [row for target in targets for row in target.rows]
 
 
 def same_for_all(scores: Float[np.ndarray, " rows"], targets: Sequence[Target]) -> Float[np.ndarray, "rows queries"]:
-    """Scores that do not depend on the query, repeated for every row of every target."""
+    """Repeat scores that do not depend on the query, once for every row of every target."""
     return np.repeat(np.asarray(scores)[:, None], len(laid_out(targets)), axis=1)
 
 
 def split_folds(rows: Sequence[Item], folds: int) -> list[tuple[Item, ...]]:
-    """The rows in `folds` folds, every `folds`-th row in one; one row a fold where there are fewer rows."""
+    """Split rows into `folds` folds of every `folds`-th row, or into one fold a row if there are fewer rows."""
     count = min(folds, len(rows))
     return [tuple(rows[start::count]) for start in range(count)]
 
 
 def evenly_spaced(rows: Sequence[Item], most: int) -> list[Item]:
-    """At most `most` of the rows, evenly spaced; all of them where there are fewer."""
+    """At most `most` of the rows, evenly spaced; all rows if there are fewer."""
     places = np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int))
     return [rows[i] for i in places]
 
@@ -112,7 +117,7 @@ def evenly_spaced(rows: Sequence[Item], most: int) -> list[Item]:
 def mean_over_parts(
     values: Float[np.ndarray, "rows parts"], parts: Sequence[Part]
 ) -> Float[np.ndarray, "rows targets"]:
-    """Scores on whole targets: Σ_parts rows·score / Σ_parts rows, in the targets' order; float32."""
+    """Scores on whole targets, float32, in the order of the targets: Σ_parts rows·score / Σ_parts rows."""
     columns = []
     for name in dict.fromkeys(part.target for part in parts):
         own = [i for i, part in enumerate(parts) if part.target == name]
@@ -122,7 +127,7 @@ def mean_over_parts(
 
 
 def require_finite(values: Float[np.ndarray, "rows parts"], rows: Sequence[Row]) -> None:
-    """Raise `NumericError` naming the first row with a score that is not finite."""
+    """Raise `NumericError` if a score is not finite, naming the first such row."""
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if len(bad):
         row = rows[int(bad[0])]

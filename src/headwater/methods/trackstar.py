@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 
 from headwater.core.errors import UsageError
-from headwater.core.spec import MethodSpec
 from headwater.curvature.adam import read_adam
-from headwater.data.batches import Window
 from headwater.features.parameters import select_parameters
 from headwater.features.transformed_sketch import TransformedSketch
 from headwater.methods.logra import layer_metric
-from headwater.methods.method import Method, MethodEntry, Vectors
+from headwater.methods.method import Method, MethodEntry, method_of_vectors
 from headwater.models.checkpoints import ADAM
 from headwater.models.load import LoadedModel
 from headwater.sketch.two_sided import TwoSided
@@ -20,9 +18,10 @@ from headwater.sketch.two_sided import TwoSided
 
 @dataclass(frozen=True)
 class TrackStarOptions:
-    """adam: the moments that a `Recorder` wrote; correction: `adam` or `none`. rank: a tensor is kept as rank × rank.
+    """adam: the file of Adam's moments that a `Recorder` wrote; correction: `adam`, or `none` to read no moments.
 
-    damping: λ as a share of a tensor's mean eigenvalue. parameters, window, overlap, seed as in `rapidin`.
+    rank: a tensor's gradient is kept as rank × rank numbers. damping: λ as a share of a tensor's mean eigenvalue.
+    parameters, window, overlap, seed as in `rapidin`.
     """
 
     adam: str = ""
@@ -39,19 +38,13 @@ def trackstar(options: TrackStarOptions) -> Method:
     """The method with these options: the cosine of R^(−1/2) P(g / √v̂)Q of row and query; positive = proponent.
 
     Raises:
-        UsageError: neither Adam's moments nor `correction=none`.
+        UsageError: neither `adam` nor `correction=none` is given.
     """
     if options.correction == "adam" and not options.adam:
         remedy = "give adam=FILE from headwater.Recorder, or correction=none"
         raise UsageError("no moments of Adam to correct with", where="trackstar.adam", remedy=remedy)
-    window = Window(options.window, options.overlap)
-    vectors = Vectors(
-        windows={"train": window, "query": window},
-        bind=partial(_encoder, options),
-        metrics=partial(layer_metric, damping=options.damping, unit=True),
-        alike=True,
-    )
-    return Method(MethodSpec("trackstar", asdict(options)), vectors)
+    metrics = partial(layer_metric, damping=options.damping, unit=True)
+    return method_of_vectors("trackstar", options, partial(_encoder, options), metrics=metrics, alike=True)
 
 
 def _encoder(o: TrackStarOptions, loaded: LoadedModel) -> TransformedSketch:

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 
-from headwater.core.spec import MethodSpec
 from headwater.curvature.gram import Metric
-from headwater.data.batches import Window
 from headwater.features.checkpoints import over_checkpoints
 from headwater.features.encoder import Encoder
 from headwater.features.gradient_sketch import GradientSketch
 from headwater.features.parameters import select_parameters
 from headwater.features.transformed_sketch import MarginSketch
-from headwater.methods.method import Method, MethodEntry, Vectors
+from headwater.methods.method import Method, MethodEntry, method_of_vectors
 from headwater.models.load import LoadedModel
 from headwater.sketch.sketch import SKETCHES, make_sketch
 
 
 @dataclass(frozen=True)
 class TrakOptions:
-    """dim: numbers a row. damping: λ as a share of the mean eigenvalue. checkpoints: a folder of models to average.
+    """dim: how many numbers are kept of a row's gradient. damping: λ as a share of the mean eigenvalue.
 
-    parameters, sketch, window, overlap, seed as in `rapidin`.
+    checkpoints: a folder of models whose scores are averaged. parameters, sketch, window, overlap, seed as in
+    `rapidin`.
     """
 
     dim: int = 2048
@@ -37,14 +36,11 @@ class TrakOptions:
 
 def trak(options: TrakOptions) -> Method:
     """The method with these options: φ(query)ᵀ (ΦᵀΦ/n + λI)⁻¹ φ(row) · (1 − p(row)); positive = proponent."""
-    window = Window(options.window, options.overlap)
-    vectors = Vectors(
-        windows={"train": window, "query": window},
-        bind=partial(_bind, options),
-        metrics=lambda encoder: {c.name: Metric(options.damping, uncertain=True) for c in encoder.columns},
-        alike=True,
-    )
-    return Method(MethodSpec("trak", asdict(options)), vectors)
+
+    def metrics(encoder: Encoder) -> dict[str, Metric]:
+        return {column.name: Metric(options.damping, uncertain=True) for column in encoder.columns}
+
+    return method_of_vectors("trak", options, partial(_bind, options), metrics=metrics, alike=True)
 
 
 def _bind(options: TrakOptions, loaded: LoadedModel) -> Encoder:

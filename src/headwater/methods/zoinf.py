@@ -1,4 +1,4 @@
-"""Z0-Inf: influence from losses at checkpoints alone, no gradient (arXiv 2510.11832)."""
+"""Z0-Inf: influence from losses at checkpoints, without gradients (arXiv 2510.11832)."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ MEANINGS = {
 
 @dataclass(frozen=True)
 class ZoInfOptions:
-    """checkpoints: the folder a `Recorder` wrote. neighbours: how many nearest checkpoints; 0: all.
+    """checkpoints: the folder that a `Recorder` wrote. neighbours: how many nearest checkpoints are used; 0 for all.
 
-    form: `pair` (influence on the query), `self` (the row's on itself) or `variance` (of the row's loss over
+    form: `pair` (influence on the query), `self` (influence of the row on itself) or `variance` (of the row's loss over
     checkpoints); the latter two are the same for every query. window: tokens read at a time.
     """
 
@@ -46,10 +46,10 @@ class ZoInfOptions:
 
 
 def zoinf(options: ZoInfOptions) -> Method:
-    """The method with these options; positive = proponent. Every checkpoint's model is held in memory.
+    """The method with these options; positive = proponent. The models of all checkpoints are held in memory.
 
     Raises:
-        UsageError: no checkpoints.
+        UsageError: `checkpoints` is not given.
     """
     if not options.checkpoints:
         remedy = "give checkpoints=FOLDER, as a recorded training run leaves it"
@@ -58,15 +58,15 @@ def zoinf(options: ZoInfOptions) -> Method:
     def scoring(reader: Reader, targets: Sequence[Target], sample: Sequence[Row]) -> RowScorer:
         models = [load_checkpoint(c, reader.loaded) for c in read_checkpoints(options.checkpoints)]
         path = Path(weight_gram([loaded.model for loaded in models]), options.neighbours)
-        asked = _losses(reader, models, laid_out(targets), options, "query")
+        query_losses = _losses(reader, models, laid_out(targets), options, "query")
 
         def score(rows: Sequence[Row]) -> np.ndarray:
             losses = _losses(reader, models, rows, options, "train")
             if options.form == "pair":
-                return path.influence(losses, asked)
+                return path.influence(losses, query_losses)
             return same_for_all(path.self_influence(losses) if options.form == "self" else losses.var(axis=0), targets)
 
-        return RowScorer(tuple(targets), score, {"checkpoints": len(models)})
+        return RowScorer(targets, score, {"checkpoints": len(models)})
 
     return Method(MethodSpec("zoinf", asdict(options)), scoring=scoring, meaning=MEANINGS[options.form])
 

@@ -1,1 +1,1 @@
-"""Search: exact inner products of an index with query vectors, streamed in bounded memory."""
+"""Search an index: inner products of its rows with query vectors, exact or approximate, in bounded memory."""

@@ -1,12 +1,11 @@
-"""Approximate search by a vector index the user built, with exact scores of what it finds and its recall measured.
+"""Approximate search with a vector index that the user built, which also measures its own recall.
 
-The vector index proposes rows, `REFINED` times as many as asked for, and orders them by their stored vectors; the
-scores of those returned are computed here as exact search computes them.
+Lance takes `REFINED` times as many candidates as are wanted from the vector index and orders them by their stored
+vectors. The scores of the rows returned are then computed as exact search computes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,21 +16,21 @@ from headwater.core.errors import StoreError, UsageError
 from headwater.index.approximate import approximate_columns
 from headwater.index.store import Index, storing
 from headwater.search.codes import read_vectors
+from headwater.search.products import QueryVectors
+from headwater.search.retention import mean_overlap
 from headwater.search.scan import DEFAULT_MEMORY, Found, top_k
 
 REFINED = 10
 PROBED = 32
-"""Partitions looked into a query."""
+"""How many partitions are searched for each query."""
 
 SAMPLED = 4
-"""Queries that are searched exactly too, to tell the recall."""
-
-Probes = Mapping[str, Float[Tensor, "queries _dim"]]
+"""How many queries are searched exactly as well, to measure the recall."""
 
 
 @dataclass(frozen=True)
 class Recall:
-    """Of the exact top rows of a sample of queries, the share an approximate search found."""
+    """The share of the exact top rows that an approximate search found, over a sample of queries."""
 
     queries: int
     top: int
@@ -44,12 +43,12 @@ class Recall:
 
 
 def top_k_approximate(
-    index: Index, probes: Probes, k: int, *, where: str | None = None, lowest: bool = False
+    index: Index, probes: QueryVectors, k: int, *, where: str | None = None, lowest: bool = False
 ) -> list[list[Found]]:
-    """About the k rows of highest (or lowest) score for each query, best first, with exact scores.
+    """Approximately the k rows of highest (or lowest) score for each query, best first, with exact scores.
 
     Raises:
-        UsageError: the ranking sums several columns.
+        UsageError: `probes` has more than one column, or k is below 1.
         StoreError: the column has no vector index.
     """
     column = _column(index, probes)
@@ -60,36 +59,29 @@ def top_k_approximate(
 
 def measure_recall(
     index: Index,
-    probes: Probes,
+    probes: QueryVectors,
     found: list[list[Found]],
     *,
     where: str | None = None,
     lowest: bool = False,
     max_memory: int = DEFAULT_MEMORY,
 ) -> Recall:
-    """The recall of what was found for the first `SAMPLED` queries; reads the whole index once."""
+    """Search the first `SAMPLED` queries exactly, and compare with the rows `found`; reads the whole index once."""
     sample = {name: probe[:SAMPLED] for name, probe in probes.items()}
     top = max(map(len, found), default=0)
     exact = top_k(index, sample, max(top, 1), where=where, lowest=lowest, max_memory=max_memory)
-    shares = [
-        len({hit.address for hit in a} & {hit.address for hit in b}) / max(len(a), 1)
-        for a, b in zip(exact, found[:SAMPLED], strict=True)
-    ]
-    return Recall(len(exact), top, sum(shares) / max(len(shares), 1))
+    best, other = ([[hit.address for hit in hits] for hits in side] for side in (exact, found[:SAMPLED]))
+    return Recall(len(exact), top, mean_overlap(best, other))
 
 
-def _column(index: Index, probes: Probes) -> str:
+def _column(index: Index, probes: QueryVectors) -> str:
     if len(probes) != 1:
-        raise UsageError(
-            f"approximate search by {' + '.join(probes)}", where="--engine ann", remedy="rank by one column, or exactly"
-        )
+        what = f"approximate search by {' + '.join(probes)}"
+        raise UsageError(what, where="--engine ann", remedy="rank by one column, or exactly")
     (column,) = probes
     if column not in approximate_columns(index):
-        raise StoreError(
-            f"'{column}' has no vector index",
-            where=index.path,
-            remedy="headwater index ann builds one, or search exactly",
-        )
+        remedy = "headwater index ann builds one, or search exactly"
+        raise StoreError(f"'{column}' has no vector index", where=index.path, remedy=remedy)
     return column
 
 
@@ -98,7 +90,7 @@ def _nearest(
 ) -> list[Found]:
     signed = -probe if lowest else probe
     largest = float(signed.abs().max()) or 1.0
-    query = (signed / largest).numpy().astype(np.float16)  # the order of inner products knows no scale
+    query = (signed / largest).numpy().astype(np.float16)  # scaling a query does not change the order of its products
     wanted = {"column": column, "q": query, "k": k, "nprobes": PROBED, "refine_factor": REFINED, "metric": "dot"}
     with storing(index.path, where=where):
         scanner = index.dataset.scanner(

@@ -1,12 +1,13 @@
-"""Vector codes: rows of a few bytes, searched with queries that stay float.
+"""Vector codes: each row is stored in a few bytes, and queries stay in floating point.
 
     int8     x ≈ scale · c             c = round(x / scale), scale = max|x| / 127
     sign     ⟨q, x⟩ ≈ scale · ⟨Pq, s⟩    s = sign(Px), one bit each; P a random rotation
 
-The sign code is SimHash on a Walsh–Hadamard rotation (RISE, section on compression). Of `bits` coordinates u of Px out
-of n, scale = (n / bits) · ‖u‖² / ‖u‖₁: with it a row's score with itself is exact at bits = n, and over random
-rotations the estimate has no bias to first order in 1/bits (the published constant √(π/2) √n/bits is its limit for
-unit x). A code loses: how much was measured is in the documentation; it is a choice, never a default.
+The sign code is SimHash on a Walsh–Hadamard rotation (RISE, section on compression). It keeps `bits` of the n
+coordinates of Px; with u these coordinates, scale = (n / bits) · ‖u‖² / ‖u‖₁. With this scale a row's score with itself
+is exact at bits = n, and over random rotations the estimate has no bias to first order in 1/bits (the published
+constant √(π/2) √n/bits is its limit for unit x). Codes lose accuracy (the documentation says how much was measured), so
+they are used only if the user chooses one.
 """
 
 from __future__ import annotations
@@ -33,16 +34,16 @@ DEFAULT_BITS = 8192
 """One KiB a row."""
 
 SIGNS_OF_BYTE = torch.tensor([[1.0 if byte >> i & 1 else -1.0 for i in range(8)] for byte in range(256)])
-"""float32 `[256, 8]`: the signs a byte stands for, lowest bit first."""
+"""float32 `[256, 8]`: the eight signs that each byte stands for, lowest bit first."""
 
 
 def coded(columns: Sequence[Column], code: str | None) -> tuple[Column, ...]:
-    """The columns as they are stored under a code: None (as they are), `int8`, `sign`, or `sign:BITS`.
+    """The columns as a code stores them; `code` is None (unchanged), `int8`, `sign`, or `sign:BITS`.
 
     A column that the code would not make smaller stays as it is.
 
     Raises:
-        UsageError: no such code, or bits that are not a positive multiple of 8.
+        UsageError: there is no such code, or the bits are not a positive multiple of 8.
     """
     if code is None:
         return tuple(columns)
@@ -61,9 +62,9 @@ def _where_smaller(columns: Sequence[Column], **changes: Any) -> tuple[Column, .
 
 
 def encode(values: Float[Tensor, "rows dim"], column: Column) -> dict[str, NDArray[np.generic]]:
-    """Vectors as they are stored: arrays `[rows, width]`, and for codes the scales `[rows]`, by column name."""
+    """Convert vectors to what a column stores: an array `[rows, width]`, and for a code scales `[rows]`, by name."""
     if column.scale is None:
-        kept = values.to(getattr(torch, column.dtype))  # an overflow becomes an infinity, which the caller names
+        kept = values.to(getattr(torch, column.dtype))  # an overflow becomes an infinity, which the caller reports
         return {column.name: kept.cpu().numpy()}
     values = values.float()
     if column.dtype == "int8":
@@ -72,18 +73,18 @@ def encode(values: Float[Tensor, "rows dim"], column: Column) -> dict[str, NDArr
     else:
         rotated = _rotated(values, column)
         total = rotated.abs().sum(dim=1)
-        scale = rotated.square().sum(dim=1) / torch.where(total > 0, total, 1) * _share(column)
+        scale = rotated.square().sum(dim=1) / torch.where(total > 0, total, 1) * (padded(column.dim) / column.bits)
         stored = np.packbits((rotated > 0).cpu().numpy(), axis=1, bitorder="little")
     return {column.name: stored, column.scale: scale.cpu().numpy()}
 
 
 def transform(probes: Float[Tensor, "queries dim"], column: Column) -> Float[Tensor, "queries width"]:
-    """What stored rows are multiplied with to give scores: queries as they are, or rotated for sign codes."""
+    """Queries in the form that stored rows are multiplied with: rotated for sign codes, else unchanged."""
     return _rotated(probes, column) if column.dtype == "sign" else probes
 
 
 def decode(stored: Mapping[str, NDArray[np.generic]], column: Column) -> Float[Tensor, "rows dim"]:
-    """The vectors that stored rows stand for: exact for numbers, the code's estimate for codes."""
+    """The inverse of `encode`: exact for plain numbers, an estimate for codes."""
     rows = torch.from_numpy(np.array(stored[column.name]))
     values = SIGNS_OF_BYTE[rows.long()].view(len(rows), -1) if column.dtype == "sign" else rows.float()
     if column.scale is None:
@@ -93,28 +94,27 @@ def decode(stored: Mapping[str, NDArray[np.generic]], column: Column) -> Float[T
 
 
 def read_vectors(index: Index, addresses: Sequence[int], names: Sequence[str]) -> dict[str, Float[Tensor, "rows _dim"]]:
-    """The vectors of rows by address, decoded to float32, for the columns named."""
+    """Column name to the vectors of the rows at these addresses, decoded to float32, for the columns `names`."""
     columns = [column for column in index.manifest.columns if column.name in names]
     table = index.at(addresses, [name for column in columns for name in stored_names(column)])
     return {column.name: stored_vectors(table, column) for column in columns}
 
 
 def stored_names(column: Column) -> list[str]:
-    """The names of the columns of the store that hold a vector column: its own, and a code's scales."""
+    """The names of the stored columns that make up a vector column: its own, and for a code that of its scales."""
     return [column.name] if column.scale is None else [column.name, column.scale]
 
 
 def stored_vectors(table: pa.Table, column: Column) -> Float[Tensor, "rows dim"]:
-    """A table's vectors, decoded to float32."""
-    return decode({name: _array(table.column(name)) for name in stored_names(column)}, column)
-
-
-def _array(column: pa.ChunkedArray) -> NDArray[np.generic]:
-    return vector_array(column) if pa.types.is_fixed_size_list(column.type) else column.to_numpy()
+    """The vectors of a table's rows, decoded to float32."""
+    stored = {column.name: vector_array(table.column(column.name))}
+    if column.scale is not None:
+        stored[column.scale] = table.column(column.scale).to_numpy()
+    return decode(stored, column)
 
 
 def _rotated(x: Float[Tensor, "rows dim"], column: Column) -> Float[Tensor, "rows bits"]:
-    """The first `bits` coordinates of as many rotations as it takes."""
+    """The first `bits` coordinates of one or more random rotations laid end to end."""
     starts = range(0, column.bits, padded(column.dim))
     return torch.cat([rotate(x, SEED, column.name, turn) for turn in range(len(starts))], dim=1)[:, : column.bits]
 
@@ -126,8 +126,3 @@ def _rotated_back(x: Float[Tensor, "rows bits"], column: Column) -> Float[Tensor
         whole = torch.cat([part, part.new_zeros(len(part), padded(column.dim) - part.shape[1])], dim=1)
         total += rotate_back(whole, column.dim, SEED, column.name, turn)
     return total
-
-
-def _share(column: Column) -> float:
-    """How many coordinates there are for each that is kept: n / bits."""
-    return padded(column.dim) / column.bits

@@ -1,7 +1,8 @@
 """Inner products of stored rows with all queries: a matrix product for numbers, table look-ups for sign codes.
 
-A byte of a sign code stands for eight signs, so it can only add one of 256 sums of a query's numbers: those are made
-once a search, and a row's score is the sum of as many table entries as it has bytes, without unpacking a bit.
+A byte of a sign code stands for eight signs, so its contribution to a score is one of 256 sums of eight query numbers.
+These sums are computed once a search, in a table. A row's score is then one table entry for each of its bytes, added
+up, and no bit is unpacked.
 """
 
 from __future__ import annotations
@@ -20,15 +21,18 @@ from headwater.curvature.gram import FittedMetric, Metric, fit_metric
 from headwater.index.store import Index
 from headwater.search.codes import SIGNS_OF_BYTE, transform
 
+QueryVectors = Mapping[str, Float[Tensor, "queries _dim"]]
+"""Column name to float32 `[queries, dim]`: the vectors that the rows' vectors are multiplied with."""
+
 Metrics = Mapping[str, FittedMetric]
-"""Column name to the metric its products are made in; a column without one has plain inner products."""
+"""Column name to the metric of its products; a column without a metric has plain inner products."""
 
 
 def fit_metrics(index: Index, wanted: Mapping[str, Metric]) -> dict[str, FittedMetric]:
-    """Fit each column's metric on the rows of the index as they are.
+    """Fit each column's metric on the present rows of the index.
 
     Raises:
-        UsageError: a column stored as codes, whose second moment is not that of the vectors.
+        UsageError: a column holds codes, whose second moment is not that of the vectors.
     """
     stored = {column.name: column for column in index.manifest.columns}
     fitted = {}
@@ -40,10 +44,8 @@ def fit_metrics(index: Index, wanted: Mapping[str, Metric]) -> dict[str, FittedM
     return fitted
 
 
-def apply_metrics(
-    metrics: Metrics, vectors: Mapping[str, Float[Tensor, "queries _dim"]]
-) -> dict[str, Float[Tensor, "queries _dim"]]:
-    """Query vectors as probes: those of a column with a metric are preconditioned."""
+def apply_metrics(metrics: Metrics, vectors: QueryVectors) -> QueryVectors:
+    """Precondition the query vectors of the columns that have a metric; the others stay as they are."""
     return {name: metrics[name].probes(v) if name in metrics else v for name, v in vectors.items()}
 
 
@@ -54,25 +56,25 @@ def _vectors(index: Index, name: str) -> Iterator[Float[Tensor, "rows dim"]]:
 
 
 Product = Callable[[Tensor], Float[Tensor, "queries rows"]]
-"""From stored rows `[rows, width]` to float32 products with every query, before scales."""
+"""Takes stored rows `[rows, width]` and gives their float32 products with every query, not yet scaled."""
 
 _CACHE_BYTES = 1 << 19
-"""Bytes of float32 rows multiplied at once on a CPU: what its second cache level holds (thrice as fast, one query)."""
+"""Bytes of float32 rows multiplied at once on a CPU: they fit its second-level cache (3 times faster for one query)."""
 
 _FEWEST_ROWS = 64
 _FEWEST_BYTES, _MOST_BYTES = 16, 64
-"""Bytes of code looked up at once on a CPU: their tables should stay in its cache."""
+"""How many bytes of code are looked up at once on a CPU: few enough that their tables stay in its cache."""
 
 
 def product(probes: Float[Tensor, "queries dim"], column: Column) -> Product:
-    """What gives the products of a column's stored rows with these queries; computed on the queries' device."""
-    made = transform(probes.float(), column)
-    return _looked_up(made) if column.dtype == "sign" else _multiplied(made)
+    """A function that multiplies a column's stored rows with these queries, on the queries' device."""
+    queries = transform(probes.float(), column)
+    return _looked_up(queries) if column.dtype == "sign" else _multiplied(queries)
 
 
 def _multiplied(probes: Float[Tensor, "queries dim"]) -> Product:
     def products(stored: Tensor) -> Tensor:
-        """On a CPU piece by piece, so that the float32 copy of the rows never leaves the cache."""
+        """Multiply all rows with all queries; on a CPU in pieces, so that a piece's float32 copy stays in the cache."""
         rows, width = stored.shape
         piece = rows if probes.is_cuda else min(rows, max(_FEWEST_ROWS, _CACHE_BYTES // (4 * width)))
         total = torch.empty(len(probes), rows, device=probes.device)

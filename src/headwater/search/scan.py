@@ -1,15 +1,15 @@
-"""Exact search out of core: every row against every query in one pass over the index, in bounded memory.
+"""Exact search: score every row on every query in one pass over the index, in bounded memory.
 
-    score(row, query) = Σ_columns ⟨row vector, probe⟩        (a column's weight is the probe's)
+    score(row, query) = Σ_columns ⟨row vector, probe⟩        (the probe includes the column's weight)
 
-Arrow batches come with read-ahead and are not copied; each is one matrix product for all queries at once, accumulated
-in float32. Ties are broken by row order, so the same index and probes always give the same answer.
+Arrow batches are read ahead and not copied; each gives one matrix product with all queries at once, accumulated in
+float32. Rows with equal scores keep the row order, so the same index and probes always give the same answer.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -29,10 +29,10 @@ from headwater.core.scores import Scores
 from headwater.core.spec import Column
 from headwater.index.store import Index
 from headwater.search.codes import stored_names
-from headwater.search.products import Metrics, product
+from headwater.search.products import Metrics, QueryVectors, product
 
 DEFAULT_MEMORY = 1 << 29
-"""Bytes a scan may hold in blocks and scores; the store's read-ahead, some 400 MiB, comes on top."""
+"""How many bytes a scan may hold in blocks and scores; the store's read-ahead needs about 400 MiB more."""
 
 PLAIN: Metrics = {}
 """Plain inner products in every column."""
@@ -54,7 +54,7 @@ class ScoredBlock:
     Attributes:
         addresses: int64 `[rows]`.
         scores: float32 `[queries, rows]`, on the probes' device.
-        ids: the rows' ids, when asked for.
+        ids: the rows' ids, if the scan was made `with_ids`.
     """
 
     addresses: NDArray[np.int64]
@@ -64,7 +64,7 @@ class ScoredBlock:
 
 def top_k(
     index: Index,
-    probes: Mapping[str, Float[Tensor, "queries _dim"]],
+    probes: QueryVectors,
     k: int,
     *,
     where: str | None = None,
@@ -75,17 +75,19 @@ def top_k(
     """The k rows of highest score for each query, best first; equal scores keep row order.
 
     Args:
-        index: what is searched; deleted rows are not.
-        probes: query vectors by column name, float32; their device is where products are computed.
-        k: rows a query; fewer come back when the index or `where` has fewer.
+        index: the index to search, without its deleted rows.
+        probes: query vectors by column name, float32; products are computed on their device.
+        k: rows for each query; fewer are returned if the index has fewer, or fewer meet `where`.
         where: an SQL condition over the index's columns, such as `source = 'wiki' AND tokens < 512`.
-        lowest: the lowest scores instead (opponents), lowest first.
+        lowest: return the rows of lowest score (opponents), lowest first.
         max_memory: bytes the scan may hold.
-        metrics: of columns whose rows are scaled; the probes have been made with them already.
+        metrics: the columns' metrics, which scale rows; they are applied to the probes already.
 
     Raises:
         MismatchError: probes do not fit the index's columns.
         NumericError: a probe is not finite.
+        StoreError: the queries do not fit in `max_memory`.
+        UsageError: k is below 1.
     """
     if k < 1:
         raise UsageError(f"top {k} rows were asked for", remedy="ask for 1 or more")
@@ -103,31 +105,28 @@ def top_k(
 
 def score_all(
     index: Index,
-    probes: Mapping[str, Float[Tensor, "queries _dim"]],
+    probes: QueryVectors,
     *,
     queries: Sequence[str] | None = None,
     where: str | None = None,
     max_memory: int = DEFAULT_MEMORY,
     metrics: Metrics = PLAIN,
 ) -> Scores:
-    """Every row's score on every query, in memory; rows in row order.
+    """Every row's score on every query, in memory, in row order.
 
     Args:
-        index: what is scored.
-        probes: query vectors by column name.
-        queries: names of the queries; their numbers from 0 unless given.
-        where: an SQL condition.
-        max_memory: bytes for the scan and, separately, for the result; `write_scores` has no such limit.
-        metrics: as in `top_k`.
+        index, probes, where, metrics: as in `top_k`.
+        queries: names of the queries; None numbers them from 0.
+        max_memory: bytes for the scan and, separately, for the result; `write_scores` needs no memory for the result.
+
+    Raises:
+        StoreError: the scores do not fit in `max_memory`; and the errors of `top_k`.
     """
     count = next(iter(probes.values())).shape[0]
     names = tuple(map(str, range(count))) if queries is None else tuple(queries)
     if 4 * index.count * count > max_memory and where is None:
-        raise StoreError(
-            f"{index.count:,} rows times {count:,} queries do not fit in {max_memory:,} bytes",
-            where=index.path,
-            remedy="write the scores to a file, or raise max_memory",
-        )
+        what = f"{index.count:,} rows times {count:,} queries do not fit in {max_memory:,} bytes"
+        raise StoreError(what, where=index.path, remedy="write the scores to a file, or raise max_memory")
     ids: list[str] = []
     values = [np.empty((0, count), np.float32)]
     for block in scan(index, probes, where=where, max_memory=max_memory, with_ids=True, metrics=metrics):
@@ -138,16 +137,16 @@ def score_all(
 
 def scan(
     index: Index,
-    probes: Mapping[str, Float[Tensor, "queries _dim"]],
+    probes: QueryVectors,
     *,
     where: str | None = None,
     max_memory: int = DEFAULT_MEMORY,
     with_ids: bool = False,
     metrics: Metrics = PLAIN,
 ) -> Iterator[ScoredBlock]:
-    """Scores of all rows, block by block in row order; arguments as in `top_k`."""
-    columns = _check_probes(index, probes)
-    ready = {column: product(probes[column.name], column) for column in columns}
+    """Scores of all rows, block by block in row order; arguments and errors as in `top_k`."""
+    columns = _checked_columns(index, probes)
+    products = {column: product(probes[column.name], column) for column in columns}
     queries, device = len(probes[columns[0].name]), probes[columns[0].name].device
     wanted = [name for column in columns for name in stored_names(column)]
     scaled = {name: metric for name, metric in metrics.items() if metric.scales_rows}
@@ -155,9 +154,9 @@ def scan(
     rows = _rows_per_block(columns, queries, max_memory, index.path)
     for batch in index.batches([*(["id"] if with_ids else []), *wanted], where=where, rows=rows):
         total = torch.zeros(queries, batch.num_rows, device=device)
-        for column, products in ready.items():
+        for column, multiply in products.items():
             vectors = from_dlpack(batch.column(column.name).flatten()).view(batch.num_rows, -1)
-            part = products(vectors)
+            part = multiply(vectors)
             if column.name in scaled:
                 losses = from_dlpack(batch.column("loss"))
                 part *= scaled[column.name].row_scale(vectors, losses).to(device)
@@ -168,18 +167,15 @@ def scan(
         yield ScoredBlock(batch.column("_rowaddr").to_numpy().astype(np.int64), total, ids)
 
 
-def _check_probes(index: Index, probes: Mapping[str, Float[Tensor, "queries _dim"]]) -> list[Column]:
-    """The columns of the index that the probes are for, found to fit."""
+def _checked_columns(index: Index, probes: QueryVectors) -> list[Column]:
+    """The columns of the index that the probes are for, after checking that the probes fit and are finite."""
     dims = {column.name: column.dim for column in index.manifest.columns}
     found = {name: probe.shape[1] for name, probe in probes.items()}
     unfit = tuple(name for name, dim in found.items() if dims.get(name) != dim)
     if unfit or not found:
-        raise MismatchError(
-            f"query vectors of {found} for an index of {dims} (column: dimension)",
-            fields=unfit,
-            where=index.path,
-            remedy="make the query vectors with the index's own method",
-        )
+        what = f"query vectors of {found} for an index of {dims} (column: dimension)"
+        remedy = "make the query vectors with the index's own method"
+        raise MismatchError(what, fields=unfit, where=index.path, remedy=remedy)
     for name, probe in probes.items():
         bad = (~torch.isfinite(probe)).any(dim=1).nonzero()
         if bad.numel():
@@ -188,16 +184,13 @@ def _check_probes(index: Index, probes: Mapping[str, Float[Tensor, "queries _dim
 
 
 def _rows_per_block(columns: Sequence[Column], queries: int, max_memory: int, where: str) -> int:
-    """Rows such that the blocks read ahead, their float32 copy and their scores stay within the memory given."""
+    """How many rows to read at once, so that the blocks read ahead, a float32 copy and the scores fit the memory."""
     stored = 6 * sum(column.row_bytes for column in columns)
     widest = 4 * max(column.width for column in columns)
     rows = max_memory // (stored + widest + 16 * queries)
     if rows < _FEWEST_ROWS:
-        raise StoreError(
-            f"{queries:,} queries at once need more than {max_memory:,} bytes",
-            where=where,
-            remedy="trace fewer queries at a time, or raise max_memory",
-        )
+        what = f"{queries:,} queries at once need more than {max_memory:,} bytes"
+        raise StoreError(what, where=where, remedy="trace fewer queries at a time, or raise max_memory")
     return int(min(_MOST_ROWS, rows))
 
 
@@ -205,7 +198,7 @@ Best = tuple[Float[Tensor, "queries _"], Int[Tensor, "queries _"]]
 
 
 def _merge(best: Best | None, block: ScoredBlock, sign: float, k: int) -> Best:
-    """The k best of those so far and a block's, as signed scores and addresses; earlier rows win ties."""
+    """The k best of the best so far and a block's, as signed scores and addresses; of equal scores the earlier."""
     scores = block.scores * sign
     addresses = torch.from_numpy(block.addresses).to(scores.device)
     if best is not None and best[0].shape[1] == k:
@@ -224,8 +217,8 @@ def _top_in_order(
 ) -> tuple[Float[Tensor, "queries _"], Int[Tensor, "queries _"]]:
     """The k highest scores and their positions; of equal scores the earlier.
 
-    `topk` promises no order among ties, so it is given integers without any: a score's bits, made to order as
-    integers do, above the position counted down.
+    `topk` promises no order among ties, so it gets integers that have none. The upper half of each integer holds the
+    score's bits, changed so that they order as integers do; the lower half holds the position, counted down.
     """
     bits = (scores + 0.0).view(torch.int32)  # + 0.0 makes -0.0 the same as 0.0
     ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
@@ -238,7 +231,7 @@ def _top_in_order(
 
 def write_scores(
     index: Index,
-    probes: Mapping[str, Float[Tensor, "queries _dim"]],
+    probes: QueryVectors,
     queries: Sequence[str],
     *,
     out: str | Path,
@@ -246,13 +239,13 @@ def write_scores(
     max_memory: int = DEFAULT_MEMORY,
     metrics: Metrics = PLAIN,
 ) -> int:
-    """Write every row's score on every query to `out`, row order kept, and return how many rows.
+    """Write every row's score on every query to a Parquet file, in row order, and return the number of rows.
 
-    The file appears under its name only when it is whole.
+    The file gets the name `out` only when it is complete.
 
     Raises:
-        DataError: two queries share a name, or one is called `id`.
-        StoreError: the file cannot be written.
+        DataError: two queries have the same name, or one is called `id`.
+        StoreError: the file cannot be written; and the errors of `top_k`.
     """
     twice = [name for name, times in Counter(["id", *queries]).items() if times > 1]
     if twice:

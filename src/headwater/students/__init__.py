@@ -1,1 +1,1 @@
-"""Students: small models that learn from a sample of scores to score any text, without the model that gave them."""
+"""Students: small models that learn a teacher's scores from a sample, and then score any text without the teacher."""

@@ -1,4 +1,4 @@
-"""Mean hidden states of a small model, as features of a row's text."""
+"""Mean hidden states of a small model, used as features of a row's text."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from headwater.data.backend import tokenizer_digest
 from headwater.data.rows import Row
 
 LONGEST = 256
-"""Tokens read of a row."""
+"""At most so many tokens of a row are read."""
 
-_ITEMS = 64
+_ROWS_PER_BATCH = 64
 
 
 @dataclass(frozen=True)
 class HiddenStates:
-    """A trunk with its tokenizer: any Hugging Face encoder, or a causal model without its head.
+    """A model without its head, and its tokenizer: any Hugging Face encoder, or a causal model.
 
     Attributes:
         name: folder or hub name.
-        trunk: gives `last_hidden_state`.
-        tokenizer: its own.
+        trunk: the model; its output has `last_hidden_state`.
+        tokenizer: the model's tokenizer.
     """
 
     name: str
@@ -37,12 +37,12 @@ class HiddenStates:
 
     @classmethod
     def load(cls, name: str) -> HiddenStates:
-        """The model of a folder or a hub name; raises `ModelError` where there is none."""
+        """Load the model of a folder or a hub name; raises `ModelError` if it cannot be loaded."""
         from transformers import AutoModel, AutoTokenizer
 
         try:
             trunk, tokenizer = AutoModel.from_pretrained(name), AutoTokenizer.from_pretrained(name)
-        except Exception as error:  # hub, file and configuration faults come in many classes and mean one thing here
+        except Exception as error:  # faults of the hub, the files and the configuration have many classes
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             remedy = "name a folder or a cached hub model, or leave the encoder out"
             raise ModelError(f"the student's encoder cannot be loaded: {reason}", where=name, remedy=remedy) from error
@@ -52,11 +52,11 @@ class HiddenStates:
 
     @property
     def digest(self) -> str:
-        """Of the tokenizer: what a saved student may be used with."""
+        """A digest of the tokenizer; a saved student may be used only with a tokenizer of the same digest."""
         return tokenizer_digest(self.tokenizer)
 
     def read(self, rows: Sequence[Row]) -> Float[np.ndarray, "rows width"]:
-        """Mean hidden state of each row, float32, scaled to norm 1."""
+        """The mean hidden state of each row, float32, scaled to norm 1."""
         found = [torch.empty(0)] * len(rows)
         with torch.no_grad():
             for places, inputs in self.batches(rows):
@@ -66,22 +66,22 @@ class HiddenStates:
         return torch.stack(found).float().numpy()
 
     def pool(self, inputs: dict[str, Tensor]) -> Float[Tensor, "items width"]:
-        """Mean of the last hidden states over real tokens; differentiable."""
+        """The mean of the last hidden states over all tokens but padding; differentiable."""
         states = self.trunk(**inputs).last_hidden_state
         mask = inputs["attention_mask"].to(states)[:, :, None]
         pooled: Tensor = (states * mask).sum(1) / mask.sum(1)
         return pooled
 
     def batches(self, rows: Sequence[Row]) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-        """Rows of like length together: their places, and what the trunk takes."""
+        """Rows in batches of similar length: their positions among `rows`, and the trunk's inputs."""
         texts = [as_text(row) for row in rows]
         order = sorted(range(len(rows)), key=lambda i: len(texts[i]))
-        for start in range(0, len(order), _ITEMS):
-            places = order[start : start + _ITEMS]
+        for start in range(0, len(order), _ROWS_PER_BATCH):
+            places = order[start : start + _ROWS_PER_BATCH]
             yield places, self.inputs([texts[i] for i in places])
 
     def inputs(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Texts as padded tokens."""
+        """Tokenise texts, with padding on the right."""
         encoded = self.tokenizer(
             list(texts), padding=True, truncation=True, max_length=LONGEST, return_tensors="pt", padding_side="right"
         )
@@ -90,5 +90,5 @@ class HiddenStates:
 
 
 def as_text(row: Row) -> str:
-    """A row as a student reads it: its fields, one below the other."""
+    """The text of a row that a student reads: its fields, one below the other."""
     return "\n".join(row.fields().values())

@@ -1,4 +1,4 @@
-"""Labels for a student: winsorised, standardised, split in two, and undone again.
+"""Labels for a student: winsorised, standardised, and split into a train part and a held-out part.
 
 clip(y, 1 %, 99 %) → (y − mean) / sd        bounds, mean and sd of the TRAIN split alone
 """
@@ -6,7 +6,7 @@ clip(y, 1 %, 99 %) → (y − mean) / sd        bounds, mean and sd of the TRAIN
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from headwater.data.rows import Row
 WINSOR = 0.01
 HELD_OUT = 0.1
 FEWEST = 20
-"""Labelled rows below which there is nothing to learn from."""
+"""A student needs at least so many labelled rows."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Scale:
 
     @classmethod
     def of(cls, labels: NDArray[np.float64]) -> Scale:
-        """The scale of the train split's labels; raises `DataError` where they are all equal."""
+        """The scale of the train split's labels; raises `DataError` if they are all equal."""
         low, high = np.quantile(labels, [WINSOR, 1 - WINSOR])
         clipped = np.clip(labels, low, high)
         if not clipped.std() > 1e-12 * max(abs(float(clipped.mean())), 1e-300):
@@ -42,7 +42,7 @@ class Scale:
         return cls(float(low), float(high), float(clipped.mean()), float(clipped.std()))
 
     def apply(self, labels: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Labels as the student learns them."""
+        """Labels in the standardised form that the student learns."""
         scaled: NDArray[np.float64] = (np.clip(labels, self.low, self.high) - self.mean) / self.sd
         return scaled
 
@@ -51,14 +51,18 @@ class Scale:
         labels: NDArray[np.float64] = scaled * self.sd + self.mean
         return labels
 
-    def to_json(self) -> dict[str, float]:
-        """A JSON-ready dictionary."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Lesson:
-    """Labelled rows, split: `labels` float64 `[rows]` as standardised on the train split."""
+    """Labelled rows, split in two.
+
+    Attributes:
+        rows: all labelled rows.
+        labels: float64 `[rows]`, standardised with `scale`.
+        train: positions of the rows that the student is trained on.
+        held_out: positions of the rows that measure it.
+        scale: how the labels were standardised, on the train split.
+    """
 
     rows: tuple[Row, ...]
     labels: NDArray[np.float64]
@@ -68,11 +72,11 @@ class Lesson:
 
     @classmethod
     def of(cls, rows: Sequence[Row], labels: NDArray[np.float64], *, seed: int) -> Lesson:
-        """A tenth held out, drawn by seed and row id.
+        """Split labelled rows; a tenth is held out, drawn by seed and row id.
 
         Raises:
-            DataError: too few rows, or labels that are all equal.
-            NumericError: a label that is not finite.
+            DataError: there are too few rows, or the labels are all equal.
+            NumericError: a label is not finite.
         """
         if len(rows) < FEWEST:
             remedy = "label more rows"
@@ -87,9 +91,9 @@ class Lesson:
         return cls(tuple(rows), scale.apply(labels), train, held_out, scale)
 
     def rows_at(self, places: NDArray[np.int64]) -> list[Row]:
-        """Some of the rows."""
+        """The rows at these positions."""
         return [self.rows[i] for i in places]
 
     def held_out_agreement(self, predicted: NDArray[np.float64]) -> float:
-        """Spearman correlation of predictions for the held-out rows with their labels."""
+        """The Spearman correlation of predictions for the held-out rows with their labels."""
         return spearman(predicted, self.labels[self.held_out], if_constant=0.0)

@@ -1,9 +1,9 @@
 """The regression student: ridge regression on hashed n-grams, an ensemble of bootstrap draws.
 
-    w = Xᵀ(XXᵀ + λI)⁻¹ y        solved in the labelled rows, so the number of features costs nothing
+    w = Xᵀ(XXᵀ + λI)⁻¹ y        a system with one equation a labelled row, so the cost does not depend on the features
 
-λ is the one of best held-out Spearman correlation. With `encoder`, the mean hidden state of a small model joins the
-features.
+λ is chosen by the best held-out Spearman correlation. With an `encoder`, the mean hidden state of a small model is
+appended to the features.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from headwater.students.hidden_states import HiddenStates
 from headwater.students.labels import Lesson
 
 BITS = 16
-"""Each field's n-grams go to 2^16 buckets."""
+"""The n-grams of each field are hashed into 2^16 buckets."""
 
 LENGTHS = 4
 WIDTH = 2 * 2**BITS + LENGTHS
@@ -36,22 +36,22 @@ _PATTERN = r"(?u)\w+|[^\w\s]"
 def ngram_features(rows: Sequence[Row]) -> sparse.csr_matrix:
     """`[rows, WIDTH]` float32: unit vectors of word 1- to 3-grams for prompt and response, then lengths.
 
-    Word order matters to 2- and 3-grams, which is what tells a garbled answer from a whole one.
+    The 2- and 3-grams depend on word order, so a garbled response has other features than a sound one.
     """
     vectorizer = HashingVectorizer(
         n_features=2**BITS, ngram_range=(1, 3), token_pattern=_PATTERN, norm="l2", dtype=np.float32
     )
-    asked = vectorizer.transform([row.prompt or "" for row in rows])
-    said = vectorizer.transform([row.response or row.text or "" for row in rows])
-    return sparse.hstack([asked, said, sparse.csr_matrix(_lengths(rows))], format="csr", dtype=np.float32)
+    prompts = vectorizer.transform([row.prompt or "" for row in rows])
+    responses = vectorizer.transform([row.response or row.text or "" for row in rows])
+    return sparse.hstack([prompts, responses, sparse.csr_matrix(_lengths(rows))], format="csr", dtype=np.float32)
 
 
 def _lengths(rows: Sequence[Row]) -> Float[np.ndarray, "rows LENGTHS"]:
-    """Logarithms of characters and words, less those of a usual row, so that they vary about as much as the n-grams."""
+    """Log counts of characters and words minus those of a usual row, so that they vary about as much as the n-grams."""
     counts = []
     for row in rows:
-        asked, said = row.prompt or "", row.response or row.text or ""
-        counts.append([len(asked), len(said), asked.count(" ") + 1, said.count(" ") + 1])
+        prompt, response = row.prompt or "", row.response or row.text or ""
+        counts.append([len(prompt), len(response), prompt.count(" ") + 1, response.count(" ") + 1])
     usual = np.array([4.0, 4.0, 2.5, 2.5])
     lengths: np.ndarray = (np.log1p(np.array(counts).reshape(len(rows), LENGTHS)) - usual).astype(np.float32)
     return lengths
@@ -59,19 +59,19 @@ def _lengths(rows: Sequence[Row]) -> Float[np.ndarray, "rows LENGTHS"]:
 
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 SHARES = (0.1, 0.2, 0.4, 0.7, 1.0)
-"""Shares of the train split at which the learning curve is measured."""
+"""The learning curve is measured at these shares of the train split."""
 
 _WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True)
 class RegressionStudent:
-    """A linear map of features, one column a member.
+    """A linear map of features, with one column of weights for each member.
 
     Attributes:
         weights: float32 `[features, members]`.
-        encoder: gives hidden states as further features, or None.
-        curve: (labelled rows, held-out Spearman).
+        encoder: the model whose hidden states are further features, or None.
+        curve: pairs of labelled rows and held-out Spearman correlation.
     """
 
     weights: Float[np.ndarray, "features members"]
@@ -81,7 +81,7 @@ class RegressionStudent:
     curve_axis: ClassVar[str] = "labelled rows"
 
     def predict(self, rows: Sequence[Row]) -> Float[np.ndarray, "rows members"]:
-        """Standardised scores by each member."""
+        """Each member's standardised scores, float64."""
         predicted: NDArray[np.float64] = np.asarray(_features(rows, self.encoder) @ self.weights, dtype=np.float64)
         return predicted
 
@@ -91,14 +91,14 @@ class RegressionStudent:
 
     @classmethod
     def load(cls, folder: Path, encoder: HiddenStates | None) -> RegressionStudent:
-        """The student a folder holds."""
+        """Load the student that `save` wrote into the folder."""
         return cls(load_file(folder / _WEIGHTS)["weights"], encoder)
 
 
 def fit_regression(
     lesson: Lesson, *, members: int, seed: int, encoder: HiddenStates | None = None
 ) -> RegressionStudent:
-    """The ensemble with the penalty of best held-out Spearman, with its learning curve."""
+    """Fit an ensemble with the penalty of best held-out Spearman correlation, and measure its learning curve."""
     train, held_out = (_features(lesson.rows_at(part), encoder) for part in (lesson.train, lesson.held_out))
     labels = lesson.labels[lesson.train]
     generator = np.random.default_rng(seed)

@@ -1,10 +1,11 @@
-"""A student: a small model that has learned a teacher's scores, with what it needs to be used and trusted alone.
+"""A student: a small model that has learned a teacher's scores, with its intervals and a record of what it learned.
 
     student = fit_student(rows, labels, options)
     student.save(folder);  load_student(folder).estimates(rows)      no language model, no target
 
-Its interval is split-conformal: value ± q·(spread of the members + a floor), q such that 95 % of held-out labels lie
-inside. The held-out rows also chose the checkpoint, which makes q a little too small; the recheck tells.
+Its interval is split-conformal: value ± q·(spread of the members + a floor), with q such that 95 % of the held-out
+labels lie inside. The held-out rows also chose the penalty or the epoch, which makes q a little too small; a recheck on
+fresh rows shows by how much.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -33,21 +34,21 @@ FAMILIES = ("regression", "transformer")
 FILE = "student.json"
 FORMAT = 1
 _FLOOR = 0.1
-"""Added to the members' spread, in standard deviations of the labels, so that agreement is not certainty."""
+"""Added to the members' spread, in standard deviations of the labels: members that agree can still be wrong."""
 
 
 @dataclass(frozen=True)
 class StudentOptions:
-    """What is trained.
+    """Which student is trained, and how.
 
     Attributes:
         family: `regression` (ridge on hashed n-grams) or `transformer` (an encoder with a scalar head).
-        members: of the ensemble.
-        encoder: folder or hub name of a small model; empty: no hidden states (regression), a tiny one made here
-            (transformer).
-        ranking: pairwise ranking instead of squared error; transformer only.
-        epochs: at most so many; transformer only.
-        seed: of split, bootstrap and first weights.
+        members: how many members the ensemble has.
+        encoder: folder or hub name of a small model. If empty, a regression uses no hidden states, and a transformer
+            starts from a tiny random model.
+        ranking: train on pairwise ranking instead of squared error; transformer only.
+        epochs: at most so many epochs; transformer only.
+        seed: of the split, the bootstrap and the initial weights.
     """
 
     family: str = "regression"
@@ -58,24 +59,7 @@ class StudentOptions:
     seed: int = 0
 
 
-@runtime_checkable
-class Ensemble(Protocol):
-    """What a family gives."""
-
-    curve_axis: ClassVar[str]
-
-    @property
-    def curve(self) -> tuple[tuple[int, float], ...]:
-        """(what `curve_axis` names, held-out Spearman)."""
-        ...
-
-    def predict(self, rows: Sequence[Row]) -> Float[np.ndarray, "rows members"]:
-        """Standardised scores by each member, float64."""
-        ...
-
-    def save(self, folder: Path) -> None:
-        """Write the weights into the folder."""
-        ...
+Ensemble = RegressionStudent | TransformerStudent
 
 
 @dataclass(frozen=True)
@@ -83,14 +67,14 @@ class Student:
     """A fitted student.
 
     Attributes:
-        ensemble: the models.
-        options: how it was made.
-        scale: back to the teacher's units.
+        ensemble: the trained models.
+        options: how the student was trained.
+        scale: converts predictions to the teacher's units.
         reach: q, in units of the members' spread.
         held_out: Spearman correlation with the teacher on the held-out rows.
-        rows: labelled rows it learned from, the held-out ones included.
-        about: whose scores: teacher, target and model digests; JSON-ready.
-        curve: (what `curve_axis` names, held-out Spearman).
+        rows: how many labelled rows were used, the held-out ones included.
+        about: digests of the teacher, the target and the model whose scores it learned; JSON-ready.
+        curve: pairs of what `curve_axis` names and held-out Spearman correlation.
         curve_axis: labelled rows, or epochs.
     """
 
@@ -105,26 +89,26 @@ class Student:
     curve_axis: str = ""
 
     def predict(self, rows: Sequence[Row]) -> NDArray[np.float64]:
-        """The teacher's scores as the ensemble guesses them, `[rows]`."""
+        """The ensemble's estimates of the teacher's scores, float64 `[rows]`, in the teacher's units."""
         return self.scale.undo(self.ensemble.predict(rows).mean(axis=1))
 
     def estimates(self, rows: Sequence[Row]) -> Float[np.ndarray, "rows 1 3"]:
-        """Value, low and high of every row in the teacher's units."""
+        """Every row's value, and the low and high end of its interval, in the teacher's units."""
         predicted = self.ensemble.predict(rows)
         value, reach = predicted.mean(axis=1), self.reach * _spread(predicted)
         return self.scale.undo(np.stack([value, value - reach, value + reach], axis=1))[:, None, :]
 
     def require(self, expected: Mapping[str, Any]) -> None:
-        """Raise `MismatchError` where `about` differs from `expected`: another target, teacher or tokenizer."""
+        """Raise `MismatchError` if `about` differs from `expected`: another target, teacher or tokenizer."""
         found = {name: self.about.get(name) for name in expected}
-        what = "the student learned other scores than are asked for"
+        what = "the student did not learn the scores that are wanted"
         require_equal(expected, found, what=what, remedy="train a student for this target and model")
 
     def save(self, folder: str | Path) -> Path:
-        """Write the student as a folder, all of it or nothing.
+        """Write the student into a new folder; after an error there is no folder.
 
         Raises:
-            StoreError: something is there already, or it cannot be written.
+            StoreError: something has that name already, or the folder cannot be written.
         """
         with whole_folder(folder) as part:
             self.ensemble.save(part)
@@ -132,26 +116,22 @@ class Student:
         return Path(folder)
 
     def _to_json(self) -> dict[str, Any]:
-        encoder = _tokenizer_of(self.ensemble)
         return {
-            **{"format": FORMAT, "options": asdict(self.options), "scale": self.scale.to_json()},
+            **{"format": FORMAT, "options": asdict(self.options), "scale": asdict(self.scale)},
             **{"reach": self.reach, "held_out": self.held_out, "rows": self.rows, "about": dict(self.about)},
-            **{"curve": self.curve, "curve_axis": self.curve_axis, "tokenizer": encoder},
+            **{"curve": self.curve, "curve_axis": self.curve_axis, "tokenizer": _tokenizers_of(self.ensemble)},
         }
 
 
 def fit_student(
-    rows: Sequence[Row],
-    labels: NDArray[np.float64],
-    options: StudentOptions,
-    *,
-    about: Mapping[str, Any] | None = None,
+    rows: Sequence[Row], labels: NDArray[np.float64], options: StudentOptions, *, about: Mapping[str, Any] | None = None
 ) -> Student:
-    """A student of `labels`, one a row, positive = the row helps.
+    """Train a student on rows and their labels, float64 `[rows]`, positive = the row helps.
 
     Raises:
-        DataError: too few rows, or labels that are all equal.
-        UsageError: an option that does not fit.
+        DataError: there are too few rows, or the labels are all equal.
+        NumericError: a label is not finite.
+        UsageError: an unknown family, or fewer than 1 member or epoch.
     """
     if options.family not in FAMILIES or options.members < 1 or options.epochs < 1:
         what = f"a {options.family} of {options.members} members and {options.epochs} epochs"
@@ -162,10 +142,8 @@ def fit_student(
     if options.family == "regression":
         ensemble = fit_regression(lesson, members=options.members, seed=options.seed, encoder=encoder)
     else:
-        training = Training(epochs=options.epochs, ranking=options.ranking)
-        ensemble = fit_transformer(
-            lesson, members=options.members, seed=options.seed, encoder=encoder, training=training
-        )
+        how = Training(epochs=options.epochs, ranking=options.ranking)
+        ensemble = fit_transformer(lesson, members=options.members, seed=options.seed, encoder=encoder, training=how)
     predicted = ensemble.predict(lesson.rows_at(lesson.held_out))
     misses = np.abs(predicted.mean(axis=1) - lesson.labels[lesson.held_out]) / _spread(predicted)
     return Student(
@@ -182,11 +160,11 @@ def fit_student(
 
 
 def load_student(folder: str | Path) -> Student:
-    """The student a folder holds; it needs neither the language model nor the target.
+    """Load the student that `Student.save` wrote; it needs neither the language model nor the target.
 
     Raises:
-        StoreError: no student is there, or one of another format.
-        MismatchError: its tokenizer, or that of its encoder, is not the one it learned with.
+        StoreError: the folder holds no student, or one of another format.
+        MismatchError: the tokenizer of the student or of its encoder is not the one it was trained with.
     """
     place = Path(folder)
     note = place / FILE
@@ -205,7 +183,7 @@ def load_student(folder: str | Path) -> Student:
         ensemble = RegressionStudent.load(place, HiddenStates.load(options.encoder) if options.encoder else None)
     else:
         ensemble = TransformerStudent.load(place)
-    found = _tokenizer_of(ensemble)
+    found = _tokenizers_of(ensemble)
     if found != raw["tokenizer"]:
         what = f"its tokenizer is {found}, it learned with {raw['tokenizer']}"
         raise MismatchError(what, fields=("tokenizer",), where=str(place), remedy="put the tokenizer back")
@@ -215,14 +193,13 @@ def load_student(folder: str | Path) -> Student:
 
 
 def _spread(predicted: Float[np.ndarray, "rows members"]) -> NDArray[np.float64]:
-    """The members' standard deviation, and a floor."""
+    """The members' standard deviation plus the floor."""
     spread: NDArray[np.float64] = predicted.std(axis=1) + _FLOOR
     return spread
 
 
-def _tokenizer_of(ensemble: Ensemble) -> list[str]:
-    """Digests of the tokenizers a student reads text with; none for n-grams."""
+def _tokenizers_of(ensemble: Ensemble) -> list[str]:
+    """Digests of the tokenizers that a student reads text with; none for n-grams alone."""
     if isinstance(ensemble, TransformerStudent):
         return [member.states.digest for member in ensemble.members]
-    encoder = getattr(ensemble, "encoder", None)
-    return [encoder.digest] if encoder is not None else []
+    return [] if ensemble.encoder is None else [ensemble.encoder.digest]

@@ -1,7 +1,7 @@
 """The transformer student: an encoder with a scalar head, trained on the labels with early stopping.
 
-The encoder is any Hugging Face model that is named; by default a tiny bidirectional one, tokenizer included, made here
-from the labelled rows. Each member of the ensemble starts from its own seed and its own order of rows.
+The encoder is the Hugging Face model that the user names, or by default a tiny bidirectional one with random weights
+and a tokenizer trained on the labelled rows. Each member of the ensemble has its own seed and its own order of rows.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import BertConfig, BertModel
 
 from headwater.data.rows import Row
 from headwater.students.hidden_states import LONGEST, HiddenStates, as_text
 from headwater.students.labels import Lesson
+from headwater.training.tiny import PAD, train_tokenizer
 
 _HEAD = "head.safetensors"
 _VOCABULARY, _WIDTH, _LAYERS, _HEADS = 2048, 96, 2, 4
@@ -31,8 +31,10 @@ _VOCABULARY, _WIDTH, _LAYERS, _HEADS = 2048, 96, 2, 4
 
 @dataclass(frozen=True)
 class Training:
-    """How a member is trained: AdamW, batches of `items` rows, until held-out Spearman has not risen for `patience`
-    epochs. `ranking` replaces squared error by log(1 + exp(−(f_i − f_j))) over a batch's pairs with y_i > y_j.
+    """How a member is trained: with AdamW, on batches of `items` rows.
+
+    Training stops early when held-out Spearman has not risen for `patience` epochs. With `ranking`, the loss is
+    log(1 + exp(−(f_i − f_j))) over a batch's pairs with y_i > y_j instead of squared error.
     """
 
     epochs: int = 30
@@ -66,7 +68,7 @@ class Member:
 
 @dataclass(frozen=True)
 class TransformerStudent:
-    """An ensemble of encoders; `curve` is (epoch, held-out Spearman) of the first."""
+    """An ensemble of encoders; `curve` holds the first member's pairs of epoch and held-out Spearman correlation."""
 
     members: tuple[Member, ...]
     curve: tuple[tuple[int, float], ...] = field(default=(), compare=False)
@@ -74,11 +76,11 @@ class TransformerStudent:
     curve_axis: ClassVar[str] = "epoch"
 
     def predict(self, rows: Sequence[Row]) -> Float[np.ndarray, "rows members"]:
-        """Standardised scores by each member."""
+        """Each member's standardised scores, float64."""
         return np.stack([member.predict(rows) for member in self.members], axis=1)
 
     def save(self, folder: Path) -> None:
-        """Write each member into a folder of its own that `from_pretrained` reads, its head beside it."""
+        """Write each member into its own folder: a model that `from_pretrained` reads, and the head."""
         for number, member in enumerate(self.members):
             place = folder / f"member-{number}"
             member.states.trunk.save_pretrained(place)
@@ -87,7 +89,7 @@ class TransformerStudent:
 
     @classmethod
     def load(cls, folder: Path) -> TransformerStudent:
-        """The student a folder holds."""
+        """Load the student that `save` wrote into the folder."""
         members = []
         for place in sorted(folder.glob("member-*")):
             states = HiddenStates.load(str(place))
@@ -101,24 +103,24 @@ class TransformerStudent:
 def fit_transformer(
     lesson: Lesson, *, members: int, seed: int, encoder: HiddenStates | None, training: Training
 ) -> TransformerStudent:
-    """The ensemble, each member at its epoch of best held-out Spearman."""
+    """Train the ensemble; each member is kept as it was after its epoch of best held-out Spearman correlation."""
     trained: list[Member] = []
     curve: tuple[tuple[int, float], ...] = ()
-    tokenizer = None if encoder else _tokenizer([as_text(row) for row in lesson.rows])
+    texts = [as_text(row) for row in lesson.rows]
+    tokenizer = None if encoder else train_tokenizer(texts, _VOCABULARY, pad_token=PAD)
     for number in range(members):
         with torch.random.fork_rng():
             torch.manual_seed(seed + number)
-            states = _fresh(encoder, tokenizer)
-            head = nn.Linear(states.trunk.config.hidden_size, 1)
-            member, points = _train(Member(states, head), lesson, training, seed + number)
+            states = _untrained(encoder, tokenizer)
+            member = Member(states, nn.Linear(states.trunk.config.hidden_size, 1))
+            points = _train(member, lesson, training, seed + number)
         trained.append(member)
         curve = curve or points
     return TransformerStudent(tuple(trained), curve)
 
 
-def _train(
-    member: Member, lesson: Lesson, training: Training, seed: int
-) -> tuple[Member, tuple[tuple[int, float], ...]]:
+def _train(member: Member, lesson: Lesson, training: Training, seed: int) -> tuple[tuple[int, float], ...]:
+    """Train a member in place; returns its learning curve."""
     trunk, head = member.states.trunk.requires_grad_(True), member.head
     parameters = [*trunk.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=training.learning_rate, weight_decay=0.01)
@@ -144,7 +146,7 @@ def _train(
     head.load_state_dict(best[2][1])
     trunk.eval().requires_grad_(False)
     head.requires_grad_(False)
-    return member, tuple(curve)
+    return tuple(curve)
 
 
 def _loss(scores: Float[Tensor, " items"], labels: Float[Tensor, " items"], ranking: bool) -> Tensor:
@@ -154,7 +156,7 @@ def _loss(scores: Float[Tensor, " items"], labels: Float[Tensor, " items"], rank
     return nn.functional.softplus(-(scores[:, None] - scores))[above].mean()
 
 
-def _fresh(encoder: HiddenStates | None, tokenizer: Any) -> HiddenStates:
+def _untrained(encoder: HiddenStates | None, tokenizer: Any) -> HiddenStates:
     """A copy of the named encoder, or a tiny one with random weights."""
     if encoder is not None:
         return HiddenStates(encoder.name, copy.deepcopy(encoder.trunk), encoder.tokenizer)
@@ -168,18 +170,3 @@ def _fresh(encoder: HiddenStates | None, tokenizer: Any) -> HiddenStates:
         pad_token_id=tokenizer.pad_token_id,
     )
     return HiddenStates("tiny", BertModel(config, add_pooling_layer=False), tokenizer)
-
-
-def _tokenizer(texts: Sequence[str]) -> Any:
-    """A byte-level BPE of the labelled rows."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=_VOCABULARY,
-        special_tokens=["<|pad|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<|pad|>")

@@ -1,1 +1,1 @@
-"""From what a model said to the rows that taught it: queries, hits, token maps."""
+"""Trace what a model said to the rows that taught it: queries, hits, token maps."""

@@ -1,4 +1,4 @@
-"""Queries: what the model said, as rows; where the response is missing, the model is asked for it."""
+"""Queries: what the model said, as rows. If a query has no response, the model generates one."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from headwater.data.rows import Row
 from headwater.indexing.session import Session
 from headwater.methods.bound import EncodedRows
 from headwater.models.generate import generate_answers
-from headwater.search.products import Metrics, apply_metrics, fit_metrics
+from headwater.search.products import Metrics, QueryVectors, apply_metrics, fit_metrics
 
 MAX_NEW_TOKENS = 128
-"""Where a generated answer is cut, unless said otherwise."""
+"""By default a generated response is cut after this many tokens."""
 
 Queries = Any
-"""Whatever `open_corpus` takes: a file of rows, a frame, rows."""
+"""Whatever `open_corpus` accepts: a file of rows, a frame, or rows."""
 
 
 def read_queries(source: Queries) -> list[Row]:
@@ -31,7 +31,7 @@ def read_queries(source: Queries) -> list[Row]:
 
 
 def prompt_query(prompt: str, response: str | None, span: str | None) -> Row:
-    """The query made of one prompt, with the response it had, or None to have one generated."""
+    """A query made of one prompt; a `response` of None is generated later; `span` is a part of it to trace alone."""
     if not prompt:
         raise UsageError("the prompt is empty", where="--prompt")
     return Row(id="prompt", ordinal=0, prompt=prompt, response=response, hotwords=(span,) if span else ())
@@ -40,9 +40,9 @@ def prompt_query(prompt: str, response: str | None, span: str | None) -> Row:
 def with_responses(
     rows: list[Row], session: Session, *, max_new_tokens: int = MAX_NEW_TOKENS
 ) -> tuple[list[Row], set[str]]:
-    """The rows with every missing response generated greedily, and the ids of those that were.
+    """Generate every missing response greedily; returns the rows and the ids of those whose response was generated.
 
-    The targets of an answer that was cut are its words alone: the model did not say that it ends there.
+    The target tokens of a response that was cut do not include the closing token, which the model did not predict.
     """
     missing = [i for i, row in enumerate(rows) if row.text is None and row.response is None]
     prompts = [session.bound.reader.tokenization.encode_prompt(rows[i].prompt or "") for i in missing]
@@ -58,14 +58,14 @@ def with_responses(
 
 @dataclass(frozen=True)
 class Asked:
-    """Queries made ready for a search.
+    """Queries with everything a search needs.
 
     Attributes:
         rows: the queries, each with a response.
-        generated: ids of those whose response the model was asked for.
+        generated: ids of the queries whose response the model generated.
         read: their tokens, vectors and losses.
         weights: column name to the weight of its inner product in a score.
-        probes: what rows' vectors are multiplied with.
+        probes: the vectors that rows' vectors are multiplied with, weighted and under the metrics.
         metrics: the metric of each column that has one, fitted on the index.
     """
 
@@ -73,7 +73,7 @@ class Asked:
     generated: set[str]
     read: EncodedRows
     weights: Mapping[str, float]
-    probes: Mapping[str, Float[Tensor, "queries _dim"]]
+    probes: QueryVectors
     metrics: Metrics
 
     @property
@@ -85,16 +85,17 @@ class Asked:
 def ask(
     session: Session, queries: Sequence[Row], *, by: str | None = None, max_new_tokens: int = MAX_NEW_TOKENS
 ) -> Asked:
-    """Queries as probes of the session's index: missing responses are generated, vectors read, metrics fitted.
+    """Prepare queries for a search: generate missing responses, read vectors, fit the method's metrics on the index.
 
     Args:
         session: the index and its method on a model.
         queries: what the model said; rows may lack a response.
-        by: vector columns to rank by (`embedding`, `rise+embedding`); None is the method's own score.
-        max_new_tokens: where a generated response is cut.
+        by: vector columns to rank by (`embedding`, `rise+embedding`); None for the method's own score.
+        max_new_tokens: a generated response is cut after this many tokens.
 
     Raises:
-        UsageError: a column the index does not have.
+        UsageError: `by` names a column that the index does not have.
+        DataError: the model generates an empty response.
     """
     index, bound = session.index, session.bound
     chosen = weights(index.manifest.columns, by)
@@ -107,10 +108,10 @@ def ask(
 
 
 def weights(columns: Sequence[Column], by: str | None) -> dict[str, float]:
-    """Column name to weight: the method's own score, or the columns named in `by` (`rise+embedding`), weighted alike.
+    """Column name to weight, for the columns named in `by` (`rise+embedding`), or if it is None for the method's score.
 
     Raises:
-        UsageError: a column the index does not have.
+        UsageError: `by` names a column that the index does not have.
     """
     own = {c.name: c.weight for c in columns if c.weight}
     if by is None:
@@ -127,5 +128,5 @@ def weights(columns: Sequence[Column], by: str | None) -> dict[str, float]:
 def weigh(
     vectors: Mapping[str, Float[Tensor, "rows _dim"]], chosen: Mapping[str, float]
 ) -> dict[str, Float[Tensor, "rows _dim"]]:
-    """Query vectors scaled so that a score is the plain sum of the columns' inner products."""
+    """Multiply vectors by their columns' weights, so that a score is the plain sum of the columns' inner products."""
     return {name: vectors[name] * weight for name, weight in chosen.items()}

@@ -1,4 +1,4 @@
-"""Trace: from what the model said to the rows that taught it, with the tokens on both sides."""
+"""Trace what the model said to the rows that taught it, if wanted with token maps of both sides."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from headwater.tracing.queries import MAX_NEW_TOKENS, Asked, ask, weigh
 ENGINES = ("exact", "ann")
 
 ADDITIVE = "a token's value is its part of the score; a side's values sum to the score, up to rounding"
-RELATIVE = "a token's value says how much it counts beside the others; a side's values do not sum to the score"
+RELATIVE = "a token's value says how much it counts compared with the others; a side's values do not sum to the score"
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,16 @@ class TraceOptions:
     """How to trace.
 
     Attributes:
-        top: hits a query.
-        by: vector columns to rank by (`embedding`, `rise+embedding`); None is the method's own score.
-        tokens: compute token maps of both sides, by re-running the queries and the shown rows.
-        lowest: the lowest-scored rows instead of the highest.
+        top: hits for each query.
+        by: vector columns to rank by (`embedding`, `rise+embedding`); None for the method's own score.
+        tokens: compute token maps of both sides, by reading the queries and their hits again with the model.
+        lowest: return the rows of lowest score instead of the highest.
         where: SQL condition over the index's columns.
-        exact: score this many rows a query once more, those the index scores highest, from whole gradients, and rank
-            them by that; 0 ranks by the index alone.
-        grids: for this many hits a query, hold every token of the row against every token of the query, where the
-            method can; None is one if `tokens`, else none.
-        engine: `exact` reads every row; `ann` asks the vector index the user built, and tells its recall.
+        exact: score a shortlist of this many rows for each query, those of highest score in the index, again from whole
+            gradients, and rank by these scores; 0 ranks by the index alone.
+        grids: for this many hits of each query, compute the influence of every token of the row on every token of the
+            query; None is 1 with `tokens`, else 0.
+        engine: `exact` reads every row; `ann` uses the vector index that the user built, and reports its recall.
         max_memory: bytes the search may hold in blocks and scores.
     """
 
@@ -66,21 +66,26 @@ class TraceOptions:
 
     @property
     def shown_grids(self) -> int:
-        """Token × token grids a query."""
+        """For how many hits of each query a token × token grid is computed, where the method can."""
         return int(self.tokens) if self.grids is None else self.grids
 
 
 def trace_rows(
     session: Session, queries: Sequence[Row], options: TraceOptions, *, max_new_tokens: int = MAX_NEW_TOKENS
 ) -> Trace:
-    """The trace of `queries` over the session's index; a query without a response has one generated."""
+    """Trace `queries` over the session's index; missing responses are generated.
+
+    Raises:
+        UsageError: `options` asks for grids or exact scores that the method does not have, or for an unknown column.
+        StoreError: the index was built without text, or `ann` finds no vector index.
+    """
     if options.grids and not session.bound.form.grids:
-        what = f"{session.bound.method.spec.name} cannot hold single tokens against each other"
+        what = f"{session.bound.method.spec.name} cannot compare single tokens"
         raise UsageError(what, where="--grids", remedy="leave it out")
     asked = ask(session, queries, by=options.by, max_new_tokens=max_new_tokens)
     found, engine = _search(session.index, asked, options)
     if options.exact:
-        found = _second_look(session, asked.rows, found, options)
+        found = _ranked_exactly(session, asked.rows, found, options)
     shown = sorted({hit.address for hits in found for hit in hits})
     rows = dict(zip(shown, session.index.rows(shown), strict=True))
     maps = _read_maps(session, asked, rows) if options.tokens and rows else None
@@ -101,68 +106,68 @@ def trace_rows(
             for rank, hit in enumerate(found[i], 1)
         ]
         losses = _map(token_row, maps.queries[i][1].losses.tolist()) if maps else None
-        said = query.response if query.response is not None else (query.text or "")
-        traces.append(QueryTrace(query.id, query.prompt, said, losses, tuple(hits), query.id in asked.generated))
+        response = query.response if query.response is not None else (query.text or "")
+        traces.append(QueryTrace(query.id, query.prompt, response, losses, tuple(hits), query.id in asked.generated))
     about = {**_about(session, options, asked.weights), **engine}
     return Trace(session.bound.method.spec.name, about, tuple(traces))
 
 
 def _search(index: Index, asked: Asked, options: TraceOptions) -> tuple[list[list[Found]], dict[str, str]]:
-    """The rows found for each query, and what is to be said of how."""
+    """The rows found for each query, and a note on the search for `Trace.about`."""
     count = options.exact or options.top
     choice: dict[str, Any] = {"where": options.where, "lowest": options.lowest}
     if options.engine == "exact":
         found = top_k(index, asked.probes, count, max_memory=options.max_memory, metrics=asked.metrics, **choice)
         return found, {}
     if asked.metrics:
-        remedy = "leave --engine out"
-        raise UsageError("this method's products have a metric, which a vector index knows nothing of", remedy=remedy)
+        what = "this method's products have a metric, which a vector index cannot apply"
+        raise UsageError(what, remedy="leave --engine out")
     found = top_k_approximate(index, asked.probes, count, **choice)
     recall = measure_recall(index, asked.probes, found, max_memory=options.max_memory, **choice)
     return found, {"engine": str(recall)}
 
 
-def _second_look(
+def _ranked_exactly(
     session: Session, queries: Sequence[Row], found: list[list[Found]], options: TraceOptions
 ) -> list[list[Found]]:
-    """Each query's shortlist ranked anew by uncompressed scores, cut to what is shown; equal scores keep row order."""
+    """Rank each query's shortlist by uncompressed scores and keep the top; equal scores keep the row order."""
     addresses = sorted({hit.address for hits in found for hit in hits})
     if not addresses:
         return found
     scores = session.bound.exact_scores(session.index.rows(addresses), queries)
     place = {address: i for i, address in enumerate(addresses)}
     sign = 1.0 if options.lowest else -1.0
-    looked = [
+    rescored = [
         [Found(hit.address, float(scores[place[hit.address], query])) for hit in hits]
         for query, hits in enumerate(found)
     ]
-    return [sorted(hits, key=lambda hit: (sign * hit.score, hit.address))[: options.top] for hits in looked]
+    return [sorted(hits, key=lambda hit: (sign * hit.score, hit.address))[: options.top] for hits in rescored]
 
 
 def _grid(session: Session, row: Row, query: Row) -> TokenGrid | None:
-    """The grid without the lines of tokens that are no targets, which hold nothing."""
-    read = session.bound.token_grid(row, query)
-    if read is None:
+    """The grid of a row and a query, for target tokens only: the others have no influence."""
+    grid = session.bound.token_grid(row, query)
+    if grid is None:
         return None
-    left, right, values = read
-    rows, columns = (token_row.response.nonzero()[0].tolist() for token_row in (left, right))
-    texts, asked = token_texts(left), token_texts(right)
+    row_tokens, query_tokens, values = grid
+    rows, columns = (tokens.response.nonzero()[0].tolist() for tokens in (row_tokens, query_tokens))
+    row_texts, query_texts = token_texts(row_tokens), token_texts(query_tokens)
     cells = tuple(tuple(line) for line in values[rows][:, columns].tolist())
-    return TokenGrid(tuple(texts[i] for i in rows), tuple(asked[j] for j in columns), cells)
+    return TokenGrid(tuple(row_texts[i] for i in rows), tuple(query_texts[j] for j in columns), cells)
 
 
 @dataclass(frozen=True)
 class _Maps:
-    """Token contributions: of each shown row to each query, and of each query to each shown row."""
+    """Token contributions of each hit to its score with each query, and of each query to its score with each hit."""
 
     rows: Sequence[tuple[TokenRow, TokenScores]]
     queries: Sequence[tuple[TokenRow, TokenScores]]
 
 
 def _read_maps(session: Session, asked: Asked, rows: Mapping[int, Row]) -> _Maps:
-    """Shown rows re-run against the queries, and queries re-run against the shown rows' stored vectors.
+    """Read the hits again as rows scored on the queries, and the queries as rows scored on the hits' stored vectors.
 
-    Under a metric both sides are multiplied by what makes a row's product with a probe its score.
+    If a column has a metric, the token scores are scaled so that they still sum to the score under the metric.
     """
     stored = read_vectors(session.index, list(rows), list(asked.weights))
     losses = torch.tensor(session.index.at(list(rows), ["loss"])["loss"].to_pylist())
@@ -172,34 +177,31 @@ def _read_maps(session: Session, asked: Asked, rows: Mapping[int, Row]) -> _Maps
         row_scale[name] = metric.row_scale(stored[name], losses)
         query_scale[name] = metric.query_scale(asked.read.vectors[name])
         towards[name] = metric.solve(stored[name]) * row_scale[name][:, None]
-    read = session.bound.token_scores
-    of_rows = read(list(rows.values()), "train", asked.probes)
-    of_queries = read(asked.rows, "query", weigh(towards, asked.weights))
+    of_rows = session.bound.token_scores(list(rows.values()), "train", asked.probes)
+    of_queries = session.bound.token_scores(asked.rows, "query", weigh(towards, asked.weights))
     return _Maps(_scaled(of_rows, row_scale), _scaled(of_queries, query_scale))
 
 
 def _scaled(
     found: Sequence[tuple[TokenRow, TokenScores]], scales: Mapping[str, Float[Tensor, " sides"]]
 ) -> list[tuple[TokenRow, TokenScores]]:
-    """The i-th row's token scores times the i-th scale of their column."""
-    return [
-        (
-            row,
-            replace(scores, values={n: v * scales[n][i].to(v) if n in scales else v for n, v in scores.values.items()}),
-        )
-        for i, (row, scores) in enumerate(found)
-    ]
+    """Multiply the i-th row's token scores by the i-th scale of their column."""
+
+    def values(scores: TokenScores, i: int) -> dict[str, Tensor]:
+        return {name: v * scales[name][i].to(v) if name in scales else v for name, v in scores.values.items()}
+
+    return [(row, replace(scores, values=values(scores, i))) for i, (row, scores) in enumerate(found)]
 
 
 def _shares(token_row: TokenRow, scores: TokenScores, probe: int) -> TokenMap:
-    """A row's contributions to one probe, summed over the columns that make the score."""
+    """A row's token contributions to its score with one probe, summed over the columns."""
     total = torch.stack([column[:, probe] for column in scores.values.values()]).sum(0)
     return _map(token_row, total.tolist())
 
 
 def _map(token_row: TokenRow, values: Sequence[float]) -> TokenMap:
     texts = token_texts(token_row)
-    # The first token is predicted by nothing, so it has no number.
+    # No position predicts the first token, so it has no value.
     numbers = [None if i == 0 or math.isnan(value) else float(value) for i, value in enumerate(values)]
     return TokenMap(tuple(texts), tuple(numbers))
 

@@ -1,1 +1,1 @@
-"""A tiny trainer, a cache of trained models, and the recorder of training runs."""
+"""Train tiny models, cache trained models, and record training runs."""

@@ -1,9 +1,9 @@
-"""The cache of trained models: one folder a training, named by the digest of all that the training depends on.
+"""The model cache: one folder for each training, named by a digest of everything that the training depends on.
 
     folder/<name>-<digest>/            an ordinary Hugging Face folder
-    folder/<name>-<digest>/recorded/   what was recorded on the way (`headwater.training.recorder`)
+    folder/<name>-<digest>/recorded/   checkpoints from the training (`headwater.training.recorder`)
 
-A folder appears when it is finished, so one that is there is whole and is used again.
+A folder gets its name when it is complete, so a folder that exists is used again.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from headwater.training.recorder import Recorder
 from headwater.training.tiny import Recipe, Step, train_tiny
 
 RECORDED = "recorded"
-"""The folder of a model's folder that holds what was recorded of its training."""
+"""The name of the folder inside a model's folder that holds the checkpoints of its training."""
 KEPT = 8
-"""Checkpoints a training leaves, evenly spaced over its second half, where the model is near what it becomes."""
+"""How many checkpoints are recorded, evenly spaced over the second half of training, where the model is nearly done."""
 
 OnShare = Callable[[str, float], None]
-"""Called with what is being done and the share of it that is done."""
+"""Called with a description of the present work and the share of it that is done, from 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class Trained:
 
     @property
     def recorded(self) -> Path:
-        """What was recorded of its training."""
+        """The folder with the checkpoints of its training."""
         return self.folder / RECORDED
 
 
 def trained(
     folder: Path, name: str, rows: Sequence[Record], *, seed: int, recipe: Recipe, on_progress: OnShare
 ) -> Trained:
-    """The model trained on `rows`, made unless it is there."""
+    """The model trained on `rows` with this seed and recipe; it is trained only if the cache does not have it."""
     key = digest([dict(row) for row in rows], asdict(recipe), str(seed), str(KEPT))
     target = folder / f"{name}-{key[:12]}"
     if not target.exists():
@@ -56,11 +56,11 @@ def trained(
 
 
 def recorder_in(folder: Path) -> Recorder:
-    """The recorder of a model that is trained into this folder."""
+    """A recorder for a model whose training is saved in this folder."""
     return Recorder(folder / RECORDED, wanted=_late)
 
 
 def _late(step: int, steps: int) -> bool:
-    """Whether a step is one of `KEPT`, evenly spaced over the second half of training."""
+    """Whether to record a step: `KEPT` steps are recorded, evenly spaced over the second half of training."""
     first = steps // 2
     return step in {first + round((steps - first) * (i + 1) / KEPT) for i in range(KEPT)}

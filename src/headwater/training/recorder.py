@@ -1,12 +1,12 @@
-"""The recorder of a training run: what methods that follow a model's training read of it.
+"""Record a training run: the checkpoints that methods such as TracIn and LESS read.
 
     folder/step-N/                      the model (with PEFT, the adapter) after step N
     folder/step-N/adam.safetensors      the optimiser's moments after that step, if it is an Adam
     folder/adam.safetensors             the moments after the last recorded step
-    folder/checkpoints.json             steps, and the learning rate with which each of them was taken
+    folder/checkpoints.json             the recorded steps, and the learning rate of each
 
 With the Hugging Face Trainer:      Trainer(..., callbacks=[Recorder("runs/recorded", every=100)])
-In a loop of one's own:             recorder.before_step(optimizer); optimizer.step(); recorder.after_step(...)
+In your own loop:                   recorder.before_step(optimizer); optimizer.step(); recorder.after_step(...)
 """
 
 from __future__ import annotations
@@ -26,17 +26,20 @@ from headwater.curvature.adam import keeps_moments, write_adam
 from headwater.models.checkpoints import ADAM, LIST, Checkpoint
 
 Wanted = Callable[[int, int], bool]
-"""Whether to record after this step, given the step and how many there will be."""
+"""Whether to record after a step, given the step's number and how many there will be."""
 
 
 class Recorder(TrainerCallback):  # type: ignore[misc]
-    """Records weights, learning rates and Adam's moments as training goes; by the main process only.
+    """Records weights, learning rates and Adam's moments during training, in the main process only.
 
     Args:
         folder: where to write; what an earlier run recorded there is replaced.
-        every: record after this many optimizer steps; 0: at the end of every epoch (Trainer only).
+        every: record after every so many optimizer steps; 0 records at the end of every epoch (Trainer only).
         wanted: which steps to record, instead of `every`.
-        moments: whether Adam's moments are recorded beside the weights (twice their size).
+        moments: record Adam's moments as well as the weights (they are twice as large).
+
+    Raises:
+        UsageError: `every` is negative.
     """
 
     def __init__(
@@ -50,24 +53,27 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self._rate: float | None = None
 
     def before_step(self, optimizer: Any) -> None:
-        """Note the learning rate with which the optimiser is about to step: schedules change it right after."""
+        """Note the learning rate of the step that the optimiser is about to take, before a schedule changes it."""
         self._rate = float(optimizer.param_groups[0]["lr"])
 
     def after_step(self, step: int, steps: int, model: Any, optimizer: Any, tokenizer: Any = None) -> None:
-        """Record the model if it is time, or if this was the last step.
+        """Record the model if this step is to be recorded, or is the last one.
 
         Args:
-            step: optimizer steps taken.
+            step: how many optimizer steps have been taken.
             steps: how many there will be.
-            model: what is trained.
-            optimizer: what trains it.
-            tokenizer: saved beside the model, so that its folder can be loaded alone; None: it is not.
+            model: the model that is trained.
+            optimizer: its optimizer.
+            tokenizer: saved with the model, so that its folder can be loaded alone; None saves no tokenizer.
+
+        Raises:
+            UsageError: `before_step` was not called, so the learning rate is unknown.
         """
         if self._wanted is not None and (self._wanted(step, steps) or step == steps):
             self._save(step, model, optimizer, tokenizer)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **now: Any) -> None:
-        """Go on with the list of a run that is resumed; whatever else an earlier run recorded is taken away."""
+        """Keep the checkpoints of a run that is resumed, and remove everything else that was recorded earlier."""
         listed = self._folder / LIST
         if not state.is_world_process_zero or not listed.is_file():
             return
@@ -83,13 +89,13 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self.before_step(now["optimizer"])
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **now: Any) -> None:
-        """Record if it is time."""
+        """Record the model if this step is to be recorded."""
         if state.is_world_process_zero:
             tokenizer = now.get("processing_class")
             self.after_step(state.global_step, state.max_steps, now["model"], now["optimizer"], tokenizer)
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **now: Any) -> None:
-        """Record if epochs are what is counted."""
+        """Record the model if it is recorded by epochs."""
         if state.is_world_process_zero and self._wanted is None:
             self._save(state.global_step, now["model"], now["optimizer"], now.get("processing_class"))
 

@@ -1,8 +1,8 @@
-"""Training a tiny model from nothing: a byte-level BPE tokenizer and a small Llama, in about a minute on two cores.
+"""Train a tiny model from scratch: a byte-level BPE tokenizer and a small Llama, in about a minute on two cores.
 
-Tasks need a model that has learnt its pool and nothing else; retraining experiments need it dozens of times. So this
-is one compact loop: AdamW, warm-up and cosine decay, batches of rows of like length, loss on response tokens. What it
-saves is an ordinary Hugging Face folder. The same seed, machine and number of threads give the same weights.
+Tasks need a model that has learnt its pool and nothing else, and retraining experiments need dozens of them. So this
+is one compact loop: AdamW, warm-up and cosine decay, batches of rows of similar length, loss on response tokens. It
+saves an ordinary Hugging Face folder. The same seed, machine and number of threads give the same weights.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ END, PAD = "<|end|>", "<|pad|>"
 
 @dataclass(frozen=True)
 class Recipe:
-    """A tiny model and how it is trained.
+    """The size of a tiny model, and how it is trained.
 
     Attributes:
-        vocabulary: tokens, the 256 bytes and two special ones included.
-        layers, width, heads: of the Llama; its feed-forward layers are three times as wide.
-        context: most tokens a row may have; longer ones are cut.
+        vocabulary: number of tokens, the 256 bytes and two special ones included.
+        layers, width, heads: size of the Llama; its feed-forward layers are three times as wide.
+        context: maximal tokens of a row; longer rows are cut.
         epochs, learning_rate, weight_decay: of AdamW; the rate warms up over a tenth of the steps and decays to zero.
-        tokens_per_batch: padding included.
-        initial: standard deviation of the first weights.
+        tokens_per_batch: tokens in a batch, padding included.
+        initial: standard deviation of the initial weights.
     """
 
     vocabulary: int = 2304
@@ -57,7 +57,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Step:
-    """Where a training stands after a step: `loss` in nats, mean over its response tokens; `elapsed` in seconds."""
+    """The state of a training after a step: `loss` in nats, mean over the step's response tokens; `elapsed` seconds."""
 
     epoch: int
     step: int
@@ -81,19 +81,23 @@ def train_tiny(
     """Train a tokenizer and a tiny Llama on the rows' prompts and responses, and save both in the folder `out`.
 
     Args:
-        rows: each with `id`, `prompt` and `response`.
-        out: folder; made if it is not there.
-        seed: of the first weights and of the order of the batches.
-        recipe: size and schedule.
+        rows: records with `id`, `prompt` and `response`.
+        out: a folder; made if it does not exist.
+        seed: of the initial weights and of the order of the batches.
+        recipe: size and schedule; None for the default.
         on_step: called after every step.
-        recorder: keeps the model and its optimiser on the way.
+        recorder: records checkpoints during training.
 
     Returns:
         The folder, which `load_model` and `from_pretrained` read.
+
+    Raises:
+        DataError: a row lacks a field.
     """
     recipe = recipe or Recipe()
     examples = task_rows(rows)
-    tokenizer = train_tokenizer([" ".join(row.fields().values()) for row in examples], recipe.vocabulary)
+    texts = [" ".join(row.fields().values()) for row in examples]
+    tokenizer = train_tokenizer(texts, recipe.vocabulary)
     tokenization = Tokenization.of(tokenizer, max_tokens=recipe.context)
     model = new_model(tokenizer, recipe, seed=seed)
     fit(model, tokenization.encode(examples), recipe, seed=seed, on_step=on_step, recorder=recorder)
@@ -103,43 +107,40 @@ def train_tiny(
 
 
 def task_rows(records: Sequence[Record]) -> list[Row]:
-    """A task's rows or queries as corpus rows; raises `DataError` for one without prompt or response."""
-    rows = []
+    """A task's rows or queries as corpus rows; raises `DataError` for one without id, prompt or response."""
+    rows, needed = [], ("id", "prompt", "response")
     for number, record in enumerate(records):
-        missing = [name for name in ("id", "prompt", "response") if name not in record]
+        missing = [name for name in needed if name not in record]
         if missing:
             raise DataError(f"no '{missing[0]}' in {dict(record)!r}", where=f"row {number + 1}")
-        rest = {k: v for k, v in record.items() if k not in ("id", "prompt", "response", "hotwords")}
-        rows.append(
-            Row(
-                id=record["id"],
-                ordinal=number,
-                prompt=record["prompt"],
-                response=record["response"],
-                metadata=rest,
-                hotwords=tuple(record.get("hotwords", ())),
-            )
-        )
+        fields = {name: record[name] for name in needed}
+        metadata = {name: value for name, value in record.items() if name not in (*needed, "hotwords")}
+        hotwords = tuple(record.get("hotwords", ()))
+        rows.append(Row(ordinal=number, **fields, metadata=metadata, hotwords=hotwords))
     return rows
 
 
-def train_tokenizer(texts: Sequence[str], vocabulary: int) -> Any:
-    """A byte-level BPE tokenizer with an end and a padding token."""
+def train_tokenizer(texts: Sequence[str], vocabulary: int, **special: str) -> Any:
+    """Train a byte-level BPE tokenizer.
+
+    `special` names its special tokens as `PreTrainedTokenizerFast` does; without any, it has `PAD` and `END`.
+    """
+    special = special or {"pad_token": PAD, "eos_token": END}
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=[PAD, END],
+        special_tokens=list(special.values()),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
 
 
 def new_model(tokenizer: Any, recipe: Recipe, *, seed: int) -> Any:
-    """An untrained Llama for the tokenizer; its embedding is also its head."""
+    """An untrained Llama for the tokenizer; embedding and head share their weights."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=recipe.width,
@@ -192,16 +193,16 @@ def fit(
 
 
 def response_loss(model: Any, batch: TokenBatch) -> Tensor:
-    """Cross-entropy, nats, mean over the batch's response tokens; logits are made for these positions only.
+    """Cross-entropy in nats, mean over the batch's response tokens; logits are computed for these positions only.
 
-    No attention mask is needed: batches are padded on the right, and attention looks to the left.
+    No attention mask is needed, because batches are padded on the right and attention looks to the left.
     """
     hidden = model.model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
     return token_losses(model.lm_head(hidden[batch.response]), batch.targets[batch.response]).mean()
 
 
 def _plan(rows: Sequence[TokenRow], recipe: Recipe, rng: np.random.Generator) -> Iterator[tuple[int, TokenBatch]]:
-    """Every epoch's batches: rows of like length together, drawn anew, in random order."""
+    """Epoch and batch of every step: batches of rows of similar length, shuffled anew for each epoch."""
     for epoch in range(recipe.epochs):
         shuffled = [rows[i] for i in rng.permutation(len(rows))]
         batches = plan_batches(shuffled, Window(recipe.context), tokens_per_batch=recipe.tokens_per_batch)
