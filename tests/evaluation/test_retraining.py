@@ -93,7 +93,7 @@ def test_removal_shares_the_bank(folder):
 
 
 def test_removal_trains_on_exactly_the_pool_without_the_removed_rows(tmp_path, monkeypatch):
-    """Every training is watched: what a method ranks highest is gone, all else is there; rises are computed again from it."""
+    """Every training is watched: the rows a method ranks highest are gone, and all others are there."""
     world = make_world(WorldSettings(**SMALL), tmp_path, quiet)
     ids = [record["id"] for record in world.records]
     trained, real = [], retraining.fit

@@ -12,6 +12,7 @@ from headwater.core.errors import DataError, MismatchError, UsageError
 from headwater.curvature.adam import read_adam, write_adam
 from headwater.data.batches import Window
 from headwater.data.corpus import open_corpus
+from headwater.data.rows import Row
 from headwater.evaluation.stage import Stage
 from headwater.features.parameters import select_linear
 from headwater.features.row_losses import mean_losses
@@ -166,3 +167,12 @@ def test_token_maps_of_both_sides_add_up_to_the_score(case, tmp_path, label):
         for hit in query.hits:
             for side in (hit.row_tokens, hit.query_tokens):
                 assert sum(v for v in side.values if v is not None) == pytest.approx(hit.score, rel=5e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_a_row_has_the_same_vector_alone_as_beside_others_biases_included(name):
+    bound = Bound.of(find_method("trackstar", {"correction": "none"}), Reader.of(tiny_loaded(name)))
+    rows = [Row(f"r{i}", i, prompt="What is it?", response=text) for i, text in enumerate(SENTENCES[:3])]
+    together = bound.encode(rows, "train").vectors["gradient"]
+    alone = torch.cat([bound.encode([row], "train").vectors["gradient"] for row in rows])
+    torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-5)

@@ -156,7 +156,8 @@ class _Capture:
             name = site.names.get(local)
             if name is not None:
                 self.blocks.setdefault(name, []).append(block)
-                self.shapes[name] = (site.shapes[name], transposed)
+                shape = site.shapes[name]
+                self.shapes[name] = (shape, transposed and len(shape) > 1)  # a bias has nothing to transpose
         for name in site.names.values():
             self.expected[name] -= 1
             if self.expected[name] == 0:
