@@ -7,7 +7,7 @@ model, is `headwater.indexing.maintain.recompute`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import lance
@@ -19,6 +19,9 @@ from headwater.index.info import unfinished
 from headwater.index.rows import checksums, vector_array, vector_fields
 from headwater.index.store import Index, open_index, storing
 from headwater.index.upkeep import tally
+
+_CHECKED_AT_ONCE = 256
+"""Rows whose cells and vectors are held in memory to be checked."""
 
 _SHOWN = 10
 """At most so many faults of one kind are listed; the rest are counted."""
@@ -61,6 +64,22 @@ def check_index(path: str) -> list[Fault]:
             return _all_faults(index)
     except StoreError as error:
         return [Fault("storage", error.what, path)]
+
+
+def require_intact(index: Index, addresses: Sequence[int]) -> None:
+    """Hold the rows at these addresses against their checksums.
+
+    Raises:
+        StoreError: a row is not what was written; names it.
+    """
+    for start in range(0, len(addresses), _CHECKED_AT_ONCE):
+        table = index.at(addresses[start : start + _CHECKED_AT_ONCE]).combine_chunks()
+        stored = table.column("checksum").to_pylist()
+        for i, expected in enumerate(checksums(table, index.vectors, index.manifest.key())):
+            if stored[i] != expected:
+                row = table.column("id")[i].as_py()
+                remedy = "headwater index verify lists all damage; delete the row, or build the index again"
+                raise StoreError("the row is not what was written", where=f"{index.path}, row '{row}'", remedy=remedy)
 
 
 def _all_faults(index: Index) -> list[Fault]:

@@ -73,4 +73,5 @@ _UNFINISHED = {
     "building": ("build", "go on with --resume"),
     "adding": ("addition", "run it again to go on"),
     "deleting": ("deletion", "run it again"),
+    "compacting": ("compaction", "run it again; until then deleted rows may be in files on disk"),
 }

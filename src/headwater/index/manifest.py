@@ -20,7 +20,7 @@ from headwater.core.spec import Column, Coverage, MethodSpec, as_json
 METADATA_KEY = "headwater"
 FORMAT_VERSION = 1
 
-Status = Literal["building", "adding", "deleting", "complete"]
+Status = Literal["building", "adding", "deleting", "compacting", "complete"]
 """All but `complete` mean that a run has not finished: each row is valid, but the set of rows is not final."""
 
 _IDENTITY = ("format_version", "method", "columns", "model", "tokenization", "plan", "keeps_text")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -92,6 +93,7 @@ class Index:
 
         Only rows that meet the SQL condition `where` are read; None reads all.
         """
+        require_condition(where, self.path)
         scanner = self.dataset.scanner(
             columns=list(columns),
             filter=where,
@@ -223,6 +225,18 @@ def locator(path: str) -> str:
 def quoted(text: str) -> str:
     """A string as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def without_texts(condition: str) -> str:
+    """An SQL condition without its quoted texts."""
+    return re.sub(r"'(?:[^']|'')*'", "''", condition)
+
+
+def require_condition(condition: str | None, path: str) -> None:
+    """Refuse a condition with text behind its end, which the storage layer would drop without a word."""
+    if condition is not None and ";" in without_texts(condition):
+        what = f"the condition {condition!r} has text after ';', which would not be read"
+        raise StoreError(what, where=path, remedy="give one condition, without ';'")
 
 
 @contextlib.contextmanager

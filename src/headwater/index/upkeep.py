@@ -9,6 +9,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import json
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,7 +19,7 @@ from datetime import timedelta
 from headwater.core.errors import StoreError, UsageError
 from headwater.index.info import disk_bytes, unfinished
 from headwater.index.manifest import Status, Tally
-from headwater.index.store import Index, quoted, storing
+from headwater.index.store import Index, quoted, require_condition, storing, without_texts
 
 _AGES = timedelta(days=36500)
 """Longer than any version is old: a clean-up with this age removes only files that belong to no version."""
@@ -37,17 +40,26 @@ def changing(index: Index, status: Status, *, data: str | None = None) -> Iterat
 
     `data` names the corpus that the change takes rows from.
 
+    After an error, an index to which nothing was committed is as complete as it was before.
+
     Raises:
         StoreError: another kind of change was interrupted and must be finished first.
     """
     with index.writing():
         if index.manifest.status not in ("complete", status):
             raise StoreError(f"the index cannot be changed yet: {unfinished(index)}", where=index.path)
-        names = index.manifest.data if data is None else tuple(dict.fromkeys((*index.manifest.data, data)))
-        changed = dataclasses.replace(index.manifest, status=status, data=names)
-        if changed != index.manifest:
+        before = index.manifest
+        names = before.data if data is None else tuple(dict.fromkeys((*before.data, data)))
+        changed = dataclasses.replace(before, status=status, data=names)
+        if changed != before:
             index.set_manifest(changed)
-        yield
+        begun = index.dataset.version
+        try:
+            yield
+        except BaseException:
+            if before.complete and index.dataset.version == begun:  # nothing was changed
+                index.set_manifest(before)
+            raise
         seal(index)
 
 
@@ -79,12 +91,26 @@ def delete_rows(index: Index, *, ids: Sequence[str] | None = None, where: str | 
     with index.writing():
         # Check the request before the index is marked as unfinished.
         present = _count(index, where) if ids is None else _present(index, ids)
-        with changing(index, "deleting"):
+        condition = where or f"id IN ({', '.join(map(quoted, sorted(set(ids or ()))))})"
+        amid = index.manifest.status == "adding"  # a takedown does not wait for an addition to be finished
+        with contextlib.nullcontext() if amid else changing(index, "deleting"):
             if present:
-                condition = where or f"id IN ({', '.join(map(quoted, sorted(set(ids or ()))))})"
                 with storing(index.path):
                     index.dataset.delete(condition)
     return present
+
+
+def unseen_rows(index: Index, where: str) -> dict[str, int]:
+    """By column that the condition names: how many rows hold a value there that the condition cannot see.
+
+    A value that does not fit its column's type is stored as JSON in `extra`, where SQL does not look.
+    """
+    names = set(re.findall(r"[A-Za-z_]\w*", without_texts(where)))
+    found: Counter[str] = Counter()
+    for batch in index.batches(["extra"], where="extra IS NOT NULL"):
+        for cell in batch.column("extra").to_pylist():
+            found.update(names & json.loads(cell).keys())
+    return dict(found)
 
 
 def compact(index: Index) -> Compacted:
@@ -98,11 +124,19 @@ def compact(index: Index) -> Compacted:
     """
     with index.writing():
         before = disk_bytes(index.path)
-        with storing(index.path):
-            index.dataset.optimize.compact_files(materialize_deletions=True, materialize_deletions_threshold=0.0)
-            index.dataset.cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
-        index.refresh()
+        if index.manifest.status in ("complete", "compacting"):
+            with changing(index, "compacting"):
+                _compact(index)
+        else:  # the interrupted change stays to be finished
+            _compact(index)
         return Compacted(index.count, before, disk_bytes(index.path))
+
+
+def _compact(index: Index) -> None:
+    with storing(index.path):
+        index.dataset.optimize.compact_files(materialize_deletions=True, materialize_deletions_threshold=0.0)
+        index.dataset.cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
+    index.refresh()
 
 
 def sweep(index: Index) -> None:
@@ -121,5 +155,6 @@ def _present(index: Index, ids: Sequence[str]) -> int:
 
 
 def _count(index: Index, where: str | None) -> int:
+    require_condition(where, index.path)
     with storing(index.path, where=where):
         return int(index.dataset.count_rows(filter=where))

@@ -163,8 +163,19 @@ def scan(
             if column.scale is not None:
                 part *= from_dlpack(batch.column(column.scale)).to(device)
             total += part
+        _require_finite(index, batch, total)
         ids = tuple(batch.column("id").to_pylist()) if with_ids else ()
         yield ScoredBlock(batch.column("_rowaddr").to_numpy().astype(np.int64), total, ids)
+
+
+def _require_finite(index: Index, batch: pa.RecordBatch, scores: Float[Tensor, "queries rows"]) -> None:
+    """Raise `NumericError` naming the first row with a score that is not finite: its vector is damaged."""
+    bad = (~torch.isfinite(scores)).any(dim=0).nonzero()
+    if bad.numel():
+        address = batch.column("_rowaddr")[int(bad[0])].as_py()
+        row = index.at([address], ["id"])["id"][0].as_py()
+        remedy = "headwater index verify lists all damage; delete the row, or build the index again"
+        raise NumericError("the row's score is not finite: its vector is damaged", where=f"row '{row}'", remedy=remedy)
 
 
 def _checked_columns(index: Index, probes: QueryVectors) -> list[Column]:

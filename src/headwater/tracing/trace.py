@@ -16,6 +16,7 @@ from headwater.core.trace import Hit, QueryTrace, TokenGrid, TokenMap, Trace
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow, token_texts
 from headwater.features.encoder import TokenScores
+from headwater.index.checks import require_intact
 from headwater.index.store import Index
 from headwater.indexing.session import Session
 from headwater.search.approximate import measure_recall, top_k_approximate
@@ -87,6 +88,7 @@ def trace_rows(
     if options.exact:
         found = _ranked_exactly(session, asked.rows, found, options)
     shown = sorted({hit.address for hits in found for hit in hits})
+    require_intact(session.index, shown)
     rows = dict(zip(shown, session.index.rows(shown), strict=True))
     maps = _read_maps(session, asked, rows) if options.tokens and rows else None
     places = {address: i for i, address in enumerate(shown)}
