@@ -1,4 +1,4 @@
-"""What happens to an index in the world: damage, kills in the middle, other people's bad files, conditions that miss."""
+"""Damage, kills in the middle, bad files, and conditions that miss rows: what an index does about them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_score_that_is_not_finite_stops_the_search_and_names_the_row(index):
 
 
 def test_a_row_that_was_changed_on_disk_is_not_shown(index):
-    addresses = [batch.column("_rowaddr").to_pylist() for batch in index.batches(["id"])][0]
+    addresses = next(index.batches(["id"])).column("_rowaddr").to_pylist()
     require_intact(index, addresses)
     damage(index, b"\x00\x3c")  # a finite number
     with pytest.raises(StoreError, match="row-7"):
