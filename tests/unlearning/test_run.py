@@ -16,7 +16,7 @@ from headwater.data.rows import Row
 from headwater.data.templates import resolve_template
 from headwater.data.tokens import Tokenization
 from headwater.models.load import wrap_model
-from headwater.unlearning import probe, resume
+from headwater.unlearning import probe, resume, targets
 from headwater.unlearning.adapter import Lora, reference, restore_state, trainable_model, trainable_state
 from headwater.unlearning.fisher import dampen, fisher_diagonal
 from headwater.unlearning.objectives import OBJECTIVES
@@ -220,7 +220,33 @@ def test_guard_rows_count_as_far_as_influence_trusts_them(loaded, job):
     losses = measure_losses(loaded.model, first.guard, loaded.device)[1]
     assert first.limits.bound == pytest.approx(float(losses[0]) + math.log(1.05), abs=1e-5)
     assert whole.limits.bound == pytest.approx(float(losses.mean()) + math.log(1.05), abs=1e-5)
-    assert first._look(loaded.model, 0).guard == pytest.approx(float(losses[0]), abs=1e-5)
+    assert first._measure(loaded.model, 0).guard == pytest.approx(float(losses[0]), abs=1e-5)
+
+
+def test_only_some_of_many_rows_are_looked_at_and_they_are_evenly_spaced(loaded, monkeypatch):
+    job = make_job(FORGET, RETAIN, needs_retain=True, guard_share=0.5)
+    run = Run.of(reader_of(loaded, FAST), job, replace(FAST, guard=1.05))
+    trust = [float(i + 1) for i in range(len(job.guard))]
+
+    def ids(tokens):
+        return [row.row.id for row in tokens]
+
+    whole = make_watch(run, (), trust)
+    assert ids(whole.forget) == [row.id for row in job.forget]
+    assert ids(whole.guard) == [row.id for row in job.guard]
+    monkeypatch.setattr(targets, "LOOKED_AT", 3)
+    monkeypatch.setattr(probe, "LOOKED_AT", 2)
+    watch = make_watch(run, (), trust)
+    assert ids(watch.forget) == ["f0", "f2", "f5"]
+    assert ids(watch.guard) == ["r1", "r5", "r11"]
+    assert watch.trust.tolist() == [1, 3, 6]
+    losses = measure_losses(loaded.model, watch.guard, loaded.device)[1]
+    assert watch.limits.bound == pytest.approx(guard_loss(losses, watch.trust) + math.log(1.05), abs=1e-5)
+    fewer = probe._fewer_looks(loaded.model, watch)
+    assert ids(fewer.forget) == ["f0", "f5"]
+    assert ids(fewer.guard) == ["r1", "r11"]
+    assert fewer.trust.tolist() == [1, 6]
+    assert fewer.limits.bound == pytest.approx(guard_loss(losses[[0, 2]], fewer.trust) + math.log(1.05), abs=1e-5)
 
 
 def test_the_probe_leaves_the_model_as_it_was_and_its_rate_reaches_the_target(loaded, job):
@@ -245,7 +271,8 @@ def test_the_probe_runs_where_its_few_guard_rows_start_above_the_bound_of_all(lo
     examples = make_examples(job, tokenization(loaded))
     forget, guard = [e.tokens for e in examples if e.forget], [e.tokens for e in examples if not e.forget]
     losses = measure_losses(loaded.model, guard, loaded.device)[1]
-    guard = [guard[i] for i in losses.argsort(descending=True).tolist()]
+    highest, second, *others = losses.argsort(descending=True).tolist()
+    guard = [guard[i] for i in (highest, *others, second)]  # the probe looks at the first and the last
     start = float(losses.mean())
     assert float(losses.max()) > start + 1e-3
     model = trainable_model(loaded, Lora(), seed=0)
@@ -286,6 +313,16 @@ def test_dynamic_loreun_follows_the_losses(loaded, job):
     assert result.outcome == "steps"
     with pytest.raises(UsageError, match="loreun"):
         run_unlearning(tiny_loaded("llama"), job, replace(FAST, dynamic=True))
+
+
+def test_dynamic_weights_reach_the_rows_that_were_looked_at():
+    material = Material((), torch.full((6,), 7.0), torch.zeros(6))
+    static = material.weights
+    material.reweigh(OBJECTIVES["loreun"], [0, 2, 5], torch.tensor([3.0, 1.0, 2.0]))
+    assert material.weights[[1, 3, 4]].tolist() == [7, 7, 7]
+    assert material.weights[[0, 2, 5]].argsort().tolist() == [0, 2, 1], "a low loss weighs more"
+    assert float(material.weights[[0, 2, 5]].mean()) == pytest.approx(1)
+    assert static.tolist() == [7] * 6, "the probe keeps the weights from before it"
 
 
 def test_dampening_is_its_formula(loaded, job):
@@ -335,7 +372,7 @@ def test_rows_in_both_sets_and_missing_rows_are_refused():
         make_job(FORGET, [], needs_retain=True)
     with pytest.raises(DataError, match="no rows to forget"):
         make_job([], RETAIN, needs_retain=True)
-    assert "nothing guards" in make_job(FORGET * 1, [], needs_retain=False).warnings[-1]
+    assert "damage to it is not noticed" in make_job(FORGET * 1, [], needs_retain=False).warnings[-1]
 
 
 def test_ascent_without_retain_rows_works_and_others_refuse(loaded):

@@ -1,10 +1,10 @@
-"""The step size, found by a short probe: how far the weights must go, divided by the steps they may take.
+"""Find the learning rate with a short probe.
 
-Adam moves each weight by about the learning rate in each step whatever the gradient's size, so what a run does depends
-on its path Σ η_t more than on η. The probe trains from the start with a rate that grows by a constant factor, looks at
-a few rows every other step, and notes the path at which their loss reaches the target (or utility its bound). The
-trained weights are then put back, and the run takes that path in `AIM` steps. The path is found at any scale of model
-or loss: no rate is assumed, only that the range of the ramp, 1e-5 to 0.5, holds the answer.
+Adam moves each weight by about the learning rate in each step, whatever the size of the gradient. So the effect of a
+run depends on its path Σ η_t more than on η. The probe trains with a rate that grows by a constant factor and measures
+the loss of a few rows every other step. It takes the path at which the forget rows' loss reaches the target, or the
+guard rows' loss its bound. Then the trained weights are put back, and the run covers the same path in `AIM` steps. This
+works at any scale of model and loss, as long as the right rate lies within the range of the probe, 1e-5 to 0.5.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from headwater.core.errors import NumericError
+from headwater.methods.targets import evenly_spaced
 from headwater.unlearning.adapter import restore_state, trainable_state
 from headwater.unlearning.objectives import Objective
 from headwater.unlearning.sequences import measure_losses
@@ -24,14 +25,14 @@ from headwater.unlearning.watch import LossLimits, Reading, Watch, guard_loss
 
 FIRST_RATE, GROWTH, STEPS = 1e-5, 1.6, 23
 AIM = 40
-"""Steps the run should take to the target."""
+"""Steps in which the run should reach the target."""
 LOOKED_AT = 12
-"""Forget rows, and guard rows, the probe looks at."""
+"""Most forget rows, and most guard rows, whose loss the probe measures."""
 
 
 @dataclass(frozen=True)
 class Probed:
-    """What the probe found: the rate, the path Σ η at which it stopped, why it stopped, and what it saw."""
+    """What the probe found: the rate, the path Σ η at which it stopped, why it stopped, and the losses it read."""
 
     rate: float
     path: float
@@ -40,10 +41,10 @@ class Probed:
 
 
 def probe_rate(model: Any, objective: Objective, material: Material, watch: Watch, schedule: Schedule) -> Probed:
-    """The rate for `objective` on `model`, which is left as it was.
+    """Find the rate for `objective` on `model`; the model's weights are put back afterwards.
 
     Raises:
-        NumericError: nothing moved over the whole ramp.
+        NumericError: no rate of the range brought the forget loss to the target or the guard loss to its bound.
     """
     start = trainable_state(model)
     looks = _fewer_looks(model, watch)
@@ -66,20 +67,22 @@ def probe_rate(model: Any, objective: Objective, material: Material, watch: Watc
 
 
 def _fewer_looks(model: Any, watch: Watch) -> Watch:
-    """A watch over a few of the rows, whose loss may rise by as much as that of all guard rows may."""
-    limits, trust = replace(watch.limits, every=2), None if watch.trust is None else watch.trust[:LOOKED_AT]
+    """A watch over a few of the rows; the loss of its guard rows may rise as much as that of all guard rows may."""
+    limits, kept = replace(watch.limits, every=2), evenly_spaced(range(len(watch.guard)), LOOKED_AT)
+    trust = None if watch.trust is None else watch.trust[kept]
     if watch.guard:
         _, before = measure_losses(model, watch.guard, watch.device)
-        lower = guard_loss(before, watch.trust) - guard_loss(before[:LOOKED_AT], trust)
+        lower = guard_loss(before, watch.trust) - guard_loss(before[kept], trust)
         limits = replace(limits, bound=limits.bound - lower)
-    return Watch(watch.forget[:LOOKED_AT], watch.guard[:LOOKED_AT], limits, watch.device, trust)
+    guard = [watch.guard[i] for i in kept]
+    return Watch(evenly_spaced(watch.forget, LOOKED_AT), guard, limits, watch.device, trust)
 
 
 def _crossing(readings: Sequence[Reading], limits: LossLimits) -> float | None:
-    """The step, between two looks, at which the forget loss passes the target or the guard loss its bound.
+    """The step at which the forget loss passes the target or the guard loss its bound, interpolated between readings.
 
-    Where both happen between the same two looks, the earlier; a look that is no number counts as a crossing at the
-    look before it.
+    If both happen between the same two readings, the earlier counts. A reading that is not a number counts as a
+    crossing at the reading before it.
     """
     for before, after in itertools.pairwise(readings):
         if not (math.isfinite(after.forget) and math.isfinite(after.guard)):

@@ -1,4 +1,4 @@
-"""Unlearning as one call: rows and a model in, a model that has forgotten and the account of it out.
+"""Run an unlearning method: you give rows and a model, and get the model after forgetting, with measurements.
 
 job = make_job(forget, retain, needs_retain=True)
 result = run_unlearning(loaded, job, UnlearnOptions(method="rapidun"))
@@ -35,13 +35,7 @@ from headwater.unlearning.targets import Run, make_watch
 from headwater.unlearning.trainer import Material, Schedule, train
 from headwater.unlearning.views import measure_influence
 from headwater.unlearning.watch import Watch
-from headwater.unlearning.weights import (
-    Weights,
-    influence_weights,
-    load_weights,
-    row_digest,
-    uniform_weights,
-)
+from headwater.unlearning.weights import Weights, influence_weights, load_weights, row_digest, uniform_weights
 
 
 def run_unlearning(
@@ -56,17 +50,18 @@ def run_unlearning(
     """Make the model forget the job's forget rows; the model is changed **in place**.
 
     Args:
-        model: the model, or a reader of it, that says what it should not. For `retrain`: the base model from before.
-        job: rows, checked.
-        options: how.
-        unseen: rows the model has not seen whose mean loss is the target; left out, the forget rows' answers behind
-            retain rows' prompts stand in for them.
+        model: the model, or a reader of it, with the unwanted behaviour. For `retrain`: the base model, as it was
+            before it learned the rows.
+        job: the rows, as `make_job` returns them.
+        options: how to unlearn.
+        unseen: rows that the model has not seen; their mean loss is the target. Without them the target is the loss of
+            the forget rows' answers behind retain rows' prompts.
         folder: where checkpoints and the run's settings go; needed to save or resume.
-        resume: go on from the last checkpoint there, if there is one.
+        resume: continue from the last checkpoint in `folder`, if there is one.
 
     Raises:
         UsageError: an unknown method, or options that do not go together.
-        DataError: no retain rows where the method reads them.
+        DataError: the method needs retain rows and there are none.
         MismatchError: a weights file of other rows, or a resumed run with other inputs.
     """
     options = options or UnlearnOptions()
@@ -74,7 +69,8 @@ def run_unlearning(
     run = Run.of(model if isinstance(model, Reader) else reader_of(model, options), job, options)
     if options.method == "fisher":
         return _dampened(run, make_watch(run, unseen))
-    objective = _objective(options)
+    found = find_objective(options.method, ceiling=options.ceiling, keep=options.keep, beta=options.beta)
+    objective = replace(found, dynamic=options.dynamic)
     check_options(objective, options, job)
     home = None if folder is None else Path(folder)
     kept = resuming.begin(home, identity(run.loaded, job, options), resume=resume)
@@ -82,12 +78,12 @@ def run_unlearning(
 
 
 def reader_of(loaded: LoadedModel, options: UnlearnOptions) -> Reader:
-    """The reader of a run's rows."""
+    """The reader that turns the run's rows into tokens."""
     return Reader.of(loaded, template=options.template, max_tokens=options.max_tokens)
 
 
 def identity(loaded: LoadedModel, job: UnlearnJob, options: UnlearnOptions) -> dict[str, Any]:
-    """What a run depends on, JSON-ready: a resumed run must have the same."""
+    """Everything a run depends on, JSON-ready; a resumed run must have the same identity."""
     groups = {"forget": job.forget, "retain": job.retain, "guard": job.guard}
     rows = {name: digest([[row.id, row_digest(row)] for row in of]) for name, of in groups.items()}
     plain = {k: v for k, v in asdict(options).items() if k not in ("save_every", "checkpointing")}
@@ -98,20 +94,10 @@ def identity(loaded: LoadedModel, job: UnlearnJob, options: UnlearnOptions) -> d
     }
 
 
-def _objective(options: UnlearnOptions) -> Objective:
-    found = find_objective(options.method, ceiling=options.ceiling, keep=options.keep, beta=options.beta)
-    return replace(found, dynamic=options.dynamic)
-
-
 def _trained(
-    run: Run,
-    objective: Objective,
-    unseen: Sequence[Row],
-    kept: resuming.Kept,
-    home: Path | None,
-    *,
-    resume: bool,
+    run: Run, objective: Objective, unseen: Sequence[Row], kept: resuming.Kept, home: Path | None, *, resume: bool
 ) -> UnlearnResult:
+    """Train an adapter or all weights with the objective, from the first step or from the last checkpoint."""
     loaded, options, clock = run.loaded, run.options, dict[str, float]()
     with _timed(clock, "influence"):
         weights, trust = _weights(run, objective, kept), _trust(run, objective)
@@ -125,7 +111,8 @@ def _trained(
             schedule, facts = replace(schedule, rate=probed.rate), {"probe": asdict(probed)}
     resuming.note(home, kept, rate=schedule.rate, weights=weights)
     if objective.dynamic:
-        watch.seen = lambda losses: material.reweigh(objective, losses)
+        places = [tokens.row.ordinal for tokens in watch.forget]
+        watch.seen = lambda losses: material.reweigh(objective, places, losses)
     checkpoints = None if home is None else home / resuming.CHECKPOINTS
     with _timed(clock, "training"):
         log = train(model, objective, material, watch, schedule, folder=checkpoints, resume=resume)
@@ -145,7 +132,7 @@ def _trained(
 
 
 def _dampened(run: Run, watch: Watch) -> UnlearnResult:
-    """Fisher: no training, no adapter, all weights."""
+    """Dampen the weights (`fisher`), which needs neither training nor an adapter."""
     loaded, options, clock = run.loaded, run.options, dict[str, float]()
     if not run.retain:
         raise DataError("there are no rows to retain", where="method 'fisher'", remedy="give --retain")
@@ -165,7 +152,7 @@ def _dampened(run: Run, watch: Watch) -> UnlearnResult:
 
 
 def _weights(run: Run, objective: Objective, kept: resuming.Kept) -> Weights | None:
-    """The rows' weights, from before an interruption, from a file, or made now; None where the method has none."""
+    """The rows' weights: from the interrupted run, from a file, or new; None if the method has none."""
     job, options = run.job, run.options
     if objective.weights != "influence":
         return None
@@ -180,7 +167,7 @@ def _weights(run: Run, objective: Objective, kept: resuming.Kept) -> Weights | N
 
 
 def _from_influence(run: Run, retain: Sequence[TokenRow]) -> Weights:
-    """Weights of the forget rows and of these retain rows, as influence has it."""
+    """Make weights of the forget rows and of these retain rows from their influence on each other."""
     job, options = run.job, run.options
     bound = Bound.of(find_method(options.influence, options.settings), run.reader)
     influence = measure_influence(bound, run.forget, retain, cosine=not options.compat)
@@ -188,14 +175,14 @@ def _from_influence(run: Run, retain: Sequence[TokenRow]) -> Weights:
 
 
 def _trust(run: Run, objective: Objective) -> Sequence[float] | None:
-    """How much each guard row counts: what it would weigh as a retain row, where influence makes the weights."""
+    """How much each guard row counts: its weight if it were a retain row; None unless influence makes the weights."""
     if objective.weights != "influence" or run.options.weights != "influence" or not run.job.guard:
         return None
     return _from_influence(run, run.guard).of("retain")
 
 
 def _material(run: Run, objective: Objective, weights: Weights | None) -> Material:
-    """Weights and reference losses; the model is as it was before, with no adapter yet."""
+    """Measure what the objective reads; called while the model is still as it was, without an adapter."""
     count, loaded = len(run.examples), run.loaded
     reference, weight = torch.zeros(count), torch.ones(count)
     if objective.forget_share and run.forget:
@@ -209,7 +196,11 @@ def _material(run: Run, objective: Objective, weights: Weights | None) -> Materi
 
 
 def _schedule(options: UnlearnOptions, objective: Objective, *, rate: float) -> Schedule:
-    """The schedule; a group the objective does not read leaves its places in a step empty, or to the other group."""
+    """The schedule of a run.
+
+    If the objective does not read retain rows, steps hold the forget rows alone and are shorter. If it does not read
+    forget rows, retain rows take their places.
+    """
     forget = options.composition.forget if objective.forget_share else 0
     retain = options.composition.retain if objective.retain_share else 0
     composition = Composition(forget, retain) if forget else Composition(0, options.composition.rows)

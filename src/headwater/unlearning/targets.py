@@ -1,4 +1,4 @@
-"""Where to stop: the loss at which an answer counts as forgotten, and the loss utility may rise to."""
+"""When to stop: the loss at which an answer counts as forgotten, and the loss that the guard rows may not pass."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from headwater.core.errors import DataError
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
+from headwater.methods.targets import evenly_spaced
 from headwater.models.load import LoadedModel
 from headwater.models.reader import Reader
 from headwater.unlearning.options import UnlearnOptions
@@ -19,12 +20,12 @@ from headwater.unlearning.sequences import Example, make_examples, measure_losse
 from headwater.unlearning.watch import LossLimits, Watch, guard_loss
 
 LOOKED_AT = 32
-"""Most forget rows, and guard rows, that are looked at while training."""
+"""Most forget rows, and most guard rows, whose loss is measured while training; they are spaced evenly."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """All that stays the same while a model unlearns.
+    """Everything that stays the same while a model unlearns.
 
     Attributes:
         reader: the model and how it reads rows.
@@ -42,7 +43,7 @@ class Run:
 
     @classmethod
     def of(cls, reader: Reader, job: UnlearnJob, options: UnlearnOptions) -> Run:
-        """The run of a job, its rows tokenised: once, for influence, training and measurement."""
+        """Tokenise the job's rows, once for influence, training and measurement."""
         guard = reader.tokenize([replace(row, hotwords=()) for row in job.guard])
         return cls(reader, job, options, make_examples(job, reader.tokenization), guard)
 
@@ -63,9 +64,12 @@ class Run:
 
 
 def make_watch(run: Run, unseen: Sequence[Row], trust: Sequence[float] | None = None) -> Watch:
-    """The watch of a run, its limits measured on the model before; `trust` is how much each guard row counts."""
-    loaded, options, guard = run.loaded, run.options, run.guard[:LOOKED_AT]
-    counted = None if trust is None else torch.tensor(trust[:LOOKED_AT], dtype=torch.float32)
+    """Make the watch of a run; its limits are measured on the model, which is still as it was before unlearning.
+
+    `trust` is how much each guard row counts; None counts them alike.
+    """
+    loaded, options, guard = run.loaded, run.options, evenly_spaced(run.guard, LOOKED_AT)
+    counted = None if trust is None else torch.tensor(evenly_spaced(trust, LOOKED_AT), dtype=torch.float32)
     target, bound = options.target, math.inf
     if options.method == "retrain":
         target = math.inf
@@ -74,17 +78,17 @@ def make_watch(run: Run, unseen: Sequence[Row], trust: Sequence[float] | None = 
         bound = before + math.log(options.guard)
     if target is None:
         target = unseen_loss(run.reader, run.job, unseen, seed=options.seed)
-    return Watch(run.forget[:LOOKED_AT], guard, LossLimits(target, bound), loaded.device, counted)
+    return Watch(evenly_spaced(run.forget, LOOKED_AT), guard, LossLimits(target, bound), loaded.device, counted)
 
 
 def unseen_loss(reader: Reader, job: UnlearnJob, unseen: Sequence[Row] = (), *, seed: int = 0) -> float:
-    """The loss, nats a token, of answers the prompt does not call for: where forgetting is complete.
+    """The mean loss, nats a token, at which forgetting is complete: that of answers that do not fit their prompt.
 
-    Of `unseen` rows if given; else of the forget rows' answers behind prompts of retain rows. Rows of plain text have
-    no prompt to exchange: without `unseen` their target cannot be known.
+    It is measured on the `unseen` rows if there are any, else on the forget rows' answers behind prompts of retain
+    rows. Rows of plain text have no prompt, so their target can be measured only with `unseen`.
 
     Raises:
-        DataError: neither unseen rows nor prompts to exchange.
+        DataError: no unseen rows, and no prompts to put the answers behind.
     """
     if unseen:
         rows = list(unseen)

@@ -1,14 +1,13 @@
-"""One trainer for every objective: transformers' Trainer with a loss of ours, which gives devices, checkpoints, resume.
+"""One trainer for every objective: transformers' Trainer with our loss. It brings devices, checkpoints and resuming.
 
-Gradient checkpointing is of the kind that needs no gradient at the inputs, and the embeddings' outputs require one
-anyway (`enable_input_require_grads`), so that checkpointed blocks with adapters learn under either kind.
+Gradient checkpointing is non-reentrant, which needs no gradient at the inputs of a block. The embeddings' outputs
+require one anyway (`enable_input_require_grads`), so that adapters in checkpointed blocks learn in any case.
 """
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,27 +18,23 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from headwater.core.errors import DataError
-from headwater.core.files import write_text
 from headwater.models.losses import all_logits
 from headwater.unlearning.adapter import own_randomness, reference
 from headwater.unlearning.objectives import Objective, RowLosses, batch_loss, low_loss_weights
 from headwater.unlearning.sequences import Composition, Example, StepPlan, collate, sequence_losses
 from headwater.unlearning.watch import Watch
 
-Log = Callable[[int, dict[str, float]], None]
-"""Called after every step with its number and the loss terms."""
-
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast.
+    """How long to train, and how fast.
 
     Attributes:
-        rate: AdamW's, decaying by half a cosine over `steps`.
+        rate: learning rate of AdamW; it decays by half a cosine over `steps`.
         steps: most optimizer steps.
         composition: rows of a step.
-        ramp: the rate grows from `rate` by this factor each step instead; for probing.
-        clip: gradient norm.
+        ramp: for the probe: the rate grows from `rate` by this factor each step instead.
+        clip: largest norm of the gradient.
         weight_decay: of AdamW.
         seed: of the order of rows and of dropout.
         checkpointing: recompute activations in the backward pass to save memory.
@@ -59,26 +54,27 @@ class Schedule:
 
 @dataclass
 class Material:
-    """What the objective reads, by each example's `place`: weights, L under the model before."""
+    """Everything the objective reads: the examples and, by `place`, their weights and L under the model before."""
 
     examples: Sequence[Example]
     weights: Tensor
     reference: Tensor
 
-    def reweigh(self, objective: Objective, losses: Tensor) -> None:
-        """LoReUn's dynamic weights of the forget rows, which come first, from their present L̄."""
-        self.weights = torch.cat([low_loss_weights(losses, tau=objective.tau), self.weights[len(losses) :]])
+    def reweigh(self, objective: Objective, places: Sequence[int], losses: Tensor) -> None:
+        """Give the rows at `places` LoReUn's dynamic weights, computed from their current L̄ `[places]`."""
+        self.weights = self.weights.clone()
+        self.weights[list(places)] = low_loss_weights(losses, tau=objective.tau)
 
 
 class ForgettingTrainer(Trainer):  # type: ignore[misc]
     """The Trainer with an objective's loss."""
 
     def __init__(
-        self, objective: Objective, material: Material, watch: Watch, schedule: Schedule, **given: Any
+        self, objective: Objective, material: Material, watch: Watch, schedule: Schedule, **arguments: Any
     ) -> None:
         self.objective, self.material, self.watch, self.schedule = objective, material, watch, schedule
         self.parts: dict[str, float] = {}
-        super().__init__(callbacks=[watch], **given)
+        super().__init__(callbacks=[watch], **arguments)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -94,7 +90,7 @@ class ForgettingTrainer(Trainer):  # type: ignore[misc]
         return (loss, {"logits": logits}) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Each term of the loss beside what the Trainer logs."""
+        """Log each term of the loss beside the Trainer's own numbers."""
         super().log({**logs, **self.parts}, start_time)
 
     def _rows(self, model: Any, inputs: dict[str, Any]) -> tuple[RowLosses, Tensor]:
@@ -113,13 +109,13 @@ class ForgettingTrainer(Trainer):  # type: ignore[misc]
         ), logits
 
     def _divergence(self, model: Any, inputs: dict[str, Any], logits: Tensor, count: int) -> Tensor:
-        """KL(ref ‖ model) of the first `count` sequences, nats, mean over response tokens."""
+        """KL(ref ‖ model) of the first `count` sequences: nats, averaged over response tokens."""
         with reference(self.accelerator.unwrap_model(model)) as before:
             old = all_logits(before, inputs["input_ids"][:count])
         response = inputs["response"][:count]
-        new = torch.log_softmax(logits[:count][response].float(), dim=-1)
-        was = torch.log_softmax(old[response].float(), dim=-1)
-        tokens = (was.exp() * (was - new)).sum(-1)
+        log_p = torch.log_softmax(old[response].float(), dim=-1)
+        log_q = torch.log_softmax(logits[:count][response].float(), dim=-1)
+        tokens = (log_p.exp() * (log_p - log_q)).sum(-1)
         table = tokens.new_zeros(response.shape).masked_scatter(response, tokens)
         rows: Tensor = table.sum(1) / response.sum(1)
         return rows
@@ -138,21 +134,21 @@ def train(
     """Train `model` in place until the watch stops it or the steps are done, and return the log, one entry a step.
 
     Args:
-        model: with at least one trainable parameter.
+        model: a model with at least one trainable parameter.
         objective: what to minimise.
         material: examples, weights, reference losses.
         watch: when to stop.
         schedule: how long and how fast.
         folder: where checkpoints go; needed to save or resume.
-        resume: go on from the last checkpoint in `folder`, if there is one.
+        resume: continue from the last checkpoint in `folder`, if there is one.
 
     Raises:
-        DataError: the schedule reads forget or retain rows of which there are none.
+        DataError: the schedule reads forget rows or retain rows, and there are none.
     """
     groups = {"forget": schedule.composition.forget, "retain": schedule.composition.retain}
     for name, count in groups.items():
         if count and not any(e.forget == (name == "forget") for e in material.examples):
-            raise DataError(f"steps read {count} {name} rows and there are none", where="unlearning")
+            raise DataError(f"each step reads {count} {name} rows, and there are none", where="unlearning")
     with own_randomness(schedule.seed), tempfile.TemporaryDirectory() as scratch:
         trainer = ForgettingTrainer(
             objective,
@@ -176,17 +172,12 @@ def train(
         return [entry for entry in trainer.state.log_history if "loss" in entry]
 
 
-def write_log(entries: Sequence[dict[str, float]], path: Path) -> None:
-    """The log as one JSON object a line."""
-    write_text(path, "".join(json.dumps(entry) + "\n" for entry in entries))
-
-
 def _arguments(schedule: Schedule, folder: str, *, device: torch.device) -> Any:
     arguments = TrainingArguments(
         output_dir=folder,
         max_steps=schedule.steps,
         per_device_train_batch_size=schedule.composition.rows,
-        accelerator_config={"split_batches": True},  # a step's rows are shared out among devices
+        accelerator_config={"split_batches": True},  # divide a step's rows among the devices
         learning_rate=schedule.rate,
         lr_scheduler_type="cosine",
         max_grad_norm=schedule.clip,
@@ -205,6 +196,6 @@ def _arguments(schedule: Schedule, folder: str, *, device: torch.device) -> Any:
         disable_tqdm=True,
         use_cpu=device.type == "cpu",
     )
-    if arguments.n_gpu > 1:  # several devices are used through torchrun, not by copying the model in one process
+    if arguments.n_gpu > 1:  # several devices need torchrun; without it the Trainer would copy the model in one process
         arguments._n_gpu = 1
     return arguments
