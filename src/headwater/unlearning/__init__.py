@@ -1,1 +1,1 @@
-"""Making a model forget: influence views → weights → a weighted objective → one trainer → a new model."""
+"""Make a model forget: influence gives each row a weight, and one trainer minimises the weighted objective."""

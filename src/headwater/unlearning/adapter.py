@@ -1,7 +1,7 @@
-"""What is trained: a LoRA adapter around the model, which switched off is the model before, or all weights.
+"""What training changes: a LoRA adapter around the model, or all of the model's weights.
 
-No second model is ever in memory: the reference of NPO is the same model with its adapter off, and where all weights
-are trained, the losses of the model before are noted down before the first step.
+No second model is ever in memory. With an adapter, the reference model of NPO is the same model with the adapter
+switched off. When all weights are trained, the reference losses are measured before the first step.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from headwater.models.load import LoadedModel
 
 @dataclass(frozen=True)
 class Lora:
-    """A LoRA adapter on all linear layers of attention and MLP (the readout is left out), as in RapidUn."""
+    """A LoRA adapter on all linear layers of attention and MLP, but not on the readout, as in RapidUn."""
 
     rank: int = 16
     alpha: int = 16
@@ -30,18 +30,17 @@ class Lora:
 
 
 def trainable_model(loaded: LoadedModel, lora: Lora | None, *, seed: int) -> Any:
-    """The loaded model made trainable **in place**: with a fresh adapter around it, or (`lora` None) all of it.
+    """Make the loaded model trainable **in place**: put a new adapter around it or, if `lora` is None, train all of it.
 
-    A fresh adapter changes nothing: its B is zero.
+    A new adapter does not change the model's outputs, because its B is zero.
 
     Raises:
-        ModelError: the model carries an adapter already, or is quantised and no adapter is asked for.
+        ModelError: the model already has an adapter, or it is quantised and `lora` is None.
     """
     model = loaded.model
     if hasattr(model, "peft_config"):
-        raise ModelError(
-            "the model carries an adapter", where=loaded.name, remedy="merge it on loading (--merge), then unlearn"
-        )
+        remedy = "merge it on loading (--merge), then unlearn"
+        raise ModelError("the model carries an adapter already", where=loaded.name, remedy=remedy)
     if lora is None:
         if loaded.loading.get("quantization"):
             raise ModelError("quantised weights cannot be trained", where=loaded.name, remedy="train an adapter")
@@ -62,13 +61,14 @@ def trainable_model(loaded: LoadedModel, lora: Lora | None, *, seed: int) -> Any
 
 @contextlib.contextmanager
 def reference(model: Any) -> Iterator[Any]:
-    """The model before, inside the block: the adapter is switched off.
+    """Switch the adapter off inside the block, so that the model is the one from before unlearning.
 
     Raises:
         ModelError: the model has no adapter.
     """
     if not hasattr(model, "disable_adapter"):
-        raise ModelError("there is no model before: all weights are trained", remedy="train an adapter")
+        what = "the model from before is gone, because all weights are trained"
+        raise ModelError(what, remedy="train an adapter")
     training = model.training
     with model.disable_adapter(), torch.no_grad():
         yield model.eval()
@@ -81,7 +81,7 @@ def trainable_state(model: Any) -> dict[str, Tensor]:
 
 
 def restore_state(model: Any, state: dict[str, Tensor]) -> None:
-    """Put back what `trainable_state` took."""
+    """Copy a state from `trainable_state` back into the model."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name in state:
@@ -90,7 +90,7 @@ def restore_state(model: Any, state: dict[str, Tensor]) -> None:
 
 @contextlib.contextmanager
 def own_randomness(seed: int) -> Iterator[None]:
-    """The generators of Python, NumPy and PyTorch, which the Trainer seeds, are after the block as they were before."""
+    """Restore the global generators of Python, NumPy and PyTorch after the block; the Trainer seeds all three."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the state others rely on
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)

@@ -1,10 +1,11 @@
-"""Forgetting without training: selective synaptic dampening (Foster et al., arXiv 2308.07707).
+"""Forget without training: selective synaptic dampening (Foster et al., arXiv 2308.07707).
 
     θ_p ← θ_p · min(λ F_R,p / F_F,p, 1)      wherever F_F,p > α F_R,p
 
-with F the diagonal of the Fisher information, the mean of squared per-row gradients, over forget rows and over retain
-rows (the paper: over all training rows). The paper's α depends on model and data; here it is lowered step by step from
-a million until the forget rows' loss reaches its target, and the last α that kept utility is taken.
+F is the diagonal of the Fisher information: the mean of squared per-row gradients. F_F is over the forget rows, F_R
+over the retain rows (in the paper: over all training rows). The paper's α depends on model and data. Here α starts at a
+million and is halved until the forget rows' loss reaches its target or the guard rows' loss passes its bound; the last
+α within the bound is used.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from headwater.unlearning.sequences import collate_rows, measure_losses, sequenc
 from headwater.unlearning.watch import LossLimits, Outcome, Reading
 
 ALPHAS = tuple(1e6 * 0.5**i for i in range(24))
-"""From a million down to a tenth."""
+"""The α to try, from a million down to a tenth."""
 
 
 @dataclass(frozen=True)
 class Dampened:
-    """How far dampening went: α (None: no α kept utility), the weights changed, the reason it ended, what was seen."""
+    """Result of the search: α (None: no α kept the bound), how many weights changed, why it ended, the losses read."""
 
     alpha: float | None
     changed: int
@@ -37,7 +38,7 @@ class Dampened:
 
 
 def fisher_diagonal(model: Any, rows: Sequence[TokenRow], device: torch.device) -> dict[str, Tensor]:
-    """Mean over rows of the squared gradient of L̄, for each trainable parameter; one backward pass a row."""
+    """The squared gradient of L̄ for each trainable parameter, averaged over the rows; one backward pass a row."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     total = {name: torch.zeros_like(p) for name, p in named}
     for row in rows:
@@ -60,9 +61,8 @@ def dampen(
         for name, parameter in model.named_parameters():
             if name in forget:
                 chosen = forget[name] > alpha * retain[name]
-                factor = (strength * retain[name] / forget[name].clamp(min=torch.finfo(parameter.dtype).tiny)).clamp(
-                    max=1
-                )
+                divisor = forget[name].clamp(min=torch.finfo(parameter.dtype).tiny)
+                factor = (strength * retain[name] / divisor).clamp(max=1)
                 parameter.mul_(torch.where(chosen, factor, 1))
                 changed += int(chosen.sum())
     return changed
@@ -77,7 +77,7 @@ def search_dampening(
     limits: LossLimits,
     device: torch.device,
 ) -> Dampened:
-    """Dampen `model` in place with the largest α that reaches the target, or the smallest that keeps the guard."""
+    """Dampen `model` in place with the largest α that reaches the target, else the smallest α within the bound."""
     start = trainable_state(model)
     of_forget, of_retain = fisher_diagonal(model, forget, device), fisher_diagonal(model, retain, device)
     readings: list[Reading] = []

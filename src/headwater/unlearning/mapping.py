@@ -1,13 +1,14 @@
-"""From influence scores to training weights (RapidUn).
+"""Turn influence scores into training weights (RapidUn).
 
     z = (S − median S) / max(1.4826 MAD(S), floor)          w = exp(clip(z / τ, ln low, ln high))
 
-then scaled to mean one within the group. Monotone in S, and the same for S + a and for c S (c > 0).
+Weights are then scaled to mean one within the group. A higher score gets a weight that is at least as high, and S + a
+and c S (c > 0) give the same weights as S.
 
-Two defects of the published order are kept under `compat=True` alone: its floor is an absolute 1e-3, which for scores
-of smaller scale flattens and for a MAD of zero clips everything; and it divides by the mean *after* clipping, which
-leaves the bounds. By default the floor is relative to the scores' standard deviation, and the scale c is sought for
-which clip(c · exp(z/τ), low, high) has mean one: bounds and mean both hold.
+The published order has two defects, which only `compat=True` keeps. Its floor is an absolute 1e-3: this makes the
+weights of small scores nearly equal, and clips almost all of them when the MAD is zero. And it divides by the mean
+*after* clipping, which moves weights out of their bounds. By default the floor is a share of the scores' standard
+deviation, and c is chosen so that clip(c · exp(z/τ), low, high) has mean one: bounds and mean both hold.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from scipy.optimize import brentq
 from headwater.core.errors import NumericError, UsageError
 
 NORMAL_MAD = 1.4826
-"""1 / Φ⁻¹(3/4): the factor that makes the median absolute deviation of a normal sample its standard deviation."""
+"""1 / Φ⁻¹(3/4): times this, the median absolute deviation of a normal sample estimates its standard deviation."""
 COMPAT_FLOOR = 1e-3
 
 
@@ -32,8 +33,8 @@ class Mapping:
     Attributes:
         tau: temperature; larger is flatter. Published: 0.7 for forget rows, 1.2 for retain rows.
         low, high: bounds of a weight, below and above 1.
-        floor: least scale of z, as a share of the scores' standard deviation (under `compat`: 1e-3, absolute).
-        compat: the published order: clip, then divide by the mean.
+        floor: least divisor of z, as a share of the scores' standard deviation (with `compat`: 1e-3, absolute).
+        compat: use the published order: clip, then divide by the mean.
     """
 
     tau: float
@@ -52,13 +53,13 @@ FORGET, RETAIN = Mapping(tau=0.7), Mapping(tau=1.2)
 
 @dataclass(frozen=True)
 class Mapped:
-    """Weights of one group `[rows]` with their z, and how they came out.
+    """Weights of one group `[rows]` and how they came about.
 
     Attributes:
         z: robust z-scores.
         weights: mean 1.
-        at_low, at_high: rows the clip held at either bound.
-        scale: what S was divided by.
+        at_low, at_high: how many rows lie at each bound.
+        scale: the divisor of S − median S.
     """
 
     z: NDArray[np.float64]
@@ -69,12 +70,12 @@ class Mapped:
 
     @property
     def effective_rows(self) -> float:
-        """(Σw)² / Σw²: how many rows of equal weight these amount to."""
+        """(Σw)² / Σw²: as many rows of equal weight carry the same information."""
         return float(self.weights.sum() ** 2 / (self.weights**2).sum())
 
 
 def map_scores(scores: NDArray[np.float64], mapping: Mapping) -> Mapped:
-    """Weights of a group's scores `[rows]`; all 1 where all scores are equal.
+    """Turn the scores of one group `[rows]` into weights; if all scores are equal, every weight is 1.
 
     Raises:
         NumericError: no scores, or one that is not finite.
@@ -98,7 +99,7 @@ def map_scores(scores: NDArray[np.float64], mapping: Mapping) -> Mapped:
 
 
 def _log_scale(raw: NDArray[np.float64], low: float, high: float) -> float:
-    """The ln c for which the mean of exp(clip(raw + ln c, low, high)) is one; exists as low < 0 < high."""
+    """The ln c for which exp(clip(raw + ln c, low, high)) has mean one; it exists because low < 0 < high."""
 
     def excess(shift: float) -> float:
         return float(np.exp(np.clip(raw + shift, low, high)).mean()) - 1

@@ -1,13 +1,14 @@
-"""What is minimised: each method is one value, a loss for every row of a batch.
+"""The loss that each method minimises.
 
-L is a row's negative log-likelihood in nats summed over its response tokens, L̄ its mean per token, `ref` the model
-before. A batch's loss is
+L is a row's negative log-likelihood in nats, summed over its response tokens; L̄ is its mean per token; `ref` is the
+model from before unlearning. The loss of a batch is
 
     c_F · (1/n_F) Σ over its forget rows of w_i · term(row)  +  c_R · (1/n_R) Σ over its retain rows of w_j · L̄_j
 
-with n_F and n_R the numbers of such rows in a whole step, so that a method is its term, its two shares and where its
-weights come from. Sources: GA (Jang et al., arXiv 2210.01504), GradDiff (Liu et al., 2203.12817), NPO (Zhang et al.,
-2404.05868), SimNPO (Fan et al., 2410.07163), LoReUn (Li et al., 2507.22499), RapidUn (Zhao et al., 2512.04457).
+where n_F and n_R count such rows in the whole step. So methods differ in three things: the term, the two shares c_F and
+c_R, and the origin of the weights. Sources: GA (Jang et al., arXiv 2210.01504), GradDiff (Liu et al., 2203.12817), NPO
+(Zhang et al., 2404.05868), SimNPO (Fan et al., 2410.07163), LoReUn (Li et al., 2507.22499), RapidUn (Zhao et al.,
+2512.04457).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import logsigmoid, softplus
 
 from headwater.core.errors import UsageError, unknown_name
 
@@ -29,16 +30,16 @@ PerRow = Float[Tensor, " rows"]
 
 @dataclass(frozen=True)
 class RowLosses:
-    """What a batch's rows lose.
+    """Losses and weights of the rows of a batch.
 
     Attributes:
         total: L, nats, summed over response tokens.
         mean: L̄, nats a token.
-        reference: L under the model before; constant.
-        clean: L̄ of the right answer behind the same prompt; 0 where none is known.
-        forget: which rows are to be forgotten.
+        reference: L under `ref`; constant.
+        clean: L̄ of the right answer to the same prompt; 0 if none is known.
+        forget: which rows are forget rows.
         weight: w.
-        divergence: KL(ref ‖ model), nats a token; None unless the retain rows are held by it.
+        divergence: KL(ref ‖ model), nats a token; None unless the objective keeps retain rows by it.
     """
 
     total: PerRow
@@ -51,22 +52,22 @@ class RowLosses:
 
 
 Term = Callable[[RowLosses], PerRow]
-"""The loss of a forget row, defined for every row and read for forget rows only."""
+"""The loss of a forget row; it is computed for every row and used for forget rows only."""
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A method.
+    """A method of unlearning by training.
 
     Attributes:
         name: as on the command line.
         term: loss of a forget row.
-        forget_share, retain_share: c_F and c_R; a retain share of 0 reads no retain rows.
+        forget_share, retain_share: c_F and c_R; with a retain share of 0 no retain rows are read.
         weights: `influence` (RapidUn), `uniform`, or `loss` (LoReUn).
-        clean: multiplies L̄ of the right answer, where one is known.
-        keep: what holds the retain rows: their loss, or the divergence from the model before.
+        clean: factor of L̄ of the right answer, for rows where one is known.
+        keep: loss of a retain row: its own loss (`nll`), or the divergence from `ref` (`kl`).
         tau: temperature of LoReUn's weights, nats.
-        dynamic: LoReUn's weights follow the current loss instead of that before.
+        dynamic: LoReUn's weights follow the current losses instead of those before the first step.
     """
 
     name: str
@@ -91,32 +92,30 @@ def negative_preference(rows: RowLosses, *, beta: float = 0.1) -> PerRow:
 
 
 def simple_preference(rows: RowLosses, *, beta: float = 4.5, delta: float = 0.0) -> PerRow:
-    """SimNPO: −(2/β) log σ(β(L̄ − δ)): length-normalised and without a reference."""
+    """SimNPO: −(2/β) log σ(β(L̄ − δ)); normalised by length, without a reference model."""
     return -(2 / beta) * logsigmoid(beta * (rows.mean - delta))
 
 
 def saturating_ascent(rows: RowLosses, *, ceiling: float) -> PerRow:
-    """Ascent that fades once L̄ nears `ceiling` nats: −L̄ below, flattening smoothly to a constant above it."""
-    return ceiling_softplus(rows.mean, ceiling)
+    """Ascent that fades as L̄ approaches `ceiling` nats: softplus(ceiling − L̄).
 
-
-def ceiling_softplus(mean: PerRow, ceiling: float) -> PerRow:
-    """softplus(ceiling − x): slope −σ(ceiling − x), from −1 far below the ceiling to 0 far above."""
-    return torch.nn.functional.softplus(ceiling - mean)
+    Its slope is −σ(ceiling − L̄): −1 far below the ceiling, 0 far above.
+    """
+    return softplus(ceiling - rows.mean)
 
 
 def low_loss_weights(losses: PerRow, *, tau: float) -> PerRow:
-    """LoReUn: w_i ∝ exp(−l_i/τ) with mean 1: a low loss is hard to forget and weighs more."""
+    """LoReUn: w_i ∝ exp(−l_i/τ) with mean 1; rows with a low loss are hard to forget and get more weight."""
     return torch.softmax(-losses / tau, dim=0) * len(losses)
 
 
 def batch_loss(
     objective: Objective, rows: RowLosses, *, forget: float, retain: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The batch's loss and its parts, each detached, by the names they are logged under.
+    """The loss of a batch, and its detached parts by the names they are logged under.
 
-    `forget` and `retain` are n_F and n_R. On one device they are the batch's own counts; on W devices, each of which
-    has its share of the step's rows and whose gradients are averaged, they are the step's counts divided by W.
+    `forget` and `retain` are n_F and n_R. On one device they are the counts of the batch. On W devices each batch is a
+    part of the step and the gradients are averaged, so they are the counts of the step divided by W.
     """
     parts: dict[str, Tensor] = {}
     loss = rows.mean.new_zeros(())
@@ -138,7 +137,7 @@ def batch_loss(
 OBJECTIVES: Mapping[str, Objective] = {
     o.name: o
     for o in (
-        # One forget row to three retain rows, all in one mean, is a share of 1/4 and 3/4.
+        # RapidUn takes one mean over a step's 1 forget row and 3 retain rows, so the shares are 1/4 and 3/4.
         Objective("rapidun", ascent, forget_share=0.25, retain_share=0.75, weights="influence", clean=0.5),
         Objective("ga", ascent, retain_share=0.0),
         Objective("graddiff", ascent),
@@ -150,17 +149,16 @@ OBJECTIVES: Mapping[str, Objective] = {
 }
 
 METHODS = (*OBJECTIVES, "fisher")
-"""Everything `headwater unlearn --method` takes."""
+"""The methods that `headwater unlearn --method` accepts."""
 
 
 def one_of(kind: str, name: str, known: Iterable[str]) -> str:
-    """`name`, if it is one of the `known`.
+    """Return `name` if it is one of the `known` names.
 
     Raises:
-        UsageError: it is not; offers the nearest.
+        UsageError: it is not; the message suggests the nearest name.
     """
-    names = tuple(known)
-    if name not in names:
+    if name not in (names := tuple(known)):
         raise unknown_name(kind, name, names)
     return name
 
@@ -168,16 +166,23 @@ def one_of(kind: str, name: str, known: Iterable[str]) -> str:
 def find_objective(
     name: str, *, ceiling: float | None = None, keep: Literal["nll", "kl"] = "nll", beta: float | None = None
 ) -> Objective:
-    """The method by name, with its ascent capped at `ceiling`, its retain rows held by `keep`, its β replaced.
+    """The method called `name`, adapted.
+
+    Args:
+        name: a method that trains.
+        ceiling: nats a token at which the ascent fades; for methods that use plain ascent.
+        keep: loss of a retain row; see `Objective`.
+        beta: replaces the method's β; for `npo` and `simnpo`.
 
     Raises:
-        UsageError: an unknown method, or an option the method has no use for.
+        UsageError: an unknown method, or an option that the method does not have.
     """
     objective = OBJECTIVES[one_of("method", name, OBJECTIVES)]
     one_of("way to keep retain rows", keep, ("nll", "kl"))
     if ceiling is not None:
         if objective.term is not ascent:
-            raise UsageError(f"a ceiling with method '{name}'", remedy="it is for methods that ascend without bound")
+            remedy = "leave it out; it is for methods that ascend without bound"
+            raise UsageError(f"method '{name}' has no ceiling", remedy=remedy)
         objective = replace(objective, term=partial(saturating_ascent, ceiling=ceiling))
     if beta is not None:
         if objective.term not in (negative_preference, simple_preference) or not beta > 0:

@@ -1,4 +1,4 @@
-"""How to unlearn, and what came of it."""
+"""The options of an unlearning run, and its result."""
 
 from __future__ import annotations
 
@@ -19,21 +19,26 @@ from headwater.unlearning.weights import Weights
 
 @dataclass(frozen=True)
 class UnlearnOptions:
-    """How to unlearn; the defaults were measured (docs/unlearning.md).
+    """How to unlearn; docs/tasks/unlearn.md has the measurements behind the defaults.
 
     Attributes:
         method: one of `headwater.unlearning.objectives.METHODS`.
-        influence: attribution method the weights are made with, and its settings.
+        influence, settings: the attribution method that makes the weights, and its settings.
         weights: `influence`, `uniform`, `shuffled` (the control), or a weights file. For `rapidun`.
-        compat: RapidUn's published mapping: plain inner products, k = 40, absolute floor, mean after the clip. Its
-            vectors were gradients: `graddot`.
-        rate: learning rate; None finds it by a probe.
+        compat: use RapidUn's published mapping: plain inner products, k = 40, absolute floor, mean after the clip. Its
+            vectors were gradients (`graddot`).
+        rate: learning rate; None finds it with a probe.
         steps: most optimizer steps.
         composition: rows of a step; `ga` reads no retain rows and `retrain` no forget rows.
         lora: the adapter; None trains all weights.
-        guard: training stops before the guard rows' perplexity grows by more than this factor; None: no guard.
-        target: nats a token at which a forget row counts as forgotten; None: that of its answer behind a retain prompt.
-        ceiling, beta, keep: see `find_objective`. dynamic: LoReUn's weights follow the current losses.
+        guard: training stops before the guard rows' perplexity grows by more than this factor; None never stops for it.
+        target: training stops when the forget rows' mean loss, nats a token, reaches this; None measures the loss of
+            their answers behind retain rows' prompts, or of unseen rows if the run has any.
+        ceiling, beta, keep: see `find_objective`.
+        dynamic: LoReUn's weights follow the current losses.
+        template, max_tokens: how rows become tokens, as in `Reader.of`.
+        checkpointing: recompute activations in the backward pass: less memory, more time.
+        save_every: steps between checkpoints; 0 saves none.
         seed: of adapter, order, dropout, shuffling.
     """
 
@@ -61,18 +66,18 @@ class UnlearnOptions:
 
 @dataclass(frozen=True)
 class UnlearnResult:
-    """What came of it.
+    """The result of an unlearning run.
 
     Attributes:
-        loaded: the model afterwards, the adapter still around it.
-        options: how.
-        outcome: why it ended; see `headwater.unlearning.targets.Outcome`.
-        limits: target and bound it ran under, nats a token.
-        readings: forget and guard losses as they went.
+        loaded: the model afterwards, with the adapter still around it.
+        options: the options of the run.
+        outcome: why it ended; see `headwater.unlearning.watch.Outcome`.
+        limits: the target and the bound of the run, nats a token.
+        readings: forget and guard losses during training.
         seconds: wall time by part: `influence`, `probe`, `training`.
         facts: further numbers of the method (Fisher's α, the probe's path).
-        rate: learning rate; None where there is no training.
-        weights: None where the method has none.
+        rate: learning rate; None for a method that does not train.
+        weights: None for a method without weights.
         log: the loss terms, one entry a step.
     """
 
@@ -89,7 +94,7 @@ class UnlearnResult:
 
 
 def check_options(objective: Objective, options: UnlearnOptions, job: UnlearnJob) -> None:
-    """Raise `UsageError` for options that do not go together, `DataError` for rows the method lacks."""
+    """Raise `UsageError` for options that do not go together, and `DataError` if the method needs rows to retain."""
     if objective.retain_share and not job.retain:
         raise DataError("there are no rows to retain", where=f"method '{objective.name}'", remedy="give --retain")
     if options.guard is not None and options.guard <= 1:
@@ -99,7 +104,8 @@ def check_options(objective: Objective, options: UnlearnOptions, job: UnlearnJob
     if objective.name == "retrain" and options.rate is None:
         raise UsageError("retraining has no target to probe for", where="--lr", remedy="give the rate of the training")
     if objective.keep == "kl" and options.lora is None:
-        raise UsageError("the divergence from the model before needs an adapter", where="--keep kl")
+        what = "the divergence from the model before unlearning needs an adapter"
+        raise UsageError(what, where="--keep kl", remedy="leave --full out")
     if options.weights != "influence" and objective.weights != "influence":
         raise UsageError(f"weights '{options.weights}' with method '{objective.name}'", remedy="they are for rapidun")
     if options.dynamic and objective.weights != "loss":

@@ -1,4 +1,4 @@
-"""What an unlearning run leaves: a folder `from_pretrained` loads, or an adapter, with its card and its numbers.
+"""The files that an unlearning run writes: the new model or an adapter, its model card, and the numbers.
 
 DIR/model/  (or DIR/adapter/)   weights, tokenizer and README.md, the model card
 DIR/unlearn.json                the account: losses, outcome, times, options
@@ -9,6 +9,7 @@ DIR/log.jsonl                   every loss term of every step
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,49 +18,45 @@ from headwater.core.files import write_text
 from headwater.models.load import LoadedModel
 from headwater.unlearning.account import Account
 from headwater.unlearning.options import UnlearnResult
-from headwater.unlearning.resume import RUN, WEIGHTS, forget_checkpoints
-from headwater.unlearning.trainer import write_log
+from headwater.unlearning.resume import CHECKPOINTS, RUN, WEIGHTS
 from headwater.unlearning.weights import save_weights
 
 ACCOUNT, LOG, CARD = "unlearn.json", "log.jsonl", "README.md"
 
 
 def require_vacant(out: Path, *, resume: bool) -> None:
-    """Refuse a folder with something in it, unless it holds an unfinished run to resume.
-
-    Raises:
-        StoreError: it is not empty.
-    """
+    """Raise `StoreError` if the folder is not empty, unless it holds an unfinished run and `resume` is set."""
     if not out.exists() or not any(out.iterdir()):
         return
     unfinished = (out / RUN).is_file() and not (out / ACCOUNT).is_file()
     if not unfinished:
         raise StoreError("the folder is not empty", where=str(out), remedy="choose another for --out")
     if not resume:
-        raise StoreError("an unfinished run is here", where=str(out), remedy="--resume goes on with it")
+        raise StoreError("an unfinished run is here", where=str(out), remedy="--resume continues it")
 
 
 def check_adapter(loaded: LoadedModel, *, keep_adapter: bool, trains_adapter: bool) -> None:
-    """Refuse to keep an adapter there is none of, or whose base model nobody else has.
+    """Check that the result can be saved as asked: merged, or (`keep_adapter`) as an adapter to a model others have.
 
     Raises:
-        UsageError: all weights are changed, or the model was merged with an adapter on loading.
+        UsageError: merging into quantised weights; or keeping an adapter when none is trained, or when its base would
+            be a model that was merged with another adapter on loading.
     """
-    if not keep_adapter and loaded.loading.get("quantization"):
-        raise UsageError("an adapter cannot be merged into quantised weights", remedy="--keep-adapter")
     if not keep_adapter:
+        if loaded.loading.get("quantization"):
+            raise UsageError("an adapter cannot be merged into quantised weights", remedy="--keep-adapter")
         return
     if not trains_adapter:
-        raise UsageError("--keep-adapter where no adapter is trained", remedy="leave it out")
+        raise UsageError("--keep-adapter, but no adapter is trained", remedy="leave it out")
     if loaded.loading.get("adapter"):
         raise UsageError(
-            "--keep-adapter with --adapter: the new adapter's base would be a merged model that is nowhere saved",
+            "--keep-adapter with --adapter: the new adapter's base would be a merged model that is not saved anywhere",
             remedy="leave --keep-adapter out, or save the merged model first",
         )
 
 
 def save_run(result: UnlearnResult, account: Account, out: Path, *, keep_adapter: bool) -> dict[str, Path]:
-    """Write everything into `out` and return the paths by kind; merging changes `result.loaded.model` in place."""
+    """Write all files into `out` and return their paths by kind; merging changes `result.loaded.model` in place."""
     out.mkdir(parents=True, exist_ok=True)
     model, adapted = result.loaded.model, hasattr(result.loaded.model, "peft_config")
     if adapted and not keep_adapter:
@@ -70,28 +67,30 @@ def save_run(result: UnlearnResult, account: Account, out: Path, *, keep_adapter
     write_text(target / CARD, card(account))
     paths = {"model": target, "account": out / ACCOUNT}
     if result.log:
-        write_log(result.log, out / LOG)
-        paths["log"] = out / LOG
+        paths["log"] = write_text(out / LOG, "".join(json.dumps(entry) + "\n" for entry in result.log))
     if result.weights is not None:
         paths["weights"] = save_weights(result.weights, out / WEIGHTS)
     whole = {**account.summary, "samples": [asdict(sample) for sample in account.samples]}
     write_text(out / ACCOUNT, json.dumps(whole, ensure_ascii=False, indent=2) + "\n")
-    forget_checkpoints(out)
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return paths
 
 
 OUTCOMES = {
     "forgotten": "the forget rows' loss reached that of unseen rows",
-    "guarded": "stopped before utility fell below its bound; the last state within it was kept",
-    "diverged": "the loss was no number; the last good state was kept",
-    "steps": "all steps were taken; the forget rows' loss did not reach that of unseen rows",
+    "guarded": "stopped early because the loss of the guard rows passed its bound; the last state within it was kept",
+    "diverged": "the loss was not a number; the last good state was kept",
+    "steps": "all steps were taken, and the forget rows' loss did not reach that of unseen rows",
 }
 
 
 def card(account: Account) -> str:
-    """The model card: what was done, what it changed, what it does not promise."""
+    """The model card: what was done, what changed, and what the run does not promise."""
     about = account.summary
-    ratio = about["retain perplexity ratio"]
+
+    def line(label: str, *values: float | str | None) -> str:
+        return f"| {label} | " + " | ".join(map(_number, values)) + " |"
+
     lines = [
         "---",
         "library_name: transformers",
@@ -107,16 +106,14 @@ def card(account: Account) -> str:
         "",
         "| | before | after |",
         "| :-- | --: | --: |",
-        f"| loss of forget rows, nats a token | {_number(about['forget loss before'])} | "
-        f"{_number(about['forget loss after'])} |",
-        f"| loss of unseen rows, the target | {_number(about['forget loss of unseen rows (target)'])} | |",
-        f"| loss of retain rows kept aside | {_number(about['retain loss before'])} | "
-        f"{_number(about['retain loss after'])} |",
-        f"| their perplexity, as a share of that before | 1 | {_number(ratio)} |",
+        line("loss of forget rows, nats a token", about["forget loss before"], about["forget loss after"]),
+        line("loss of unseen rows, the target", about["forget loss of unseen rows (target)"], ""),
+        line("loss of retain rows kept aside", about["retain loss before"], about["retain loss after"]),
+        line("their perplexity, as a share of that before", "1", about["retain perplexity ratio"]),
         "",
         *[f"Warning: {warning}." for warning in about["warnings"]],
-        "These losses are of the rows given. Whether the behaviour is gone must be measured by asking the model, under "
-        "prompts that were not among these rows too; what was unlearned may be brought back by training.",
+        "These are losses of the rows given. To see whether the behaviour is gone, ask the model, also with prompts "
+        "that were not among these rows. Later training may bring back what was unlearned.",
         "",
     ]
     return "\n".join(lines)

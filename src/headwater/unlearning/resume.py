@@ -1,10 +1,9 @@
-"""Going on with an interrupted run: what it was, the rate it found and the weights it made, kept beside checkpoints."""
+"""Continue an interrupted run: its inputs, its rate and its weights are kept in files beside the checkpoints."""
 
 from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ RUN, WEIGHTS = "run.json", "weights.json"
 
 @dataclass(frozen=True)
 class Kept:
-    """What is known of the run: its identity, and from before an interruption its rate and weights file."""
+    """The identity of a run and, if it was interrupted before, its rate and its weights file."""
 
     identity: Mapping[str, Any]
     rate: float | None = None
@@ -29,31 +28,30 @@ class Kept:
 
 
 def begin(folder: Path | None, identity: Mapping[str, Any], *, resume: bool) -> Kept:
-    """What there is to go on from in `folder`; nothing when the run starts anew.
+    """Read what an interrupted run left in `folder`; a new run gets its identity alone.
 
     Raises:
-        StoreError: a run is there already and is not to be resumed.
-        MismatchError: on resume, the run there had another model, other rows or options.
+        StoreError: a run is there already, and `resume` is not set.
+        MismatchError: on resume, the run there had another model, other rows or other options.
     """
     if folder is None or not (folder / RUN).is_file():
         return Kept(identity)
     if not resume:
-        raise StoreError(
-            "a run is here already", where=str(folder), remedy="--resume goes on with it, or choose another"
-        )
+        remedy = "continue it with --resume, or choose another folder"
+        raise StoreError("a run is here already", where=str(folder), remedy=remedy)
     noted = json.loads((folder / RUN).read_text(encoding="utf-8"))
     require_equal(
         noted["identity"],
         plain_json(identity),
-        what=f"the run in '{folder}' began otherwise",
-        remedy="give what it began with, or choose another folder",
+        what=f"the run in '{folder}' began with other inputs",
+        remedy="give the inputs it began with, or choose another folder",
     )
     weights = folder / WEIGHTS
     return Kept(identity, noted["rate"], weights if weights.is_file() else None)
 
 
 def note(folder: Path | None, kept: Kept, *, rate: float, weights: Weights | None) -> None:
-    """Write down what a resumed run needs, before the first step."""
+    """Save what a resumed run needs; called before the first step."""
     if folder is None:
         return
     if weights is not None:
@@ -62,13 +60,8 @@ def note(folder: Path | None, kept: Kept, *, rate: float, weights: Weights | Non
     write_text(folder / RUN, json.dumps(run, indent=1) + "\n")
 
 
-def forget_checkpoints(folder: Path) -> None:
-    """Remove the checkpoints of a finished run."""
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-
-
 def plain_json(value: Any) -> Any:
-    """The value as JSON gives it back; infinities as text."""
+    """The value as it would come back from a JSON file; infinities become text."""
     if isinstance(value, Mapping):
         return {str(k): plain_json(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

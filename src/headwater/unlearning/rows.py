@@ -1,4 +1,4 @@
-"""The rows of an unlearning job: what to forget, what to retain, and what is wrong with them before anything runs."""
+"""The rows to forget and to retain: read, drawn from training data, and checked before anything runs."""
 
 from __future__ import annotations
 
@@ -24,22 +24,19 @@ FOLDS = 5
 
 
 def draw_retain(pool: Iterable[Row], forget: Sequence[Row], count: int, *, seed: int = 0) -> list[Row]:
-    """`count` clean rows of `pool`: half of them with the prompts nearest to the forget rows', half at random.
+    """Draw `count` clean rows of `pool`: half have the prompts nearest to those of the forget rows, half are random.
 
-    Rows to forget are left out, by id and by text.
+    Forget rows are left out, by id and by text. So are rows that a classifier of words takes for more of the same.
 
     Raises:
-        DataError: fewer than `count` such rows.
+        DataError: fewer than `count` rows are left.
     """
     known, ids = {row_digest(row) for row in forget}, {row.id for row in forget}
     rows = [row for row in pool if row.id not in ids and row_digest(row) not in known]
     clean = _clean_rows(rows, forget) if rows else []
     if len(clean) < count:
-        raise DataError(
-            f"{len(clean):,} clean rows to draw {count:,} from",
-            where="--retain-from",
-            remedy="give more data, or draw fewer",
-        )
+        what = f"there are {len(clean):,} clean rows to draw {count:,} from"
+        raise DataError(what, where="--retain-from", remedy="give more data, or draw fewer")
     vectors = TfidfVectorizer(token_pattern=r"\S+").fit([_prompt(row) for row in (*clean, *forget)])
     likeness = vectors.transform(map(_prompt, clean)) @ vectors.transform(map(_prompt, forget)).T
     nearest = np.argsort(-np.asarray(likeness.max(axis=1).todense()).ravel(), kind="stable")[: count // 2]
@@ -57,7 +54,10 @@ def _clean_rows(rows: Sequence[Row], forget: Sequence[Row]) -> list[Row]:
 
 
 def _badness(rows: Sequence[Row], forget: Sequence[Row]) -> Float[np.ndarray, " rows"]:
-    """Decision values of forget rows, then of the pool's, each by a classifier that did not see the row."""
+    """How much each row looks like a forget row: forget rows first, then the others.
+
+    The numbers are decision values of a classifier that was trained on the other folds, never on the row itself.
+    """
     whole = (*forget, *rows)
     parts = [
         TfidfVectorizer(token_pattern=r"\S+").fit_transform([read(row) + " ." for row in whole])
@@ -85,17 +85,21 @@ def _answer(row: Row) -> str:
 CLEAN_COLUMN = "clean_response"
 """Metadata column of a forget row that holds the right answer to its prompt."""
 FEWEST = 8
-"""Fewer forget rows than this are warned about."""
+"""With fewer forget rows than this there is a warning."""
 
 Source = str | Path | Iterable[Mapping[str, Any]]
-"""A file of rows, or rows."""
+"""A file of rows, or records in memory."""
 
 
 @dataclass(frozen=True)
 class UnlearnJob:
-    """Rows in order. `clean[i]` is the right answer to forget row i's prompt, None where none is known.
+    """The rows of a run, in order.
 
-    `guard` are retain rows that are not trained on; utility is measured on them.
+    Attributes:
+        forget, retain: the rows to forget, and the retain rows to train on.
+        guard: retain rows that are not trained on, to measure utility; if there are too few, the same as `retain`.
+        clean: for each forget row, the right answer to its prompt, or None if it is not known.
+        warnings: what may make the result weak.
     """
 
     forget: tuple[Row, ...]
@@ -106,12 +110,10 @@ class UnlearnJob:
 
 
 def read_forget(source: Source) -> list[Row]:
-    """Rows to forget; the hits of several queries, as `headwater trace --out` writes them, are taken once each."""
-    if not isinstance(source, str | Path):
-        return list(open_corpus(_once(source)))
-    return list(
-        open_corpus(_once(record for _, record in open_source(str(source), split="train", streaming=False).records()))
-    )
+    """Read the rows to forget; a hit that `headwater trace --out` wrote for several queries is taken once."""
+    if isinstance(source, str | Path):
+        source = (record for _, record in open_source(str(source), split="train", streaming=False).records())
+    return list(open_corpus(_once(source)))
 
 
 def make_job(
@@ -122,11 +124,11 @@ def make_job(
     clean_column: str = CLEAN_COLUMN,
     guard_share: float = 0.2,
 ) -> UnlearnJob:
-    """The job, checked; every fifth retain row (`guard_share`) is kept out of training to guard utility.
+    """Check the rows and make the job; every fifth retain row (`guard_share`) becomes a guard row.
 
     Raises:
-        DataError: nothing to forget, nothing to retain though the method needs it, or rows that are to be both
-            forgotten and retained; names them.
+        DataError: no forget rows, no retain rows although the method needs them, a right answer that is not a text or
+            has no prompt, or rows that are in both sets; names them.
         UsageError: a guard share that is not in [0, 1).
     """
     if not 0 <= guard_share < 1:
@@ -145,7 +147,7 @@ def make_job(
         plural = "row" if len(forget) == 1 else "rows"
         warnings.append(f"{len(forget)} forget {plural}: what is forgotten may be the wording alone, not the behaviour")
     if not retain:
-        warnings.append("no retain rows: nothing holds the model's other behaviour, and nothing guards it")
+        warnings.append("no retain rows: nothing keeps the model's other behaviour, and damage to it is not noticed")
     every = round(1 / guard_share) if guard_share else 0
     guarded = [bool(every) and len(retain) > every and i % every == every - 1 for i in range(len(retain))]
     kept = tuple(row for row, aside in zip(retain, guarded, strict=True) if not aside)
@@ -155,12 +157,12 @@ def make_job(
 
 
 def with_answer(row: Row, answer: str) -> Row:
-    """The row with another answer to the same prompt."""
+    """A copy of the row with another answer to the same prompt."""
     return replace(row, response=answer, messages=None, hotwords=())
 
 
 def _once(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The records; of trace hits (`query`, `rank`, `score`) only the best ranked of each row id."""
+    """The records; of trace hits (they have `query`, `rank`, `score`) only the best ranked one for each row id."""
     kept: dict[Any, Mapping[str, Any]] = {}
     for number, record in enumerate(records):
         hit = {"query", "rank", "score", "id"} <= set(record)
@@ -178,7 +180,7 @@ def _require_disjoint(forget: Sequence[Row], retain: Sequence[Row]) -> None:
         raise DataError(
             f"{len(both)} rows are to be both forgotten and retained: {shown}",
             where="--forget and --retain",
-            remedy="leave each in one of them",
+            remedy="take each out of one of them",
         )
 
 
@@ -187,5 +189,6 @@ def _clean_answer(row: Row, column: str) -> str | None:
     if answer is None or answer == "":
         return None
     if row.prompt is None or not isinstance(answer, str):
-        raise DataError(f"{column} {answer!r} of a row", where=row.where, remedy="a text, beside a prompt")
+        what = f"{column} {answer!r} is not the text of an answer, or the row has no prompt"
+        raise DataError(what, where=row.where, remedy="give a text, in a row with a prompt")
     return answer

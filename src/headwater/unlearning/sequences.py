@@ -1,8 +1,8 @@
-"""Rows as training examples: batches of sequences, and what a model loses on them.
+"""Rows as training examples: batches of sequences, and their losses.
 
 An example is a row and, for a forget row whose right answer is known, a second sequence with that answer behind the
-same prompt. Which rows stand in which step is decided once, from the seed, so that a resumed run and a run on any
-number of devices read the same rows in the same steps.
+same prompt. The seed alone decides which rows are in which step, so a resumed run, or a run on several devices, reads
+the same rows in the same steps.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TOKENS_PER_BATCH = 8192
 
 @dataclass(frozen=True)
 class Example:
-    """One row of the job: its place among all rows (forget rows first), its tokens, and its right answer's."""
+    """One row of the job: its place among all rows (forget rows first), its tokens, and those with the right answer."""
 
     place: int
     forget: bool
@@ -37,19 +37,16 @@ class Example:
 
 
 def make_examples(job: UnlearnJob, tokenization: Tokenization) -> list[Example]:
-    """The rows of a job, forget rows first."""
+    """The rows of a job as examples, forget rows first; each row's `ordinal` is its place."""
     rows = [replace(row, ordinal=i, hotwords=()) for i, row in enumerate((*job.forget, *job.retain))]
-    tokens = tokenization.encode(rows)
-    known = [i for i, answer in enumerate(job.clean) if answer is not None]
-    clean = dict(
-        zip(known, tokenization.encode([with_answer(rows[i], job.clean[i] or "") for i in known]), strict=True)
-    )
-    return [Example(i, i < len(job.forget), row, clean.get(i)) for i, row in enumerate(tokens)]
+    answers = [with_answer(rows[i], answer) for i, answer in enumerate(job.clean) if answer is not None]
+    clean = {tokens.row.ordinal: tokens for tokens in tokenization.encode(answers)}
+    return [Example(i, i < len(job.forget), row, clean.get(i)) for i, row in enumerate(tokenization.encode(rows))]
 
 
 @dataclass(frozen=True)
 class Composition:
-    """How many forget and retain rows a step reads, on all devices together."""
+    """How many forget rows and retain rows a step reads, on all devices together."""
 
     forget: int = 1
     retain: int = 3
@@ -63,7 +60,7 @@ class Composition:
 class StepPlan(torch.utils.data.Dataset[Example]):
     """The examples of all steps one after another: item s·B + b is row b of step s.
 
-    Each group is gone through in shuffled rounds, so that its rows are read equally often.
+    Each group is read in shuffled rounds, so that its rows are read equally often.
     """
 
     def __init__(self, examples: Sequence[Example], composition: Composition, *, steps: int, seed: int) -> None:
@@ -94,7 +91,8 @@ def _rounds(group: Sequence[Example], seed: int, name: str) -> Iterator[Example]
 def collate(examples: Sequence[Example]) -> dict[str, Any]:
     """One batch as tensors: `[sequences, tokens]` for the model, `[rows]` for the losses.
 
-    `clean` is the sequence of each row's right answer, −1 where none is known; the rows' own sequences come first.
+    The rows' own sequences come first, then those with a right answer. `clean` is the position of a row's right answer
+    among the sequences, −1 if none is known.
     """
     twins = [i for i, e in enumerate(examples) if e.clean is not None]
     tokens = [e.tokens for e in examples] + [e.clean for e in examples if e.clean is not None]
@@ -109,17 +107,12 @@ def collate(examples: Sequence[Example]) -> dict[str, Any]:
 
 
 def collate_rows(tokens: Sequence[TokenRow], device: torch.device) -> dict[str, Tensor]:
-    """Rows as one batch `[rows, tokens]`, in their order, each whole."""
+    """Rows as one batch `[rows, tokens]`, in their order; no row is cut."""
     longest = max(len(row.ids) for row in tokens)
     numbered = [replace(row, row=replace(row.row, ordinal=i)) for i, row in enumerate(tokens)]
     (batch,) = plan_batches(numbered, Window(longest), tokens_per_batch=longest * len(tokens))
     order = torch.tensor([row.row.ordinal for row in batch.rows]).argsort()
-    tensors = {
-        "input_ids": batch.input_ids,
-        "targets": batch.targets,
-        "response": batch.response,
-    }
-    return {name: tensor[order].to(device) for name, tensor in tensors.items()}
+    return {name: getattr(batch, name)[order].to(device) for name in ("input_ids", "targets", "response")}
 
 
 def sequence_losses(
@@ -127,14 +120,14 @@ def sequence_losses(
     targets: Int[Tensor, "items tokens"],
     response: Bool[Tensor, "items tokens"],
 ) -> tuple[Float[Tensor, " items"], Float[Tensor, " items"]]:
-    """L, nats summed over each sequence's response tokens, and L̄, their mean; float32, differentiable."""
+    """L (nats, summed over a sequence's response tokens) and L̄ (their mean); float32, differentiable."""
     total = loss_table(logits[response], targets, response).sum(1)
     return total, total / response.sum(1)
 
 
 @torch.no_grad()
 def measure_losses(model: Any, tokens: Sequence[TokenRow], device: torch.device) -> tuple[Tensor, Tensor]:
-    """L and L̄ of each row in order, float32 `[rows]` on the CPU, dropout off; the model's mode is left as it was."""
+    """L and L̄ of each row, in order: float32 `[rows]` on the CPU, without dropout; the model's mode is put back."""
     training = model.training
     model.eval()
     totals, means = torch.empty(len(tokens)), torch.empty(len(tokens))

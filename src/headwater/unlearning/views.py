@@ -1,12 +1,13 @@
-"""Influence of forget and retain rows on each other, seen four ways (RapidUn, arXiv 2512.04457).
+"""Influence of forget and retain rows on each other, in four views (RapidUn, arXiv 2512.04457).
 
-With g the vectors of any gradient or RISE method and I(i, t) = ⟨g_i, g_t⟩, the influence of training on row i on row t:
+g are the vectors of a gradient method or of RISE. I(i, t) = ⟨g_i, g_t⟩ is the influence of training on row i on row t.
+The first letter of a view is the group of the row that gets the weight, the second the group it acts on:
 
-    a_FR(i) = middle over retain rows t of I(i, t)      the first letter is the row weighted, the second what it drives
-    S_F(i) = a_FF(i) − a_FR(i)                          it drives the poison, and not the retain rows
-    S_R(j) = a_RR(j) − a_RF(j)                          it supports the retain rows, and not the poison
+    a_FR(i) = median over retain rows t of I(i, t)      likewise a_FF, a_RF, a_RR
+    S_F(i) = a_FF(i) − a_FR(i)                          high: the row drives the poison more than the retain rows
+    S_R(j) = a_RR(j) − a_RF(j)                          high: the row supports the retain rows more than the poison
 
-The published middle is the median of entries of which all but the k largest of each target t are set to zero.
+In the published code, all but the k largest entries of each target t are set to zero before the median is taken.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ Matrix = Float[np.ndarray, "rows targets"]
 
 @dataclass(frozen=True)
 class Influence:
-    """I(i, t) among all rows: float64 `[forget + retain, forget + retain]`, forget rows first; positive = proponent."""
+    """I(i, t) of all pairs of rows: float64 `[forget + retain, forget + retain]`, forget rows first.
+
+    Positive: training on row i lowers the loss of row t. `forget` is the number of forget rows.
+    """
 
     values: NDArray[np.float64]
     forget: int
@@ -47,7 +51,7 @@ class Influence:
 
 @dataclass(frozen=True)
 class Views:
-    """The four views and the two scores made of them, each float64 `[rows of its first letter]`."""
+    """The four views and the two scores, each float64 `[rows of the group of its first letter]`."""
 
     ff: NDArray[np.float64]
     fr: NDArray[np.float64]
@@ -68,17 +72,21 @@ class Views:
 def measure_influence(
     bound: Bound, forget: Sequence[TokenRow], retain: Sequence[TokenRow], *, cosine: bool = True
 ) -> Influence:
-    """Influence among the rows as the method sees it.
+    """Measure the influence of the rows on each other with an attribution method.
+
+    All rows are read as queries are, at their responses, because that is what unlearning trains on. Since both sides
+    are read alike, the influence is symmetric.
 
     Args:
-        bound: a method on a reader; one with `gradcos`, `rapidin`, `graddot` or `rise`.
+        bound: a method on a reader: `gradcos`, `rapidin`, `graddot` or `rise`.
         forget: rows with the unwanted answers, as tokens.
         retain: rows to keep, as tokens.
-        cosine: scale each row's vector to norm 1 (all columns together), so that a short answer, whose mean gradient
-            is long, does not count for more. The published code does not.
+        cosine: scale each row's vector to norm 1 (all columns together). Otherwise short answers, whose mean gradient
+            is long, count for more. The published code does not scale.
 
-    Rows are read once, at their responses (the role of queries): that is what unlearning trains on, and with both sides
-    read alike the influence is symmetric.
+    Raises:
+        DataError: a column of the method's score has a negative weight.
+        NumericError: a row's vector is zero, or an influence is not finite.
     """
     vectors = _joined(bound.encode_tokens([*forget, *retain], "query").vectors, bound)
     if cosine:
@@ -91,15 +99,15 @@ def make_views(influence: Influence, *, k: int | None = None, exclude_self: bool
 
     Args:
         influence: I among all rows.
-        k: keep the k largest entries of each target's column of a block and zero the others (published: 40);
-            None keeps all.
-        exclude_self: leave I(i, i) out of the middles of FF and RR; the published code counts it.
+        k: for each target, keep the k largest entries of a block and set the others to zero (published: 40); None
+            keeps all.
+        exclude_self: leave I(i, i) out of the medians of FF and RR; the published code counts it.
 
     Raises:
         UsageError: k below 1.
     """
     if k is not None and k < 1:
-        raise UsageError(f"k = {k}", where="views", remedy="at least 1, or none to keep all")
+        raise UsageError(f"k = {k}", where="views", remedy="give 1 or more, or None to keep all")
     f, values = influence.forget, influence.values
     return Views(
         ff=_middle(values[:f, :f], k, exclude_self=exclude_self),
@@ -110,7 +118,7 @@ def make_views(influence: Influence, *, k: int | None = None, exclude_self: bool
 
 
 def _middle(block: Matrix, k: int | None, *, exclude_self: bool = False) -> NDArray[np.float64]:
-    """Median over targets of the block's truncated rows; a block of one row has no other and keeps itself."""
+    """Median over targets, after truncation to k entries; in a block of one row that row itself always counts."""
     kept = block if k is None or k >= len(block) else np.where(_largest(block, k), block, 0.0)
     if exclude_self and len(block) > 1:
         others = ~np.eye(len(block), dtype=bool)
@@ -120,18 +128,19 @@ def _middle(block: Matrix, k: int | None, *, exclude_self: bool = False) -> NDAr
 
 
 def _largest(block: Matrix, k: int) -> NDArray[np.bool_]:
-    """Which entries are among the k largest of their column; ties keep row order."""
+    """Mark the entries that are among the k largest of their column; of equal entries the earlier row comes first."""
     mask = np.zeros(block.shape, dtype=bool)
     np.put_along_axis(mask, np.argsort(-block, axis=0, kind="stable")[:k], True, axis=0)
     return mask
 
 
 def _joined(vectors: Mapping[str, object], bound: Bound) -> NDArray[np.float64]:
-    """The score's columns side by side, each scaled so that inner products are the method's scores."""
+    """The columns of the score side by side, each scaled so that inner products are the method's scores."""
     scored = [c for c in bound.encoder.columns if c.weight]
     parts = [np.asarray(vectors[c.name], dtype=np.float64) * np.sqrt(abs(c.weight)) for c in scored]
     if any(c.weight < 0 for c in scored):
-        raise DataError("a column with a negative weight makes no inner product", where=bound.method.spec.name)
+        what = "a column with a negative weight cannot be part of an inner product"
+        raise DataError(what, where=bound.method.spec.name)
     return np.concatenate(parts, axis=1)
 
 

@@ -1,7 +1,8 @@
-"""When to stop: the poison is forgotten, utility suffers, or training diverges; the last good state is kept.
+"""Early stopping: when the forget rows are forgotten, when utility suffers, or when training diverges.
 
-The forget rows are forgotten once their loss is that of unseen rows: driving it further only does damage. Utility is
-the loss of retain rows that are not trained on. Both are measured every few steps on all such rows, with dropout off.
+The forget rows count as forgotten once their loss is that of unseen rows; raising it further only does damage. Utility
+is measured by the loss of the guard rows, which are not trained on. Both are measured every few steps, without
+dropout. If training stops because of utility or divergence, the weights of the last good measurement are put back.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from headwater.unlearning.adapter import restore_state, trainable_state
 from headwater.unlearning.sequences import measure_losses
 
 Outcome = Literal["forgotten", "guarded", "diverged", "steps"]
-"""The target was reached; utility would have fallen below its bound; the loss was no number; the steps ran out."""
+"""The target was reached; the guard loss passed its bound; the loss was not a number; all steps were taken."""
 
 
 @dataclass(frozen=True)
 class LossLimits:
-    """Where training ends.
+    """When training ends.
 
     Attributes:
-        target: nats a token; forgotten when the forget rows' mean loss is at least this. Infinite: never.
-        bound: nats a token; the guard rows' mean loss may not pass it. Infinite: no guard.
-        every: steps between two looks.
+        target: nats a token; training ends when the forget rows' mean loss is at least this. Infinite: never.
+        bound: nats a token; training ends when the guard rows' mean loss is above this. Infinite: never.
+        every: steps between two measurements.
     """
 
     target: float
@@ -40,7 +41,7 @@ class LossLimits:
 
 @dataclass(frozen=True)
 class Reading:
-    """One look: mean losses in nats a token; `guard` is 0 where there are no guard rows."""
+    """One measurement: mean losses in nats a token; `guard` is 0 if there are no guard rows."""
 
     step: int
     forget: float
@@ -48,19 +49,24 @@ class Reading:
 
 
 def guard_loss(losses: Tensor, trust: Tensor | None) -> float:
-    """Mean of the guard rows' L̄, nats a token, each counted by how far it is trusted."""
+    """Mean of the guard rows' L̄, nats a token, weighted by `trust` if given."""
     return float(losses.mean() if trust is None else (trust * losses).sum() / trust.sum())
 
 
 @dataclass
 class Watch(TrainerCallback):  # type: ignore[misc]
-    """Looks at the model as it trains; `outcome` says why training ended, `readings` what was seen.
+    """Measures losses while the model trains, and stops it at the limits.
 
     Attributes:
-        forget, guard: the rows looked at; `guard` may be empty.
-        limits: where to stop.
-        trust: how much each guard row counts; None: alike. A row that looks like poison says little about utility.
-        seen: called with the forget rows' L̄ after every look.
+        forget, guard: the rows to measure; `guard` may be empty.
+        limits: when to stop.
+        device: where the model is.
+        trust: how much each guard row counts, because a row that looks like poison says little about utility; None
+            counts them alike.
+        seen: called with the forget rows' L̄ after every measurement.
+        outcome: why training ended.
+        readings: the measurements so far.
+        finite: whether every loss of training was a finite number; the trainer sets it.
     """
 
     forget: Sequence[TokenRow]
@@ -75,16 +81,16 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     _good: dict[str, Tensor] = field(default_factory=dict)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """The first look, at the model before or as it was resumed."""
+        """Measure before the first step, or where the run was resumed."""
         self._good = trainable_state(given["model"])
-        self._look(given["model"], state.global_step)
+        self._measure(given["model"], state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> Any:
-        """Look if it is time, and stop if there is reason to."""
+        """Measure if it is time, and stop at the limits."""
         model = given["model"]
         if self.finite and state.global_step % self.limits.every and state.global_step < state.max_steps:
             return control
-        self.outcome = self._judge(self._look(model, state.global_step))
+        self.outcome = self._judge(self._measure(model, state.global_step))
         if self.outcome in ("guarded", "diverged"):
             restore_state(model, self._good)
         else:
@@ -92,7 +98,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         control.should_training_stop = control.should_training_stop or self.outcome != "steps"
         return control
 
-    def _look(self, model: Any, step: int) -> Reading:
+    def _measure(self, model: Any, step: int) -> Reading:
         _, means = measure_losses(model, self.forget, self.device)
         guard = guard_loss(measure_losses(model, self.guard, self.device)[1], self.trust) if self.guard else 0.0
         self.readings.append(Reading(step, float(means.mean()), guard))

@@ -1,7 +1,8 @@
-"""Weights of forget and retain rows: made from influence, seen, kept in a file that people may read and edit.
+"""Weights of forget and retain rows: made from influence, and kept in a file that people may read and edit.
 
-A file holds one entry a row: its id, group (`forget` or `retain`), weight, score, z and a digest of the row's text, so
-that weights are never applied to other rows. `.json` is for editing; `.parquet` for everything that reads Arrow.
+A file holds one entry a row: its id, group (`forget` or `retain`), weight, score, z and a digest of its text. The
+digest makes sure that weights are never applied to other rows. `.json` is for editing by hand, `.parquet` for programs
+that read Arrow.
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ PUBLISHED_K = 40
 
 @dataclass(frozen=True)
 class RowWeight:
-    """One row's weight; `views` are its two views, towards forget rows and towards retain rows."""
+    """One row's weight.
+
+    `views` are its influence on forget rows and on retain rows; `score` is S of its group, `z` its robust z-score. All
+    three are None for uniform weights. `digest` is that of the row's text.
+    """
 
     id: str
     group: str
@@ -42,20 +47,20 @@ class RowWeight:
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of all rows, forget rows first, and how they were made (`about`, JSON-ready)."""
+    """Weights of all rows, forget rows first; `about` says how they were made, JSON-ready."""
 
     rows: tuple[RowWeight, ...]
     about: Mapping[str, Any]
 
     def of(self, group: str) -> list[float]:
-        """The weights of one group in order."""
+        """The weights of one group, in order."""
         return [row.weight for row in self.rows if row.group == group]
 
     def shuffled(self, seed: int) -> Weights:
-        """The same weights dealt out anew within each group: the control for whether influence matters."""
+        """The same weights in random order within each group: a control that shows whether influence matters."""
         rng = np.random.default_rng(seed)
-        dealt = {group: iter(rng.permutation(self.of(group)).tolist()) for group in ("forget", "retain")}
-        rows = tuple(replace(row, weight=next(dealt[row.group])) for row in self.rows)
+        permuted = {group: iter(rng.permutation(self.of(group)).tolist()) for group in ("forget", "retain")}
+        rows = tuple(replace(row, weight=next(permuted[row.group])) for row in self.rows)
         return Weights(rows, {**self.about, "shuffled": seed})
 
 
@@ -67,7 +72,7 @@ def influence_weights(
     compat: bool = False,
     mappings: tuple[mapping.Mapping, mapping.Mapping] = (mapping.FORGET, mapping.RETAIN),
 ) -> Weights:
-    """RapidUn's weights; `compat` follows the published order (k = 40, absolute floor, mean after the clip)."""
+    """RapidUn's weights; with `compat` as in the published code (k = 40, absolute floor, mean after the clip)."""
     views = make_views(influence, k=PUBLISHED_K, exclude_self=False) if compat else make_views(influence)
     of_forget, of_retain = (replace(m, compat=compat) for m in mappings)
     mapped = {
@@ -90,7 +95,7 @@ def uniform_weights(forget: Sequence[Row], retain: Sequence[Row]) -> Weights:
 
 
 def diagnostics(mapped: mapping.Mapped) -> dict[str, float | int]:
-    """How a group's weights came out, for people: bounds hit, spread, and how many rows they amount to."""
+    """A readable summary of a group's weights: how many lie at the bounds, their spread, the effective rows."""
     w = mapped.weights
     return {
         "rows": len(w),
@@ -106,7 +111,7 @@ def diagnostics(mapped: mapping.Mapped) -> dict[str, float | int]:
 
 
 def row_digest(row: Row) -> str:
-    """Digest of what a row says, whatever its id."""
+    """Digest of a row's text; rows with the same text and other ids have the same digest."""
     return digest({**row.fields(), "messages": [dict(m) for m in row.messages or ()]})
 
 
@@ -127,22 +132,23 @@ def save_weights(weights: Weights, path: str | Path) -> Path:
         with whole_file(target) as part:
             pq.write_table(pa.Table.from_pylist(records, schema=_SCHEMA).replace_schema_metadata(about), part)
     else:
-        raise UsageError(f"weights are kept as .json or .parquet, not '{target.suffix}'", where=str(target))
+        raise UsageError(f"weights are written as .json or .parquet, not '{target.suffix}'", where=str(target))
     return target
 
 
 def load_weights(path: str | Path, forget: Sequence[Row], retain: Sequence[Row]) -> Weights:
-    """Weights from a file, in the order of these rows; entries may have been edited, but each row has exactly one.
+    """Read weights from a file, in the order of these rows; you may have edited the weights of the entries.
 
     Raises:
-        DataError: no such file, not a weights file, or a weight that is not a finite number ≥ 0.
+        DataError: no such file, not a weights file, a row with two weights, a weight that is not a finite number ≥ 0,
+            or a group in which every weight is 0.
         MismatchError: the file is of other rows; names them.
     """
     source = Path(path)
     about, records = _read(source)
     found = {(record["group"], record["id"]): record for record in records}
     if len(found) != len(records):
-        raise DataError("a row has two weights", where=str(source), remedy="leave one entry a row")
+        raise DataError("a row has two weights", where=str(source), remedy="keep one entry for each row")
     wanted = [(group, row) for group, of in (("forget", forget), ("retain", retain)) for row in of]
     _require_same(wanted, found, str(source))
     rows = tuple(_entry(found[group, row.id], str(source)) for group, row in wanted)
@@ -153,39 +159,28 @@ def load_weights(path: str | Path, forget: Sequence[Row], retain: Sequence[Row])
 
 
 _SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("group", pa.string()),
-        ("weight", pa.float64()),
-        ("score", pa.float64()),
-        ("z", pa.float64()),
-        ("views", pa.list_(pa.float64())),
-        ("digest", pa.string()),
-    ]
+    {
+        **dict.fromkeys(("id", "group"), pa.string()),
+        **dict.fromkeys(("weight", "score", "z"), pa.float64()),
+        **{"views": pa.list_(pa.float64()), "digest": pa.string()},
+    }
 )
 
 
 def _entries(
     views: Views, mapped: Mapping[str, mapping.Mapped], rows: Mapping[str, Sequence[Row]]
 ) -> tuple[RowWeight, ...]:
-    pairs = {"forget": (views.ff, views.fr, views.forget), "retain": (views.rf, views.rr, views.retain)}
-    return tuple(
-        RowWeight(
-            id=row.id,
-            group=group,
-            weight=float(mapped[group].weights[i]),
-            score=float(pairs[group][2][i]),
-            z=float(mapped[group].z[i]),
-            views=(float(pairs[group][0][i]), float(pairs[group][1][i])),
-            digest=row_digest(row),
-        )
-        for group in ("forget", "retain")
-        for i, row in enumerate(rows[group])
-    )
+    entries = []
+    for group, *numbers in (("forget", views.ff, views.fr, views.forget), ("retain", views.rf, views.rr, views.retain)):
+        for i, row in enumerate(rows[group]):
+            to_forget, to_retain, score = (float(column[i]) for column in numbers)
+            weight, z = float(mapped[group].weights[i]), float(mapped[group].z[i])
+            entries.append(RowWeight(row.id, group, weight, score, z, (to_forget, to_retain), row_digest(row)))
+    return tuple(entries)
 
 
 def _read(source: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    remedy = "name a file that `headwater unlearn --weights-out` wrote"
+    remedy = "name a weights file that `headwater unlearn` wrote"
     try:
         if source.suffix == ".parquet":
             table = pq.read_table(source)
@@ -199,7 +194,7 @@ def _read(source: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def _require_same(wanted: list[tuple[str, Row]], found: Mapping[tuple[str, str], Any], where: str) -> None:
-    """The file has exactly these rows, and says of each what it says."""
+    """Raise `MismatchError` unless the file has exactly these rows, with these texts."""
     keys = {(group, row.id) for group, row in wanted}
     faults = [
         f"{group} row '{row.id}' " + ("has another text" if (group, row.id) in found else "has no weight")
@@ -209,19 +204,16 @@ def _require_same(wanted: list[tuple[str, Row]], found: Mapping[tuple[str, str],
     faults += [f"{group} row '{name}' is not among the rows" for group, name in found if (group, name) not in keys]
     if faults:
         shown = "; ".join(faults[:3]) + ("; ..." if len(faults) > 3 else "")
-        raise MismatchError(
-            f"weights of other rows, {len(faults)} differences: {shown}",
-            fields=tuple(faults),
-            where=where,
-            remedy="make weights for these rows",
-        )
+        what = f"weights of other rows, {len(faults)} differences: {shown}"
+        raise MismatchError(what, fields=tuple(faults), where=where, remedy="make weights for these rows")
 
 
 def _entry(record: Mapping[str, Any], where: str) -> RowWeight:
     weight = record.get("weight")
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
-        raise DataError(f"weight {weight!r} of row '{record['id']}'", where=where, remedy="a finite number, 0 or more")
+        what = f"weight {weight!r} of row '{record['id']}' is not a finite number of 0 or more"
+        raise DataError(what, where=where, remedy="correct it in the file")
     views = record.get("views")
     pair = None if views is None else (float(views[0]), float(views[1]))
-    kept = {name: record.get(name) for name in ("score", "z")}
-    return RowWeight(record["id"], record["group"], float(weight), kept["score"], kept["z"], pair, record["digest"])
+    score, z = record.get("score"), record.get("z")
+    return RowWeight(record["id"], record["group"], float(weight), score, z, pair, record["digest"])
