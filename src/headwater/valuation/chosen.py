@@ -1,4 +1,4 @@
-"""Chosen rows in the input's own format: every column of the original record, under its own name."""
+"""Write chosen rows as they were in the input: every column of the original record, under its own name."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ KINDS = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
 
 
 def records_of(corpus: Corpus, ids: Sequence[str]) -> list[Mapping[str, Any]]:
-    """The original records of these rows, in the order of the ids.
+    """The original records of the rows with these ids, in the order of the ids.
 
     Raises:
-        DataError: an id that the corpus does not have: the values are of another pool.
+        DataError: the corpus does not have one of the ids, so the values are of another pool.
     """
     wanted = set(ids)
     found: dict[str, Mapping[str, Any]] = {}
@@ -32,13 +32,13 @@ def records_of(corpus: Corpus, ids: Sequence[str]) -> list[Mapping[str, Any]]:
             found[row.id] = record
     missing = [name for name in ids if name not in found]
     if missing:
-        what = f"row '{missing[0]}' is not there, nor are {len(missing) - 1:,} more of {len(ids):,}"
-        raise DataError(what, where=corpus.name, remedy="give the pool the values are of with --candidates")
+        what = f"row '{missing[0]}' is not in this pool, nor are {len(missing) - 1:,} more of {len(ids):,}"
+        raise DataError(what, where=corpus.name, remedy="give the pool that was valued, with --candidates")
     return [found[name] for name in ids]
 
 
 def write_records(path: str | Path, records: Sequence[Mapping[str, Any]]) -> Path:
-    """Records as `.jsonl`, `.jsonl.gz`, `.csv` or `.parquet`, by the path's ending; there all at once or not at all."""
+    """Write records as `.jsonl`, `.jsonl.gz`, `.csv` or `.parquet`, by the path's ending; the whole file or none."""
     target = Path(path)
     write = _WRITERS[kind_of(target)]
     with whole_file(target) as part:
@@ -47,11 +47,11 @@ def write_records(path: str | Path, records: Sequence[Mapping[str, Any]]) -> Pat
 
 
 def kind_of(path: Path) -> str:
-    """The kind of file a path names; raises `UsageError` for one that is not written."""
+    """The ending of a path, one of `KINDS`; raises `UsageError` for any other."""
     for kind in KINDS:
         if path.name.lower().endswith(kind):
             return kind
-    raise UsageError(f"'{path.name}' is no kind of file that is written", where="--out", remedy=", ".join(KINDS))
+    raise UsageError(f"'{path.name}' is not a kind of file that can be written", where="--out", remedy=", ".join(KINDS))
 
 
 def _jsonl(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
@@ -59,7 +59,8 @@ def _jsonl(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _gzipped(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    with path.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:  # neither name nor time
+    # Without name and time in its header, the same rows give the same file.
+    with path.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
         file.writelines(line.encode() for line in _lines(records))
 
 

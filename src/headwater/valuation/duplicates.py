@@ -1,7 +1,7 @@
-"""Near-duplicates: rows whose word triples overlap, found by MinHash and locality-sensitive hashing (datasketch).
+"""Find near-duplicates: rows that share many word triples, by MinHash and locality-sensitive hashing (datasketch).
 
-Clusters are chained: a is with c when both are near b. The estimated Jaccard similarity of two neighbours is at least
-`threshold`, up to the sketch's error of about 1/√permutations.
+Clusters are chained: if a and c are both near b, all three are in one cluster. The estimated Jaccard similarity of two
+neighbours is at least `threshold`; the estimate's error is about 1/√permutations.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datasketch import MinHash, MinHashLSH
 from numpy.typing import NDArray
 
 THRESHOLD = 0.7
-"""Jaccard similarity from which two rows count as near-duplicates."""
+"""Two rows with at least this Jaccard similarity count as near-duplicates."""
 
 _PERMUTATIONS = 64
 _WORD = re.compile(r"\w+")
@@ -22,11 +22,11 @@ _BATCH = 1024
 
 
 def clusters(texts: Iterable[str], *, threshold: float = THRESHOLD) -> NDArray[np.int64]:
-    """A cluster number for each text; the number is the position of the cluster's first text.
+    """Give each text a cluster number: the position of the cluster's first text.
 
     Args:
-        texts: rows as text, read once.
-        threshold: least Jaccard similarity of word triples of neighbours, above 0 and at most 1.
+        texts: rows as text; they are read once.
+        threshold: least Jaccard similarity of the word triples of neighbours, above 0 and at most 1.
     """
     lsh = MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS)
     kept: list[MinHash] = []
@@ -61,7 +61,7 @@ def _hashed(block: list[frozenset[bytes]]) -> list[MinHash]:
 
 
 def _pieces(text: str) -> frozenset[bytes]:
-    """Triples of lower-case words; of a shorter text its words, and of one without words the text itself."""
+    """The text's triples of lower-case words; if it has fewer than three words, its words; if none, the text itself."""
     words = _WORD.findall(text.lower())
     if len(words) < 3:
         return frozenset(word.encode() for word in words) or frozenset([text.encode()])

@@ -1,4 +1,4 @@
-"""The ledger of a purchase: who is paid what for which rows, as CSV."""
+"""The ledger of a purchase as CSV: what each provider is paid, and for which rows."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ COLUMNS = ("provider", "rows", "paid_rows", "clusters", "worth", "share", "amoun
 
 @dataclass(frozen=True)
 class ProviderAccount:
-    """One provider's line.
+    """The line of one provider.
 
     Attributes:
         provider: its name.
-        rows: rows it offered.
-        paid: rows that were paid.
-        clusters: how many its rows are when near-duplicates count once.
-        worth: Σ max(value − reserve, 0) over its rows, copies counted in full.
-        cents: what it gets.
-        best: ids of its best paid rows with their cents, at most five.
+        rows: how many rows it offered.
+        paid: how many of them are paid.
+        clusters: how many rows it offered if near-duplicates count once.
+        worth: Σ max(value − reserve, 0) over its rows; copies count in full.
+        cents: what it is paid.
+        best: ids of its best-paid rows with their cents, at most five.
     """
 
     provider: str
@@ -40,7 +40,7 @@ class ProviderAccount:
 
 
 def accounts(values: Values, prices: Prices) -> tuple[ProviderAccount, ...]:
-    """A line a provider, the best paid first; the cents sum to the budget."""
+    """One line a provider, the best paid first; the cents sum to the budget."""
     providers = np.array(prices.providers)
     found = []
     for name in sorted(set(prices.providers)):
@@ -55,7 +55,7 @@ def accounts(values: Values, prices: Prices) -> tuple[ProviderAccount, ...]:
 
 
 def write_ledger(path: str | Path, lines: tuple[ProviderAccount, ...], budget: int) -> Path:
-    """One CSV line a provider and a last one for the sum; amounts have two decimals."""
+    """Write one CSV line a provider, and a last line with the sums; amounts have two decimals."""
     rows = [
         [_plain(a.provider), a.rows, a.paid, a.clusters, f"{a.worth:.6g}", f"{a.cents / budget:.6f}", money(a.cents)]
         for a in lines
@@ -66,14 +66,14 @@ def write_ledger(path: str | Path, lines: tuple[ProviderAccount, ...], budget: i
 
 
 def write_row_prices(path: str | Path, values: Values, prices: Prices) -> Path:
-    """One CSV line a row: id, provider, value as weighed, near-duplicate cluster, amount."""
+    """Write one CSV line a row: id, provider, worth (as in `Prices`), near-duplicate cluster, amount."""
     columns = zip(values.ids, prices.providers, prices.worth, prices.clusters, prices.cents.tolist(), strict=True)
     rows = [[_plain(i), _plain(p), f"{w:.6g}", int(c), money(cents)] for i, p, w, c, cents in columns]
     return _write(path, [["id", "provider", "worth", "cluster", "amount"], *rows])
 
 
 def _plain(text: str) -> str:
-    """Text that a spreadsheet will not take for a formula."""
+    """The text, quoted if a spreadsheet could take it for a formula."""
     return f"'{text}" if text[:1] in "=+-@\t\r" else text
 
 

@@ -1,13 +1,13 @@
-"""Prices: a budget shared out among rows by what they are worth, to the cent.
+"""Divide a budget among rows in proportion to what they are worth, to the cent.
 
     weight of a row    max(value − reserve, 0)  [× characters]  / (its provider's rows in the cluster · the cluster's
                        providers)
-    pay of a row       ∝ weight, budget in all
+    price of a row     ∝ weight; all prices sum to the budget
 
-Near-duplicates (a cluster) are worth one row together: a provider's copies share what one would get, and so do
-providers who bring the same row, each counted once however many copies it has. Cents go by largest remainders, first
-to clusters, then to a cluster's providers, then to their rows, so that neither copying nor rounding moves money from
-one cluster to another.
+A cluster of near-duplicates is worth one row. Providers who bring the same row share its price equally, however many
+copies each has, and a provider's copies share the provider's part. Cents are rounded by largest remainders: first among
+clusters, then among a cluster's providers, then among their rows. So neither copying nor rounding moves money from one
+cluster to another.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from headwater.core.errors import DataError, UsageError
 from headwater.valuation.values import Values
 
 Unit = Literal["row", "character"]
-"""What is bought: `row` pays a row by its value, `character` by its value times its length."""
+"""What a price is for: `row` pays a row by its value, `character` by its value times its length."""
 
 _RESOLUTION = 2**50
-"""Weights are read as whole multiples of the heaviest one's 2^-50."""
+"""Weights are rounded up to whole multiples of 2^-50 times the largest weight."""
 
 NOBODY = "(everyone)"
-"""The provider of all rows where no column names one."""
+"""The provider of all rows if no column names one."""
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What is offered.
+    """The terms of a purchase.
 
     Attributes:
         budget: in the currency's cents; above 0.
-        reserve: value below which a row is not bought.
-        unit: what is bought.
+        reserve: rows with a lower value are not bought.
+        unit: what a price is for.
         by: the metadata column that names the provider; None: one provider.
-        column: which column is the value.
+        column: the column that holds the value.
     """
 
     budget: int
@@ -54,14 +54,14 @@ class Terms:
 
 @dataclass(frozen=True)
 class Prices:
-    """What every row is paid.
+    """The price of every row.
 
     Attributes:
-        terms: what was offered.
+        terms: the terms of the purchase.
         cents: int64 `[rows]`; sums to the budget.
-        worth: the value as weighed, max(value − reserve, 0) [× characters]; float64 `[rows]`.
+        worth: max(value − reserve, 0) [× characters]; float64 `[rows]`.
         providers: `[rows]`.
-        clusters: int64 `[rows]`, near-duplicates share a number.
+        clusters: int64 `[rows]`; near-duplicates share a number.
     """
 
     terms: Terms
@@ -72,13 +72,13 @@ class Prices:
 
 
 def to_cents(text: str | int | float) -> int:
-    """An amount of money as cents; raises `UsageError` unless it is above 0 with at most two decimals."""
+    """An amount of money in cents; raises `UsageError` unless it is above 0 and has at most two decimals."""
     try:
         cents = Decimal(str(text)) * 100
     except InvalidOperation:
-        raise UsageError(f"'{text}' is no amount", where="--budget", remedy="for example 2500 or 99.90") from None
+        raise UsageError(f"'{text}' is not an amount", where="--budget", remedy="for example 2500 or 99.90") from None
     if not cents.is_finite() or cents <= 0:
-        raise UsageError(f"a budget of {text}", where="--budget", remedy="give more than 0")
+        raise UsageError(f"cannot divide a budget of {text}", where="--budget", remedy="give more than 0")
     if cents != cents.to_integral_value():
         raise UsageError(f"a budget of {text} is not whole cents", where="--budget", remedy="give two decimals at most")
     return int(cents)
@@ -90,15 +90,16 @@ def money(cents: int) -> str:
 
 
 def price(values: Values, terms: Terms) -> Prices:
-    """The budget shared out among the rows.
+    """Divide the budget among the rows.
 
     Raises:
-        UsageError: a budget of nothing.
-        DataError: no row is worth more than the reserve; a column that is missing (lists those there are).
-        NumericError: a value that is not finite.
+        UsageError: the budget is not above 0.
+        DataError: no row is worth more than the reserve, or a column is missing (the message lists the columns).
+        NumericError: a value is not finite.
     """
     if terms.budget <= 0:
-        raise UsageError(f"a budget of {money(terms.budget)}", where="--budget", remedy="give more than 0")
+        what = f"cannot divide a budget of {money(terms.budget)}"
+        raise UsageError(what, where="--budget", remedy="give more than 0")
     providers = values.groups(terms.by) if terms.by is not None else [NOBODY] * values.table.num_rows
     worth = np.maximum(values.finite(terms.column) - terms.reserve, 0.0)
     if terms.unit == "character":
@@ -116,7 +117,7 @@ def price(values: Values, terms: Terms) -> Prices:
 def shares(
     budget: int, worth: NDArray[np.float64], providers: Sequence[str], clusters: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Cents of every row; see the module's rule."""
+    """The cents of every row, int64 `[rows]`, by the rule in the module's docstring."""
     _, owner = np.unique(np.asarray(providers), return_inverse=True)
     _, cluster = np.unique(clusters, return_inverse=True)
     pairs, of_pair = np.unique(np.stack([cluster, owner]), axis=1, return_inverse=True)
@@ -129,7 +130,7 @@ def shares(
 
 
 def _means(values: NDArray[np.float64], group: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Each group's mean; of equal values it is that value to the last bit, so that copies cannot tip a tie."""
+    """Each group's mean; the mean of equal values is that value to the last bit, so that copies cannot decide a tie."""
     lowest, highest = np.full(group.max() + 1, np.inf), np.zeros(group.max() + 1)
     np.minimum.at(lowest, group, values)
     np.maximum.at(highest, group, values)
@@ -138,19 +139,20 @@ def _means(values: NDArray[np.float64], group: NDArray[np.int64]) -> NDArray[np.
 
 
 def apportion(totals: NDArray[np.int64], weights: NDArray[np.float64], group: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Each group's whole total shared among its members by weight, the last units to the largest remainders.
+    """Divide each group's total among its members in proportion to weight, in whole units, by largest remainders.
 
-    A weight of 0 gets 0; of two members the heavier never gets less; equals are served in order.
+    A member with weight 0 gets 0, and of two members the heavier never gets less. Between equal members the earlier
+    gets the last unit.
 
     Args:
-        totals: units of each group; a group without weight must have none.
+        totals: units of each group; 0 for a group without weight.
         weights: of the members, ≥ 0.
-        group: which group each member is of.
+        group: the group of each member.
     """
     heaviest = np.zeros(len(totals))
     np.maximum.at(heaviest, group, weights)
     scaled = np.divide(weights, heaviest[group], out=np.zeros_like(weights), where=heaviest[group] > 0)
-    # Python's integers: a share that rounding lifted over a whole unit would be paid from nowhere.
+    # Python's integers are exact. Rounding could lift a share above a whole unit, and the sum above the total.
     units = np.ceil(scaled * _RESOLUTION).astype(np.int64).astype(object)
     sums = np.zeros(len(totals), dtype=object)
     np.add.at(sums, group, units)

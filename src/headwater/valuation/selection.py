@@ -1,7 +1,7 @@
-"""Which rows to take: the best n, a share, all above a threshold, quotas by group, with noise, without near-copies.
+"""Choose rows by their value: the best n, a share, all above a threshold, or a quota for each group.
 
-Gumbel noise turns the best n into a sample without replacement in which a row's odds grow with exp(value / scale)
-(Kool et al., 2019); scale is in standard deviations of the values.
+Near-duplicates can be left out. Gumbel noise turns the best n into a sample without replacement in which a row's odds
+grow with exp(value / scale) (Kool et al., 2019); the scale is in standard deviations of the values.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class Choice:
 
     Attributes:
         top: "500" rows or "10%" of the pool; empty: no limit.
-        above: only rows whose value is greater.
-        by: a metadata column; `top` then is taken of every group by itself.
+        above: take only rows with a greater value.
+        by: a metadata column; `top` then counts within each group.
         gumbel: scale of the noise, in standard deviations of the values; 0: none.
-        distinct: at most one row of a near-duplicate cluster, the best.
-        column: which column is the value.
+        distinct: take only the best row of each near-duplicate cluster.
+        column: the column that holds the value.
         seed: of the noise.
     """
 
@@ -41,11 +41,11 @@ class Choice:
 
 
 def select(values: Values, choice: Choice) -> NDArray[np.int64]:
-    """Positions of the chosen rows, best first (with groups: group by group in name order).
+    """Positions of the chosen rows, best first; with groups, one group after the other by name.
 
     Raises:
-        UsageError: a choice that limits nothing, or an amount that cannot be read.
-        DataError: all values are equal, so there is nothing to choose by; or nothing is above the threshold.
+        UsageError: neither `top` nor `above` is given, or `top` cannot be read.
+        DataError: all values are equal, so they do not rank the rows; or no value is above the threshold.
     """
     if not choice.top and choice.above is None:
         raise UsageError("nothing says how many rows to take", remedy="give --top 500, --top 10% or --above 0")
@@ -75,7 +75,7 @@ def select(values: Values, choice: Choice) -> NDArray[np.int64]:
 def _noise(ids: list[str], choice: Choice) -> NDArray[np.float64]:
     """Gumbel noise that depends on seed and row id alone."""
     if choice.gumbel < 0:
-        raise UsageError(f"noise of scale {choice.gumbel:g}", where="--gumbel", remedy="0 or more")
+        raise UsageError(f"cannot add noise of scale {choice.gumbel:g}", where="--gumbel", remedy="give 0 or more")
     if not choice.gumbel:
         return np.zeros(len(ids))
     uniform = np.array([(key(choice.seed, "gumbel", row) + 0.5) / 2**64 for row in ids])
@@ -84,7 +84,7 @@ def _noise(ids: list[str], choice: Choice) -> NDArray[np.float64]:
 
 
 def _first_of_each(order: NDArray[np.int64], clusters: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The first row of each cluster, in the order given; a row without a cluster stands alone."""
+    """The first row of each cluster, in the given order; a row without a cluster is always taken."""
     own = np.where(np.isnan(clusters), -1 - np.arange(len(clusters)), clusters)
     _, first = np.unique(own[order], return_index=True)
     return order[np.sort(first)]
@@ -95,5 +95,6 @@ def _amount(text: str, rows: int) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", text)
     number = float(match[1]) if match else 0.0
     if match is None or number <= 0 or (match[2] and number > 100) or (not match[2] and number != int(number)):
-        raise UsageError(f"'{text}' rows", where="--top", remedy="a number of rows as 500, or a share as 10%")
+        what = f"'{text}' is not an amount of rows"
+        raise UsageError(what, where="--top", remedy="give a number such as 500, or a share such as 10%")
     return max(1, round(rows * number / 100)) if match[2] else min(int(number), rows)

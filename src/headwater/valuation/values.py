@@ -1,8 +1,8 @@
-"""A values file: one row of the pool a line, with its value, the value's interval and the row's own metadata.
+"""A values file: for each row of the pool its value, the value's interval, and the row's metadata.
 
-Parquet columns: `id`, `value`, `low`, `high`, with several targets `value_T`, `low_T`, `high_T` for each, then the
-row's metadata, then `characters` and `cluster` (near-duplicates share a number). No column holds a row's text. Schema
-metadata says where the numbers are from and what a value says (`sign`).
+Parquet columns: `id`, `value`, `low`, `high`; with several targets also `value_T`, `low_T`, `high_T` for each; then the
+row's metadata; then `characters` and `cluster` (near-duplicates share a number). No column holds a row's text. The
+schema's metadata states method, model and pool, and the meaning of a value (`sign`).
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ from headwater.core.tables import Tabular
 def intervals(
     scores: Float[np.ndarray, "rows parts"], targets: Sequence[str], weights: Sequence[int]
 ) -> Float[np.ndarray, "rows targets 3"]:
-    """Value, low and high of every row on every target, in order of first appearance; NaN ends for a single part.
+    """Value, low and high of every row on every target, with targets in order of first appearance.
+
+    A target with a single part has no spread, so its low and high are NaN.
 
     Args:
         scores: one column a part.
-        targets: the target each part belongs to.
-        weights: rows each part stands for.
+        targets: the target of each part.
+        weights: how many rows each part stands for.
     """
     names = list(dict.fromkeys(targets))
     found = np.full((len(scores), len(names), 3), np.nan)
@@ -52,7 +54,7 @@ def intervals(
 
 
 def over_targets(estimates: Float[np.ndarray, "rows targets 3"]) -> Float[np.ndarray, "rows 3"]:
-    """The mean over targets, each counted alike; errors of different targets are taken as independent."""
+    """The unweighted mean over targets; the errors of different targets are assumed to be independent."""
     value = estimates[:, :, 0].mean(axis=1)
     reach = np.sqrt(((estimates[:, :, 2] - estimates[:, :, 0]) ** 2).sum(axis=1)) / estimates.shape[1]
     return np.stack([value, value - reach, value + reach], axis=1)
@@ -69,7 +71,7 @@ class Values(Tabular):
 
     Attributes:
         table: the columns, in the file's order.
-        about: method, target, model and pool the values are of; JSON-ready.
+        about: the method, target, model and pool; JSON-ready.
         path: the file, for messages.
     """
 
@@ -79,16 +81,16 @@ class Values(Tabular):
 
     @property
     def signed(self) -> bool:
-        """Whether 0 parts rows that help from rows that harm."""
+        """Whether rows above 0 help and rows below 0 harm."""
         return bool(self.about.get("signed", True))
 
     @property
     def meaning(self) -> str:
-        """What a value says, in one sentence."""
+        """The meaning of a value, in one sentence."""
         return str(self.about.get("sign", "positive = the row helps"))
 
     def records(self) -> list[dict[str, Any]]:
-        """One line a row, all columns."""
+        """One record a row, with all columns."""
         found: list[dict[str, Any]] = self.table.to_pylist()
         return found
 
@@ -103,7 +105,7 @@ class Values(Tabular):
         return ids
 
     def numbers(self, column: str = "value") -> NDArray[np.float64]:
-        """A numeric column as float64, gaps as NaN; raises `DataError` listing the columns where it is no number."""
+        """A numeric column as float64, missing values as NaN; raises `DataError` if it does not hold numbers."""
         found = self.column(column)
         if not (pa.types.is_floating(found.type) or pa.types.is_integer(found.type)):
             what = f"column '{column}' holds {found.type}, not numbers"
@@ -112,40 +114,35 @@ class Values(Tabular):
         return values
 
     def finite(self, column: str = "value") -> NDArray[np.float64]:
-        """A numeric column without gaps; raises `NumericError` naming the first row whose number is not finite."""
+        """A numeric column; raises `NumericError` naming the first row whose number is missing or not finite."""
         values = self.numbers(column)
         bad = np.flatnonzero(~np.isfinite(values))
         if len(bad):
             where = f"{self.path}, row '{self.ids[int(bad[0])]}'"
-            raise NumericError(f"{column} {values[bad[0]]}", where=where, remedy="value the row again, or leave it out")
+            remedy = "value the row again, or leave it out"
+            raise NumericError(f"{column} is {values[bad[0]]}", where=where, remedy=remedy)
         return values
 
     def groups(self, column: str) -> list[str]:
-        """A metadata column as text, gaps as `(none)`; raises `DataError` listing the columns if it is not there."""
+        """A metadata column as text, missing values as `(none)`; raises `DataError` if there is no such column."""
         return ["(none)" if value is None else str(value) for value in self.column(column).to_pylist()]
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """A column by name."""
+        """A column by its name, or by its name in the pool; raises `DataError` listing the columns there are."""
         if name not in self.table.column_names:
             if name in self.about.get("renamed", {}):
                 return self.column(self.about["renamed"][name])
             raise unknown_column(name, self.table.column_names, where=self.path)
         return self.table.column(name)
 
-    @property
-    def metadata_columns(self) -> list[str]:
-        """Names of the rows' own columns."""
-        ours = {*OURS, *(prefix + t for prefix in _TARGET_COLUMNS for t in self.about.get("targets", {}))}
-        return [name for name in self.table.column_names if name not in ours]
-
 
 def unknown_column(name: str, columns: Sequence[str], *, where: str) -> DataError:
-    """The error for a column that is not there: lists those that are."""
+    """The error for a missing column; it lists the columns there are."""
     return DataError(f"no column '{name}'", where=where, remedy=f"columns: {', '.join(columns)}")
 
 
 def read_values(path: str | Path) -> Values:
-    """The values of a Parquet file `write_values` wrote, or of any with the columns `id` and `value`.
+    """Read a values file, or any Parquet file with the columns `id` and `value`.
 
     Raises:
         DataError: no such file, or not a values file.
@@ -156,7 +153,7 @@ def read_values(path: str | Path) -> Values:
     try:
         table = pq.read_table(source)
     except pa.ArrowInvalid as error:
-        raise DataError(f"not Parquet: {error}", where=str(path), remedy="headwater value writes one") from None
+        raise DataError(f"this is not Parquet: {error}", where=str(path), remedy="headwater value writes one") from None
     for name in ("id", "value"):
         if name not in table.column_names:
             raise unknown_column(name, table.column_names, where=str(path))
@@ -177,28 +174,27 @@ def schema_of(metadata: Mapping[str, pa.DataType], targets: Sequence[str], about
 
 
 def final_names(names: Sequence[str], targets: Sequence[str]) -> dict[str, str]:
-    """Metadata name to column name: one that clashes with ours gets a trailing underscore."""
+    """Map metadata names to column names: a name that a values file uses itself gets a trailing underscore."""
     ours = {*OURS, *(prefix + target for prefix in _TARGET_COLUMNS for target in targets)}
     return {name: f"{name}_" if name.rstrip("_") in ours else name for name in names}
 
 
 def summarise(values: Values, *, by: str | None = None) -> dict[str, Any]:
-    """Count, mean, spread and share of helpful rows, over all rows and for each group of the column `by`."""
+    """Count, mean, spread and share of helpful rows: of all rows, and of each group of the column `by`.
+
+    `low` and `high` are the ends of the 95 % normal interval of the mean over rows. There is a share of helpful rows
+    only if the values are signed.
+    """
     numbers, signed = values.numbers(), values.signed
-    whole = _describe(numbers, signed=signed)
-    if by is None:
-        return whole
-    names = values.groups(by)
-    groups = np.array(names)
-    return {
-        **whole,
-        "by": by,
-        "groups": {name: _describe(numbers[groups == name], signed=signed) for name in sorted(set(names))},
-    }
+    summary = _describe(numbers, signed=signed)
+    if by is not None:
+        groups = np.array(values.groups(by))
+        named = {str(name): _describe(numbers[groups == name], signed=signed) for name in np.unique(groups)}
+        summary |= {"by": by, "groups": named}
+    return summary
 
 
 def _describe(numbers: NDArray[np.float64], *, signed: bool) -> dict[str, Any]:
-    """`low` and `high`: 95 % normal interval of the mean over rows; `helpful` where the sign of a value means that."""
     error = 1.96 * float(np.std(numbers, ddof=1)) / np.sqrt(len(numbers)) if len(numbers) > 1 else float("nan")
     mean = float(np.mean(numbers))
     return {
