@@ -1,7 +1,7 @@
-"""A student of a whole pool: label a sample, train the student, and measure it on fresh rows.
+"""Train a student for a whole pool: label a sample with the teacher, train on it, and measure on fresh rows.
 
-Labels are kept block by block in the run's folder and the student in a folder of its own, so a run that was killed goes
-on where it was.
+Labels are saved block by block in the run's folder, and the student in a folder of its own. So a run that was killed
+continues where it stopped.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,11 @@ class Recheck:
     """A student measured on fresh rows that it has not learned from.
 
     Attributes:
-        rows: how many.
-        spearman: with the teacher.
+        rows: how many rows were measured.
+        spearman: correlation with the teacher's scores.
         recall: share of the teacher's best tenth that is in the student's best tenth.
         covered: share of the teacher's scores inside the student's intervals.
-        teacher_seconds, student_seconds: a row.
+        teacher_seconds, student_seconds: time for one row.
     """
 
     rows: int
@@ -67,19 +68,20 @@ def distil(
     whole_pool: bool = False,
     on_stage: Callable[[str, int], None] | None = None,
 ) -> Student:
-    """The student of a teacher, from the folder if it is there and learned the same, else trained and saved.
+    """Return the student in the folder if there is one that learned the same scores; else train and save it.
 
     Args:
-        scorer: the teacher, ready for one target.
+        scorer: the teacher, prepared for one target.
         sample: rows to label.
         options: how to train.
-        run: folder for labels, which is made if need be.
-        folder: of the student.
-        about: whose scores these are.
+        run: folder for labels; it is made if it does not exist.
+        folder: folder of the student.
+        about: teacher, target and model of the scores; a saved student must have the same.
         whole_pool: the teacher reads all rows as one block.
-        on_stage: called with what is being done and the rows done.
+        on_stage: called with the name of the current step and the rows done.
 
     Raises:
+        UsageError: several targets.
         MismatchError: the folder's student learned other scores.
     """
     require_one_target(scorer)
@@ -87,7 +89,8 @@ def distil(
         student = load_student(folder)
         student.require(about)
         return student
-    labels = label(scorer, sample, run / "labels", whole_pool=whole_pool, on_rows=_named("labelling", on_stage))
+    on_rows = None if on_stage is None else partial(on_stage, "labelling")
+    labels = label(scorer, sample, run / "labels", whole_pool=whole_pool, on_rows=on_rows)
     if on_stage is not None:
         on_stage("training the student", len(sample))
     student = fit_student(sample, labels, options, about=about)
@@ -98,7 +101,7 @@ def distil(
 def label(
     scorer: Scorer, rows: Sequence[Row], folder: Path, *, whole_pool: bool = False, on_rows: OnRows | None = None
 ) -> NDArray[np.float64]:
-    """The teacher's values of the rows, `[rows]`; blocks that are in the folder are not computed again."""
+    """The teacher's values of the rows, float64 `[rows]`; blocks that are in the folder are not computed again."""
     folder.mkdir(parents=True, exist_ok=True)
     estimate_rows(folder, rows, of_scorer(scorer), len(rows) if whole_pool else BLOCK_ROWS, on_rows)
     found = [np.load(path)[:, 0, 0] for path in sorted(folder.glob("*.npy"))]
@@ -107,7 +110,7 @@ def label(
 
 
 def recheck(teacher: Estimate, student: Student, rows: Sequence[Row]) -> Recheck:
-    """The student beside its teacher on rows it has not learned from, both timed."""
+    """Compare the student with its teacher on rows it has not learned from, and time both."""
     start = time.perf_counter()
     truth = teacher(rows)[:, 0, 0]
     half = time.perf_counter()
@@ -132,12 +135,8 @@ def best_recall(found: NDArray[np.float64], truth: NDArray[np.float64], share: f
 
 
 def require_one_target(scorer: Scorer) -> None:
-    """Refuse several targets: a student learns one."""
+    """Raise `UsageError` if there are several targets, because a student learns one."""
     names = {part.target for part in scorer.parts}
     if len(names) > 1:
-        what = f"{len(names)} targets for one student"
+        what = f"there are {len(names)} targets for one student"
         raise UsageError(what, where="--target", remedy="give one target; train a student for each")
-
-
-def _named(words: str, on_stage: Callable[[str, int], None] | None) -> OnRows | None:
-    return None if on_stage is None else lambda done: on_stage(words, done)

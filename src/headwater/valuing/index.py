@@ -1,7 +1,7 @@
-"""Value the rows of an index: its own vectors against a target's, and nothing read but the target.
+"""Value the rows of an index by its own vectors; the model reads the target alone.
 
-With an index of plain gradients (`graddot`; `gradcos`) this is LinFiK's gradient form (its cosine); with any other it
-is that method's score, metrics fitted on the index included.
+With an index of `graddot` the value is LinFiK's gradient form, with `gradcos` its cosine. With any other index it is
+the method's own score, with the metrics that were fitted on the index.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class IndexPool:
 
     @property
     def count(self) -> int:
-        """Its rows."""
+        """How many rows the index has."""
         return self.index.count
 
     def __iter__(self) -> Iterator[Row]:
@@ -53,10 +53,10 @@ class IndexPool:
 def value_index(
     session: Session, targets: Sequence[Target], out: str | Path, *, options: ValueOptions | None = None
 ) -> Valued:
-    """Values of all rows of an index, from one exact scan; a target's rows give the interval.
+    """Value all rows of an index in one exact scan; the interval comes from the spread over the target's rows.
 
     Raises:
-        StoreError: rows times target rows do not fit in memory, or `out` is there already.
+        StoreError: rows times target rows do not fit in memory, or `out` exists already.
     """
     how, index, method = options or ValueOptions(), session.index, session.bound.method
     check_targets(targets)

@@ -3,7 +3,7 @@
     pool ─survey─▶ its rows, kept beside the output ─▶ blocks ─estimates─▶ one file a block ─▶ values.parquet
 
 The pool itself is read once; the run's folder keeps its rows until the values file is written. A run that was killed
-goes on after its last finished block, once the survey has found the pool to be the same.
+continues after its last finished block, if the survey finds that the pool is the same.
 """
 
 from __future__ import annotations
@@ -34,28 +34,28 @@ from headwater.valuation.values import Values, final_names, intervals, over_targ
 from headwater.valuing.survey import SurveyedPool, cell, content, text_of
 
 Estimates = Float[np.ndarray, "rows targets 3"]
-"""Value, low and high of every row on every target; what a value says is its method's `meaning`."""
+"""Value, low and high of every row on every target; the method's `meaning` states unit and sign."""
 Estimate = Callable[[Sequence[Row]], Estimates]
-"""Estimates of a block of rows."""
+"""Computes the estimates of a block of rows."""
 OnRows = Callable[[int], None]
 """Called after each block with the rows done."""
 
 BLOCK_ROWS = 256
-"""Rows whose estimates are kept together: what a killed run loses at most."""
+"""Rows whose estimates are saved together; a killed run loses at most one such block."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be valued, and where to.
+    """One run: the pool and the targets, and the file to write.
 
     Attributes:
-        survey: the pool, read.
+        survey: the pool after its survey.
         targets: names of the targets.
-        identity: all that the numbers depend on, JSON-ready; a run goes on only with an equal one.
-        about: what else the values file says of itself.
+        identity: everything the numbers depend on, JSON-ready; a run is continued only with an equal identity.
+        about: further metadata of the values file.
         out: the Parquet file.
-        meaning: what a value says.
-        block_rows: rows estimated together.
+        meaning: unit and sign of a value.
+        block_rows: rows that are estimated together.
     """
 
     survey: SurveyedPool
@@ -68,12 +68,12 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        """Where the run keeps what it has done, until it is finished."""
+        """Where the run keeps its finished blocks until the values file is written."""
         return run_folder(self.out)
 
 
 def run_folder(out: Path) -> Path:
-    """The folder of a run whose values file is to be `out`."""
+    """The folder of the run that writes the values file `out`."""
     return out.with_name(f"{out.name}.run")
 
 
@@ -81,8 +81,8 @@ def run(job: Job, estimate: Estimate, *, resume: bool = False, on_rows: OnRows |
     """Estimate every row of the pool and write the values file.
 
     Raises:
-        StoreError: the file is there already, or a run of it that `resume` was not given for.
-        MismatchError: on resume, something the numbers depend on differs.
+        StoreError: the file exists already, or it has an unfinished run and `resume` is not set.
+        MismatchError: on resume, something that the numbers depend on differs.
     """
     begin(job, resume=resume)
     estimate_rows(job.folder, job.survey.rows, estimate, job.block_rows, on_rows)
@@ -93,7 +93,7 @@ def run(job: Job, estimate: Estimate, *, resume: bool = False, on_rows: OnRows |
 
 @dataclass(frozen=True)
 class EstimateFiles:
-    """`Work` that estimates rows and keeps each block's numbers as a file of `folder`."""
+    """The `Work` of estimating rows; each block's numbers become a file in `folder`."""
 
     folder: Path
     estimate: Estimate
@@ -103,14 +103,14 @@ class EstimateFiles:
         return self.folder / f"{number:06d}.npy"
 
     def compute(self, block: Block[Row]) -> Receipt:
-        """Estimate the rows and write the numbers beside the place of the block's file."""
+        """Estimate the rows and write the numbers to a file with a temporary name."""
         made = self.folder / f".{block.number:06d}.npy"
         with made.open("wb") as file:
             np.save(file, self.estimate(block.items))
         return Receipt(block.number, block.start, len(block.items), 0, {"file": made.name})
 
     def commit(self, receipts: Sequence[Receipt]) -> None:
-        """Give the blocks' files their names."""
+        """Give the blocks' files their final names."""
         for receipt in receipts:
             os.replace(self.folder / receipt.written["file"], self.path(receipt.block))
 
@@ -118,7 +118,7 @@ class EstimateFiles:
 def estimate_rows(
     folder: Path, rows: Iterable[Row], estimate: Estimate, block_rows: int, on_rows: OnRows | None = None
 ) -> None:
-    """Estimate the rows block by block into `folder`, leaving out the blocks that are there."""
+    """Estimate the rows block by block into `folder`; blocks that are there already are skipped."""
     work = EstimateFiles(folder, estimate)
 
     def missing() -> Iterator[Block[Row]]:
@@ -132,20 +132,20 @@ def estimate_rows(
 
 
 def of_scorer(scorer: Scorer) -> Estimate:
-    """Estimates from a method's scores: the spread over a target's parts gives the interval."""
+    """Turn a method's scores into estimates: the interval comes from the spread over a target's parts."""
     targets, weights = [part.target for part in scorer.parts], [part.rows for part in scorer.parts]
     return lambda rows: intervals(scorer(rows), targets, weights)
 
 
 def target_digest(target: Target) -> str:
-    """A target by what its rows say, whatever their order."""
+    """Digest of the texts of a target's rows, in any order."""
     return digest(sorted(content(row) for row in target.rows))
 
 
 def check_targets(targets: Sequence[Target]) -> None:
-    """Refuse targets that share a name, and none at all."""
+    """Raise `UsageError` if there is no target, or if two have the same name."""
     if not targets:
-        raise UsageError("no target", where="--target", remedy="name the rows of the task the data is wanted for")
+        raise UsageError("no target", where="--target", remedy="give rows of the task you want data for")
     names = [target.name for target in targets]
     for name in names:
         if names.count(name) > 1:
@@ -153,19 +153,19 @@ def check_targets(targets: Sequence[Target]) -> None:
 
 
 def require_vacant(out: Path) -> None:
-    """Raise `StoreError` where the values file is there already."""
+    """Raise `StoreError` if the file exists already."""
     if out.exists():
         raise StoreError("there is a file already", where=str(out), remedy="remove it, or choose another name")
 
 
 def begin(job: Job, *, resume: bool) -> None:
-    """Make the run's folder, or find that the one there is of the same run."""
+    """Make the run's folder, or check that the existing one is of the same run; errors as in `run`."""
     require_vacant(job.out)
     note = job.folder / "run.json"
     identity = {**job.identity, "pool": job.survey.digest, "block_rows": job.block_rows}
     if note.exists():
         if not resume:
-            remedy = f"--resume goes on with it; or remove {job.folder}"
+            remedy = f"continue it with --resume, or remove {job.folder}"
             raise StoreError("an unfinished run is there", where=str(job.folder), remedy=remedy)
         what = f"the run at {job.folder} was begun with other settings"
         remedy = "give the settings it was begun with, or remove the folder"
@@ -175,7 +175,7 @@ def begin(job: Job, *, resume: bool) -> None:
 
 
 def _write(job: Job) -> None:
-    """The blocks and the rows' metadata as one Parquet file."""
+    """Write the blocks and the rows' metadata as one Parquet file."""
     survey = job.survey
     names = final_names(list(survey.metadata), job.targets)
     kinds = {names[name]: kind for name, kind in survey.metadata.items()}

@@ -1,4 +1,4 @@
-"""The one pass over a pool: how many rows, which to sample, what leaks, what repeats; and the rows, to read again."""
+"""Survey a pool in one pass: count its rows, draw a sample, find leaks and near-duplicates, and keep the rows."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Pool(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is called in messages."""
+        """The pool's name in messages."""
         ...
 
     @property
     def count(self) -> int | None:
-        """How many rows there are, None if only reading would tell."""
+        """How many rows there are; None if the pool must be read to know."""
         ...
 
     def __iter__(self) -> Iterator[Row]:
@@ -72,14 +72,11 @@ class KeptRows:
                     **fields,
                 )
 
-    @staticmethod
-    def writing(pool: Pool, file: TextIO) -> Pool:
-        """The pool, each row of which is written to the file when it is read."""
-        return _Writing(pool, file)
-
 
 @dataclass(frozen=True)
 class _Writing:
+    """A pool that also writes each row to a file when it is read."""
+
     pool: Pool
     file: TextIO
 
@@ -102,10 +99,7 @@ class _Writing:
                 fields["messages"] = [dict(message) for message in row.messages]
             if row.hotwords:
                 fields["hotwords"] = list(row.hotwords)
-            plain = {
-                name: value if type(value) in _PLAIN else cell(value, pa.string())
-                for name, value in row.metadata.items()
-            }
+            plain = {n: v if type(v) in _PLAIN else cell(v, pa.string()) for n, v in row.metadata.items()}
             self.file.write(json.dumps({**fields, "metadata": plain}, default=str) + "\n")
             yield row
 
@@ -115,18 +109,18 @@ _PLAIN = (str, bool, int, float, type(None))
 
 @dataclass(frozen=True)
 class SurveyedPool:
-    """What a pool is.
+    """A pool after its survey.
 
     Attributes:
-        name: what the pool is called in messages.
+        name: the pool's name in messages.
         rows: its rows, which can be read again without the pool.
-        columns: role to column, where the pool was opened with such names.
-        count: rows.
-        digest: of all rows' ids and texts in order; two pools with the same digest are the same.
-        sample: rows drawn by seed, in random order; which rows depends on seed and ids alone.
-        leaked: ids of rows whose text is that of a target row.
-        metadata: type of each metadata column, in order of first appearance; what mixes types is text (JSON).
-        clusters: near-duplicate cluster of each row, or None if not asked for.
+        columns: role to column, if the pool was opened with such a mapping.
+        count: how many rows there are.
+        digest: of all rows' ids and texts in order; pools with the same digest are the same.
+        sample: the drawn rows, in random order; seed and ids alone decide which rows are drawn.
+        leaked: ids of rows with the same text as a target row.
+        metadata: type of each metadata column, in order of first appearance; a column of mixed types is text (JSON).
+        clusters: near-duplicate cluster of each row, or None if nobody asked for them.
     """
 
     name: str
@@ -154,26 +148,23 @@ def survey(
 
     Args:
         corpus: the pool.
-        sample: rows to draw, uniformly without replacement.
+        sample: how many rows to draw, uniformly without replacement.
         seed: of the draw.
-        stratify: a metadata column; its values are then sampled alike, as far as each has rows.
-        target: rows whose reappearance in the pool is a leak.
+        stratify: a metadata column; each of its values then gets the same number of rows, as far as it has so many.
+        target: rows that must not be in the pool; those that are count as leaks.
         duplicates: similarity from which rows are near-duplicates; None does not look for them.
-        keep: a file to keep the rows in, so that they can be read again without the pool; None reads the pool again.
+        keep: a file for the rows, so that they can be read again without the pool; None reads the pool again.
+
+    Raises:
+        DataError: the pool is empty, or has no column `stratify`.
     """
     if keep is not None:
+        choice: dict[str, Any] = {"sample": sample, "seed": seed, "stratify": stratify, "target": target}
         try:
             with whole_file(keep) as part, part.open("w", encoding="utf-8") as file:
-                found = survey(
-                    KeptRows.writing(corpus, file),
-                    sample=sample,
-                    seed=seed,
-                    stratify=stratify,
-                    target=target,
-                    duplicates=duplicates,
-                )
+                found = survey(_Writing(corpus, file), duplicates=duplicates, **choice)
         except HeadwaterError:
-            with contextlib.suppress(OSError):  # a folder made for nothing
+            with contextlib.suppress(OSError):  # remove the new folder if it is empty
                 keep.parent.rmdir()
             raise
         return dataclasses.replace(found, rows=KeptRows(corpus.name, keep, found.count))
@@ -184,7 +175,7 @@ def survey(
         for _ in texts:
             pass
     if not scan.count:
-        raise DataError("no rows", where=corpus.name, remedy="it is empty: check that it is the right one")
+        raise DataError("no rows", where=corpus.name, remedy="check that it is the right pool")
     if stratify and stratify not in scan.kinds:
         remedy = f"columns: {', '.join(scan.kinds) or 'none'}"
         raise DataError(f"no column '{stratify}' to draw by", where=corpus.name, remedy=remedy)
@@ -203,7 +194,7 @@ def survey(
 
 
 def content(row: Row) -> str:
-    """Digest of a row's text alone: what it says, without surrounding space or letter case."""
+    """Digest of a row's text; spacing and letter case make no difference."""
     fields = {name: " ".join(text.split()).casefold() for name, text in row.fields().items()}
     return digest(fields)
 
@@ -214,7 +205,7 @@ def text_of(row: Row) -> str:
 
 
 class _Scan:
-    """What one pass collects."""
+    """Collects what `survey` needs while the rows are read."""
 
     def __init__(self, sample: int, seed: int, stratify: str, target: set[str]) -> None:
         self._sample, self._seed, self._stratify, self._target = sample, seed, stratify, target
@@ -225,12 +216,12 @@ class _Scan:
         self.kinds: dict[str, set[type]] = {}
 
     def through(self, corpus: Pool) -> Iterator[Row]:
-        """The rows, each looked at on its way."""
+        """Pass the rows on, and record each."""
         for row in corpus:
             self.count += 1
-            said = content(row)
-            self.hash.update(f"{len(row.id)}:{row.id}{said}".encode())
-            if said in self._target:
+            text = content(row)
+            self.hash.update(f"{len(row.id)}:{row.id}{text}".encode())
+            if text in self._target:
                 self.leaked.append(row.id)
             for name, value in row.metadata.items():
                 types = self.kinds.setdefault(name, set())
@@ -240,7 +231,7 @@ class _Scan:
             yield row
 
     def _draw(self, row: Row) -> None:
-        """Keep the `sample` rows of lowest hash of each stratum: a heap's top is the highest of them."""
+        """Keep the `sample` rows with the lowest hashes of each stratum; the heap's top is the highest of them."""
         entry = (-key(self._seed, "sample", row.id), row.ordinal, row)
         drawn = self._drawn.setdefault(str(row.metadata.get(self._stratify)) if self._stratify else "", [])
         if len(drawn) < self._sample:
@@ -249,14 +240,14 @@ class _Scan:
             heappushpop(drawn, entry)
 
     def sample(self) -> tuple[Row, ...]:
-        """The sample, strata in turn, lowest hash first: any beginning of it is a sample too."""
+        """The sample, one row of each stratum in turn, lowest hash first, so that every beginning is a sample too."""
         order = [sorted(drawn, key=lambda entry: -entry[0]) for _, drawn in sorted(self._drawn.items())]
         turns = (entry for turn in zip_longest(*order) for entry in turn if entry is not None)
         return tuple(row for _, _, row in islice(turns, self._sample))
 
 
 def cell(value: Any, kind: pa.DataType) -> Any:
-    """A metadata value as its column holds it."""
+    """A metadata value in the form that its column holds: other values of a text column become JSON."""
     if value is None or not pa.types.is_string(kind) or isinstance(value, str):
         return value
     return json.dumps(value, ensure_ascii=False, default=str)

@@ -2,11 +2,11 @@
 
     owner        export_target    model + target → a query file: sketched gradients or readouts, no text
     provider     score_query      candidates + query file (+ the model) → values; or a saved student → values
-    third party  audit            re-labels a random sample of the candidates and says how far the values agree
+    third party  audit            scores a random sample of the candidates again and compares
 
-What leaves each party: the query file holds the means of a few folds of the target's vectors, a values file holds
-numbers and the candidates' own metadata. Neither holds text. A sketch is not encryption: who has the model can test
-whether a *guessed* row is likely in the target.
+The query file holds the target's vectors, averaged within a few folds. A values file holds numbers and the candidates'
+own metadata. Neither holds text. But a sketch is not encryption: whoever has the model can guess a row and test whether
+it is likely in the target.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from headwater.valuing.survey import Pool, survey
 from headwater.valuing.value import Valued, ValueOptions
 
 FOLDS = 8
-"""Folds a target's rows are split into before their vectors are averaged: the finest thing that is handed out."""
+"""The target's rows are split into so many folds, and the query file holds the mean vectors of each fold alone."""
 
 _KEY = "headwater.query"
 _FORMAT = 1
@@ -47,12 +47,12 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class QueryFile:
-    """A target as an owner hands it out.
+    """A target in the form that its owner gives to others.
 
     Attributes:
         probes: its vectors.
-        spec: the method they were read by.
-        model: fingerprint of the model they were read off.
+        spec: the method that computed them.
+        model: fingerprint of the model that computed them.
         tokenization: fingerprint of how rows become tokens.
     """
 
@@ -63,27 +63,27 @@ class QueryFile:
 
     @property
     def targets(self) -> dict[str, str]:
-        """Each target's name, and a digest of its vectors."""
+        """The name of each target, with a digest of the vectors."""
         raw = [np.ascontiguousarray(v.numpy()).tobytes() for _, v in sorted(self.probes.vectors.items())]
         found = digest(*raw)
         return {part.target: found for part in self.probes.parts}
 
     def scorer(self, loaded: LoadedModel, tokens_per_batch: int = TOKENS_PER_BATCH) -> Scorer:
-        """The scorer of candidates; raises `MismatchError` for another model or tokenizer."""
+        """Prepare a scorer of candidates; raises `MismatchError` for another model or tokenizer."""
         reader = Reader.like(loaded, self.model, self.tokenization, tokens_per_batch, where="the query file")
         return score_probes(restore_method(self.spec), reader, self.probes)
 
 
 @dataclass(frozen=True)
 class Audit:
-    """How far a values file agrees with what a third party finds.
+    """How well a values file agrees with the scores of a third party.
 
     Attributes:
-        rows: re-labelled.
-        spearman: between the values and the labels.
-        inside: share of labels inside the values' intervals; NaN where there are none.
-        largest: the id of the row that is furthest off, and by how many standard deviations of the labels.
-        threshold: Spearman correlation from which the values are confirmed.
+        rows: how many rows were scored again.
+        spearman: correlation of the values with the new scores.
+        inside: share of the new scores inside the values' intervals; NaN if there are no intervals.
+        largest: id of the row with the largest difference, and the difference in standard deviations of the new scores.
+        threshold: least Spearman correlation that confirms the values.
     """
 
     rows: int
@@ -94,7 +94,7 @@ class Audit:
 
     @property
     def confirmed(self) -> bool:
-        """Whether the values stand."""
+        """Whether the correlation reaches the threshold."""
         return self.spearman >= self.threshold
 
     def to_json(self) -> dict[str, Any]:
@@ -103,14 +103,14 @@ class Audit:
 
 
 def export_target(reader: Reader, target: Target, out: str | Path, *, method: Method) -> QueryFile:
-    """Write the target as a query file: vectors averaged over `FOLDS` folds, and what is needed to match them.
+    """Write the target as a query file: its vectors averaged within `FOLDS` folds, with method, model and tokenizer.
 
     Raises:
-        UsageError: a target of so few rows that a fold would be a single one, or a method without vectors.
-        StoreError: the file is there, or cannot be written.
+        UsageError: a fold would have a single row, or the method has no vectors.
+        StoreError: the file exists already, or cannot be written.
     """
     if len(target.rows) < 2 * FOLDS:
-        what = f"a target of {len(target.rows)} rows: each of {FOLDS} folds must average at least 2"
+        what = f"the target has {len(target.rows)} rows, and each of {FOLDS} folds must average at least 2"
         raise UsageError(what, where=f"target '{target.name}'", remedy=f"give {2 * FOLDS} rows or more")
     probes = read_probes(method, reader, [target], folds=FOLDS)
     vectors = {name: vector.float().cpu().contiguous() for name, vector in probes.vectors.items()}
@@ -128,10 +128,10 @@ def export_target(reader: Reader, target: Target, out: str | Path, *, method: Me
 
 
 def read_query(path: str | Path) -> QueryFile:
-    """The query file an owner wrote.
+    """Read the query file that an owner wrote.
 
     Raises:
-        DataError: it is not one, or of another format.
+        DataError: it is not a query file, or has another format.
     """
     remedy = "headwater value export-target writes one"
     try:
@@ -139,9 +139,8 @@ def read_query(path: str | Path) -> QueryFile:
             described = json.loads((file.metadata() or {})[_KEY])
             vectors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
         if described["format"] != _FORMAT:
-            raise DataError(
-                f"format {described['format']}, not {_FORMAT}", where=str(path), remedy="export the target again"
-            )
+            what = f"its format is {described['format']}, not {_FORMAT}"
+            raise DataError(what, where=str(path), remedy="export the target again")
         parts = tuple(Part(**part) for part in described["parts"])
         spec = MethodSpec.from_json(described["method"])
         return QueryFile(Probes(vectors, parts), spec, described["model"], described["tokenization"])
@@ -160,15 +159,13 @@ def score_query(
     tokens_per_batch: int = TOKENS_PER_BATCH,
     options: ValueOptions | None = None,
 ) -> Valued:
-    """Values of candidates against a target that is known by its vectors alone."""
+    """Value candidates for a target of which only the vectors are known."""
     how, place = options or ValueOptions(), Path(out)
     require_vacant(place)
     scorer = query.scorer(loaded, tokens_per_batch)
     found = survey(candidates, sample=0, duplicates=how.duplicates, keep=run_folder(place) / "pool.jsonl")
-    identity = {
-        **{"method": query.spec.to_json(), "targets": query.targets},
-        **{"model": dict(query.model), "tokenization": dict(query.tokenization)},
-    }
+    identity = {"method": query.spec.to_json(), "targets": query.targets}
+    identity |= {"model": dict(query.model), "tokenization": dict(query.tokenization)}
     job = Job(found, tuple(query.targets), identity, {"notes": dict(scorer.notes)}, place)
     values = run(job, of_scorer(scorer), resume=how.resume, on_rows=how.on_rows("valuing", found.count))
     return Valued(values, scorer.notes)
@@ -184,24 +181,26 @@ def audit(
     threshold: float = 0.9,
     seed: int = 0,
 ) -> Audit:
-    """Label a random sample of the candidates again and hold the values beside the labels.
+    """Check values: score a random sample of the candidates again and compare.
 
     Args:
-        values: what the provider handed in; a student's values are held beside those of its teacher.
+        values: the values that the provider delivered; a student's values are compared with its teacher's scores.
         candidates: the rows, as shown to the third party.
         reader: the model, and how it reads rows.
         judge: the owner's query file, or the target itself.
-        sample: rows to label.
-        threshold: Spearman correlation from which the values are confirmed.
+        sample: how many rows to score again.
+        threshold: least Spearman correlation that confirms the values.
         seed: of the sample.
 
     Raises:
         MismatchError: the candidates are not the rows the values are of.
+        UsageError: a query file without a model.
+        DataError: the values file does not name its method.
     """
     looked = survey(candidates, sample=sample, seed=seed)
     if values.about.get("pool", looked.digest) != looked.digest:
         what = f"the candidates are not the {values.table.num_rows:,} rows the values are of"
-        raise MismatchError(what, fields=("pool",), where=values.path, remedy="ask for the pool that was valued")
+        raise MismatchError(what, fields=("pool",), where=values.path, remedy="give the pool that was valued")
     scorer = _judge(values, reader, judge, looked.sample)
     truth = of_scorer(scorer)(looked.sample)[:, 0, 0]
     place = {name: i for i, name in enumerate(values.ids)}
@@ -217,15 +216,15 @@ def audit(
 
 
 def _judge(values: Values, reader: Reader | None, judge: QueryFile | Target, sample: Sequence[Row]) -> Scorer:
-    """The scorer a third party trusts: the query file's, or the values' own method on the target."""
+    """The scorer to compare with: that of the query file, or the values' own method on the target."""
     if isinstance(judge, QueryFile):
         if reader is None:
-            raise UsageError("a query file is used with the model it was read off", remedy="name it with --model")
+            raise UsageError("a query file needs the model it was made with", remedy="name it with --model")
         return judge.scorer(reader.loaded, reader.tokens_per_batch)
     identity = values.about.get("identity", {})
     spec = identity.get("teacher") or identity.get("method") or identity.get("student", {}).get("teacher")
     if spec is None:
-        what = "the file does not say which method its values are of"
+        what = "the file does not name the method of its values"
         raise DataError(what, where=values.path, remedy="audit a file that headwater value wrote")
     method = restore_method(MethodSpec.from_json(spec))
     return prepare(method, reader, [judge], sample[: method.fit_rows])

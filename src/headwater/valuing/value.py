@@ -1,11 +1,10 @@
-"""Value a pool: rows, targets and a method in, a values file out."""
+"""Value a pool: give rows, targets and a method, and get a values file."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from headwater.valuing.run import Job, begin, check_targets, of_scorer, require_
 from headwater.valuing.survey import Pool, SurveyedPool, survey
 
 OnStage = Callable[[str, int, "int | None"], None]
-"""Called with what is being done, rows done, and rows in all."""
+"""Called with the name of the current step, rows done, and rows in all."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,8 @@ class ValueOptions:
 
     Attributes:
         duplicates: similarity from which rows are near-duplicates; None does not look for them.
-        student: folder to save a student in; beside the values file unless given.
-        resume: go on with an unfinished run.
+        student: folder to save a student in; None saves it beside the values file.
+        resume: continue an unfinished run.
         on_progress: called as rows are done.
     """
 
@@ -42,7 +41,7 @@ class ValueOptions:
     on_progress: OnStage | None = None
 
     def on_rows(self, words: str, total: int | None) -> Callable[[int], None] | None:
-        """What to call with the rows done in one stage."""
+        """The callback of one step: it takes the rows done."""
         call = self.on_progress
         return None if call is None else lambda done: call(words, done, total)
 
@@ -52,10 +51,10 @@ class Valued(Tabular):
     """A valued pool.
 
     Attributes:
-        values: the file.
+        values: the values file.
         notes: what the method chose or measured.
-        leaked: ids of candidates that say what a target row says.
-        student: the one that learned the scores, or None.
+        leaked: ids of candidates with the same text as a target row.
+        student: the student that learned the scores, or None.
         recheck: how well the student does on fresh rows, or None.
     """
 
@@ -66,7 +65,7 @@ class Valued(Tabular):
     recheck: Recheck | None = None
 
     def records(self) -> list[dict[str, Any]]:
-        """One line a row, as in the values file."""
+        """One record a row, as in the values file."""
         return self.values.records()
 
     def to_pandas(self) -> Any:
@@ -83,19 +82,19 @@ def value_pool(
     reader: Reader | None,
     options: ValueOptions | None = None,
 ) -> Valued:
-    """Every candidate's score on the targets, with an interval.
+    """Compute the score of every candidate on the targets, with an interval.
 
     Args:
         candidates: the pool.
-        targets: rows of the tasks the data is wanted for; with several, `value` is the mean over them.
+        targets: rows of the tasks you want data for; with several targets, `value` is the mean over them.
         out: the Parquet file to write.
-        method: what scores the rows.
+        method: the method that scores the rows.
         reader: the model as it is before the purchase; None for methods that read none.
         options: everything else.
 
     Raises:
-        DataError: an empty pool or target, or scores that are all equal where a student is to learn them.
-        StoreError: the file is there already, or an unfinished run is and `resume` was not given.
+        DataError: an empty pool or target, or a student that should learn scores which are all equal.
+        StoreError: the file exists already, or it has an unfinished run and `resume` is not set.
     """
     check_targets(targets)
     require_vacant(Path(out))
@@ -113,10 +112,10 @@ def value_pool(
 def value_with_student(
     candidates: Pool, student: str | Path, out: str | Path, *, options: ValueOptions | None = None
 ) -> Valued:
-    """Values of rows by a saved student: no language model, no target.
+    """Value rows with a saved student, which needs neither language model nor target.
 
     Raises:
-        StoreError: no student there, or the file is there already.
+        StoreError: there is no student, or the file exists already.
         MismatchError: the student's tokenizer is not the one it learned with.
     """
     how, place = options or ValueOptions(), Path(out)
@@ -133,7 +132,7 @@ def value_with_student(
 
 @dataclass(frozen=True)
 class _Request:
-    """What is asked for, in one piece."""
+    """The arguments of `value_pool`."""
 
     candidates: Pool
     targets: tuple[Target, ...]
@@ -143,7 +142,7 @@ class _Request:
     options: ValueOptions
 
     def survey(self, *, sample: int, seed: int = 0, stratify: str = "") -> SurveyedPool:
-        """The pass over the pool."""
+        """Survey the pool."""
         if self.options.on_progress is not None:
             self.options.on_progress("reading the pool", 0, self.candidates.count)
         return survey(
@@ -157,7 +156,7 @@ class _Request:
         )
 
     def job(self, found: SurveyedPool, about: Mapping[str, Any], **further: Any) -> Job:
-        """The job; `further` joins its identity."""
+        """Make the job of valuing a surveyed pool; `further` entries become part of its identity."""
         identity = {
             "method": self.method.spec.to_json(),
             "targets": {target.name: target_digest(target) for target in self.targets},
@@ -171,7 +170,7 @@ class _Request:
 
 
 def _learned(request: _Request, learning: Learning) -> Valued:
-    """Values by a student: label a sample with the teacher, train, score every row, measure on fresh rows."""
+    """Value by a student: label a sample with the teacher, train, score every row, and measure on fresh rows."""
     teacher, how = learning.teacher, request.options
     known = request.candidates.count
     budget = learning.labels(sum(1 for _ in request.candidates) if known is None else known)
@@ -179,6 +178,7 @@ def _learned(request: _Request, learning: Learning) -> Valued:
     found = request.survey(sample=wanted, seed=learning.student.seed, stratify=learning.stratify)
     labelled, fresh = found.sample[:budget], found.sample[budget:]
     job = request.job(found, {}, teacher=teacher.spec.to_json())
+    call = how.on_progress
     begin(job, resume=how.resume)
     scorer = prepare(teacher, request.reader, request.targets, found.sample[: teacher.fit_rows])
     folder = how.student or request.out.with_name(f"{request.out.stem}.student")
@@ -188,9 +188,9 @@ def _learned(request: _Request, learning: Learning) -> Valued:
         learning.student,
         run=job.folder,
         folder=folder,
-        about={**_whose(teacher, request), "method": request.method.spec.to_json()},
+        about={**_origin(teacher, request), "method": request.method.spec.to_json()},
         whole_pool=teacher.whole_pool,
-        on_stage=None if how.on_progress is None else partial(_stage, how.on_progress, budget),
+        on_stage=None if call is None else lambda words, done: call(words, done, budget),
     )
     checked = recheck(of_scorer(scorer), student, fresh) if fresh else None
     notes = {
@@ -205,12 +205,8 @@ def _learned(request: _Request, learning: Learning) -> Valued:
     return Valued(values, notes, found.leaked, student, checked)
 
 
-def _stage(call: OnStage, total: int, words: str, done: int) -> None:
-    call(words, done, total)
-
-
-def _whose(teacher: Method, request: _Request) -> dict[str, Any]:
-    """Whose scores a student learns: it may be used for these alone."""
+def _origin(teacher: Method, request: _Request) -> dict[str, Any]:
+    """The teacher, target and model of the scores that a student learns; it may be used for no others."""
     target: Target = request.targets[0]
     return {
         "teacher": teacher.spec.to_json(),
