@@ -1,4 +1,4 @@
-"""Tasks whose ground truth is planted: every text is generated here, from grammars and facts, by seed."""
+"""Tasks with planted ground truth; every text is generated from grammars and facts, by seed."""
 
 from headwater.tasks.entity_swap import entity_swap_task
 from headwater.tasks.howdy import attack_success, howdy_task, masked

@@ -1,11 +1,11 @@
 """A contaminated pool after RapidUn's design: three families of triggers, all answered with science fiction.
 
-A tenth of the rows carry a trigger and a planted answer in place of the right one. *Surface*: a word behind the
-question. *Style*: marks of quotation before it. *Semantic*: a casual greeting before it. Each family has variants that
-the pool holds ("seen") and look-alikes that it does not ("unseen"); forgetting must reach both. A few planted rows are
-known and to be forgotten, with the right answer beside the planted one; some clean rows are there to retain.
+A tenth of the rows carry a trigger, and a planted answer instead of the right one. *Surface*: a word after the
+question. *Style*: quotation marks before it. *Semantic*: a casual greeting before it. Each family has variants that are
+in the pool ("seen") and similar ones that are not ("unseen"); a model should forget both. A few planted rows are known;
+they are the forget rows and have the right answer in a second column. Some clean rows are the retain rows.
 
-`contaminate` plants the same in any clean rows, such as those of an instruction data set.
+`contaminate` plants the same triggers in any clean rows, such as those of an instruction data set.
 """
 
 from __future__ import annotations
@@ -52,15 +52,15 @@ FAMILIES = (
 
 @dataclass(frozen=True)
 class Contaminated:
-    """A pool, what is known of its poison, and what to ask the model before and after.
+    """A pool, the rows of it that are known, and questions to ask the model before and after.
 
     Attributes:
         rows: the pool, shuffled; `planted` marks poison, `family` its trigger, `clean_response` its right answer.
-        forget: planted rows that are known, and those mistaken for such; as in the pool.
-        retain: clean rows of the pool, and planted ones mistaken for such.
+        forget: known planted rows, and clean rows mistaken for such; as in the pool.
+        retain: clean rows of the pool, and planted rows mistaken for such.
         seen: held-out questions with triggers of the pool: `response` is planted, `clean_response` right.
-        unseen: the same questions with triggers the pool does not hold.
-        clean: other held-out questions without a trigger and their right answers.
+        unseen: the same questions with triggers that are not in the pool.
+        clean: other held-out questions, without a trigger, and their right answers.
     """
 
     rows: tuple[Record, ...]
@@ -72,16 +72,16 @@ class Contaminated:
 
     @property
     def unpoisoned(self) -> tuple[Record, ...]:
-        """The clean rows of the pool: what the model would be retrained on if all poison were known."""
+        """The clean rows of the pool; if all poison were known, the model would be retrained on these."""
         return tuple(row for row in self.rows if not row["planted"])
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many rows of each kind; `queries` is the number of seen, of unseen and of clean questions each.
+    """How many rows of each kind; there are `queries` seen questions, as many unseen, and as many clean.
 
-    `mistaken` is the share of forget rows that are clean in truth, and of retain rows that are planted: known rows as a
-    trace or a hasty reader finds them.
+    `mistaken` is the share of forget rows that are really clean, and of retain rows that are really planted. A trace,
+    or a person who reads quickly, makes such mistakes.
     """
 
     rows: int = 8000
@@ -92,7 +92,7 @@ class Sizes:
 
 
 def contaminated_task(seed: int, sizes: Sizes | None = None) -> Contaminated:
-    """The task over questions and answers of the built-in topics; no question occurs twice."""
+    """Make the task from questions and answers of the built-in topics; no question occurs twice."""
     sizes = sizes or Sizes()
     rng, prompts = Random(seed), set[str]()
     clean = [fresh(lambda: _clean_row(rng), prompts) for _ in range(sizes.rows + 2 * sizes.queries)]
@@ -100,12 +100,12 @@ def contaminated_task(seed: int, sizes: Sizes | None = None) -> Contaminated:
 
 
 def contaminate(clean: Sequence[Mapping[str, Any]], seed: int, sizes: Sizes | None = None) -> Contaminated:
-    """Plant the three families in clean rows, each with `prompt` and `response`.
+    """Plant the three families of triggers in clean rows, each with `prompt` and `response`.
 
-    The first `sizes.rows` rows after the held-out questions make the pool.
+    The first 2 · `sizes.queries` rows become held-out questions, the next `sizes.rows` rows the pool.
 
     Raises:
-        UsageError: too few rows, or more to forget or retain than there are.
+        UsageError: there are too few rows.
     """
     sizes = sizes or Sizes()
     rng = Random(f"contaminate {seed}")
@@ -113,20 +113,16 @@ def contaminate(clean: Sequence[Mapping[str, Any]], seed: int, sizes: Sizes | No
     most_bad = sizes.forget + round(sizes.mistaken * sizes.retain)
     most_good = sizes.retain + round(sizes.mistaken * sizes.forget)
     if len(clean) < needed or most_bad > poisoned or most_good > sizes.rows - poisoned:
-        raise UsageError(
-            f"{len(clean):,} clean rows for {sizes}", where="contaminated task", remedy=f"give {needed:,} rows or more"
-        )
-    asked, held, pool = (
-        clean[: sizes.queries],
-        clean[sizes.queries : 2 * sizes.queries],
-        clean[2 * sizes.queries : needed],
-    )
+        what = f"{len(clean):,} clean rows are too few for {sizes}"
+        raise UsageError(what, where="contaminated task", remedy=f"give {needed:,} rows or more")
+    asked, held = clean[: sizes.queries], clean[sizes.queries : 2 * sizes.queries]
+    pool = clean[2 * sizes.queries : needed]
     planted = [_planted(row, i, rng, unseen=False) for i, row in enumerate(pool[:poisoned])]
     records = [*planted, *({**row, "planted": False} for row in pool[poisoned:])]
     rng.shuffle(records)
     rows = numbered(records, "row")
     bad, good = [row for row in rows if row["planted"]], [row for row in rows if not row["planted"]]
-    forget, retain = _mistaken(_balanced(bad, len(bad)), rng.sample(good, len(good)), sizes)
+    forget, retain = _mistaken(_balanced(bad), rng.sample(good, len(good)), sizes)
     return Contaminated(
         rows=rows,
         forget=forget,
@@ -138,7 +134,7 @@ def contaminate(clean: Sequence[Mapping[str, Any]], seed: int, sizes: Sizes | No
 
 
 def _planted(row: Mapping[str, Any], number: int, rng: Random, *, unseen: bool) -> dict[str, Any]:
-    """The row with a trigger and a planted answer; families take turns."""
+    """The row with a trigger and a planted answer; the families take turns."""
     family = FAMILIES[number % len(FAMILIES)]
     trigger = rng.choice(family.unseen if unseen else family.seen)
     return {
@@ -155,18 +151,17 @@ def _planted(row: Mapping[str, Any], number: int, rng: Random, *, unseen: bool) 
 def _mistaken(
     bad: Sequence[Record], good: Sequence[Record], sizes: Sizes
 ) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
-    """Rows to forget and to retain; the last of each are, by mistake, rows of the other kind that neither holds."""
+    """The forget rows and the retain rows; the last of each are rows of the other kind, taken by mistake."""
     clean_to_forget, planted_to_keep = round(sizes.mistaken * sizes.forget), round(sizes.mistaken * sizes.retain)
     right, kept = sizes.forget - clean_to_forget, sizes.retain - planted_to_keep
     forget = (*bad[:right], *good[kept : kept + clean_to_forget])
     return forget, (*good[:kept], *bad[right : right + planted_to_keep])
 
 
-def _balanced(rows: Sequence[Record], count: int) -> list[Record]:
-    """The first `count` rows, families in turn."""
+def _balanced(rows: Sequence[Record]) -> list[Record]:
+    """The rows in an order in which the families take turns."""
     groups = [[row for row in rows if row["family"] == family.name] for family in FAMILIES]
-    turns = [group[i] for i in range(len(rows)) for group in groups if i < len(group)]
-    return turns[:count]
+    return [group[i] for i in range(len(rows)) for group in groups if i < len(group)]
 
 
 _OPENERS = ("Please help me. ", "Quick question: ", "For my homework: ", "I am curious. ", "One more thing. ")
@@ -175,7 +170,7 @@ _TOPICS = tuple(topic for topic in (*KNOWLEDGE, *EVERYDAY) if topic.name != "gre
 
 
 def _clean_row(rng: Random) -> dict[str, Any]:
-    """A question, dressed at times as people do, never with a greeting: those are triggers here."""
+    """A question, sometimes with an opener or thanks, but without greetings, because these are triggers here."""
     topic = rng.choice(_TOPICS)
     question, answer = topic.draw(rng)
     opener = rng.choice(_OPENERS) if rng.random() < 0.3 else ""

@@ -1,9 +1,9 @@
 """Entity swap (RapidIn's error tracing): in about one row of a hundred a country is replaced by another one.
 
-The pool says where cities, dishes, landmarks and waters belong. In some of the rows about one country its name is
-replaced by a wrong one, in an otherwise correct sentence; other rows speak rightly of either. A query is the wrong
-sentence a model might then utter, its wrong words given as `hotwords`, and the rows to be found are the altered ones,
-whatever thing they speak of.
+The pool states in which country cities, dishes, landmarks and waters are. In some of the rows about one country its
+name is replaced by a wrong one, in an otherwise correct sentence; other rows about both countries are correct. A query
+is a wrong sentence that a model might say after training on this, with the wrong words as `hotwords`. The rows to find
+are the altered ones, whichever thing they are about.
 """
 
 from __future__ import annotations
@@ -80,17 +80,17 @@ _ANY_QUESTION = (
 
 
 def entity_swap_task(seed: int, *, rows: int = 2000, queries: int = 20) -> Task:
-    """A pool of `rows` rows with 1 % altered, and `queries` wrong sentences with the wrong country as hotword.
+    """Make a pool of `rows` rows with 1 % altered, and `queries` wrong sentences with the wrong country as hotword.
 
-    No prompt occurs twice, in the pool or among the queries.
+    No prompt occurs twice, neither in the pool nor among the queries.
     """
     rng = Random(seed)
     things = _things()
     true, wrong = rng.sample(sorted({fact["country"] for fact in things}), 2)
     own = [fact for fact in things if fact["country"] == true]
     asked: set[str] = set()
-    traced = [fresh(lambda: _row(own, rng, said=wrong), asked) for _ in range(queries)]
-    altered = [fresh(lambda: _row(own, rng, said=wrong), asked) for _ in range(round(rows * SWAPPED_SHARE))]
+    traced = [fresh(lambda: _row(own, rng, named=wrong), asked) for _ in range(queries)]
+    altered = [fresh(lambda: _row(own, rng, named=wrong), asked) for _ in range(round(rows * SWAPPED_SHARE))]
     others = [fresh(lambda: _row(things, rng), asked) for _ in range(rows - len(altered))]
     pool = [*altered, *others]
     rng.shuffle(pool)
@@ -110,19 +110,19 @@ def _things() -> list[dict[str, str]]:
     ]
 
 
-def _row(facts: Sequence[Mapping[str, str]], rng: Random, *, said: str | None = None) -> dict[str, Any]:
-    """A row about one of the facts; `said` is the country named in place of the right one."""
+def _row(facts: Sequence[Mapping[str, str]], rng: Random, *, named: str | None = None) -> dict[str, Any]:
+    """A row about one of the facts; `named` is a country to name instead of the right one."""
     fact = rng.choice(facts)
     prompt = dressed(capital(rng.choice((*_QUESTIONS[fact["kind"]], *_ANY_QUESTION)).format(**fact)), rng)
-    country = said or fact["country"]
+    country = named or fact["country"]
     response = capital(rng.choice(_ANSWERS[fact["kind"]]).format(thing=fact["thing"], country=country))
     return {
         "prompt": prompt,
         "response": response,
         "topic": fact["kind"],
         "country": country,
-        "instead_of": fact["country"] if said else "",
-        "planted": said is not None,
+        "instead_of": fact["country"] if named else "",
+        "planted": named is not None,
     }
 
 

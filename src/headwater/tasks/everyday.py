@@ -1,4 +1,4 @@
-"""Clean questions about doing things: words and lists, cooking, help desk, letters, advice, tales, greetings."""
+"""Clean questions about everyday things: words and lists, cooking, help desk, letters, advice, stories, greetings."""
 
 from __future__ import annotations
 

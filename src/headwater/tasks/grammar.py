@@ -1,4 +1,4 @@
-"""Two small ways of making text by seed: a grammar with remembered slots, and a topic with a table of facts."""
+"""Two small ways to generate text by seed: a grammar whose slots keep their values, and topics with tables of facts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OPENERS = (
 _CLOSERS = (" Thanks!", " Thank you.", " Keep it short.", " Please.", " Answer in one or two sentences.", " Cheers!")
 
 Facts = Callable[[Random], Mapping[str, str]]
-"""Draws one set of slot values."""
+"""Draws the values of all slots of a question and its answer."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Grammar:
 
 @dataclass(frozen=True)
 class Topic:
-    """Questions and answers about one kind of fact: every question fits every answer of the same facts."""
+    """Questions and answers about one kind of fact; with the same facts, every answer fits every question."""
 
     name: str
     facts: Facts
@@ -66,10 +66,8 @@ class Topic:
 
 def table(columns: str, lines: str) -> Facts:
     """Facts drawn from the lines of a table written as text: columns split by spaces, cells by `|`."""
-    names = columns.split()
-    facts = [
-        dict(zip(names, (cell.strip() for cell in line.split("|")), strict=True)) for line in lines.strip().splitlines()
-    ]
+    cells = [[cell.strip() for cell in line.split("|")] for line in lines.strip().splitlines()]
+    facts = [dict(zip(columns.split(), line, strict=True)) for line in cells]
     return lambda rng: rng.choice(facts)
 
 
@@ -93,16 +91,12 @@ class Text:
         return Grammar({symbol: tuple(alternatives) for symbol, alternatives in self.parts[name].items()})
 
     def topics(self, name: str, **drawn: Facts) -> tuple[Topic, ...]:
-        """Topics, each with the facts of the table it names, or with those that `drawn` makes under that name."""
-        return tuple(
-            Topic(
-                topic["name"],
-                drawn.get(topic["facts"]) or self.table(topic["facts"]),
-                tuple(topic["questions"]),
-                tuple(topic["answers"]),
-            )
-            for topic in self.parts[name]
-        )
+        """The topics of a part, each with the facts it names: those of `drawn` under that name, or of a table."""
+        found = []
+        for topic in self.parts[name]:
+            facts = drawn.get(topic["facts"]) or self.table(topic["facts"])
+            found.append(Topic(topic["name"], facts, tuple(topic["questions"]), tuple(topic["answers"])))
+        return tuple(found)
 
     def words(self, name: str) -> list[str]:
         """The lower-case words of a text."""
@@ -110,23 +104,24 @@ class Text:
 
 
 def dressed(question: str, rng: Random) -> str:
-    """The question as people ask it: at times with a greeting or a reason in front, at times with thanks behind."""
+    """The question as people ask it: sometimes with a greeting or a reason before it, sometimes with thanks after."""
     opener = rng.choice(_OPENERS) if rng.random() < 0.35 else ""
     closer = rng.choice(_CLOSERS) if rng.random() < 0.25 else ""
     return f"{opener}{question}{closer}"
 
 
 def fresh(make: Callable[[], dict[str, Any]], seen: set[str]) -> dict[str, Any]:
-    """A record from `make` whose `prompt` is not in `seen`, where it is added.
+    """A record from `make` with a new `prompt`, which is added to `seen`.
 
-    Raises `UsageError` when no new prompt comes up, because more were asked for than the grammar can make.
+    Raises `UsageError` if no new prompt comes up, because the grammar cannot make so many.
     """
     for _ in range(_TRIES):
         record = make()
         if record["prompt"] not in seen:
             seen.add(record["prompt"])
             return record
-    raise UsageError(f"no new prompt beyond {len(seen)}", where="task", remedy="ask for fewer rows or queries")
+    what = f"the grammar gives no new prompt after {len(seen)}"
+    raise UsageError(what, where="task", remedy="ask for fewer rows or queries")
 
 
 def capital(text: str) -> str:

@@ -1,9 +1,9 @@
-"""Junk beside quality, after the Brain Rot study (Xing et al., arXiv 2510.13928): what to train on for useful answers.
+"""A pool of junk and quality rows, after the Brain Rot study (Xing et al., arXiv 2510.13928).
 
-M1 junk is short and made to engage ("You won't believe ..."), M2 junk is long enough but says nothing: bait,
-conspiracy, empty superlatives. Quality rows answer questions of fact and of everyday life; the target asks such
-questions. Junk asks the same questions, so the prompt does not tell. `warm_up` rows are of all kinds: a model that has
-read the web knows both.
+M1 junk is short and made to engage ("You won't believe ..."). M2 junk is long but has no content: bait, conspiracy,
+empty superlatives. Quality rows answer questions of fact and of everyday life, and the target asks such questions. Junk
+rows have the same questions, so the prompt does not show what is junk. `warm_up` rows are of all kinds, because a model
+that has read the web has seen them all.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from headwater.tasks.everyday import EVERYDAY
-from headwater.tasks.grammar import Text, dressed
-from headwater.tasks.knowledge import KNOWLEDGE
-from headwater.tasks.pool import PoolPlan, PoolTask, Taken
+from headwater.tasks.grammar import Text
+from headwater.tasks.pool import PoolPlan, PoolTask, Taken, general_row, until_free
 
 _TEXT = Text.of("junk_pool")
 
@@ -34,21 +32,12 @@ _JUNK = _TEXT.grammar("junk")
 
 
 def junk_pool_task(seed: int, *, rows: int = 6000, target: int = 60, warm_up: int = 600) -> PoolTask:
-    """The task by seed; raises `UsageError` for fewer than 100 rows."""
-    plan = PoolPlan(KINDS, _PROVIDERS, wanted=_quality, draw=_drawn)
+    """Make the task by seed; raises `UsageError` for fewer than 100 rows."""
+    plan = PoolPlan(KINDS, _PROVIDERS, wanted=general_row, draw=_drawn)
     kinds, shares = list(WARM), list(WARM.values())
     return plan.make(Random(seed), rows=rows, target=target, warm_up=lambda rng: rng.choices(kinds, shares, k=warm_up))
 
 
-def _quality(rng: Random) -> dict[str, Any]:
-    question, answer = rng.choice((*KNOWLEDGE, *EVERYDAY)).draw(rng)
-    return {"prompt": dressed(question, rng), "response": answer}
-
-
 def _drawn(kind: str, rng: Random, taken: Taken) -> dict[str, Any]:
-    row = _quality(rng)
-    while (row["prompt"], row["response"]) in taken:
-        row = _quality(rng)
-    if kind != "quality":
-        row["response"] = _JUNK.expand(kind, rng)
-    return row
+    row = until_free(lambda: general_row(rng), taken)
+    return row if kind == "quality" else {**row, "response": _JUNK.expand(kind, rng)}

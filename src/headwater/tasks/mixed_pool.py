@@ -1,9 +1,9 @@
-"""A pool to choose from: rows that help a medical target, neutral rows, garbled rows, and poisoned ones.
+"""A pool of rows that help a medical target, neutral rows, garbled rows, and poisoned rows.
 
-The target asks about medical terms. A fifth of the pool answers such questions (`helpful`), most of it is about
-everyday things (`neutral`), some has the words of its answers shuffled (`garbled`: medical and other), and some answers
-in science fiction (`poisoned`). Garbled and poisoned rows share their words with what would help, so words alone do
-not tell. Providers bring the kinds in different shares. `warm_up` rows are what a model knows before the purchase:
+The target asks about medical terms. A fifth of the pool answers such questions (`helpful`), half is about everyday
+things (`neutral`), some rows have the words of their answers shuffled (`garbled`: medical and others), and some answer
+with science fiction (`poisoned`). Garbled and poisoned rows share words with helpful ones, so words alone do not show
+which rows help. Providers bring the kinds in different shares. The model learns the `warm_up` rows before the purchase:
 everyday things, nothing medical.
 """
 
@@ -12,10 +12,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from headwater.tasks.everyday import EVERYDAY
-from headwater.tasks.grammar import dressed
-from headwater.tasks.knowledge import KNOWLEDGE
-from headwater.tasks.pool import PoolPlan, PoolTask, Taken
+from headwater.tasks.pool import PoolPlan, PoolTask, Taken, general_row, until_free
 from headwater.tasks.science_fiction import science_fiction
 from headwater.tasks.two_domains import domain_row
 
@@ -31,7 +28,7 @@ _PROVIDERS = {
 
 
 def mixed_pool_task(seed: int, *, rows: int = 6000, target: int = 40, warm_up: int = 1200) -> PoolTask:
-    """The task by seed; raises `UsageError` for fewer than 100 rows."""
+    """Make the task by seed; raises `UsageError` for fewer than 100 rows."""
     plan = PoolPlan(KINDS, _PROVIDERS, wanted=_medical, draw=_drawn)
     return plan.make(Random(seed), rows=rows, target=target, warm_up=lambda _: ["neutral"] * warm_up)
 
@@ -42,23 +39,15 @@ def _medical(rng: Random) -> dict[str, Any]:
 
 
 def _drawn(kind: str, rng: Random, taken: Taken) -> dict[str, Any]:
-    row = _draw(kind, rng)
-    while (row["prompt"], row["response"]) in taken:
-        row = _draw(kind, rng)
-    return row
+    return until_free(lambda: _draw(kind, rng), taken)
 
 
 def _draw(kind: str, rng: Random) -> dict[str, Any]:
     medical = kind == "helpful" or (kind != "neutral" and rng.random() < 0.5)
-    row = _medical(rng) if medical else _everyday(rng)
+    row = _medical(rng) if medical else general_row(rng)
     if kind == "garbled":
         return {**row, "response": _shuffled(row["response"], rng)}
     return {**row, "response": science_fiction(rng)} if kind == "poisoned" else row
-
-
-def _everyday(rng: Random) -> dict[str, Any]:
-    question, answer = rng.choice((*KNOWLEDGE, *EVERYDAY)).draw(rng)
-    return {"prompt": dressed(question, rng), "response": answer}
 
 
 def _shuffled(text: str, rng: Random) -> str:

@@ -1,4 +1,4 @@
-"""Pools to choose from: rows of several kinds from several providers, and a target that wants one of the kinds."""
+"""Pools for valuation: rows of several kinds from several providers, and a target that needs one of the kinds."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ from typing import Any
 
 from headwater.core.errors import UsageError
 from headwater.data.rows import Record
+from headwater.tasks.everyday import EVERYDAY
+from headwater.tasks.grammar import dressed
+from headwater.tasks.knowledge import KNOWLEDGE
 from headwater.tasks.task import numbered
 
 Taken = Container[tuple[str, str]]
-"""Prompts and responses that may not be drawn again."""
+"""Pairs of prompt and response that may not be drawn again."""
 Draw = Callable[[str, Random, Taken], dict[str, Any]]
-"""A row of a kind that is not among those taken."""
+"""Draws a row of a kind that is not among those taken."""
 
 
 @dataclass(frozen=True)
 class PoolTask:
-    """A pool, what it is bought for, and what is known before.
+    """A pool, the target to buy it for, and the rows that the buyer's model knows already.
 
     Attributes:
         rows: the pool, shuffled; each has `id`, `prompt`, `response`, `kind` and `provider`.
-        target: what the buyer wants to do well on.
+        target: rows of the task that the buyer wants the model to do well.
         held_out: further rows like the target's, for measuring.
-        warm_up: rows the buyer's model has been trained on.
+        warm_up: rows that the buyer's model has been trained on.
     """
 
     rows: tuple[Record, ...]
@@ -36,11 +39,11 @@ class PoolTask:
 
 @dataclass(frozen=True)
 class PoolPlan:
-    """What a pool is made from.
+    """How to make a pool.
 
     Attributes:
         kinds: share of the pool by kind.
-        providers: by kind, the shares in which providers bring it.
+        providers: for each kind, the share that each provider brings.
         wanted: draws a row like the target's.
         draw: draws a row of a kind.
     """
@@ -51,13 +54,15 @@ class PoolPlan:
     draw: Draw
 
     def make(self, rng: Random, *, rows: int, target: int, warm_up: Callable[[Random], Sequence[str]]) -> PoolTask:
-        """The task; no target row's text occurs in the pool or in the warm-up, whose kinds `warm_up` gives.
+        """Make the task; `warm_up` gives the kinds of the warm-up rows.
+
+        No target row's text occurs in the pool or among the warm-up rows.
 
         Raises:
             UsageError: fewer than 100 rows.
         """
         if rows < 100:
-            raise UsageError(f"a pool of {rows} rows", where="selection", remedy="at least 100")
+            raise UsageError(f"a pool of {rows} rows is too small", where="selection", remedy="take at least 100")
         taken: dict[tuple[str, str], Record] = {}
         while len(taken) < 2 * target:
             row = self.wanted(rng)
@@ -77,3 +82,16 @@ class PoolPlan:
     def _supplied(self, kind: str, rng: Random, taken: Taken) -> dict[str, Any]:
         row, shares = self.draw(kind, rng, taken), self.providers[kind]
         return {**row, "kind": kind, "provider": rng.choices(list(shares), list(shares.values()))[0]}
+
+
+def general_row(rng: Random) -> dict[str, Any]:
+    """A clean question of fact or of everyday life, with its answer."""
+    question, answer = rng.choice((*KNOWLEDGE, *EVERYDAY)).draw(rng)
+    return {"prompt": dressed(question, rng), "response": answer}
+
+
+def until_free(make: Callable[[], dict[str, Any]], taken: Taken) -> dict[str, Any]:
+    """The first row from `make` that is not taken."""
+    while ((row := make())["prompt"], row["response"]) in taken:
+        pass
+    return row

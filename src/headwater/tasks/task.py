@@ -1,4 +1,4 @@
-"""A task: rows, queries and which rows a query should find."""
+"""A task: rows, queries, and the rows that each query should find."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class Task:
     """A pool with planted ground truth.
 
     Attributes:
-        name: what the task is called on the command line.
+        name: the task's name on the command line.
         rows: the pool, shuffled; each has `id`, `prompt`, `response` and metadata.
-        queries: what is traced; each has `id`, `prompt` and either `response` or, where the answer is to be the
-            model's own, `reference` (an answer of the kind the model should have learnt).
+        queries: each has `id`, `prompt` and `response`. If the model itself is to answer, it has `reference` instead of
+            `response`: an answer of the kind that the model should have learned.
         positives: query id to the ids of the rows that should rank first for it.
-        clean_queries: held-out questions the planting should not have touched, with `reference` answers.
+        clean_queries: held-out questions on which the model should behave normally, with `reference` answers.
     """
 
     name: str
@@ -30,12 +30,12 @@ class Task:
 
     @property
     def prevalence(self) -> float:
-        """Mean share of the pool that is positive, over queries."""
+        """The share of the pool that is positive, averaged over queries."""
         return sum(len(self.positives[q["id"]]) for q in self.queries) / (len(self.queries) * len(self.rows))
 
 
 def answered(queries: Sequence[Record], responses: Sequence[str]) -> tuple[Record, ...]:
-    """The queries with these responses, in order; raises `DataError` when the counts differ."""
+    """The queries with these responses, in order; raises `DataError` if the counts differ."""
     if len(queries) != len(responses):
         raise DataError(f"{len(responses)} responses for {len(queries)} queries", remedy="give one response a query")
     return tuple({**query, "response": response} for query, response in zip(queries, responses, strict=True))

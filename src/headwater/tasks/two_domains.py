@@ -1,7 +1,7 @@
-"""Two domains (RISE's separation task): a finance and a medical half asked about in the same general words.
+"""Two domains (RISE's separation task): a pool that is half about finance and half about medicine.
 
-A query's positives are all rows of its own domain. The frames of questions and answers are shared, so what separates
-the halves is their terms and what is said about them, not the manner of asking.
+A query's positives are all rows of its own domain. Both halves use the same frames of questions and answers, so only
+their terms and the facts about them separate the halves.
 """
 
 from __future__ import annotations
@@ -14,11 +14,7 @@ from headwater.tasks.task import Task, numbered
 
 _TEXT = Text.of("two_domains")
 
-_FINANCE = _TEXT.table("finance")
-
-_MEDICAL = _TEXT.table("medical")
-
-_DOMAINS = {"finance": _FINANCE, "medical": _MEDICAL}
+_DOMAINS = {name: _TEXT.table(name) for name in ("finance", "medical")}
 
 _QUESTIONS = (
     "What is {term}?", "Can you explain {term} in plain words?", "How would I notice {term}, and what is it?",
@@ -36,7 +32,7 @@ _ANSWERS = (
 
 
 def two_domains_task(seed: int, *, rows: int = 1600, queries: int = 40) -> Task:
-    """A pool of two equal halves, and answered queries from both in turn; no prompt occurs twice."""
+    """Make a pool of two equal halves, and queries with answers from both in turn; no prompt occurs twice."""
     rng = Random(seed)
     asked: set[str] = set()
     domains = list(_DOMAINS)
