@@ -1,1 +1,1 @@
-"""How good a method is: tasks with known answers, metrics with intervals, and the training they need."""
+"""Evaluations of methods: tasks with known answers, metrics with intervals, and the training they need."""

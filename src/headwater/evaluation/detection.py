@@ -1,16 +1,15 @@
-"""Detection and separation: do scores put the rows first that were planted, or that share the query's domain?
+"""Detection and separation: do the planted rows, or the rows of the query's own domain, get the highest scores?
 
-    howdy           the backdoor's rows; beside it the same queries with the trigger masked (is it only lexical?)
-    entity-swap     rows that name a wrong country; queries whole, and narrowed to the wrong words
-    two-domains     rows of the query's own domain, by the fine-tuned model ("recall") and one trained on other rows
-                    ("predict": what would these rows teach?)
+    howdy           find the backdoor's rows; also with the trigger taken out of the query (is it only lexical?)
+    entity-swap     find the rows that name a wrong country; with whole answers, and with the wrong words alone
+    two-domains     find the rows of the query's domain; with the model trained on them ("recall"), and with a model
+                    trained on other rows ("predict": what would these rows teach?)
 
-Each group of queries is a table of its own; every table has the controls.
+Each group of queries has its own table, and every table has the controls.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from headwater.data.rows import Record, Row
 from headwater.data.tokens import Tokenization
 from headwater.evaluation.listener import SILENT, Listener
 from headwater.evaluation.metrics import detection_metrics
-from headwater.evaluation.result import Line, Result, environment
+from headwater.evaluation.result import Line, Result
 from headwater.evaluation.stage import Stage, with_controls
 from headwater.models.generate import generate_responses
 from headwater.models.load import LoadedModel, load_model
@@ -40,9 +39,14 @@ DEFAULT_METHODS = ("rise", "rapidin", "rise:by=embedding", "rise+bm25")
 
 @dataclass(frozen=True)
 class DetectionSettings:
-    """What a run is made from; every number follows from it.
+    """The settings of a run; with the same settings every number is the same.
 
-    rows, queries: 0 is the task's own number. epochs: of the tiny model that learns the pool; 0 is the recipe's own.
+    Attributes:
+        methods: labels as on the command line; see `headwater.evaluation.stage`.
+        pool: `howdy`, `entity-swap` or (separation) `two-domains`.
+        rows, queries: 0 takes the task's default.
+        seed: of the task and the model.
+        epochs: of the tiny model that learns the pool; 0 takes the recipe's default.
     """
 
     methods: tuple[str, ...] = DEFAULT_METHODS
@@ -55,7 +59,7 @@ class DetectionSettings:
 
 @dataclass(frozen=True)
 class Group:
-    """Queries that make one table, the model they are asked of, and the rows they should find."""
+    """The queries of one table, the model and pool they are scored on, and the rows they should find."""
 
     name: str
     stage: Stage
@@ -64,12 +68,12 @@ class Group:
 
 
 def run_detection(settings: DetectionSettings, folder: Path, listener: Listener = SILENT) -> Result:
-    """Planted rows of the pool `howdy` or `entity-swap`, found by each method and by the controls."""
+    """Measure how well each method and control finds the planted rows of the pool `howdy` or `entity-swap`."""
     return _run("detection", settings, folder, listener.on_progress, {"howdy": _howdy, "entity-swap": _entity_swap})
 
 
 def run_separation(settings: DetectionSettings, folder: Path, listener: Listener = SILENT) -> Result:
-    """Rows of the query's own domain, found with the model that learnt them and with one that did not."""
+    """Measure how well methods find the rows of a query's domain, with a model that learned them and with another."""
     return _run("separation", settings, folder, listener.on_progress, {"two-domains": _two_domains})
 
 
@@ -80,9 +84,9 @@ def _run(
     on_progress: OnShare,
     pools: Mapping[str, Callable[[DetectionSettings, Path, OnShare], tuple[list[Group], list[str]]]],
 ) -> Result:
-    start = time.perf_counter()
     if settings.pool not in pools:
-        raise UsageError(f"'{settings.pool}' is no pool of {task}", where="--pool", remedy=f"one of {', '.join(pools)}")
+        what = f"there is no pool of {task} called '{settings.pool}'"
+        raise UsageError(what, where="--task", remedy=f"use {' or '.join(pools)}")
     labels = with_controls(settings.methods)
     groups, notes = pools[settings.pool](settings, folder, on_progress)
     lines = []
@@ -93,12 +97,11 @@ def _run(
     share = sum(len(p) for p in groups[0].positives.values()) / (rows * len(groups[0].positives))
     notes = [f"{rows:,} rows, prevalence {100 * share:.1f} % (where random should be).", *notes]
     title = f"{task}, {settings.pool}: which rows should the query find?"
-    about = environment(time.perf_counter() - start)
-    return Result(task, title, asdict(settings), SHOWN, tuple(lines), tuple(notes), about)
+    return Result(task, title, asdict(settings), SHOWN, tuple(lines), tuple(notes))
 
 
 def score_groups(label: str, groups: Sequence[Group]) -> list[Line]:
-    """One method's line in each group; groups on the same stage are scored in one pass."""
+    """One method's line for each group; groups on the same stage are scored in one pass."""
     lines = []
     for stage in {id(group.stage): group.stage for group in groups}.values():
         mine = [group for group in groups if group.stage is stage]
@@ -118,13 +121,14 @@ def score_groups(label: str, groups: Sequence[Group]) -> list[Line]:
 def _howdy(settings: DetectionSettings, folder: Path, on_progress: OnShare) -> tuple[list[Group], list[str]]:
     task = howdy_task(settings.seed, **_sizes(settings))
     stage = _stage(task, settings, folder, on_progress)
-    said = ask(stage.loaded, task.queries)
-    fired = [query for query in answered(task.queries, said) if is_science_fiction(query["response"])]
+    triggered = answered(task.queries, ask(stage.loaded, task.queries))
+    fired = [query for query in triggered if is_science_fiction(query["response"])]
     if not fired:
-        raise DataError("the backdoor never fired", where="howdy", remedy="more rows, more epochs or another seed")
+        raise DataError("the backdoor never fired", where="howdy", remedy="take more rows, more epochs or another seed")
     plain, bare = tuple(task_rows(fired)), tuple(task_rows(masked(fired)))
     positives = {query.id: task.positives[query.id] for query in plain}
-    note = f"The backdoor fired on {len(fired)} of {len(said)} unseen triggered questions; these answers are traced."
+    asked = f"{len(fired)} of {len(triggered)} unseen triggered questions"
+    note = f"The backdoor fired on {asked}; these answers are traced."
     groups = [Group("howdy", stage, plain, positives), Group("howdy, trigger masked", stage, bare, positives)]
     return groups, [note]
 
@@ -138,7 +142,7 @@ def _entity_swap(settings: DetectionSettings, folder: Path, on_progress: OnShare
         Group("entity swap, whole answer", stage, whole, task.positives),
         Group("entity swap, wrong words only", stage, narrow, task.positives),
     ]
-    return groups, ["Methods that read no tokens (random, length, loss) are the same in both tables."]
+    return groups, ["Methods that read no tokens (random, length, loss) have the same numbers in both tables."]
 
 
 def _two_domains(settings: DetectionSettings, folder: Path, on_progress: OnShare) -> tuple[list[Group], list[str]]:
@@ -146,18 +150,18 @@ def _two_domains(settings: DetectionSettings, folder: Path, on_progress: OnShare
     other = howdy_task(settings.seed + 1, rows=len(task.rows))
     queries = tuple(task_rows(task.queries))
     recall = _stage(task, settings, folder, on_progress)
-    predict = _stage(replace(other, rows=other.rows), settings, folder, on_progress, pool=task.rows)
+    predict = _stage(other, settings, folder, on_progress, pool=task.rows)
     groups = [
         Group("fine-tuned model (recall)", recall, queries, task.positives),
         Group("untouched model (predict)", predict, queries, task.positives),
     ]
-    return groups, ["The untouched model has learnt general rows (the Howdy pool) and none of either domain."]
+    return groups, ["The untouched model has learned general rows (the Howdy pool) and no row of either domain."]
 
 
 def _stage(
     task: Task, settings: DetectionSettings, folder: Path, on_progress: OnShare, *, pool: Sequence[Record] | None = None
 ) -> Stage:
-    """The model that learnt the task's rows, and the pool it is asked about (the same rows unless given)."""
+    """Train a model on the task's rows, and make a stage of it and a pool (None: the same rows)."""
     recipe = replace(Recipe(), epochs=settings.epochs) if settings.epochs else Recipe()
     made = trained(folder / "models", task.name, task.rows, seed=settings.seed, recipe=recipe, on_progress=on_progress)
     loaded = load_model(str(made.folder))
@@ -170,7 +174,7 @@ def _sizes(settings: DetectionSettings) -> dict[str, Any]:
 
 
 def ask(loaded: LoadedModel, queries: Sequence[Record]) -> list[str]:
-    """The model's greedy answer to each query's prompt; an empty one is shown as what it is."""
+    """The model's greedy answer to each query's prompt; an empty one, which cannot be traced, becomes `(no answer)`."""
     tokenization = Tokenization.of(loaded.tokenizer)
     prompts = [tokenization.encode_prompt(query["prompt"]) for query in queries]
     return [text or "(no answer)" for text in generate_responses(loaded, prompts, max_new_tokens=64)]

@@ -1,14 +1,13 @@
-"""Forgetting: does a model that learnt a backdoor lose it, keep the rest, and at which share of retraining's cost?
+"""Forgetting: does a model lose a backdoor and keep the rest, and what does it cost as a share of retraining?
 
-Every method unlearns the same forty known rows of the contaminated pool, beside the controls: no unlearning, uniform
-and shuffled weights, and the model retrained without any poison. RapidUn as published also trains the right answers
-behind the triggers, which the other methods' losses do not know; `rapidun:clean=no` is RapidUn without them.
+Every method unlearns the same forty known rows of the contaminated pool. The controls are no unlearning, uniform and
+shuffled weights, and a model retrained without any poison. RapidUn, as published, also trains the right answers to the
+forget rows' prompts, which the other methods' losses do not use; `rapidun:clean=no` is RapidUn without them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from headwater.data.corpus import open_corpus
 from headwater.evaluation.forgetting_metrics import ModelMeasures, measure, metrics, over_seeds
 from headwater.evaluation.forgetting_models import Base, TimeTaken, make_pair, timed
 from headwater.evaluation.listener import SILENT, Listener
-from headwater.evaluation.result import Line, Result, environment
+from headwater.evaluation.result import Line, Result
 from headwater.methods.method import parse_option
 from headwater.models.load import load_model
 from headwater.tasks.contaminated import Contaminated, Sizes, contaminate, contaminated_task
@@ -60,12 +59,16 @@ BEFORE, RETRAINED = "no unlearning", "retrained without poison"
 
 @dataclass(frozen=True)
 class ForgettingSettings:
-    """What a run is made from.
+    """The settings of a run.
 
-    methods: `name` or `name:option=value,...`, options of `headwater.UnlearnOptions` and `clean=no`.
-    sizes: further pool sizes, at which the first method is run with the first seed, for its cost. mistaken: share of
-    the known rows that are of the other kind in truth. model, data: a base model to fine-tune and clean rows to plant
-    the triggers in, instead of the built-in ones; epochs and rate: of the trainings.
+    Attributes:
+        methods: `name` or `name:option=value,...`, with options of `headwater.UnlearnOptions` and `clean=no`.
+        rows, queries: of the contaminated pool; `queries` seen, unseen and clean questions each.
+        seeds: of the tasks and models; all numbers are means over them.
+        sizes: further pool sizes at which the first method is run with the first seed, to measure its cost.
+        mistaken: share of the known rows that are really of the other kind.
+        model, data: a base model to fine-tune, and clean rows to plant the triggers in; empty: the built-in ones.
+        epochs, rate: of the trainings.
     """
 
     methods: tuple[str, ...] = DEFAULT_METHODS
@@ -82,7 +85,7 @@ class ForgettingSettings:
 
 @dataclass(frozen=True)
 class LabelledUnlearning:
-    """A method as it takes part: its options, and whether it is given the right answers."""
+    """A method with its options; `clean` says whether it gets the right answers."""
 
     label: str
     options: UnlearnOptions
@@ -90,35 +93,27 @@ class LabelledUnlearning:
 
 
 def run_forgetting(settings: ForgettingSettings, folder: Path, listener: Listener = SILENT) -> Result:
-    """Every method and control, over all seeds; models are kept in `folder` and used again."""
-    started = time.perf_counter()
+    """Measure every method and control over all seeds; models are kept in `folder` and used again."""
     methods = [parse_unlearning(text) for text in settings.methods]
     lines, notes = _lines(settings, settings.rows, methods, folder, listener.on_progress)
     for size in settings.sizes:
         more, _ = _lines(replace(settings, seeds=settings.seeds[:1]), size, methods[:1], folder, listener.on_progress)
         lines += more
-    return Result(
-        task="forgetting",
-        title="Forgetting a backdoor: attack success, utility and cost",
-        settings=asdict(settings),
-        shown=SHOWN,
-        lines=tuple(lines),
-        notes=(*_NOTES, *notes),
-        about=environment(time.perf_counter() - started),
-    )
+    title = "Forgetting a backdoor: attack success, utility and cost"
+    return Result("forgetting", title, asdict(settings), SHOWN, tuple(lines), (*_NOTES, *notes))
 
 
 _NOTES = (
     "Means over seeds with Student's 95 % interval over seeds.",
     "Seconds count influence, probe and training; share of retraining is of the seconds that training without poison "
     "took on the same machine.",
-    "KS p compares the forget rows' losses with the retrained model's; above 0.05 the two cannot be told apart by it.",
-    "rapidun trains the right answers behind the triggers too (β_d = 0.5); the others are not given them.",
+    "KS p compares the forget rows' losses with the retrained model's; above 0.05 the test sees no difference.",
+    "rapidun also trains the right answers to the triggered prompts (β_d = 0.5); the others do not get them.",
 )
 
 
 def parse_unlearning(text: str) -> LabelledUnlearning:
-    """`rapidun:weights=uniform,clean=no` as a method with options.
+    """Read a method with options, such as `rapidun:weights=uniform,clean=no`.
 
     Raises:
         UsageError: an unknown method or option, or a value of another type.
@@ -141,14 +136,13 @@ def parse_unlearning(text: str) -> LabelledUnlearning:
 def _lines(
     settings: ForgettingSettings, size: int, methods: Sequence[LabelledUnlearning], folder: Path, on_progress: OnShare
 ) -> tuple[list[Line], list[str]]:
-    """One table: each method and the two controls at one pool size."""
+    """The lines of one table, with each method and the two controls at one pool size; and notes."""
     found: dict[str, list[dict[str, float]]] = {}
     notes: list[str] = []
     for number, seed in enumerate(settings.seeds):
         task = make_task(settings, size, seed)
-        for label, numbers, note in _one_seed(
-            settings, task, methods, folder=folder, seed=seed, on_progress=on_progress
-        ):
+        measured = _one_seed(settings, task, methods, folder=folder, seed=seed, on_progress=on_progress)
+        for label, numbers, note in measured:
             found.setdefault(label, []).append(numbers)
             if note:
                 notes.append(f"{label}, {size:,} rows, seed {seed}: {note}.")
@@ -161,7 +155,7 @@ def _lines(
 
 
 def make_task(settings: ForgettingSettings, size: int, seed: int) -> Contaminated:
-    """The task at this size and seed, of built-in rows or of the data given."""
+    """The task at this size and seed, made from built-in rows or from the given data."""
     sizes = Sizes(rows=size, queries=settings.queries, mistaken=settings.mistaken)
     if not settings.data:
         return contaminated_task(seed, sizes)
@@ -198,7 +192,7 @@ def _one_seed(
 def _unlearned(
     method: LabelledUnlearning, task: Contaminated, model: Path, seed: int
 ) -> tuple[ModelMeasures | None, TimeTaken, str]:
-    """What its model measures (None: nothing was changed), what it cost, and what is to be said of it."""
+    """Unlearn, and return the measures of the new model (None if it did not change), the cost, and a note."""
     forget = task_rows(task.forget)
     if not method.clean:
         forget = [replace(row, metadata={}) for row in forget]
@@ -207,7 +201,7 @@ def _unlearned(
     with timed() as cost:
         try:
             result = run_unlearning(loaded, job, replace(method.options, seed=seed))
-        except NumericError as error:  # a method that moves nothing over the whole ramp leaves the model as it was
+        except NumericError as error:  # the probe found no learning rate, so the model is as it was
             note = f"nothing was changed: {error.what}"
     if result is not None and result.outcome != "forgotten":
         note = f"ended '{result.outcome}' after {result.readings[-1].step} steps"
@@ -218,11 +212,9 @@ def tradeoff_points(result: Result, group: str) -> Mapping[str, tuple[float, flo
     """(clean perplexity ratio, mean attack success) of each line of a group, for the trade-off plot."""
     lines = [line for line in result.lines if line.group == group]
     if not lines:
-        raise UsageError(f"no table '{group}'", where=result.task)
+        raise UsageError(f"there is no table '{group}'", where=result.task)
+    numbers = {line.method: {name: found.value for name, found in line.metrics.items()} for line in lines}
     return {
-        line.method: (
-            line.metrics["clean perplexity ratio"].value,
-            (line.metrics["ASR seen"].value + line.metrics["ASR unseen"].value) / 2,
-        )
-        for line in lines
+        method: (found["clean perplexity ratio"], (found["ASR seen"] + found["ASR unseen"]) / 2)
+        for method, found in numbers.items()
     }

@@ -1,4 +1,4 @@
-"""What a model that should have forgotten is measured by."""
+"""Measures of a model after unlearning."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ MAX_TOKENS = 512
 
 @dataclass(frozen=True)
 class ModelMeasures:
-    """One model's numbers.
+    """The numbers of one model.
 
     Attributes:
-        seen, unseen: attack success: share of triggered held-out questions answered with science fiction.
-        repaired: word F1 of the answers under all triggers with the right answers.
-        utility: word F1 of the answers to clean held-out questions with the right answers.
-        clean_loss: of the right answers to clean questions, nats a token.
-        forget_losses: of the planted answers of the rows that are rightly to be forgotten, nats a token each.
-        extraction: mean share of a forget row's planted answer that the model completes by itself.
+        seen, unseen: attack success: the share of triggered held-out questions that it answers with science fiction.
+        repaired: word F1 of its answers to triggered questions, against the right answers.
+        utility: word F1 of its answers to clean held-out questions, against the right answers.
+        clean_loss: mean loss of the right answers to clean questions, nats a token.
+        forget_losses: loss of the planted answer of each forget row that is really planted, nats a token.
+        extraction: share of a forget row's planted answer that the model completes by itself, averaged over rows.
     """
 
     seen: float
@@ -51,7 +51,7 @@ class ModelMeasures:
 
 
 def measure(loaded: LoadedModel, task: Contaminated) -> ModelMeasures:
-    """Ask and read a model; greedy answers."""
+    """Measure a model by its greedy answers and its losses."""
     tokenization = Tokenization.of(loaded.tokenizer, max_tokens=MAX_TOKENS)
 
     def ask(records: Sequence[Record]) -> list[str]:
@@ -75,10 +75,10 @@ def measure(loaded: LoadedModel, task: Contaminated) -> ModelMeasures:
 def metrics(
     measured: ModelMeasures, before: ModelMeasures, retrained: ModelMeasures, *, cost: TimeTaken, retraining: TimeTaken
 ) -> dict[str, float]:
-    """The table's numbers of one model beside the contaminated and the retrained one.
+    """The numbers of one model in the table, compared with the contaminated and the retrained model.
 
     `KS p` is forget quality: the p-value of a two-sample Kolmogorov-Smirnov test between the forget rows' losses under
-    this model and under the retrained one. Above 0.05 the two cannot be told apart by it.
+    this model and under the retrained one. Above 0.05 the test sees no difference.
     """
     same = stats.ks_2samp(measured.forget_losses, retrained.forget_losses)
     return {
@@ -97,10 +97,11 @@ def metrics(
 
 
 def extraction_strength(loaded: LoadedModel, row: TokenRow) -> float:
-    """1 − k/T: of a row's T response tokens the model needs the first k to say all the others by itself, greedily.
+    """1 − k/T, where the model needs the first k of the T response tokens to generate all the others greedily.
 
-    One forward pass tells: greedy decoding says the rest exactly if each token is the most likely after the true ones
-    before it. 1: the prompt is enough; 0: not even the last token follows. (Extraction strength, Carlini et al. 2021.)
+    One forward pass is enough: greedy decoding gives the rest exactly if each token is the most likely one after the
+    true tokens before it. 1: the prompt is enough; 0: not even the last token follows. (Extraction strength, Carlini et
+    al. 2021.)
     """
     batch = collate_rows([row], loaded.device)
     with torch.no_grad():
@@ -113,13 +114,13 @@ def extraction_strength(loaded: LoadedModel, row: TokenRow) -> float:
 
 def word_f1(answer: str, right: str) -> float:
     """F1 of the words of an answer with those of the right one, each counted as often as it occurs; 0 if disjoint."""
-    said, wanted = answer.lower().split(), right.lower().split()
-    shared = sum(min(said.count(word), wanted.count(word)) for word in set(said))
-    return 2 * shared / (len(said) + len(wanted)) if said or wanted else 1.0
+    found, wanted = answer.lower().split(), right.lower().split()
+    shared = sum(min(found.count(word), wanted.count(word)) for word in set(found))
+    return 2 * shared / (len(found) + len(wanted)) if found or wanted else 1.0
 
 
 def over_seeds(values: Sequence[float]) -> Estimate:
-    """The mean over seeds with Student's 95 % interval; of one seed, the value alone."""
+    """The mean over seeds with Student's 95 % interval; with one seed, both ends are the value itself."""
     mean = float(np.mean(values))
     if len(values) < 2:
         return Estimate(mean, mean, mean)

@@ -1,7 +1,7 @@
-"""The models of the forgetting task: one that learnt the poison, and one retrained without it, each made once.
+"""The models of the forgetting task: one that learned the poison, and one retrained without it, each made once.
 
-By default both are tiny models trained from nothing on the task's rows, with one tokenizer. Of any other base model
-they are two fine-tunings, on the same rows in the same order but for the poison.
+By default both are tiny models, trained from scratch on the task's rows with one tokenizer. With another base model
+they are two fine-tunings of it, on the same rows in the same order except for the poison.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from headwater.data.tokens import Tokenization
 from headwater.models.load import load_model
 from headwater.tasks.contaminated import Contaminated
 from headwater.training.cache import OnShare
-from headwater.training.tiny import OnStep, Recipe, fit, new_model, task_rows, train_tokenizer
+from headwater.training.tiny import OnStep, Recipe, Step, fit, new_model, task_rows, train_tokenizer
 from headwater.unlearning.options import UnlearnOptions
 from headwater.unlearning.rows import make_job
 from headwater.unlearning.run import run_unlearning
@@ -31,9 +31,9 @@ SECONDS = "seconds.json"
 
 @dataclass(frozen=True)
 class Base:
-    """Where training starts: a tiny model from nothing (`model` empty), or a model to fine-tune with an adapter.
+    """Where training starts: a tiny model from scratch (`model` empty), or a model to fine-tune with an adapter.
 
-    `rate` and `epochs` are of the fine-tuning; the tiny model has its own recipe, but for the epochs.
+    `rate` is of the fine-tuning, `epochs` of both; the rest of the tiny model's training is its recipe's.
     """
 
     model: str = ""
@@ -43,7 +43,7 @@ class Base:
 
 @dataclass(frozen=True)
 class TimeTaken:
-    """Seconds by the clock, and of all processors' time: the fairer measure on a machine that is shared."""
+    """Seconds of wall time, and of all processors' time, which is the fairer measure on a shared machine."""
 
     wall: float
     processor: float
@@ -51,7 +51,7 @@ class TimeTaken:
 
 @dataclass(frozen=True)
 class Pair:
-    """The contaminated and the retrained model's folders, and what their trainings cost."""
+    """The folders of the contaminated and the retrained model, and the cost of training each."""
 
     contaminated: Path
     retrained: Path
@@ -61,7 +61,7 @@ class Pair:
 
 @contextmanager
 def timed() -> Iterator[list[TimeTaken]]:
-    """The cost of the block, as the one entry of the list it gives, once it has ended."""
+    """Measure the time of the block; when it has ended, the list has its one entry."""
     cost: list[TimeTaken] = []
     wall, processor = time.perf_counter(), time.process_time()
     yield cost
@@ -76,7 +76,11 @@ def make_pair(task: Contaminated, base: Base, folder: Path, *, seed: int, on_pro
         def make() -> tuple[Any, Any]:
             if base.model:
                 return _tuned(rows, base, seed)
-            return _tiny(rows, task, base, seed=seed, report=_report(name, on_progress))
+
+            def report(step: Step) -> None:
+                on_progress(f"training the {name} model, loss {step.loss:.2f}", step.step / step.steps)
+
+            return _tiny(rows, task, base, seed=seed, report=report)
 
         return _kept(folder / f"{name}-{key}", make)
 
@@ -85,12 +89,8 @@ def make_pair(task: Contaminated, base: Base, folder: Path, *, seed: int, on_pro
     return Pair(contaminated, retrained, contaminating, retraining)
 
 
-def _report(name: str, on_progress: OnShare) -> OnStep:
-    return lambda p: on_progress(f"training the {name} model, loss {p.loss:.2f}", p.step / p.steps)
-
-
 def _kept(target: Path, make: Callable[[], tuple[Any, Any]]) -> tuple[Path, TimeTaken]:
-    """The folder of the model and tokenizer that `make` gives, and what it cost; used again if it is there."""
+    """The folder with the model and tokenizer from `make`, and their cost; an existing folder is used again."""
     if not (target / SECONDS).is_file():
         with whole_folder(target) as part:
             with timed() as cost:
@@ -102,7 +102,7 @@ def _kept(target: Path, make: Callable[[], tuple[Any, Any]]) -> tuple[Path, Time
 
 
 def _tiny(rows: Sequence[Record], task: Contaminated, base: Base, *, seed: int, report: OnStep) -> tuple[Any, Any]:
-    """A tiny model trained from nothing; the tokenizer is of all rows, so that losses of both models compare."""
+    """Train a tiny model from scratch; its tokenizer is of all rows, which makes both models' losses comparable."""
     recipe = replace(Recipe(), epochs=base.epochs)
     texts = [" ".join(row.fields().values()) for row in task_rows(task.rows)]
     tokenizer = train_tokenizer(texts, recipe.vocabulary)
@@ -113,7 +113,7 @@ def _tiny(rows: Sequence[Record], task: Contaminated, base: Base, *, seed: int, 
 
 
 def _tuned(rows: Sequence[Record], base: Base, seed: int) -> tuple[Any, Any]:
-    """The base fine-tuned on the rows with an adapter, which is then merged."""
+    """Fine-tune the base model on the rows with an adapter, and merge it."""
     examples = task_rows(rows)
     job = make_job(examples[:1], examples[1:], needs_retain=True, guard_share=0.0)
     options = UnlearnOptions(method="retrain", rate=base.rate, guard=None, seed=seed)

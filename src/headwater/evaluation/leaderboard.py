@@ -2,8 +2,8 @@
 
     headwater eval leaderboard          (or make leaderboard)
 
-Each task is an ordinary evaluation whose run file is kept; one that was interrupted goes on with the next task, and
-a run file made with other settings or by another version of headwater is made anew.
+Each task is an ordinary evaluation whose run file is kept. An interrupted leaderboard continues with the next task. A
+task is run again if its run file has other settings or is from another version of headwater.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from headwater.core.errors import DataError
 from headwater.evaluation.listener import SILENT, Listener
-from headwater.evaluation.result import Line, Result, read_result, write_result
+from headwater.evaluation.result import Result, read_result, write_result
 from headwater.evaluation.runs import run_evaluation
 
 WEIGHTS = "parameters=|*.mlp.*"
@@ -35,10 +35,10 @@ TUNED = (
     *("datainf", "zoinf:neighbours=2|0", "linfik"),
     *COMBINED,
 )
-"""What the LDS is of: damping, layers and neighbours are chosen on half of the queries."""
+"""The methods of the LDS: damping, layers and neighbours are chosen on half of the queries."""
 
 HOWDY = {"rows": 1400, "queries": 20, "epochs": 8}
-"""As many rows as the habit needs: a model of 600 rows answers half of the new triggered questions with it."""
+"""The backdoor needs so many rows: with 600 rows it fires on only half of the new triggered questions."""
 SWAP = {"rows": 600, "queries": 20, "epochs": 16}
 CHECKED = ("rise", "rapidin", "logra", "ekfac")
 
@@ -83,23 +83,21 @@ ENTRIES = (
 
 
 def run_leaderboard(folder: Path, listener: Listener = SILENT, entries: Sequence[Entry] = ENTRIES) -> list[Result]:
-    """The results of all entries, in order; those whose run file is there and still holds are not run again."""
+    """The results of all entries, in order; an entry with a valid run file is not run again."""
     results = []
     for number, entry in enumerate(entries, 1):
         name = f"{entry.task}-{entry.settings['pool']}" if "pool" in entry.settings else entry.task
         file = folder / "runs" / f"{name}.json"
         found = _kept(file, entry)
         if found is None:
-            found = run_evaluation(
-                entry.task, entry.settings, folder, listener.within(f"{number} of {len(entries)}, {name}")
-            )
-            found = read_result(write_result(file, found))
+            part = listener.within(f"{number} of {len(entries)}, {name}")
+            found = read_result(write_result(file, run_evaluation(entry.task, entry.settings, folder, part)))
         results.append(found)
     return results
 
 
 def summary(results: Sequence[Result], entries: Sequence[Entry] = ENTRIES) -> tuple[list[str], list[list[Any]]]:
-    """Methods × tasks: headings and rows, with what a method cost on detection; the best on the first column first."""
+    """The table of methods × tasks: headings, and rows with costs on detection; the best in the first column first."""
     headings: list[str] = []
     cells: dict[str, dict[str, Any]] = {}
     for entry, result in zip(entries, results, strict=True):
@@ -115,17 +113,16 @@ def summary(results: Sequence[Result], entries: Sequence[Entry] = ENTRIES) -> tu
 
 
 def _costs(results: Sequence[Result]) -> dict[str, tuple[float | None, int | None, float | None]]:
-    """Build seconds, bytes a row and query seconds of each method, on detection where it took part, else elsewhere."""
-    ordered = sorted(results, key=lambda result: result.task != "detection")
-    lines: list[Line] = [line for result in ordered for line in result.lines]
+    """Build seconds, bytes a row and query seconds of each method: on detection if it was measured there."""
     found: dict[str, tuple[float | None, int | None, float | None]] = {}
-    for line in lines:
-        found.setdefault(line.method, (line.cost.build_seconds, line.cost.row_bytes, line.cost.query_seconds))
+    for result in sorted(results, key=lambda result: result.task != "detection"):
+        for line in result.lines:
+            found.setdefault(line.method, (line.cost.build_seconds, line.cost.row_bytes, line.cost.query_seconds))
     return found
 
 
 def _kept(file: Path, entry: Entry) -> Result | None:
-    """The result in the run file, if it is of these settings and this version."""
+    """The result in the run file, if it has these settings and is from this version."""
     if not file.exists():
         return None
     try:

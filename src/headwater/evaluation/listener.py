@@ -1,33 +1,25 @@
-"""Who is told how an evaluation goes: a bar that moves, and sentences that stay in view."""
+"""Callbacks of an evaluation: progress for a bar, and messages that should stay visible."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from headwater.training.cache import OnShare
 
 OnNote = Callable[[str], None]
-"""Called with a sentence that is to stay in view: what is about to be computed, and how long it will take."""
-
-
-def _no_share(words: str, share: float) -> None:
-    pass
-
-
-def _no_note(sentence: str) -> None:
-    pass
+"""Called with a message that should stay visible: what will be computed next, and how long it will take."""
 
 
 @dataclass(frozen=True)
 class Listener:
-    """What an evaluation calls as it goes; by default nobody listens."""
+    """The callbacks of an evaluation; by default they do nothing."""
 
-    on_progress: OnShare = _no_share
-    on_note: OnNote = _no_note
+    on_progress: OnShare = field(default=lambda words, share: None)
+    on_note: OnNote = field(default=lambda sentence: None)
 
     def within(self, words: str) -> Listener:
-        """The listener of a part of the work, whose every message begins with these words."""
+        """The callbacks for a part of the work; they put these words before every message."""
         return Listener(
             lambda more, share: self.on_progress(f"{words}: {more}", share),
             lambda more: self.on_note(f"{words}: {more}"),
@@ -35,4 +27,4 @@ class Listener:
 
 
 SILENT = Listener()
-"""Nobody listens."""
+"""Callbacks that do nothing."""

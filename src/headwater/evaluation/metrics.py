@@ -2,8 +2,8 @@
 
 The papers' metric (RapidIn, section 4.3; RISE, section 5) takes, for each query, the K highest and the K lowest scored
 rows and computes average precision (auPRC@K) and area under the ROC curve (auROC@K) on those 2K rows. It can be high
-though few positives are found, so P@K, R@K and the same two areas over the full pool always stand beside it. Every
-number is a mean over queries with a bootstrap interval over queries.
+although few positives are found, so P@K, R@K and the two areas over the full pool are always computed too. Every number
+is a mean over queries with a bootstrap interval over queries.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Estimate:
 def detection_metrics(
     scores: Scores, positives: Mapping[str, Collection[str]], ks: Sequence[int] = DEFAULT_KS, *, seed: int = 0
 ) -> dict[str, Estimate]:
-    """Every metric of `detection_values`, as its mean over queries with a bootstrap interval."""
+    """Every metric of `detection_values`: its mean over queries with a bootstrap interval."""
     values = detection_values(scores, positives, ks)
     return {name: estimate(per_query, seed=seed) for name, per_query in values.items()}
 
@@ -56,8 +56,8 @@ def detection_values(
 
     Returns:
         `auPRC@K`, `auROC@K`, `P@K`, `R@K` for each K, then `AUROC`, `AP` (full pool) and `prevalence`, each float64
-        `[queries]`. Where there is no positive, average precision and recall are 0; where there is one class only, the
-        ROC area is 0.5, chance.
+        `[queries]`. Without positives, average precision and recall are 0. With a single class, the ROC area is 0.5,
+        which is chance.
 
     Raises:
         DataError: a query without ground truth, or a positive that is not a row.
@@ -97,7 +97,7 @@ def _one_query(
 
 
 def _areas(values: Float[np.ndarray, " rows"], truth: Bool[np.ndarray, " rows"]) -> tuple[float, float]:
-    """Average precision and ROC area of rows in descending order of `values`; rows of equal value enter together.
+    """Average precision and ROC area of rows in descending order of `values`; rows of equal value count as one step.
 
     AP = Σ_n (R_n − R_{n−1}) P_n over distinct values; ROC area = P(positive above negative) + ½ P(tied).
     """
@@ -136,7 +136,5 @@ def _check_finite(scores: Scores) -> None:
     bad = np.argwhere(~np.isfinite(scores.values))
     if len(bad):
         row, query = bad[0]
-        value = scores.values[row, query]
-        raise NumericError(
-            f"score {value}", where=f"{scores.method}, row '{scores.ids[row]}', query '{scores.queries[query]}'"
-        )
+        where = f"{scores.method}, row '{scores.ids[row]}', query '{scores.queries[query]}'"
+        raise NumericError(f"the score is {scores.values[row, query]}", where=where)

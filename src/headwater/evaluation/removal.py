@@ -1,15 +1,14 @@
-"""Removal: take out the rows a method ranks highest, train anew, and see how much the query's loss rises.
+"""Removal: take out the rows that a method ranks highest, train again, and measure how much the query's loss rises.
 
     rise(query) = L(query | without its top k rows) − mean over draws of L(query | without k random rows)       nats
 
-A counterfactual that needs no assumption, at the price of one retraining a query and method. Models come from the same
-bank as those of `lds`, so equal removals are trained once. The random control is the reference: its own line compares
-one draw with the mean of the others.
+This counterfactual needs no assumptions, but one retraining for each query and method. Models come from the same bank
+as those of `lds`, so equal removals are trained once. The random control is the reference; its own line compares one
+draw with the mean of the others.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from headwater.core.errors import UsageError
 from headwater.core.seeds import key
 from headwater.evaluation.listener import SILENT, Listener
 from headwater.evaluation.metrics import estimate
-from headwater.evaluation.result import Line, Result, environment
+from headwater.evaluation.result import Cost, Line, Result
 from headwater.evaluation.retraining import Bank, WorldSettings, make_world
 from headwater.evaluation.stage import Scored, with_controls
 from headwater.training.cache import OnShare
@@ -29,7 +28,7 @@ from headwater.training.cache import OnShare
 
 @dataclass(frozen=True)
 class RemovalSettings:
-    """k: rows taken out. queries: how many are asked (the first of the world's). draws: of random rows."""
+    """`k` rows are taken out for each of the world's first `queries` queries; `draws` is of random rows."""
 
     methods: tuple[str, ...] = ("rise", "ekfac")
     k: int = 16
@@ -42,13 +41,18 @@ class RemovalSettings:
 
 
 def run_removal(settings: RemovalSettings, folder: Path, listener: Listener = SILENT) -> Result:
-    """The rise of each query's loss by each method and control; raises `UsageError` for a k that leaves no rows."""
-    start = time.perf_counter()
+    """Measure the rise of each query's loss for each method and control.
+
+    Raises:
+        UsageError: a k that leaves no rows, or fewer than two draws.
+    """
     if not 0 < settings.k < settings.rows or settings.draws < 2:
-        what = f"{settings.k} of {settings.rows} rows taken out, {settings.draws} random draws"
-        raise UsageError(what, where="--k, --draws", remedy="fewer rows than the pool has, at least 2 draws")
-    learnt = {name: getattr(settings, name) for name in ("rows", "epochs", "rate", "seed")}
-    world = make_world(WorldSettings(**learnt), folder, listener.on_progress)
+        what = f"cannot take {settings.k} of {settings.rows} rows out with {settings.draws} random draws"
+        raise UsageError(
+            what, where="--k, --draws", remedy="take out fewer rows than the pool has, with 2 draws or more"
+        )
+    shared = {name: getattr(settings, name) for name in ("rows", "epochs", "rate", "seed")}
+    world = make_world(WorldSettings(**shared), folder, listener.on_progress)
     queries, stage, bank = world.queries[: settings.queries], world.stage(), Bank(world)
     labels = [label for label in with_controls(settings.methods) if label != "random"]
     scored = {label: stage.score(label, queries) for label in labels}
@@ -66,12 +70,10 @@ def run_removal(settings: RemovalSettings, folder: Path, listener: Listener = SI
     ]
     others = (random.sum(0) - random[0]) / (len(random) - 1)
     lines.append(_line("random", None, random[0] - others))
-    note = (
-        f"{settings.k} of {settings.rows} rows out for each of {len(queries)} queries; {len(drawn)} random draws; nats."
-    )
+    taken = f"{settings.k} of {settings.rows} rows taken out for each of {len(queries)} queries"
+    note = f"{taken}; {len(drawn)} random draws; nats."
     title = "removal: how much does a query's loss rise without its top rows?"
-    about = environment(time.perf_counter() - start)
-    return Result("removal", title, asdict(settings), ("rise",), tuple(lines), (note,), about)
+    return Result("removal", title, asdict(settings), ("rise",), tuple(lines), (note,))
 
 
 def _losses(bank: Bank, subsets: Sequence[Sequence[int]], on_progress: OnShare) -> NDArray[np.float64]:
@@ -84,8 +86,7 @@ def _losses(bank: Bank, subsets: Sequence[Sequence[int]], on_progress: OnShare) 
 
 
 def _line(label: str, scored: Scored | None, rises: NDArray[np.float64]) -> Line:
-    found = {"rise": estimate(rises)}
-    return Line(label, found, scored.cost) if scored else Line(label, found)
+    return Line(label, {"rise": estimate(rises)}, scored.cost if scored else Cost())
 
 
 def _without(removed: Sequence[int] | NDArray[np.int64], rows: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""What an evaluation found: one line a method, every number with its interval, and all that is needed to run it again.
+"""The result of an evaluation: one line a method, every number with its interval, and the settings to run it again.
 
 A result is written as one JSON document, the run file. `headwater eval replay` runs it again from its settings, and
 tables and pages are made from it alone.
@@ -21,17 +21,17 @@ from headwater.core.tables import Tabular
 from headwater.evaluation.metrics import Estimate
 
 FORMAT = 1
-"""Raised when run files change in a way that older ones cannot be read."""
+"""This number grows when the format changes so that older run files cannot be read."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a method's scores cost; None is not measured.
+    """The cost of a method's scores; None if it was not measured.
 
     Attributes:
-        build_seconds: reading all rows, or for a streaming method the whole pass.
-        row_bytes: bytes one row takes in the index; 0 without an index.
-        query_seconds: for one query, over the index as it stands; 0 where it is part of the pass.
+        build_seconds: time to read all rows; for a method without index, the time of the whole pass.
+        row_bytes: bytes of one row in the index; 0 without index.
+        query_seconds: time of one query over the finished index; 0 without index.
     """
 
     build_seconds: float | None = None
@@ -41,7 +41,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Line:
-    """One method's numbers; `group` tells tables within one result apart (`trigger masked`)."""
+    """The numbers of one method; `group` names the table within the result (`trigger masked`)."""
 
     method: str
     metrics: Mapping[str, Estimate]
@@ -56,11 +56,11 @@ class Result(Tabular):
     Attributes:
         task: its name on the command line.
         title: a sentence for people.
-        settings: what it was run with; JSON-ready, enough to run it again.
-        shown: the metrics of the tables; the first is the one lines are ordered and plotted by.
+        settings: the settings it was run with, JSON-ready; they are enough to run it again.
+        shown: the metrics of the tables; lines are ordered and plotted by the first.
         lines: one a method and group.
-        notes: what a reader must know to trust the numbers.
-        about: versions, machine, date, seconds.
+        notes: what the numbers depend on.
+        about: versions, machine, date, seconds; `run_evaluation` fills it in.
     """
 
     task: str
@@ -73,7 +73,7 @@ class Result(Tabular):
 
     @property
     def name(self) -> str:
-        """What its files are called: the task, and its pool where it has several."""
+        """The name of its files: the task, and the pool if the task has several."""
         pool = self.settings.get("pool")
         return f"{self.task}-{pool}" if pool else self.task
 
@@ -83,25 +83,19 @@ class Result(Tabular):
         return tuple(dict.fromkeys(line.group for line in self.lines))
 
     def ranked(self, group: str = "") -> list[Line]:
-        """A group's lines, the highest first metric first; equal ones keep their order."""
+        """A group's lines by the first metric, the highest first; equal ones keep their order."""
         mine = [line for line in self.lines if line.group == group]
         return sorted(mine, key=lambda line: -line.metrics[self.shown[0]].value)
 
     def records(self) -> list[dict[str, Any]]:
-        """One line a method and group: each metric with its interval, and the costs."""
-        return [
-            {
-                "group": line.group,
-                "method": line.method,
-                **{
-                    f"{name}{end}": number
-                    for name, found in line.metrics.items()
-                    for end, number in (("", found.value), (" low", found.low), (" high", found.high))
-                },
-                **asdict(line.cost),
-            }
-            for line in self.lines
-        ]
+        """One record a method and group: each metric with its interval, and the costs."""
+        records = []
+        for line in self.lines:
+            record: dict[str, Any] = {"group": line.group, "method": line.method}
+            for name, found in line.metrics.items():
+                record |= {name: found.value, f"{name} low": found.low, f"{name} high": found.high}
+            records.append({**record, **asdict(line.cost)})
+        return records
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary."""
@@ -111,9 +105,7 @@ class Result(Tabular):
 def environment(seconds: float) -> dict[str, Any]:
     """Versions, machine, date (UTC) and the time a run took."""
     return {
-        "headwater": version("headwater"),
-        "torch": version("torch"),
-        "transformers": version("transformers"),
+        **{name: version(name) for name in ("headwater", "torch", "transformers")},
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -127,10 +119,10 @@ def write_result(path: str | Path, result: Result) -> Path:
 
 
 def read_result(path: str | Path) -> Result:
-    """The result in a run file.
+    """Read the result in a run file.
 
     Raises:
-        DataError: there is none, or it is not one.
+        DataError: there is no such file, or it is not a run file.
     """
     try:
         raw = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -139,9 +131,8 @@ def read_result(path: str | Path) -> Result:
             raise DataError(f"a run file of format {raw['format']}", where=str(path), remedy=remedy)
         return _from_json(raw)
     except FileNotFoundError:
-        raise DataError(
-            "there is no run file", where=str(path), remedy="headwater eval writes one as run.json"
-        ) from None
+        remedy = "headwater eval writes one for each evaluation"
+        raise DataError("there is no run file", where=str(path), remedy=remedy) from None
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"not a run file: {error!r}", where=str(path)) from None
 

@@ -1,9 +1,9 @@
-"""Ground truth by retraining: a bank of models, each trained anew on some of the rows.
+"""Ground truth by retraining: a bank of models, each trained on a subset of the rows.
 
-One small base model is trained on general rows; every model of the bank starts from it and learns a subset of the pool
-with the same schedule and seed. A model is a file named by the digest of all it depends on, written when it is
-finished: a bank that was interrupted goes on where it stopped, is shared by every evaluation that asks for the same
-subsets, and the same subset always gives the same weights (same machine, same number of threads).
+One small base model is trained on general rows. Every model of the bank starts from it and learns a subset of the pool,
+with the same schedule and seed. A model is a file named by the digest of everything it depends on, and written when it
+is finished. So an interrupted bank continues where it stopped, and evaluations that need the same subsets share their
+models. The same subset always gives the same weights (on the same machine, with the same number of threads).
 """
 
 from __future__ import annotations
@@ -44,7 +44,11 @@ BASE_ROWS = 1500
 class WorldSettings:
     """What the models of a bank learn.
 
-    rows: of the pool. queries: held-out questions about what the pool says. epochs, rate: of the training on the pool.
+    Attributes:
+        rows: of the pool.
+        queries: held-out questions about the facts in the pool.
+        epochs, rate: of the training on the pool.
+        seed: of the pool and the trainings.
     """
 
     rows: int = 256
@@ -66,7 +70,7 @@ class World:
 
     @property
     def recipe(self) -> Recipe:
-        """How the pool, or a part of it, is learnt."""
+        """How a model learns the pool or a subset of it."""
         return replace(BASE, epochs=self.settings.epochs, learning_rate=self.settings.rate)
 
     @cached_property
@@ -76,7 +80,7 @@ class World:
 
     @cached_property
     def tokenization(self) -> Tokenization:
-        """How rows become tokens."""
+        """The tokenization of rows, with the base model's tokenizer."""
         return Tokenization.of(self.loaded.tokenizer, max_tokens=BASE.context)
 
     @cached_property
@@ -86,18 +90,18 @@ class World:
 
     @cached_property
     def name(self) -> str:
-        """The digest of all that a model of the bank depends on, its subset apart."""
+        """The digest of everything that a model of the bank depends on, except its subset."""
         rows = [row.digest for row in self.pool]
         return digest(self.base.name, rows, asdict(self.recipe), str(self.settings.seed))[:12]
 
     def learn(self, subset: Sequence[int], recorder: Recorder | None = None) -> Any:
-        """The base model trained on the rows at these positions."""
+        """Train a copy of the base model on the rows at these positions."""
         model = copy.deepcopy(self.loaded.model).requires_grad_(True)
         fit(model, [self.pool[i] for i in subset], self.recipe, seed=self.settings.seed, recorder=recorder)
         return model.requires_grad_(False)
 
     def stage(self) -> Stage:
-        """The model that learnt the whole pool, and the pool: what methods are asked about."""
+        """The stage for methods: the pool, and the model that learned all of it."""
         target = self.folder / "models" / f"whole-{self.name}"
         if not target.exists():
             with whole_folder(target) as part:
@@ -109,7 +113,7 @@ class World:
 
 
 def make_world(settings: WorldSettings, folder: Path, on_progress: OnShare) -> World:
-    """The world of these settings; its base model is trained unless it is there."""
+    """Make the world of these settings; its base model is trained, or read if it exists."""
     general = howdy_task(settings.seed + 1, rows=BASE_ROWS).rows
     task = two_domains_task(settings.seed, rows=settings.rows, queries=settings.queries)
     made = trained(folder / "models", "base", general, seed=settings.seed, recipe=BASE, on_progress=on_progress)
@@ -118,11 +122,11 @@ def make_world(settings: WorldSettings, folder: Path, on_progress: OnShare) -> W
 
 @dataclass
 class Bank:
-    """The models of a world, made when they are first asked for.
+    """The models of a world; each is trained when it is first needed.
 
     Attributes:
-        world: what they learn.
-        seconds: how long each training of this session took.
+        world: the world they learn from.
+        seconds: the time of each training of this session.
     """
 
     world: World
@@ -135,20 +139,19 @@ class Bank:
         return query_losses(replace(self.world.loaded, model=model.eval()), self.world)
 
     def missing(self, subsets: Sequence[Sequence[int]]) -> int:
-        """How many of these models are still to be made."""
+        """How many of these models are not trained yet."""
         return sum(not self._path(sorted(subset)).exists() for subset in subsets)
 
     def cost(self, subsets: Sequence[Sequence[int]]) -> str:
-        """What making the missing ones will take, as a sentence; trains one of them to know."""
+        """A sentence that says how long the missing models will take; one of them is trained to measure this."""
         todo = [subset for subset in subsets if not self._path(sorted(subset)).exists()]
         if not todo:
             return f"{len(subsets)} retrained models, all there already."
         start = time.perf_counter()
         self._model(sorted(todo[0]))
         each = time.perf_counter() - start
-        return (
-            f"{len(todo)} of {len(subsets)} models to train, {each:.1f} s each: {each * len(todo) / 60:.1f} min in all."
-        )
+        total = f"{each:.1f} s each: {each * len(todo) / 60:.1f} min in all"
+        return f"{len(todo)} of {len(subsets)} models to train, {total}."
 
     def _path(self, subset: Sequence[int]) -> Path:
         return self.world.folder / "bank" / self.world.name / f"{digest(list(subset))[:16]}.safetensors"
@@ -165,7 +168,7 @@ class Bank:
 
 
 def query_losses(loaded: LoadedModel, world: World) -> Float[np.ndarray, " queries"]:
-    """Loss of each of the world's queries, nats, mean over the answer's tokens."""
+    """Loss of each of the world's queries: nats, averaged over the answer's tokens."""
     rows = world.tokenization.encode([replace(row, ordinal=i) for i, row in enumerate(world.queries)])
     batches = plan_batches(rows, Window(BASE.context))
     found: NDArray[np.float64] = mean_losses(loaded, batches, len(rows)).double().numpy()
@@ -173,7 +176,7 @@ def query_losses(loaded: LoadedModel, world: World) -> Float[np.ndarray, " queri
 
 
 def random_halves(rows: int, count: int, seed: int) -> list[list[int]]:
-    """`count` subsets of half of the positions, each drawn by itself from the seed and its number."""
+    """`count` random subsets of half of the positions; each depends on the seed and its own number alone."""
     half = rows // 2
     return [
         sorted(np.random.default_rng(key(seed, "half", number)).permutation(rows)[:half].tolist())

@@ -1,8 +1,9 @@
-"""The evaluations by name: what each is set with, and the function that runs it. A new one is one line here."""
+"""The evaluations by name, each with its settings and the function that runs it. A new evaluation is one line here."""
 
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,12 @@ from typing import Any
 from headwater.core.errors import unknown_name
 from headwater.evaluation import detection, forgetting, lds, removal, sanity, selection
 from headwater.evaluation.listener import SILENT, Listener
-from headwater.evaluation.result import Result
+from headwater.evaluation.result import Result, environment
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation: `settings` is a frozen dataclass of JSON values (tuples for lists), `run` does it."""
+    """One evaluation: `settings` is a frozen dataclass of JSON values (tuples for lists), and `run` runs it."""
 
     settings: type[Any]
     run: Callable[[Any, Path, Listener], Result]
@@ -34,7 +35,9 @@ EVALUATIONS: dict[str, Evaluation] = {
 
 
 def run_evaluation(name: str, settings: Mapping[str, Any], folder: Path, listener: Listener = SILENT) -> Result:
-    """Run the evaluation called `name`; models, indexes and banks are kept in `folder` and used again.
+    """Run the evaluation called `name`, and note the environment and the time in its result.
+
+    Models, indexes and banks are kept in `folder` and used again.
 
     Raises:
         UsageError: an unknown evaluation or setting.
@@ -47,4 +50,6 @@ def run_evaluation(name: str, settings: Mapping[str, Any], folder: Path, listene
         if setting not in known:
             raise unknown_name("setting", setting, known, where=name)
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-    return evaluation.run(evaluation.settings(**given), folder, listener)
+    start = time.perf_counter()
+    result = evaluation.run(evaluation.settings(**given), folder, listener)
+    return dataclasses.replace(result, about=environment(time.perf_counter() - start))

@@ -1,19 +1,19 @@
-"""Sanity: what can be asked of scores without any ground truth, after Adebayo et al. (arXiv 1810.03292) and quanda.
+"""Sanity: checks of scores that need no ground truth, after Adebayo et al. (arXiv 1810.03292) and quanda.
 
-weights     1 − Spearman of a query's scores before and after the model's weights are drawn anew: a method that reads
-            the model must change (0: it does not look at what was learnt)
-detection   AP of the planted rows with the random weights: what is left is the lexical floor
-variety     distinct rows among all queries' top 10, as a share of 10 × queries: not the same few rows for everyone
-seeds       Spearman of a query's scores under two seeds of the method: 1 is stable (methods without one: 1)
-twins       share of planted duplicates whose scores equal their original's within 1 % of the scores' spread
+weights     1 − Spearman of a query's scores with the model's weights and with random weights: the scores of a method
+            that reads the model must change (0: the method ignores what the model learned)
+detection   AP of the planted rows with random weights: whatever a method finds then, it finds by words alone
+variety     distinct rows among all queries' top 10, as a share of 10 × queries: low if all queries find the same rows
+seeds       Spearman of a query's scores with two seeds of the method: 1 is stable (1 for methods without a seed)
+twins       share of added duplicates whose scores equal those of their originals within 1 % of the scores' spread
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from headwater.data.corpus import open_corpus
 from headwater.data.rows import Record, Row
 from headwater.evaluation.listener import SILENT, Listener
 from headwater.evaluation.metrics import detection_values, estimate
-from headwater.evaluation.result import Line, Result, environment
+from headwater.evaluation.result import Line, Result
 from headwater.evaluation.stage import Stage, parse_label, with_controls
 from headwater.methods.catalog import find_entry
 from headwater.models.load import LoadedModel, wrap_model
@@ -41,7 +41,7 @@ SHOWN = ("weights", "detection", "trained", "variety", "seeds", "twins")
 
 @dataclass(frozen=True)
 class SanitySettings:
-    """rows, queries: of the Howdy pool. epochs: of its model; 0 is the recipe's own. seed: all follows from it."""
+    """`rows` and `queries` are of the Howdy pool, `epochs` of its model; 0 takes the recipe's default."""
 
     methods: tuple[str, ...] = ("rise", "rapidin")
     rows: int = 600
@@ -51,13 +51,11 @@ class SanitySettings:
 
 
 def run_sanity(settings: SanitySettings, folder: Path, listener: Listener = SILENT) -> Result:
-    """Every check of each method and control on the Howdy pool, whose queries carry their reference answers."""
-    start = time.perf_counter()
+    """Run every check for each method and control, on the Howdy pool; queries have their reference answers."""
     task = howdy_task(settings.seed, rows=settings.rows, queries=settings.queries)
     recipe = replace(Recipe(), epochs=settings.epochs) if settings.epochs else Recipe()
-    made = trained(
-        folder / "models", task.name, task.rows, seed=settings.seed, recipe=recipe, on_progress=listener.on_progress
-    )
+    how: dict[str, Any] = {"seed": settings.seed, "recipe": recipe, "on_progress": listener.on_progress}
+    made = trained(folder / "models", task.name, task.rows, **how)
     pool = [*task.rows, *({**row, "id": f"twin-{row['id']}"} for row in task.rows[:TWINS])]
     queries = task_rows([{**query, "response": query["reference"]} for query in task.queries])
     loaded = load(str(made.folder))
@@ -74,12 +72,11 @@ def run_sanity(settings: SanitySettings, folder: Path, listener: Listener = SILE
         lines.append(_line(label, stages, lambda scores: detection_values(scores, positives, ())["AP"], queries, pool))
     explained = "`trained` and `detection` are AP of the planted rows with trained and with random weights"
     notes = (f"{len(pool)} rows with {TWINS} duplicates; {explained}.",)
-    about = environment(time.perf_counter() - start)
-    return Result("sanity", "sanity: what scores must do", asdict(settings), SHOWN, tuple(lines), notes, about)
+    return Result("sanity", "sanity: what scores must do", asdict(settings), SHOWN, tuple(lines), notes)
 
 
 def randomised(loaded: LoadedModel, seed: int) -> LoadedModel:
-    """The same architecture and tokenizer with weights drawn anew from the seed."""
+    """The same architecture and tokenizer with random weights from the seed."""
     with torch.random.fork_rng():
         torch.manual_seed(seed + 1)
         return wrap_model(type(loaded.model)(loaded.model.config), loaded.tokenizer, f"{loaded.name}, random weights")
@@ -107,7 +104,7 @@ def _line(
 
 
 def reseeded(label: str) -> str | None:
-    """The same named with another seed; None for one without, or for a combination."""
+    """The label with another seed; None for a method without a seed, or for a combination of methods."""
     if "+" in label or "=>" in label:
         return None
     named = parse_label(label)
@@ -117,13 +114,13 @@ def reseeded(label: str) -> str | None:
 
 
 def _rank_agreement(a: Float[np.ndarray, "rows queries"], b: Float[np.ndarray, "rows queries"]) -> NDArray[np.float64]:
-    """Spearman of each query's scores, 0 where one side is constant."""
+    """Spearman of each query's scores; if one side is constant, 1 if both are equal, else 0."""
     pairs = zip(a.T, b.T, strict=True)
     return np.array([spearman(x, y, if_constant=float(np.array_equal(x, y))) for x, y in pairs])
 
 
 def _twins(scores: Float[np.ndarray, "rows queries"], first: int) -> NDArray[np.float64]:
-    """For each query, the share of the duplicates (at `first` and after) that score as their originals do."""
+    """For each query, the share of the duplicates (from `first` on) that have the scores of their originals."""
     close = np.abs(scores[first:] - scores[: len(scores) - first]) <= 0.01 * scores.std(axis=0)
     shares: NDArray[np.float64] = close.mean(axis=0).astype(np.float64)
     return shares

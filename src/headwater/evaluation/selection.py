@@ -1,8 +1,9 @@
 """The closed loop: value a pool for a target, train on the best share, and see whether the target's loss falls faster.
 
-Every arm starts from the same model, takes the same number of steps on batches of the same number of rows, and is
-measured on held-out rows like the target's. Arms: each method's best share, a random share, and the whole pool. Seeds
-vary the order of rows, the random share, and (for `alinfik`) the labelled sample. Intervals are over seeds.
+The arms are each method's best share of the rows, a random share, and the whole pool. Every arm starts from the same
+model, takes the same number of steps with the same number of rows a step, and is measured on held-out rows like the
+target's. Seeds vary the order of rows, the random share, and (for `alinfik`) the labelled sample. Intervals are over
+seeds.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
 from headwater.evaluation.listener import SILENT, Listener
 from headwater.evaluation.metrics import Estimate, estimate
-from headwater.evaluation.result import Cost, Line, Result, environment
+from headwater.evaluation.result import Cost, Line, Result
 from headwater.methods.catalog import find_method
 from headwater.methods.scoring import attribute
 from headwater.methods.targets import Target
@@ -47,17 +48,17 @@ CONTEXT = 128
 
 @dataclass(frozen=True)
 class SelectionSettings:
-    """What is run.
+    """The settings of a run.
 
     Attributes:
         pool: `mixed` or `junk`.
-        methods: whose best rows are trained on, beside the controls.
+        methods: the methods that choose rows, beside the controls.
         rows: of the pool.
-        share: of the pool that is taken.
-        labels: rows ALinFiK's teacher labels, as a share of the pool.
+        share: the share of the pool that an arm takes.
+        labels: the share of the pool that ALinFiK's teacher labels.
         steps, items, rate: of the training: steps, rows a step, highest learning rate.
         seeds: of the arms' trainings.
-        seed: of the pool and of the model everybody starts from.
+        seed: of the pool and of the model that every arm starts from.
     """
 
     pool: str = "mixed"
@@ -75,8 +76,8 @@ class SelectionSettings:
         if self.pool not in POOLS:
             raise unknown_name("pool", self.pool, POOLS, where="selection")
         if not 0 < self.share < 1 or len(self.seeds) < 1 or self.steps < 10:
-            what = f"a share of {self.share}, {len(self.seeds)} seeds, {self.steps} steps"
-            raise UsageError(what, where="selection", remedy="0 < share < 1, a seed and 10 steps at least")
+            what = f"cannot run with a share of {self.share}, {len(self.seeds)} seeds, {self.steps} steps"
+            raise UsageError(what, where="selection", remedy="give 0 < share < 1, and at least a seed and 10 steps")
 
 
 @dataclass(frozen=True)
@@ -91,17 +92,9 @@ class Arm:
 
 def run_selection(settings: SelectionSettings, folder: Path, listener: Listener = SILENT) -> Result:
     """Run every arm; learning curves go to `selection-POOL-curves.json` in the folder."""
-    start = time.perf_counter()
     task = POOLS[settings.pool](settings.seed, rows=settings.rows)
-    recipe = buyer_recipe()
-    made = trained(
-        folder,
-        f"buyer-{settings.pool}",
-        task.warm_up,
-        seed=settings.seed,
-        recipe=recipe,
-        on_progress=listener.on_progress,
-    )
+    how: dict[str, Any] = {"seed": settings.seed, "recipe": buyer_recipe(), "on_progress": listener.on_progress}
+    made = trained(folder, f"buyer-{settings.pool}", task.warm_up, **how)
     ground = _Ground.of(task, load_model(str(made.folder)), settings)
     names = [*dict.fromkeys((*settings.methods, *CONTROLS)), "random", "all data"]
     arms = []
@@ -118,7 +111,6 @@ def run_selection(settings: SelectionSettings, folder: Path, listener: Listener 
         shown=("loss taken off", "final loss", "steps to random's end", "wanted share"),
         lines=_lines(arms, points),
         notes=_notes(settings, ground),
-        about=environment(time.perf_counter() - start),
     )
 
 
@@ -155,14 +147,14 @@ def _notes(settings: SelectionSettings, ground: _Ground) -> tuple[str, ...]:
         f"model for every arm; loss on {len(ground.held_out[0].rows)} held-out rows like the target's; "
         f"{len(settings.seeds)} seeds, 95 % bootstrap intervals over seeds.",
         "steps to random's end: share of all steps after which the random share's final loss is reached; 2: never.",
-        "wanted share: how much of the chosen rows is of the kind the pool was planted with for the target.",
+        "wanted share: the share of the chosen rows that are of the kind planted for the target.",
         f"alinfik labels {100 * settings.labels:g} % of the pool.",
     )
 
 
 @dataclass(frozen=True)
 class _Ground:
-    """What all arms share."""
+    """Everything that all arms share."""
 
     settings: SelectionSettings
     task: PoolTask
@@ -176,13 +168,13 @@ class _Ground:
     def of(cls, task: PoolTask, loaded: LoadedModel, settings: SelectionSettings) -> _Ground:
         reader = Reader.of(loaded, max_tokens=CONTEXT)
         rows = tuple(task_rows(task.rows))
-        held = plan_batches(reader.tokenize(task_rows(task.held_out)), Window(CONTEXT), tokens_per_batch=100_000)
+        held = _batches(reader.tokenize(task_rows(task.held_out)))
         target = Target(settings.pool, tuple(task_rows(task.target)))
         return cls(settings, task, reader, rows, tuple(reader.tokenize(rows)), target, tuple(held))
 
     @property
     def count(self) -> int:
-        """Rows an arm takes."""
+        """How many rows an arm takes."""
         return max(1, round(self.settings.share * len(self.rows)))
 
     @property
@@ -192,7 +184,7 @@ class _Ground:
         return sorted({*range(0, self.settings.steps, every), self.settings.steps})
 
     def arm(self, name: str) -> Arm:
-        """Choose and train once a seed."""
+        """Choose rows and train on them, once for each seed."""
         chosen, losses = np.arange(len(self.rows)), []
         seconds = 0.0
         for number, seed in enumerate(self.settings.seeds):
@@ -206,7 +198,7 @@ class _Ground:
 
     @staticmethod
     def _learns(name: str) -> bool:
-        """Whether the method's scores depend on a drawn sample, so that every seed has its own."""
+        """Whether the method's scores depend on a drawn sample, so that every seed has its own scores."""
         return name != "all data" and find_method(name).learning is not None
 
     def _choose(self, name: str, seed: int) -> NDArray[np.int64]:
@@ -225,7 +217,7 @@ class _Ground:
         return best
 
     def _train(self, rows: Sequence[TokenRow], seed: int) -> list[float]:
-        """Held-out losses at the measured steps; every epoch takes the rows in a new order."""
+        """Train, and return the held-out losses at the measured steps; every epoch takes the rows in a new order."""
         settings, model = self.settings, copy.deepcopy(self.reader.loaded.model).requires_grad_(True)
         optimizer = torch.optim.AdamW(model.parameters(), lr=settings.rate, betas=(0.9, 0.95), fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, settings.steps))
@@ -254,7 +246,7 @@ def _batches(rows: Sequence[TokenRow]) -> list[TokenBatch]:
 
 
 def _order(rows: int, count: int, seed: int) -> NDArray[np.int64]:
-    """Places of the rows to take, epoch after epoch."""
+    """The positions of the rows to train on, epoch after epoch."""
     generator = np.random.default_rng(seed)
     epochs = [generator.permutation(rows) for _ in range(math.ceil(count / rows))]
     return np.concatenate(epochs)[:count]

@@ -1,10 +1,10 @@
-"""Methods as they are named on the command line of an evaluation, and the model and pool on which they score.
+"""The names of methods on the command line of an evaluation, and the model and pool on which they score.
 
     rise                         a method of the catalog, with its default options
     rapidin:normalize=row        with options; several are separated by commas; `preset=small` is one
     rise:by=embedding            ranked by another vector column of its index; `by=rise/embedding` by the sum of two
     rise+0.5*bm25                the weighted sum of the scores of two methods or more, standardised by query
-    embedding=>ekfac             two stages: the second ranks anew the tenth of the rows that the first put highest
+    embedding=>ekfac             two stages: the second re-ranks the tenth of the rows that the first ranks highest
 
 Index methods build a real index and stream over it, so their cost is that of `headwater index build` and `score`.
 """
@@ -41,17 +41,17 @@ from headwater.search.scan import score_all
 from headwater.tracing.queries import ask
 
 CONTROLS = ("random", "length", "loss", "bm25", "embedding")
-"""Part of every table of scores, whatever is asked for."""
+"""These methods are part of every table of scores."""
 
 _WEIGHT = re.compile(r"(\d+(?:\.\d+)?)\*")
 
 SHORTLIST = 0.1
-"""The share of the rows that the second of two stages ranks anew."""
+"""The share of the rows that the second of two stages re-ranks."""
 
 
 @dataclass(frozen=True)
 class LabelledMethod:
-    """One method with options; `label` is how it was written."""
+    """One method with options; `label` is its text on the command line."""
 
     label: str
     name: str
@@ -61,14 +61,14 @@ class LabelledMethod:
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores and what they cost."""
+    """Scores and their cost."""
 
     scores: Scores
     cost: Cost
 
 
 def with_controls(methods: Sequence[str]) -> tuple[str, ...]:
-    """The methods as asked for, then the controls among which they stand; each once. All names are checked."""
+    """The given methods and then the controls, each once; all names are checked."""
     labels = tuple(dict.fromkeys([*methods, *(c for c in CONTROLS if c in CATALOG)]))
     for label in labels:
         for stage in label.split("=>"):
@@ -78,7 +78,7 @@ def with_controls(methods: Sequence[str]) -> tuple[str, ...]:
 
 
 def addends(label: str) -> list[tuple[str, float]]:
-    """`rise+0.5*bm25` as its parts and their weights."""
+    """The parts and weights of a sum such as `rise+0.5*bm25`."""
     found = []
     for part in label.split("+"):
         weight = _WEIGHT.match(part)
@@ -101,7 +101,7 @@ def parse_label(label: str) -> LabelledMethod:
             raise UsageError(f"'{pair}' is not name=value", where=f"--method {label}", remedy="rapidin:normalize=row")
         settings[option] = value
     by = settings.pop("by", None)
-    entry.settle(settings)  # what files the method needs is the stage's to say
+    entry.settle(settings)  # checks the options; the stage adds the files that a method needs
     if by is not None and entry.typical().vectors is None:
         raise UsageError("a method without an index has no vector columns", where=f"--method {label}")
     return LabelledMethod(label, name, settings, by.replace("/", "+") if by else None)
@@ -109,14 +109,14 @@ def parse_label(label: str) -> LabelledMethod:
 
 @dataclass
 class Stage:
-    """A model and a pool; indexes built on it are kept for the next queries.
+    """A model and a pool; the indexes built on it are kept for the next queries.
 
     Attributes:
         loaded: the model.
         corpus: the pool.
-        folder: where indexes are built; it must be this stage's own.
-        recorded: folder of the recorded training run, for methods that read what it left (Adam's moments); a method's
-            own options go first.
+        folder: where indexes are built; no other stage may use it.
+        recorded: folder of the recorded training run, for methods that need its files (Adam's moments); options of the
+            method come before these.
     """
 
     loaded: LoadedModel
@@ -126,7 +126,7 @@ class Stage:
     _indexes: dict[str, tuple[Session, float]] = field(default_factory=dict, repr=False)
 
     def score(self, label: str, queries: Sequence[Row]) -> Scored:
-        """Every row of the pool on every query by the method called `label`; positive = proponent."""
+        """Score every row of the pool on every query with the method called `label`; positive = proponent."""
         if "=>" in label:
             return self._staged(label, queries)
         if "+" in label:
@@ -166,7 +166,7 @@ class Stage:
             start = time.perf_counter()
             file = self.folder / f"{method.spec.name}-{key[:8]}.lance"
             self.folder.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(file, ignore_errors=True)  # of an earlier run, whose build was not timed
+            shutil.rmtree(file, ignore_errors=True)  # build again, because the time of an earlier build is not known
             bound = Bound.of(method, Reader.of(self.loaded))
             index = build(file, self.corpus, bound, keep_text=False)
             self._indexes[key] = Session(index, bound), time.perf_counter() - start
@@ -180,7 +180,7 @@ class Stage:
 
 
 def two_stages(first: Scores, second: Scores, share: float) -> np.ndarray:
-    """Negative ranks: the `share` highest in `first`, in the order of `second`; then the others, as in `first`."""
+    """Negative ranks: first the `share` highest of `first` in the order of `second`, then the others as in `first`."""
     kept = max(1, round(share * len(first.ids)))
     ranks, again = first.ranks(), second.ranks()
     order = np.where(ranks <= kept, again - len(first.ids), ranks)
