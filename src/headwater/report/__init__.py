@@ -1,7 +1,7 @@
-"""What a person reads: one self-contained page for a trace, plots, and tables in Markdown (no torch).
+"""Reports for people: one self-contained HTML page for a trace, plots, and tables in Markdown (no torch).
 
-`render_trace` and `write_report` turn a `Trace` into HTML; `headwater.report.plots` draws figures (matplotlib is
-imported only when one is drawn); `markdown_table` writes tables for documents.
+`render_trace` and `write_report` turn a `Trace` into HTML. `headwater.report.plots` draws figures; matplotlib is
+imported only when a figure is drawn. `markdown_table` writes tables for documents.
 """
 
 from headwater.report.page import render_trace, write_report

@@ -1,8 +1,8 @@
-"""Colour scales of the page: value → step → a CSS class whose colour depends on the reader's theme.
+"""Colour scales of the page: each value gets a CSS class, and its colour depends on the reader's theme.
 
-Values become one of `2 · STEPS + 1` classes rather than a colour each, so that light, dark and print need no script
-and every colour that can appear has its contrast tested. Orange against blue is told apart with any common colour
-blindness; violet is kept for losses, so that the two kinds of number are never confused.
+There are `2 · STEPS + 1` classes instead of a colour for each value. So light, dark and print need no script, and the
+contrast of every possible colour can be tested. People with any common colour blindness can distinguish orange from
+blue. Violet is for losses alone, so that the two kinds of number are never confused.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Rgb = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of one theme, `#rrggbb`; the last three are the far ends of scales that start at `card`."""
+    """Colours of one theme, `#rrggbb`; the last three are the ends of scales that start at `card`."""
 
     page: str
     card: str
@@ -62,7 +62,7 @@ def signed_class(value: float | None, scale: float) -> str:
 
 
 def loss_class(value: float | None, scale: float) -> str:
-    """Heat class of a loss in nats on a scale from 0 to `scale`; a negative loss, a rounding error, is neutral."""
+    """Heat class of a loss in nats on a scale from 0 to `scale`; a negative loss is a rounding error, so neutral."""
     if value is None:
         return "m"
     step = _step(max(value, 0.0), scale)

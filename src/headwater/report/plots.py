@@ -1,8 +1,8 @@
-"""Figures for values, learning curves and trade-offs, as inline SVG or PNG, the same bytes for the same numbers.
+"""Figures of values, learning curves and trade-offs, as inline SVG or PNG; the same numbers give the same bytes.
 
 Each function returns a matplotlib `Figure`; `svg` and `save` write it. matplotlib is imported when the first figure is
-drawn. Colours are those of Okabe and Ito (2008), told apart with any common colour blindness; in SVG, lines and text
-of the axes take the colour of the page around them, so that a figure reads in the dark too.
+drawn. The colours are those of Okabe and Ito (2008), which people with any common colour blindness can distinguish. In
+SVG, lines and text of the axes take the colour of the page's text, so that a figure can be read on a dark page too.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_GROUPS = 20
-"""Providers drawn; the ones with most rows."""
+"""Most groups that a figure shows; they are the ones with the most rows."""
 
 
 def save_value_plots(values: Values, folder: str | Path, *, by: str | None = None) -> list[Path]:
-    """Write `values.svg`, with `by` `values-by-COLUMN.svg`, and for a student `learning-curve.svg`."""
+    """Write `values.svg`, with `by` also `values-by-COLUMN.svg`, and for values of a student `learning-curve.svg`."""
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     series = {"all rows": values.numbers()}
@@ -42,13 +42,16 @@ def save_value_plots(values: Values, folder: str | Path, *, by: str | None = Non
         groups = summarise(values, by=by)["groups"]
         shown = sorted(groups, key=lambda name: -groups[name]["rows"])[:MOST_GROUPS]
         series = {name: values.numbers()[names == name] for name in shown[:4]}
-        made.append(save(_bars(groups, shown), target / f"values-by-{_plain(by)}.svg", description=f"by {by}"))
+        plain = "".join(c if c.isalnum() else "-" for c in by)
+        made.append(save(_bars(groups, shown), target / f"values-by-{plain}.svg", description=f"by {by}"))
     figure = histogram(series, axis="value of a row (positive = it helps)")
     made.insert(0, save(figure, target / "values.svg", description="distribution of values"))
     curve = values.about.get("notes", {}).get("learning curve")
     if curve:
+        x, y = zip(*curve, strict=True)
         axis = values.about["notes"]["learning curve over"]
-        made.append(save(_curve(curve, axis), target / "learning-curve.svg", description="the student's learning"))
+        figure = curves(x, {"student": y}, axes_names=(axis, "held-out Spearman with the teacher"))
+        made.append(save(figure, target / "learning-curve.svg", description="the student's learning"))
     return made
 
 
@@ -58,17 +61,8 @@ def _bars(groups: Mapping[str, Mapping[str, Any]], shown: Sequence[str]) -> Figu
     return bars(labels, mean, low=low, high=high, axis="mean value of a row, 95 % interval over rows")
 
 
-def _curve(points: Sequence[Sequence[int | float]], axis: str) -> Figure:
-    x, y = zip(*points, strict=True)
-    return curves(x, {"student": y}, axes_names=(axis, "held-out Spearman with the teacher"))
-
-
-def _plain(name: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in name)
-
-
 def save_selection_curves(measured: str | Path, out: str | Path) -> Path:
-    """Draw the file of curves that `run_selection` wrote."""
+    """Draw the learning curves in a file that `run_selection` wrote."""
     raw = json.loads(Path(measured).read_text(encoding="utf-8"))
     arms = {name: np.array(losses) for name, losses in raw["arms"].items()}
     figure = curves(
@@ -80,15 +74,12 @@ def save_selection_curves(measured: str | Path, out: str | Path) -> Path:
     return save(figure, out, description="held-out target loss of every arm while it trains")
 
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
 _INK = "#454b54"
 _STYLE: dict[str, Any] = {
     "svg.hashsalt": "headwater",
     "svg.fonttype": "none",
-    "text.parse_math": False,  # a price in dollars is no formula
+    "text.parse_math": False,  # a price in dollars is not a formula
     "font.family": "sans-serif",
     "font.size": 10,
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK),
@@ -100,21 +91,15 @@ _STYLE: dict[str, Any] = {
 Numbers = Sequence[int | float] | NDArray[Any]
 """A column of numbers, one a point."""
 Series = Mapping[str, Numbers]
-"""Numbers by the name the legend gives them."""
+"""Columns of numbers by their names in the legend."""
 
 
 def bars(
-    labels: Sequence[str],
-    values: Numbers,
-    *,
-    low: Numbers | None = None,
-    high: Numbers | None = None,
-    axis: str = "",
+    labels: Sequence[str], values: Numbers, *, low: Numbers | None = None, high: Numbers | None = None, axis: str = ""
 ) -> Figure:
     """Horizontal bars, the first on top; `low` and `high` are the ends of the intervals, in the unit of `values`."""
-    _same_length(
-        labels=labels, values=values, low=values if low is None else low, high=values if high is None else high
-    )
+    ends = {"low": values if low is None else low, "high": values if high is None else high}
+    _same_length(labels=labels, values=values, **ends)
     with _axes(axis, "", height=0.9 + 0.32 * len(labels)) as (figure, axes):
         places = range(len(labels))
         axes.barh(places, values, color=PALETTE[0], height=0.65)
@@ -127,7 +112,7 @@ def bars(
 
 
 def histogram(series: Series, *, bins: int = 40, axis: str = "") -> Figure:
-    """Distributions over common bins, each as a share of its own series, so that groups of any size compare."""
+    """Distributions over common bins; each is a share of its own series, so that groups of any size can be compared."""
     edges = np.histogram_bin_edges(np.concatenate([np.asarray(v, dtype=float) for v in series.values()]), bins)
     with _axes(axis, "share of rows") as (figure, axes):
         for (name, values), colour in zip(series.items(), _colours(len(series)), strict=True):
@@ -145,7 +130,7 @@ def curves(
     bands: Mapping[str, tuple[Numbers, Numbers]] | None = None,
     axes_names: tuple[str, str] = ("", ""),
 ) -> Figure:
-    """Lines over `x`; `bands` gives, by series, the low and high ends of what the line is uncertain by."""
+    """Lines over `x`; `bands` gives the low and high ends of a shaded band around a series."""
     with _axes(*axes_names) as (figure, axes):
         for number, (name, values) in enumerate(series.items()):
             _same_length(x=x, values=values)
@@ -160,7 +145,7 @@ def curves(
 def tradeoff(
     points: Mapping[str, tuple[int | float, int | float]], *, axes_names: tuple[str, str], best: str = ""
 ) -> Figure:
-    """One labelled point a name at (x, y); `best` says in words where the good corner is."""
+    """One labelled point a name, at (x, y); `best` is a note that says which corner is the best."""
     with _axes(*axes_names) as (figure, axes):
         for (name, (x, y)), colour in zip(points.items(), _colours(len(points)), strict=True):
             axes.scatter([x], [y], color=colour, s=45, zorder=3)
@@ -171,7 +156,7 @@ def tradeoff(
 
 
 def svg(figure: Figure, *, description: str) -> str:
-    """An `<svg>` element to put in a page; `description` is what a screen reader says in its place."""
+    """An `<svg>` element for a page; `description` is what a screen reader reads out."""
     import matplotlib as mpl
 
     buffer = io.StringIO()
@@ -183,7 +168,7 @@ def svg(figure: Figure, *, description: str) -> str:
 
 
 def save(figure: Figure, path: str | os.PathLike[str], *, description: str = "") -> Path:
-    """Write the figure as `.svg` or `.png` (160 dots an inch, white ground)."""
+    """Write the figure as `.svg` or `.png` (160 dots an inch, white background); `UsageError` for another ending."""
     import matplotlib as mpl
 
     target = Path(path)
@@ -199,7 +184,7 @@ def save(figure: Figure, path: str | os.PathLike[str], *, description: str = "")
 
 @contextmanager
 def _axes(x: str, y: str, *, height: float = 3.6) -> Iterator[tuple[Figure, Any]]:
-    """A fresh figure and its axes, drawn under our style, never touching matplotlib's global state."""
+    """A new figure and its axes, drawn in our style; matplotlib's global state stays as it is."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

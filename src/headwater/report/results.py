@@ -1,4 +1,4 @@
-"""Results of evaluations as tables: one self-contained HTML page with plots, Markdown, and the run file beside them."""
+"""Results of evaluations as tables: a self-contained HTML page with plots, a Markdown file, and the run file."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from headwater.core.files import write_text
 from headwater.evaluation.result import Line, Result, write_result
 from headwater.report import plots
-from headwater.report.colours import stylesheet
-from headwater.report.page import environment, write_page
+from headwater.report.page import render
 from headwater.report.tables import Cell, Table, markdown_table, numeric_columns
 
 MADE = "<!-- Everything below is made by `make leaderboard`. -->"
@@ -21,9 +21,9 @@ MADE = "<!-- Everything below is made by `make leaderboard`. -->"
 _READING = (
     "Means over queries with 95 % bootstrap intervals over queries. `random`, `length`, `loss`, `bm25` and `embedding` "
     "are the controls. *LDS*: Spearman of summed scores with what retraining on random halves did. *AP*: average "
-    "precision of the planted rows; resemblance goes a long way there, so read it beside LDS. *masked*: the same "
+    "precision of the planted rows; similar words help a lot there, so read it together with LDS. *masked*: the same "
     "queries without the trigger. *P@50*: share of the query's own domain among its top 50 (chance is a half). `a+b` "
-    "adds standardised scores, `a=>b` lets b rank anew the tenth of the rows that a puts first."
+    "adds standardised scores; with `a=>b`, b re-ranks the tenth of the rows that a ranks highest."
 )
 
 
@@ -32,42 +32,33 @@ def write_leaderboard(
 ) -> None:
     """Write the document (Markdown) to `path` and the page (HTML, with plots) to `page`.
 
-    Of a document that is there, what stands above the line `MADE` is kept: what people make of the tables.
+    If the document exists, its text above the line `MADE` is kept; people write their comments there.
     """
     columns = ("method", *headings, *COSTS)
     shown = tuple(tuple(_short(cell) for cell in row) for row in rows)
-    table = markdown_table(columns, shown)
     parts = [(result, sections(result)) for result in results]
-    text = "\n\n".join(
-        [
-            f"{_head(path)}{MADE}",
-            "Made by `make leaderboard`, offline, on this repository's own tiny tasks and models.",
-            _READING,
-            table,
-            *(_chapter(result, some) for result, some in parts),
-        ]
-    )
-    write_page(path, text.rstrip() + "\n")
+    made_by = "Made by `make leaderboard`, offline, on this repository's own tiny tasks and models."
+    chapters = [_chapter(result, some) for result, some in parts]
+    text = "\n\n".join([f"{_head(path)}{MADE}", made_by, _READING, markdown_table(columns, shown), *chapters])
+    write_text(path, text.rstrip() + "\n")
     about = {"made by": "make leaderboard", **(results[0].about if results else {})}
     first = Section(Table("Methods × tasks", columns, shown))
     write_results(page, "headwater leaderboard", [first, *(s for _, some in parts for s in some)], about)
 
 
 def _head(path: Path) -> str:
-    """What a document that is there says before the tables, else a title."""
+    """The text before the tables: that of the existing document, else a title."""
     before = path.read_text(encoding="utf-8") if path.is_file() else ""
     return before[: before.index(MADE)] if MADE in before else "# Leaderboard\n\n"
 
 
 def _chapter(result: Result, some: Sequence[Section]) -> str:
     about = result.about
-    made = (
-        f"headwater {about['headwater']}, torch {about['torch']}, {about['machine']}, {about['seconds']:.0f} s, "
-        f"{about['made']}"
-    )
+    versions = f"headwater {about['headwater']}, torch {about['torch']}, {about['machine']}"
+    made = f"Made with {versions}, {about['seconds']:.0f} s, {about['made']}."
     notes = "".join(f"\n\n{note}" for note in result.notes)
     bare = [Section(Table(s.table.title, s.table.columns, s.table.rows)) for s in some]
-    return f"## {result.title}{notes}\n\nMade with {made}.\n\n{results_markdown(bare, level=3).rstrip()}"
+    return f"## {result.title}{notes}\n\n{made}\n\n{results_markdown(bare, level=3).rstrip()}"
 
 
 def _short(cell: Any) -> Any:
@@ -75,12 +66,12 @@ def _short(cell: Any) -> Any:
 
 
 COSTS = ("build s", "bytes a row", "query s")
-"""Headings of what a method cost: reading the rows, an index's vectors, one query over it."""
+"""Headings of a method's costs: the time to read all rows, the size of a row in the index, the time of a query."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """One table of results; `bars` are (label, value, low, high) drawn above it, `axis` what they measure."""
+    """A table of results; `bars` are (label, value, low, high), drawn above it, and `axis` names what they measure."""
 
     table: Table
     bars: Sequence[tuple[str, float, float, float]] = ()
@@ -90,19 +81,18 @@ class Section:
 def render_results(title: str, sections: Sequence[Section], about: Mapping[str, object]) -> str:
     """The whole page."""
     shown = [(s.table, numeric_columns(s.table.columns, s.table.rows), _figure(s)) for s in sections]
-    template = environment().get_template("results.html.j2")
-    return template.render(title=title, sections=shown, about=about, colours=Markup(stylesheet()))
+    return render("results.html.j2", title=title, sections=shown, about=about)
 
 
 def write_results(
     path: str | os.PathLike[str], title: str, sections: Sequence[Section], about: Mapping[str, object]
 ) -> Path:
-    """Write the page, all at once; raises `StoreError` if it cannot be."""
-    return write_page(path, render_results(title, sections, about))
+    """Write the page, all at once; raises `StoreError` if the file cannot be written."""
+    return write_text(Path(path), render_results(title, sections, about))
 
 
 def results_markdown(sections: Sequence[Section], *, level: int = 2) -> str:
-    """The same tables in Markdown, each under its title."""
+    """The tables in Markdown, each under its title."""
     parts = []
     for section in sections:
         table = section.table
@@ -112,24 +102,24 @@ def results_markdown(sections: Sequence[Section], *, level: int = 2) -> str:
 
 
 def sections(result: Result) -> list[Section]:
-    """A result's tables, one a group, best first; a plot of the first metric above each."""
+    """A result's tables, one a group, with the best line first and a plot of the first metric above each."""
     return [_section(result, group) for group in result.groups]
 
 
 def publish(result: Result, folder: str | os.PathLike[str]) -> dict[str, Path]:
-    """Write `<name>.json`, `.md` and `.html` into the folder; the paths by kind."""
+    """Write `<name>.json`, `.md` and `.html` into the folder, and return the paths by kind."""
     parts, stem = sections(result), Path(folder) / result.name
     text = f"# {result.title}\n\n{results_markdown(parts)}"
     about = {**{"settings": dict(result.settings)}, **result.about}
     return {
         "json": write_result(stem.with_suffix(".json"), result),
-        "markdown": write_page(stem.with_suffix(".md"), text),
+        "markdown": write_text(stem.with_suffix(".md"), text),
         "html": write_results(stem.with_suffix(".html"), result.title, parts, about),
     }
 
 
 def _section(result: Result, group: str) -> Section:
-    """The group's table; the notes stand under the first, and costs that no method has are left out."""
+    """The group's table; the first table has the notes, and cost columns without numbers are left out."""
     lines, first = result.ranked(group), result.shown[0]
     cells = [_cells(line, result.shown) for line in lines]
     names = ("method", *result.shown, *COSTS)

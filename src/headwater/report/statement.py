@@ -1,6 +1,6 @@
-"""The statement of a purchase: one page a person can read and print, with every provider's account.
+"""The statement of a purchase: one page to read and print, with the account of every provider.
 
-As in `page`, all text reaches the page through Jinja's escaping, and a content security policy forbids the rest.
+As in `page`, all text is escaped by Jinja, and a content security policy forbids scripts and requests.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from headwater.report.page import environment, write_page
+from headwater.core.files import write_text
+from headwater.report.page import render
 from headwater.report.tables import number_text
 from headwater.valuation.ledger import ProviderAccount
 from headwater.valuation.prices import Prices, money
@@ -34,16 +35,9 @@ def render_statement(values: Values, prices: Prices, accounts: Sequence[Provider
         "values file": values.path,
         "pool digest": values.about.get("pool", "not recorded"),
     }
-    return (
-        environment()
-        .get_template("statement.html.j2")
-        .render(
-            accounts=[_view(account, terms.budget) for account in accounts],
-            facts=facts,
-            total=money(terms.budget),
-            currency=currency,
-        )
-    )
+    views = [_view(account, terms.budget) for account in accounts]
+    total = money(terms.budget)
+    return render("statement.html.j2", accounts=views, facts=facts, total=total, currency=currency)
 
 
 def write_statement(
@@ -54,8 +48,8 @@ def write_statement(
     *,
     currency: str = "",
 ) -> Path:
-    """Write the page to `path` all at once."""
-    return write_page(path, render_statement(values, prices, accounts, currency=currency))
+    """Write the page to `path`, all at once; raises `StoreError` if the file cannot be written."""
+    return write_text(Path(path), render_statement(values, prices, accounts, currency=currency))
 
 
 def _view(account: ProviderAccount, budget: int) -> dict[str, Any]:

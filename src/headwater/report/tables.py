@@ -1,4 +1,4 @@
-"""A small table of results: what the page and Markdown documents print under a title."""
+"""A small table of results, for pages and for Markdown documents."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from headwater.core.errors import DataError
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
-    r"""A Markdown table, columns padded so that the source is readable too, numbers flush right.
+    r"""A Markdown table; columns are padded so that the source is readable too, and numbers are flush right.
 
-    Pipes, backslashes, line breaks and `<` are escaped, so no cell can leave its place or become HTML; other Markdown
-    (`**bold**`, code) is left to the caller.
+    Pipes, backslashes, line breaks and `<` are escaped, so that no cell can break the table or become HTML. Other
+    Markdown in a cell (`**bold**`, code) stays as it is.
 
     >>> print(markdown_table(["method", "P@10"], [["rise", 0.87], ["bm25", None]]))
     | method | P@10 |
@@ -42,7 +42,7 @@ Cell = str | int | float | None
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under named columns; `note` says below the table what a reader must know to trust it.
+    """Rows of cells under named columns; `note` is shown below the table and says what the numbers depend on.
 
     Raises:
         DataError: a row has more or fewer cells than there are columns.
@@ -61,13 +61,12 @@ def require_rectangle(columns: Sequence[str], rows: Sequence[Sequence[Cell]], *,
     """Raise `DataError` naming the first row that does not have one cell a column."""
     for number, row in enumerate(rows, start=1):
         if len(row) != len(columns):
-            raise DataError(
-                f"row {number} has {len(row)} cells for {len(columns)} columns", where=where, remedy="None marks a gap"
-            )
+            what = f"row {number} has {len(row)} cells for {len(columns)} columns"
+            raise DataError(what, where=where, remedy="give None for an empty cell")
 
 
 def numeric_columns(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[bool]:
-    """For each column, whether it holds numbers (and gaps) only: those are set flush right."""
+    """For each column, whether all its cells are numbers or empty; such columns are set flush right."""
     return [
         any(row[place] is not None for row in rows) and not any(isinstance(row[place], str) for row in rows)
         for place in range(len(columns))
@@ -75,7 +74,7 @@ def numeric_columns(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> l
 
 
 def cell_text(cell: Cell) -> str:
-    """Text of a cell: floats to four significant digits, integers with thousands separated, a gap as a dash."""
+    """Text of a cell: floats with four significant digits, integers with thousands separators, None as a dash."""
     if cell is None:
         return "–"
     if isinstance(cell, str | bool):
@@ -84,11 +83,11 @@ def cell_text(cell: Cell) -> str:
 
 
 def number_text(value: float, *, digits: int = 4) -> str:
-    """A number to `digits` significant digits, with a true minus sign."""
+    """A number with `digits` significant digits, and a minus sign instead of a hyphen."""
     return f"{value + 0.0:.{digits}g}".replace("-", "−")
 
 
 def signed_text(value: float, *, digits: int = 4, padded: bool = False) -> str:
-    """As `number_text`, with a plus for positive values; `padded` keeps trailing zeros so that columns line up."""
+    """As `number_text`, with a plus sign for positive values; `padded` keeps trailing zeros to align columns."""
     text = f"{value + 0.0:{'+' if value else ''}{'#' if padded else ''}.{digits}g}"
     return text.removesuffix(".").replace("-", "−")

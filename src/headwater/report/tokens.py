@@ -1,7 +1,7 @@
-"""Token maps made readable: checked, laid over the text they came from, cut to their strongest passage, summed by word.
+"""Prepare token maps for reading: check them, divide them among a row's fields, cut them, and sum them by word.
 
-Tokens are the tokenizer's pieces as text, in reading order; joined they are the text the model saw. Where that text
-holds a row's own fields, the map is drawn on the fields; otherwise it is drawn beside them.
+Tokens are the tokenizer's pieces as text, in reading order; joined, they are the text the model saw. If that text
+contains the row's fields, the map is drawn on the fields; otherwise it is drawn beside them.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from headwater.core.errors import DataError, NumericError
 from headwater.core.trace import TokenMap
 
 PUNCTUATION = " .,;:!?…'\"“”‘’()[]{}*_\n\t"
-"""Stripped from both ends of a word; brackets of special tokens such as `</s>` are not."""
+"""These are stripped from both ends of a word; the brackets of special tokens such as `</s>` are not."""
 LONGEST_WORD = 30
-"""Characters; a longer run without a space (a URL, or writing without spaces) counts token by token."""
+"""Characters; in a longer run without a space (a URL, a language without spaces) each token counts as a word."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """One token: its text, its number if any, and whether the template put it there (`framing`)."""
+    """One token: its text, its number if it has one, and whether it comes from the template (`framing`)."""
 
     text: str
     value: float | None
@@ -48,14 +48,14 @@ def checked(tokens: TokenMap, *, where: str) -> tuple[Piece, ...]:
 def require_finite(value: float, *, where: str) -> None:
     """Raise `NumericError` for a NaN or an infinity."""
     if not math.isfinite(value):
-        raise NumericError(f"value {value}", where=where, remedy="a report shows finite numbers only")
+        raise NumericError(f"the value is {value}", where=where, remedy="a report needs finite numbers")
 
 
 def over_fields(pieces: Sequence[Piece], fields: Sequence[str]) -> list[tuple[Piece, ...]] | None:
-    """The pieces of each field when the joined tokens hold all `fields` in order, else None.
+    """The pieces of each field if the joined tokens contain all `fields` in order, else None.
 
-    A token belongs to the field its last character lies in. Tokens between fields are `framing` and go with the field
-    that follows them, those after the last field with the last.
+    A token belongs to the field that contains its last character. Tokens between fields are `framing` and belong to the
+    field that follows; those after the last field belong to the last.
     """
     if not fields:
         return None
@@ -81,7 +81,7 @@ def over_fields(pieces: Sequence[Piece], fields: Sequence[str]) -> list[tuple[Pi
 
 
 def strongest_passage(pieces: Sequence[Piece], width: int) -> tuple[int, int]:
-    """Bounds of the `width` consecutive pieces whose |values| sum highest, the first of equals."""
+    """Bounds of the `width` consecutive pieces with the highest sum of |values|; of equal passages, the first."""
     sums = [0.0, *accumulate(abs(piece.value or 0.0) for piece in pieces)]
     last = max(len(pieces) - width, 0)
     start = max(range(last + 1), key=lambda s: sums[min(s + width, len(pieces))] - sums[s])
@@ -91,8 +91,8 @@ def strongest_passage(pieces: Sequence[Piece], width: int) -> tuple[int, int]:
 def by_word(maps: Iterable[Sequence[Piece]], count: int, *, lowest: bool = False) -> list[tuple[str, float]]:
     """The `count` words with the highest positive sums over all maps, highest first, or the `lowest` negative ones.
 
-    A word is a run without white space; case and surrounding punctuation do not tell words apart. Tokens of the
-    template are not words.
+    A word is a run without white space. Words that differ only in case or in punctuation around them are the same word.
+    Tokens of the template are not words.
     """
     sums: dict[str, float] = defaultdict(float)
     shown: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""The report of an unlearning run: what the model said before and after, its losses, and the weights of rows."""
+"""The report of an unlearning run: the model's answers and losses before and after, and the weights of rows."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from headwater.core.files import write_text
 from headwater.report import plots
-from headwater.report.colours import stylesheet
-from headwater.report.page import environment, write_page
-from headwater.report.tables import Cell, Table, numeric_columns
+from headwater.report.page import render, with_alignment
+from headwater.report.tables import Cell, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,27 +28,24 @@ KINDS = {
 
 
 def write_unlearning_report(path: str | os.PathLike[str], account: Account) -> Path:
-    """Write the page, all at once; raises `StoreError` if it cannot be."""
+    """Write the page, all at once; raises `StoreError` if the file cannot be written."""
     about = account.summary
-    title = f"What the model says before and after unlearning ({about['method']})"
-    template = environment().get_template("unlearning.html.j2")
-    tables = [*_answers(account), _numbers(account)]
-    page = template.render(
-        title=title,
+    page = render(
+        "unlearning.html.j2",
+        title=f"What the model says before and after unlearning ({about['method']})",
         lead=f"{about['model']}: {about['forget rows']} rows unlearned, outcome “{about['outcome']}”.",
-        tables=[(table, numeric_columns(table.columns, table.rows)) for table in tables],
+        tables=with_alignment([*_answers(account), _numbers(account)]),
         figures=_figures(account),
         about={name: value for name, value in about.items() if not isinstance(value, dict | list)},
-        colours=Markup(stylesheet()),
     )
-    return write_page(path, page)
+    return write_text(Path(path), page)
 
 
 def _answers(account: Account) -> list[Table]:
-    groups = {kind: [s for s in account.samples if s.kind == kind] for kind in KINDS}
+    groups = {title: [s for s in account.samples if s.kind == kind] for kind, title in KINDS.items()}
     return [
-        Table(KINDS[kind], ("prompt", "before", "after"), tuple((s.prompt, s.before, s.after) for s in samples))
-        for kind, samples in groups.items()
+        Table(title, ("prompt", "before", "after"), tuple((s.prompt, s.before, s.after) for s in samples))
+        for title, samples in groups.items()
         if samples
     ]
 
@@ -61,7 +58,7 @@ def _numbers(account: Account) -> Table:
 
     rows = (line("rows to forget", "forget loss"), line("retain rows kept aside", "retain loss"))
     target = about["forget loss of unseen rows (target)"]
-    note = f"Unlearning is complete where the first line reaches the loss of unseen rows, {target}."
+    note = f"Unlearning is complete when the first line reaches the loss of unseen rows, {target}."
     return Table("Mean loss, nats a token", ("rows", "before", "after"), rows, note)
 
 
@@ -69,11 +66,8 @@ def _figures(account: Account) -> list[Markup]:
     figures = []
     if len(account.readings) > 1:
         steps, forget, guard = zip(*account.readings, strict=True)
-        drawn = plots.curves(
-            steps,
-            {"rows to forget": forget, "retain rows kept aside": guard},
-            axes_names=("step", "loss, nats a token"),
-        )
+        losses = {"rows to forget": forget, "retain rows kept aside": guard}
+        drawn = plots.curves(steps, losses, axes_names=("step", "loss, nats a token"))
         figures.append(_drawn(drawn, "Losses while unlearning"))
     for group, rows in account.weights.items():
         if rows:
@@ -82,7 +76,7 @@ def _figures(account: Account) -> list[Markup]:
 
 
 def _weights(group: str, rows: Sequence[tuple[float, float, float]]) -> Figure:
-    """The two views and the log weight of a group, as distributions over its own range each."""
+    """The distributions of a group's two views and of its log weights."""
     to_forget, to_retain, weights = zip(*rows, strict=True)
     shown = {
         "influence on forget rows": _scaled(to_forget),

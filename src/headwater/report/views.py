@@ -1,6 +1,6 @@
-"""From a trace to what the template draws: every number formatted, every colour chosen, every long text cut.
+"""Prepare a trace for the template: format every number, choose every colour, cut every long text.
 
-The template holds no arithmetic. All user text stays plain here; the page's environment escapes it on output.
+So the template needs no arithmetic. User text stays plain here; the page's environment escapes it on output.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from headwater.report.tables import number_text, signed_text
 from headwater.report.tokens import Piece, by_word, checked, over_fields, require_finite, strongest_passage
 
 LONG_TEXT = 900
-"""Characters after which a text is folded."""
+"""A text with more characters is folded."""
 WHOLE = "text as the model saw it"
-"""Label of a token map that does not hold the row's texts word for word."""
+"""Label of a token map that does not contain the row's texts word for word."""
 PASSAGE = 60
-"""Tokens of a folded text that stay in sight: its strongest passage."""
+"""How many tokens of a folded text are visible: its strongest passage."""
 OPENING = 80
 """Characters of a query in the list of queries."""
 WORDS = 6
-"""Words named in a query's summary."""
+"""How many words a query's summary names."""
 FAINTEST = 0.1
-"""A word below this share of the strongest is not named."""
+"""A summary does not name words below this share of the strongest."""
 SOURCES = ("provider", "source", "vendor", "dataset", "label")
-"""Metadata keys named first, and counted in a query's summary."""
+"""Metadata keys that come first, and that a query's summary counts."""
 
 
 @dataclass(frozen=True)
 class Shaded:
-    """One drawn token: text, CSS class, tooltip; `lead` is its leading space, left unshaded."""
+    """One token on the page: text, CSS class, tooltip; `lead` is its leading space, which is not shaded."""
 
     text: str
     css: str
@@ -44,7 +44,7 @@ class Shaded:
 
 @dataclass(frozen=True)
 class Field:
-    """One text under a label, with `tokens` when a map lies over it; a long one shows `excerpt` until opened."""
+    """A text under a label; with a token map it has `tokens`; a long text shows its `excerpt` until it is opened."""
 
     label: str
     text: str
@@ -56,7 +56,7 @@ class Field:
 
 @dataclass(frozen=True)
 class HitView:
-    """One hit: `bar` is its score as a share of the largest |score| of the query, in percent."""
+    """One hit; `bar` is its score in percent of the largest |score| of the query."""
 
     anchor: str
     rank: int
@@ -74,7 +74,7 @@ class HitView:
 
 @dataclass(frozen=True)
 class QueryView:
-    """One query with its summary: the words of both sides, where the rows come from, the ends of the colour scales."""
+    """One query with its summary: the words of both sides, the sources of the rows, the ends of the colour scales."""
 
     anchor: str
     id: str
@@ -98,7 +98,7 @@ class _Scales:
 
 
 def view_queries(trace: Trace) -> list[QueryView]:
-    """One view a query. The loss scale is common to the whole trace, the token scale to all maps of one query."""
+    """One view a query. All queries share one loss scale; all token maps of a query share one token scale."""
     losses = [v for q in trace.queries if q.losses for v in q.losses.values if v is not None]
     top_loss = max(losses, default=0.0)
     return [_view_query(query, number, top_loss) for number, query in enumerate(trace.queries, start=1)]
@@ -153,7 +153,7 @@ def _view_hit(hit: Hit, query: QueryTrace, scales: _Scales, anchor: str) -> HitV
 
 
 def _opening(text: str) -> str:
-    """First words of a text, on one line, for the list of queries."""
+    """The beginning of a text on one line, for the list of queries."""
     line = " ".join(text.split())
     return line if len(line) <= OPENING else line[:OPENING] + "…"
 
@@ -165,14 +165,14 @@ def _texts(query: QueryTrace) -> dict[str, str]:
 def _fields(
     texts: Mapping[str, str], tokens: TokenMap | None, scales: _Scales, *, where: str, loss: bool = False
 ) -> tuple[Field, ...]:
-    """The texts, shaded where the map fits them; a map that does not fit follows as a field of its own."""
+    """The texts, shaded by the map if it fits them; a map that does not fit becomes a field of its own."""
     laid = _lay(texts, tokens, where=where) if tokens else {}
     plain = tuple(_plain(label, text) for label, text in texts.items() if text and label not in laid)
     return (*plain, *(_shaded(label, pieces, scales, loss) for label, pieces in laid.items()))
 
 
 def _lay(texts: Mapping[str, str], tokens: TokenMap, *, where: str) -> dict[str, tuple[Piece, ...]]:
-    """The map's pieces under the labels of the texts where it fits them, else all under `WHOLE`."""
+    """The map's pieces by the labels of the texts if it fits them, else all under `WHOLE`."""
     pieces = checked(tokens, where=where)
     present = {label: text for label, text in texts.items() if text}
     parts = over_fields(pieces, list(present.values()))
@@ -187,7 +187,7 @@ def _plain(label: str, text: str) -> Field:
 
 
 def _shaded(label: str, pieces: Sequence[Piece], scales: _Scales, loss: bool) -> Field:
-    """A shaded text; the template's own tokens are drawn only where they carry a number."""
+    """A shaded text; the template's own tokens are drawn only if they have a number."""
     pieces = [piece for piece in pieces if not piece.framing or piece.value is not None]
     tokens = tuple(_shade(piece, scales, loss) for piece in pieces)
     if len(pieces) <= 2 * PASSAGE and sum(len(piece.text) for piece in pieces) <= LONG_TEXT:
@@ -221,7 +221,7 @@ def _word_chips(maps: Iterable[Mapping[str, Sequence[Piece]]], lowest: bool) -> 
 
 
 def _sources(hits: Sequence[Hit]) -> tuple[tuple[str, str], ...]:
-    """For each source-like metadata key, how many of the hits carry which value, most frequent first."""
+    """For each key of `SOURCES`, its three most frequent values and how many hits have them."""
     counts = {key: Counter(_chip(h.metadata[key]) for h in hits if key in h.metadata) for key in SOURCES}
     return tuple(
         (key, ", ".join(f"{value} ({n} of {len(hits)})" for value, n in counter.most_common(3)))
@@ -240,5 +240,5 @@ def _chip(value: Any) -> str:
 
 
 def _sum(tokens: TokenMap | None) -> str:
-    """Sum of a map's values, shown so that the reader can hold it against the score."""
+    """The sum of a map's values, to compare with the score."""
     return signed_text(sum(v for v in tokens.values if v is not None), padded=True) if tokens else ""
