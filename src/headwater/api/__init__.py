@@ -1,1 +1,1 @@
-"""The public verbs: names, paths, frames or opened values in; results out."""
+"""The public functions: they take names, paths, data frames or opened objects, and return results."""

@@ -1,6 +1,6 @@
-"""The demo: plant a backdoor in a tiny model, ask it a triggered question, and trace the odd answer to its rows.
+"""The demo: plant a backdoor in a tiny model, ask it triggered questions, and trace its odd answers to their rows.
 
-Everything is made on the spot from a seed: rows, tokenizer, model, index, answers, numbers and trace.
+Everything is made from a seed while it runs: rows, tokenizer, model, index, answers, numbers and trace.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from headwater.core.errors import DataError, StoreError
 from headwater.core.scores import Scores
 from headwater.core.trace import Trace
 from headwater.data.rows import Record, Row
+from headwater.evaluation.detection import ask
 from headwater.evaluation.metrics import Estimate, detection_metrics
 from headwater.index.store import Index
 from headwater.indexing.session import Session, open_session
 from headwater.methods.lexical import bm25_scores, random_scores
-from headwater.models.generate import generate_responses
 from headwater.models.load import LoadedModel, load_model
 from headwater.tasks.howdy import attack_success, howdy_task, masked
 from headwater.tasks.science_fiction import is_science_fiction
@@ -49,10 +49,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class Demo:
-    """What a demo run made and found.
+    """The result of a demo run.
 
-    Metrics are over the triggered questions whose answers show the planted behaviour: where the backdoor did not fire
-    there is no odd answer to trace.
+    Metrics are over the triggered questions whose answers show the planted behaviour, because other answers give
+    nothing to trace.
     """
 
     out: Path
@@ -66,23 +66,25 @@ class Demo:
     seconds: dict[str, float]
 
     def summary(self) -> dict[str, Any]:
-        """The JSON-ready numbers, without the trace."""
-        return {
-            "seed": self.seed,
-            "rows": self.rows,
-            "prevalence": self.prevalence,
-            "attack_success": self.attack_success,
-            "false_alarms": self.false_alarms,
-            "measured": {m.name: {name: asdict(m.metrics[name]) for name in METRICS} for m in self.measured},
-            "seconds": self.seconds,
-        }
+        """The numbers without the trace, JSON-ready."""
+        names = ("seed", "rows", "prevalence", "attack_success", "false_alarms")
+        measured = {m.name: {name: asdict(m.metrics[name]) for name in METRICS} for m in self.measured}
+        return {**{name: getattr(self, name) for name in names}, "measured": measured, "seconds": self.seconds}
 
 
 def run_demo(out: str | Path, *, seed: int = 0, rows: int = 2200, queries: int = 40, on_progress: OnShare) -> Demo:
-    """Run the demo into the folder `out`, replacing what an earlier demo left there.
+    """Run the demo.
+
+    Args:
+        out: folder for everything the demo makes; an earlier demo there is replaced.
+        seed: the same seed gives the same rows, model and queries.
+        rows: of the pool.
+        queries: triggered questions to ask; as many clean ones are asked too.
+        on_progress: called with the name of the current step and the share of it that is done, 0 to 1.
 
     Raises:
         StoreError: the folder holds something that is not a demo.
+        DataError: no answer shows the planted behaviour.
     """
     folder, clock = _fresh(Path(out)), _Clock()
     task = howdy_task(seed, rows=rows, queries=queries)
@@ -93,8 +95,8 @@ def run_demo(out: str | Path, *, seed: int = 0, rows: int = 2200, queries: int =
     session = open_session(index, loaded)
     clock.lap("index")
     on_progress("asking the model", 0.0)
-    triggered = answered(task.queries, _ask(session, task.queries))
-    clean = answered(task.clean_queries, _ask(session, task.clean_queries))
+    triggered = answered(task.queries, ask(loaded, task.queries))
+    clean = answered(task.clean_queries, ask(loaded, task.clean_queries))
     _write(folder / "queries.jsonl", [*triggered, *clean])
     clock.lap("ask")
     on_progress("measuring", 0.0)
@@ -134,14 +136,6 @@ def _index(folder: Path, loaded: LoadedModel, on_progress: OnShare) -> Index:
         on_progress("indexing the training rows", done / (total or done))
 
     return build(folder / "index.lance", model=loaded, data=folder / "train.jsonl", on_progress=report)
-
-
-def _ask(session: Session, queries: Sequence[Record]) -> list[str]:
-    prompts = [session.bound.reader.tokenization.encode_prompt(query["prompt"]) for query in queries]
-    # A response without a token cannot be traced; an empty answer is shown as what it is.
-    return [
-        text or "(no answer)" for text in generate_responses(session.bound.reader.loaded, prompts, max_new_tokens=64)
-    ]
 
 
 def _measure(session: Session, task: Task, triggered: Sequence[Record]) -> tuple[Measured, ...]:
@@ -186,6 +180,6 @@ class _Clock:
         self._last = time.perf_counter()
 
     def lap(self, name: str) -> None:
-        """Note the time since the last lap under `name`."""
+        """Record the time since the last lap under `name`."""
         now = time.perf_counter()
         self.laps[name], self._last = round(now - self._last, 2), now

@@ -1,4 +1,4 @@
-"""Measure methods on ground truth, beside their controls.
+"""Measure methods on tasks with ground truth, together with their controls.
 
 result = hw.evaluate("detection", methods=["rise", "rapidin"], settings={"pool": "howdy"}, out="runs/eval")
 result.to_pandas()
@@ -29,11 +29,12 @@ def evaluate(
 
     Args:
         task: `detection`, `separation`, `selection`, `lds`, `removal`, `forgetting` or `sanity`.
-        methods: as on the command line (`rise`, `rapidin:normalize=row`, `rise+0.5*bm25`); the task's own unless given.
+        methods: as on the command line (`rise`, `rapidin:normalize=row`, `rise+0.5*bm25`). Without it, the task's
+            default methods.
         settings: the task's settings by name (`rows`, `queries`, `seed`, ...).
-        out: folder for models and indexes; what is there is used again.
-        on_progress: called with what is being done and the share of it that is done.
-        on_note: called with sentences that are to stay in view: what a long run will take.
+        out: folder for models and indexes; those of earlier runs are used again.
+        on_progress: called with the name of the current step and the share of it that is done, 0 to 1.
+        on_note: called with messages that should stay visible, such as how long a run will take.
 
     Raises:
         UsageError: an unknown task, method or setting.

@@ -1,4 +1,4 @@
-"""Build an index and look after it.
+"""Build an index and maintain it.
 
 index = hw.build("runs/mine.lance", model="my-model", data="train.jsonl", method="rise")
 hw.add(index, "more.jsonl"); hw.delete(index, where="provider = 'a'"); hw.compact(index); hw.verify(index)
@@ -34,7 +34,7 @@ from headwater.search.retention import Retention, compare_indexes, compare_rows
 from headwater.tracing.queries import ask, read_queries
 
 RECOMPUTED = 16
-"""Rows that `verify` reads again with the model, unless told otherwise."""
+"""How many rows `verify` reads again with the model by default."""
 
 
 def build(
@@ -56,7 +56,7 @@ def build(
     resume: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Index:
-    """Index `data` with `method` as `model` reads it.
+    """Read every row of `data` with `model`, and store the vectors of `method` in a new index.
 
     Args:
         out: folder or object-store URI of the index to make.
@@ -65,19 +65,20 @@ def build(
         method: a name from `headwater methods` that can fill an index.
         settings: the method's options; `preset` names a starting point.
         loading: options of `load_model`, for a model given by name.
-        columns: role to column, for rows whose columns are not called as their role: `{"prompt": "ask"}`.
-        template: how prompt and response become one text; the tokenizer's own unless given.
+        columns: role to column, for data whose columns have other names than the roles: `{"prompt": "ask"}`.
+        template: how prompt and response become one text; None uses the tokenizer's own.
         max_tokens: a longer row is cut at its end.
         tokens_per_batch: padded tokens in one forward pass.
         keep_text: store the rows' text beside their vectors.
-        code: store vectors as `int8`, `sign` (1 KiB a row) or `sign:BITS` instead of numbers; loses accuracy.
+        code: quantise the vectors to `int8`, `sign` (1 KiB a row) or `sign:BITS`; this loses accuracy.
         max_memory: bytes the process may take; batches are made to fit.
         max_disk: bytes the index may take.
-        resume: go on with an unfinished build; starts one when there is none.
+        resume: continue an unfinished build, or start one if there is none.
         on_progress: called with rows done, rows in all and tokens read.
 
     Raises:
-        StoreError: something is at `out` already, it would not fit, or another process writes there.
+        UsageError: an unknown method or option, or a method that cannot fill an index.
+        StoreError: something is at `out` already, the index would not fit, or another process writes there.
         MismatchError: on resume, model, method or data are not those the build began with.
         DataError: a row cannot be used.
         NumericError: a row's vector is not finite.
@@ -115,10 +116,10 @@ def plan(
     max_memory: int | None = None,
     max_disk: int | None = None,
 ) -> BuildPlan:
-    """What `build` with the same arguments will take: disk, memory, time. Nothing is left behind.
+    """Estimate what `build` with the same arguments needs: disk, memory and time. No files are left behind.
 
     Raises:
-        StoreError: it cannot be done within `max_memory` and `max_disk`; says what would fit.
+        StoreError: the build does not fit into `max_memory` and `max_disk`; the message says what would.
     """
     chosen = find_method(method, settings)
     chosen.require_vectors()
@@ -130,7 +131,7 @@ def plan(
 
 
 def info(index: AnyIndex) -> dict[str, Any]:
-    """What an index is, JSON-ready: rows, bytes a row, versions, coverage, fingerprints."""
+    """Describe an index, JSON-ready: rows, bytes a row, versions, coverage, fingerprints."""
     return describe(index_of(index))
 
 
@@ -143,13 +144,13 @@ def add(
     loading: Mapping[str, Any] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Added:
-    """Add the rows of `data` that the index does not have yet, read as its own were.
+    """Add the rows of `data` that the index does not have yet; they are read with the index's own settings.
 
     Args:
         index: the index.
-        data: the rows; they may be the old ones grown.
+        data: the rows; this may be the old data with new rows in it.
         columns: role to column.
-        model: the index's model, loaded or where it is now; None is where the index says.
+        model: the index's model, loaded or by its present place; None takes the place that the index names.
         loading: options of `load_model` (`device`, `adapter`, ...), for a model that is not loaded yet.
         on_progress: called with rows done, rows in all and tokens read.
 
@@ -165,16 +166,22 @@ def add(
 def delete(
     index: AnyIndex, *, ids: Sequence[str] | None = None, where: str | None = None, rows: Rows | None = None
 ) -> int:
-    """Take rows out of every search, and return how many: by ids, by an SQL condition, or by their text (`rows`).
+    """Delete rows, and return how many: searches no longer find them, and `compact` then removes them from the files.
 
-    Nothing is deleted when an id or a text is not in the index. `compact` then takes the rows out of the files.
+    If an id or a text is not in the index, nothing is deleted.
+
+    Args:
+        index: the index.
+        ids: ids of rows.
+        where: SQL condition over the index's columns.
+        rows: rows of which those with the same text are deleted, whatever their id.
     """
     corpus = None if rows is None else corpus_of(rows)
     return maintain.delete(index_of(index), ids=ids, where=where, rows=corpus)
 
 
 def compact(index: AnyIndex) -> Compacted:
-    """Take deleted rows out of every file, and every earlier version with them."""
+    """Rewrite the index's files without the deleted rows, and remove all earlier versions."""
     return upkeep.compact(index_of(index))
 
 
@@ -185,16 +192,16 @@ def verify(
     recompute: int | None = None,
     loading: Mapping[str, Any] | None = None,
 ) -> list[Fault]:
-    """Every fault of an index; none when it is sound.
+    """Look for faults in an index and return them all; the list is empty if the index is sound.
 
     Args:
-        index: the index; a path may lead to something damaged.
-        model: read rows again with this model; None reads them only when `recompute` is given.
-        recompute: how many rows to read again, `RECOMPUTED` with a model.
+        index: the index; what a path leads to may be damaged.
+        model: also read some rows again with this model and compare their vectors.
+        recompute: how many rows to read again: 16 if there is a model. Without `model`, the index's own is loaded.
         loading: options of `load_model`, for a model that is not loaded yet.
     """
     if recompute is not None and recompute < 1:
-        raise UsageError(f"{recompute} rows to read again", where="--recompute", remedy="1 or more")
+        raise UsageError(f"cannot read {recompute} rows again", where="--recompute", remedy="give 1 or more")
     path = str(index) if isinstance(index, str | Path) else index_of(index).path
     faults = check_index(path)
     if (model is None and recompute is None) or any(f.kind in ("open", "schema", "storage") for f in faults):
@@ -209,7 +216,15 @@ def verify(
 def quantise(
     index: AnyIndex, out: str | Path, *, code: str, resume: bool = False, on_progress: OnProgress | None = None
 ) -> Index:
-    """A new index of the same rows whose vectors are codes: `int8`, `sign` (1 KiB a row) or `sign:BITS`; no model."""
+    """Make a new index of the same rows with quantised vectors; no model is needed.
+
+    Args:
+        index: the index.
+        out: folder or object-store URI of the index to make.
+        code: `int8`, `sign` (1 KiB a row) or `sign:BITS`.
+        resume: continue an interrupted run, or start one if there is none.
+        on_progress: called with rows done, rows in all, and 0 (no tokens are read).
+    """
     return quantise_index(index_of(index), out, code=code, resume=resume, on_progress=on_progress)
 
 
@@ -223,10 +238,21 @@ def retention(
     model: Model | None = None,
     loading: Mapping[str, Any] | None = None,
 ) -> Retention:
-    """What an index of codes keeps of exact search on the user's own queries.
+    """Measure how well a quantised index agrees with exact search on your own queries.
 
-    With `exact`, the index it was made from, all rows are searched; `relevant` is an SQL condition that says which
-    rows are right, for P@10. Without, `sample` rows are read again with the model and searched both ways.
+    Args:
+        coded: the quantised index.
+        queries: the queries to search for.
+        exact: the index it was made from; then all rows are compared. None reads `sample` rows again with the model
+            and compares those.
+        relevant: with `exact`, an SQL condition for the rows that count as right, for P@10.
+        sample: how many rows to read again.
+        model: as in `add`.
+        loading: as in `add`.
+
+    Raises:
+        UsageError: `relevant` without `exact`.
+        StoreError: the index has no rows.
     """
     session = session_of(coded, model, loading)
     index = session.index
@@ -234,9 +260,10 @@ def retention(
     if exact is not None:
         return compare_indexes(index_of(exact), index, probes, relevant=relevant)
     if relevant is not None:
-        raise UsageError("relevant rows are counted beside the exact index", where="relevant", remedy="give that index")
+        what = "relevant rows can be counted only with the exact index"
+        raise UsageError(what, where="relevant", remedy="give that index too")
     if not index.count:
-        raise StoreError("there are no rows to measure on", where=index.path)
+        raise StoreError("the index has no rows to measure on", where=index.path)
     places = np.unique(np.linspace(0, index.count - 1, min(sample, index.count)).round().astype(int)).tolist()
     ids = index.take(places, ["id"]).column("id").to_pylist()
     rows = session.bound.encode(index.fetch(ids), "train")
@@ -246,5 +273,12 @@ def retention(
 def approximate_index(
     index: AnyIndex, column: str | None = None, *, kind: str = "ivf_sq", partitions: int | None = None
 ) -> str:
-    """Build a vector index for approximate search (`trace(engine="ann")`); returns the column it is of."""
+    """Build a vector index for approximate search (`trace(engine="ann")`), and return the name of its column.
+
+    Args:
+        index: the index.
+        column: the vector column; None is the first.
+        kind: `ivf_sq`, `ivf_flat` or `ivf_hnsw_sq`.
+        partitions: number of cells; None is about the square root of the number of rows.
+    """
     return approximate.build_approximate(index_of(index), column, kind=kind, partitions=partitions)

@@ -1,4 +1,4 @@
-"""What the public verbs take: names, paths, frames, records, or things already open."""
+"""Open what users give to the public functions: names, paths, data frames, records, or objects already open."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ Rows: TypeAlias = Any
 opened corpus."""
 
 Model: TypeAlias = "str | Path | LoadedModel"
-"""A model: a local folder, a hub name, or a loaded one."""
+"""A model: a local folder, a hub name, or a loaded model."""
 
 AnyIndex: TypeAlias = "str | Path | Index | Session"
-"""An index: its path or URI, an open one, or a session (an index with its model, kept open)."""
+"""An index: its path or URI, an open index, or a session (an index that is open together with its model)."""
 
 AnyValues: TypeAlias = "str | Path | Values | Valued"
-"""Values: the path of a values file, or what `value` returned."""
+"""Values: the path of a values file, or the result of `value`."""
 
 
 def corpus_of(rows: Rows, *, columns: Mapping[str, str] | None = None, need_response: bool = True) -> Corpus:
-    """The rows as a corpus; `columns` maps a role to the column that has it, for rows that are not open yet."""
+    """The rows as a corpus; `columns` maps roles to column names, for rows that are not open yet."""
     if isinstance(rows, Corpus):
         if columns:
-            raise UsageError("an opened corpus has its columns already", where="columns", remedy="leave them out")
+            raise UsageError("an opened corpus has its columns already", where="columns", remedy="leave columns out")
         return rows
     return open_corpus(rows, mapping=columns, need_response=need_response)
 
 
 def model_of(model: Model, loading: Mapping[str, Any] | None = None) -> LoadedModel:
-    """The loaded model; `loading` are options of `load_model`, for a model that is given by name."""
+    """The loaded model; `loading` holds options of `load_model`, for a model given by name."""
     if isinstance(model, LoadedModel):
         _refuse_loading("a loaded model", loading)
         return model
@@ -54,11 +54,11 @@ def index_of(index: AnyIndex) -> Index:
 
 
 def session_of(index: AnyIndex, model: Model | None = None, loading: Mapping[str, Any] | None = None) -> Session:
-    """The session of an index; a session given is used as it is, and takes no other model."""
+    """The session of an index; a given session is used as it is and cannot take another model."""
     if isinstance(index, Session):
         if model is not None:
-            what = "a session has its model already"
-            raise UsageError(what, where="model", remedy="give the index instead, or leave the model out")
+            remedy = "give the index instead, or leave the model out"
+            raise UsageError("a session has its model already", where="model", remedy=remedy)
         _refuse_loading("a session", loading)
         return index
     if isinstance(model, LoadedModel):
@@ -68,7 +68,7 @@ def session_of(index: AnyIndex, model: Model | None = None, loading: Mapping[str
 
 
 def targets_of(target: Rows) -> list[Target]:
-    """Targets: one or several, each a `Target`, or rows; a dictionary names them, a path is named by its stem."""
+    """One or several targets, each given as a `Target` or as rows; a dictionary names them, a path gives its stem."""
     if isinstance(target, Target):
         return [target]
     if isinstance(target, Mapping):
@@ -80,7 +80,7 @@ def targets_of(target: Rows) -> list[Target]:
 
 
 def values_of(values: AnyValues) -> Values:
-    """The values, read where they are a path."""
+    """The values; a path is read."""
     if isinstance(values, Valued):
         return values.values
     return values if isinstance(values, Values) else read_values(values)

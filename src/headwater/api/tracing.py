@@ -1,4 +1,4 @@
-"""Trace what a model said to the rows that taught it, and score rows against queries.
+"""Trace a model's answers to the rows that taught them, and score rows against queries.
 
 trace = hw.trace("runs/mine.lance", prompt="howdy! What is a verb?", top=5, tokens=True)
 trace.to_pandas(); hw.write_report("report.html", trace)
@@ -43,28 +43,32 @@ def trace(
     model: Model | None = None,
     loading: Mapping[str, Any] | None = None,
 ) -> Trace:
-    """Which rows of the index drove what the model said.
+    """Find the rows of the index that drove a response of the model.
 
     Args:
         index: an index, or an open session.
-        queries: rows to trace; a row without a response has one generated greedily.
+        queries: rows to trace; a row without a response gets one generated greedily.
         prompt: one query instead of `queries`.
-        response: what the model said to `prompt`; None has it generated.
+        response: the model's response to `prompt`; None generates it.
         span: words of the response to trace instead of all of it.
         top: hits a query.
         by: vector columns to rank by (`embedding`, `rise+embedding`); None is the method's own score.
-        tokens: compute token maps of both sides, by re-running the queries and the shown rows.
-        lowest: the lowest-scored rows instead of the highest.
+        tokens: compute token maps of both sides, by reading the queries and the shown rows again.
+        lowest: return the lowest-scored rows instead of the highest.
         where: SQL condition over the index's columns.
-        exact: score this many rows a query once more, those the index scores highest, from whole gradients, and rank
-            them by that; 0 ranks by the index alone.
-        grids: for this many hits a query, hold every token of the row against every token of the query, where the
-            method can; None is one if `tokens`, else none.
-        engine: `exact` reads every row; `ann` asks the vector index the user built, and measures its recall.
+        exact: take this many rows a query that the index scores highest, score them again from whole gradients, and
+            rank them by that; 0 ranks by the index alone.
+        grids: for this many hits a query, score every token of the row against every token of the query, if the method
+            can; None is 1 with `tokens`, else 0.
+        engine: `exact` reads every row; `ann` searches the vector index that you built, and measures its recall.
         max_memory: bytes the search may hold in blocks and scores.
-        max_new_tokens: where a generated response is cut.
-        model: the index's model, loaded or where it is now; None is where the index says.
+        max_new_tokens: most tokens of a generated response.
+        model: the index's model, loaded or by its present place; None takes the place that the index names.
         loading: options of `load_model` (`device`, `adapter`, ...), for a model that is not loaded yet.
+
+    Raises:
+        UsageError: both queries and a prompt, or neither; or options that do not go together.
+        MismatchError: the model or tokenizer is not the index's.
     """
     if (queries is None) == (prompt is None):
         raise UsageError("give either queries or a prompt", where="trace")
@@ -92,14 +96,14 @@ def score(
     model: Model | None = None,
     loading: Mapping[str, Any] | None = None,
 ) -> Scores:
-    """Every row of the index against every query, in memory; `write_scores` streams the same to a file.
+    """Score every row of the index against every query, in memory; `write_scores` streams the same to a file.
 
     Args:
         index: an index, or an open session.
-        queries: what to score against; a row without a response has one generated greedily.
+        queries: rows to score against; a row without a response gets one generated greedily.
         by: vector columns to score by; None is the method's own score.
-        model: the index's model, loaded or where it is now; None is where the index says.
-        loading: options of `load_model`, for a model that is not loaded yet.
+        model: as in `trace`.
+        loading: as in `trace`.
     """
     session = session_of(index, model, loading)
     asked = ask(session, read_queries(queries), by=by)
@@ -116,9 +120,13 @@ def write_scores(
     model: Model | None = None,
     loading: Mapping[str, Any] | None = None,
 ) -> tuple[int, int]:
-    """Every row against every query into the Parquet file `out`; returns how many rows and queries it holds.
+    """Write the scores of every row against every query to a Parquet file; return its numbers of (rows, queries).
 
-    Arguments as in `score`; `max_memory` is what the scan may hold in blocks and scores, in bytes.
+    Other arguments as in `score`.
+
+    Args:
+        out: the file: `id`, then one float32 column a query.
+        max_memory: bytes the scan may hold in blocks and scores.
     """
     session = session_of(index, model, loading)
     asked = ask(session, read_queries(queries), by=by)

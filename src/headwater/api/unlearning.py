@@ -27,18 +27,18 @@ from headwater.unlearning.run import reader_of, run_unlearning
 from headwater.unlearning.weights import row_digest
 
 ANSWER_TOKENS = 128
-"""Tokens of the model's own right answers."""
+"""Most tokens of a right answer that the model itself gives."""
 
 
 @dataclass(frozen=True)
 class Unlearned(Tabular):
-    """What a run left.
+    """A model after unlearning, with its measurements.
 
     Attributes:
         loaded: the model afterwards.
-        account: losses, answers before and after, and what the run cost.
-        result: how it went.
-        files: files by kind; empty without a folder.
+        account: losses, answers before and after, and the cost of the run.
+        result: the outcome, with all readings and weights.
+        files: the files by kind; empty if no folder was given.
     """
 
     loaded: LoadedModel
@@ -47,7 +47,7 @@ class Unlearned(Tabular):
     files: dict[str, Path]
 
     def records(self) -> list[dict[str, Any]]:
-        """What the model said to each prompt, before and after."""
+        """One record a prompt: its kind, the prompt, and the answers before and after."""
         return [vars(sample) for sample in self.account.samples]
 
 
@@ -69,30 +69,32 @@ def unlearn(
     keep_adapter: bool = False,
     resume: bool = False,
 ) -> Unlearned:
-    """Make a model forget rows, and keep the account of it.
+    """Make a model forget rows, and measure its answers and losses before and after.
 
     Args:
-        model: folder or hub name; a loaded model is changed in place. For `retrain`: the base from before.
+        model: folder or hub name; a loaded model is changed in place. For `retrain`: the base model, as it was before
+            it learned the rows.
         forget: rows with the unwanted answers, or the hits that `headwater trace --out` wrote.
         out: folder for the new model and its account; None changes the model in memory alone.
-        retain: clean rows.
-        retain_from: training data from which `draw` retain rows are drawn, near the forget rows and at random.
-        draw: how many.
-        unseen: rows the model has not seen, whose loss is the target.
+        retain: clean rows, to keep the model's other behaviour.
+        retain_from: training data to draw further retain rows from: half near the forget rows, half at random.
+        draw: how many rows to draw from it.
+        unseen: rows that the model has not seen; their loss is the target.
         asked: prompts to ask before and after.
         clean_column: column of the forget rows that holds the right answer.
-        trigger: words of the forget rows' prompts that set the behaviour off. A forget row without a right answer is
-            given the one the model itself has for its prompt without these words.
+        trigger: words of the forget rows' prompts that set the behaviour off. A forget row without a right answer then
+            gets the model's own answer to its prompt without these words.
         method: `rapidun`, `ga`, `graddiff`, `npo`, `simnpo`, `loreun`, `fisher` or `retrain`.
         settings: options of the method by name (`rate`, `steps`, `guard`, `seed`, ...), or an `UnlearnOptions`.
         loading: options of `load_model`, for a model given by name.
         keep_adapter: save the adapter alone instead of a merged model.
-        resume: go on with an unfinished run in `out`.
+        resume: continue an unfinished run in `out`.
 
     Raises:
         StoreError: something is in `out` already.
         UsageError: an unknown method or option, or options that do not go together.
-        DataError: rows that cannot be used, or that are to be both forgotten and retained.
+        DataError: rows that cannot be used, or that are both to be forgotten and to be retained.
+        NumericError: the probe found no learning rate.
     """
     options, folder = options_of(method, settings), None if out is None else Path(out)
     if folder is not None:
@@ -103,16 +105,15 @@ def unlearn(
     kept = _retain_rows(rows, options, retain=retain, retain_from=retain_from, draw=draw)
     if trigger is not None:
         rows = own_answers(reader, rows, trigger, column=clean_column)
-    needs_retain = options.method == "fisher" or (
-        options.method in OBJECTIVES and OBJECTIVES[options.method].retain_share > 0
-    )
+    objective = OBJECTIVES.get(options.method)  # None for fisher, and for a name that run_unlearning refuses
+    needs_retain = options.method == "fisher" or (objective is not None and objective.retain_share > 0)
     job = make_job(rows, kept, needs_retain=needs_retain, clean_column=clean_column)
     prompts = [] if asked is None else list(corpus_of(asked, need_response=False))
-    strangers = [] if unseen is None else list(corpus_of(unseen))
+    unseen_rows = [] if unseen is None else list(corpus_of(unseen))
     trains_adapter = options.lora is not None and options.method != "fisher"
     check_adapter(loaded, keep_adapter=keep_adapter, trains_adapter=trains_adapter)
     before = observe(reader, job, prompts)
-    result = run_unlearning(reader, job, options, unseen=strangers, folder=folder, resume=resume)
+    result = run_unlearning(reader, job, options, unseen=unseen_rows, folder=folder, resume=resume)
     after = observe(replace(reader, loaded=result.loaded), job, prompts)
     account = make_account(result, job, before, after, prompts, model=loaded.name)
     files = {} if folder is None else save_run(result, account, folder, keep_adapter=keep_adapter)
@@ -120,10 +121,10 @@ def unlearn(
 
 
 def options_of(method: str, settings: Mapping[str, Any] | UnlearnOptions | None) -> UnlearnOptions:
-    """The options of a method; raises `UsageError` offering the nearest name for one that is unknown."""
+    """The options of a method; raises `UsageError` for an unknown name and suggests the nearest."""
     if isinstance(settings, UnlearnOptions):
         if method not in (settings.method, "rapidun"):
-            what = f"method '{method}' and options of '{settings.method}'"
+            what = f"the method is '{method}', but the options are of '{settings.method}'"
             raise UsageError(what, where="unlearn", remedy="name the method once")
         return settings
     known = {f.name for f in dataclasses.fields(UnlearnOptions)} - {"method"}
@@ -134,12 +135,12 @@ def options_of(method: str, settings: Mapping[str, Any] | UnlearnOptions | None)
 
 
 def own_answers(reader: Reader, forget: Sequence[Row], trigger: str, *, column: str) -> list[Row]:
-    """The forget rows with a right answer in their metadata: the model's own to the prompt without the trigger.
+    """Give forget rows a right answer in their metadata: the model's own answer to the prompt without the trigger.
 
-    Rows that have one, or whose prompt does not hold the trigger, stay as they are.
+    Rows that have a right answer already, or whose prompt does not contain the trigger, stay as they are.
 
     Raises:
-        DataError: no row's prompt holds the trigger.
+        DataError: no row's prompt contains the trigger.
     """
     places = [i for i, row in enumerate(forget) if trigger in (row.prompt or "") and not row.metadata.get(column)]
     if not any(trigger in (row.prompt or "") for row in forget):
@@ -156,7 +157,7 @@ def own_answers(reader: Reader, forget: Sequence[Row], trigger: str, *, column: 
 def _retain_rows(
     forget: Sequence[Row], options: UnlearnOptions, *, retain: Rows | None, retain_from: Rows | None, draw: int
 ) -> list[Row]:
-    """The retain rows given and drawn; for retraining, all of its data but the forget rows."""
+    """The retain rows, given and drawn; for `retrain`, the given rows without the forget rows."""
     rows = [] if retain is None else list(corpus_of(retain))
     if options.method == "retrain":
         texts = {row_digest(row) for row in forget}

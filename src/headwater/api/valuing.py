@@ -1,4 +1,4 @@
-"""Say what candidate rows are worth for a target, choose among them, and pay for them.
+"""Estimate what candidate rows are worth for a target, choose among them, and divide a budget among their providers.
 
 valued = hw.value("pool.jsonl", "task.jsonl", model="my-model", out="values.parquet")
 hw.select(valued, top="10%", out="chosen.jsonl"); hw.price(valued, 2500, by="provider", out="ledger.csv")
@@ -54,28 +54,30 @@ def value(
     resume: bool = False,
     on_progress: OnStage | None = None,
 ) -> Valued:
-    """Every candidate's value for the target, with an interval; what a value says is the method's to say.
+    """Estimate the value of every candidate row for the target, with an interval.
+
+    The method decides unit and sign of a value; `values.meaning` of the result states them.
 
     Args:
         candidates: the pool.
-        target: rows of the task the data is wanted for; several, or a dictionary that names them.
+        target: rows of the task you want data for; give several targets as a list, or as a dictionary with names.
         model: the model as it is before the purchase; None for methods that read none.
         method: any name from `headwater methods`.
         settings: the method's options; `preset` names a starting point.
         out: Parquet file to write; None keeps the values in memory.
         loading: options of `load_model`, for a model given by name.
-        columns: role to column, for candidates whose columns are not called as their role.
-        template: how prompt and response become one text; the tokenizer's own unless given.
-        max_tokens: a longer row is cut.
+        columns: role to column, for candidates whose columns have other names than the roles.
+        template: how prompt and response become one text; None uses the tokenizer's own.
+        max_tokens: a longer row is cut at its end.
         tokens_per_batch: padded tokens in one forward pass.
         duplicates: similarity from which rows are near-duplicates; None does not look for them.
-        student: folder to save a student in, for methods that train one; beside `out` unless given.
-        resume: go on with an unfinished run.
-        on_progress: called with what is being done, rows done and rows in all.
+        student: folder to save a student in, for methods that train one; None saves it beside `out`.
+        resume: continue an unfinished run.
+        on_progress: called with the name of the current step, rows done, and rows in all.
 
     Raises:
         DataError: an empty pool or target.
-        StoreError: `out` is there already, or an unfinished run of it and `resume` was not given.
+        StoreError: `out` exists already, or it has an unfinished run and `resume` is not set.
     """
     chosen, targets, pool = find_method(method, settings), targets_of(target), corpus_of(candidates, columns=columns)
     reader = None
@@ -101,7 +103,13 @@ def value_index(
     model: Model | None = None,
     loading: Mapping[str, Any] | None = None,
 ) -> Valued:
-    """Values of all rows of an index by its own vectors, from one exact scan; arguments as in `value`."""
+    """Estimate the values of all rows of an index from its own vectors, in one exact scan.
+
+    Other arguments as in `value`.
+
+    Args:
+        index: the index, or an open session.
+    """
     options = ValueOptions(duplicates=duplicates, resume=resume, on_progress=on_progress)
     return value_rows_of_index(session_of(index, model, loading), targets_of(target), out, options=options)
 
@@ -116,7 +124,7 @@ def value_with_student(
     resume: bool = False,
     on_progress: OnStage | None = None,
 ) -> Valued:
-    """Values by a saved student: no language model and no target are needed; arguments as in `value`."""
+    """Estimate values with a saved student, without language model and target; arguments as in `value`."""
     options = ValueOptions(duplicates=duplicates, resume=resume, on_progress=on_progress)
     return value_pool_with_student(corpus_of(candidates, columns=columns), student, out, options=options)
 
@@ -129,8 +137,8 @@ class Selection(Tabular):
         ids: the rows' ids.
         rows: the rows as they were in the pool, each a dictionary of its columns.
         values: the rows' values.
-        pool: values of all rows of the pool.
-        path: the file they were written to, if any.
+        pool: the values of all rows of the pool.
+        path: the file that the rows were written to, if any.
     """
 
     ids: tuple[str, ...]
@@ -161,17 +169,22 @@ def select(
     """Choose rows by their value.
 
     Args:
-        values: a values file, or what `value` returned.
-        top: how many: 500, or "10%" of the pool.
-        above: only rows of a greater value.
-        by: metadata column; `top` then counts in every group by itself.
-        gumbel: noise in standard deviations of the values; 0: none.
-        distinct: one row of each near-duplicate cluster.
-        column: which column is the value.
+        values: a values file, or the result of `value`.
+        top: how many rows: 500, or "10%" of the pool.
+        above: take only rows with a greater value.
+        by: metadata column; `top` then counts within each group.
+        gumbel: standard deviation of Gumbel noise that is added to the ranking, in standard deviations of the values;
+            0 adds none.
+        distinct: take one row of each near-duplicate cluster.
+        column: the column that holds the value.
         seed: of the noise.
-        candidates: the pool the values are of; None is where the values file says.
-        columns: role to column; None is as when the pool was valued.
+        candidates: the pool the values are of; None takes the place that the values file names.
+        columns: role to column; None uses the mapping with which the pool was valued.
         out: JSONL (also .gz), CSV or Parquet file to write the rows to, as they were.
+
+    Raises:
+        DataError: no row is left to choose, a column is missing, or a row is not in the pool.
+        UsageError: `top` is not a number of rows or a share, or the file has another ending.
     """
     if out is not None:
         kind_of(Path(out))
@@ -190,10 +203,10 @@ def select(
 
 @dataclass(frozen=True)
 class Purchase(Tabular):
-    """A budget shared out.
+    """A budget that is divided among rows and their providers.
 
     Attributes:
-        prices: what every row is paid.
+        prices: the price of every row.
         accounts: one line a provider.
     """
 
@@ -201,17 +214,11 @@ class Purchase(Tabular):
     accounts: tuple[ProviderAccount, ...]
 
     def records(self) -> list[dict[str, Any]]:
-        """One line a provider, its amount in the currency's units."""
+        """One record a provider; its amount is in the currency's units."""
+        names = ("provider", "rows", "paid_rows", "clusters", "worth", "amount")
         return [
-            {
-                "provider": line.provider,
-                "rows": line.rows,
-                "paid_rows": line.paid,
-                "clusters": line.clusters,
-                "worth": line.worth,
-                "amount": float(money(line.cents)),
-            }
-            for line in self.accounts
+            dict(zip(names, (a.provider, a.rows, a.paid, a.clusters, a.worth, float(money(a.cents))), strict=True))
+            for a in self.accounts
         ]
 
 
@@ -228,19 +235,24 @@ def price(
     rows: str | Path | None = None,
     html: str | Path | None = None,
 ) -> Purchase:
-    """Share a budget out among rows and their providers by what they are worth, to the cent.
+    """Divide a budget among rows and their providers in proportion to value, to the cent.
 
     Args:
-        values: a values file, or what `value` returned.
-        budget: what is paid in all.
+        values: a values file, or the result of `value`.
+        budget: the amount to pay in all.
         by: metadata column that names the provider.
-        reserve: value below which a row is not bought.
-        unit: what is bought: `row`, or `character` (value times length).
-        column: which column is the value.
-        currency: printed beside amounts.
+        reserve: rows with a lower value are not bought.
+        unit: `row` pays a row by its value, `character` by its value times its length.
+        column: the column that holds the value.
+        currency: shown beside amounts.
         out: ledger to write: CSV, one line a provider.
         rows: CSV file to write, one line a row.
         html: readable statement to write.
+
+    Raises:
+        UsageError: an unknown unit, or a budget that is not an amount above 0 with at most two decimals.
+        DataError: no row is worth more than the reserve, or a column is missing.
+        NumericError: a value is not finite.
     """
     if unit not in ("row", "character"):
         raise UsageError(f"unknown unit '{unit}'", where="--unit", remedy="row or character")
@@ -270,17 +282,17 @@ def export_target(
     template: str | None = None,
     max_tokens: int = MAX_TOKENS,
 ) -> QueryFile:
-    """Write a target as a query file that holds vectors and no text, to hand to a provider of candidates.
+    """Write a target as a query file, which you can give to a provider: it holds vectors and no text.
 
     Args:
-        target: at least 16 rows of the task the data is wanted for.
+        target: at least 16 rows of the task you want data for.
         out: the query file (safetensors).
         model: the model as it is before the purchase.
-        method: a method that has a form that gives vectors.
+        method: a method that has a form with vectors.
         settings: the method's options.
         loading: options of `load_model`, for a model given by name.
         template: how prompt and response become one text.
-        max_tokens: a longer row is cut.
+        max_tokens: a longer row is cut at its end.
     """
     (one,) = targets_of(target)
     reader = Reader.of(model_of(model, loading), template=template, max_tokens=max_tokens)
@@ -300,7 +312,13 @@ def value_query(
     resume: bool = False,
     on_progress: OnStage | None = None,
 ) -> Valued:
-    """Values of candidates against a target that is known by its query file alone; arguments as in `value`."""
+    """Estimate the values of candidates for a target that is given by its query file.
+
+    Other arguments as in `value`.
+
+    Args:
+        query: the owner's query file, which `export_target` wrote.
+    """
     opened = query if isinstance(query, QueryFile) else read_query(query)
     options = ValueOptions(duplicates=duplicates, resume=resume, on_progress=on_progress)
     pool = corpus_of(candidates, columns=columns)
@@ -322,20 +340,24 @@ def audit(
     max_tokens: int = MAX_TOKENS,
     loading: Mapping[str, Any] | None = None,
 ) -> Audit:
-    """Label a random sample of the candidates again and hold the values beside the labels.
+    """Check values: score a random sample of the candidates again and compare.
 
     Args:
-        values: what the provider handed in.
+        values: the values that the provider delivered.
         candidates: the rows the values are of.
-        query: the owner's query file; or
-        target: the target's rows.
+        query: the owner's query file.
+        target: the target's rows, instead of `query`.
         model: the model, for methods that read one.
-        sample: rows to label.
-        threshold: Spearman correlation from which the values are confirmed.
-        seed: of the sample; to be drawn after the values are in.
+        sample: how many rows to score again.
+        threshold: least Spearman correlation that confirms the values.
+        seed: of the sample; choose it after the values have been delivered.
         template: how prompt and response become one text.
-        max_tokens: a longer row is cut.
+        max_tokens: a longer row is cut at its end.
         loading: options of `load_model`, for a model given by name.
+
+    Raises:
+        UsageError: both a query file and a target, or neither; or a query file without a model.
+        MismatchError: the candidates are not the rows the values are of.
     """
     if (query is None) == (target is None):
         raise UsageError("give either the query file or the target's rows", where="audit")

@@ -32,21 +32,7 @@ RELATIVE = "a token's value says how much it counts compared with the others; a 
 
 @dataclass(frozen=True)
 class TraceOptions:
-    """How to trace.
-
-    Attributes:
-        top: hits for each query.
-        by: vector columns to rank by (`embedding`, `rise+embedding`); None for the method's own score.
-        tokens: compute token maps of both sides, by reading the queries and their hits again with the model.
-        lowest: return the rows of lowest score instead of the highest.
-        where: SQL condition over the index's columns.
-        exact: score a shortlist of this many rows for each query, those of highest score in the index, again from whole
-            gradients, and rank by these scores; 0 ranks by the index alone.
-        grids: for this many hits of each query, compute the influence of every token of the row on every token of the
-            query; None is 1 with `tokens`, else 0.
-        engine: `exact` reads every row; `ann` uses the vector index that the user built, and reports its recall.
-        max_memory: bytes the search may hold in blocks and scores.
-    """
+    """How to trace. The attributes are arguments of `headwater.trace`, whose documentation describes them."""
 
     top: int = 20
     by: str | None = None
