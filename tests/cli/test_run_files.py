@@ -72,7 +72,7 @@ def test_a_file_result_has_its_settings_beside_it_and_flags_win_over_them(place)
         ("command: trace\nsettings: {top: 3}\n", "index build x.lance", 2, "settings of 'headwater trace'"),
         ("limit: {a: b}\n", "index build x.lance", 2, "is not one value"),
         ("limit: many\n", "index build x.lance --model model --data rows.jsonl", 2, "--limit"),
-        ("settings: {top: 3}\n", "", 1, "does not say of which command"),
+        ("settings: {top: 3}\n", "", 1, "does not name a command"),
         ("command: index bild\nsettings: {}\n", "", 2, "No such command"),
     ],
 )

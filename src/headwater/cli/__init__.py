@@ -1,1 +1,1 @@
-"""The command line: one file a command; each parses, calls the API and prints."""
+"""The command line, one file a command: each parses its options, calls the API and prints the result."""

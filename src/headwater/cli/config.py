@@ -1,4 +1,4 @@
-"""Run files: the settings of a command as YAML, read by `--config` and written beside what the command made.
+"""Run files: the settings of a command as YAML. `--config` reads them, and commands write them beside their output.
 
     command: index build
     headwater: 0.1.0
@@ -8,8 +8,8 @@
       data: train.jsonl
       set: {preset: small}
 
-Names are those of the options without their dashes; flags on the command line win over the file. `headwater run FILE`
-runs it again.
+Names are those of the options without their dashes; options on the command line win over the file. `headwater run FILE`
+runs the command again.
 """
 
 from __future__ import annotations
@@ -28,28 +28,26 @@ from headwater.core.files import write_text
 if TYPE_CHECKING:
     Context = typer.Context
 else:
-    Context = typer.Context.__base__  # what is handed over is of the base class, and tests check types
+    Context = typer.Context.__base__  # typer passes an object of the base class, and tests check types
 
 NEVER_KEPT = ("config", "as_json", "resume", "help")
-"""Parameters that say how to talk or how to go on, not what to do."""
+"""These parameters are not settings: they change how a command prints or continues, not its result."""
 
 
 def config_option() -> inspect.Parameter:
     """The `--config` option, which every command has."""
-    kind = Annotated[
-        Path | None,
-        typer.Option("--config", is_eager=True, callback=_apply, help="YAML file of settings; flags win over it."),
-    ]
+    option = typer.Option("--config", is_eager=True, callback=_apply, help="YAML file of settings; flags win over it.")
+    kind = Annotated[Path | None, option]
     return inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
 
 
 def read_run(path: Path) -> tuple[str | None, dict[str, Any]]:
-    """The command a run file is of (None if it does not say), and its settings.
+    """The command that a run file names (None if it names none), and its settings.
 
     Raises:
-        DataError: it cannot be read, or is no mapping.
+        DataError: the file cannot be read, or is not a mapping.
     """
-    remedy = "write `name: value` lines, as the run.yaml beside a result has them"
+    remedy = "write `name: value` lines, as in the run.yaml beside a result"
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -65,9 +63,9 @@ def read_run(path: Path) -> tuple[str | None, dict[str, Any]]:
 
 
 def save_run(place: str | Path, context: Context) -> Path | None:
-    """Write the settings a command ran with beside what it made, and return the file; None on an object store.
+    """Write the settings of a command beside its output, and return the file; None on an object store.
 
-    A folder gets `run.yaml`; a file or an index NAME gets `NAME.run.yaml`.
+    In a folder the file is `run.yaml`; beside a file or an index NAME it is `NAME.run.yaml`.
     """
     if "://" in str(place):
         return None
@@ -88,7 +86,7 @@ def save_run(place: str | Path, context: Context) -> Path | None:
 
 
 def _apply(context: Context, path: Path | None) -> Path | None:
-    """Take the file's settings as the defaults of the command's options."""
+    """Make the file's settings the defaults of the command's options."""
     if path is None:
         return None
     command, settings = read_run(path)
@@ -108,7 +106,7 @@ def _apply(context: Context, path: Path | None) -> Path | None:
 
 
 def _given(parameter: Any, value: Any, *, where: str) -> Any:
-    """A setting as if it had been typed."""
+    """A setting in the form in which it would be typed."""
     repeats = bool(getattr(parameter, "multiple", False)) or parameter.nargs == -1
     if isinstance(value, Mapping) and repeats:
         return [f"{name}={_typed(one)}" for name, one in value.items()]
@@ -126,13 +124,13 @@ def _typed(value: Any) -> str:
 
 
 def _name(parameter: Any) -> str:
-    """What a parameter is called in a run file: its longest option without dashes, or its name."""
+    """A parameter's name in a run file: its first long option without dashes, or its own name."""
     long = [option.lstrip("-") for option in parameter.opts if option.startswith("--")]
     return long[0] if long else str(parameter.name).replace("_", "-")
 
 
 def _words(context: Context) -> str:
-    """The command's words after `headwater`."""
+    """The words of the command after `headwater`."""
     return " ".join(context.command_path.split()[1:])
 
 

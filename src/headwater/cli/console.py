@@ -1,4 +1,4 @@
-"""What a command says: results on stdout (text or JSON), progress and messages on stderr."""
+"""The output of commands: results on stdout (text or JSON), progress and messages on stderr."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -19,22 +20,53 @@ from rich.text import Text
 
 errors = Console(stderr=True, highlight=False)
 
-Advance = Callable[[int, int | None, str], None]
-"""Called with (done, total or None, a few words)."""
+_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A progress bar. Its methods are the `on_progress` callbacks of the API's functions.
+
+    `update` is called with the amount done, the amount in all (None: unknown), and a note.
+    """
+
+    update: Callable[[int, int | None, str], None]
+
+    def rows(self, done: int, total: int | None, tokens: int) -> None:
+        """Show rows done, and tokens read if there are any."""
+        self.update(done, total, f"{tokens:,} tokens" if tokens else "")
+
+    def stage(self, words: str, done: int, total: int | None) -> None:
+        """Show the name of the current step and the rows done."""
+        self.update(done, total, words)
+
+    def share(self, words: str, share: float) -> None:
+        """Show the name of the current step and the share of it that is done."""
+        self.update(int(share * _STEPS), _STEPS, words)
 
 
 def say(message: str) -> None:
-    """One plain line on stderr."""
+    """Print one plain line on stderr."""
     errors.print(Text(message), soft_wrap=True)
 
 
+def emit(facts: Mapping[str, Any], as_json: bool, text: str | None = None) -> None:
+    """Print a result on stdout: as JSON, else as the `text`, else as a line for each fact."""
+    if as_json:
+        emit_json(facts)
+    elif text is None:
+        emit_pairs(facts)
+    else:
+        print(text)
+
+
 def emit_json(value: Any) -> None:
-    """One JSON document on stdout; NaN and infinities become null, as JSON has no word for them."""
+    """Print one JSON document on stdout; NaN and infinities, which JSON does not have, become null."""
     sys.stdout.write(json.dumps(_finite(value), ensure_ascii=False, indent=2, default=str) + "\n")
 
 
 def emit_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A table on stdout; cells are printed literally."""
+    """Print a table on stdout; cells are printed literally."""
     table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)
     for i, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[i], int | float) for row in rows)
@@ -45,22 +77,22 @@ def emit_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
 
 
 def emit_pairs(pairs: Mapping[str, Any]) -> None:
-    """Names and values, a line each, on stdout."""
+    """Print names and values on stdout, a line each."""
     width = max(map(len, pairs), default=0)
     for name, value in pairs.items():
         sys.stdout.write(f"{name:<{width}}  {_cell(value)}\n")
 
 
 def emit_paragraph(name: str, lines: Sequence[str]) -> None:
-    """A name and, indented below it, what there is to say of it, on stdout."""
+    """Print a name and, indented below it, some lines on stdout."""
     width = shutil.get_terminal_size().columns
     wrapped = [textwrap.fill(line, width, initial_indent="  ", subsequent_indent="    ") for line in lines if line]
     sys.stdout.write("\n".join([name, *wrapped]) + "\n")
 
 
 @contextlib.contextmanager
-def progress(words: str, *, quiet: bool = False) -> Iterator[Advance]:
-    """A progress bar on stderr while the block runs; silent when `quiet` or when stderr is no terminal."""
+def progress(words: str, *, quiet: bool = False) -> Iterator[Bar]:
+    """Show a progress bar on stderr while the block runs, unless `quiet` or if stderr is not a terminal."""
     shown = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -74,7 +106,7 @@ def progress(words: str, *, quiet: bool = False) -> Iterator[Advance]:
     )
     with shown:
         task = shown.add_task(words, total=None, note="")
-        yield lambda done, total, note: shown.update(task, completed=done, total=total, note=note)
+        yield Bar(lambda done, total, note: shown.update(task, completed=done, total=total, note=note))
 
 
 def _cell(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""`headwater demo`: the whole path on a model made for the occasion."""
+"""`headwater demo`: index, trace and report, on a tiny model that the demo trains itself."""
 
 from __future__ import annotations
 
@@ -13,24 +13,22 @@ from headwater.cli.options import Json, Made, with_groups
 if TYPE_CHECKING:
     from headwater.api.demo import Demo
 
-_STEPS = 1000
-
 
 @with_groups
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for model, rows, index and report.")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option(help="Everything follows from it.")] = 0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same rows, model and numbers.")] = 0,
     as_json: Json = False,
 ) -> Made:
-    """Plant a backdoor in a tiny model, trace its odd answers to the rows that taught them, and report it.
+    """Plant a backdoor in a tiny model, trace its odd answers to the rows that taught them, and write a report.
 
     Example:  headwater demo --out runs/demo
     """
     from headwater.api.demo import METRICS, run_demo
     from headwater.report import Table, write_report
 
-    with progress("making the rows", quiet=as_json) as advance:
-        result = run_demo(out, seed=seed, on_progress=lambda words, share: advance(int(share * _STEPS), _STEPS, words))
+    with progress("making the rows", quiet=as_json) as bar:
+        result = run_demo(out, seed=seed, on_progress=bar.share)
     report = out / "report.html"
     rows = tuple((m.name, *(str(m.metrics[name]) for name in METRICS)) for m in result.measured)
     note = _note(result)

@@ -1,4 +1,4 @@
-"""`headwater eval`: how good is a method, beside BM25 and chance, on ground truth."""
+"""`headwater eval`: measure methods on ground truth, together with BM25, chance and other controls."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headwater.cli.console import Advance, emit_json, emit_table, progress, say
+from headwater.cli.console import Bar, emit_json, emit_table, progress, say
 from headwater.cli.options import Json, with_groups
 
 if TYPE_CHECKING:
@@ -15,18 +15,17 @@ if TYPE_CHECKING:
     from headwater.evaluation.result import Result
 
 eval_app = typer.Typer(
-    help="Measure methods on ground truth, beside their controls.", no_args_is_help=True, rich_markup_mode=None
+    help="Measure methods on ground truth, together with controls.", no_args_is_help=True, rich_markup_mode=None
 )
 
 Methods = Annotated[
     list[str], typer.Option("--method", help="rise, rapidin:normalize=row, rise+0.5*bm25, embedding=>ekfac. Repeats.")
 ]
-Out = Annotated[Path, typer.Option(help="Folder for models, indexes and results; what is there is used again.")]
-Seed = Annotated[int, typer.Option(help="Everything follows from it.")]
-Rows = Annotated[int, typer.Option(help="Rows of the pool; 0: the task's own number.", min=0)]
-QueryCount = Annotated[int, typer.Option("--queries", help="Queries; 0: the task's own number.", min=0)]
-Epochs = Annotated[int, typer.Option(help="Epochs of the tiny model; 0: the recipe's own.", min=0)]
-_STEPS = 1000
+Out = Annotated[Path, typer.Option(help="Folder for models, indexes and results; models in it are used again.")]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same task, model and numbers.")]
+Rows = Annotated[int, typer.Option(help="Rows of the pool; 0: the task's default.", min=0)]
+QueryCount = Annotated[int, typer.Option("--queries", help="Number of queries; 0: the task's default.", min=0)]
+Epochs = Annotated[int, typer.Option(help="Epochs of the tiny model; 0: its default.", min=0)]
 
 
 @eval_app.command()
@@ -41,7 +40,7 @@ def detection(
     out: Out = Path("runs/eval"),
     as_json: Json = False,
 ) -> None:
-    """Which rows planted the behaviour? With the trigger-masked control, or token-wise queries.
+    """Does a method find the planted rows? Also without the trigger (howdy), or by the wrong words (entity-swap).
 
     Example:  headwater eval detection --task howdy --method rise --method rapidin
     """
@@ -60,7 +59,7 @@ def separation(
     out: Out = Path("runs/eval"),
     as_json: Json = False,
 ) -> None:
-    """Which rows are of the query's own domain? By a fine-tuned model and by one that never saw them.
+    """Does a method find the rows of the query's own domain? With a model that learned them, and with another.
 
     Example:  headwater eval separation --method rise --method rapidin
     """
@@ -72,15 +71,17 @@ def separation(
 @with_groups
 def lds(
     methods: Methods = [],
-    models: Annotated[int, typer.Option(help="Retrainings, each on a random half of the pool.")] = 64,
+    models: Annotated[int, typer.Option(help="Number of retrainings, each on a random half of the pool.")] = 64,
     rows: Annotated[int, typer.Option(help="Rows of the pool.", min=16)] = 256,
-    queries: Annotated[int, typer.Option(help="Queries; half of them choose options, half are reported.", min=4)] = 40,
+    queries: Annotated[
+        int, typer.Option(help="Number of queries; one half chooses options, the other is reported.", min=4)
+    ] = 40,
     epochs: Annotated[int, typer.Option(help="Epochs of each retraining.", min=1)] = 4,
     seed: Seed = 0,
     out: Out = Path("runs/eval"),
     as_json: Json = False,
 ) -> None:
-    """Do summed scores foretell retraining? Options written as alternatives are chosen on other queries.
+    """Do summed scores predict retraining? Alternative options (a|b) are chosen on the other half of the queries.
 
     Example:  headwater eval lds --models 64 --method rise --method "logra:damping=0.01|0.1|1"
     """
@@ -95,16 +96,16 @@ def forgetting(
         list[str], typer.Option("--method", help="rapidun, rapidun:weights=uniform, npo:beta=0.2, ... Repeats.")
     ] = [],
     rows: Annotated[int, typer.Option(help="Rows of the contaminated pool.", min=400)] = 8000,
-    queries: Annotated[int, typer.Option(help="Seen, unseen and clean questions each.", min=4)] = 120,
-    seeds: Annotated[int, typer.Option(help="Tasks and models made from seeds 0, 1, ...", min=1)] = 3,
+    queries: Annotated[int, typer.Option(help="Number of seen, of unseen and of clean questions.", min=4)] = 120,
+    seeds: Annotated[int, typer.Option(help="Number of tasks and models, from seeds 0, 1, ...", min=1)] = 3,
     sizes: Annotated[
-        list[int], typer.Option("--size", help="Also the first method's cost at this size. Repeats.")
+        list[int], typer.Option("--size", help="Also measure the first method's cost at this pool size. Repeats.")
     ] = [],
     mistaken: Annotated[
-        float, typer.Option(help="Share of the known rows that are of the other kind in truth.", min=0, max=0.5)
+        float, typer.Option(help="Share of the known rows that are really of the other kind.", min=0, max=0.5)
     ] = 0.0,
-    model: Annotated[str, typer.Option(help="Base model to fine-tune instead of a tiny one from nothing.")] = "",
-    data: Annotated[str, typer.Option(help="Clean rows to plant the triggers in instead of the built-in ones.")] = "",
+    model: Annotated[str, typer.Option(help="Base model to fine-tune, instead of a tiny one from scratch.")] = "",
+    data: Annotated[str, typer.Option(help="Clean rows to plant the triggers in, instead of the built-in ones.")] = "",
     epochs: Annotated[int, typer.Option(help="Epochs of the trainings.", min=1)] = 5,
     rate: Annotated[float, typer.Option("--lr", help="Learning rate of fine-tuning --model.")] = 2e-4,
     out: Out = Path("runs/eval"),
@@ -132,15 +133,15 @@ def forgetting(
 def removal(
     methods: Methods = [],
     k: Annotated[int, typer.Option("--k", help="Rows taken out.", min=1)] = 16,
-    queries: Annotated[int, typer.Option(help="Queries; one retraining each and method.", min=2)] = 8,
-    draws: Annotated[int, typer.Option(help="Draws of random rows to compare with.", min=2)] = 4,
+    queries: Annotated[int, typer.Option(help="Number of queries; each needs a retraining a method.", min=2)] = 8,
+    draws: Annotated[int, typer.Option(help="Number of draws of random rows to compare with.", min=2)] = 4,
     rows: Annotated[int, typer.Option(help="Rows of the pool.", min=16)] = 256,
     epochs: Annotated[int, typer.Option(help="Epochs of each retraining.", min=1)] = 4,
     seed: Seed = 0,
     out: Out = Path("runs/eval"),
     as_json: Json = False,
 ) -> None:
-    """Does a query's loss rise when its top rows are taken out and the model trained anew?
+    """Does a query's loss rise when its top rows are taken out and the model is trained again?
 
     Example:  headwater eval removal --k 16 --method rise --method ekfac
     """
@@ -153,13 +154,13 @@ def removal(
 def sanity(
     methods: Methods = [],
     rows: Annotated[int, typer.Option(help="Rows of the pool.", min=50)] = 600,
-    queries: Annotated[int, typer.Option(help="Queries.", min=2)] = 20,
+    queries: Annotated[int, typer.Option(help="Number of queries.", min=2)] = 20,
     epochs: Epochs = 0,
     seed: Seed = 0,
     out: Out = Path("runs/eval"),
     as_json: Json = False,
 ) -> None:
-    """What scores must do without any ground truth: follow the weights, vary with the query, keep under another seed.
+    """Check scores without ground truth: do they depend on weights and query, and stay the same with another seed?
 
     Example:  headwater eval sanity --method rise --method rapidin
     """
@@ -175,15 +176,15 @@ def selection(
         str, typer.Option(help="mixed (helpful, neutral, garbled, poisoned) or junk (brain rot).")
     ] = "mixed",
     rows: Annotated[int, typer.Option(help="Rows of the pool.", min=200)] = 6000,
-    share: Annotated[float, typer.Option(help="Share of the pool that is taken.")] = 0.1,
+    share: Annotated[float, typer.Option(help="Share of the pool that an arm trains on.")] = 0.1,
     labels: Annotated[float, typer.Option(help="Share of the pool that alinfik's teacher labels.")] = 0.1,
     steps: Annotated[int, typer.Option(help="Training steps of every arm.", min=10)] = 120,
-    seeds: Annotated[int, typer.Option(help="Trainings of every arm.", min=1)] = 3,
+    seeds: Annotated[int, typer.Option(help="Number of trainings of every arm.", min=1)] = 3,
     seed: Seed = 0,
     out: Out = Path("runs/eval"),
     as_json: Json = False,
 ) -> None:
-    """Does training on the chosen share teach the target faster than a random share, BM25's, or all? With curves.
+    """Do the chosen rows teach the target faster than random rows, BM25's, or all rows? With learning curves.
 
     Example:  headwater eval selection --pool mixed --method alinfik --method linfik
     """
@@ -203,15 +204,15 @@ def leaderboard(
     document: Annotated[Path, typer.Option(help="Markdown file to write.")] = Path("docs/leaderboard.md"),
     as_json: Json = False,
 ) -> None:
-    """Every method on every task, at sizes a laptop does in an hour; an interrupted one goes on where it stopped.
+    """Run every method on every task, at sizes for a laptop and an hour; an interrupted run continues.
 
     Example:  headwater eval leaderboard --out runs/leaderboard --document docs/leaderboard.md
     """
     from headwater.evaluation.leaderboard import run_leaderboard, summary
     from headwater.report.results import write_leaderboard
 
-    with progress("beginning", quiet=as_json) as advance:
-        results = run_leaderboard(out, _telling(advance))
+    with progress("beginning", quiet=as_json) as bar:
+        results = run_leaderboard(out, _listener(bar))
     headings, rows = summary(results)
     page = out / "leaderboard.html"
     write_leaderboard(document, page, results, headings, rows)
@@ -225,11 +226,11 @@ def leaderboard(
 @eval_app.command()
 @with_groups
 def replay(
-    run: Annotated[Path, typer.Argument(help="A run.json that an evaluation wrote.")],
+    run: Annotated[Path, typer.Argument(help="The run file (JSON) of an evaluation.")],
     out: Out = Path("runs/eval"),
     as_json: Json = False,
 ) -> None:
-    """Run a saved evaluation again from its settings.
+    """Run an evaluation again with the settings in its run file.
 
     Example:  headwater eval replay runs/eval/detection-howdy.json --out runs/again
     """
@@ -245,8 +246,8 @@ def run_and_show(task: str, settings: dict[str, Any], methods: list[str], out: P
     from headwater.report.results import publish
 
     given = {**settings, "methods": tuple(methods)} if methods else settings
-    with progress("beginning", quiet=as_json) as advance:
-        result = run_evaluation(task, given, out, _telling(advance))
+    with progress("beginning", quiet=as_json) as bar:
+        result = run_evaluation(task, given, out, _listener(bar))
     files = publish(result, out)
     if as_json:
         emit_json({**result.to_json(), "files": {name: str(path) for name, path in files.items()}})
@@ -255,28 +256,22 @@ def run_and_show(task: str, settings: dict[str, Any], methods: list[str], out: P
     say(f"run file: {files['json']}; page: {files['html']}")
 
 
-def _telling(advance: Advance) -> Listener:
-    """Who hears an evaluation: the bar, and stderr for what is to stay in view."""
+def _listener(bar: Bar) -> Listener:
+    """The callbacks of an evaluation: progress moves the bar, and notes stay visible on stderr."""
     from headwater.evaluation.listener import Listener
 
-    return Listener(lambda words, share: advance(int(share * _STEPS), _STEPS, words), say)
+    return Listener(bar.share, say)
 
 
 def show(result: Result) -> None:
-    """A table a group on stdout, the first metric with its interval; the files have all of them. Notes go to stderr."""
+    """Print a table for each group, in which only the first metric has its interval; notes go to stderr."""
     first, *rest = result.shown
     for group in result.groups:
-        rows = [
-            [
-                line.method,
-                str(line.metrics[first]),
-                *(line.metrics[name].value if name in line.metrics else None for name in rest),
-                line.cost.build_seconds,
-                line.cost.row_bytes,
-                line.cost.query_seconds,
-            ]
-            for line in result.ranked(group)
-        ]
+        rows = []
+        for line in result.ranked(group):
+            others = [line.metrics[name].value if name in line.metrics else None for name in rest]
+            costs = (line.cost.build_seconds, line.cost.row_bytes, line.cost.query_seconds)
+            rows.append([line.method, str(line.metrics[first]), *others, *costs])
         emit_table(group or result.title, ["method", *result.shown, "build s", "bytes a row", "query s"], rows)
     for note in result.notes:
         say(note)

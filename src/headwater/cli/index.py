@@ -1,4 +1,4 @@
-"""`headwater index`: build an index and look after it."""
+"""`headwater index`: build an index and maintain it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headwater.cli.console import emit_json, emit_pairs, progress, say
+from headwater.cli.console import emit, emit_json, progress, say
 from headwater.cli.options import (
     BuildOptions,
     IndexPath,
@@ -26,10 +26,10 @@ from headwater.core.errors import DataError
 if TYPE_CHECKING:
     from headwater.search.retention import Retention
 
-app = typer.Typer(help="Build an index of training rows and look after it.", no_args_is_help=True)
+app = typer.Typer(help="Build an index of training rows and maintain it.", no_args_is_help=True)
 
 Measured = Annotated[
-    Path | None, typer.Option("--queries", help="Measure what is kept of exact search on these queries.")
+    Path | None, typer.Option("--queries", help="Measure the agreement with exact search on these queries.")
 ]
 
 
@@ -41,7 +41,7 @@ def build(
     resume: Resume = False,
     as_json: Json = False,
 ) -> Made:
-    """Read every row with the model and keep its vectors.
+    """Read every row with the model and store its vectors in a new index.
 
     Example:  headwater index build runs/mine.lance --model my-model --data train.jsonl --method rise
     """
@@ -51,13 +51,8 @@ def build(
 
     require_vacant(out, resume=resume)
     arguments = options.arguments()
-    with progress("reading rows", quiet=as_json) as advance:
-        index = build_index(
-            out,
-            **arguments,
-            resume=resume,
-            on_progress=lambda done, total, tokens: advance(done, total, f"{tokens:,} tokens"),
-        )
+    with progress("reading rows", quiet=as_json) as bar:
+        index = build_index(out, **arguments, resume=resume, on_progress=bar.rows)
     if options.max_memory or options.max_disk:
         say(f"built with batches of {index.manifest.plan.tokens_per_batch:,} tokens")
     say(f"covers {index.manifest.coverage}")
@@ -68,7 +63,7 @@ def build(
 @app.command()
 @with_groups
 def info(index: IndexPath, as_json: Json = False) -> None:
-    """What an index is: rows, bytes, method, coverage, fingerprints.
+    """Describe an index: rows, bytes, method, coverage, fingerprints.
 
     Example:  headwater index info runs/mine.lance
     """
@@ -83,7 +78,7 @@ def info(index: IndexPath, as_json: Json = False) -> None:
 def add(
     index: IndexPath, rows: RowOptions, loading: LoadingOptions, model: OtherModel = None, as_json: Json = False
 ) -> None:
-    """Add rows the index does not have yet; the data may be the old file grown. Run it again after an interruption.
+    """Add the rows that the index does not have yet. If it is interrupted, run it again.
 
     Example:  headwater index add runs/mine.lance --data more.jsonl
     """
@@ -92,18 +87,11 @@ def add(
 
     opened = open_index(index)
     corpus = rows.corpus()
-    with progress("reading rows", quiet=as_json) as advance:
-        done = add_rows(
-            opened,
-            corpus,
-            model=model,
-            loading=loading.chosen,
-            on_progress=lambda done, total, tokens: advance(done, total, f"{tokens:,} tokens"),
-        )
-    if as_json:
-        emit_json({"index": index, "added": done.rows, "duplicates": done.duplicates, "rows": opened.count})
-    else:
-        print(f"{index}: {done.rows:,} rows added, {done.duplicates:,} were there already; {opened.count:,} in all")
+    with progress("reading rows", quiet=as_json) as bar:
+        done = add_rows(opened, corpus, model=model, loading=loading.chosen, on_progress=bar.rows)
+    facts = {"index": index, "added": done.rows, "duplicates": done.duplicates, "rows": opened.count}
+    text = f"{index}: {done.rows:,} rows added, {done.duplicates:,} were there already; {opened.count:,} in all"
+    emit(facts, as_json, text)
 
 
 @app.command()
@@ -113,10 +101,10 @@ def delete(
     ids: Annotated[list[str], typer.Option("--id", help="Id of a row. Repeats.")] = [],
     ids_file: Annotated[Path | None, typer.Option(help="Text file of ids, one a line.")] = None,
     where: Annotated[str | None, typer.Option(help="SQL condition: \"provider = 'a'\".")] = None,
-    rows: Annotated[Path | None, typer.Option(help="File of rows: those of equal text go, whatever their id.")] = None,
+    rows: Annotated[Path | None, typer.Option(help="File of rows; those with the same text are deleted.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Take rows out of every search; `headwater index compact` then takes them out of the files.
+    """Delete rows, so that no search finds them; `headwater index compact` then removes them from the files.
 
     Example:  headwater index delete runs/mine.lance --where "provider = 'a'"
     """
@@ -126,27 +114,22 @@ def delete(
     opened = open_index(index)
     given = [*ids, *([] if ids_file is None else _read_ids(ids_file))]
     gone = delete_rows(opened, ids=given if given or ids_file else None, where=where, rows=rows)
-    if as_json:
-        emit_json({"index": index, "deleted": gone, "rows": opened.count})
-    else:
-        print(f"{index}: {gone:,} rows deleted, {opened.count:,} left; headwater index compact takes them off the disk")
+    text = f"{index}: {gone:,} rows deleted, {opened.count:,} left; headwater index compact takes them off the disk"
+    emit({"index": index, "deleted": gone, "rows": opened.count}, as_json, text)
 
 
 @app.command()
 @with_groups
 def compact(index: IndexPath, as_json: Json = False) -> None:
-    """Rewrite the index without its deleted rows and drop every earlier version, for good.
+    """Rewrite the index without its deleted rows, and remove all earlier versions; this cannot be undone.
 
     Example:  headwater index compact runs/mine.lance
     """
     from headwater.api.indexing import compact as compact_index
 
     done = compact_index(index)
-    if as_json:
-        emit_json({"index": index, **asdict(done)})
-        return
     sizes = "" if done.bytes_before is None else f", {done.bytes_before:,} bytes before, {done.bytes_after:,} now"
-    print(f"{index}: {done.rows:,} rows{sizes}")
+    emit({"index": index, **asdict(done)}, as_json, f"{index}: {done.rows:,} rows{sizes}")
 
 
 @app.command()
@@ -156,11 +139,11 @@ def verify(
     loading: LoadingOptions,
     model: Annotated[str | None, typer.Option(help="Read some rows again with this model.")] = None,
     recompute: Annotated[
-        int | None, typer.Option(help="How many rows to read again (16 with --model), by the index's model.", min=1)
+        int | None, typer.Option(help="How many rows to read again (16 with --model), with the index's model.", min=1)
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Look for every fault: damage, edits, gaps, vectors of another model. Exit code 1 and a list if there are any.
+    """Look for faults: damage, edits, gaps, vectors of another model. Prints them and exits with 1 if there are any.
 
     Example:  headwater index verify runs/mine.lance --recompute 16
     """
@@ -190,7 +173,7 @@ def quantise(
     model: OtherModel = None,
     as_json: Json = False,
 ) -> Made:
-    """Write the index's rows to a new index whose vectors are codes. No model is needed but to measure.
+    """Write the index's rows to a new index with quantised vectors. Only --queries needs the model.
 
     Example:  headwater index quantise runs/mine.lance --code sign --out runs/small.lance --queries questions.jsonl
     """
@@ -199,21 +182,16 @@ def quantise(
     from headwater.index.store import open_index
 
     opened = open_index(index)
-    with progress("quantising rows", quiet=as_json) as advance:
-        made = indexing.quantise(
-            opened, out, code=code, resume=resume, on_progress=lambda done, total, _: advance(done, total, "")
-        )
-    facts = describe(made)
-    kept = None
+    with progress("quantising rows", quiet=as_json) as bar:
+        made = indexing.quantise(opened, out, code=code, resume=resume, on_progress=bar.rows)
+    facts, kept = describe(made), None
     if queries is not None:
         kept = indexing.retention(made, queries, exact=opened, relevant=relevant, model=model, loading=loading.chosen)
-    if as_json:
-        sizes = {name: facts[name] for name in ("rows", "bytes", "bytes_per_row")}
-        emit_json({"index": index, "out": out, "code": code, **sizes, "retention": _retention_facts(kept)})
-        return Made(out)
-    print(f"{out}: {facts['rows']:,} rows, {facts['bytes_per_row']['vectors']:,.0f} bytes of vectors a row")
-    if kept is not None:
-        print(f"{code}: {kept}")
+    sizes = {name: facts[name] for name in ("rows", "bytes", "bytes_per_row")}
+    text = f"{out}: {facts['rows']:,} rows, {facts['bytes_per_row']['vectors']:,.0f} bytes of vectors a row"
+    measured = "" if kept is None else f"\n{code}: {kept}"
+    found = {"index": index, "out": out, "code": code, **sizes, "retention": _retention_facts(kept)}
+    emit(found, as_json, text + measured)
     return Made(out)
 
 
@@ -223,13 +201,15 @@ def retention(
     index: IndexPath,
     loading: LoadingOptions,
     queries: Annotated[Path, typer.Option(help="Queries to measure on: JSONL, CSV or Parquet.")],
-    exact: Annotated[str | None, typer.Option(help="The index it was made from; else rows are read again.")] = None,
+    exact: Annotated[
+        str | None, typer.Option(help="The index it was made from; without it, some rows are read again.")
+    ] = None,
     relevant: Relevant = None,
-    sample: Annotated[int, typer.Option(help="Rows read again where there is no exact index.", min=10)] = 2000,
+    sample: Annotated[int, typer.Option(help="How many rows to read again if there is no --exact.", min=10)] = 2000,
     model: OtherModel = None,
     as_json: Json = False,
 ) -> None:
-    """Measure what an index of codes keeps of exact search: top-10 agreement and, with --relevant, P@10.
+    """Measure how a quantised index agrees with exact search: the top 10 and, with --relevant, P@10.
 
     Example:  headwater index retention runs/small.lance --exact runs/mine.lance --queries questions.jsonl
     """
@@ -237,24 +217,21 @@ def retention(
 
     chosen = loading.chosen
     kept = measure(index, queries, exact=exact, relevant=relevant, sample=sample, model=model, loading=chosen)
-    if as_json:
-        emit_json({"index": index, **(_retention_facts(kept) or {})})
-    else:
-        print(f"{index}: {kept}")
+    emit({"index": index, **(_retention_facts(kept) or {})}, as_json, f"{index}: {kept}")
 
 
 @app.command()
 @with_groups
 def ann(
     index: IndexPath,
-    column: Annotated[str | None, typer.Option(help="Vector column; the first unless given.")] = None,
+    column: Annotated[str | None, typer.Option(help="Vector column; by default the first.")] = None,
     kind: Annotated[str, typer.Option(help="ivf_sq, ivf_flat or ivf_hnsw_sq.")] = "ivf_sq",
     partitions: Annotated[
-        int | None, typer.Option(help="Cells; about the root of the rows unless given.", min=1)
+        int | None, typer.Option(help="Number of cells; by default about the square root of the rows.", min=1)
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Build a vector index for approximate search (`headwater trace --engine ann`), in place of an earlier one.
+    """Build a vector index for approximate search (`headwater trace --engine ann`); it replaces an earlier one.
 
     Example:  headwater index ann runs/mine.lance --column rise
     """
@@ -263,10 +240,8 @@ def ann(
 
     built = approximate_index(index, column, kind=kind, partitions=partitions)
     size = disk_bytes(index)
-    if as_json:
-        emit_json({"index": index, "column": built, "kind": kind, "bytes_on_disk": size})
-    else:
-        print(f"{index}: '{built}' has a vector index, {kind}" + ("" if size is None else f"; {size:,} bytes in all"))
+    text = f"{index}: '{built}' has a vector index, {kind}" + ("" if size is None else f"; {size:,} bytes in all")
+    emit({"index": index, "column": built, "kind": kind, "bytes_on_disk": size}, as_json, text)
 
 
 def _retention_facts(kept: Retention | None) -> dict[str, Any] | None:
@@ -276,19 +251,18 @@ def _retention_facts(kept: Retention | None) -> dict[str, Any] | None:
 def _show(facts: dict[str, object], as_json: bool) -> None:
     if facts.get("warning"):
         say(f"warning: {facts['warning']}")
-    if as_json:
-        emit_json(facts)
-    else:
-        emit_pairs({name: value for name, value in facts.items() if name not in ("versions", "warning")})
+    shown = facts if as_json else {n: value for n, value in facts.items() if n not in ("versions", "warning")}
+    emit(shown, as_json)
 
 
 def _read_ids(path: Path) -> list[str]:
-    """The ids of a text file, empty lines passed over."""
+    """The ids in a text file; empty lines are skipped."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the ids cannot be read: {error}", where=str(path), remedy="one id a line, UTF-8") from error
+        what = f"the ids cannot be read: {error}"
+        raise DataError(what, where=str(path), remedy="write one id a line, in UTF-8") from error
     ids = [line.strip() for line in lines if line.strip()]
     if not ids:
-        raise DataError("there is no id in the file", where=str(path), remedy="one id a line")
+        raise DataError("there is no id in the file", where=str(path), remedy="write one id a line")
     return ids

@@ -1,6 +1,6 @@
-"""The `headwater` command: gathers the commands and turns every fault into one line and an exit code.
+"""The `headwater` command: it gathers all commands, and turns every error into one line and an exit code.
 
-Exit codes: 0 fine, 1 a finding or a failure, 2 usage. `--debug` anywhere shows the traceback.
+Exit codes: 0 success, 1 a finding or a failure, 2 wrong usage. `--debug` anywhere shows the traceback.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a fault.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Trace what a language model says back to the data that taught it."""
 
@@ -67,7 +67,7 @@ def run(arguments: list[str] | None = None) -> None:
     except typer.Abort:
         code = _fail("interrupted", 130)
     except KeyboardInterrupt:
-        code = _fail("interrupted; what was committed is kept, --resume goes on", 130)
+        code = _fail("interrupted; finished blocks are kept, and --resume continues", 130)
     except typer.TyperException as error:
         code = _fail(_usage(error), 2)
     except HeadwaterError as error:
@@ -77,7 +77,7 @@ def run(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except Exception as error:  # the last line of defence: a fault of ours, reported in one line
+    except Exception as error:  # a bug of headwater; it is reported in one line too
         if debug:
             raise
         code = _fail(f"{type(error).__name__}: {' '.join(str(error).split())} (a fault in headwater; --debug)", 1)
@@ -96,7 +96,7 @@ def _usage(error: typer.TyperException) -> str:
 
 
 def _quiet_libraries(debug: bool) -> None:
-    """Keep stderr for our own words: progress bars and advice of the libraries below are off."""
+    """Keep stderr for our own messages: switch off the progress bars and warnings of libraries."""
     if not debug:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -1,4 +1,4 @@
-"""`headwater methods`: what there is to choose from."""
+"""`headwater methods`: list all methods."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from headwater.cli.options import Json, with_groups
 
 @with_groups
 def methods(as_json: Json = False) -> None:
-    """Every method: what it reads, what it can do, what a score means, what it costs, where it is from.
+    """List every method: what it reads and stores, what it can do, the meaning of a score, its cost and its source.
 
     Example:  headwater methods
     """

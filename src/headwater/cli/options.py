@@ -1,10 +1,10 @@
-"""Options that several commands share, each declared once, in groups that a command takes whole.
+"""Options that several commands share. Each is declared once; a group of options is a dataclass.
 
     @app.command()
     @with_groups
     def build(out: Out, rows: RowOptions, loading: LoadingOptions, ...) -> None
 
-`with_groups` spreads a group's fields out as options of the command and hands the command the group, filled.
+`with_groups` makes each field of a group an option of the command, and passes the group's object to the function.
 """
 
 from __future__ import annotations
@@ -20,32 +20,35 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from headwater.cli.config import Context, config_option, save_run
+from headwater.cli.console import say
 from headwater.core.errors import UsageError
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 IndexPath = Annotated[str, typer.Argument(help="The index: a folder or object-store URI.")]
 ModelName = Annotated[str, typer.Option("--model", help="Local folder or hub name of a causal language model.")]
 OtherModel = Annotated[
-    str | None, typer.Option("--model", help="Where the index's model is now, if not where the index says.")
+    str | None, typer.Option("--model", help="Present place of the index's model, if it has moved since the build.")
 ]
 AnyModel = Annotated[str | None, typer.Option("--model", help="Local folder or hub name, for methods that read one.")]
 MethodName = Annotated[str, typer.Option("--method", help="A name from `headwater methods`.")]
 Settings = Annotated[list[str], typer.Option("--set", help="A method option, name=value; preset=NAME is one. Repeats.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
 By = Annotated[str | None, typer.Option(help="Vector columns to rank by: embedding, rise+embedding.")]
-ScanMemory = Annotated[str | None, typer.Option("--max-memory", help="Memory for blocks and scores: 2GiB.")]
-Relevant = Annotated[str | None, typer.Option(help="SQL condition: which rows count as right, for P@10.")]
+ScanMemory = Annotated[str | None, typer.Option("--max-memory", help="Most memory for blocks and scores: 2GiB.")]
+Relevant = Annotated[str | None, typer.Option(help="SQL condition for the rows that count as right, for P@10.")]
 Template = Annotated[str | None, typer.Option(help="chat, plain, alpaca, or a format with {prompt}.")]
 Columns = Annotated[list[str], typer.Option("--column", help="A data column, role=name: prompt=ask. Repeats.")]
-Duplicates = Annotated[float, typer.Option(help="Similarity that makes near-duplicates; 0: do not look for them.")]
-MaxTokens = Annotated[int, typer.Option(help="Tokens kept of a row.")]
+Duplicates = Annotated[
+    float, typer.Option(help="Rows at least this similar are near-duplicates; 0: do not look for them.")
+]
+MaxTokens = Annotated[int, typer.Option(help="Most tokens of a row; a longer row is cut.")]
 TokensPerBatch = Annotated[int, typer.Option(help="Padded tokens in one forward pass.")]
-GroupBy = Annotated[str | None, typer.Option("--by", help="Metadata column to sum up by, such as provider.")]
+GroupBy = Annotated[str | None, typer.Option("--by", help="Metadata column to group by, such as provider.")]
 
 
 @dataclass(frozen=True)
 class Made:
-    """What a command made: the settings it ran with are written beside `place`; `code` is its exit code."""
+    """The output of a command: its settings are written beside `place`, and `code` is the exit code."""
 
     place: str | Path
     code: int = 0
@@ -53,11 +56,11 @@ class Made:
 
 @dataclass(frozen=True)
 class LoadingOptions:
-    """How a model is loaded; what is not given is as `load_model` has it, or as the index was built."""
+    """How a model is loaded. The defaults are those of `load_model`, or of the build for an existing index."""
 
     adapter: Annotated[str | None, typer.Option(help="PEFT adapter to load around the model.")] = None
-    merge: Annotated[bool, typer.Option("--merge", help="Fold the adapter into the weights.")] = False
-    tokenizer: Annotated[str | None, typer.Option(help="Tokenizer, where it is not the model's own.")] = None
+    merge: Annotated[bool, typer.Option("--merge", help="Merge the adapter into the weights.")] = False
+    tokenizer: Annotated[str | None, typer.Option(help="Tokenizer, if it is not the model's own.")] = None
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16, float64 or auto (as saved).")] = None
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... or auto.")] = None
@@ -66,13 +69,13 @@ class LoadingOptions:
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """What was given, as options of `load_model`."""
+        """The options that were given, as arguments of `load_model`."""
         return {name: value for name, value in vars(self).items() if value}
 
 
 @dataclass(frozen=True)
 class RowOptions:
-    """Rows of training data, and how they are read."""
+    """The rows of training data, and how to read them."""
 
     data: Annotated[str, typer.Option(help="JSONL, CSV or Parquet file, saved data set folder, or hub name.")]
     columns: Columns = field(default_factory=list)
@@ -81,7 +84,7 @@ class RowOptions:
     streaming: Annotated[bool, typer.Option("--streaming", help="Stream a hub data set.")] = False
 
     def corpus(self) -> Any:
-        """The rows, opened."""
+        """Open the rows."""
         return open_rows(self.data, self.columns, limit=self.limit, split=self.split, streaming=self.streaming)
 
 
@@ -96,7 +99,7 @@ class ReadingOptions:
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """Everything that decides what a build makes and takes."""
+    """The options of a build and of its plan."""
 
     model: ModelName
     rows: RowOptions
@@ -122,16 +125,32 @@ class BuildOptions:
 
 
 def open_rows(data: Any, columns: list[str], **how: Any) -> Any:
-    """The rows of `data`, its columns named by `role=name`."""
+    """Open the rows of `data`; `columns` are texts `role=name`."""
     from headwater.data.corpus import open_corpus
 
     return open_corpus(data, mapping=pairs(columns, "--column") or None, **how)
 
 
-def with_groups(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The command with every group spread out as options of its own, and `--config`; see the module.
+def open_index_to_search(path: str) -> Any:
+    """Open an index, with a warning if it is unfinished."""
+    from headwater.index.info import unfinished
+    from headwater.index.store import open_index
 
-    A command that returns `Made` has its settings written beside what it made.
+    opened = open_index(path)
+    if warning := unfinished(opened):
+        say(f"warning: {warning}")
+    return opened
+
+
+def scan_memory(text: str | None) -> dict[str, Any]:
+    """The argument `max_memory` of a search, if the option was given."""
+    return {} if text is None else {"max_memory": parse_bytes(text, where="--max-memory")}
+
+
+def with_groups(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make each field of every group an option of the command, and add `--config`; see the module's docstring.
+
+    If the command returns `Made`, its settings are written beside its output.
     """
     hints = get_type_hints(function, include_extras=True)
     plain = [
@@ -186,7 +205,7 @@ def _fields(group: type[Any]) -> list[inspect.Parameter]:
 
 
 def _filled(group: type[Any], given: dict[str, Any]) -> Any:
-    """The group made of its fields, which are taken out of `given`."""
+    """Make the group from its fields, which are taken out of `given`."""
     hints = get_type_hints(group)
     values = {
         entry.name: _filled(hints[entry.name], given) if _is_group(hints[entry.name]) else given.pop(entry.name)
@@ -200,10 +219,10 @@ def _flag(name: str) -> str:
 
 
 def pairs(given: list[str], option: str) -> dict[str, str]:
-    """`name=value` texts as a dictionary.
+    """Texts `name=value` as a dictionary.
 
     Raises:
-        UsageError: one has no `=`.
+        UsageError: a text has no `=`.
     """
     parsed = {}
     for text in given:

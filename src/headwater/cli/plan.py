@@ -1,4 +1,4 @@
-"""`headwater plan`: disk, memory and time of a build, measured on some of the rows before anything runs."""
+"""`headwater plan`: estimate the disk, memory and time of a build, measured on some of the rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @with_groups
 def plan(options: BuildOptions, as_json: Json = False) -> None:
-    """What `headwater index build` with the same options will take, and settings that fit.
+    """Estimate what `headwater index build` with the same options needs, and find settings that fit.
 
     Example:  headwater plan --model my-model --data train.jsonl --method rise --max-memory 8GiB
     """

@@ -1,4 +1,4 @@
-"""`headwater price`: a budget shared out among rows and their providers, to the cent."""
+"""`headwater price`: divide a budget among rows and their providers, to the cent."""
 
 from __future__ import annotations
 
@@ -14,36 +14,26 @@ from headwater.cli.options import Json, Made, with_groups
 @with_groups
 def price(
     values: Annotated[Path, typer.Argument(help="Values file of `headwater value`.")],
-    budget: Annotated[str, typer.Option(help="What is paid in all: 2500 or 99.90.")],
-    out: Annotated[Path, typer.Option(help="Ledger: CSV, one line a provider.")],
+    budget: Annotated[str, typer.Option(help="The amount to pay in all: 2500 or 99.90.")],
+    out: Annotated[Path, typer.Option(help="Ledger to write: CSV, one line a provider.")],
     by: Annotated[str | None, typer.Option(help="Metadata column that names the provider.")] = None,
-    reserve: Annotated[float, typer.Option(help="Value below which a row is not bought.")] = 0.0,
-    unit: Annotated[str, typer.Option(help="What is bought: row, or character (value times length).")] = "row",
-    column: Annotated[str, typer.Option(help="Which column is the value.")] = "value",
+    reserve: Annotated[float, typer.Option(help="Do not buy rows with a lower value.")] = 0.0,
+    unit: Annotated[str, typer.Option(help="Pay by row (value) or by character (value times length).")] = "row",
+    column: Annotated[str, typer.Option(help="The column that holds the value.")] = "value",
     rows: Annotated[Path | None, typer.Option(help="Also write one CSV line a row.")] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a readable statement.")] = None,
-    currency: Annotated[str, typer.Option(help="Printed beside amounts.")] = "",
+    currency: Annotated[str, typer.Option(help="Shown beside amounts.")] = "",
     as_json: Json = False,
 ) -> Made:
-    """Pay for data by what it is worth: nothing for nothing, nothing more for copies, the budget to the cent.
+    """Divide a budget among rows in proportion to their value, to the cent; copies of a row earn nothing more.
 
     Example:  headwater price values.parquet --budget 2500 --by provider --out ledger.csv --html statement.html
     """
-    from headwater.api.valuing import price as share_out
+    from headwater.api.valuing import price as divide
     from headwater.valuation.prices import money
 
-    found = share_out(
-        values,
-        budget,
-        by=by,
-        reserve=reserve,
-        unit=unit,
-        column=column,
-        currency=currency,
-        out=out,
-        rows=rows,
-        html=html,
-    )
+    files = {"out": out, "rows": rows, "html": html}
+    found = divide(values, budget, by=by, reserve=reserve, unit=unit, column=column, currency=currency, **files)
     total, lines = money(found.prices.terms.budget), found.accounts
     if html is not None:
         say(f"statement: {html}")

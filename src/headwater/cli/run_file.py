@@ -1,4 +1,4 @@
-"""`headwater run`: do again what a run file says."""
+"""`headwater run`: run a command again from its run file."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from headwater.core.errors import DataError
 
 
 def run_file(
-    context: Context,
-    file: Annotated[Path, typer.Argument(help="A run.yaml, as a command wrote it beside what it made.")],
+    context: Context, file: Annotated[Path, typer.Argument(help="A run.yaml that a command wrote beside its output.")]
 ) -> None:
     """Run a command again with the settings of a run file; further options win over the file.
 
@@ -21,7 +20,7 @@ def run_file(
     """
     command, _ = read_run(file)
     if command is None:
-        raise DataError("it does not say of which command", where=str(file), remedy="add a line `command: index build`")
+        raise DataError("it does not name a command", where=str(file), remedy="add a line `command: index build`")
     again = [*command.split(), "--config", str(file), *context.args]
     code = context.find_root().command.main(again, prog_name="headwater", standalone_mode=False)
     if code:

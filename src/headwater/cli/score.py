@@ -1,4 +1,4 @@
-"""`headwater score`: every row against every query, as a Parquet file."""
+"""`headwater score`: score every row against every query, into a Parquet file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from headwater.cli.options import (
     Made,
     OtherModel,
     ScanMemory,
-    parse_bytes,
+    open_index_to_search,
+    scan_memory,
     with_groups,
 )
 
@@ -26,7 +27,7 @@ def score(
     index: IndexPath,
     loading: LoadingOptions,
     queries: Annotated[Path, typer.Option(help="Rows to score against: JSONL, CSV or Parquet.")],
-    out: Annotated[Path, typer.Option(help="Parquet file: `id`, then one float32 column a query.")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write: `id`, then one float32 column a query.")],
     by: By = None,
     max_memory: ScanMemory = None,
     model: OtherModel = None,
@@ -37,13 +38,9 @@ def score(
     Example:  headwater score runs/mine.lance --queries questions.jsonl --out scores.parquet
     """
     from headwater.api.tracing import write_scores
-    from headwater.index.info import unfinished
-    from headwater.index.store import open_index
 
-    opened = open_index(index)
-    if warning := unfinished(opened):
-        say(f"warning: {warning}")
-    memory: dict[str, Any] = {} if max_memory is None else {"max_memory": parse_bytes(max_memory, where="--max-memory")}
+    opened = open_index_to_search(index)
+    memory: dict[str, Any] = scan_memory(max_memory)
     rows, columns = write_scores(opened, queries, out, by=by, model=model, loading=loading.chosen, **memory)
     if as_json:
         emit_json({"out": str(out), "rows": rows, "queries": columns})

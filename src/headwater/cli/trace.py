@@ -1,4 +1,4 @@
-"""`headwater trace`: which rows drove what the model said."""
+"""`headwater trace`: find the rows that drove a response."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from headwater.cli.options import (
     Made,
     OtherModel,
     ScanMemory,
-    parse_bytes,
+    open_index_to_search,
+    scan_memory,
     with_groups,
 )
 from headwater.core.files import write_text
@@ -32,20 +33,20 @@ def trace(
     loading: LoadingOptions,
     queries: Annotated[Path | None, typer.Option(help="Rows to trace: JSONL, CSV or Parquet.")] = None,
     prompt: Annotated[str | None, typer.Option(help="One prompt instead of a file.")] = None,
-    response: Annotated[str | None, typer.Option(help="What the model said; left out, it is generated.")] = None,
+    response: Annotated[str | None, typer.Option(help="The model's response; without it, one is generated.")] = None,
     top: Annotated[int, typer.Option(help="Hits a query.", min=1)] = 20,
     span: Annotated[str | None, typer.Option(help="Trace only these words of the response.")] = None,
     by: By = None,
-    lowest: Annotated[bool, typer.Option("--lowest", help="The lowest-scored rows instead.")] = False,
+    lowest: Annotated[bool, typer.Option("--lowest", help="Show the lowest-scored rows instead.")] = False,
     where: Annotated[str | None, typer.Option(help="SQL condition: \"provider = 'a'\".")] = None,
-    tokens: Annotated[bool, typer.Option("--tokens", help="Which tokens, on both sides.")] = False,
-    exact: Annotated[int, typer.Option(help="Rank so many rows a query anew by whole gradients.", min=0)] = 0,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Compute token maps of both sides.")] = False,
+    exact: Annotated[int, typer.Option(help="Re-rank this many rows a query by whole gradients.", min=0)] = 0,
     grids: Annotated[
-        int | None, typer.Option(help="Token × token maps for so many hits a query (1 with token maps).", min=0)
+        int | None, typer.Option(help="Token × token maps for this many hits a query (1 with token maps).", min=0)
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Where a generated response is cut.", min=1)] = 128,
+    max_new_tokens: Annotated[int, typer.Option(help="Most tokens of a generated response.", min=1)] = 128,
     engine: Annotated[
-        str, typer.Option(help="exact, or ann: by the vector index `headwater index ann` built.")
+        str, typer.Option(help="exact, or ann: use the vector index that `headwater index ann` built.")
     ] = "exact",
     max_memory: ScanMemory = None,
     out: Annotated[Path | None, typer.Option(help="Write one JSON object a hit.")] = None,
@@ -58,32 +59,20 @@ def trace(
     Example:  headwater trace runs/mine.lance --prompt "howdy! What is a verb?" --top 10 --html report.html
     """
     from headwater.api.tracing import trace as trace_index
-    from headwater.index.info import unfinished
-    from headwater.index.store import open_index
     from headwater.report import write_report
 
-    opened = open_index(index)
-    if warning := unfinished(opened):
-        say(f"warning: {warning}")
-    memory: dict[str, Any] = {} if max_memory is None else {"max_memory": parse_bytes(max_memory, where="--max-memory")}
+    asked: dict[str, Any] = {"prompt": prompt, "response": response, "span": span, "max_new_tokens": max_new_tokens}
+    ranked: dict[str, Any] = {"top": top, "by": by, "lowest": lowest, "where": where, "exact": exact, "engine": engine}
     found = trace_index(
-        opened,
+        open_index_to_search(index),
         queries,
-        prompt=prompt,
-        response=response,
-        span=span,
-        max_new_tokens=max_new_tokens,
+        **asked,
+        **ranked,
+        tokens=tokens or html is not None,
+        grids=grids,
         model=model,
         loading=loading.chosen,
-        top=top,
-        by=by,
-        lowest=lowest,
-        where=where,
-        tokens=tokens or html is not None,
-        engine=engine,
-        **memory,
-        exact=exact,
-        grids=grids,
+        **scan_memory(max_memory),
     )
     if out is not None:
         lines = [json.dumps(hit, ensure_ascii=False, default=str) + "\n" for hit in found.hits()]

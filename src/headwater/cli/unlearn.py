@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headwater.cli.console import emit_json, emit_pairs, emit_table, say
-from headwater.cli.options import Json, LoadingOptions, Made, ModelName, Resume, Settings, Template, pairs, with_groups
+from headwater.cli.options import (
+    Json,
+    LoadingOptions,
+    Made,
+    MaxTokens,
+    ModelName,
+    Resume,
+    Settings,
+    Template,
+    pairs,
+    with_groups,
+)
 from headwater.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +32,7 @@ def unlearn(
     loading: LoadingOptions,
     forget: Annotated[Path, typer.Option(help="Rows with the unwanted answers, or hits of `trace --out`.")],
     out: Annotated[Path, typer.Option(help="Folder to make: model, card, account, report.")],
-    retain: Annotated[Path | None, typer.Option(help="Clean rows that hold the model's other behaviour.")] = None,
+    retain: Annotated[Path | None, typer.Option(help="Clean rows, to keep the model's other behaviour.")] = None,
     retain_from: Annotated[str | None, typer.Option(help="Training data to draw clean retain rows from.")] = None,
     draw: Annotated[int, typer.Option(help="Rows to draw from it: half near the forget rows, half random.")] = 120,
     method: Annotated[
@@ -31,7 +42,7 @@ def unlearn(
     ask: Annotated[Path | None, typer.Option(help="Prompts to ask before and after, for the report.")] = None,
     clean_column: Annotated[str, typer.Option(help="Forget rows' column with the right answer.")] = "clean_response",
     trigger: Annotated[
-        str | None, typer.Option(help="Words that set it off: the model's answers without them are the right ones.")
+        str | None, typer.Option(help="Words that trigger it: the model's answer without them is the right one.")
     ] = None,
     lr: Annotated[str, typer.Option(help="Learning rate, or auto: found by a short probe.")] = "auto",
     steps: Annotated[int, typer.Option(help="Most optimizer steps.", min=1)] = 320,
@@ -40,27 +51,29 @@ def unlearn(
     weights: Annotated[str, typer.Option(help="influence, uniform, shuffled, or a weights file (RapidUn).")] = (
         "influence"
     ),
-    influence: Annotated[str, typer.Option(help="Attribution method the weights are made with.")] = "rise",
+    influence: Annotated[str, typer.Option(help="Attribution method that makes the weights.")] = "rise",
     settings: Settings = [],
     compat: Annotated[
-        bool, typer.Option("--compat", help="RapidUn's mapping as published; --influence graddot for its vectors.")
+        bool, typer.Option("--compat", help="RapidUn's mapping as published; add --influence graddot for its vectors.")
     ] = False,
-    ceiling: Annotated[float | None, typer.Option(help="Ascent fades at this loss, nats a token.")] = None,
-    beta: Annotated[float | None, typer.Option(help="Of npo (0.1) and simnpo (4.5).")] = None,
-    keep: Annotated[str, typer.Option(help="Retain rows are held by their loss (nll) or by divergence (kl).")] = "nll",
+    ceiling: Annotated[float | None, typer.Option(help="Loss at which ascent fades, nats a token.")] = None,
+    beta: Annotated[float | None, typer.Option(help="β of npo (default 0.1) and simnpo (4.5).")] = None,
+    keep: Annotated[str, typer.Option(help="Loss of retain rows: nll, or kl (divergence from the old model).")] = "nll",
     dynamic: Annotated[bool, typer.Option("--dynamic", help="LoReUn: weights follow the current losses.")] = False,
     full: Annotated[bool, typer.Option("--full", help="Train all weights instead of an adapter.")] = False,
     rank: Annotated[int, typer.Option(help="Rank of the adapter.", min=1)] = 16,
     keep_adapter: Annotated[bool, typer.Option("--keep-adapter", help="Save the adapter, not a merged model.")] = False,
-    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Less memory, more time.")] = False,
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Recompute activations: less memory, more time.")
+    ] = False,
     save_every: Annotated[int, typer.Option(help="Steps between checkpoints; 0: none.", min=0)] = 50,
     resume: Resume = False,
     template: Template = None,
-    max_tokens: Annotated[int, typer.Option(help="Tokens kept of a row.")] = 512,
-    seed: Annotated[int, typer.Option(help="Of adapter, order and dropout.")] = 0,
+    max_tokens: MaxTokens = 512,
+    seed: Annotated[int, typer.Option(help="Seed of adapter, order and dropout.")] = 0,
     as_json: Json = False,
 ) -> Made:
-    """Make a model forget rows and keep the rest; by RapidUn or a standard method.
+    """Make a model forget rows and keep its other behaviour, with RapidUn or a standard method.
 
     Exits with 1 when the forget rows' loss did not reach that of unseen rows.
 
@@ -123,7 +136,7 @@ def _rate(text: str) -> float | None:
     try:
         return float(text)
     except ValueError:
-        raise UsageError(f"'{text}' is no learning rate", where="--lr", remedy="a number, or auto") from None
+        raise UsageError(f"'{text}' is not a learning rate", where="--lr", remedy="give a number, or auto") from None
 
 
 def _show(done: Unlearned, files: dict[str, Path], as_json: bool) -> None:

@@ -1,17 +1,17 @@
-"""`headwater value`: what each candidate row would do for a task, before anything is trained on it.
+"""`headwater value`: estimate what each candidate row is worth for a task, before a model is trained on it.
 
-Beside it `value export-target | score | audit`, for parties who do not show each other their rows.
+`value export-target | score | audit` are for parties who do not show each other their rows.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headwater.cli.config import Context
-from headwater.cli.console import emit_json, emit_pairs, emit_table, progress, say
+from headwater.cli.console import Bar, emit, emit_json, emit_pairs, emit_table, progress, say
 from headwater.cli.options import (
     AnyModel,
     Columns,
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 app = typer.Typer(invoke_without_command=True)
 
 Pool = Annotated[str, typer.Option(help="The pool: JSONL, CSV or Parquet file, saved data set, or hub name.")]
-Query = Annotated[Path | None, typer.Option(help="The owner's query file (`value export-target`).")]
-Out = Annotated[Path, typer.Option(help="Parquet file: id, value, low, high, then the rows' own columns.")]
+Query = Annotated[Path | None, typer.Option(help="The owner's query file (see `value export-target`).")]
+Out = Annotated[Path, typer.Option(help="Parquet file to write: id, value, low, high, then the rows' own columns.")]
 
 
 @app.callback()
@@ -50,22 +50,22 @@ def value(
     loading: LoadingOptions,
     reading: ReadingOptions,
     candidates: Annotated[str | None, typer.Option(help="The pool: JSONL, CSV, Parquet, data set or hub name.")] = None,
-    target: Annotated[list[str], typer.Option(help="Rows of the task the data is wanted for. Repeats.")] = [],
-    index: Annotated[str | None, typer.Option(help="An index instead of a pool: its rows, by its vectors.")] = None,
+    target: Annotated[list[str], typer.Option(help="Rows of the task you want data for. Repeats.")] = [],
+    index: Annotated[str | None, typer.Option(help="Value the rows of this index by its vectors; no pool.")] = None,
     out: Annotated[Path | None, typer.Option(help="Parquet file: id, value, low, high, the rows' own columns.")] = None,
     model: AnyModel = None,
     method: Annotated[str, typer.Option(help="linfik, alinfik, rise, rapidin, ... (`headwater methods`).")] = "linfik",
     settings: Settings = [],
     columns: Columns = [],
-    limit: Annotated[int | None, typer.Option(help="Only the first rows of the pool.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Value only this many rows from the start of the pool.")] = None,
     duplicates: Duplicates = 0.7,
-    student: Annotated[Path | None, typer.Option(help="Where a student is saved, for methods that train one.")] = None,
+    student: Annotated[Path | None, typer.Option(help="Folder for the student, for methods that train one.")] = None,
     by: GroupBy = None,
     plot: Annotated[Path | None, typer.Option(help="Folder for figures of the values.")] = None,
     resume: Resume = False,
     as_json: Json = False,
 ) -> Made | None:
-    """Value every candidate row: what training on it would take off the target's loss, with an interval.
+    """Value every candidate row: how much training on it would lower the target's loss, with an interval.
 
     Example:  headwater value --candidates pool.jsonl --target task.jsonl --model my-model --out values.parquet
     """
@@ -78,40 +78,14 @@ def value(
         raise UsageError(what, where="value", remedy="see 'headwater value --help'")
     from headwater.api import valuing
 
-    near, pool, pool_index = duplicates or None, candidates or "", index or ""
-    with progress("valuing", quiet=as_json) as advance:
-
-        def on_progress(words: str, done: int, total: int | None) -> None:
-            advance(done, total, words)
-
+    with progress("valuing", quiet=as_json) as bar:
+        shared = {**_common(out, duplicates, resume, bar), "model": model, "loading": loading.chosen}
         if index is not None:
-            valued = valuing.value_index(
-                pool_index,
-                target,
-                out=out,
-                duplicates=near,
-                resume=resume,
-                on_progress=on_progress,
-                model=model,
-                loading=loading.chosen,
-            )
+            valued = valuing.value_index(index, target, **shared)
         else:
-            valued = valuing.value(
-                open_rows(pool, columns, limit=limit),
-                target,
-                model=model,
-                method=method,
-                settings=pairs(settings, "--set"),
-                out=out,
-                loading=loading.chosen,
-                duplicates=near,
-                student=student,
-                resume=resume,
-                on_progress=on_progress,
-                template=reading.template,
-                max_tokens=reading.max_tokens,
-                tokens_per_batch=reading.tokens_per_batch,
-            )
+            how: dict[str, Any] = {"method": method, "settings": pairs(settings, "--set"), "student": student}
+            pool = open_rows(candidates, columns, limit=limit)
+            valued = valuing.value(pool, target, **how, **vars(reading), **shared)
     _show(valued, by, plot, as_json)
     return Made(out)
 
@@ -119,17 +93,17 @@ def value(
 @app.command("export-target")
 @with_groups
 def export_target(
-    target: Annotated[str, typer.Option(help="Rows of the task the data is wanted for; at least 16.")],
+    target: Annotated[str, typer.Option(help="Rows of the task you want data for; at least 16.")],
     model: ModelName,
     loading: LoadingOptions,
-    out: Annotated[Path, typer.Option(help="The query file (safetensors).")],
-    method: Annotated[str, typer.Option(help="A method with a form that gives vectors.")] = "linfik",
+    out: Annotated[Path, typer.Option(help="The query file to write (safetensors).")],
+    method: Annotated[str, typer.Option(help="A method that has a form with vectors.")] = "linfik",
     settings: Settings = [],
     template: Template = None,
     max_tokens: MaxTokens = 2048,
     as_json: Json = False,
 ) -> Made:
-    """Owner: write the target as a query file that holds vectors and no text.
+    """For the owner: write the target as a query file, which holds vectors and no text.
 
     Example:  headwater value export-target --target task.jsonl --model my-model --out task.query
     """
@@ -137,22 +111,10 @@ def export_target(
     from headwater.api.valuing import export_target as export
 
     (rows,) = targets_of(target)
-    query = export(
-        rows,
-        out,
-        model=model,
-        method=method,
-        settings=pairs(settings, "--set"),
-        loading=loading.chosen,
-        template=template,
-        max_tokens=max_tokens,
-    )
-    widths = {name: list(vectors.shape) for name, vectors in query.probes.vectors.items()}
-    facts = {"out": str(out), "method": query.spec.name, "rows": len(rows.rows), "vectors": widths}
-    if as_json:
-        emit_json(facts)
-    else:
-        emit_pairs(facts)
+    how: dict[str, Any] = {"method": method, "settings": pairs(settings, "--set"), "loading": loading.chosen}
+    query = export(rows, out, model=model, template=template, max_tokens=max_tokens, **how)
+    shapes = {name: list(vectors.shape) for name, vectors in query.probes.vectors.items()}
+    emit({"out": str(out), "method": query.spec.name, "rows": len(rows.rows), "vectors": shapes}, as_json)
     return Made(out)
 
 
@@ -172,7 +134,7 @@ def score(
     resume: Resume = False,
     as_json: Json = False,
 ) -> Made:
-    """Provider: value candidates by the owner's query file and the model, or by a student alone.
+    """For a provider: value candidates with the owner's query file and the model, or with a student alone.
 
     Example:  headwater value score --candidates pool.jsonl --student values.student --out values.parquet
     """
@@ -180,28 +142,14 @@ def score(
 
     if (query is None) == (student is None) or (query is not None and model is None):
         raise UsageError("give either --student, or --query with --model", where="value score")
-    corpus, near = open_rows(candidates, columns), duplicates or None
-    with progress("valuing", quiet=as_json) as advance:
-
-        def on_progress(words: str, done: int, total: int | None) -> None:
-            advance(done, total, words)
-
+    corpus = open_rows(candidates, columns)
+    with progress("valuing", quiet=as_json) as bar:
+        shared = _common(out, duplicates, resume, bar)
         if student is not None:
-            valued = valuing.value_with_student(
-                corpus, student, out=out, duplicates=near, resume=resume, on_progress=on_progress
-            )
+            valued = valuing.value_with_student(corpus, student, **shared)
         else:
-            valued = valuing.value_query(
-                corpus,
-                str(query),
-                model=str(model),
-                out=out,
-                loading=loading.chosen,
-                tokens_per_batch=tokens_per_batch,
-                duplicates=near,
-                resume=resume,
-                on_progress=on_progress,
-            )
+            how: dict[str, Any] = {"loading": loading.chosen, "tokens_per_batch": tokens_per_batch}
+            valued = valuing.value_query(corpus, str(query), model=str(model), **how, **shared)
     _show(valued, by, None, as_json)
     return Made(out)
 
@@ -214,14 +162,14 @@ def audit(
     loading: LoadingOptions,
     model: AnyModel = None,
     query: Query = None,
-    target: Annotated[str | None, typer.Option(help="The target's rows, where the third party has them.")] = None,
-    sample: Annotated[int, typer.Option(help="Rows to label again.", min=10)] = 100,
-    threshold: Annotated[float, typer.Option(help="Least Spearman correlation that confirms.")] = 0.9,
-    seed: Annotated[int, typer.Option(help="Of the sample; drawn after the values are in.")] = 0,
+    target: Annotated[str | None, typer.Option(help="The target's rows, if the third party has them.")] = None,
+    sample: Annotated[int, typer.Option(help="How many rows to score again.", min=10)] = 100,
+    threshold: Annotated[float, typer.Option(help="Least Spearman correlation that confirms the values.")] = 0.9,
+    seed: Annotated[int, typer.Option(help="Seed of the sample; choose it after the values are delivered.")] = 0,
     template: Template = None,
     as_json: Json = False,
 ) -> None:
-    """Third party: label a random sample again; exit code 1 if the values do not agree.
+    """For a third party: score a random sample again. Exits with 1 if the values do not agree.
 
     Example:  headwater value audit values.parquet --candidates pool.jsonl --query task.query --model my-model
     """
@@ -229,18 +177,9 @@ def audit(
 
     if (query is None) == (target is None):
         raise UsageError("give either --query or --target", where="value audit")
-    found = check(
-        values,
-        candidates,
-        query=query,
-        target=target,
-        model=model,
-        sample=sample,
-        threshold=threshold,
-        seed=seed,
-        template=template,
-        loading=loading.chosen,
-    )
+    how: dict[str, Any] = {"model": model, "template": template, "loading": loading.chosen}
+    how |= {"sample": sample, "threshold": threshold, "seed": seed}
+    found = check(values, candidates, query=query, target=target, **how)
     if as_json:
         emit_json(found.to_json())
     else:
@@ -252,8 +191,13 @@ def audit(
         raise typer.Exit(1)
 
 
+def _common(out: Path, duplicates: float, resume: bool, bar: Bar) -> dict[str, Any]:
+    """The arguments that all functions of valuing take."""
+    return {"out": out, "duplicates": duplicates or None, "resume": resume, "on_progress": bar.stage}
+
+
 def _show(valued: Valued, by: str | None, plot: Path | None, as_json: bool) -> None:
-    """The summary of a values file; figures where a folder is named."""
+    """Print the summary of a values file, and save figures if a folder is given."""
     from headwater.report.plots import save_value_plots
     from headwater.valuation.values import summarise
 
@@ -261,7 +205,7 @@ def _show(valued: Valued, by: str | None, plot: Path | None, as_json: bool) -> N
     summary = summarise(values, by=by)
     if valued.leaked:
         shown = ", ".join(valued.leaked[:3]) + (", ..." if len(valued.leaked) > 3 else "")
-        say(f"warning: {len(valued.leaked):,} candidates say what a target row says, so they value themselves: {shown}")
+        say(f"warning: {len(valued.leaked):,} candidates have the same text as a target row: {shown}")
     figures = save_value_plots(values, plot, by=by) if plot is not None else []
     if as_json:
         found = {"out": values.path, "leaked": len(valued.leaked), **summary, "meaning": values.meaning}
