@@ -17,7 +17,8 @@ from zoo import tiny_loaded, tiny_tokenizer, zoo
 def test_it_is_json_and_names_what_it_covers() -> None:
     fingerprint = tiny_loaded("llama").fingerprint
     assert json.loads(json.dumps(fingerprint)) == fingerprint
-    assert set(fingerprint) == {"architecture", "parameters", "dtype", "weights", "adapter", "tokenizer"}
+    fields = {"architecture", "configuration", "parameters", "dtype", "weights", "adapter", "tokenizer"}
+    assert set(fingerprint) == fields
     assert fingerprint["architecture"] == "LlamaForCausalLM"
     assert fingerprint["dtype"] == "float32"
 
@@ -102,3 +103,23 @@ def test_a_copy_has_the_same_fingerprint() -> None:
 def test_offloaded_weights_are_refused() -> None:
     with pytest.raises(ModelError, match=r"w: the weights are offloaded"):
         weights_digest({"w": torch.empty(3, device="meta")})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("rms_norm_eps", 1e-3), ("hidden_act", "gelu"), ("rope_parameters", {"rope_theta": 5e5})]
+)
+def test_a_configuration_that_computes_something_else_is_another_model(field: str, value: object) -> None:
+    loaded = tiny_loaded("llama")
+    again = copy.deepcopy(loaded.model)
+    was = getattr(again.config, field)
+    setattr(again.config, field, {**was, **value} if isinstance(value, dict) else value)
+    found = model_fingerprint(again, loaded.tokenizer, None)
+    assert [name for name in found if found[name] != loaded.fingerprint[name]] == ["configuration"]
+
+
+def test_how_a_model_generates_and_where_it_came_from_are_not_part_of_it() -> None:
+    loaded = tiny_loaded("llama")
+    again = copy.deepcopy(loaded.model)
+    again.config.use_cache, again.config.pad_token_id = True, 5
+    again.config._name_or_path, again.config.transformers_version = "elsewhere", "0"
+    assert model_fingerprint(again, loaded.tokenizer, None) == loaded.fingerprint

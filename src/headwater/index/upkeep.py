@@ -127,6 +127,7 @@ def compact(index: Index) -> Compacted:
         if index.manifest.status in ("complete", "compacting"):
             with changing(index, "compacting"):
                 _compact(index)
+            _drop_versions(index)  # the one whose manifest said that a compaction was going on
         else:  # the interrupted change stays to be finished
             _compact(index)
         return Compacted(index.count, before, disk_bytes(index.path))
@@ -135,6 +136,12 @@ def compact(index: Index) -> Compacted:
 def _compact(index: Index) -> None:
     with storing(index.path):
         index.dataset.optimize.compact_files(materialize_deletions=True, materialize_deletions_threshold=0.0)
+    _drop_versions(index)
+
+
+def _drop_versions(index: Index) -> None:
+    """Remove every version but the latest, and with them the files that only they have."""
+    with storing(index.path):
         index.dataset.cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
     index.refresh()
 

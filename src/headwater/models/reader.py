@@ -67,7 +67,8 @@ class Reader:
         """
         what = f"the model '{loaded.name}' is not the one that {where} was made with"
         remedy = "give the model it was made with, or make it again"
-        require_equal(model, dict(loaded.fingerprint), what=what, remedy=remedy)
+        known = {field: value for field, value in loaded.fingerprint.items() if field in model}  # older ones have fewer
+        require_equal(model, known, what=what, remedy=remedy)
         name, most = tokenization["template"]["name"], int(tokenization["max_tokens"])
         reader = cls.of(loaded, template=name, max_tokens=most, tokens_per_batch=tokens)
         what = f"this tokenizer or template reads rows differently from those of {where}"
