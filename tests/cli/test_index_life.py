@@ -11,7 +11,7 @@ import pytest
 from test_commands import QUERY, ROWS, fails, headwater, lines
 
 import headwater as hw
-from headwater.index import approximate
+from headwater.index import info as approximate
 from headwater.index.rows import vector_array
 from zoo import tiny_loaded
 

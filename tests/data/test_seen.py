@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from headwater.data import seen
-from headwater.data.seen import SeenIds
+from headwater.data import corpus as seen
+from headwater.data.corpus import SeenIds
 
 
 @pytest.mark.parametrize("cache", [1 << 14, 16 << 20])

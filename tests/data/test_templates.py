@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from spot_tokenizers import CHAT_TEMPLATES, DATED, INST, byte_level
 
 from headwater.core.errors import DataError, HeadwaterError, ModelError, UsageError
-from headwater.data.rendering import Rendered
-from headwater.data.rows import Row
+from headwater.data.rows import Rendered, Row
 from headwater.data.templates import resolve_template
 
 QUICK = settings(max_examples=40, deadline=None)

@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from spot_tokenizers import CHAT_TEMPLATES, CHATML, byte_level, every_tokenizer, llama_bpe, word_piece
 
 from headwater.core.errors import DataError, HeadwaterError, ModelError, UsageError
-from headwater.data.backend import tokenizer_digest
 from headwater.data.rows import Row
 from headwater.data.templates import PlainTemplate
-from headwater.data.tokens import Tokenization, TokenRow, token_texts
+from headwater.data.tokens import Tokenization, TokenRow, token_texts, tokenizer_digest
 
 QUICK = settings(max_examples=40, deadline=None)
 NAMES = tuple(every_tokenizer())

@@ -15,7 +15,7 @@ from headwater.core.spec import Coverage
 from headwater.data.batches import Window, plan_batches
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
-from headwater.features import readout as readout_module
+from headwater.features import residuals as readout_module
 from headwater.features.readout_sketch import Channels, ReadoutSketch
 from headwater.features.residuals import Support, largest
 from headwater.models.load import LoadedModel, wrap_model

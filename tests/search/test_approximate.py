@@ -10,8 +10,8 @@ import torch
 
 from headwater.core.errors import StoreError, UsageError
 from headwater.core.spec import Column, Coverage, MethodSpec
-from headwater.index.approximate import KINDS, approximate_columns, build_approximate
 from headwater.index.checks import check_index
+from headwater.index.info import KINDS, approximate_columns, build_approximate
 from headwater.index.manifest import Manifest, Plan
 from headwater.index.store import Index
 from headwater.index.upkeep import compact, delete_rows, seal

@@ -16,9 +16,9 @@ import numpy as np
 from headwater.api.sources import AnyIndex, Model, Rows, corpus_of, index_of, model_of, session_of
 from headwater.core.errors import MismatchError, StoreError, UsageError
 from headwater.engines.blocks import OnProgress
-from headwater.index import approximate, upkeep
+from headwater.index import upkeep
 from headwater.index.checks import Fault, check_index
-from headwater.index.info import describe
+from headwater.index.info import build_approximate, describe
 from headwater.index.store import Index, exists, open_index, require_vacant
 from headwater.index.upkeep import Compacted
 from headwater.indexing import maintain
@@ -281,4 +281,4 @@ def approximate_index(
         kind: `ivf_sq`, `ivf_flat` or `ivf_hnsw_sq`.
         partitions: number of cells; None is about the square root of the number of rows.
     """
-    return approximate.build_approximate(index_of(index), column, kind=kind, partitions=partitions)
+    return build_approximate(index_of(index), column, kind=kind, partitions=partitions)

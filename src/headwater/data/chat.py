@@ -17,8 +17,7 @@ import jinja2
 
 from headwater.core.errors import DataError, ModelError
 from headwater.core.fingerprints import digest
-from headwater.data.rendering import Rendered, asked_and_answered, render_text
-from headwater.data.rows import Row
+from headwater.data.rows import Rendered, Row, asked_and_answered, render_text
 
 STAND_IN = "HeadwaterStandsInForThisAnswer"
 """Put in place of an answer to find what the template writes after it."""

@@ -8,8 +8,7 @@ from typing import Any
 
 from headwater.core.errors import ModelError, UsageError, unknown_name
 from headwater.data.chat import ChatTemplate
-from headwater.data.rendering import Rendered, Template, asked_and_answered, close, render_text
-from headwater.data.rows import Row
+from headwater.data.rows import Rendered, Row, Template, asked_and_answered, close, render_text
 
 NAMES = ("chat", "plain", "alpaca")
 

@@ -1,4 +1,4 @@
-"""Turning rows into tokens, and finding the tokens that are targets of the loss.
+"""Turning rows into tokens by a checked tokenizer, and finding the tokens that are targets of the loss.
 
 A token is a target if it holds a character of a target span. So a token that covers both the end of the prompt and the
 start of the response is a target, because predicting it needs the response. A token without characters of its own is a
@@ -17,13 +17,56 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from headwater.core.errors import DataError, UsageError
+from headwater.core.errors import DataError, ModelError, UsageError
 from headwater.core.fingerprints import digest
 from headwater.core.spec import Role
-from headwater.data.backend import bare_backend, opening_tokens, tokenizer_digest
-from headwater.data.rendering import Rendered, Template, word_spans
-from headwater.data.rows import Row
+from headwater.data.rows import Rendered, Row, Template, word_spans
 from headwater.data.templates import resolve_template
+
+NOT_LEARNED = frozenset({"pad_token"})
+"""Special tokens left out of the digest: they change no token of a row, since batches mask their padding."""
+
+
+def bare_backend(tokenizer: Any) -> Tokenizer:
+    """A copy that does not truncate, pad, add special tokens or trim white space off the offsets.
+
+    Post-processing only adds special tokens and trims offsets. Without it, the tokens are those of the tokenizer called
+    with `add_special_tokens=False`, and their offsets cover every character that was read.
+    """
+    backend = _stateless_copy(tokenizer)
+    backend.post_processor = None
+    return backend
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """A digest of everything that decides a row's tokens: the backend, the special tokens, the chat template.
+
+    Truncation, padding and the pad token are left out. Raises `ModelError` for a tokenizer that is not a fast one.
+    """
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if name not in NOT_LEARNED}
+    return digest(_stateless_copy(tokenizer).to_str(), special, {"chat_template": tokenizer.chat_template})
+
+
+def opening_tokens(tokenizer: Any) -> tuple[list[int], str]:
+    """The special tokens (ids, text) the tokenizer puts before plain text by default; usually one or none."""
+    encoded = tokenizer("a", return_special_tokens_mask=True)
+    count = next((i for i, added in enumerate(encoded["special_tokens_mask"]) if not added), 0)
+    ids: list[int] = encoded["input_ids"][:count]
+    return ids, "".join(tokenizer.convert_ids_to_tokens(ids))
+
+
+def _stateless_copy(tokenizer: Any) -> Tokenizer:
+    if not getattr(tokenizer, "is_fast", False):
+        raise ModelError(
+            f"{type(tokenizer).__name__} is not a fast tokenizer: it does not say which characters a token covers",
+            where="tokenizer",
+            remedy="save a tokenizer.json for it with AutoTokenizer.from_pretrained(...).save_pretrained(...)",
+        )
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
+
 
 ENCODED_AT_ONCE = 512
 """Rows tokenised in one call; bounds the memory of the tokenizer's results."""

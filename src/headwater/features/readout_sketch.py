@@ -22,8 +22,7 @@ from torch import Tensor
 from headwater.core.spec import Column, Coverage, Role
 from headwater.data.batches import TokenBatch
 from headwater.features.encoder import Encoded, TokenScores
-from headwater.features.readout import readout_chunks
-from headwater.features.residuals import Support
+from headwater.features.residuals import Support, readout_chunks
 from headwater.features.row_losses import require_finite, row_losses
 from headwater.models.readout import Readout
 from headwater.sketch.count_sketch import count_sketch_matrix

@@ -1,4 +1,4 @@
-"""The readout's residual r = softmax(z / τ) − onehot(y), in the form that is cheapest to multiply.
+"""What the readout layer gives for each token, and its residual r = softmax(z / τ) − onehot(y), cheap to multiply.
 
 RISE (Ran et al., arXiv 2604.16197), "Kernel" and "Estimator". The gradient of a token's loss by the head's weight is
 r ⊗ h / τ. The constant 1/τ is left out: it scales every row alike.
@@ -6,12 +6,63 @@ r ⊗ h / τ. The constant 1/τ is left out: it scales every row alike.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from headwater.core.errors import NumericError
+from headwater.data.batches import TokenBatch
+from headwater.models.readout import Readout
+
+CHUNK_BYTES = 24 * 2**20
+"""Largest size of one chunk's logits: about what stays in a CPU's outer cache."""
+
+
+@dataclass(frozen=True)
+class ReadoutChunk:
+    """Some positions of a batch; `place` indexes the batch flattened to items × tokens."""
+
+    place: Int[Tensor, " chunk"]
+    hidden: Float[Tensor, "chunk width"]
+    residual: Residual
+    losses: Float[Tensor, " chunk"]
+
+
+def readout_chunks(
+    readout: Readout,
+    batch: TokenBatch,
+    hidden: Float[Tensor, "items tokens width"],
+    positions: Bool[Tensor, "items tokens"],
+    support: Support,
+) -> Iterator[ReadoutChunk]:
+    """Hidden state, residual and loss (nats) of the positions that are True, in reading order.
+
+    A chunk's residual is valid until the next chunk is requested.
+
+    Raises:
+        NumericError: a logit is not finite; names the row.
+    """
+    places = positions.flatten().nonzero()[:, 0]
+    flat, targets = hidden.flatten(0, 1), batch.targets.flatten()
+    width = readout.weight.shape[0] * torch.promote_types(hidden.dtype, torch.float32).itemsize
+    for place in places.split(max(16, CHUNK_BYTES // width)):
+        h, y = flat[place], targets[place]
+        residual, losses = support.read(readout.logits(h), y)
+        _require_finite(losses, place, batch)
+        yield ReadoutChunk(place, h, residual, losses)
+
+
+def _require_finite(losses: Tensor, place: Tensor, batch: TokenBatch) -> None:
+    bad = place[~losses.isfinite()]
+    if len(bad):
+        row = batch.rows[int(batch.item_row[int(bad[0]) // batch.input_ids.shape[1]])].row
+        remedy = "load the model in float32, or leave the row out"
+        raise NumericError("the model's logits are not finite", where=row.where, remedy=remedy)
+
 
 _GROUP = 32
 """Columns in a group of `largest`."""

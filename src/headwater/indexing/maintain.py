@@ -17,9 +17,8 @@ from torch import Tensor
 
 from headwater.core.errors import DataError, NumericError, StoreError, UsageError
 from headwater.core.fingerprints import digest
-from headwater.data.corpus import Corpus
+from headwater.data.corpus import Corpus, SeenIds
 from headwater.data.rows import Row
-from headwater.data.seen import SeenIds
 from headwater.data.tokens import TokenRow
 from headwater.engines.blocks import Block, OnProgress, cut, run
 from headwater.index.checks import Fault

@@ -18,8 +18,7 @@ from headwater.core.errors import DataError
 from headwater.core.scores import Scores
 from headwater.core.seeds import key
 from headwater.core.spec import MethodSpec
-from headwater.data.rendering import asked_text
-from headwater.data.rows import Row
+from headwater.data.rows import Row, asked_text
 from headwater.methods.method import Meaning, Method, MethodEntry
 from headwater.methods.targets import RowScorer, Target, laid_out
 from headwater.models.reader import Reader

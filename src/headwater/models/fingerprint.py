@@ -19,7 +19,7 @@ from torch import Tensor
 
 from headwater.core.errors import ModelError
 from headwater.core.fingerprints import digest
-from headwater.data.backend import tokenizer_digest
+from headwater.data.tokens import tokenizer_digest
 from headwater.models.adapters import adapter_weights, without_adapter
 
 _NOT_COMPUTED = frozenset(

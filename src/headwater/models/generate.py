@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from headwater.core.errors import DataError, UsageError
-from headwater.data.backend import bare_backend, opening_tokens
+from headwater.data.tokens import bare_backend, opening_tokens
 from headwater.models.load import LoadedModel
 
 

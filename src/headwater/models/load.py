@@ -12,9 +12,8 @@ from typing import Any
 import torch
 
 from headwater.core.errors import ModelError, UsageError, first_few, unknown_name
-from headwater.models.adapters import with_adapter, without_adapter
+from headwater.models.adapters import brief, model_place, unreachable, with_adapter, without_adapter
 from headwater.models.fingerprint import model_fingerprint
-from headwater.models.places import brief, model_place, unreachable
 
 DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
 """The dtypes a model can be loaded in; `auto` keeps the one it was saved in."""

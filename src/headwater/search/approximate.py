@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headwater.core.errors import StoreError, UsageError
-from headwater.index.approximate import approximate_columns
+from headwater.index.info import approximate_columns
 from headwater.index.store import Index, storing
 from headwater.search.codes import read_vectors
 from headwater.search.products import QueryVectors

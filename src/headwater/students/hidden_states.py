@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headwater.core.errors import ModelError
-from headwater.data.backend import tokenizer_digest
 from headwater.data.rows import Row
+from headwater.data.tokens import tokenizer_digest
 
 LONGEST = 256
 """At most so many tokens of a row are read."""
