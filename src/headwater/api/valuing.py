@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from headwater.api.sources import AnyIndex, AnyValues, Model, Rows, corpus_of, model_of, session_of, targets_of
 from headwater.api.sources import values_of as read
 from headwater.core.errors import UsageError
+from headwater.core.files import require_apart
 from headwater.core.tables import Tabular
 from headwater.data.corpus import Corpus
 from headwater.methods.catalog import find_method, vector_method
@@ -193,6 +194,7 @@ def select(
     chosen = choose(valued, choice)
     named = valued.about.get("columns") if columns is None else columns
     source = valued.about.get("candidates", "") if candidates is None else candidates
+    require_apart({"out": out}, [source, valued.path])
     pool = corpus_of(source, columns=None if isinstance(source, Corpus) else named)
     ids = [valued.ids[i] for i in chosen]
     records = records_of(pool, ids)
@@ -258,6 +260,7 @@ def price(
         raise UsageError(f"unknown unit '{unit}'", where="--unit", remedy="row or character")
     terms = Terms(to_cents(budget), reserve, unit, by, column)  # type: ignore[arg-type]
     valued = read(values)
+    require_apart({"out": out, "rows": rows, "html": html}, [valued.path])
     priced = price_rows(valued, terms)
     lines = accounts(valued, priced)
     if out is not None:

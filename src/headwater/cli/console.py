@@ -9,6 +9,7 @@ import math
 import shutil
 import sys
 import textwrap
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,9 +46,19 @@ class Bar:
         self.update(int(share * _STEPS), _STEPS, words)
 
 
+def harmless(text: str) -> str:
+    """Text as it may go to a terminal: control characters and those that turn the direction of writing show as `·`."""
+    return "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Co", "Cs") else "·" for c in text)
+
+
 def say(message: str) -> None:
     """Print one plain line on stderr."""
-    errors.print(Text(message), soft_wrap=True)
+    errors.print(Text(harmless(message)), soft_wrap=True)
+
+
+def out(text: object) -> None:
+    """Print text on stdout."""
+    sys.stdout.write(harmless(str(text)) + "\n")
 
 
 def emit(facts: Mapping[str, Any], as_json: bool, text: str | None = None) -> None:
@@ -57,7 +68,7 @@ def emit(facts: Mapping[str, Any], as_json: bool, text: str | None = None) -> No
     elif text is None:
         emit_pairs(facts)
     else:
-        print(text)
+        out(text)
 
 
 def emit_json(value: Any) -> None:
@@ -67,12 +78,12 @@ def emit_json(value: Any) -> None:
 
 def emit_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table on stdout; cells are printed literally."""
-    table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)
+    table = Table(title=harmless(title), title_justify="left", title_style="bold", pad_edge=False)
     for i, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[i], int | float) for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(harmless(column), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_cell(value)) for value in row))
+        table.add_row(*(Text(harmless(_cell(value))) for value in row))
     Console(highlight=False).print(table)
 
 
@@ -80,14 +91,14 @@ def emit_pairs(pairs: Mapping[str, Any]) -> None:
     """Print names and values on stdout, a line each."""
     width = max(map(len, pairs), default=0)
     for name, value in pairs.items():
-        sys.stdout.write(f"{name:<{width}}  {_cell(value)}\n")
+        out(f"{name:<{width}}  {_cell(value)}")
 
 
 def emit_paragraph(name: str, lines: Sequence[str]) -> None:
     """Print a name and, indented below it, some lines on stdout."""
     width = shutil.get_terminal_size().columns
     wrapped = [textwrap.fill(line, width, initial_indent="  ", subsequent_indent="    ") for line in lines if line]
-    sys.stdout.write("\n".join([name, *wrapped]) + "\n")
+    out("\n".join([name, *wrapped]))
 
 
 @contextlib.contextmanager

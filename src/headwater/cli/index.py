@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headwater.cli.console import emit, emit_json, progress, say
+from headwater.cli.console import out as show_line
 from headwater.cli.options import (
     BuildOptions,
     IndexPath,
@@ -110,9 +111,12 @@ def delete(
     """
     from headwater.api.indexing import delete as delete_rows
     from headwater.index.store import open_index
+    from headwater.index.upkeep import unseen_rows
 
     opened = open_index(index)
     given = [*ids, *([] if ids_file is None else _read_ids(ids_file))]
+    for column, count in (unseen_rows(opened, where) if where else {}).items():
+        say(f"warning: the condition cannot see {count:,} rows, whose '{column}' is of another type than the column's")
     gone = delete_rows(opened, ids=given if given or ids_file else None, where=where, rows=rows)
     text = f"{index}: {gone:,} rows deleted, {opened.count:,} left; headwater index compact takes them off the disk"
     emit({"index": index, "deleted": gone, "rows": opened.count}, as_json, text)
@@ -154,7 +158,7 @@ def verify(
         emit_json({"index": index, "sound": not faults, "faults": [asdict(fault) for fault in faults]})
     else:
         for fault in faults:
-            print(fault)
+            show_line(fault)
         say(f"{index}: {len(faults):,} faults" if faults else f"{index}: sound")
     if faults:
         raise typer.Exit(1)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -22,6 +22,7 @@ import typer
 from headwater.cli.config import Context, config_option, save_run
 from headwater.cli.console import say
 from headwater.core.errors import UsageError
+from headwater.core.files import require_apart
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 IndexPath = Annotated[str, typer.Argument(help="The index: a folder or object-store URI.")]
@@ -44,6 +45,10 @@ Duplicates = Annotated[
 MaxTokens = Annotated[int, typer.Option(help="Most tokens of a row; a longer row is cut.")]
 TokensPerBatch = Annotated[int, typer.Option(help="Padded tokens in one forward pass.")]
 GroupBy = Annotated[str | None, typer.Option("--by", help="Metadata column to group by, such as provider.")]
+
+
+class Writes:
+    """Marks a command's parameter as the path of something it writes."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +175,7 @@ def with_groups(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(**given: Any) -> None:
         given.pop("config", None)
         at = given["context"] if wants_context else given.pop("context")
+        _require_apart(spread, given)
         groups = {p.name: _filled(p.annotation, given) for p in plain if _is_group(p.annotation)}
         made = function(**given, **groups)
         if isinstance(made, Made):
@@ -181,6 +187,15 @@ def with_groups(function: Callable[..., Any]) -> Callable[..., Any]:
     call.__annotations__ = {p.name: p.annotation for p in spread}
     call.__signature__ = inspect.Signature(spread)  # type: ignore[attr-defined]
     return call
+
+
+def _require_apart(parameters: list[inspect.Parameter], given: Mapping[str, Any]) -> None:
+    """Refuse to write over anything that the command reads, or twice to one path."""
+    marked = {p.name for p in parameters if Writes in getattr(p.annotation, "__metadata__", ())}
+    read: list[Any] = []
+    for name in given.keys() - marked:
+        read += given[name] if isinstance(given[name], list) else [given[name]]
+    require_apart({f"--{name}": given[name] for name in sorted(marked & given.keys())}, read)
 
 
 def _is_group(annotation: Any) -> bool:

@@ -8,20 +8,20 @@ from typing import Annotated
 import typer
 
 from headwater.cli.console import emit_json, emit_table, say
-from headwater.cli.options import Json, Made, with_groups
+from headwater.cli.options import Json, Made, Writes, with_groups
 
 
 @with_groups
 def price(
     values: Annotated[Path, typer.Argument(help="Values file of `headwater value`.")],
     budget: Annotated[str, typer.Option(help="The amount to pay in all: 2500 or 99.90.")],
-    out: Annotated[Path, typer.Option(help="Ledger to write: CSV, one line a provider.")],
+    out: Annotated[Path, typer.Option(help="Ledger to write: CSV, one line a provider."), Writes],
     by: Annotated[str | None, typer.Option(help="Metadata column that names the provider.")] = None,
     reserve: Annotated[float, typer.Option(help="Do not buy rows with a lower value.")] = 0.0,
     unit: Annotated[str, typer.Option(help="Pay by row (value) or by character (value times length).")] = "row",
     column: Annotated[str, typer.Option(help="The column that holds the value.")] = "value",
-    rows: Annotated[Path | None, typer.Option(help="Also write one CSV line a row.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Also write a readable statement.")] = None,
+    rows: Annotated[Path | None, typer.Option(help="Also write one CSV line a row."), Writes] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write a readable statement."), Writes] = None,
     currency: Annotated[str, typer.Option(help="Shown beside amounts.")] = "",
     as_json: Json = False,
 ) -> Made:

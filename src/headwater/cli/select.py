@@ -8,13 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from headwater.cli.console import emit_json, emit_pairs, say
-from headwater.cli.options import Json, Made, with_groups
+from headwater.cli.options import Json, Made, Writes, with_groups
 
 
 @with_groups
 def select(
     values: Annotated[Path, typer.Argument(help="Values file of `headwater value`.")],
-    out: Annotated[Path, typer.Option(help="File to write: JSONL (also .gz), CSV or Parquet, best row first.")],
+    out: Annotated[Path, typer.Option(help="File to write: JSONL (also .gz), CSV or Parquet, best row first."), Writes],
     top: Annotated[str, typer.Option(help="How many rows: 500, or 10% of the pool.")] = "",
     above: Annotated[float | None, typer.Option(help="Take only rows with a greater value.")] = None,
     by: Annotated[str | None, typer.Option(help="Metadata column; --top then counts within each group.")] = None,

@@ -17,6 +17,7 @@ from headwater.cli.options import (
     Made,
     OtherModel,
     ScanMemory,
+    Writes,
     open_index_to_search,
     scan_memory,
     with_groups,
@@ -49,8 +50,8 @@ def trace(
         str, typer.Option(help="exact, or ann: use the vector index that `headwater index ann` built.")
     ] = "exact",
     max_memory: ScanMemory = None,
-    out: Annotated[Path | None, typer.Option(help="Write one JSON object a hit.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a self-contained report (with token maps).")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write one JSON object a hit."), Writes] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a self-contained report (with token maps)."), Writes] = None,
     model: OtherModel = None,
     as_json: Json = False,
 ) -> Made | None:

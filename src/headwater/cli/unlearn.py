@@ -17,6 +17,7 @@ from headwater.cli.options import (
     Resume,
     Settings,
     Template,
+    Writes,
     pairs,
     with_groups,
 )
@@ -31,7 +32,7 @@ def unlearn(
     model: ModelName,
     loading: LoadingOptions,
     forget: Annotated[Path, typer.Option(help="Rows with the unwanted answers, or hits of `trace --out`.")],
-    out: Annotated[Path, typer.Option(help="Folder to make: model, card, account, report.")],
+    out: Annotated[Path, typer.Option(help="Folder to make: model, card, account, report."), Writes],
     retain: Annotated[Path | None, typer.Option(help="Clean rows, to keep the model's other behaviour.")] = None,
     retain_from: Annotated[str | None, typer.Option(help="Training data to draw clean retain rows from.")] = None,
     draw: Annotated[int, typer.Option(help="Rows to draw from it: half near the forget rows, half random.")] = 120,

@@ -27,6 +27,7 @@ from headwater.cli.options import (
     Settings,
     Template,
     TokensPerBatch,
+    Writes,
     open_rows,
     pairs,
     with_groups,
@@ -40,7 +41,9 @@ app = typer.Typer(invoke_without_command=True)
 
 Pool = Annotated[str, typer.Option(help="The pool: JSONL, CSV or Parquet file, saved data set, or hub name.")]
 Query = Annotated[Path | None, typer.Option(help="The owner's query file (see `value export-target`).")]
-Out = Annotated[Path, typer.Option(help="Parquet file to write: id, value, low, high, then the rows' own columns.")]
+Out = Annotated[
+    Path, typer.Option(help="Parquet file to write: id, value, low, high, then the rows' own columns."), Writes
+]
 
 
 @app.callback()
@@ -52,7 +55,9 @@ def value(
     candidates: Annotated[str | None, typer.Option(help="The pool: JSONL, CSV, Parquet, data set or hub name.")] = None,
     target: Annotated[list[str], typer.Option(help="Rows of the task you want data for. Repeats.")] = [],
     index: Annotated[str | None, typer.Option(help="Value the rows of this index by its vectors; no pool.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Parquet file: id, value, low, high, the rows' own columns.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Parquet file: id, value, low, high, the rows' own columns."), Writes
+    ] = None,
     model: AnyModel = None,
     method: Annotated[str, typer.Option(help="linfik, alinfik, rise, rapidin, ... (`headwater methods`).")] = "linfik",
     settings: Settings = [],
@@ -96,7 +101,7 @@ def export_target(
     target: Annotated[str, typer.Option(help="Rows of the task you want data for; at least 16.")],
     model: ModelName,
     loading: LoadingOptions,
-    out: Annotated[Path, typer.Option(help="The query file to write (safetensors).")],
+    out: Annotated[Path, typer.Option(help="The query file to write (safetensors)."), Writes],
     method: Annotated[str, typer.Option(help="A method that has a form with vectors.")] = "linfik",
     settings: Settings = [],
     template: Template = None,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from headwater.core.errors import StoreError
+from headwater.core.errors import StoreError, UsageError
 
 
 @contextlib.contextmanager
@@ -51,6 +52,36 @@ def whole_folder(target: str | Path) -> Iterator[Path]:
             os.replace(part, final)
         finally:
             shutil.rmtree(part, ignore_errors=True)
+
+
+def require_apart(outputs: Mapping[str, str | Path | None], inputs: Iterable[Any]) -> None:
+    """Refuse outputs that are one of the inputs, or each other; to be called before any work.
+
+    Args:
+        outputs: option or argument name to the path it writes; None where it writes nothing.
+        inputs: whatever was given to read from; what is no path that exists is passed over.
+
+    Raises:
+        UsageError: an output would overwrite an input or another output; names it.
+    """
+    read = {Path(one).resolve() for one in inputs if isinstance(one, str | Path) and _exists(one)}
+    written: dict[Path, str] = {}
+    for name, path in outputs.items():
+        if path is None or "://" in str(path):
+            continue
+        place, remedy = Path(path).resolve(), "choose another name"
+        if place in read or any(folder in place.parents for folder in read if folder.suffix == ".lance"):
+            raise UsageError("this output would overwrite an input", where=f"{name} {path}", remedy=remedy)
+        if place in written:
+            raise UsageError(f"{written[place]} writes there too", where=f"{name} {path}", remedy=remedy)
+        written[place] = name
+
+
+def _exists(path: str | Path) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # a prompt is longer than a path can be
+        return False
 
 
 def write_text(target: str | Path, text: str) -> Path:
