@@ -26,7 +26,7 @@ from headwater.unlearning.rows import make_job
 from headwater.unlearning.run import _trust, reader_of, run_unlearning
 from headwater.unlearning.sequences import Composition, StepPlan, collate, make_examples, measure_losses
 from headwater.unlearning.targets import Run, make_watch, unseen_loss
-from headwater.unlearning.trainer import Material, Schedule, train
+from headwater.unlearning.trainer import Material, Schedule, last_whole_checkpoint, train
 from headwater.unlearning.watch import LossLimits, Watch, guard_loss
 from headwater.unlearning.weights import load_weights, uniform_weights
 from zoo import tiny_loaded
@@ -399,3 +399,12 @@ def test_states_are_put_back(loaded):
     for name, tensor in trainable_state(model).items():
         torch.testing.assert_close(tensor, state[name], rtol=0, atol=0)
     assert wrap_model(model, loaded.tokenizer).device.type == "cpu"
+
+
+def test_a_half_written_checkpoint_is_passed_over(tmp_path):
+    for step, state in ((1, "{}"), (2, "{}"), (10, '{"global_st'), (11, None)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if state is not None:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+    assert last_whole_checkpoint(tmp_path / "none") is None

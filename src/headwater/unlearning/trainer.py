@@ -6,6 +6,8 @@ require one anyway (`enable_input_require_grads`), so that adapters in checkpoin
 
 from __future__ import annotations
 
+import contextlib
+import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from headwater.core.errors import DataError
 from headwater.models.losses import all_logits
@@ -121,6 +122,19 @@ class ForgettingTrainer(Trainer):  # type: ignore[misc]
         return rows
 
 
+def last_whole_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint of most steps that was written to its end; a kill in the middle of one leaves it without a state.
+
+    The Trainer writes `trainer_state.json` last.
+    """
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    for path in found:
+        with contextlib.suppress(OSError, ValueError):
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+            return path
+    return None
+
+
 def train(
     model: Any,
     objective: Objective,
@@ -167,8 +181,8 @@ def train(
             trainer.create_optimizer()
             growth = schedule.ramp
             trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(trainer.optimizer, lambda step: growth**step)
-        last = get_last_checkpoint(str(folder)) if resume and folder is not None and folder.is_dir() else None
-        trainer.train(resume_from_checkpoint=last)
+        last = last_whole_checkpoint(folder) if resume and folder is not None else None
+        trainer.train(resume_from_checkpoint=None if last is None else str(last))
         return [entry for entry in trainer.state.log_history if "loss" in entry]
 
 
