@@ -276,11 +276,6 @@ BAD_FILES = {
         '{"id": 5, "text": "a"}\n{"text": "b"}\n{"id": "5", "text": "c"}\n',
         "{path}:3: id '5' is already that of {path}:1 (ids are unique)",
     ),
-    "hidden column": (
-        "jsonl",
-        '{"instruction": "i", "output": "o", "prompt": "p"}\n',
-        "{path}:1: column 'prompt' would hide the row's own prompt (rename or drop the column)",
-    ),
     "no assistant": (
         "jsonl",
         '{"messages": [{"role": "user", "content": "u"}]}\n',
@@ -384,3 +379,20 @@ def test_bad_sources_are_refused_at_once(fault: str, tmp_path: Path) -> None:
     with pytest.raises(kind) as caught:
         open_corpus(**arguments)
     assert str(caught.value) == message
+
+
+CHAT = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
+
+
+@pytest.mark.parametrize(
+    ("record", "kept"),
+    [
+        ({"prompt": "u", "prompt_id": 7, "messages": CHAT}, {"prompt_": "u", "prompt_id": 7}),
+        ({"prompt": "u", "prompt_": "mine", "messages": CHAT}, {"prompt_": "mine", "prompt__": "u"}),
+        ({"instruction": "i", "output": "o", "response": "r"}, {"response_": "r"}),
+    ],
+)
+def test_a_column_with_the_name_of_a_field_is_kept_under_another(record: dict, kept: dict) -> None:
+    (row,) = open_corpus([record])
+    assert row.metadata == kept
+    assert row.prompt == ("u" if "messages" in record else "i")

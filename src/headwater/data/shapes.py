@@ -82,7 +82,8 @@ def read_row(
 ) -> Row:
     """The row of one record whose columns `mapping` renames (role to column), read at the place `where`.
 
-    Its id is empty if the record has none. Columns without a role become metadata. Without `need_response` a record may
+    Its id is empty if the record has none. Columns without a role become metadata; one with the name of a field of the
+    row gets an underscore behind its name (`prompt` beside `messages` is `prompt_`). Without `need_response` a record may
     have only a prompt. If several shapes fit, one whose columns are in the mapping is taken. Raises `DataError` if no
     shape fits or several still do, or if a text is missing or is not a string.
     """
@@ -95,9 +96,8 @@ def read_row(
     # Where rows of several shapes share a table, the columns of the other shapes are present but null.
     metadata = {n: v for n, v in record.items() if n not in read and (v is not None or n not in ROLES)}
     for name in ("id", "text") if text is not None else ("id", "prompt", "response"):
-        if name in metadata:
-            remedy = "rename or drop the column"
-            raise DataError(f"column '{name}' would hide the row's own {name}", where=where, remedy=remedy)
+        if name in metadata:  # it is kept, and does not hide the row's own
+            metadata[_unused(f"{name}_", metadata)] = metadata.pop(name)
     return Row(
         id=_read_id(record.get(column_of["id"]), where),
         ordinal=ordinal,
@@ -109,6 +109,13 @@ def read_row(
         hotwords=_read_hotwords(record.get(column_of["hotwords"]), where),
         place=where,
     )
+
+
+def _unused(name: str, taken: Mapping[str, Any]) -> str:
+    """The name, with underscores behind it until no column has it."""
+    while name in taken:
+        name += "_"
+    return name
 
 
 def _recognise(record: Mapping[str, Any], mapping: Mapping[str, str], where: str, need_response: bool) -> Shape:
