@@ -381,14 +381,14 @@ def test_bad_sources_are_refused_at_once(fault: str, tmp_path: Path) -> None:
     assert str(caught.value) == message
 
 
-CHAT = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
+TURNS = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
 
 
 @pytest.mark.parametrize(
     ("record", "kept"),
     [
-        ({"prompt": "u", "prompt_id": 7, "messages": CHAT}, {"prompt_": "u", "prompt_id": 7}),
-        ({"prompt": "u", "prompt_": "mine", "messages": CHAT}, {"prompt_": "mine", "prompt__": "u"}),
+        ({"prompt": "u", "prompt_id": 7, "messages": TURNS}, {"prompt_": "u", "prompt_id": 7}),
+        ({"prompt": "u", "prompt_": "mine", "messages": TURNS}, {"prompt_": "mine", "prompt__": "u"}),
         ({"instruction": "i", "output": "o", "response": "r"}, {"response_": "r"}),
     ],
 )
