@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -83,3 +84,20 @@ def test_lists_that_cannot_be_read_are_refused(tmp_path):
     (tmp_path / LIST).write_text(json.dumps([{"path": "step-1", "step": 1, "learning_rate": 0.1}]))
     with pytest.raises(DataError, match="step-1' is gone"):
         read_checkpoints(tmp_path)
+
+
+def test_two_checkpoints_of_one_step_are_two(recorded, tmp_path):
+    first = read_checkpoints(recorded)[0]
+    listed = [{"path": str(tmp_path / name), "step": 3, "learning_rate": 0.5} for name in ("left", "right")]
+    for entry in listed:
+        shutil.copytree(first.path, entry["path"])
+    (tmp_path / LIST).write_text(json.dumps(listed))
+    loaded = load_model(first.path)
+    two = find_method("tracin", {"checkpoints": str(tmp_path), "buckets": "64"}).require_vectors().bind(loaded)
+    assert [column.name for column in two.columns] == ["gradient@left", "gradient@right"]
+    one = find_method("graddot", {"buckets": "64"}).require_vectors().bind(loaded)
+    (batch,) = plan_batches(random_rows((9, 14, 6)), Window(64))
+    once = one.encode(batch, "train").vectors["gradient"]
+    vectors = two.encode(batch, "train").vectors
+    found = sum(c.weight * vectors[c.name] @ vectors[c.name].T for c in two.columns)
+    torch.testing.assert_close(found, once @ once.T, rtol=1e-3, atol=1e-6)

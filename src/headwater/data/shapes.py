@@ -84,8 +84,8 @@ def read_row(
 
     Its id is empty if the record has none. Columns without a role become metadata; one with the name of a field of the
     row gets an underscore behind its name (`prompt` beside `messages` is `prompt_`). Without `need_response` a record
-    may have only a prompt. If several shapes fit, one whose columns are in the mapping is taken. Raises `DataError` if no
-    shape fits or several still do, or if a text is missing or is not a string.
+    may have only a prompt. If several shapes fit, one whose columns are in the mapping is taken. Raises `DataError` if
+    no shape fits or several still do, or if a text is missing or is not a string.
     """
     shape = _recognise(record, mapping, where, need_response)
     column_of = {role: mapping.get(role, role) for role in (*shape.roles, *EXTRA_ROLES)}

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal, cast
 
 from jaxtyping import Float
 from torch import Tensor
 
-from headwater.core.errors import UsageError
+from headwater.core.errors import DataError, UsageError
 from headwater.core.spec import Column, Coverage, Role
 from headwater.data.batches import TokenBatch
 from headwater.features.encoder import Encoded, Encoder, ExactEncoder, TokenScores
@@ -93,9 +94,16 @@ def over_checkpoints(
     """The encoder that combines `make(model, checkpoint)` of every checkpoint recorded in `folder`.
 
     Every checkpoint's model is held in memory. `loaded` is the base of recorded adapters; recorded whole models replace
-    it. The weights are the learning rates, or equal with sum 1.
+    it. The weights are the learning rates, or equal with sum 1. Checkpoints of one step, as of two runs, go by the names
+    of their folders.
     """
-    recorded = {f"step-{c.step}": c for c in read_checkpoints(folder)}
+    found = read_checkpoints(folder)
+    steps = [c.step for c in found]
+    names = [f"step-{c.step}" if steps.count(c.step) == 1 else Path(c.path).name for c in found]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"two checkpoints are called '{twice}'", where=folder, remedy="rename one of the folders")
+    recorded = dict(zip(names, found, strict=True))
     share = None if weights == "rate" else 1 / len(recorded)
     return CheckpointEncoder(
         {name: make(load_checkpoint(c, loaded), c) for name, c in recorded.items()},
