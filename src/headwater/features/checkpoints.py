@@ -94,8 +94,8 @@ def over_checkpoints(
     """The encoder that combines `make(model, checkpoint)` of every checkpoint recorded in `folder`.
 
     Every checkpoint's model is held in memory. `loaded` is the base of recorded adapters; recorded whole models replace
-    it. The weights are the learning rates, or equal with sum 1. Checkpoints of one step, as of two runs, go by the names
-    of their folders.
+    it. The weights are the learning rates, or equal with sum 1. Checkpoints of one step, as two runs leave them, go by
+    the names of their folders.
     """
     found = read_checkpoints(folder)
     steps = [c.step for c in found]
