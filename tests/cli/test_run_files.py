@@ -10,6 +10,8 @@ import yaml
 from test_commands import QUERY, ROWS, headwater, lines
 
 import headwater as hw
+from headwater.api import demo
+from headwater.core.errors import StoreError
 from zoo import tiny_loaded
 
 
@@ -29,6 +31,49 @@ def place(tmp_path_factory) -> Path:
 
 def vectors(path: Path) -> list:
     return hw.open_index(path).dataset.to_table(columns=["id", "rise", "checksum"]).to_pylist()
+
+
+def test_an_option_that_is_zero_is_kept(place):
+    command = (
+        "value",
+        "--candidates",
+        "rows.jsonl",
+        "--target",
+        "rows.jsonl",
+        "--out",
+        "z.parquet",
+        "--method",
+        "length",
+    )
+    done = headwater(*command, "--duplicates", 0, cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load((place / "z.parquet.run.yaml").read_text())["settings"]["duplicates"] == 0
+
+
+def test_a_group_without_a_command_shows_its_help(place):
+    done = headwater("index", cwd=place)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Usage:")
+    assert len(done.stderr.splitlines()) > 10
+
+
+def test_a_demo_deletes_only_what_a_demo_made(tmp_path):
+    (tmp_path / "train.jsonl").write_text("mine")
+    with pytest.raises(StoreError, match="holds no demo"):
+        demo._fresh(tmp_path)
+    demo._fresh(tmp_path / "d")
+    (tmp_path / "d" / "train.jsonl").write_text("made")
+    (tmp_path / "d" / "thesis.txt").write_text("mine")
+    demo._fresh(tmp_path / "d")
+    assert {p.name for p in (tmp_path / "d").iterdir()} == {demo.MARKER, "thesis.txt"}
+    assert (tmp_path / "train.jsonl").read_text() == "mine"
+
+
+def test_one_id_is_one_id(place):
+    rows = [{**row, "id": str(number)} for number, row in enumerate(ROWS[:13])]
+    hw.build(place / "ids.lance", model=str(place / "model"), data=rows)
+    assert hw.delete(place / "ids.lance", ids="12") == 1
+    assert "12" not in {row["id"] for row in vectors(place / "ids.lance")}
 
 
 def test_settings_come_from_the_file_and_flags_win(place):

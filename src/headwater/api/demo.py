@@ -33,6 +33,8 @@ from headwater.training.cache import OnShare
 from headwater.training.tiny import task_rows, train_tiny
 
 RESULTS = "demo.json"
+MARKER = ".headwater-demo"
+MADE = ("train.jsonl", "queries.jsonl", "model", "index.lance", "report.html", "run.yaml", RESULTS)
 SHOWN_QUERIES = 3
 SHOWN_HITS = 8
 METRICS = ("auPRC@10", "P@10", "P@50", "AUROC")
@@ -160,11 +162,17 @@ def _trace(session: Session, triggered: Sequence[Record], clean: Sequence[Record
 
 
 def _fresh(folder: Path) -> Path:
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / RESULTS).exists() and not (folder / "train.jsonl").exists():
-            raise StoreError("the folder is not empty and holds no demo", where=str(folder), remedy="choose another")
-        shutil.rmtree(folder)
+    """Make the folder ready: of an earlier demo, delete the files that the demo made and no others."""
+    marker = folder / MARKER
+    if folder.exists() and any(folder.iterdir()) and not marker.exists():
+        raise StoreError("the folder is not empty and holds no demo", where=str(folder), remedy="choose another")
+    for made in [folder / name for name in MADE] if marker.exists() else []:
+        if made.is_dir() and not made.is_symlink():
+            shutil.rmtree(made)
+        else:
+            made.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
+    marker.touch()
     return folder
 
 

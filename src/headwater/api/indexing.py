@@ -172,11 +172,12 @@ def delete(
 
     Args:
         index: the index.
-        ids: ids of rows.
+        ids: ids of rows, or one id.
         where: SQL condition over the index's columns.
         rows: rows of which those with the same text are deleted, whatever their id.
     """
     corpus = None if rows is None else corpus_of(rows)
+    ids = [ids] if isinstance(ids, str) else ids
     return maintain.delete(index_of(index), ids=ids, where=where, rows=corpus)
 
 

@@ -79,10 +79,15 @@ def save_run(place: str | Path, context: Context) -> Path | None:
         for parameter in context.command.params
         if parameter.name in context.params
         and parameter.name not in NEVER_KEPT
-        and context.params[parameter.name] not in (None, False, [], ())
+        and not _unset(context.params[parameter.name])
     }
     content = {"command": _words(context), "headwater": __version__, "settings": kept}
     return write_text(file, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def _unset(value: Any) -> bool:
+    """Whether an option says nothing; the number 0 says something, though it equals False."""
+    return value is None or value is False or value in ([], ())
 
 
 def _apply(context: Context, path: Path | None) -> Path | None:

@@ -69,7 +69,8 @@ def run(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         code = _fail("interrupted; finished blocks are kept, and --resume continues", 130)
     except typer.TyperException as error:
-        code = _fail(_usage(error), 2)
+        text = error.format_message()
+        code = _help(text) if text.startswith("Usage:") else _fail(_usage(error), 2)
     except HeadwaterError as error:
         if debug:
             raise
@@ -87,6 +88,12 @@ def run(arguments: list[str] | None = None) -> None:
 def _fail(message: str, code: int) -> int:
     say(f"headwater: {message}")
     return code
+
+
+def _help(text: str) -> int:
+    """Show the help of a group of commands that was given none of them."""
+    print(text, file=sys.stderr)
+    return 2
 
 
 def _usage(error: typer.TyperException) -> str:
