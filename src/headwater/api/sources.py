@@ -47,10 +47,12 @@ def model_of(model: Model, loading: Mapping[str, Any] | None = None) -> LoadedMo
 
 
 def index_of(index: AnyIndex) -> Index:
-    """The open index."""
-    if isinstance(index, Session):
-        return index.index
-    return index if isinstance(index, Index) else open_index(index)
+    """The open index, at its latest version: rows that were added or deleted since it was opened count."""
+    opened = index.index if isinstance(index, Session) else index
+    if not isinstance(opened, Index):
+        return open_index(opened)
+    opened.refresh()
+    return opened
 
 
 def session_of(index: AnyIndex, model: Model | None = None, loading: Mapping[str, Any] | None = None) -> Session:
@@ -60,11 +62,12 @@ def session_of(index: AnyIndex, model: Model | None = None, loading: Mapping[str
             remedy = "give the index instead, or leave the model out"
             raise UsageError("a session has its model already", where="model", remedy=remedy)
         _refuse_loading("a session", loading)
+        index_of(index)
         return index
     if isinstance(model, LoadedModel):
         _refuse_loading("a loaded model", loading)
-        return open_session(index, model)
-    return open_session(index, None if model is None else str(model), loading)
+        return open_session(index_of(index), model)
+    return open_session(index_of(index), None if model is None else str(model), loading)
 
 
 def targets_of(target: Rows) -> list[Target]:

@@ -71,7 +71,7 @@ def value(
         template: how prompt and response become one text; None uses the tokenizer's own.
         max_tokens: a longer row is cut at its end.
         tokens_per_batch: padded tokens in one forward pass.
-        duplicates: similarity from which rows are near-duplicates; None does not look for them.
+        duplicates: similarity from which rows are near-duplicates; None and 0 do not look for them.
         student: folder to save a student in, for methods that train one; None saves it beside `out`.
         resume: continue an unfinished run.
         on_progress: called with the name of the current step, rows done, and rows in all.
@@ -197,7 +197,8 @@ def select(
     require_apart({"out": out}, [source, valued.path])
     pool = corpus_of(source, columns=None if isinstance(source, Corpus) else named)
     ids = [valued.ids[i] for i in chosen]
-    records = records_of(pool, ids)
+    about = valued.about
+    records = records_of(pool, ids, rows=about.get("rows"), digest=about.get("pool", ""))
     numbers = valued.numbers(column)
     path = None if out is None else write_records(out, records)
     return Selection(tuple(ids), tuple(records), numbers[chosen], numbers, path)

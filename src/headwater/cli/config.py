@@ -49,17 +49,33 @@ def read_run(path: Path) -> tuple[str | None, dict[str, Any]]:
     """
     remedy = "write `name: value` lines, as in the run.yaml beside a result"
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(f"cannot be read: {' '.join(str(error).split())}", where=str(path), remedy=remedy) from None
     if not isinstance(raw, Mapping):
         raise DataError(f"a {type(raw).__name__} is not a mapping of settings", where=str(path), remedy=remedy)
     if "settings" not in raw:
         return None, dict(raw)
-    settings = raw["settings"]
+    settings = {} if raw["settings"] is None else raw["settings"]
+    beside = [str(name) for name in raw if name not in ("command", "headwater", "settings")]
+    if beside:
+        remedy = "indent it under `settings:`"
+        raise DataError(f"'{beside[0]}' stands beside `settings`", where=str(path), remedy=remedy)
     if not isinstance(settings, Mapping):
         raise DataError("its `settings` are not a mapping", where=str(path), remedy=remedy)
     return str(raw["command"]) if raw.get("command") else None, dict(settings)
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a mapping that has a key twice, of which YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping of a node."""
+        names = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        for name in names:
+            if names.count(name) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"'{name}' is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def save_run(place: str | Path, context: Context) -> Path | None:
@@ -119,6 +135,10 @@ def _given(parameter: Any, value: Any, *, where: str) -> Any:
         return [_typed(one) for one in value]
     if isinstance(value, Mapping | list):
         raise UsageError(f"{value!r} is not one value", where=where, remedy="give a single value")
+    flag = bool(getattr(parameter, "is_flag", False))
+    if isinstance(value, bool) and not flag:
+        what = f"{str(value).lower()} is not a value of this setting"
+        raise UsageError(what, where=where, remedy="quote a word such as 'yes', or give the number")
     if value is None or isinstance(value, bool):
         return value
     return [_typed(value)] if repeats else _typed(value)

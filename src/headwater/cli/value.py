@@ -86,6 +86,7 @@ def value(
     with progress("valuing", quiet=as_json) as bar:
         shared = {**_common(out, duplicates, resume, bar), "model": model, "loading": loading.chosen}
         if index is not None:
+            _refuse_beside_index(context)
             valued = valuing.value_index(index, target, **shared)
         else:
             how: dict[str, Any] = {"method": method, "settings": pairs(settings, "--set"), "student": student}
@@ -196,9 +197,20 @@ def audit(
         raise typer.Exit(1)
 
 
+def _refuse_beside_index(context: Context) -> None:
+    """Refuse options about reading a pool: an index has its rows, its method and its way of reading already."""
+    of_a_pool = {"method", "settings", "columns", "limit", "student", *ReadingOptions.__dataclass_fields__}
+    for parameter in context.command.params:
+        given = context.params.get(str(parameter.name))
+        if parameter.name in of_a_pool and (given or None) != (parameter.default or None):
+            what = f"{parameter.opts[0]} does not apply to the rows of an index"
+            remedy = "leave it out, or give --candidates instead of --index"
+            raise UsageError(what, where="value --index", remedy=remedy)
+
+
 def _common(out: Path, duplicates: float, resume: bool, bar: Bar) -> dict[str, Any]:
     """The arguments that all functions of valuing take."""
-    return {"out": out, "duplicates": duplicates or None, "resume": resume, "on_progress": bar.stage}
+    return {"out": out, "duplicates": duplicates, "resume": resume, "on_progress": bar.stage}
 
 
 def _show(valued: Valued, by: str | None, plot: Path | None, as_json: bool) -> None:

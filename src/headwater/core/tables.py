@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,12 @@ _CELL = 160
 """How many characters of a cell a notebook shows."""
 
 
-class Tabular:
+class Tabular(ABC):
     """Base of results that are one table; a subclass defines `records`."""
 
+    @abstractmethod
     def records(self) -> Sequence[Mapping[str, Any]]:
         """One JSON-ready dictionary per line of the table, all with the same keys."""
-        raise NotImplementedError
 
     def to_pandas(self) -> Any:
         """The table as a pandas `DataFrame`."""
@@ -36,20 +37,14 @@ class Tabular:
         Raises:
             StoreError: the file cannot be written.
         """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        records = list(self.records())
-        names = list(dict.fromkeys(name for record in records for name in record))
-        columns = {name: _column([record.get(name) for record in records], pa) for name in names}
         with whole_file(path) as part:
-            pq.write_table(pa.table(columns), part)
+            write_parquet(part, list(self.records()))
         return Path(path)
 
     def _repr_html_(self) -> str:
         """The first lines as HTML, for notebooks."""
         records = list(self.records())
-        names = list(dict.fromkeys(name for record in records for name in record))
+        names = names_of(records)
         head = "".join(f"<th>{html.escape(str(name))}</th>" for name in names)
         lines = [
             "<tr>" + "".join(f"<td>{html.escape(_shown(record.get(name)))}</td>" for name in names) + "</tr>"
@@ -57,6 +52,20 @@ class Tabular:
         ]
         more = f"<p>{len(records) - SHOWN:,} more</p>" if len(records) > SHOWN else ""
         return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>{more}"
+
+
+def names_of(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """All keys of the records, in the order in which they first appear."""
+    return list(dict.fromkeys(name for record in records for name in record))
+
+
+def write_parquet(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write records as a Parquet file with every key that any of them has; a column of mixed type becomes JSON text."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {name: _column([record.get(name) for record in records], pa) for name in names_of(records)}
+    pq.write_table(pa.table(columns), path)
 
 
 def _column(values: list[Any], pa: Any) -> Any:

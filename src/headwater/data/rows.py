@@ -5,6 +5,8 @@ Hotwords, the words of a query that are asked about alone, are applied here for 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -46,6 +48,21 @@ class Row:
         """The readable text fields that are set: `text`, or `prompt` and `response`."""
         pairs = {"text": self.text, "prompt": self.prompt, "response": self.response}
         return {name: value for name, value in pairs.items() if value is not None}
+
+
+class RowsDigest:
+    """Digest of rows' ids and exact texts, in order."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.blake2b(digest_size=16)
+
+    def add(self, row: Row) -> None:
+        """Take in one more row."""
+        self._hash.update((json.dumps([row.id, row.fields()]) + "\n").encode())
+
+    def hexdigest(self) -> str:
+        """The digest of the rows so far, as 32 hexadecimal digits."""
+        return self._hash.hexdigest()
 
 
 def word_spans(row: Row, rendered: Rendered, words: Sequence[str]) -> tuple[tuple[int, int], ...]:

@@ -10,6 +10,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -173,6 +175,9 @@ def require_text(value: Any, column: str, where: str) -> str:
 
 
 def _read_messages(value: Any, column: str, where: str) -> tuple[Mapping[str, str], ...]:
+    if isinstance(value, str):  # a CSV file holds the list as JSON
+        with contextlib.suppress(json.JSONDecodeError):
+            value = json.loads(value)
     if not isinstance(value, (list, tuple)) or not value:
         remedy = "a list of objects with 'role' and 'content'"
         raise DataError(f"'{column}' is not a list of messages", where=where, remedy=remedy)

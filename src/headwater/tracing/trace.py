@@ -27,6 +27,7 @@ from headwater.tracing.queries import MAX_NEW_TOKENS, Asked, ask, weigh
 ENGINES = ("exact", "ann")
 
 ADDITIVE = "a token's value is its part of the score; a side's values sum to the score, up to rounding"
+SIMILARITY = "higher = more alike in the columns ranked by; the sign does not say whether a row helps or harms"
 RELATIVE = "a token's value says how much it counts compared with the others; a side's values do not sum to the score"
 
 
@@ -196,12 +197,13 @@ def _map(token_row: TokenRow, values: Sequence[float]) -> TokenMap:
 
 def _about(session: Session, options: TraceOptions, chosen: Mapping[str, float]) -> dict[str, str]:
     manifest, method, form = session.index.manifest, session.bound.method, session.bound.form
+    beside = any(column.name in chosen and not column.weight for column in manifest.columns)
     settings = ", ".join(f"{name}={value}" for name, value in manifest.method.options.items())
     about = {
         "method": manifest.method.name,
         "ranked by": " + ".join(chosen),
         "order": "lowest scores first" if options.lowest else "highest scores first",
-        "sign": method.meaning.text,
+        "sign": SIMILARITY if beside else method.meaning.text,
         "coverage": str(manifest.coverage),
         "token values": ADDITIVE if form.additive and not options.exact else RELATIVE,
         "model": session.bound.reader.loaded.name,

@@ -6,34 +6,46 @@ import csv
 import gzip
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from headwater.core.errors import DataError, UsageError
 from headwater.core.files import whole_file
+from headwater.core.tables import names_of, write_parquet
 from headwater.data.corpus import Corpus
+from headwater.data.rows import RowsDigest
 
 KINDS = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
 
 
-def records_of(corpus: Corpus, ids: Sequence[str]) -> list[Mapping[str, Any]]:
+def records_of(
+    corpus: Corpus, ids: Sequence[str], *, rows: int | None = None, digest: str = ""
+) -> list[Mapping[str, Any]]:
     """The original records of the rows with these ids, in the order of the ids.
 
+    Args:
+        corpus: the pool that was valued.
+        ids: the rows to find.
+        rows: how many rows were valued, from the start of the pool; None for all.
+        digest: the `RowsDigest` of those rows; an empty one is not compared.
+
     Raises:
-        DataError: the corpus does not have one of the ids, so the values are of another pool.
+        DataError: the corpus lacks one of the ids, or its rows have another digest: the values are of another pool.
     """
-    wanted = set(ids)
+    wanted, read = set(ids), RowsDigest()
     found: dict[str, Mapping[str, Any]] = {}
-    for row, (_, record) in zip(corpus, corpus.source.records(), strict=False):
+    for row, (_, record) in islice(zip(corpus, corpus.source.records(), strict=False), rows):
+        read.add(row)
         if row.id in wanted:
             found[row.id] = record
     missing = [name for name in ids if name not in found]
     if missing:
         what = f"row '{missing[0]}' is not in this pool, nor are {len(missing) - 1:,} more of {len(ids):,}"
         raise DataError(what, where=corpus.name, remedy="give the pool that was valued, with --candidates")
+    if digest and read.hexdigest() != digest:
+        what = "these are not the rows that were valued: ids, order or texts differ"
+        raise DataError(what, where=corpus.name, remedy="give the pool that was valued, or value this one")
     return [found[name] for name in ids]
 
 
@@ -69,20 +81,20 @@ def _lines(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    columns = list(dict.fromkeys(name for record in records for name in record))
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns)
+        writer = csv.DictWriter(file, names_of(records))
         writer.writeheader()
-        writer.writerows(records)
+        writer.writerows({name: _cell(value) for name, value in record.items()} for record in records)
 
 
-def _parquet(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    pq.write_table(pa.Table.from_pylist([dict(record) for record in records]), path)
+def _cell(value: Any) -> Any:
+    """A value as a CSV cell: lists and dictionaries, such as messages, as JSON."""
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | tuple | dict) else value
 
 
 _WRITERS: dict[str, Callable[[Path, Sequence[Mapping[str, Any]]], None]] = {
     ".jsonl": _jsonl,
     ".jsonl.gz": _gzipped,
     ".csv": _csv,
-    ".parquet": _parquet,
+    ".parquet": write_parquet,
 }

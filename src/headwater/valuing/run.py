@@ -31,7 +31,7 @@ from headwater.engines.blocks import run as run_blocks
 from headwater.methods.method import PROPONENT, Meaning
 from headwater.methods.targets import Scorer, Target
 from headwater.valuation.values import Values, final_names, intervals, over_targets, read_values, schema_of
-from headwater.valuing.survey import SurveyedPool, cell, content, text_of
+from headwater.valuing.survey import SurveyedPool, cell, text_of
 
 Estimates = Float[np.ndarray, "rows targets 3"]
 """Value, low and high of every row on every target; the method's `meaning` states unit and sign."""
@@ -139,7 +139,7 @@ def of_scorer(scorer: Scorer) -> Estimate:
 
 def target_digest(target: Target) -> str:
     """Digest of the texts of a target's rows, in any order."""
-    return digest(sorted(content(row) for row in target.rows))
+    return digest(sorted(digest(dict(row.fields())) for row in target.rows))
 
 
 def check_targets(targets: Sequence[Target]) -> None:
@@ -162,7 +162,7 @@ def begin(job: Job, *, resume: bool) -> None:
     """Make the run's folder, or check that the existing one is of the same run; errors as in `run`."""
     require_vacant(job.out)
     note = job.folder / "run.json"
-    identity = {**job.identity, "pool": job.survey.digest, "block_rows": job.block_rows}
+    identity = {**job.identity, "pool": job.survey.identity, "block_rows": job.block_rows}
     if note.exists():
         if not resume:
             remedy = f"continue it with --resume, or remove {job.folder}"

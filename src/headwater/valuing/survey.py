@@ -17,11 +17,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from headwater.core.errors import DataError, HeadwaterError
+from headwater.core.errors import DataError, HeadwaterError, UsageError
 from headwater.core.files import whole_file
 from headwater.core.fingerprints import digest
 from headwater.core.seeds import key
-from headwater.data.rows import Row
+from headwater.data.rows import Row, RowsDigest
 from headwater.valuation.duplicates import clusters
 
 _SCALARS: dict[frozenset[type], pa.DataType] = {
@@ -116,7 +116,8 @@ class SurveyedPool:
         rows: its rows, which can be read again without the pool.
         columns: role to column, if the pool was opened with such a mapping.
         count: how many rows there are.
-        digest: of all rows' ids and texts in order; pools with the same digest are the same.
+        digest: `RowsDigest` of all rows; empty if no row has a text, as in an index built without texts.
+        identity: digest of all rows with their metadata; a run is only continued on a pool with the same identity.
         sample: the drawn rows, in random order; seed and ids alone decide which rows are drawn.
         leaked: ids of rows with the same text as a target row.
         metadata: type of each metadata column, in order of first appearance; a column of mixed types is text (JSON).
@@ -128,6 +129,7 @@ class SurveyedPool:
     columns: Mapping[str, str]
     count: int
     digest: str
+    identity: str
     sample: tuple[Row, ...]
     leaked: tuple[str, ...]
     metadata: dict[str, pa.DataType]
@@ -152,12 +154,15 @@ def survey(
         seed: of the draw.
         stratify: a metadata column; each of its values then gets the same number of rows, as far as it has so many.
         target: rows that must not be in the pool; those that are count as leaks.
-        duplicates: similarity from which rows are near-duplicates; None does not look for them.
+        duplicates: similarity from which rows are near-duplicates; None and 0 do not look for them.
         keep: a file for the rows, so that they can be read again without the pool; None reads the pool again.
 
     Raises:
         DataError: the pool is empty, or has no column `stratify`.
     """
+    if duplicates is not None and not 0 <= duplicates <= 1:
+        remedy = "give a number from 0 to 1; 0 does not look for them"
+        raise UsageError(f"a similarity of {duplicates:g} for near-duplicates", where="duplicates", remedy=remedy)
     if keep is not None:
         choice: dict[str, Any] = {"sample": sample, "seed": seed, "stratify": stratify, "target": target}
         try:
@@ -170,7 +175,7 @@ def survey(
         return dataclasses.replace(found, rows=KeptRows(corpus.name, keep, found.count))
     scan = _Scan(sample, seed, stratify, {content(row) for row in target})
     texts = (text_of(row) for row in scan.through(corpus))
-    repeats = clusters(texts, threshold=duplicates) if duplicates is not None else None
+    repeats = clusters(texts, threshold=duplicates) if duplicates else None
     if repeats is None:
         for _ in texts:
             pass
@@ -185,7 +190,8 @@ def survey(
         rows=corpus,
         columns=dict(getattr(corpus, "mapping", {})),
         count=scan.count,
-        digest=scan.hash.hexdigest(),
+        digest=scan.texts.hexdigest() if scan.any_text else "",
+        identity=scan.whole.hexdigest(),
         sample=scan.sample(),
         leaked=tuple(scan.leaked),
         metadata=kinds,
@@ -211,7 +217,8 @@ class _Scan:
         self._sample, self._seed, self._stratify, self._target = sample, seed, stratify, target
         self._drawn: dict[str, list[tuple[int, int, Row]]] = {}
         self.count = 0
-        self.hash = hashlib.blake2b(digest_size=16)
+        self.texts, self.any_text = RowsDigest(), False
+        self.whole = hashlib.blake2b(digest_size=16)
         self.leaked: list[str] = []
         self.kinds: dict[str, set[type]] = {}
 
@@ -219,9 +226,11 @@ class _Scan:
         """Pass the rows on, and record each."""
         for row in corpus:
             self.count += 1
-            text = content(row)
-            self.hash.update(f"{len(row.id)}:{row.id}{text}".encode())
-            if text in self._target:
+            self.texts.add(row)
+            self.any_text = self.any_text or bool(row.fields())
+            everything = [row.id, row.fields(), row.messages, row.hotwords, dict(row.metadata)]
+            self.whole.update((json.dumps(everything, default=str) + "\n").encode())
+            if self._target and content(row) in self._target:
                 self.leaked.append(row.id)
             for name, value in row.metadata.items():
                 types = self.kinds.setdefault(name, set())

@@ -198,7 +198,7 @@ def audit(
         DataError: the values file does not name its method.
     """
     looked = survey(candidates, sample=sample, seed=seed)
-    if values.about.get("pool", looked.digest) != looked.digest:
+    if (values.about.get("pool") or looked.digest) != looked.digest:
         what = f"the candidates are not the {values.table.num_rows:,} rows the values are of"
         raise MismatchError(what, fields=("pool",), where=values.path, remedy="give the pool that was valued")
     scorer = _judge(values, reader, judge, looked.sample)

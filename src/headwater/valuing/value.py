@@ -29,7 +29,7 @@ class ValueOptions:
     """How to value, apart from the method and the reader.
 
     Attributes:
-        duplicates: similarity from which rows are near-duplicates; None does not look for them.
+        duplicates: similarity from which rows are near-duplicates; None and 0 do not look for them.
         student: folder to save a student in; None saves it beside the values file.
         resume: continue an unfinished run.
         on_progress: called as rows are done.
