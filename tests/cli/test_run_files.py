@@ -5,17 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 import yaml
 from test_commands import QUERY, ROWS, headwater, lines
 
 import headwater as hw
-from headwater.api import demo
-from headwater.core.errors import DataError, StoreError, UsageError
-from headwater.data.corpus import open_corpus
-from headwater.valuation.chosen import write_records
-from headwater.valuing.survey import survey
 from zoo import tiny_loaded
 
 
@@ -79,79 +73,6 @@ def test_an_index_refuses_the_options_of_a_pool(place):
     assert "--method does not apply" in done.stderr
     assert headwater(*command, cwd=place).returncode == 0
     assert headwater("run", "v.parquet.run.yaml", "--out", "w.parquet", cwd=place).returncode == 0
-
-
-def test_an_open_session_follows_its_index(place):
-    hw.build(place / "s.lance", model=str(place / "model"), data=ROWS[:13])
-    session = hw.open_session(place / "s.lance")
-    first = hw.trace(session, [QUERY]).queries[0].hits[0].id
-    hw.delete(place / "s.lance", ids=first)
-    assert first not in {hit.id for hit in hw.trace(session, [QUERY], top=13).queries[0].hits}
-    hw.compact(place / "s.lance")
-    assert len(hw.trace(session, [QUERY], top=13).queries[0].hits) == 12
-
-
-def test_a_trace_by_a_column_beside_the_score_does_not_claim_the_scores_sign(place):
-    index = hw.build(place / "e.lance", model=str(place / "model"), data=ROWS[:13])
-    assert "proponent" in hw.trace(index, [QUERY]).about["sign"]
-    assert "alike" in hw.trace(index, [QUERY], by="embedding").about["sign"]
-
-
-def test_select_refuses_another_pool_and_keeps_all_columns(place):
-    pool = [{"id": str(i), **row, **({"note": "n"} if i % 2 else {})} for i, row in enumerate(ROWS[:13])]
-    lines(place / "p.jsonl", pool)
-    lines(place / "q.jsonl", [{**row, "response": row["response"] + " Other."} for row in pool])
-    lines(place / "r.jsonl", [{**row, "response": row["response"].upper()} for row in pool])
-    valued = hw.value(place / "p.jsonl", [QUERY], method="length", out=place / "p.parquet", duplicates=0.0)
-    assert valued.values.table["cluster"].null_count == 13
-    for other in ("q.jsonl", "r.jsonl"):
-        with pytest.raises(DataError, match="not the rows that were valued"):
-            hw.select(valued, top=3, candidates=place / other)
-    hw.select(valued, top=13, out=place / "all.parquet")
-    assert "note" in pq.read_schema(place / "all.parquet").names
-
-
-def test_a_resumed_run_refuses_a_pool_of_other_case_or_metadata():
-    row = {"id": "1", "prompt": "What?", "response": "That.", "by": "a"}
-    one, case, by = (
-        survey(open_corpus([{**row, **change}]), sample=0) for change in ({}, {"response": "THAT."}, {"by": "b"})
-    )
-    assert len({one.identity, case.identity, by.identity}) == 3
-    assert one.digest == by.digest != case.digest
-    with pytest.raises(UsageError, match="near-duplicates"):
-        survey(open_corpus([row]), sample=0, duplicates=2.0)
-
-
-def test_messages_survive_a_csv_file(tmp_path):
-    chat = [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}]
-    (row,) = open_corpus(write_records(tmp_path / "chat.csv", chat))
-    assert row.response == "b"
-
-
-def test_a_group_without_a_command_shows_its_help(place):
-    done = headwater("index", cwd=place)
-    assert done.returncode == 2
-    assert done.stderr.startswith("Usage:")
-    assert len(done.stderr.splitlines()) > 10
-
-
-def test_a_demo_deletes_only_what_a_demo_made(tmp_path):
-    (tmp_path / "train.jsonl").write_text("mine")
-    with pytest.raises(StoreError, match="holds no demo"):
-        demo._fresh(tmp_path)
-    demo._fresh(tmp_path / "d")
-    (tmp_path / "d" / "train.jsonl").write_text("made")
-    (tmp_path / "d" / "thesis.txt").write_text("mine")
-    demo._fresh(tmp_path / "d")
-    assert {p.name for p in (tmp_path / "d").iterdir()} == {demo.MARKER, "thesis.txt"}
-    assert (tmp_path / "train.jsonl").read_text() == "mine"
-
-
-def test_one_id_is_one_id(place):
-    rows = [{**row, "id": str(number)} for number, row in enumerate(ROWS[:13])]
-    hw.build(place / "ids.lance", model=str(place / "model"), data=rows)
-    assert hw.delete(place / "ids.lance", ids="12") == 1
-    assert "12" not in {row["id"] for row in vectors(place / "ids.lance")}
 
 
 def test_settings_come_from_the_file_and_flags_win(place):

@@ -79,7 +79,7 @@ def run_demo(out: str | Path, *, seed: int = 0, rows: int = 2200, queries: int =
 
     Args:
         out: folder for everything the demo makes; an earlier demo there is replaced.
-        seed: the same seed gives the same rows, model and queries.
+        seed: the same seed gives the same rows; with the same number of threads also the same model and numbers.
         rows: of the pool.
         queries: triggered questions to ask; as many clean ones are asked too.
         on_progress: called with the name of the current step and the share of it that is done, 0 to 1.

@@ -29,8 +29,8 @@ def evaluate(
 
     Args:
         task: `detection`, `separation`, `selection`, `lds`, `removal`, `forgetting` or `sanity`.
-        methods: as on the command line (`rise`, `rapidin:normalize=row`, `rise+0.5*bm25`). Without it, the task's
-            default methods.
+        methods: one or several, as on the command line (`rise`, `rapidin:normalize=row`, `rise+0.5*bm25`). Without
+            it, the task's default methods.
         settings: the task's settings by name (`rows`, `queries`, `seed`, ...).
         out: folder for models and indexes; those of earlier runs are used again.
         on_progress: called with the name of the current step and the share of it that is done, 0 to 1.
@@ -39,6 +39,7 @@ def evaluate(
     Raises:
         UsageError: an unknown task, method or setting.
     """
-    given = {**(settings or {}), **({"methods": tuple(methods)} if methods else {})}
+    named = (methods,) if isinstance(methods, str) else tuple(methods)
+    given = {**(settings or {}), **({"methods": named} if named else {})}
     listener = Listener(on_progress or SILENT.on_progress, on_note or SILENT.on_note)
     return run_evaluation(task, given, Path(out), listener)

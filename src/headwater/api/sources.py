@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from headwater.core.errors import UsageError
+from headwater.core.errors import UsageError, unknown_name
 from headwater.data.corpus import Corpus, open_corpus
 from headwater.index.store import Index, open_index
 from headwater.indexing.session import Session, open_session
@@ -38,11 +39,18 @@ def corpus_of(rows: Rows, *, columns: Mapping[str, str] | None = None, need_resp
     return open_corpus(rows, mapping=columns, need_response=need_response)
 
 
-def model_of(model: Model, loading: Mapping[str, Any] | None = None) -> LoadedModel:
+def model_of(model: Any, loading: Mapping[str, Any] | None = None) -> LoadedModel:
     """The loaded model; `loading` holds options of `load_model`, for a model given by name."""
     if isinstance(model, LoadedModel):
         _refuse_loading("a loaded model", loading)
         return model
+    if not isinstance(model, str | Path):
+        remedy = "give a folder or a hub name, or headwater.wrap_model(model, tokenizer)"
+        raise UsageError(f"an object of type {type(model).__name__}", where="model", remedy=remedy)
+    known = list(inspect.signature(load_model).parameters)[1:]
+    for name in loading or {}:
+        if name not in known:
+            raise unknown_name("option", name, known, where="loading")
     return load_model(str(model), **(loading or {}))
 
 
@@ -80,6 +88,14 @@ def targets_of(target: Rows) -> list[Target]:
     if several and all(isinstance(one, Target | str | Path) for one in target):
         return [found for one in target for found in targets_of(one)]
     return [_target(target)]
+
+
+def target_of(target: Rows) -> Target:
+    """The one target; raises `UsageError` if several are given."""
+    found = targets_of(target)
+    if len(found) != 1:
+        raise UsageError(f"{len(found)} targets", where="target", remedy="give one; call again for each of the others")
+    return found[0]
 
 
 def values_of(values: AnyValues) -> Values:

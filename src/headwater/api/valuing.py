@@ -15,7 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headwater.api.sources import AnyIndex, AnyValues, Model, Rows, corpus_of, model_of, session_of, targets_of
+from headwater.api.sources import (
+    AnyIndex,
+    AnyValues,
+    Model,
+    Rows,
+    corpus_of,
+    model_of,
+    session_of,
+    target_of,
+    targets_of,
+)
 from headwater.api.sources import values_of as read
 from headwater.core.errors import UsageError
 from headwater.core.files import require_apart
@@ -194,6 +204,10 @@ def select(
     chosen = choose(valued, choice)
     named = valued.about.get("columns") if columns is None else columns
     source = valued.about.get("candidates", "") if candidates is None else candidates
+    held = "memory" if source == "memory" else "an index" if "index" in valued.about.get("notes", {}) else None
+    if candidates is None and held:
+        what = f"the values are of rows in {held}, which cannot be read again"
+        raise UsageError(what, where="candidates", remedy="give the rows, as --candidates or candidates=")
     require_apart({"out": out}, [source, valued.path])
     pool = corpus_of(source, columns=None if isinstance(source, Corpus) else named)
     ids = [valued.ids[i] for i in chosen]
@@ -298,7 +312,7 @@ def export_target(
         template: how prompt and response become one text.
         max_tokens: a longer row is cut at its end.
     """
-    (one,) = targets_of(target)
+    one = target_of(target)
     reader = Reader.of(model_of(model, loading), template=template, max_tokens=max_tokens)
     return third_party.export_target(reader, one, out, method=vector_method(method, settings))
 
@@ -368,7 +382,7 @@ def audit(
     if query is not None:
         judge: Any = query if isinstance(query, QueryFile) else read_query(query)
     else:
-        (judge,) = targets_of(target)
+        judge = target_of(target)
     reader = None
     if model is not None:
         reader = Reader.of(model_of(model, loading), template=template, max_tokens=max_tokens)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @with_groups
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for model, rows, index and report.")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option(help="The same seed gives the same rows, model and numbers.")] = 0,
+    seed: Annotated[int, typer.Option(help="The same seed and number of threads give the same numbers.")] = 0,
     as_json: Json = False,
 ) -> Made:
     """Plant a backdoor in a tiny model, trace its odd answers to the rows that taught them, and write a report.

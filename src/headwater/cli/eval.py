@@ -22,7 +22,7 @@ Methods = Annotated[
     list[str], typer.Option("--method", help="rise, rapidin:normalize=row, rise+0.5*bm25, embedding=>ekfac. Repeats.")
 ]
 Out = Annotated[Path, typer.Option(help="Folder for models, indexes and results; models in it are used again.")]
-Seed = Annotated[int, typer.Option(help="The same seed gives the same task, model and numbers.")]
+Seed = Annotated[int, typer.Option(help="The same seed and number of threads give the same numbers.")]
 Rows = Annotated[int, typer.Option(help="Rows of the pool; 0: the task's default.", min=0)]
 QueryCount = Annotated[int, typer.Option("--queries", help="Number of queries; 0: the task's default.", min=0)]
 Epochs = Annotated[int, typer.Option(help="Epochs of the tiny model; 0: its default.", min=0)]

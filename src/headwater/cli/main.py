@@ -78,6 +78,10 @@ def run(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:
+        if debug:
+            raise
+        code = _fail(" ".join(str(error).split()), 1)
     except Exception as error:  # a bug of headwater; it is reported in one line too
         if debug:
             raise

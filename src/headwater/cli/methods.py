@@ -39,8 +39,8 @@ def methods(as_json: Json = False) -> None:
             f"score: {one['meaning']}",
             f"reads {one['reads']}",
             f"can: {', '.join(one['capabilities'])}" if one["capabilities"] else "",
-            f"stores {one['stores']} a row" if one["index"] else "needs no index",
-            f"costs {one['cost']} a row",
+            f"stored per row: {one['stores']}" if one["index"] else "cannot fill an index; headwater value uses it",
+            f"cost per row: {one['cost']}",
             f"presets {', '.join(one['presets'])}",
             one["source"],
         ]

@@ -113,10 +113,10 @@ def export_target(
 
     Example:  headwater value export-target --target task.jsonl --model my-model --out task.query
     """
-    from headwater.api.sources import targets_of
+    from headwater.api.sources import target_of
     from headwater.api.valuing import export_target as export
 
-    (rows,) = targets_of(target)
+    rows = target_of(target)
     how: dict[str, Any] = {"method": method, "settings": pairs(settings, "--set"), "loading": loading.chosen}
     query = export(rows, out, model=model, template=template, max_tokens=max_tokens, **how)
     shapes = {name: list(vectors.shape) for name, vectors in query.probes.vectors.items()}

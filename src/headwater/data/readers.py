@@ -77,7 +77,13 @@ def _frame_rows(source: Any) -> list[Mapping[str, Any]] | None:
     if hasattr(source, "itertuples"):  # pandas; Arrow makes None of its missing values, which are NaN
         import pyarrow as pa
 
-        return list(pa.Table.from_pandas(source, preserve_index=False).to_pylist())
+        if len(set(source.columns)) < len(source.columns):
+            raise DataError("two columns have the same name", where="data frame", remedy="rename one of them")
+        frame = source.reset_index() if source.index.name else source
+        try:
+            return list(pa.Table.from_pandas(frame, preserve_index=False).to_pylist())
+        except (pa.ArrowException, OverflowError):  # a column of mixed types: take the objects as they are
+            return list(frame.astype(object).where(frame.notna(), None).to_dict("records"))
     return None
 
 

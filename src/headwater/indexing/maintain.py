@@ -107,6 +107,8 @@ def recompute(session: Session, sample: int) -> list[Fault]:
     if not index.manifest.keeps_text:
         what = "rows cannot be read again: the index was built without text"
         raise StoreError(what, where=index.path, remedy="verify without model")
+    if not index.count:
+        return []
     positions = np.unique(np.linspace(0, index.count - 1, min(sample, index.count)).round().astype(int)).tolist()
     table = index.take(positions)
     records = table.select(index.plain).to_pylist()
