@@ -17,6 +17,7 @@ itself. It writes `device.json` and `device.md` into `--out`.
              of the same adapter without its optimizer.
   search     the product of a million stored rows with 100 queries and the running best 20, for float16 rows of 512
              numbers and sign codes of 1 KiB, from host memory (as a scan of an index does) and resident on the device.
+  profile    which operations take the device's time in RISE, RapidIn and LoGra on the 135M shape; only if named.
 """
 
 from __future__ import annotations
@@ -305,6 +306,33 @@ def _coded() -> Column:
     return Column("v", 8192, dtype="sign", bits=8192)
 
 
+# -------------------------------------------------------------------------------------------------- profile
+
+
+def profile(device: torch.device, small: bool) -> list[dict[str, Any]]:
+    """The operations that take most of the device's time."""
+    shape, rows, tokens = ("tiny", 4, 64) if small else ("135M", 64, 256)
+    loaded = made(shape, device)
+    batch = batch_of(rows, tokens, loaded.model.config.vocab_size, device)
+    kind = "cuda" if device.type == "cuda" else "cpu"
+    found = []
+    for name in ("rise", "rapidin", "logra"):
+        run = _encoding(loaded, batch, name, {})
+        run()
+        with torch.profiler.profile() as recorded:
+            run()
+            _wait()
+        events = [e for e in recorded.key_averages() if getattr(e, f"self_{_TIME[kind]}") > 0]
+        events.sort(key=lambda e: -getattr(e, f"self_{_TIME[kind]}"))
+        for event in events[:14]:
+            millis = getattr(event, f"self_{_TIME[kind]}") / 1000
+            found.append({"method": name, "operation": event.key[:70], "calls": event.count, "ms": millis})
+    return found
+
+
+_TIME = {"cuda": "device_time_total", "cpu": "cpu_time_total"}
+
+
 # --------------------------------------------------------------------------------------------------- report
 
 
@@ -324,13 +352,14 @@ SECTIONS: dict[str, Callable[[torch.device, bool], list[dict[str, Any]]]] = {
     "speed": speed,
     "adapter": adapter,
     "search": search,
+    "profile": profile,
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--sections", nargs="+", default=list(SECTIONS), choices=list(SECTIONS))
+    parser.add_argument("--sections", nargs="+", default=list(SECTIONS)[:-1], choices=list(SECTIONS))
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--small", action="store_true", help="tiny models and few rows: a test of this script")
     parser.add_argument("--out", type=Path, default=Path("."))

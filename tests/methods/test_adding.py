@@ -92,7 +92,7 @@ def test_an_entry_that_cannot_be_used_names_its_package(tmp_path, monkeypatch, s
     for name in ("my_package", "my_package.openings"):
         sys.modules.pop(name, None)
     with pytest.raises(UsageError, match=fault) as caught:
-        add_installed(dict(CATALOG), entry_points(group=GROUP))
+        add_installed(dict(CATALOG), tuple(entry_points(group=GROUP)))
     assert "my-package" in str(caught.value)
     for name in ("my_package", "my_package.openings"):
         sys.modules.pop(name, None)

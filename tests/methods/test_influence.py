@@ -16,6 +16,7 @@ from headwater.data.rows import Row
 from headwater.evaluation.stage import Stage
 from headwater.features.parameters import select_linear
 from headwater.methods.catalog import find_method
+from headwater.methods.ekfac import sample
 from headwater.methods.scoring import attribute, prepare
 from headwater.methods.targets import each
 from headwater.models.load import load_model
@@ -175,3 +176,13 @@ def test_the_controls_are_what_they_say(stage):
     assert (np.diag(values["embedding"][:3]) > 1 - 1e-5).all()
     assert np.abs(values["embedding"]).max() <= 1 + 1e-5
     assert (values["embedding"].argmax(0) == [0, 1, 2]).all()
+
+
+def test_sampled_labels_are_drawn_from_the_softmax():
+    """Frequencies of many draws against the probabilities; the extreme numbers give a first and a last token."""
+    logits = torch.tensor([0.0, 1.0, -1.0, 2.0, -torch.inf])
+    chance = (torch.arange(20_000) + 0.5) / 20_000
+    drawn = sample(logits.expand(len(chance), -1), chance)
+    shares = torch.bincount(drawn, minlength=5) / len(chance)
+    torch.testing.assert_close(shares, logits.softmax(0), atol=2e-4, rtol=0)
+    assert sample(logits.expand(2, -1), torch.tensor([0.0, 1 - 2**-32])).tolist() == [0, 3]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -72,3 +76,19 @@ def test_a_query_with_hotwords_is_its_hotwords_alone() -> None:
     np.testing.assert_array_equal(bm25_scores(ROWS, [asked]).values, expected.values)
     as_rows = [Row(row.id, row.ordinal, prompt=row.prompt, response=row.response, hotwords=("sail",)) for row in ROWS]
     np.testing.assert_array_equal(bm25_scores(as_rows, [asked]).values, expected.values)
+
+
+def test_bm25_does_not_start_jax(tmp_path):
+    """Where JAX is installed, bm25s would run it on import, which takes a GPU's memory or fails."""
+    (tmp_path / "jax.py").write_text("raise RuntimeError('JAX was started')")
+    code = """
+from headwater.data.rows import Row
+from headwater.methods.lexical import bm25_scores
+row = Row("a", 0, text="one two")
+print(bm25_scores([row], [row], fields="response").values)
+import sys
+assert "jax" not in sys.modules, "the module is hidden for good"
+"""
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    run = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True)
+    assert run.returncode == 0, run.stderr.decode()

@@ -42,10 +42,11 @@ def sketched(sketch, *gradients: Gradient, unit: bool = False) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("shape", "dim"), [((8, 6), 64), ((20, 6), 16), ((5, 40), 16), ((300, 2), 16), ((7, 100), 256), ((64, 32), 512)]
 )
-@pytest.mark.parametrize("work", [64, 2**20])
-def test_the_shift_sum_is_its_map(shape, dim, kind, work, monkeypatch):
-    """Tiles, signs and turns of the fast path against the definition, one entry at a time, in NumPy."""
-    monkeypatch.setitem(shift.WORK_BYTES, "cpu", work)
+@pytest.mark.parametrize("path", [(64, False), (2**20, False), (2**12, True), (2**20, True)])
+def test_the_shift_sum_is_its_map(shape, dim, kind, path, monkeypatch):
+    """Tiles, signs and turns of the fast paths, a CPU's and a GPU's, against the definition, entry by entry."""
+    monkeypatch.setitem(shift.WORK_BYTES, "cpu", path[0])
+    monkeypatch.setitem(shift.MANY_TILES, "cpu", path[1])
     one = gradient(shape, kind)
     sketch = make_sketch("shift", {"w": one.shape}, dim=dim, seed=3)
     matrix = formed(one).numpy()

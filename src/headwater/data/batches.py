@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headwater.core.errors import DataError, UsageError
+from headwater.data.sums import add_at
 from headwater.data.tokens import TokenRow
 
 
@@ -80,7 +81,7 @@ class TokenBatch:
     def sum_windows(self, values: Shaped[Tensor, "items ..."]) -> Shaped[Tensor, "rows ..."]:
         """The windows' values summed over each row. Differentiable."""
         total = torch.zeros(len(self.rows), *values.shape[1:], dtype=values.dtype, device=values.device)
-        return total.index_add(0, self.item_row.to(values.device), values)
+        return add_at(total, self.item_row.to(values.device), values)
 
     @property
     def target_counts(self) -> Int[Tensor, " rows"]:

@@ -26,6 +26,7 @@ from headwater.features.parameters import ParameterSelection
 from headwater.features.regroup import Regroup
 from headwater.features.sites import Site
 from headwater.models.losses import losses_and_gradient, target_logits
+from headwater.models.precision import tensor_cores
 from headwater.sketch.blocks import Block, Gradient, merge
 
 Visit = Callable[[Gradient], None]
@@ -172,7 +173,9 @@ class _Capture:
             raise ModelError("used in several checkpointed segments: its gradient is split", where=name, remedy=remedy)
         self.done.add(name)
         shape, transposed = self.shapes[name]
-        self.visit(Gradient(name, shape, merge(blocks), transposed))
+        gradient = Gradient(name, shape, merge(blocks), transposed)
+        with tensor_cores(gradient.made_in):
+            self.visit(gradient)
 
     def finish(self) -> None:
         """Visit the tensors of modules that ran more often than gradients arrived."""

@@ -162,7 +162,8 @@ class GradientSketch:
                 squared[gradient.name] = self.sketch.accumulate(part, gradient, unit=False)
                 total.addcmul_(part, unit_scale(divisors[gradient.name]).to(part)[:, None])
             else:
-                squared[gradient.name] = self.sketch.accumulate(total, gradient, unit=unit)
+                norms = self.normalize != "none"
+                squared[gradient.name] = self.sketch.accumulate(total, gradient, unit=unit, norms=norms)
 
         losses = visit_gradients(self.loaded.model, self.selection, batch, visit, weights=weights)
         if total is None:

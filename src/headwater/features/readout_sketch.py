@@ -24,6 +24,7 @@ from headwater.data.batches import TokenBatch
 from headwater.features.encoder import Encoded, TokenScores
 from headwater.features.residuals import Support, readout_chunks
 from headwater.features.row_losses import require_finite, row_losses
+from headwater.models.precision import tensor_cores
 from headwater.models.readout import Readout
 from headwater.sketch.count_sketch import count_sketch_matrix
 
@@ -147,7 +148,8 @@ class ReadoutSketch:
         losses = torch.full((tokens,), torch.nan, dtype=torch.float32, device=hidden.device)
         for chunk in readout_chunks(self.readout, batch, hidden, wanted, self.support):
             left[chunk.place] = chunk.residual.project(self._vocabulary).to(exact)
-            right[chunk.place] = chunk.hidden.to(exact) @ self._hidden
+            with tensor_cores(chunk.hidden.dtype):
+                right[chunk.place] = chunk.hidden.to(exact) @ self._hidden
             losses[chunk.place] = chunk.losses.float()
         r, g = left.tensor_split([self._width_r], dim=1)
         if self.normalize_factors:

@@ -18,8 +18,8 @@ from headwater.core.errors import NumericError
 from headwater.data.batches import TokenBatch
 from headwater.models.readout import Readout
 
-CHUNK_BYTES = 24 * 2**20
-"""Largest size of one chunk's logits: about what stays in a CPU's outer cache."""
+CHUNK_BYTES = {"cpu": 24 * 2**20, "cuda": 512 * 2**20}
+"""Largest size of one chunk's logits: what stays in a CPU's outer cache, or what keeps a GPU busy."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def readout_chunks(
     places = positions.flatten().nonzero()[:, 0]
     flat, targets = hidden.flatten(0, 1), batch.targets.flatten()
     width = readout.weight.shape[0] * torch.promote_types(hidden.dtype, torch.float32).itemsize
-    for place in places.split(max(16, CHUNK_BYTES // width)):
+    for place in places.split(max(16, CHUNK_BYTES.get(hidden.device.type, CHUNK_BYTES["cuda"]) // width)):
         h, y = flat[place], targets[place]
         residual, losses = support.read(readout.logits(h), y)
         _require_finite(losses, place, batch)

@@ -144,7 +144,7 @@ class TransformedSketch:
                 rows = slice(first, min(first + step, gradient.rows))
                 values = dense(gradient.take(rows)).to(total.dtype)
                 values = transform(gradient.name, values) if transform else values
-                self.sketch.accumulate(total[rows], self._as_gradient(gradient, values), unit=False)
+                self.sketch.accumulate(total[rows], self._as_gradient(gradient, values), unit=False, norms=False)
 
         losses = row_losses(visit_gradients(self.loaded.model, self.selection, batch, visit, weights=weights), batch)
         require_finite(total.isfinite().all(1), batch, "the row's vector")

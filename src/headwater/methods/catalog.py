@@ -123,4 +123,4 @@ CATALOG: dict[str, MethodEntry[Any]] = {
 }
 """Every method by name."""
 
-add_installed(CATALOG, entry_points(group=GROUP))
+add_installed(CATALOG, tuple(entry_points(group=GROUP)))

@@ -8,8 +8,10 @@ from typing import Literal, cast
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
-from headwater.core.seeds import key
+from headwater.core.seeds import hash32, key
 from headwater.core.spec import MethodSpec
 from headwater.curvature.kronecker import Covariances, Eigenvalues, Ekfac
 from headwater.data.batches import TokenBatch, Window
@@ -20,7 +22,7 @@ from headwater.features.parameters import ParameterSelection, select_linear
 from headwater.methods.method import Method, MethodEntry
 from headwater.methods.targets import RowScorer, Target, laid_out
 from headwater.models.load import LoadedModel
-from headwater.models.losses import all_logits
+from headwater.models.losses import target_logits
 from headwater.models.reader import Reader
 
 Labels = Literal["sampled", "data"]
@@ -78,15 +80,26 @@ def fit_ekfac(
 
 @torch.no_grad()
 def _labelled(loaded: LoadedModel, batch: TokenBatch, options: EkfacOptions) -> TokenBatch:
-    """The batch with target tokens sampled from the model's predictions, by seed and row; unchanged for `data`."""
+    """The batch with targets sampled from the model's predictions, by seed, row and position; unchanged for `data`."""
     if cast(Labels, options.labels) == "data":
         return batch
-    logits = all_logits(loaded.model, batch.input_ids)
-    stream = key(options.seed, "labels", *(row.row.id for row in batch.rows)) % 2**63
-    generator = torch.Generator(device=logits.device).manual_seed(stream)
-    likely = logits.float().softmax(-1).flatten(0, 1)
-    drawn = torch.multinomial(likely, 1, generator=generator).view_as(batch.targets)
-    return replace(batch, targets=torch.where(batch.response, drawn, batch.targets))
+    logits, place = target_logits(loaded.model, batch.input_ids, batch.response)
+    targets = batch.targets.clone()
+    for item, row in enumerate(batch.item_row.tolist()):
+        token = batch.start[item] + place[item]
+        chance = hash32(token, key(options.seed, "labels", batch.rows[row].row.id)) / 2.0**32
+        targets[item, place[item]] = sample(logits[item], chance).to(targets.device)
+    return replace(batch, targets=torch.where(batch.response, targets, batch.targets))
+
+
+def sample(logits: Float[Tensor, "tokens vocab"], chance: Float[Tensor, " tokens"]) -> Int[Tensor, " tokens"]:
+    """A token for each position, drawn from softmax(logits) by its uniform number in [0, 1): the same on every device.
+
+    The token is the first whose cumulative probability is above the number.
+    """
+    cumulative = logits.double().softmax(-1).cumsum(-1)
+    drawn = torch.searchsorted(cumulative, chance.to(cumulative)[:, None] * cumulative[:, -1:], right=True)
+    return drawn[:, 0].clamp_max(logits.shape[-1] - 1)
 
 
 ENTRY = MethodEntry(

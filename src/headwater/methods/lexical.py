@@ -6,12 +6,13 @@ gradient methods when a response shares words with the rows that taught it. Any 
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal, cast
 
-import bm25s
 import numpy as np
 
 from headwater.core.errors import DataError
@@ -55,7 +56,7 @@ def bm25_scores(rows: Sequence[Row], queries: Sequence[Row], *, fields: Fields =
     if a row or query lacks the chosen text.
     """
     documents = _words([readable(row, fields) for row in rows])
-    retriever = bm25s.BM25(method="lucene", k1=K1, b=B)
+    retriever = _bm25s().BM25(method="lucene", k1=K1, b=B)
     retriever.index(documents, show_progress=False)
     known = retriever.vocab_dict
     columns = []
@@ -92,8 +93,26 @@ def _asked(query: Row, fields: Fields) -> str:
 
 def _words(texts: Sequence[str]) -> list[list[str]]:
     """Lower-case words of two or more word characters, by the library's own rule."""
-    tokens: list[list[str]] = bm25s.tokenize(list(texts), stopwords=None, return_ids=False, show_progress=False)
+    tokens: list[list[str]] = _bm25s().tokenize(list(texts), stopwords=None, return_ids=False, show_progress=False)
     return tokens
+
+
+@cache
+def _bm25s() -> Any:
+    """The library, imported without JAX.
+
+    Where JAX is installed, the library runs a JAX function when it is imported. That takes most of a GPU's memory from
+    the model, or fails if the memory is taken. Nothing here needs JAX.
+    """
+    absent = object()
+    before = sys.modules.get("jax", absent)
+    if before is absent:
+        sys.modules["jax"] = None  # type: ignore[assignment]  # an import of it raises ImportError
+    try:
+        return importlib.import_module("bm25s")
+    finally:
+        if before is absent:
+            del sys.modules["jax"]
 
 
 def _scores(rows: Sequence[Row], queries: Sequence[Row], values: np.ndarray, method: str) -> Scores:

@@ -23,6 +23,7 @@ from headwater.core.spec import Coverage
 from headwater.models.adapters import without_adapter
 from headwater.models.fingerprint import parameter_count
 from headwater.models.load import LoadedModel
+from headwater.models.precision import half_product, multiplies_half
 
 _MULTIPLIERS, _DIVISORS = ("logit_scale", "lm_head_multiplier"), ("logits_scaling",)
 _SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap")
@@ -77,15 +78,17 @@ class Readout:
     def logits(self, hidden: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch vocab"]:
         """The model's logits, computed in float32 (float64 for a float64 model) whatever its dtype.
 
-        A half-precision head is converted in slices, or once if it is small and on a CPU. Its numbers are exact in
-        TensorFloat-32, so on CUDA `torch.set_float32_matmul_precision("high")` makes this faster without rounding them.
+        On CUDA, half-precision states and head are multiplied as they are and summed in float32. Elsewhere the head is
+        converted in slices, or once if it is small.
         """
         dtype = torch.promote_types(self.weight.dtype, torch.float32)
-        states = hidden.to(device=self.weight.device, dtype=dtype)
-        if self.weight.dtype == dtype:
-            logits = states @ self.weight.T
+        states = hidden.to(device=self.weight.device)
+        if multiplies_half(states, self.weight):
+            logits = half_product(states, self.weight)
+        elif self.weight.dtype == dtype:
+            logits = states.to(dtype) @ self.weight.T
         else:
-            logits = torch.cat([states @ rows.to(dtype).T for rows in self._slices], dim=-1)
+            logits = torch.cat([states.to(dtype) @ rows.to(dtype).T for rows in self._slices], dim=-1)
         if self.bias is not None:
             logits = logits + self.bias.to(dtype)
         if self.scale != 1.0:

@@ -75,11 +75,15 @@ class Gradient:
         return (1, self.shape[0]) if len(self.shape) == 1 else (self.shape[0], self.shape[1])
 
     @property
+    def made_in(self) -> torch.dtype:
+        """The dtype in which the model computed the factors."""
+        block = self.blocks[0]
+        return block.values.dtype if isinstance(block, Dense) else block.right.dtype
+
+    @property
     def dtype(self) -> torch.dtype:
         """The dtype in which products are formed and summed: at least float32."""
-        block = self.blocks[0]
-        values = block.values if isinstance(block, Dense) else block.right
-        return torch.promote_types(values.dtype, torch.float32)
+        return torch.promote_types(self.made_in, torch.float32)
 
     @property
     def device(self) -> torch.device:

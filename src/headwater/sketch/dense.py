@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headwater.core.seeds import buckets, key, signs
+from headwater.data.sums import add_at
 from headwater.sketch.blocks import Gradient
 from headwater.sketch.products import FORMED_BYTES, chunks, squared_norms, unit_scale
 
@@ -33,14 +34,16 @@ class Hashed:
     dim: int
     seed: int
 
-    def accumulate(self, total: Float[Tensor, "rows dim"], gradient: Gradient, *, unit: bool) -> Float[Tensor, " rows"]:
+    def accumulate(
+        self, total: Float[Tensor, "rows dim"], gradient: Gradient, *, unit: bool, norms: bool = True
+    ) -> Float[Tensor, " rows"]:
         """See `Sketch.accumulate`."""
-        squared = squared_norms(gradient)
+        squared = squared_norms(gradient, wanted=unit or norms)
         for rows, first, piece in _scaled_pieces(gradient, squared, unit):
             index = torch.arange(first, first + piece.shape[1], device=total.device)
             bucket = buckets(index, key(self.seed, gradient.name, "bucket"), self.dim)
             sign = signs(index, key(self.seed, gradient.name, "sign"))
-            total[rows] = total[rows].index_add(1, bucket, piece * sign)
+            add_at(total[rows].mT, bucket, (piece * sign).mT)
         return squared
 
 
@@ -51,9 +54,11 @@ class Rademacher:
     dim: int
     seed: int
 
-    def accumulate(self, total: Float[Tensor, "rows dim"], gradient: Gradient, *, unit: bool) -> Float[Tensor, " rows"]:
+    def accumulate(
+        self, total: Float[Tensor, "rows dim"], gradient: Gradient, *, unit: bool, norms: bool = True
+    ) -> Float[Tensor, " rows"]:
         """See `Sketch.accumulate`."""
-        squared = squared_norms(gradient)
+        squared = squared_norms(gradient, wanted=unit or norms)
         step = max(1, _SIGNS // self.dim)
         for rows, first, piece in _scaled_pieces(gradient, squared, unit):
             for start in range(0, piece.shape[1], step):
@@ -74,9 +79,11 @@ class Identity:
         """Entries of all tensors together."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 
-    def accumulate(self, total: Float[Tensor, "rows dim"], gradient: Gradient, *, unit: bool) -> Float[Tensor, " rows"]:
+    def accumulate(
+        self, total: Float[Tensor, "rows dim"], gradient: Gradient, *, unit: bool, norms: bool = True
+    ) -> Float[Tensor, " rows"]:
         """See `Sketch.accumulate`."""
-        squared = squared_norms(gradient)
+        squared = squared_norms(gradient, wanted=unit or norms)
         before = takewhile(lambda name: name != gradient.name, self.shapes)
         start = sum(math.prod(self.shapes[name]) for name in before)
         for rows, first, piece in _scaled_pieces(gradient, squared, unit):

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headwater.data.sums import add_at
 from headwater.sketch.blocks import Block, Dense, Gradient, Lookup, Outer, map_tensors
 
 Normalization = Literal["tensor", "row", "none"]
@@ -58,11 +59,13 @@ def chunks(gradient: Gradient, limit: int = FORMED_BYTES) -> Iterator[tuple[slic
             yield some, start, formed(part, start, min(start + step, out))
 
 
-def squared_norms(gradient: Gradient) -> Float[Tensor, " rows"]:
-    """‖gradient‖² of each example."""
+def squared_norms(gradient: Gradient, *, wanted: bool = True) -> Float[Tensor, " rows"]:
+    """‖gradient‖² of each example; zeros, at no cost, if it is not `wanted`."""
+    total = torch.zeros(gradient.rows, dtype=gradient.dtype, device=gradient.device)
+    if not wanted:
+        return total
     if _ghost_is_cheaper(gradient):
         return sum_pairs(gradient)
-    total = torch.zeros(gradient.rows, dtype=gradient.dtype, device=gradient.device)
     for rows, _, piece in chunks(gradient):
         total[rows] += torch.linalg.vector_norm(piece, dim=(1, 2)).square()
     return total
@@ -157,5 +160,5 @@ def _looked_up(block: Lookup, start: int, stop: int, total: Tensor | None, dtype
         total = torch.zeros(rows, stop - start, block.right.shape[2], dtype=dtype, device=block.right.device)
     row, token = ((block.index >= start) & (block.index < stop)).nonzero(as_tuple=True)
     place = row * (stop - start) + block.index[row, token] - start
-    total.view(-1, block.right.shape[2]).index_add_(0, place, block.right[row, token].to(dtype))
+    add_at(total.view(-1, block.right.shape[2]), place, block.right[row, token].to(dtype))
     return total

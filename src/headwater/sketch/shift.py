@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -19,12 +20,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headwater.core.seeds import signs
+from headwater.data.sums import add_at
 from headwater.sketch.blocks import Dense, Gradient, Lookup, Outer
 from headwater.sketch.products import paired, unit_scale
 from headwater.sketch.shift_plan import ShiftPlan, shift_plan
 
 WORK_BYTES = {"cpu": 8 * 2**20, "cuda": 256 * 2**20}
 """Largest size of the products formed at a time: on a CPU, about what stays in its nearest large caches."""
+
+MANY_TILES = {"cpu": False, "cuda": True}
+"""Whether many tiles are formed by one product and added in one step. A GPU would spend its time starting kernels
+otherwise; on a CPU a tile is best added while it is in a cache."""
 
 AT_LEAST = 8
 """A matrix is formed whole if this many examples fit; for fewer, calls take as long as the arithmetic in them."""
@@ -41,17 +47,20 @@ class ShiftSum:
         """Where the entries of a tensor go."""
         return shift_plan(name, *matrix, self.dim, self.seed)
 
-    def accumulate(self, total: Float[Tensor, "rows dim"], gradient: Gradient, *, unit: bool) -> Float[Tensor, " rows"]:
+    def accumulate(
+        self, total: Float[Tensor, "rows dim"], gradient: Gradient, *, unit: bool, norms: bool = True
+    ) -> Float[Tensor, " rows"]:
         """See `Sketch.accumulate`."""
         plan = self.plan(gradient.name, gradient.matrix)
         outer, lookup = _parts(gradient)
         squared = torch.zeros(gradient.rows, dtype=gradient.dtype, device=total.device)
-        if lookup is not None:
+        measured = unit or norms
+        if lookup is not None and measured:
             squared += paired(lookup, lookup, gradient.dtype)
         if outer is not None:
-            if lookup is not None:
+            if lookup is not None and measured:
                 squared += 2 * paired(outer, lookup, gradient.dtype)
-            _accumulate_outer(total, outer, plan, squared, unit)
+            _accumulate_outer(total, outer, plan, squared, unit=unit, norms=measured)
         if lookup is not None:
             _scatter(total, lookup, plan, unit_scale(squared) if unit else torch.ones_like(squared))
         return squared
@@ -69,9 +78,9 @@ def _parts(gradient: Gradient) -> tuple[Outer | None, Lookup | None]:
 
 
 def _accumulate_outer(
-    total: Tensor, outer: Outer, plan: ShiftPlan, squared: Float[Tensor, " rows"], unit: bool
+    total: Tensor, outer: Outer, plan: ShiftPlan, squared: Float[Tensor, " rows"], *, unit: bool, norms: bool
 ) -> None:
-    """Add the products to `total`; before they are scaled, their squared norms are added to `squared`."""
+    """Add the products to `total`; with `norms`, their squared norms are added to `squared` before they are scaled."""
     left, right = outer.left.to(squared.dtype), outer.right.to(squared.dtype)
     limit = WORK_BYTES.get(total.device.type, WORK_BYTES["cuda"]) // squared.dtype.itemsize
     size = plan.out * plan.width_in
@@ -84,11 +93,12 @@ def _accumulate_outer(
         if small:
             lefts = work.signed("left", left[rows], _left_signs(plan, 0, left))
             product = work.product(lefts, work.signed("right", right[rows], _right_signs(plan, 0, 0, right)))
-            squared[rows] += torch.linalg.vector_norm(product.flatten(1), dim=1).square_()
-            _add_tiles(total[rows], product, plan, 0, _scale(squared[rows], unit))
+            if norms:
+                squared[rows] += torch.linalg.vector_norm(product.flatten(1), dim=1).square_()
+            _add_tiles(total[rows], product, plan, range(plan.lines), _scale(squared[rows], unit))
         else:
-            summed, norms = _summed(left[rows], right[rows], plan, work)
-            squared[rows] += norms
+            summed, found = _summed(left[rows], right[rows], plan, work, norms=norms)
+            squared[rows] += found
             total[rows].addcmul_(summed, _scale(squared[rows], unit))
 
 
@@ -130,9 +140,9 @@ def _work(like: Tensor) -> _Work:
 
 
 def _summed(
-    left: Tensor, right: Tensor, plan: ShiftPlan, work: _Work
+    left: Tensor, right: Tensor, plan: ShiftPlan, work: _Work, *, norms: bool
 ) -> tuple[Float[Tensor, "rows dim"], Float[Tensor, " rows"]]:
-    """The sketch of the products, not normalised, and their squared norms; one tile is formed at a time."""
+    """The sketch of the products, not normalised, and their squared norms (0 without `norms`)."""
     summed = work.shaped("summed", len(left), plan.dim).zero_()
     squared = torch.zeros_like(summed[:, 0])
     for column in range(plan.columns):
@@ -140,21 +150,39 @@ def _summed(
         some = right[..., column * plan.width : (column + 1) * plan.width]
         for pattern in range(plan.patterns):
             rights = work.signed("right", some, _right_signs(plan, column, pattern, right))
-            for line in range(pattern * plan.width, min((pattern + 1) * plan.width, plan.lines)):
-                here = slice(line * plan.height, (line + 1) * plan.height)
-                tile = work.product(work.signed("left", left[..., here], signs[here]), rights)
-                squared += torch.linalg.vector_norm(tile.flatten(1), dim=1).square_()
-                _add_tiles(summed, tile, plan, line * plan.columns + column, None)
+            last = min((pattern + 1) * plan.width, plan.lines)
+            step = _lines_at_once(left, some, plan)
+            for line in range(pattern * plan.width, last, step):
+                lines = range(line, min(line + step, last))
+                here = slice(lines.start * plan.height, lines.stop * plan.height)
+                tiles = work.product(work.signed("left", left[..., here], signs[here]), rights)
+                if norms:
+                    squared += torch.linalg.vector_norm(tiles.flatten(1), dim=1).square_()
+                _add_tiles(summed, tiles, plan, [n * plan.columns + column for n in lines], None)
     return summed, squared
 
 
+def _lines_at_once(left: Tensor, right: Tensor, plan: ShiftPlan) -> int:
+    """How many tiles below each other are formed by one product."""
+    if not MANY_TILES.get(left.device.type, True):
+        return 1
+    limit = WORK_BYTES.get(left.device.type, WORK_BYTES["cuda"]) // left.dtype.itemsize
+    return max(1, limit // (len(left) * plan.height * right.shape[2]))
+
+
 def _add_tiles(
-    total: Tensor, product: Tensor, plan: ShiftPlan, tile: int, scale: Float[Tensor, "rows 1"] | None
+    total: Tensor, product: Tensor, plan: ShiftPlan, tiles: Sequence[int], scale: Float[Tensor, "rows 1"] | None
 ) -> None:
-    """Add the tiles in `product`, numbered from `tile`, to the buckets from their origins on, times any `scale`."""
+    """Add the tiles in `product`, whose numbers are given, to the buckets from their origins on, times any `scale`."""
     flat = product.flatten(1)
     size = plan.height * product.shape[2]
-    for start in range(0, flat.shape[1], size):
+    whole = flat.shape[1] // size if MANY_TILES.get(total.device.type, True) else 0
+    if whole > 1:
+        moved = _moved(flat[:, : whole * size].unflatten(1, (whole, size)), plan, tiles[:whole])
+        total.add_(moved) if scale is None else total.addcmul_(moved, scale)
+    else:
+        whole = 0
+    for tile, start in zip(tiles[whole:], range(whole * size, flat.shape[1], size), strict=True):
         origin = int(plan.origins[tile])
         count = min(size, flat.shape[1] - start)
         straight = min(count, plan.dim - origin)
@@ -162,7 +190,19 @@ def _add_tiles(
             place, values = total[:, first : first + length], flat[:, begin : begin + length]
             if length:
                 place.add_(values) if scale is None else place.addcmul_(values, scale)
-        tile += 1
+
+
+def _moved(
+    entries: Float[Tensor, "rows tiles size"], plan: ShiftPlan, tiles: Sequence[int]
+) -> Float[Tensor, "rows dim"]:
+    """Whole tiles, each moved to its buckets, and summed: bucket b takes entry (b − origin) mod dim of every tile."""
+    rows, _, size = entries.shape
+    origins = torch.from_numpy(plan.origins[list(tiles)]).to(entries.device)
+    entry = (torch.arange(plan.dim, device=entries.device) - origins[:, None]) % plan.dim
+    moved = entries.gather(2, entry.clamp_max(size - 1).expand(rows, -1, -1))
+    if size < plan.dim:
+        moved.masked_fill_(entry >= size, 0.0)
+    return moved.sum(1)
 
 
 def _scatter(total: Tensor, lookup: Lookup, plan: ShiftPlan, scale: Float[Tensor, " rows"]) -> None:
@@ -179,7 +219,7 @@ def _scatter(total: Tensor, lookup: Lookup, plan: ShiftPlan, scale: Float[Tensor
         bucket = (origin[:, None] + torch.arange(some.shape[1], device=total.device)) % plan.dim
         patterns = torch.stack([_right_signs(plan, column, pattern, total) for pattern in range(plan.patterns)])
         sign = _left_signs(plan, column, total)[index][:, None] * patterns[line // plan.width]
-        total.view(-1).index_add_(0, (bucket + first[:, None]).flatten(), (some * sign).flatten())
+        add_at(total.view(-1), (bucket + first[:, None]).flatten(), (some * sign).flatten())
 
 
 def _scale(squared: Float[Tensor, " rows"], unit: bool) -> Float[Tensor, "rows 1"]:

@@ -29,11 +29,13 @@ class Sketch(Protocol):
         """Length of the sketched vector."""
         ...
 
-    def accumulate(self, total: Float[Tensor, "rows dim"], gradient: Gradient, *, unit: bool) -> Float[Tensor, " rows"]:
+    def accumulate(
+        self, total: Float[Tensor, "rows dim"], gradient: Gradient, *, unit: bool, norms: bool = True
+    ) -> Float[Tensor, " rows"]:
         """Add one tensor's sketch to `total` in place; with `unit`, the tensor is first scaled to norm 1 (or left 0).
 
         Returns:
-            The tensor's squared norm for each row, before scaling.
+            The tensor's squared norm for each row, before scaling; anything if neither `unit` nor `norms` asks for it.
         """
         ...
 

@@ -53,13 +53,15 @@ class TwoSided:
         rest = self.dim - sum(lengths)
         return (*lengths, *((rest,) if rest else ()))
 
-    def accumulate(self, total: Float[Tensor, "rows dim"], gradient: Gradient, *, unit: bool) -> Float[Tensor, " rows"]:
+    def accumulate(
+        self, total: Float[Tensor, "rows dim"], gradient: Gradient, *, unit: bool, norms: bool = True
+    ) -> Float[Tensor, " rows"]:
         """See `Sketch.accumulate`."""
         start, height, width = self._places[gradient.name]
         out, width_in = gradient.matrix
         left = self._side(gradient.name, "left", out, height, total)
         right = self._side(gradient.name, "right", width_in, width, total)
-        squared = squared_norms(gradient)
+        squared = squared_norms(gradient, wanted=unit or norms)
         scale = unit_scale(squared) if unit else torch.ones_like(squared)
         for block in gradient.blocks:
             if isinstance(block, Dense):
