@@ -181,8 +181,8 @@ def test_the_controls_are_what_they_say(stage):
 def test_sampled_labels_are_drawn_from_the_softmax():
     """Frequencies of many draws against the probabilities; the extreme numbers give a first and a last token."""
     logits = torch.tensor([0.0, 1.0, -1.0, 2.0, -torch.inf])
-    chance = (torch.arange(20_000) + 0.5) / 20_000
+    chance = (torch.arange(20_000).double() + 0.5) / 20_000
     drawn = sample(logits.expand(len(chance), -1), chance)
     shares = torch.bincount(drawn, minlength=5) / len(chance)
-    torch.testing.assert_close(shares, logits.softmax(0), atol=2e-4, rtol=0)
-    assert sample(logits.expand(2, -1), torch.tensor([0.0, 1 - 2**-32])).tolist() == [0, 3]
+    torch.testing.assert_close(shares, logits.softmax(0), atol=2e-4, rtol=0.0)
+    assert sample(logits.expand(2, -1), torch.tensor([0.0, 1 - 2**-32], dtype=torch.float64)).tolist() == [0, 3]

@@ -87,7 +87,7 @@ def _labelled(loaded: LoadedModel, batch: TokenBatch, options: EkfacOptions) -> 
     targets = batch.targets.clone()
     for item, row in enumerate(batch.item_row.tolist()):
         token = batch.start[item] + place[item]
-        chance = hash32(token, key(options.seed, "labels", batch.rows[row].row.id)) / 2.0**32
+        chance = hash32(token, key(options.seed, "labels", batch.rows[row].row.id)).double() / 2**32
         targets[item, place[item]] = sample(logits[item], chance).to(targets.device)
     return replace(batch, targets=torch.where(batch.response, targets, batch.targets))
 
