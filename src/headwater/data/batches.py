@@ -78,8 +78,15 @@ class TokenBatch:
         }
         return TokenBatch(**move, rows=self.rows)
 
+    @property
+    def one_window_each(self) -> bool:
+        """Whether item i is row i. (Items are in the order of their rows, and every row has one at least.)"""
+        return len(self.item_row) == len(self.rows)
+
     def sum_windows(self, values: Shaped[Tensor, "items ..."]) -> Shaped[Tensor, "rows ..."]:
-        """The windows' values summed over each row. Differentiable."""
+        """The windows' values summed over each row; `values` itself if every row has one window. Differentiable."""
+        if self.one_window_each:
+            return values
         total = torch.zeros(len(self.rows), *values.shape[1:], dtype=values.dtype, device=values.device)
         return add_at(total, self.item_row.to(values.device), values)
 

@@ -26,8 +26,8 @@ from headwater.features.parameters import ParameterSelection
 from headwater.features.regroup import Regroup
 from headwater.features.sites import Site
 from headwater.models.losses import losses_and_gradient, target_logits
-from headwater.models.precision import tensor_cores
 from headwater.sketch.blocks import Block, Gradient, merge
+from headwater.sketch.precision import tensor_cores
 
 Visit = Callable[[Gradient], None]
 

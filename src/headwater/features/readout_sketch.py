@@ -24,9 +24,9 @@ from headwater.data.batches import TokenBatch
 from headwater.features.encoder import Encoded, TokenScores
 from headwater.features.residuals import Support, readout_chunks
 from headwater.features.row_losses import require_finite, row_losses
-from headwater.models.precision import tensor_cores
 from headwater.models.readout import Readout
 from headwater.sketch.count_sketch import count_sketch_matrix
+from headwater.sketch.precision import tensor_cores
 
 EPS = 1e-8
 Positions = Literal["all", "response"]

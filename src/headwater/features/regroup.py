@@ -36,14 +36,14 @@ class Regroup:
     def rows(self, tensor: Tensor, where: str) -> Shaped[Tensor, "rows tokens features"]:
         """The same, with the windows of a row one after the other on the token axis."""
         by_item = self.items(tensor, where)
-        if self._one_to_one:
+        if self.batch.one_window_each:
             return by_item
         spare = torch.cat([by_item, torch.zeros_like(by_item[:1])])
         return spare[self._windows].flatten(1, 2)
 
     def sum_rows(self, values: Float[Tensor, "items size"]) -> Float[Tensor, "rows size"]:
         """Sum over the items of each row."""
-        return values if self._one_to_one else self.batch.sum_windows(values)
+        return self.batch.sum_windows(values)
 
     def pack(
         self, values: Float[Tensor, "slots features"], token: Int[Tensor, " slots"]
@@ -58,11 +58,6 @@ class Regroup:
         packed = torch.zeros(size, dtype=values.dtype, device=values.device)
         packed[row[order], slot] = values[order]
         return packed
-
-    @cached_property
-    def _one_to_one(self) -> bool:
-        expected = torch.arange(len(self.batch.rows), device=self.batch.item_row.device)
-        return bool(torch.equal(self.batch.item_row, expected))
 
     @cached_property
     def _windows(self) -> Int[Tensor, "rows windows"]:

@@ -23,7 +23,7 @@ from headwater.core.spec import Coverage
 from headwater.models.adapters import without_adapter
 from headwater.models.fingerprint import parameter_count
 from headwater.models.load import LoadedModel
-from headwater.models.precision import half_product, multiplies_half
+from headwater.sketch.precision import half_product, multiplies_half
 
 _MULTIPLIERS, _DIVISORS = ("logit_scale", "lm_head_multiplier"), ("logits_scaling",)
 _SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -22,6 +21,7 @@ from torch import Tensor
 from headwater.core.seeds import signs
 from headwater.data.sums import add_at
 from headwater.sketch.blocks import Dense, Gradient, Lookup, Outer
+from headwater.sketch.precision import half_products, multiplies_half
 from headwater.sketch.products import paired, unit_scale
 from headwater.sketch.shift_plan import ShiftPlan, shift_plan
 
@@ -81,13 +81,15 @@ def _accumulate_outer(
     total: Tensor, outer: Outer, plan: ShiftPlan, squared: Float[Tensor, " rows"], *, unit: bool, norms: bool
 ) -> None:
     """Add the products to `total`; with `norms`, their squared norms are added to `squared` before they are scaled."""
-    left, right = outer.left.to(squared.dtype), outer.right.to(squared.dtype)
+    left, right = outer.left, outer.right
+    if not multiplies_half(left, right):
+        left, right = left.to(squared.dtype), right.to(squared.dtype)
     limit = WORK_BYTES.get(total.device.type, WORK_BYTES["cuda"]) // squared.dtype.itemsize
     size = plan.out * plan.width_in
     # A small matrix is formed whole, so its norm is known when it is added; a large one is summed first, then scaled.
     small = plan.columns == plan.patterns == 1 and AT_LEAST * size <= limit
     step = max(1, limit // (size if small else 2 * plan.dim))
-    work = _work(left)
+    work = _work(left, squared.dtype)
     for start in range(0, len(total), step):
         rows = slice(start, start + step)
         if small:
@@ -109,41 +111,45 @@ class _Work:
     """
 
     def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
-        self._empty = partial(torch.empty, dtype=dtype, device=device)
+        self._empty = partial(torch.empty, device=device)
+        self.dtype = dtype
         self._held: dict[str, Tensor] = {}
 
     def signed(self, name: str, factor: Tensor, signs: Tensor) -> Tensor:
         """`factor` times its signs, in contiguous memory, which makes its products much faster."""
-        return torch.mul(factor, signs, out=self.shaped(name, *factor.shape))
+        return torch.mul(factor, signs, out=self.shaped(name, factor.dtype, *factor.shape))
 
     def product(self, left: Tensor, right: Tensor) -> Float[Tensor, "rows out in"]:
         """The products; the next call overwrites them."""
-        return torch.bmm(left.mT, right, out=self.shaped("product", len(left), left.shape[2], right.shape[2]))
+        size = (len(left), left.shape[2], right.shape[2])
+        if left.dtype == self.dtype:
+            return torch.bmm(left.mT, right, out=self.shaped("product", self.dtype, *size))
+        return half_products(left.mT, right)
 
-    def shaped(self, name: str, *shape: int) -> Tensor:
+    def shaped(self, name: str, dtype: torch.dtype, *shape: int) -> Tensor:
         """Memory of this shape, with arbitrary contents."""
         count = math.prod(shape)
         if name not in self._held or len(self._held[name]) < count:
-            self._held[name] = self._empty(count)
+            self._held[name] = self._empty(count, dtype=dtype)
         return self._held[name][:count].view(shape)
 
 
 _SPARE = threading.local()
 
 
-def _work(like: Tensor) -> _Work:
+def _work(like: Tensor, dtype: torch.dtype) -> _Work:
     """The memory to use: on a CPU one is kept for each thread and dtype; CUDA's allocator keeps freed memory itself."""
     if like.device.type != "cpu":
-        return _Work(like.dtype, like.device)
+        return _Work(dtype, like.device)
     kept: dict[torch.dtype, _Work] = _SPARE.__dict__.setdefault("work", {})
-    return kept.setdefault(like.dtype, _Work(like.dtype, like.device))
+    return kept.setdefault(dtype, _Work(dtype, like.device))
 
 
 def _summed(
     left: Tensor, right: Tensor, plan: ShiftPlan, work: _Work, *, norms: bool
 ) -> tuple[Float[Tensor, "rows dim"], Float[Tensor, " rows"]]:
     """The sketch of the products, not normalised, and their squared norms (0 without `norms`)."""
-    summed = work.shaped("summed", len(left), plan.dim).zero_()
+    summed = work.shaped("summed", work.dtype, len(left), plan.dim).zero_()
     squared = torch.zeros_like(summed[:, 0])
     for column in range(plan.columns):
         signs = _left_signs(plan, column, left)
@@ -158,7 +164,8 @@ def _summed(
                 tiles = work.product(work.signed("left", left[..., here], signs[here]), rights)
                 if norms:
                     squared += torch.linalg.vector_norm(tiles.flatten(1), dim=1).square_()
-                _add_tiles(summed, tiles, plan, [n * plan.columns + column for n in lines], None)
+                first, behind = line * plan.columns + column, lines.stop * plan.columns
+                _add_tiles(summed, tiles, plan, range(first, behind, plan.columns), None)
     return summed, squared
 
 
@@ -166,12 +173,12 @@ def _lines_at_once(left: Tensor, right: Tensor, plan: ShiftPlan) -> int:
     """How many tiles below each other are formed by one product."""
     if not MANY_TILES.get(left.device.type, True):
         return 1
-    limit = WORK_BYTES.get(left.device.type, WORK_BYTES["cuda"]) // left.dtype.itemsize
+    limit = WORK_BYTES.get(left.device.type, WORK_BYTES["cuda"]) // torch.float32.itemsize
     return max(1, limit // (len(left) * plan.height * right.shape[2]))
 
 
 def _add_tiles(
-    total: Tensor, product: Tensor, plan: ShiftPlan, tiles: Sequence[int], scale: Float[Tensor, "rows 1"] | None
+    total: Tensor, product: Tensor, plan: ShiftPlan, tiles: range, scale: Float[Tensor, "rows 1"] | None
 ) -> None:
     """Add the tiles in `product`, whose numbers are given, to the buckets from their origins on, times any `scale`."""
     flat = product.flatten(1)
@@ -192,16 +199,15 @@ def _add_tiles(
                 place.add_(values) if scale is None else place.addcmul_(values, scale)
 
 
-def _moved(
-    entries: Float[Tensor, "rows tiles size"], plan: ShiftPlan, tiles: Sequence[int]
-) -> Float[Tensor, "rows dim"]:
+def _moved(entries: Float[Tensor, "rows tiles size"], plan: ShiftPlan, tiles: range) -> Float[Tensor, "rows dim"]:
     """Whole tiles, each moved to its buckets, and summed: bucket b takes entry (b − origin) mod dim of every tile."""
     rows, _, size = entries.shape
-    origins = torch.from_numpy(plan.origins[list(tiles)]).to(entries.device)
+    origins = plan.origins_on(entries.device)[tiles.start : tiles.stop : tiles.step]
     entry = (torch.arange(plan.dim, device=entries.device) - origins[:, None]) % plan.dim
     moved = entries.gather(2, entry.clamp_max(size - 1).expand(rows, -1, -1))
     if size < plan.dim:
-        moved.masked_fill_(entry >= size, 0.0)
+        beyond = (origins[:, None] + torch.arange(size, plan.dim, device=entries.device)) % plan.dim
+        moved.scatter_(2, beyond.expand(rows, -1, -1), 0.0)
     return moved.sum(1)
 
 
@@ -211,7 +217,7 @@ def _scatter(total: Tensor, lookup: Lookup, plan: ShiftPlan, scale: Float[Tensor
     index = lookup.index.flatten()
     values = (lookup.right.to(total.dtype) * scale[:, None, None]).flatten(0, 1)
     first = torch.arange(rows, device=total.device).repeat_interleave(tokens) * plan.dim
-    origins = torch.from_numpy(plan.origins).to(total.device)
+    origins = plan.origins_on(total.device)
     line = torch.div(index, plan.height, rounding_mode="floor")
     for column in range(plan.columns):
         some = values[:, column * plan.width : (column + 1) * plan.width]

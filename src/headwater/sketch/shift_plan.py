@@ -16,11 +16,14 @@ outer product, so the factors are signed before they are multiplied, and no entr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from headwater.core.seeds import buckets, hash32, key, signs
 
@@ -46,6 +49,7 @@ class ShiftPlan:
     height: int
     origins: Any
     stream: int
+    _on_device: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def columns(self) -> int:
@@ -61,6 +65,12 @@ class ShiftPlan:
     def patterns(self) -> int:
         """Number of patterns of column signs."""
         return -(-self.lines // self.width)
+
+    def origins_on(self, device: torch.device) -> Int[Tensor, " tiles"]:
+        """The origins on a device; copied once, because a copy makes the device wait."""
+        if device not in self._on_device:
+            self._on_device[device] = torch.from_numpy(self.origins).to(device)
+        return self._on_device[device]
 
     @cached_property
     def left_stream(self) -> int:

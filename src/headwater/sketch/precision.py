@@ -19,7 +19,7 @@ HALF = (torch.bfloat16, torch.float16)
 
 
 def multiplies_half(states: Tensor, matrix: Tensor) -> bool:
-    """Whether `half_product` can multiply these two."""
+    """Whether `half_product` and `half_products` can multiply these two."""
     same = states.dtype == matrix.dtype and states.device == matrix.device
     return states.is_cuda and same and matrix.dtype in HALF and _has_wide_results(matrix.device, matrix.dtype)
 
@@ -30,12 +30,18 @@ def half_product(states: Float[Tensor, "*batch width"], matrix: Float[Tensor, "s
     return flat.view(*states.shape[:-1], len(matrix))
 
 
+def half_products(left: Float[Tensor, "rows out inner"], right: Float[Tensor, "rows inner in"]) -> Tensor:
+    """left @ right of half-precision numbers, example by example, summed and returned in float32: `[rows, out, in]`."""
+    return torch.bmm(left, right, out_dtype=torch.float32)
+
+
 @cache
 def _has_wide_results(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether this PyTorch has such products (2.8 and later, on CUDA)."""
     one = torch.ones(16, 16, dtype=dtype, device=device)
     try:
         torch.mm(one, one, out_dtype=torch.float32)
+        torch.bmm(one[None], one[None], out_dtype=torch.float32)
     except (TypeError, RuntimeError):
         return False
     return True
