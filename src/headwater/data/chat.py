@@ -11,7 +11,7 @@ from headwater.core.errors import DataError
 from headwater.core.fingerprints import digest
 from headwater.data.rows import Rendered, Row, Span, Turn, asked_and_answered, render_text
 from headwater.data.turns import TurnFinder, assign_marks
-from headwater.data.writer import ChatWriter, Messages
+from headwater.data.writer import CALLS_REMEDY, ChatWriter, Messages
 
 FOLD = "chat:fold-system"
 """The name of a chat template that gets a system turn as the beginning of the first user turn."""
@@ -139,4 +139,4 @@ def _require_calls(message: Mapping[str, Any], said: list[str], where: str) -> N
         name = call.get("function", call).get("name")
         if not any(name in part for part in said):
             what = f"the chat template does not write the call of the tool '{name}'"
-            raise DataError(what, where=where, remedy="take a template that has tool calls")
+            raise DataError(what, where=where, remedy=CALLS_REMEDY)

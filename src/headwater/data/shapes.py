@@ -131,7 +131,8 @@ def read_row(
 
 
 def _is_chat(shape: Shape, named: Mapping[str, Any]) -> bool:
-    return shape.response in CHATS or any(isinstance(named.get(role), (list, tuple)) for role in shape.required)
+    listed = [named[role] for role in shape.required if shape.prompt and isinstance(named.get(role), (list, tuple))]
+    return shape.response in CHATS or any(part for part in listed if part and isinstance(part[0], Mapping))
 
 
 def _unused(name: str, taken: Mapping[str, Any]) -> str:

@@ -36,6 +36,8 @@ REFUSALS = (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeErro
 
 ALIGN_REMEDY = "take another template: plain, alpaca or a format string"
 
+CALLS_REMEDY = "it may have no tool calls: take a template that has them"
+
 Messages = Sequence[Mapping[str, Any]]
 
 
@@ -89,7 +91,8 @@ class ChatWriter:
             except REFUSALS as error:
                 refused = refused or error
         what = f"the chat template refuses this chat: {refused}"
-        raise DataError(what, where=where, remedy=ALIGN_REMEDY) from refused
+        calls = any(message.get("tool_calls") for message in messages)
+        raise DataError(what, where=where, remedy=CALLS_REMEDY if calls else ALIGN_REMEDY) from refused
 
     def marks(self, messages: Messages, whole: str, where: str, *, tools: Any = None) -> list[Span]:
         """The spans of `whole`, the chat as `write` gives it, that the template marks as said by the assistant."""
