@@ -85,6 +85,7 @@ SAME: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "prompt and response": ({"prompt": [SYSTEM, USER], "response": [SAID]}, [SYSTEM, USER, SAID]),
     "a text and a chat": ({"prompt": "Tide?", "completion": [SAID]}, [USER, SAID]),
     "a chat and a text": ({"prompt": [USER], "response": "High."}, [USER, SAID]),
+    "lists as JSON text": ({"prompt": json.dumps([USER]), "completion": json.dumps([SAID])}, [USER, SAID]),
     "the prompt's answers are context": (
         {"prompt": [USER, SAID, USER], "completion": [SAID]},
         [USER, {**SAID, "weight": 0}, USER, SAID],
@@ -126,6 +127,17 @@ def test_tools_are_metadata_that_the_template_gets(tools: Any, tmp_path: Path) -
     assert read({"messages": CALLED, "functions": tools}, mapping={"tools": "functions"}).metadata == row.metadata
     assert read({"messages": CALLED, "tools": "[]"}).tools is None
     assert read({"prompt": "p", "response": "r", "tools": tools}).metadata == {"tools": tools}
+
+
+def test_settings_of_the_template_are_metadata() -> None:
+    assert read({"messages": [USER, SAID], "chat_template_kwargs": '{"quick": true}'}).settings == {"quick": True}
+    with pytest.raises(DataError, match="'chat_template_kwargs' is not a JSON object"):
+        read({"messages": [USER, SAID], "chat_template_kwargs": "quick"})
+
+
+def test_a_text_that_only_looks_like_a_chat_is_a_text() -> None:
+    for text in ("[1, 2]", '["role"]', "[INST] p", '{"role": "user"}', "[{"):
+        assert read({"prompt": text, "response": "r"}).prompt == text
 
 
 def test_conversations_beside_another_shape_are_metadata() -> None:

@@ -199,6 +199,20 @@ def test_tool_calls_are_said_by_the_assistant_and_tools_are_handed_to_the_templa
     assert rendered.text.startswith("tide!\n<|im_start|>user")
 
 
+def test_a_chats_own_settings_reach_the_template() -> None:
+    source = CHATML.replace("{{ m.content }}", "{{ m.content }}{{ '/quick' if quick is defined and quick }}")
+    for settings in ({"quick": True, "other": None}, '{"quick": true}'):
+        row = Row("a", 0, messages=chat(*CHAT[:2]).messages, metadata={"chat_template_kwargs": settings})
+        assert said(source, row) == [f"{SAY}/quick<|im_end|>"]
+        question = resolve_template("chat", byte_level(chat=source)).question_text(row)
+        assert question == f"<|im_start|>user\n{ASK}/quick<|im_end|>\n<|im_start|>assistant\n"
+    assert said(source, chat(*CHAT[:2])) == [f"{SAY}<|im_end|>"]
+
+
+def test_a_mark_in_a_comment_is_none() -> None:
+    assert said("{# no {% generation %} here #}" + CHATML, chat(*CHAT[:2])) == [f"{SAY}<|im_end|>"]
+
+
 def test_a_template_that_leaves_out_a_call_is_refused() -> None:
     with pytest.raises(DataError, match="message 1: the chat template does not write the call of the tool 'tide'"):
         said(CHATML, Row("a", 0, messages=CALLED))
@@ -225,7 +239,6 @@ def test_a_template_of_ones_own(tmp_path: Any) -> None:
     path.unlink()
     again = resolve_template(template.fingerprint["name"], bare)
     assert again.fingerprint == template.fingerprint
-    assert resolve_template(str(path.with_suffix(".jinja")), bare) if path.exists() else True
     with pytest.raises(HeadwaterError, match="the chat template cannot be read"):
         resolve_template(str(path), bare)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 from headwater.core.errors import DataError
@@ -86,13 +86,17 @@ class ChatTemplate:
         messages = self._fitting(row.messages, row.where)
         while messages and messages[-1]["role"] == "assistant":
             messages = messages[:-1]
-        return self.writer.write(messages, row.where, tools=row.tools, generation=True)
+        return self.writer.write(messages, row.where, tools=row.tools, settings=row.settings, generation=True)
 
     def _find(self, messages: Messages, row: Row) -> tuple[str, dict[int, list[Span]]]:
-        write = partial(self.writer.write, where=row.where, tools=row.tools)
+        given: dict[str, Any] = {"where": row.where, "tools": row.tools, "settings": row.settings}
+
+        def write(chat: Messages, *, generation: bool = False) -> str:
+            return self.writer.write(chat, **given, generation=generation)
+
         whole = write(messages)
         if self.writer.marked:
-            marks = self.writer.marks(messages, whole, row.where, tools=row.tools)
+            marks = self.writer.marks(messages, whole, **given)
             found = assign_marks(marks, write, messages, whole)
         else:
             found = {i: [turn] for i, turn in self.finder.find(write, messages, whole, row.where).items()}
