@@ -104,6 +104,16 @@ def test_an_answer_may_repeat_any_text_around_it(habit: str) -> None:
     assert said(source, chat(*turns)) == [f.format(text) for f, text in zip(frames, answers, strict=True)]
 
 
+def test_a_marker_is_not_cut_where_an_answer_begins_with_another() -> None:
+    source = EACH.format(
+        turn="{% if m.role == 'assistant' %}<|im_start|>assistant\n{% if '<' not in m.content %}<think></think>"
+        "{% endif %}{{ m.content }}<|im_end|>\n{% else %}" + FRAME + "{% endif %}",
+        prompt="<|im_start|>assistant\n<think>\n",
+    )
+    assert said(source, chat(("user", ASK), ("assistant", "<b>Noon.</b>"))) == ["<b>Noon.</b><|im_end|>"]
+    assert said(source, chat(("user", ASK), ("assistant", SAY))) == [f"</think>{SAY}<|im_end|>"]
+
+
 def test_answers_that_the_template_alters() -> None:
     assert said(SHOUTS, chat(*CHAT)) == ["IT IS HIGH.</s>", "LOW.</s>", "YES.</s>"]
     assert said(OPENS_GONE, chat(("user", ASK), ("assistant", THOUGHT + SAY))) == [f"\n\n{SAY}<|im_end|>"]
