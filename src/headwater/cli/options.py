@@ -37,7 +37,15 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted 
 By = Annotated[str | None, typer.Option(help="Vector columns to rank by: embedding, rise+embedding.")]
 ScanMemory = Annotated[str | None, typer.Option("--max-memory", help="Most memory for blocks and scores: 2GiB.")]
 Relevant = Annotated[str | None, typer.Option(help="SQL condition for the rows that count as right, for P@10.")]
-Template = Annotated[str | None, typer.Option(help="chat, plain, alpaca, or a format with {prompt}.")]
+Template = Annotated[
+    str | None,
+    typer.Option(help="chat, chat:fold-system, plain, alpaca, a .jinja file or a {prompt} format."),
+]
+Targets = Annotated[
+    str | None,
+    typer.Option(help="Tokens the loss is over: all, assistant, response or last."),
+]
+Pairs = Annotated[str | None, typer.Option(help="rows: read a preference pair (chosen, rejected) as two rows.")]
 Columns = Annotated[list[str], typer.Option("--column", help="A data column, role=name: prompt=ask. Repeats.")]
 Duplicates = Annotated[
     float, typer.Option(help="Rows at least this similar are near-duplicates; 0: do not look for them.")
@@ -87,10 +95,12 @@ class RowOptions:
     limit: Annotated[int | None, typer.Option(help="Only the first rows.")] = None
     split: Annotated[str, typer.Option(help="Split of a hub data set.")] = "train"
     streaming: Annotated[bool, typer.Option("--streaming", help="Stream a hub data set.")] = False
+    pairs: Pairs = None
 
     def corpus(self) -> Any:
         """Open the rows."""
-        return open_rows(self.data, self.columns, limit=self.limit, split=self.split, streaming=self.streaming)
+        how = {"limit": self.limit, "split": self.split, "streaming": self.streaming, "pairs": self.pairs}
+        return open_rows(self.data, self.columns, **how)
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,7 @@ class ReadingOptions:
     template: Template = None
     max_tokens: MaxTokens = 2048
     tokens_per_batch: TokensPerBatch = 8192
+    targets: Targets = None
 
 
 @dataclass(frozen=True)
