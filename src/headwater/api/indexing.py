@@ -15,6 +15,7 @@ import numpy as np
 
 from headwater.api.sources import AnyIndex, Model, Rows, corpus_of, index_of, model_of, session_of
 from headwater.core.errors import MismatchError, StoreError, UsageError
+from headwater.data.records import open_rows_or_hits
 from headwater.engines.blocks import OnProgress
 from headwater.index import upkeep
 from headwater.index.checks import Fault, check_index
@@ -174,9 +175,9 @@ def delete(
         index: the index.
         ids: ids of rows, or one id.
         where: SQL condition over the index's columns.
-        rows: rows of which those with the same text are deleted, whatever their id.
+        rows: rows, or hits of a trace; the index's rows with the same text are deleted, whatever their id.
     """
-    corpus = None if rows is None else corpus_of(rows)
+    corpus = None if rows is None else open_rows_or_hits(rows)
     ids = [ids] if isinstance(ids, str) else ids
     return maintain.delete(index_of(index), ids=ids, where=where, rows=corpus)
 

@@ -99,7 +99,7 @@ def read_row(
     metadata = {n: v for n, v in record.items() if n not in read and (v is not None or n not in ROLES)}
     for name in ("id", "text") if text is not None else ("id", "prompt", "response"):
         if name in metadata:  # it is kept, and does not hide the row's own
-            metadata[_unused(f"{name}_", metadata)] = metadata.pop(name)
+            metadata[unused_name(f"{name}_", metadata)] = metadata.pop(name)
     return Row(
         id=_read_id(record.get(column_of["id"]), where),
         ordinal=ordinal,
@@ -113,7 +113,7 @@ def read_row(
     )
 
 
-def _unused(name: str, taken: Mapping[str, Any]) -> str:
+def unused_name(name: str, taken: Mapping[str, Any]) -> str:
     """The name, with underscores behind it until no column has it."""
     while name in taken:
         name += "_"

@@ -65,7 +65,8 @@ def text_fields(row: Row) -> dict[str, str]:
     """A row's text fields as the index stores them, by column name."""
     fields = row.fields()
     if row.messages is not None:
-        fields["messages"] = canonical([dict(message) for message in row.messages])
+        # The order of keys is kept: a template that writes a message as JSON writes it in this order.
+        fields["messages"] = json.dumps([dict(message) for message in row.messages], ensure_ascii=False, default=str)
     if row.hotwords:
         fields["hotwords"] = canonical(list(row.hotwords))
     return fields

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from headwater.core.errors import UsageError, unknown_name
 from headwater.core.trace import Hit, QueryTrace, TokenGrid, TokenMap, Trace
+from headwater.data.records import as_record
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow, token_texts
 from headwater.features.encoder import TokenScores
@@ -91,6 +92,7 @@ def trace_rows(
                 row_tokens=_shares(*maps.rows[places[hit.address]], i) if maps else None,
                 query_tokens=_shares(*maps.queries[i], places[hit.address]) if maps else None,
                 grid=_grid(session, rows[hit.address], query) if rank <= options.shown_grids else None,
+                record=as_record(rows[hit.address]),
             )
             for rank, hit in enumerate(found[i], 1)
         ]
