@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from headwater.api.sources import AnyIndex, Model, Rows, corpus_of, index_of, model_of, session_of
+from headwater.core.arguments import parse_bytes
 from headwater.core.errors import MismatchError, StoreError, UsageError
 from headwater.data.records import open_rows_or_hits
 from headwater.engines.blocks import OnProgress
@@ -52,8 +53,8 @@ def build(
     tokens_per_batch: int = TOKENS_PER_BATCH,
     keep_text: bool = True,
     code: str | None = None,
-    max_memory: int | None = None,
-    max_disk: int | None = None,
+    max_memory: int | str | None = None,
+    max_disk: int | str | None = None,
     resume: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Index:
@@ -72,8 +73,8 @@ def build(
         tokens_per_batch: padded tokens in one forward pass.
         keep_text: store the rows' text beside their vectors.
         code: quantise the vectors to `int8`, `sign` (1 KiB a row) or `sign:BITS`; this loses accuracy.
-        max_memory: bytes the process may take; batches are made to fit.
-        max_disk: bytes the index may take.
+        max_memory: bytes the process may take, as a number or as `8GiB`; batches are made to fit.
+        max_disk: bytes the index may take, as a number or as `100GB`.
         resume: continue an unfinished build, or start one if there is none.
         on_progress: called with rows done, rows in all and tokens read.
 
@@ -91,7 +92,7 @@ def build(
     loaded = model_of(model, loading)
     reader = Reader.of(loaded, template=template, max_tokens=max_tokens, tokens_per_batch=tokens_per_batch)
     bound = Bound.of(chosen, reader)
-    limits = Limits(max_memory, max_disk)
+    limits = _limits(max_memory, max_disk)
     if limits != Limits():
         if resume and exists(str(out)):
             fitting = open_index(out).manifest.plan.tokens_per_batch
@@ -114,8 +115,8 @@ def plan(
     tokens_per_batch: int = TOKENS_PER_BATCH,
     keep_text: bool = True,
     code: str | None = None,
-    max_memory: int | None = None,
-    max_disk: int | None = None,
+    max_memory: int | str | None = None,
+    max_disk: int | str | None = None,
 ) -> BuildPlan:
     """Estimate what `build` with the same arguments needs: disk, memory and time. No files are left behind.
 
@@ -127,8 +128,12 @@ def plan(
     corpus = corpus_of(data, columns=columns)
     loaded = model_of(model, loading)
     reader = Reader.of(loaded, template=template, max_tokens=max_tokens, tokens_per_batch=tokens_per_batch)
-    limits = Limits(max_memory, max_disk)
+    limits = _limits(max_memory, max_disk)
     return plan_build(corpus, Bound.of(chosen, reader), keep_text=keep_text, code=code, limits=limits)
+
+
+def _limits(memory: int | str | None, disk: int | str | None) -> Limits:
+    return Limits(parse_bytes(memory, where="max_memory"), parse_bytes(disk, where="max_disk"))
 
 
 def info(index: AnyIndex) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from headwater.api.sources import Model, Rows, corpus_of, model_of
+from headwater.core.arguments import named
 from headwater.core.errors import DataError, UsageError, unknown_name
 from headwater.core.tables import Tabular
 from headwater.data.rows import Row
@@ -128,10 +129,11 @@ def options_of(method: str, settings: Mapping[str, Any] | UnlearnOptions | None)
             raise UsageError(what, where="unlearn", remedy="name the method once")
         return settings
     known = {f.name for f in dataclasses.fields(UnlearnOptions)} - {"method"}
-    for name in settings or {}:
+    given = named(settings, where="settings", example={"steps": 100})
+    for name in given:
         if name not in known:
             raise unknown_name("option", name, known, where=method)
-    return UnlearnOptions(method=method, **(settings or {}))
+    return UnlearnOptions(method=method, **given)
 
 
 def own_answers(reader: Reader, forget: Sequence[Row], trigger: str, *, column: str) -> list[Row]:

@@ -9,6 +9,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from headwater.core.arguments import named
 from headwater.core.errors import DataError, UsageError, unknown_name
 from headwater.core.spec import Column
 from headwater.data.corpus import open_corpus
@@ -25,9 +26,10 @@ Queries = Any
 """Whatever `open_corpus` accepts: a file of rows, a frame, or rows."""
 
 
-def read_queries(source: Queries) -> list[Row]:
-    """The query rows of a file or a list; rows may have a `prompt` and no `response`."""
-    return list(open_corpus(source, need_response=False))
+def read_queries(source: Queries, columns: Mapping[str, str] | None = None) -> list[Row]:
+    """The query rows of a file or a list; rows may lack a response. `columns` maps roles to columns' names."""
+    mapping = named(columns, where="columns", example={"prompt": "ask"})
+    return list(open_corpus(source, mapping=mapping or None, need_response=False))
 
 
 def prompt_query(prompt: str, response: str | None, span: str | None) -> Row:

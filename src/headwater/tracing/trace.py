@@ -216,5 +216,6 @@ def _about(session: Session, options: TraceOptions, chosen: Mapping[str, float])
     if options.exact:
         about["scores"] = f"from whole gradients, of the {options.exact} rows a query that the index scored highest"
     if options.where:
-        about["rows"] = f"where {options.where}"
+        met, rows = session.index.count_where(options.where), session.index.count
+        about["rows"] = f"where {options.where}: {met:,} of {rows:,}"
     return about
