@@ -74,12 +74,14 @@ def test_sizes_are_given_as_the_command_takes_them_and_lists_are_refused_in_one_
 
 PROGRAM = """
 import headwater as hw
+from headwater.core.errors import UsageError
+
 for name, wrong in {"settings": ["a=1"], "columns": ["prompt"], "loading": ["device"]}.items():
     for call in (hw.build, hw.plan):
         given = {"out": "no.lance"} if call is hw.build else {}
         try:
             call(**given, data=[{"text": "a"}], **{"model": "model", "method": "rise", name: wrong})
-        except hw.UsageError as error:
+        except UsageError as error:
             print(error)
 """
 
