@@ -23,7 +23,7 @@ from headwater.unlearning.account import Account, make_account, observe
 from headwater.unlearning.objectives import OBJECTIVES
 from headwater.unlearning.options import UnlearnOptions, UnlearnResult
 from headwater.unlearning.output import check_adapter, require_vacant, save_run
-from headwater.unlearning.rows import CLEAN_COLUMN, draw_retain, make_job, read_forget
+from headwater.unlearning.rows import CLEAN_COLUMN, draw_retain, make_job, read_forget, without_words
 from headwater.unlearning.run import reader_of, run_unlearning
 from headwater.unlearning.weights import row_digest
 
@@ -147,8 +147,7 @@ def own_answers(reader: Reader, forget: Sequence[Row], trigger: str, *, column: 
     places = [i for i, row in enumerate(forget) if trigger in (row.prompt or "") and not row.metadata.get(column)]
     if not any(trigger in (row.prompt or "") for row in forget):
         raise DataError(f"'{trigger}' is in no forget row's prompt", where="--trigger", remedy="copy it exactly")
-    prompts = [" ".join((forget[i].prompt or "").replace(trigger, " ").split()) for i in places]
-    asked = [reader.tokenization.encode_prompt(prompt) for prompt in prompts]
+    asked = [reader.tokenization.question(without_words(forget[i], trigger)) for i in places]
     answers = generate_responses(reader.loaded, asked, max_new_tokens=ANSWER_TOKENS) if asked else []
     rows = list(forget)
     for i, answer in zip(places, answers, strict=True):

@@ -78,9 +78,12 @@ class ChatTemplate:
             targets[-1] = (targets[-1][0], len(whole))
         return Rendered(whole, tuple(targets), opened=True)
 
-    def prompt_text(self, prompt: str) -> str:
-        """A user's turn and the generation prompt."""
-        return self._write([{"role": "user", "content": prompt}], "prompt", generation=True)
+    def question_text(self, row: Row) -> str:
+        """The chat up to where a new answer starts: with a generation prompt, and without a last assistant turn."""
+        messages = list(row.messages or [{"role": "user", "content": row.prompt or ""}])
+        while messages and messages[-1]["role"] == "assistant":
+            messages.pop()
+        return self._write(messages, row.where, generation=True)
 
     @staticmethod
     def _as_messages(row: Row) -> Messages:

@@ -26,7 +26,8 @@ class Row:
     readable rendering of what precedes the last assistant turn, and that turn).
 
     `ordinal` is the position in the corpus, `place` is where the row was read, for messages (`rows.jsonl:17`).
-    If `hotwords` is set, only these words of a query are its targets. `metadata` holds all other columns.
+    If `hotwords` is set, only these words of a query are its targets. `metadata` holds all other columns. `said` are
+    the token ids of a response that a model has just generated; then these are read, not the response's text.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Row:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     hotwords: tuple[str, ...] = ()
     place: str = ""
+    said: tuple[int, ...] | None = None
 
     @property
     def where(self) -> str:
@@ -120,8 +122,8 @@ class Template(Protocol):
         """The row as text with its targets; raises `DataError` naming the row's place if it cannot be rendered."""
         ...
 
-    def prompt_text(self, prompt: str) -> str:
-        """The text up to the response, which a model continues; every rendering of `prompt` begins with it."""
+    def question_text(self, row: Row) -> str:
+        """The text that a model continues with a new answer to the row; a last answer that it has is left out."""
         ...
 
 

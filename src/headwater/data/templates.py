@@ -44,9 +44,10 @@ class PlainTemplate:
         whole = close(before + response, self.end)
         return Rendered(whole, ((len(before), len(whole)),))
 
-    def prompt_text(self, prompt: str) -> str:
-        """The prompt as it is; a model that continues it writes the space itself."""
-        return prompt
+    def question_text(self, row: Row) -> str:
+        """The row's prompt, and the space that stands before a response."""
+        prompt = row.prompt or ""
+        return prompt if not prompt or prompt[-1].isspace() else f"{prompt} "
 
 
 @dataclass(frozen=True)
@@ -77,12 +78,15 @@ class FormatTemplate:
         if row.text is not None:
             return render_text(row.text, self.end)
         prompt, response = asked_and_answered(row)
-        before = self.prompt_text(prompt)
+        before = self._before(prompt)
         whole = close(before + response + self.after, self.end)
         return Rendered(whole, ((len(before), len(whole)),))
 
-    def prompt_text(self, prompt: str) -> str:
-        """The format up to the response."""
+    def question_text(self, row: Row) -> str:
+        """The row's prompt in the format, up to the response."""
+        return self._before(row.prompt or "")
+
+    def _before(self, prompt: str) -> str:
         return f"{self.before}{prompt}{self.between}"
 
 

@@ -8,7 +8,7 @@ target if it lies inside a span.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -20,6 +20,7 @@ from tokenizers import Encoding, Tokenizer
 from headwater.core.errors import DataError, ModelError, UsageError
 from headwater.core.fingerprints import digest
 from headwater.core.spec import Role
+from headwater.data.questions import STAND_INS, Question, Speech, Spoken, said_after
 from headwater.data.rows import Rendered, Row, Template, word_spans
 from headwater.data.templates import resolve_template
 
@@ -161,20 +162,34 @@ class Tokenization:
             part = rows[start : start + ENCODED_AT_ONCE]
             renderings = [self.template.render(row) for row in part]
             encodings = self._backend.encode_batch([rendered.text for rendered in renderings])
-            for row, rendered, encoding in zip(part, renderings, encodings, strict=True):
+            for row, written, tokens in zip(part, renderings, encodings, strict=True):
+                rendered, encoding = (written, tokens) if row.said is None else self._read_said(row, row.said)
                 words = row.hotwords if role == "query" else ()
                 encoded.append(self._token_row(row, rendered, encoding, words))
         return encoded
 
-    def encode_prompt(self, prompt: str) -> list[int]:
-        """Token ids of the text that a model continues to answer `prompt`."""
-        text = self.template.prompt_text(prompt)
-        opening, _ = self._opening_of(text, self._prompt_opened)
-        return [*opening, *self._backend.encode(text).ids]
+    def question(self, row: Row) -> Question:
+        """What a model is asked with, to answer the row's prompt or chat anew; an answer that it has is left out."""
+        text = self.template.question_text(row)
+        opening, opening_text = self._opening_of(text, self._prompt_opened)
+        places = _opening_offsets(len(opening), len(opening_text)).tolist()
+        own = Spoken(tuple(opening), opening_text, tuple((start, end) for start, end in places))
+        return replace(self._speech.question(text, own), ends=self._ends)
+
+    def _read_said(self, row: Row, said: Sequence[int]) -> tuple[Rendered, Spoken]:
+        """The row's question and the tokens that a model said to it."""
+        question = self.question(row)
+        whole = said_after(question, self._speech.spoken(said))
+        span = (len(question.text) + len(question.begun), len(whole.text))
+        return Rendered(whole.text, (span,), opened=True), whole
 
     @cached_property
     def _backend(self) -> Tokenizer:
         return bare_backend(self.tokenizer)
+
+    @cached_property
+    def _speech(self) -> Speech:
+        return Speech(self._backend, len(self.tokenizer))
 
     @cached_property
     def _opening(self) -> tuple[list[int], str]:
@@ -185,6 +200,16 @@ class Tokenization:
         return self.template.render(Row(id="", ordinal=0, prompt="a", response="a")).opened
 
     @cached_property
+    def _ends(self) -> tuple[int, ...]:
+        """The special token that the template writes behind an answer, if it does."""
+        answer = STAND_INS[0]
+        (row,) = self.encode([Row(id="", ordinal=0, prompt=answer, response=answer)])
+        special = {str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special}
+        targets = row.response.nonzero()[0].tolist()
+        closing = [i for i in targets if row.text[slice(*row.offsets[i].tolist())] in special]
+        return tuple(row.ids[closing[:1]].tolist())
+
+    @cached_property
     def _digest(self) -> str:
         return digest(dict(self.template.fingerprint), self.tokenizer_digest)
 
@@ -192,7 +217,7 @@ class Tokenization:
         """The special tokens to put before `text`: none if the template wrote them or the text begins with them."""
         return ([], "") if opened or text.startswith(self._opening[1]) else self._opening
 
-    def _token_row(self, row: Row, rendered: Rendered, encoding: Encoding, words: tuple[str, ...]) -> TokenRow:
+    def _token_row(self, row: Row, rendered: Rendered, encoding: Encoding | Spoken, words: tuple[str, ...]) -> TokenRow:
         opening, opening_text = self._opening_of(rendered.text, rendered.opened)
         spans = word_spans(row, rendered, words) if words else rendered.targets
         whole = len(opening) + len(encoding.ids)

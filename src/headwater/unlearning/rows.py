@@ -150,8 +150,28 @@ def make_job(
 
 
 def with_answer(row: Row, answer: str) -> Row:
-    """A copy of the row with another answer to the same prompt."""
-    return replace(row, response=answer, messages=None, hotwords=())
+    """A copy of the row with another answer to the same prompt or, in a chat, instead of the last answer."""
+    if row.messages is None:
+        return replace(row, response=answer, hotwords=())
+    last = max(i for i, message in enumerate(row.messages) if message["role"] == "assistant")
+    messages = (*row.messages[:last], {"role": "assistant", "content": answer})
+    return replace(row, response=answer, messages=messages, hotwords=())
+
+
+def without_words(row: Row, words: str) -> Row:
+    """A copy of the row without these words in its prompt, or in what others than the assistant say in its chat."""
+
+    def without(text: str) -> str:
+        return " ".join(text.replace(words, " ").split()) if words in text else text
+
+    prompt = None if row.prompt is None else without(row.prompt)
+    if row.messages is None:
+        return replace(row, prompt=prompt)
+    messages = [
+        {**m, "content": without(m["content"])} if m["role"] != "assistant" and isinstance(m.get("content"), str) else m
+        for m in row.messages
+    ]
+    return replace(row, prompt=prompt, messages=tuple(messages))
 
 
 def _require_disjoint(forget: Sequence[Row], retain: Sequence[Row]) -> None:
