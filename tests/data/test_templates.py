@@ -11,7 +11,7 @@ from spot_tokenizers import CHAT_TEMPLATES, DATED, INST, byte_level
 
 from headwater.core.errors import DataError, HeadwaterError, ModelError, UsageError
 from headwater.data.rows import Rendered, Row
-from headwater.data.templates import resolve_template
+from headwater.data.templates import NO_CHATS_REMEDY, resolve_template
 
 QUICK = settings(max_examples=40, deadline=None)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -50,7 +50,7 @@ def test_target_is_the_response_whatever_the_text(name: str, prompt: str, respon
     after = " ." if name.startswith("Q") else ""
     whole = response + after
     assert said(rendered) == [whole if whole.endswith(end) and name != "chat" else whole + end]
-    assert rendered.text.startswith(template.prompt_text(prompt))
+    assert rendered.text.startswith(template.question_text(Row("a", 0, prompt=prompt)))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_end_of_text_is_not_doubled() -> None:
 def test_format_takes_escapes_from_the_shell_and_keeps_other_braces() -> None:
     template = resolve_template(r"{x} {prompt}\n\t{response}", byte_level())
     assert template.render(pair("{response}", "{prompt}")).text == "{x} {response}\n\t{prompt}</s>"
-    assert template.prompt_text("p") == "{x} p\n\t"
+    assert template.question_text(Row("a", 0, prompt="p")) == "{x} p\n\t"
 
 
 @pytest.mark.parametrize("name", ["chat", "plain", "alpaca", r"Q: {prompt}\nA: {response}"])
@@ -134,7 +134,7 @@ def test_chat_finds_any_response(name: str, prompt: str, response: str) -> None:
     template = resolve_template("chat", byte_level(chat=CHAT_TEMPLATES[name]))
     rendered = template.render(pair(prompt, response))
     ((start, end),) = rendered.targets
-    assert rendered.text[:start] == template.prompt_text(prompt)
+    assert rendered.text[:start] == template.question_text(Row("a", 0, prompt=prompt))
     assert response.strip() in rendered.text[start:end]
     assert not rendered.text[end:].strip()
 
@@ -145,38 +145,16 @@ def test_the_date_of_a_template_stands_still() -> None:
     assert rendered.text.startswith("Today is 26 Jul 2024.\n<|im_start|>user\np")
 
 
-UPPER = "{% for m in messages %}{{ m.role }}: {{ m.content | upper }}</s>{% endfor %}"
-REWRITING = "{% for m in messages %}{{ m.role }}: {{ m.content | replace('z', 's') }}</s>{% endfor %}"
-NO_PREFIX = (
-    "{% for m in messages %}{{ m.role }}: {{ m.content }}</s>{% endfor %}"
-    "{% if add_generation_prompt %}ASSISTANT: {% endif %}"
-)
 SILENT = "{% for m in messages %}{{ m.role }} spoke{% endfor %}"
 REFUSING = "{{ raise_exception('only users may speak') }}"
 ALIGN = "(take another template: plain, alpaca or a format string)"
 
 CHAT_FAULTS: dict[str, tuple[str, Row, str]] = {
-    "upper case": (UPPER, pair("p", "r"), f"chat template: the chat template does not write an answer once {ALIGN}"),
-    "rewritten": (
-        REWRITING,
-        pair("p", "realize"),
-        f"rows.jsonl:1: the chat template's text does not show where message 1 starts and ends {ALIGN}",
-    ),
-    "other generation prompt": (
-        NO_PREFIX,
-        pair("p", "r"),
-        f"rows.jsonl:1: the chat template's text does not show where message 1 starts and ends {ALIGN}",
-    ),
-    "silent": (SILENT, pair("p", "r"), f"chat template: the chat template does not write an answer once {ALIGN}"),
+    "silent": (SILENT, pair("p", "r"), f"chat template: the chat template writes no answer {ALIGN}"),
     "refusing": (
         REFUSING,
         pair("p", "r"),
         f"rows.jsonl:1: the chat template refuses this chat: only users may speak {ALIGN}",
-    ),
-    "assistant first": (
-        INST,
-        chat(("assistant", "Hello")),
-        "rows.jsonl:1: the chat begins with the assistant (begin with the user's turn)",
     ),
     "no assistant": (
         INST,
@@ -204,7 +182,7 @@ NAME_FAULTS: dict[str, tuple[str, type[HeadwaterError], str]] = {
     "chat": (
         "chat",
         ModelError,
-        "template: this tokenizer has no chat template (take the template plain, alpaca or a format string)",
+        f"template: this tokenizer has no chat template ({NO_CHATS_REMEDY})",
     ),
     "typo": ("alpacca", UsageError, "template: unknown template 'alpacca' (did you mean 'alpaca'?)"),
     "no response": (

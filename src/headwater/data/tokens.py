@@ -7,7 +7,7 @@ target if it lies inside a span.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from headwater.core.errors import DataError, ModelError, UsageError
+from headwater.core.errors import DataError, ModelError, UsageError, unknown_name
 from headwater.core.fingerprints import digest
 from headwater.core.spec import Role
 from headwater.data.questions import STAND_INS, Question, Speech, Spoken, said_after
-from headwater.data.rows import Rendered, Row, Template, word_spans
-from headwater.data.templates import resolve_template
+from headwater.data.rows import TARGETS, Rendered, Row, Span, Template, Turn, target_spans, word_spans
+from headwater.data.templates import resolve_template, restore_template
 
 NOT_LEARNED = frozenset({"pad_token"})
 """Special tokens left out of the digest: they change no token of a row, since batches mask their padding."""
@@ -121,21 +121,36 @@ class Tokenization:
         tokenizer: a fast `transformers` tokenizer.
         template: how rows are written as text.
         max_tokens: rows longer than this are cut at the end.
+        targets: what the loss is over, a name of `TARGETS`; None for all of a text, else the assistant's turns.
+        asked: what of a query is asked about, a name of `TARGETS`; None for the same as in training.
     """
 
     tokenizer: Any
     template: Template
     max_tokens: int = 2048
+    targets: str | None = None
+    asked: str | None = None
 
     def __post_init__(self) -> None:
+        for chosen in (self.targets, self.asked):
+            if chosen is not None and chosen not in TARGETS:
+                raise unknown_name("targets", chosen, TARGETS, where="--targets")
         if self.max_tokens < 2:
             raise UsageError(f"rows of {self.max_tokens} tokens", where="--max-tokens", remedy="at least 2")
         _ = self._backend  # raises an error for a tokenizer that cannot be used
 
     @classmethod
-    def of(cls, tokenizer: Any, template: str | None = None, max_tokens: int = 2048) -> Tokenization:
+    def of(
+        cls, tokenizer: Any, template: str | None = None, max_tokens: int = 2048, *, targets: str | None = None
+    ) -> Tokenization:
         """The tokenisation of a tokenizer; see `resolve_template` for the names of templates and the default."""
-        return cls(tokenizer, resolve_template(template, tokenizer), max_tokens)
+        return cls(tokenizer, resolve_template(template, tokenizer), max_tokens, targets)
+
+    @classmethod
+    def like(cls, tokenizer: Any, fingerprint: Mapping[str, Any]) -> Tokenization:
+        """A tokenisation with the settings that an earlier one's fingerprint names, for a tokenizer that may differ."""
+        template = restore_template(fingerprint["template"], tokenizer)
+        return cls(tokenizer, template, int(fingerprint["max_tokens"]), fingerprint.get("targets"))
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -144,6 +159,7 @@ class Tokenization:
             "tokenizer": self.tokenizer_digest,
             "template": dict(self.template.fingerprint),
             "max_tokens": self.max_tokens,
+            **({} if self.targets is None else {"targets": self.targets}),
         }
 
     @cached_property
@@ -154,7 +170,9 @@ class Tokenization:
     def encode(self, rows: Sequence[Row], role: Role = "train") -> list[TokenRow]:
         """The rows as tokens, in order.
 
-        The targets of a query with hotwords are the tokens of these words alone, wherever they occur in its response.
+        A query is about what was said, so `targets="all"` counts for training rows alone; `asked` chooses for queries.
+        The targets of a query with
+        hotwords are the tokens of these words alone, wherever they occur in its response.
         Raises `DataError` naming the row's place if no token would be a target.
         """
         encoded: list[TokenRow] = []
@@ -164,8 +182,7 @@ class Tokenization:
             encodings = self._backend.encode_batch([rendered.text for rendered in renderings])
             for row, written, tokens in zip(part, renderings, encodings, strict=True):
                 rendered, encoding = (written, tokens) if row.said is None else self._read_said(row, row.said)
-                words = row.hotwords if role == "query" else ()
-                encoded.append(self._token_row(row, rendered, encoding, words))
+                encoded.append(self._token_row(row, rendered, encoding, role))
         return encoded
 
     def question(self, row: Row) -> Question:
@@ -176,12 +193,30 @@ class Tokenization:
         own = Spoken(tuple(opening), opening_text, tuple((start, end) for start, end in places))
         return replace(self._speech.question(text, own), ends=self._ends)
 
+    def _asked(self, rendered: Rendered, row: Row) -> tuple[Span, ...]:
+        """The spans of a query that are asked about; its last turn also if a training row would not learn it."""
+        if self.asked == "last" and rendered.turns:
+            return rendered.turns[-1].spans
+        choice = None if self.targets == "all" else self.targets
+        return target_spans(rendered, (self.asked if rendered.turns else None) or choice, row.where)
+
     def _read_said(self, row: Row, said: Sequence[int]) -> tuple[Rendered, Spoken]:
         """The row's question and the tokens that a model said to it."""
         question = self.question(row)
         whole = said_after(question, self._speech.spoken(said))
         span = (len(question.text) + len(question.begun), len(whole.text))
-        return Rendered(whole.text, (span,), opened=True), whole
+        return Rendered(whole.text, (span,), opened=True, turns=(Turn((span,)),)), whole
+
+    def encode_before(self, row: Row) -> list[int]:
+        """Token ids of the row before its last answer, exactly as they are in the whole row."""
+        rendered = self.template.render(row)
+        if not rendered.turns:
+            raise DataError("a text has no answer", where=row.where, remedy="give it a prompt and a response")
+        whole = self._token_row(row, rendered, self._backend.encode(rendered.text), "train")
+        shift = len(whole.text) - len(rendered.text)
+        inside = _inside(whole.offsets, rendered.turns[-1].spans, shift=shift)
+        ids: list[int] = whole.ids[: int(inside.argmax()) if inside.any() else None].tolist()
+        return ids
 
     @cached_property
     def _backend(self) -> Tokenizer:
@@ -217,9 +252,11 @@ class Tokenization:
         """The special tokens to put before `text`: none if the template wrote them or the text begins with them."""
         return ([], "") if opened or text.startswith(self._opening[1]) else self._opening
 
-    def _token_row(self, row: Row, rendered: Rendered, encoding: Encoding | Spoken, words: tuple[str, ...]) -> TokenRow:
+    def _token_row(self, row: Row, rendered: Rendered, encoding: Encoding | Spoken, role: Role) -> TokenRow:
         opening, opening_text = self._opening_of(rendered.text, rendered.opened)
-        spans = word_spans(row, rendered, words) if words else rendered.targets
+        words = row.hotwords if role == "query" else ()
+        spans = target_spans(rendered, self.targets, row.where) if role == "train" else self._asked(rendered, row)
+        spans = word_spans(row, rendered, words, spans) if words else spans
         whole = len(opening) + len(encoding.ids)
         ids = np.array([*opening, *encoding.ids][: self.max_tokens], dtype=np.int64)
         flat = np.fromiter(chain.from_iterable(encoding.offsets), dtype=np.int64, count=2 * len(encoding.ids))
@@ -272,4 +309,6 @@ def _content(row: Row, words: Sequence[str]) -> dict[str, Any]:
     content: dict[str, Any] = dict(row.fields())
     if row.messages is not None:
         content["messages"] = [dict(message) for message in row.messages]
+    if row.tools:
+        content["tools"] = row.tools
     return {**content, "hotwords": list(words)} if words else content

@@ -44,17 +44,18 @@ def with_responses(
 ) -> tuple[list[Row], set[str]]:
     """Generate every missing response greedily; returns the rows and the ids of those whose response was generated.
 
-    The target tokens of a response that was cut do not include the closing token, which the model did not predict.
+    A chat is answered as a whole. What the model said is kept as its token ids, so the targets are exactly these: the
+    closing token is one of them only if the model wrote it.
     """
     missing = [i for i, row in enumerate(rows) if row.text is None and row.response is None]
-    prompts = [session.bound.reader.tokenization.encode_prompt(rows[i].prompt or "") for i in missing]
+    questions = [session.bound.reader.tokenization.question(rows[i]) for i in missing]
     done = list(rows)
-    answers = generate_answers(session.bound.reader.loaded, prompts, max_new_tokens=max_new_tokens) if prompts else []
-    for i, (text, ended) in zip(missing, answers, strict=True):
-        if not text.strip():
+    loaded = session.bound.reader.loaded
+    answers = generate_answers(loaded, questions, max_new_tokens=max_new_tokens) if questions else []
+    for i, answer in zip(missing, answers, strict=True):
+        if not answer.text.strip():
             raise DataError("the model answered nothing", where=f"query '{rows[i].id}'", remedy="give a response")
-        words = rows[i].hotwords or (() if ended else (text.strip(),))
-        done[i] = replace(rows[i], response=text, messages=None, hotwords=words)
+        done[i] = replace(rows[i], response=answer.text, said=answer.ids)
     return done, {rows[i].id for i in missing}
 
 

@@ -149,15 +149,6 @@ def make_job(
     return UnlearnJob(tuple(forget), kept, guard or kept, clean, tuple(warnings))
 
 
-def with_answer(row: Row, answer: str) -> Row:
-    """A copy of the row with another answer to the same prompt or, in a chat, instead of the last answer."""
-    if row.messages is None:
-        return replace(row, response=answer, hotwords=())
-    last = max(i for i, message in enumerate(row.messages) if message["role"] == "assistant")
-    messages = (*row.messages[:last], {"role": "assistant", "content": answer})
-    return replace(row, response=answer, messages=messages, hotwords=())
-
-
 def without_words(row: Row, words: str) -> Row:
     """A copy of the row without these words in its prompt, or in what others than the assistant say in its chat."""
 
