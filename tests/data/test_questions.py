@@ -103,7 +103,9 @@ def test_before_a_number_or_a_sign_only_what_was_begun_stands_between(name, answ
 
 @QUICK
 @given(prompt=PROMPTS, answer=ANSWERS | st.sampled_from(["14", "(b) yes", "👩‍👩‍👧", "a  b\n\nc"]))
-@pytest.mark.parametrize("key", [key for key in READINGS if key[0] in ("byte-level", "digits apart", "llama")], ids="|".join)
+@pytest.mark.parametrize(
+    "key", [key for key in READINGS if key[0] in ("byte-level", "digits apart", "llama")], ids="|".join
+)
 def test_what_was_said_is_read_as_the_row_with_that_answer(key, prompt, answer):
     reading = READINGS[key]
     asked = Row("a", 0, prompt=prompt)

@@ -20,7 +20,7 @@ from headwater.core.scores import Scores
 from headwater.core.trace import Trace
 from headwater.search.scan import DEFAULT_MEMORY, score_all
 from headwater.search.scan import write_scores as export_scores
-from headwater.tracing.queries import MAX_NEW_TOKENS, ask, prompt_query, read_queries
+from headwater.tracing.queries import LAST, MAX_NEW_TOKENS, ask, prompt_query, read_queries
 from headwater.tracing.trace import TraceOptions, trace_rows
 
 
@@ -44,12 +44,14 @@ def trace(
     model: Model | None = None,
     loading: Mapping[str, Any] | None = None,
     columns: Mapping[str, str] | None = None,
+    targets: str = LAST,
 ) -> Trace:
     """Find the rows of the index that drove a response of the model.
 
     Args:
         index: an index, or an open session.
-        queries: rows to trace; a row without a response gets one generated greedily.
+        queries: rows to trace; a row without a response, or a chat that does not end with an answer, gets one generated
+            greedily.
         prompt: one query instead of `queries`.
         response: the model's response to `prompt`; None generates it.
         span: words of the response to trace instead of all of it.
@@ -68,6 +70,8 @@ def trace(
         model: the index's model, loaded or by its present place; None takes the place that the index names.
         loading: options of `load_model` (`device`, `adapter`, ...), for a model that is not loaded yet.
         columns: role to column, for queries whose columns have other names than the roles: `{"prompt": "ask"}`.
+        targets: what of a query is traced: `last`, its last answer, which is the one that is shown; `assistant`, every
+            answer of a chat, as in training; `response`, all answers after the last user turn; or `all`.
 
     Raises:
         UsageError: both queries and a prompt, or neither; or options that do not go together.
@@ -85,6 +89,7 @@ def trace(
         grids=grids,
         engine=engine,
         max_memory=parse_bytes(max_memory, where="max_memory") or DEFAULT_MEMORY,
+        targets=targets,
     )
     session = session_of(index, model, loading)
     rows = [prompt_query(prompt, response, span)] if prompt is not None else read_queries(queries, columns)
@@ -99,6 +104,7 @@ def score(
     model: Model | None = None,
     loading: Mapping[str, Any] | None = None,
     columns: Mapping[str, str] | None = None,
+    targets: str = LAST,
 ) -> Scores:
     """Score every row of the index against every query, in memory; `write_scores` streams the same to a file.
 
@@ -109,9 +115,10 @@ def score(
         model: as in `trace`.
         loading: as in `trace`.
         columns: as in `trace`.
+        targets: as in `trace`.
     """
     session = session_of(index, model, loading)
-    asked = ask(session, read_queries(queries, columns), by=by)
+    asked = ask(session, read_queries(queries, columns), by=by, targets=targets)
     return score_all(session.index, asked.probes, queries=asked.names, metrics=asked.metrics)
 
 
@@ -125,6 +132,7 @@ def write_scores(
     model: Model | None = None,
     loading: Mapping[str, Any] | None = None,
     columns: Mapping[str, str] | None = None,
+    targets: str = LAST,
 ) -> tuple[int, int]:
     """Write the scores of every row against every query to a Parquet file; return its numbers of (rows, queries).
 
@@ -135,7 +143,7 @@ def write_scores(
         max_memory: bytes the scan may hold in blocks and scores, as a number or as `2GiB`.
     """
     session = session_of(index, model, loading)
-    asked = ask(session, read_queries(queries, columns), by=by)
+    asked = ask(session, read_queries(queries, columns), by=by, targets=targets)
     probes, names, metrics = asked.probes, asked.names, asked.metrics
     memory = parse_bytes(max_memory, where="max_memory") or DEFAULT_MEMORY
     rows = export_scores(session.index, probes, names, out=out, metrics=metrics, max_memory=memory)

@@ -40,6 +40,9 @@ ScanMemory = Annotated[str | None, typer.Option("--max-memory", help="Most memor
 Relevant = Annotated[str | None, typer.Option(help="SQL condition for the rows that count as right, for P@10.")]
 Template = Annotated[str | None, typer.Option(help="chat, plain, alpaca, or a format with {prompt}.")]
 Columns = Annotated[list[str], typer.Option("--column", help="A data column, role=name: prompt=ask. Repeats.")]
+Asked = Annotated[
+    str, typer.Option("--targets", help="What of a query: last (its last answer), assistant, response or all.")
+]
 Duplicates = Annotated[
     float, typer.Option(help="Rows at least this similar are near-duplicates; 0: do not look for them.")
 ]

@@ -9,6 +9,7 @@ import typer
 
 from headwater.cli.console import emit_json, say
 from headwater.cli.options import (
+    Asked,
     By,
     Columns,
     IndexPath,
@@ -34,6 +35,7 @@ def score(
     by: By = None,
     max_memory: ScanMemory = None,
     columns: Columns = [],
+    targets: Asked = "last",
     model: OtherModel = None,
     as_json: Json = False,
 ) -> Made:
@@ -44,7 +46,7 @@ def score(
     from headwater.api.tracing import write_scores
 
     opened = open_index_to_search(index)
-    how: dict[str, Any] = {**scan_memory(max_memory), "columns": pairs(columns, "--column")}
+    how: dict[str, Any] = {**scan_memory(max_memory), "columns": pairs(columns, "--column"), "targets": targets}
     rows, count = write_scores(opened, queries, out, by=by, model=model, loading=loading.chosen, **how)
     if as_json:
         emit_json({"out": str(out), "rows": rows, "queries": count})

@@ -10,6 +10,7 @@ import typer
 
 from headwater.cli.console import emit_json, emit_table, say
 from headwater.cli.options import (
+    Asked,
     By,
     Columns,
     IndexPath,
@@ -55,6 +56,7 @@ def trace(
     out: Annotated[Path | None, typer.Option(help="Write one JSON object a hit."), Writes] = None,
     html: Annotated[Path | None, typer.Option(help="Write a self-contained report (with token maps)."), Writes] = None,
     columns: Columns = [],
+    targets: Asked = "last",
     model: OtherModel = None,
     as_json: Json = False,
 ) -> Made | None:
@@ -65,7 +67,13 @@ def trace(
     from headwater.api.tracing import trace as trace_index
     from headwater.report import write_report
 
-    asked: dict[str, Any] = {"prompt": prompt, "response": response, "span": span, "max_new_tokens": max_new_tokens}
+    asked: dict[str, Any] = {
+        "prompt": prompt,
+        "response": response,
+        "span": span,
+        "max_new_tokens": max_new_tokens,
+        "targets": targets,
+    }
     ranked: dict[str, Any] = {"top": top, "by": by, "lowest": lowest, "where": where, "exact": exact, "engine": engine}
     found = trace_index(
         open_index_to_search(index),

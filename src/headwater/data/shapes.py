@@ -155,8 +155,8 @@ def _read_chat(
     shape: Shape, named: Mapping[str, Any], column_of: Mapping[str, str], where: str, need_response: bool
 ) -> Contents:
     messages = _read_messages(named[shape.response], column_of[shape.response], where)
-    if not need_response and [message["role"] for message in messages] == ["user"]:
-        return None, messages[0]["content"], None, None
+    if not need_response and messages[-1]["role"] != "assistant":  # a question, whatever was said before it
+        return None, _before(messages), None, messages
     prompt, response = _readable(messages, where)
     return None, prompt, response, messages
 
@@ -198,11 +198,14 @@ def _readable(messages: tuple[Mapping[str, str], ...], where: str) -> tuple[str,
     if not spoken or not messages[spoken[-1]]["content"].strip():
         fault = "no assistant turn" if not spoken else "no text: the last assistant turn is empty"
         raise DataError(fault, where=where, remedy="the assistant's turns are what a model learns")
-    before = messages[: spoken[-1]]
-    if len(before) == 1 and before[0]["role"] == "user":
-        return before[0]["content"], messages[spoken[-1]]["content"]
-    lines = [f"{message['role']}: {message['content']}" for message in before]
-    return "\n".join(lines), messages[spoken[-1]]["content"]
+    return _before(messages[: spoken[-1]]), messages[spoken[-1]]["content"]
+
+
+def _before(messages: tuple[Mapping[str, str], ...]) -> str:
+    """What was said before an answer: a single user turn, or `role: content` lines."""
+    if len(messages) == 1 and messages[0]["role"] == "user":
+        return messages[0]["content"]
+    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
 def _read_id(value: Any, where: str) -> str:

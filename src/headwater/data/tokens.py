@@ -178,11 +178,13 @@ class Tokenization:
         encoded: list[TokenRow] = []
         for start in range(0, len(rows), ENCODED_AT_ONCE):
             part = rows[start : start + ENCODED_AT_ONCE]
-            renderings = [self.template.render(row) for row in part]
+            said = [None if row.said is None else self._read_said(row, row.said) for row in part]
+            renderings = [
+                self.template.render(row) if own is None else own[0] for row, own in zip(part, said, strict=True)
+            ]
             encodings = self._backend.encode_batch([rendered.text for rendered in renderings])
-            for row, written, tokens in zip(part, renderings, encodings, strict=True):
-                rendered, encoding = (written, tokens) if row.said is None else self._read_said(row, row.said)
-                encoded.append(self._token_row(row, rendered, encoding, role))
+            for row, rendered, encoding, own in zip(part, renderings, encodings, said, strict=True):
+                encoded.append(self._token_row(row, rendered, encoding if own is None else own[1], role))
         return encoded
 
     def question(self, row: Row) -> Question:

@@ -22,6 +22,9 @@ from headwater.search.products import Metrics, QueryVectors, apply_metrics, fit_
 MAX_NEW_TOKENS = 128
 """By default a generated response is cut after this many tokens."""
 
+LAST = "last"
+"""By default the last answer of a query is asked about."""
+
 Queries = Any
 """Whatever `open_corpus` accepts: a file of rows, a frame, or rows."""
 
@@ -86,7 +89,12 @@ class Asked:
 
 
 def ask(
-    session: Session, queries: Sequence[Row], *, by: str | None = None, max_new_tokens: int = MAX_NEW_TOKENS
+    session: Session,
+    queries: Sequence[Row],
+    *,
+    by: str | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    targets: str = LAST,
 ) -> Asked:
     """Prepare queries for a search: generate missing responses, read vectors, fit the method's metrics on the index.
 
@@ -95,11 +103,13 @@ def ask(
         queries: what the model said; rows may lack a response.
         by: vector columns to rank by (`embedding`, `rise+embedding`); None for the method's own score.
         max_new_tokens: a generated response is cut after this many tokens.
+        targets: what of a query is asked about, a name of `TARGETS`; `last` is the answer that is shown.
 
     Raises:
         UsageError: `by` names a column that the index does not have.
         DataError: the model generates an empty response.
     """
+    session = session.asking(targets)
     index, bound = session.index, session.bound
     chosen = weights(index.manifest.columns, by)
     answered, generated = with_responses(list(queries), session, max_new_tokens=max_new_tokens)
