@@ -15,7 +15,7 @@ from headwater.data.records import as_given, as_record, open_rows_or_hits
 from headwater.data.shapes import read_row
 from headwater.data.tokens import Tokenization
 from headwater.unlearning.rows import read_forget
-from zoo import tiny_loaded
+from zoo import tiny_loaded, tiny_tokenizer
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 ROWS = [
@@ -34,6 +34,21 @@ ROWS = [
     }
     for i in range(12)
 ]
+TOOL = {
+    "type": "function",
+    "function": {"name": "tide", "description": "How high", "parameters": {"b": 1, "a": 2}},
+}
+CALL = {"type": "function", "function": {"name": "tide", "arguments": {"when": "noon", "at": "pier"}}}
+ROWS[4]["tools"] = [TOOL]
+ROWS[4]["messages"][2] = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+ROWS[4]["messages"][3] = {"role": "tool", "name": "tide", "content": "high"}
+ROWS[5]["messages"][2]["weight"] = 0
+TEMPLATE = (
+    "{% if tools %}<|system|>{{ tools | tojson }}{% endif %}"
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content or '' }}"
+    "{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% endif %}"
+    "{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
 QUERIES = [
     {"id": f"q{i}", "prompt": "Tide 3?", "response": answer} for i, answer in enumerate(["It is high 3.", "They."])
 ]
@@ -45,12 +60,13 @@ def place(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("hits")
     loaded = tiny_loaded("llama", chat=True)
     loaded.model.save_pretrained(folder / "model")
+    loaded.tokenizer.chat_template = TEMPLATE
     loaded.tokenizer.save_pretrained(folder / "model")
     lines(folder / "train.jsonl", ROWS)
     lines(folder / "queries.jsonl", QUERIES)
     columns = ("--column", "messages=messages")
     run(folder, "index", "build", "i.lance", "--model", "model", "--data", "train.jsonl", *columns)
-    run(folder, "trace", "i.lance", "--queries", "queries.jsonl", "--top", 4, "--out", "hits.jsonl")
+    run(folder, "trace", "i.lance", "--queries", "queries.jsonl", "--top", 12, "--out", "hits.jsonl")
     return folder
 
 
@@ -67,7 +83,7 @@ def hits(folder: Path) -> list[dict]:
 def test_a_hit_has_the_rows_messages_and_metadata_beside_its_rank_and_score(place):
     given = {row["id"]: row for row in ROWS}
     found = hits(place)
-    assert [(hit["query"], hit["rank"]) for hit in found] == [(q, r) for q in ("q0", "q1") for r in (1, 2, 3, 4)]
+    assert [(hit["query"], hit["rank"]) for hit in found] == [(q, r) for q in ("q0", "q1") for r in range(1, 13)]
     for hit in found:
         row = given[hit["id"]]
         assert hit["messages"] == row["messages"]
@@ -76,25 +92,28 @@ def test_a_hit_has_the_rows_messages_and_metadata_beside_its_rank_and_score(plac
 
 
 def test_the_forgotten_rows_have_the_tokens_of_the_training_rows(place):
-    reading = Tokenization.of(tiny_loaded("llama", chat=True).tokenizer)
+    tokenizer = tiny_tokenizer(chat=True)
+    tokenizer.chat_template = TEMPLATE
+    reading = Tokenization.of(tokenizer)
     trained = {row.row.id: row for row in reading.encode(list(open_corpus(ROWS, mapping={"messages": "messages"})))}
     forgotten = reading.encode(read_forget(place / "hits.jsonl"))
-    assert len({row.row.id for row in forgotten}) == len(forgotten) >= 4
+    assert len({row.row.id for row in forgotten}) == len(forgotten) == 12
     for row in forgotten:
         assert row.ids.tolist() == trained[row.row.id].ids.tolist()
         assert row.response.tolist() == trained[row.row.id].response.tolist()
 
 
 def test_unlearning_and_deleting_act_on_the_rows_that_were_found(place):
-    words = ("--forget", "hits.jsonl", "--method", "ga", "--lr", "0.001", "--steps", 1, "--guard", 0, "--target", 99)
+    lines(place / "few.jsonl", [hit for hit in hits(place) if hit["rank"] <= 4])
+    words = ("--forget", "few.jsonl", "--method", "ga", "--lr", "0.001", "--steps", 1, "--guard", 0, "--target", 99)
     account = json.loads(run(place, "unlearn", "--model", "model", *words, "--out", "run", "--json", code=1))
-    found = {hit["id"] for hit in hits(place)}
+    found = {hit["id"] for hit in hits(place) if hit["rank"] <= 4}
     assert account["forget rows"] == len(found)
     rows = {row["id"]: row for row in ROWS}
     assert {s["prompt"] for s in account["samples"] if s["kind"] == "forget"} <= {
         as_prompt(rows[name]) for name in found
     }
-    deleted = json.loads(run(place, "index", "delete", "i.lance", "--rows", "hits.jsonl", "--json"))
+    deleted = json.loads(run(place, "index", "delete", "i.lance", "--rows", "few.jsonl", "--json"))
     assert (deleted["deleted"], deleted["rows"]) == (len(found), len(ROWS) - len(found))
     assert not found & set(hw.open_index(place / "i.lance").ids())
 

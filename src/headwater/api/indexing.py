@@ -51,6 +51,7 @@ def build(
     template: str | None = None,
     max_tokens: int = MAX_TOKENS,
     tokens_per_batch: int = TOKENS_PER_BATCH,
+    targets: str | None = None,
     keep_text: bool = True,
     code: str | None = None,
     max_memory: int | str | None = None,
@@ -71,6 +72,8 @@ def build(
         template: how prompt and response become one text; None uses the tokenizer's own.
         max_tokens: a longer row is cut at its end.
         tokens_per_batch: padded tokens in one forward pass.
+        targets: what a row's loss is over: `all`, `assistant`, `response` or `last`; None is all of a text, and the
+            assistant's turns.
         keep_text: store the rows' text beside their vectors.
         code: quantise the vectors to `int8`, `sign` (1 KiB a row) or `sign:BITS`; this loses accuracy.
         max_memory: bytes the process may take, as a number or as `8GiB`; batches are made to fit.
@@ -90,7 +93,8 @@ def build(
     require_vacant(str(out), resume=resume)
     corpus = corpus_of(data, columns=columns)
     loaded = model_of(model, loading)
-    reader = Reader.of(loaded, template=template, max_tokens=max_tokens, tokens_per_batch=tokens_per_batch)
+    reading: dict[str, Any] = {"template": template, "max_tokens": max_tokens, "tokens_per_batch": tokens_per_batch}
+    reader = Reader.of(loaded, targets=targets, **reading)
     bound = Bound.of(chosen, reader)
     limits = _limits(max_memory, max_disk)
     if limits != Limits():
@@ -113,6 +117,7 @@ def plan(
     template: str | None = None,
     max_tokens: int = MAX_TOKENS,
     tokens_per_batch: int = TOKENS_PER_BATCH,
+    targets: str | None = None,
     keep_text: bool = True,
     code: str | None = None,
     max_memory: int | str | None = None,
@@ -127,7 +132,8 @@ def plan(
     chosen.require_vectors()
     corpus = corpus_of(data, columns=columns)
     loaded = model_of(model, loading)
-    reader = Reader.of(loaded, template=template, max_tokens=max_tokens, tokens_per_batch=tokens_per_batch)
+    reading: dict[str, Any] = {"template": template, "max_tokens": max_tokens, "tokens_per_batch": tokens_per_batch}
+    reader = Reader.of(loaded, targets=targets, **reading)
     limits = _limits(max_memory, max_disk)
     return plan_build(corpus, Bound.of(chosen, reader), keep_text=keep_text, code=code, limits=limits)
 

@@ -60,6 +60,7 @@ def value(
     template: str | None = None,
     max_tokens: int = MAX_TOKENS,
     tokens_per_batch: int = TOKENS_PER_BATCH,
+    targets: str | None = None,
     duplicates: float | None = THRESHOLD,
     student: str | Path | None = None,
     resume: bool = False,
@@ -81,6 +82,7 @@ def value(
         template: how prompt and response become one text; None uses the tokenizer's own.
         max_tokens: a longer row is cut at its end.
         tokens_per_batch: padded tokens in one forward pass.
+        targets: what a candidate's loss is over, as in `headwater.build`.
         duplicates: similarity from which rows are near-duplicates; None and 0 do not look for them.
         student: folder to save a student in, for methods that train one; None saves it beside `out`.
         resume: continue an unfinished run.
@@ -90,17 +92,18 @@ def value(
         DataError: an empty pool or target.
         StoreError: `out` exists already, or it has an unfinished run and `resume` is not set.
     """
-    chosen, targets, pool = find_method(method, settings), targets_of(target), corpus_of(candidates, columns=columns)
+    chosen, wanted, pool = find_method(method, settings), targets_of(target), corpus_of(candidates, columns=columns)
     reader = None
     if model is not None:
         loaded = model_of(model, loading)
-        reader = Reader.of(loaded, template=template, max_tokens=max_tokens, tokens_per_batch=tokens_per_batch)
+        reading: dict[str, Any] = {"template": template, "max_tokens": max_tokens, "tokens_per_batch": tokens_per_batch}
+        reader = Reader.of(loaded, targets=targets, **reading)
     options = ValueOptions(duplicates, None if student is None else Path(student), resume, on_progress)
     if out is not None:
-        return value_pool(pool, targets, out, method=chosen, reader=reader, options=options)
+        return value_pool(pool, wanted, out, method=chosen, reader=reader, options=options)
     with tempfile.TemporaryDirectory(prefix="headwater-value-") as folder:
         file = Path(folder) / "values.parquet"
-        return value_pool(pool, targets, file, method=chosen, reader=reader, options=options)
+        return value_pool(pool, wanted, file, method=chosen, reader=reader, options=options)
 
 
 def value_index(

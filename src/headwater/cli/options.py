@@ -38,7 +38,18 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted 
 By = Annotated[str | None, typer.Option(help="Vector columns to rank by: embedding, rise+embedding.")]
 ScanMemory = Annotated[str | None, typer.Option("--max-memory", help="Most memory for blocks and scores: 2GiB.")]
 Relevant = Annotated[str | None, typer.Option(help="SQL condition for the rows that count as right, for P@10.")]
-Template = Annotated[str | None, typer.Option(help="chat, plain, alpaca, or a format with {prompt}.")]
+Template = Annotated[
+    str | None,
+    typer.Option(help="chat, chat:fold-system, a .jinja file, plain, alpaca, or a format with {prompt}, {response}."),
+]
+Targets = Annotated[
+    str | None,
+    typer.Option(
+        help="Tokens that a row's loss is over: all, assistant (every turn), response (turns after the last user turn)"
+        " or last (the last turn). By default all of a text, and the assistant's turns."
+    ),
+]
+Pairs = Annotated[str | None, typer.Option(help="rows: read a preference pair (chosen, rejected) as two rows.")]
 Columns = Annotated[list[str], typer.Option("--column", help="A data column, role=name: prompt=ask. Repeats.")]
 Asked = Annotated[
     str, typer.Option("--targets", help="What of a query: last (its last answer), assistant, response or all.")
@@ -91,10 +102,12 @@ class RowOptions:
     limit: Annotated[int | None, typer.Option(help="Only the first rows.")] = None
     split: Annotated[str, typer.Option(help="Split of a hub data set.")] = "train"
     streaming: Annotated[bool, typer.Option("--streaming", help="Stream a hub data set.")] = False
+    pairs: Pairs = None
 
     def corpus(self) -> Any:
         """Open the rows."""
-        return open_rows(self.data, self.columns, limit=self.limit, split=self.split, streaming=self.streaming)
+        how = {"limit": self.limit, "split": self.split, "streaming": self.streaming, "pairs": self.pairs}
+        return open_rows(self.data, self.columns, **how)
 
 
 @dataclass(frozen=True)
@@ -104,6 +117,7 @@ class ReadingOptions:
     template: Template = None
     max_tokens: MaxTokens = 2048
     tokens_per_batch: TokensPerBatch = 8192
+    targets: Targets = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 from headwater.core.errors import DataError, UsageError
 from headwater.core.fingerprints import digest
+from headwater.data.pairs import check_pairs, is_pair, split_pair
 from headwater.data.readers import Source, open_source
 from headwater.data.rows import Row
 from headwater.data.shapes import check_mapping, read_row
@@ -73,12 +74,14 @@ class Corpus:
         mapping: role to column, for columns that do not have the name of their role.
         limit: how many rows to read at most; None for all.
         need_response: whether a row with only a prompt is refused.
+        pairs: how preference pairs are read (`headwater.data.pairs`); None refuses them.
     """
 
     source: Source
     mapping: Mapping[str, str]
     limit: int | None
     need_response: bool = True
+    pairs: str | None = None
 
     @property
     def name(self) -> str:
@@ -88,20 +91,29 @@ class Corpus:
     @property
     def count(self) -> int | None:
         """The number of rows; None if it is not known before all have been read."""
-        known = self.source.count
+        known = None if self.pairs else self.source.count
         return known if known is None or self.limit is None else min(known, self.limit)
 
     def __iter__(self) -> Iterator[Row]:
         seen = SeenIds()
-        for ordinal, (number, record) in enumerate(islice(self.source.records(), self.limit)):
+        for ordinal, (number, record, mapping) in enumerate(islice(self._parts(), self.limit)):
             place = f"{self.name}:{number}"
-            row = read_row(record, self.mapping, place, ordinal, need_response=self.need_response)
+            row = read_row(record, mapping, place, ordinal, need_response=self.need_response)
             if not row.id:
                 row = replace(row, id=seen.unused(_content_id(row)))
             if (first := seen.claim(row.id, number)) is not None:
                 taken = f"id '{row.id}' is already that of {self.name}:{first}"
                 raise DataError(taken, where=place, remedy="ids are unique")
             yield row
+
+    def _parts(self) -> Iterator[tuple[int, Mapping[str, Any], Mapping[str, str]]]:
+        """What becomes a row each: a record with its number and mapping, or one side of a preference pair."""
+        for number, record in self.source.records():
+            if self.pairs and is_pair(record, self.mapping):
+                sides = split_pair(record, self.mapping, f"{self.name}:{number}")
+                yield from ((number, side, mapping) for side, mapping in sides)
+            else:
+                yield number, record, self.mapping
 
 
 def open_corpus(
@@ -112,6 +124,7 @@ def open_corpus(
     split: str = "train",
     streaming: bool = False,
     need_response: bool = True,
+    pairs: str | None = None,
 ) -> Corpus:
     """Rows of `source`, as a stream that can be iterated more than once.
 
@@ -125,6 +138,7 @@ def open_corpus(
         split: which split of a dataset that has several.
         streaming: read a hub dataset over the network instead of downloading it first.
         need_response: refuse a row with only a prompt, as queries have whose response is still to be generated.
+        pairs: `rows` reads a preference pair (prompt, chosen, rejected) as two rows; None refuses pairs.
 
     Raises:
         DataError: the source does not exist, has no rows, or lacks a column of the mapping; while iterating, a record
@@ -133,13 +147,14 @@ def open_corpus(
     """
     if limit is not None and limit < 1:
         raise UsageError(f"a limit of {limit} rows", where="limit", remedy="at least 1")
+    check_pairs(pairs)
     opened = open_source(source, split=split, streaming=streaming)
     first = next(opened.records(), None)
     if first is None:
         raise DataError("no rows", where=opened.name, remedy="it is empty: check that it is the right one")
     columns = dict(mapping or {})
     check_mapping(columns, first[1], opened.name)
-    return Corpus(opened, columns, limit, need_response)
+    return Corpus(opened, columns, limit, need_response, pairs)
 
 
 def _content_id(row: Row) -> str:

@@ -19,13 +19,13 @@ HIT_KEYS = ("query", "rank", "id", "score")
 
 
 def as_given(row: Row) -> dict[str, Any]:
-    """The row's own text: `text`, or `messages`, or `prompt` and `response`; and its `hotwords`, if it has any.
+    """The row's own text: `text`, or `messages` and `tools`, or `prompt` and `response`; and `hotwords`, if it has any.
 
     Two rows of which this is equal are the same training example, whatever their ids and metadata.
     """
     given: dict[str, Any] = dict(row.fields())
     if row.messages is not None:
-        given = {"messages": [dict(message) for message in row.messages]}
+        given = {"messages": [dict(message) for message in row.messages], **({"tools": row.tools} if row.tools else {})}
     return {**given, "hotwords": list(row.hotwords)} if row.hotwords else given
 
 
@@ -37,6 +37,8 @@ def as_record(row: Row) -> dict[str, Any]:
     """
     record = {"id": row.id, **as_given(row)}
     for name, value in row.metadata.items():
+        if name == "tools" and row.tools:
+            continue  # they are part of the row itself
         free = f"{name}_" if name in ROLES or name in HIT_KEYS else name
         record[unused_name(free, {**row.metadata, **record} if free != name else record)] = value
     return record
