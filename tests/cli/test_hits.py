@@ -47,7 +47,8 @@ TEMPLATE = (
     "{% if tools %}<|system|>{{ tools | tojson }}{% endif %}"
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content or '' }}"
     "{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% endif %}"
-    "{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    "{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 QUERIES = [
     {"id": f"q{i}", "prompt": "Tide 3?", "response": answer} for i, answer in enumerate(["It is high 3.", "They."])
