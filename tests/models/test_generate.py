@@ -111,14 +111,18 @@ def test_a_model_writes_what_was_begun_and_then_what_the_logits_say(template: st
 
 
 def test_a_turns_own_closing_token_ends_an_answer() -> None:
+    """The token behind the answer, not one that the template writes between the generation prompt and the answer."""
     model = zoo()["phi"]()
     tokenizer = tiny_tokenizer(chat=True)
-    tokenizer.chat_template = tokenizer.chat_template.replace("{{ eos_token }}", "<|system|>")
+    parts = (("{{ eos_token }}", "<|system|>"), ("{{ m['content'] }}", "<|pad|>{{ m['content'] }}"))
+    for before, after in parts:
+        tokenizer.chat_template = tokenizer.chat_template.replace(before, after)
     closing = tokenizer.convert_tokens_to_ids("<|system|>")
     model.lm_head.bias.data[closing] = 1e4
     loaded = wrap_model(model, tokenizer)
-    question = Tokenization.of(tokenizer, "chat").question(Row("a", 0, prompt="Hello"))
-    assert question.ends == (closing,)
+    for targets in (None, "all"):
+        question = Tokenization.of(tokenizer, "chat", targets=targets).question(Row("a", 0, prompt="Hello"))
+        assert question.ends == (closing,)
     (answer,) = generate_answers(loaded, [question], max_new_tokens=8)
     assert answer == ("", True, (closing,))
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 
 STAND_INS = ("a", "The", "1", "是")
 """Beginnings of answers: a token belongs to the question if it is the same before each of them.
@@ -97,13 +97,14 @@ class Speech:
     def question(self, text: str, opening: Spoken) -> Question:
         """The question whose text up to the answer is `text`, behind opening special tokens that it does not spell."""
         answers = [*STAND_INS, *self._joined(text)]
-        variants = self.backend.encode_batch([text + answer for answer in answers])
+        encodings = self.backend.encode_batch([text + answer for answer in answers])
+        variants = [Spoken(tuple(e.ids), text + a, tuple(e.offsets)) for a, e in zip(answers, encodings, strict=True)]
         count = _shared(variants, len(text))
-        offsets = tuple(variants[0].offsets[:count])
+        offsets = variants[0].offsets[:count]
         clean = all(count == len(v.ids) or v.offsets[count][0] >= len(text) for v in variants)
         end = len(text) if clean else max((end for _, end in offsets), default=0)
         asked = Question(opening.text, opening.ids, text[end:], offsets=opening.offsets)
-        whole = said_after(asked, Spoken(tuple(variants[0].ids[:count]), text[:end], offsets))
+        whole = said_after(asked, Spoken(variants[0].ids[:count], text[:end], offsets))
         return replace(asked, text=whole.text, ids=whole.ids, offsets=whole.offsets)
 
     def _joined(self, text: str) -> list[str]:
@@ -136,14 +137,13 @@ def said_after(question: Question, said: Spoken) -> Spoken:
     return Spoken((*question.ids, *said.ids), question.text + said.text, (*question.offsets, *moved))
 
 
-def _shared(variants: Sequence[Encoding], length: int) -> int:
+def _shared(variants: Sequence[Spoken], length: int) -> int:
     """How many first tokens are the same in all variants and lie in their first `length` characters."""
-    first = variants[0]
-    count = 0
-    for place, (token, (_, end)) in enumerate(zip(first.ids, first.offsets, strict=True)):
-        if end > length or any(place >= len(v.ids) or v.ids[place] != token for v in variants[1:]):
-            break
-        count += 1
+    first, *others = variants
+    count = next((i for i, (_, end) in enumerate(first.offsets) if end > length), len(first.ids))
+    for other in others:
+        pairs = zip(first.ids[:count], other.ids, strict=False)
+        count = next((i for i, (one, two) in enumerate(pairs) if one != two), min(count, len(other.ids)))
     while 0 < count < len(first.ids) and first.offsets[count][0] < first.offsets[count - 1][1]:
         count -= 1  # a character whose bytes are several tokens is not cut
     return count

@@ -20,7 +20,7 @@ from tokenizers import Encoding, Tokenizer
 from headwater.core.errors import DataError, ModelError, UsageError, unknown_name
 from headwater.core.fingerprints import digest
 from headwater.core.spec import Role
-from headwater.data.questions import STAND_INS, Question, Speech, Spoken, said_after
+from headwater.data.questions import Question, Speech, Spoken, said_after
 from headwater.data.rows import TARGETS, Rendered, Row, Span, Template, Turn, target_spans, word_spans
 from headwater.data.templates import resolve_template, restore_template
 
@@ -68,6 +68,9 @@ def _stateless_copy(tokenizer: Any) -> Tokenizer:
     backend.no_padding()
     return backend
 
+
+ANSWER = "what stands here is an answer"
+"""Stands for an answer where only the text around it matters."""
 
 ENCODED_AT_ONCE = 512
 """Rows tokenised in one call; bounds the memory of the tokenizer's results."""
@@ -238,13 +241,13 @@ class Tokenization:
 
     @cached_property
     def _ends(self) -> tuple[int, ...]:
-        """The special token that the template writes behind an answer, if it does."""
-        answer = STAND_INS[0]
-        (row,) = self.encode([Row(id="", ordinal=0, prompt=answer, response=answer)])
-        special = {str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special}
-        targets = row.response.nonzero()[0].tolist()
-        closing = [i for i in targets if row.text[slice(*row.offsets[i].tolist())] in special]
-        return tuple(row.ids[closing[:1]].tolist())
+        """The added token that the template writes behind an answer as the first target there, if it does."""
+        row = Row(id="", ordinal=0, prompt=ANSWER, response=ANSWER)
+        (tokens,) = Tokenization(self.tokenizer, self.template, self.max_tokens, "last").encode([row])
+        end = tokens.text.rfind(ANSWER) + len(ANSWER)
+        behind = tokens.response & (tokens.offsets[:, 0] >= end)
+        first = tokens.ids[behind][:1].tolist()
+        return tuple(token for token in first if token in self.tokenizer.added_tokens_decoder)
 
     @cached_property
     def _digest(self) -> str:
