@@ -359,6 +359,7 @@ def audit(
     seed: int = 0,
     template: str | None = None,
     max_tokens: int = MAX_TOKENS,
+    targets: str | None = None,
     loading: Mapping[str, Any] | None = None,
 ) -> Audit:
     """Check values: score a random sample of the candidates again and compare.
@@ -374,6 +375,7 @@ def audit(
         seed: of the sample; choose it after the values have been delivered.
         template: how prompt and response become one text.
         max_tokens: a longer row is cut at its end.
+        targets: what a candidate's loss is over, as in `value`.
         loading: options of `load_model`, for a model given by name.
 
     Raises:
@@ -388,7 +390,7 @@ def audit(
         judge = target_of(target)
     reader = None
     if model is not None:
-        reader = Reader.of(model_of(model, loading), template=template, max_tokens=max_tokens)
+        reader = Reader.of(model_of(model, loading), template=template, max_tokens=max_tokens, targets=targets)
     found = read(values)
     pool = corpus_of(candidates)
     return third_party.audit(found, pool, reader, judge=judge, sample=sample, threshold=threshold, seed=seed)
