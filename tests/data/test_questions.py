@@ -60,7 +60,7 @@ def require_beginning(reading: Tokenization, asked: Row, answered: Row) -> None:
     assert row.ids[: len(asked_ids)].tolist() == asked_ids
     assert row.text.startswith(question.text + question.begun)
     first = row.text[len(question.text) : int(row.offsets[start, 0])]
-    assert (start, first) == (len(asked_ids), "") or first == question.begun != ""
+    assert (start, first) == (len(asked_ids), "") or first == question.begun + question.joint != ""
 
 
 @QUICK

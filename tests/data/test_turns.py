@@ -115,17 +115,21 @@ def test_the_question_is_the_templates_own_and_the_text_before_an_answer_is_the_
     tokenization = Tokenization.of(tokenizer)
     row = chat(*CHAT)
     (tokens,) = tokenization.encode([row])
-    before = tokenization.encode_before(row)
-    assert before == tokens.ids[: len(before)].tolist()
     (last,) = tokenization.encode([for_last_answer(row)])
-    assert last.response.nonzero()[0][0] == len(before)
-    assert not last.response[: len(before)].any()
+    before = int(last.response.argmax())
+    assert last.ids.tolist() == tokens.ids.tolist()
+    assert last.response[before:].tolist() == tokens.response[before:].tolist()
     asked = [dict(message) for message in (row.messages or ())[:-1]]
     if habit == "texts come in parts":
         asked = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in asked]
-    own = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
-    assert tokenization.encode_question(row) == own
-    assert tokenization.encode_question(chat(*CHAT[:-1])) == own
+    own = tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
+    question = tokenization.question(row)
+    assert question.text + question.begun == own
+    assert question == tokenization.question(chat(*CHAT[:-1]))
+    assert list(question.ids) == tokenizer(own, add_special_tokens=False)["input_ids"][: len(question.ids)]
+    if tokens.text.startswith(own):
+        assert list(question.ids) == tokens.ids[: len(question.ids)].tolist()
+        assert tokens.text[len(question.text) : int(last.offsets[before, 0])] in ("", question.begun)
 
 
 def test_another_answer_keeps_the_chat() -> None:

@@ -85,7 +85,7 @@ def test_prompts_may_be_texts_token_ids_or_questions() -> None:
     assert others == [first, first]
 
 
-@pytest.mark.parametrize("template", ["Q: {prompt}\nAnswer: {response}", "plain", "{prompt} ->\t {response}"])
+@pytest.mark.parametrize("template", ["Q: {prompt}\nAnswer: {response}", "{prompt} ->\t {response}"])
 def test_a_model_writes_what_was_begun_and_then_what_the_logits_say(template: str) -> None:
     """The slow truth: of the tokens that go on with the text before the answer, the one with the highest logit."""
     loaded = tiny_loaded("llama")
@@ -108,6 +108,16 @@ def test_a_model_writes_what_was_begun_and_then_what_the_logits_say(template: st
         answer = generate_answers(loaded, asked, max_new_tokens=6)[0]
         assert answer.ids == tuple(ids[len(question.ids) :])
         assert answer.text == loaded.tokenizer.decode(answer.ids).removeprefix(question.begun)
+
+
+def test_a_model_goes_on_as_it_likes_where_the_template_has_no_text_before_an_answer() -> None:
+    loaded = tiny_loaded("llama")
+    question = Tokenization.of(loaded.tokenizer, "plain").question(Row("a", 0, prompt="Hello"))
+    (answer,) = generate_answers(loaded, [question], max_new_tokens=8)
+    assert answer.text == greedy(loaded, "Hello", 8)
+    assert (question.begun, question.joint) == ("", " ")
+    shown = {" Paris": "Paris", "Paris": "Paris", "  Paris": "  Paris", "\n x": "\n x", " ": " "}
+    assert {said: said[question.before_answer(said) :] for said in shown} == shown
 
 
 def test_a_turns_own_closing_token_ends_an_answer() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from headwater.core.errors import DataError
 from headwater.core.fingerprints import digest
@@ -39,6 +39,7 @@ class ChatTemplate:
     tokenizer: Any
     program: str = ""
     fold: bool = False
+    joint: ClassVar[str] = ""
 
     @cached_property
     def fingerprint(self) -> Mapping[str, Any]:

@@ -42,7 +42,8 @@ class Question:
     Attributes:
         text: the text of the question, as far as the tokens reach, including opening special tokens.
         ids: its token ids; those of every training row with this question begin with them.
-        begun: what follows `text` before the answer; the model writes it, and it is not part of the answer.
+        begun: what follows `text` before the answer; the model has to write it, and it is not part of the answer.
+        joint: what a template without text between prompt and answer puts there; the model may write it or not.
         ends: token ids that close an answer in this template, besides the model's own end tokens.
         offsets: (start, end) characters in `text` of each token.
     """
@@ -52,6 +53,14 @@ class Question:
     begun: str = ""
     ends: tuple[int, ...] = ()
     offsets: tuple[tuple[int, int], ...] = ()
+    joint: str = ""
+
+    def before_answer(self, said: str) -> int:
+        """How many of the first characters of what was said come before the answer."""
+        begun = self.begun or self.joint
+        behind = said[len(begun) :]
+        own = bool(self.begun) or (bool(behind) and not behind[0].isspace())  # else white space is part of the answer
+        return len(begun) if own and said.startswith(begun) else 0
 
 
 @dataclass(frozen=True)
@@ -94,9 +103,10 @@ class Speech:
                 waiting, at = 0, len(text)
         return Spoken(tuple(ids), whole, tuple(offsets))
 
-    def question(self, text: str, opening: Spoken) -> Question:
+    def question(self, text: str, opening: Spoken, joint: str = "") -> Question:
         """The question whose text up to the answer is `text`, behind opening special tokens that it does not spell."""
-        answers = [*STAND_INS, *self._joined(text)]
+        joint = joint if text and not text[-1].isspace() else ""
+        answers = [joint + answer for answer in STAND_INS] + self._joined(text, joint)
         encodings = self.backend.encode_batch([text + answer for answer in answers])
         variants = [Spoken(tuple(e.ids), text + a, tuple(e.offsets)) for a, e in zip(answers, encodings, strict=True)]
         count = _shared(variants, len(text))
@@ -105,17 +115,17 @@ class Speech:
         end = len(text) if clean else max((end for _, end in offsets), default=0)
         asked = Question(opening.text, opening.ids, text[end:], offsets=opening.offsets)
         whole = said_after(asked, Spoken(variants[0].ids[:count], text[:end], offsets))
-        return replace(asked, text=whole.text, ids=whole.ids, offsets=whole.offsets)
+        return replace(asked, text=whole.text, ids=whole.ids, offsets=whole.offsets, joint="" if asked.begun else joint)
 
-    def _joined(self, text: str) -> list[str]:
-        """Beginnings of answers, a letter or a digit first, that some token joins to the end of `text`."""
+    def _joined(self, text: str, joint: str) -> list[str]:
+        """Beginnings of answers, a letter or a digit behind the joint, that some token joins to the end of `text`."""
         found = []
         for length in range(1, min(LONGEST_JOINT, len(text)) + 1):
             end = text[-length:]
             place, kept = bisect_left(self._sorted, end), 0
             while kept < JOINTS and place < len(self._sorted) and self._sorted[place].startswith(end):
                 answer = self._sorted[place][length:]
-                if answer[:1].isalnum():
+                if answer.startswith(joint) and answer[len(joint) :][:1].isalnum():
                     found.append(answer)
                     kept += 1
                 place += 1

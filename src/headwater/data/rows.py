@@ -202,6 +202,11 @@ class Template(Protocol):
         """Everything the rendering depends on, JSON-ready."""
         ...
 
+    @property
+    def joint(self) -> str:
+        """What stands between a question and an answer if neither has white space there; a model writes it itself."""
+        ...
+
     def render(self, row: Row) -> Rendered:
         """The row as text with its targets; raises `DataError` naming the row's place if it cannot be rendered."""
         ...

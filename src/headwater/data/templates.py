@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from headwater.core.errors import DataError, ModelError, UsageError, unknown_name
 from headwater.data.chat import FOLD, ChatTemplate
@@ -37,6 +37,7 @@ class PlainTemplate:
 
     end: str
     chats: bool = True
+    joint: ClassVar[str] = " "
 
     @property
     def fingerprint(self) -> Mapping[str, Any]:
@@ -50,15 +51,14 @@ class PlainTemplate:
         self._require_no_chat(row)
         prompt, response = asked_and_answered(row)
         apart = not prompt or prompt[-1].isspace() or response[:1].isspace()
-        before = prompt if apart else f"{prompt} "
+        before = prompt if apart else prompt + self.joint
         whole = close(before + response, self.end)
         return _answered(whole, len(before))
 
     def question_text(self, row: Row) -> str:
-        """The row's prompt, and the space that stands before a response."""
+        """The row's prompt as it is; a model that continues it writes the space itself, or goes on in another way."""
         self._require_no_chat(row)
-        prompt = row.prompt or ""
-        return prompt if not prompt or prompt[-1].isspace() else f"{prompt} "
+        return row.prompt or ""
 
     def _require_no_chat(self, row: Row) -> None:
         if row.messages is not None and not self.chats:
@@ -78,6 +78,7 @@ class FormatTemplate:
     between: str
     after: str
     end: str
+    joint: ClassVar[str] = ""
 
     @property
     def fingerprint(self) -> Mapping[str, Any]:

@@ -191,12 +191,15 @@ class Tokenization:
         return encoded
 
     def question(self, row: Row) -> Question:
-        """What a model is asked with, to answer the row's prompt or chat anew; an answer that it has is left out."""
+        """What a model is asked with, to answer the row's prompt or chat anew; an answer that it has is left out.
+
+        A chat gets the template's own generation prompt, also where that opens a thought and training rows have none.
+        """
         text = self.template.question_text(row)
         opening, opening_text = self._opening_of(text, self._prompt_opened)
         places = _opening_offsets(len(opening), len(opening_text)).tolist()
         own = Spoken(tuple(opening), opening_text, tuple((start, end) for start, end in places))
-        return replace(self._speech.question(text, own), ends=self._ends)
+        return replace(self._speech.question(text, own, self.template.joint), ends=self._ends)
 
     def _asked(self, rendered: Rendered, row: Row) -> tuple[Span, ...]:
         """The spans of a query that are asked about; its last turn also if a training row would not learn it."""
@@ -208,20 +211,10 @@ class Tokenization:
     def _read_said(self, row: Row, said: Sequence[int]) -> tuple[Rendered, Spoken]:
         """The row's question and the tokens that a model said to it."""
         question = self.question(row)
-        whole = said_after(question, self._speech.spoken(said))
-        span = (len(question.text) + len(question.begun), len(whole.text))
+        answer = self._speech.spoken(said)
+        whole = said_after(question, answer)
+        span = (len(question.text) + question.before_answer(answer.text), len(whole.text))
         return Rendered(whole.text, (span,), opened=True, turns=(Turn((span,)),)), whole
-
-    def encode_before(self, row: Row) -> list[int]:
-        """Token ids of the row before its last answer, exactly as they are in the whole row."""
-        rendered = self.template.render(row)
-        if not rendered.turns:
-            raise DataError("a text has no answer", where=row.where, remedy="give it a prompt and a response")
-        whole = self._token_row(row, rendered, self._backend.encode(rendered.text), "train")
-        shift = len(whole.text) - len(rendered.text)
-        inside = _inside(whole.offsets, rendered.turns[-1].spans, shift=shift)
-        ids: list[int] = whole.ids[: int(inside.argmax()) if inside.any() else None].tolist()
-        return ids
 
     @cached_property
     def _backend(self) -> Tokenizer:

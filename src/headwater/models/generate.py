@@ -128,7 +128,8 @@ def _continued(asked: Sequence[Question], loaded: LoadedModel, settings: Any, sp
     for question, ids in zip(asked, output[:, longest:].tolist(), strict=True):
         end = next((place for place, token in enumerate(ids) if token in ends), None)
         said = tuple(ids if end is None else ids[: end + 1])
-        answers.append(Answer(speech.text(said).removeprefix(question.begun), end is not None, said))
+        text = speech.text(said)
+        answers.append(Answer(text[question.before_answer(text) :], end is not None, said))
     return answers
 
 
