@@ -131,6 +131,7 @@ def as_prompt(record: dict) -> str:
         {"prompt": "a", "response": "b", "query": "SELECT 1", "hotwords": ["b"], "score_": 1, "score": 2},
         {"instruction": "a", "input": "c", "output": "b", "text": None, "loss": 0.5},
         {"messages": ROWS[1]["messages"]},
+        {"messages": ROWS[4]["messages"], "tools": [TOOL], "chat_template_kwargs": {"thinks": False}},
     ],
 )
 def test_a_record_of_a_row_is_read_as_the_same_row(record):

@@ -11,7 +11,7 @@ from headwater.core.errors import DataError
 from headwater.core.fingerprints import digest
 from headwater.data.rows import Rendered, Row, Span, Turn, asked_and_answered, render_text
 from headwater.data.turns import TurnFinder, assign_marks
-from headwater.data.writer import CALLS_REMEDY, ChatWriter, Messages
+from headwater.data.writer import CALLS_REMEDY, STAND_INS, ChatWriter, Messages
 
 FOLD = "chat:fold-system"
 """The name of a chat template that gets a system turn as the beginning of the first user turn."""
@@ -77,11 +77,17 @@ class ChatTemplate:
         return Rendered(whole, targets, opened=True, turns=tuple(turns))
 
     def question_text(self, row: Row) -> str:
-        """The chat up to where a new answer starts: with a generation prompt, and without a last assistant turn."""
+        """The chat up to where a new answer starts, without a last assistant turn.
+
+        It ends with the template's generation prompt if the text of a training row goes on from there. Some templates
+        open a thought for a new answer and write rows without one; then it ends where the answer starts in a row.
+        """
         messages = self._fitting(row.messages or [{"role": "user", "content": row.prompt or ""}], row.where)
         while messages and messages[-1]["role"] == "assistant":
             messages = messages[:-1]
-        return self.writer.write(messages, row.where, tools=row.tools, settings=row.settings, generation=True)
+        asked = self.writer.write(messages, row.where, tools=row.tools, settings=row.settings, generation=True)
+        whole, turns = self._find([*messages, {"role": "assistant", "content": STAND_INS[0]}], row)
+        return asked if whole.startswith(asked) else whole[: turns[len(messages)][0][0]]
 
     def _find(self, messages: Messages, row: Row) -> tuple[str, dict[int, list[Span]]]:
         given: dict[str, Any] = {"where": row.where, "tools": row.tools, "settings": row.settings}

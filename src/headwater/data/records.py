@@ -18,14 +18,20 @@ HIT_KEYS = ("query", "rank", "id", "score")
 """The keys that a hit has besides those of its row."""
 
 
-def as_given(row: Row) -> dict[str, Any]:
-    """The row's own text: `text`, or `messages` and `tools`, or `prompt` and `response`; and `hotwords`, if it has any.
+BESIDE = ("tools", "chat_template_kwargs")
+"""Columns beside a chat that change the text that its template writes."""
 
-    Two rows of which this is equal are the same training example, whatever their ids and metadata.
+
+def as_given(row: Row) -> dict[str, Any]:
+    """The row's own text: `text`, or `prompt` and `response`, or a chat's `messages` and what its template is given.
+
+    `hotwords` belong to it, if it has any. Two rows of which this is equal are the same training example, whatever
+    their ids and their other metadata.
     """
     given: dict[str, Any] = dict(row.fields())
     if row.messages is not None:
-        given = {"messages": [dict(message) for message in row.messages], **({"tools": row.tools} if row.tools else {})}
+        beside = {name: row.metadata[name] for name in BESIDE if row.metadata.get(name)}
+        given = {"messages": [dict(message) for message in row.messages], **beside}
     return {**given, "hotwords": list(row.hotwords)} if row.hotwords else given
 
 
@@ -37,8 +43,8 @@ def as_record(row: Row) -> dict[str, Any]:
     """
     record = {"id": row.id, **as_given(row)}
     for name, value in row.metadata.items():
-        if name == "tools" and row.tools:
-            continue  # they are part of the row itself
+        if name in BESIDE and name in record:
+            continue
         free = f"{name}_" if name in ROLES or name in HIT_KEYS else name
         record[unused_name(free, {**row.metadata, **record} if free != name else record)] = value
     return record

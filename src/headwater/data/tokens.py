@@ -193,7 +193,7 @@ class Tokenization:
     def question(self, row: Row) -> Question:
         """What a model is asked with, to answer the row's prompt or chat anew; an answer that it has is left out.
 
-        A chat gets the template's own generation prompt, also where that opens a thought and training rows have none.
+        Its tokens are those before the answer in a training row, so far as no answer changes them.
         """
         text = self.template.question_text(row)
         opening, opening_text = self._opening_of(text, self._prompt_opened)
