@@ -6,6 +6,7 @@ an answer is stated here by hand, read off the template.
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from spot_tokenizers import byte_level
 from tokenizers.processors import ByteLevel
 
 from headwater.data.rows import Row
+from headwater.data.templates import resolve_template
 from headwater.data.tokens import Tokenization
 from headwater.data.writer import FIXED_TODAY, MARK
 
@@ -76,6 +78,10 @@ REWRITTEN: dict[str, list[str]] = {
 """What a template makes of two answers with a thought each."""
 
 
+OPENED = ("<think>", "<think>\n\n</think>", "<｜Assistant｜><think>")
+"""Thoughts that a generation prompt opens, or opens and closes, and that a mark has as well."""
+
+
 def row(turns: list[tuple[str, str]]) -> Row:
     return Row("a", 0, messages=tuple({"role": role, "content": content} for role, content in turns), place="a:1")
 
@@ -130,3 +136,20 @@ def _own_mask(tokenizer: Any, turns: list[tuple[str, str]]) -> Any:
         if any(own["assistant_masks"]) and turns[0][1] in tokenizer.decode(own["input_ids"]):
             return own
     raise AssertionError("the template writes neither form")
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_without_its_marks_a_template_has_the_same_answers(name: str) -> None:
+    unmarked = re.sub(r"\{%(-?) *generation *(-?)%\}", r"{%\1 if true \2%}", SOURCES[name])
+    unmarked = re.sub(r"\{%(-?) *endgeneration *(-?)%\}", r"{%\1 endif \2%}", unmarked)
+    for turns in CHATS.values():
+        marked, found = (
+            resolve_template("chat", byte_level(chat=source)).render(row(turns)) for source in (SOURCES[name], unmarked)
+        )
+        assert found.text.removesuffix("</s>") == marked.text.removesuffix("</s>")
+        assert len(found.turns) == len(marked.turns)
+        for own, turn in zip(marked.turns, found.turns, strict=True):
+            (start, end), first, last = turn.spans[0], own.spans[0][0], own.spans[-1][1]
+            assert first <= start < last  # a mark may begin with the heading that a model is prompted with
+            assert marked.text[first:start].strip() in ("", "<｜Assistant｜>", "<|start|>assistant", *OPENED)
+            assert found.text[start:end].removesuffix("</s>") == marked.text[start:last].rstrip().removesuffix("</s>")

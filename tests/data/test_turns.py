@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from spot_tokenizers import CHATML, INST, byte_level
 
-from headwater.core.errors import DataError, HeadwaterError
+from headwater.core.errors import DataError, HeadwaterError, ModelError
 from headwater.data.rows import Row, for_last_answer, with_response
 from headwater.data.templates import resolve_template
 from headwater.data.tokens import Tokenization
@@ -106,6 +106,16 @@ def test_an_answer_may_repeat_any_text_around_it(habit: str) -> None:
     answers = [ASK, "<think>", "assistant"] if habit != "the prompt opens a thought, history has none" else [ASK] * 3
     turns = [turn for text in answers for turn in (("user", ASK), ("assistant", text))]
     assert said(source, chat(*turns)) == [f.format(text) for f, text in zip(frames, answers, strict=True)]
+
+
+def test_a_marker_is_not_cut_where_an_answer_begins_with_another() -> None:
+    source = EACH.format(
+        turn="{% if m.role == 'assistant' %}<|im_start|>assistant\n{% if '<' not in m.content %}<think></think>"
+        "{% endif %}{{ m.content }}<|im_end|>\n{% else %}" + FRAME + "{% endif %}",
+        prompt="<|im_start|>assistant\n<think>\n",
+    )
+    assert said(source, chat(("user", ASK), ("assistant", "<b>Noon.</b>"))) == ["<b>Noon.</b><|im_end|>"]
+    assert said(source, chat(("user", ASK), ("assistant", SAY))) == [f"</think>{SAY}<|im_end|>"]
 
 
 def test_answers_that_the_template_alters() -> None:
@@ -214,6 +224,17 @@ def test_a_chats_own_settings_reach_the_template() -> None:
         question = resolve_template("chat", byte_level(chat=source)).question_text(row)
         assert question == f"<|im_start|>user\n{ASK}/quick<|im_end|>\n<|im_start|>assistant\n"
     assert said(source, chat(*CHAT[:2])) == [f"{SAY}<|im_end|>"]
+
+
+def test_a_tokenizer_may_have_another_template_for_tools() -> None:
+    tokenizer = byte_level(chat=CHATML)
+    tokenizer.chat_template = {"default": CHATML, "tool_use": "TOOLS\n" + CALLING.replace("ARGUMENTS", "''")}
+    template = resolve_template("chat", tokenizer)
+    assert template.render(Row("a", 0, messages=CALLED, metadata={"tools": TOOLS})).text.startswith("TOOLS\n")
+    assert template.render(chat(*CHAT)).text.startswith("<|im_start|>")
+    tokenizer.chat_template = {"one": CHATML, "another": INST}
+    with pytest.raises(ModelError, match="several chat templates and no default: one, another"):
+        resolve_template("chat", tokenizer).render(chat(*CHAT))
 
 
 def test_a_mark_in_a_comment_is_none() -> None:

@@ -41,6 +41,9 @@ class ChatTemplate:
     fold: bool = False
     joint: ClassVar[str] = ""
 
+    def __post_init__(self) -> None:
+        _ = self.writer.source  # raises an error for a tokenizer whose template cannot be told
+
     @cached_property
     def fingerprint(self) -> Mapping[str, Any]:
         """Everything the rendering depends on, JSON-ready."""
@@ -67,7 +70,7 @@ class ChatTemplate:
             remedy = "the assistant's turns are what a model learns"
             raise DataError("no assistant turn", where=row.where, remedy=remedy)
         whole, spans = self._find(messages, row)
-        if messages[-1]["role"] == "assistant" and not self.writer.marked and not self.finder.closing:
+        if messages[-1]["role"] == "assistant" and not self.writer.marked(row.tools) and not self.finder.closing:
             whole += self.tokenizer.eos_token or ""
             ((start, _),) = spans[len(messages) - 1]
             spans[len(messages) - 1] = [(start, len(whole))]
@@ -96,7 +99,7 @@ class ChatTemplate:
             return self.writer.write(chat, **given, generation=generation)
 
         whole = write(messages)
-        if self.writer.marked:
+        if self.writer.marked(row.tools):
             marks = self.writer.marks(messages, whole, **given)
             found = assign_marks(marks, write, messages, whole)
         else:

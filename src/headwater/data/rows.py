@@ -58,9 +58,7 @@ class Row:
     @property
     def settings(self) -> dict[str, Any]:
         """What a chat's template is given besides: its column `chat_template_kwargs`, an object or one as JSON text."""
-        return {
-            name: value for name, value in (self._beside("chat_template_kwargs") or {}).items() if value is not None
-        }
+        return dict(self._beside("chat_template_kwargs") or {})
 
     def _beside(self, name: str) -> Any:
         """The value of a column that belongs to the row's chat; JSON text is read."""

@@ -143,8 +143,12 @@ class _Around:
 
     @cached_property
     def answer_start(self) -> int:
-        """Where the answer starts in the whole text, behind everything that the template writes for any answer."""
-        return _common_start(self.whole, *self.varied)
+        """Where the answer starts in the whole text, behind everything that the template writes for any answer.
+
+        An answer and a template's own text may both begin with a marker, and then part of it is in common by chance.
+        """
+        start = _common_start(self.whole, *self.varied)
+        return next((m.start() for m in MARKER.finditer(self.whole) if m.start() < start < m.end()), start)
 
     @cached_property
     def heading(self) -> str | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import jinja2
 
-from headwater.core.errors import DataError
+from headwater.core.errors import DataError, ModelError
 from headwater.data.rows import Span
 
 STAND_INS = ("Headwater puts these words", "stand where an answer is put")
@@ -59,14 +59,30 @@ class ChatWriter:
 
     @cached_property
     def source(self) -> str:
-        """The template's program, with a fixed date."""
-        written: str = self.program or self.tokenizer.get_chat_template()
-        return FIXED_TODAY + written if "strftime_now" in written else written
+        """The template's program, with a fixed date; raises `ModelError` if it is one of several without a default."""
+        return self._program(tools=None)
 
     @cached_property
-    def marked(self) -> bool:
+    def _with_tools(self) -> str:
+        """The program for chats with tools; some tokenizers have another one for these."""
+        return self._program(tools=[])
+
+    def _program(self, tools: Any) -> str:
+        try:
+            written: str = self.program or self.tokenizer.get_chat_template(tools=tools)
+        except ValueError as error:
+            names = ", ".join(self.tokenizer.chat_template)
+            what = f"this tokenizer has several chat templates and no default: {names}"
+            raise ModelError(what, where="template", remedy="--template with the one to take, a .jinja file") from error
+        return FIXED_TODAY + written if "strftime_now" in written else written
+
+    def program_for(self, tools: Any) -> str:
+        """The program that writes a chat with these tools, or without tools."""
+        return self._with_tools if tools else self.source
+
+    def marked(self, tools: Any = None) -> bool:
         """Whether the template itself marks what the assistant says (`{% generation %}`)."""
-        return MARK.search(COMMENT.sub("", self.source)) is not None
+        return MARK.search(COMMENT.sub("", self.program_for(tools))) is not None
 
     @cached_property
     def in_parts(self) -> bool:
@@ -99,7 +115,7 @@ class ChatWriter:
                 text: str = self.tokenizer.apply_chat_template(
                     chat,
                     tools=tools,
-                    chat_template=self.source,
+                    chat_template=self.program_for(tools),
                     tokenize=False,
                     add_generation_prompt=generation,
                     **(settings or {}),
@@ -122,7 +138,7 @@ class ChatWriter:
                 (text,), (spans,) = render_jinja_template(
                     conversations=[[_without_nulls(message) for message in chat]],
                     tools=tools,
-                    chat_template=self.source,
+                    chat_template=self.program_for(tools),
                     return_assistant_tokens_mask=True,
                     **{**self.tokenizer.special_tokens_map, **(settings or {})},
                 )
