@@ -181,10 +181,15 @@ class _Around:
 
 
 def _common_start(first: str, *others: str) -> int:
-    """Length of the common beginning of several texts."""
-    shortest = min(map(len, (first, *others)))
-    differs = (i for i in range(shortest) if any(other[i] != first[i] for other in others))
-    return next(differs, shortest)
+    """Length of the common beginning of several texts, found by halving."""
+    low, high = 0, min(map(len, (first, *others)))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if all(other.startswith(first[:middle]) for other in others):
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def _common_end(first: str, second: str) -> str:
