@@ -77,6 +77,10 @@ SAID: dict[str, tuple[str, list[str]]] = {
 }
 
 
+OWN_PROMPT = SAID.keys() - {"the prompt opens a thought, history has none", "the generation prompt is another"}
+"""Habits in which a row goes on where the generation prompt ends."""
+
+
 def chat(*turns: tuple[str, str], **fields: Any) -> Row:
     messages = tuple({"role": role, "content": content} for role, content in turns)
     return Row(id="a", ordinal=0, messages=messages, place="rows.jsonl:1", **fields)
@@ -120,22 +124,25 @@ def test_answers_that_the_template_alters() -> None:
 
 
 @pytest.mark.parametrize("habit", SAID)
-def test_the_question_is_the_templates_own_and_the_text_before_an_answer_is_the_rows(habit: str) -> None:
+def test_the_question_is_the_row_before_its_last_answer_and_where_it_can_be_the_templates_own(habit: str) -> None:
     tokenizer = byte_level(chat=SAID[habit][0])
     tokenization = Tokenization.of(tokenizer)
     row = chat(*CHAT)
     (tokens,) = tokenization.encode([row])
-    before = tokenization.encode_before(row)
-    assert before == tokens.ids[: len(before)].tolist()
     (last,) = tokenization.encode([for_last_answer(row)])
-    assert last.response.nonzero()[0][0] == len(before)
-    assert not last.response[: len(before)].any()
+    before = int(last.response.argmax())
+    assert last.ids.tolist() == tokens.ids.tolist()
+    assert last.response[before:].tolist() == tokens.response[before:].tolist()
     asked = [dict(message) for message in (row.messages or ())[:-1]]
     if habit == "texts come in parts":
         asked = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in asked]
-    own = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
-    assert tokenization.encode_question(row) == own
-    assert tokenization.encode_question(chat(*CHAT[:-1])) == own
+    own = tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
+    question = tokenization.question(row)
+    if habit in OWN_PROMPT:
+        assert question.text + question.begun == own
+    assert question == tokenization.question(chat(*CHAT[:-1]))
+    assert list(question.ids) == tokens.ids[: len(question.ids)].tolist()
+    assert tokens.text[len(question.text) : int(last.offsets[before, 0])] in ("", question.begun)
 
 
 def test_another_answer_keeps_the_chat() -> None:

@@ -119,5 +119,5 @@ def test_an_answer_that_was_cut_has_no_end_among_its_targets(session):
     (tokens,) = session.bound.tokenize([row], "query")
     assert tokens.ids[tokens.response].tolist() != []
     assert session.bound.reader.loaded.tokenizer.eos_token_id not in tokens.ids[tokens.response]
-    (whole,) = session.bound.tokenize([dataclasses.replace(row, hotwords=())], "query")
+    (whole,) = session.bound.tokenize([dataclasses.replace(row, said=None)], "query")
     assert session.bound.reader.loaded.tokenizer.eos_token_id in whole.ids[whole.response]

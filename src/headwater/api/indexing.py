@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from headwater.api.sources import AnyIndex, Model, Rows, corpus_of, index_of, model_of, session_of
+from headwater.core.arguments import parse_bytes
 from headwater.core.errors import MismatchError, StoreError, UsageError
+from headwater.data.records import open_rows_or_hits
 from headwater.engines.blocks import OnProgress
 from headwater.index import upkeep
 from headwater.index.checks import Fault, check_index
@@ -52,8 +54,8 @@ def build(
     targets: str | None = None,
     keep_text: bool = True,
     code: str | None = None,
-    max_memory: int | None = None,
-    max_disk: int | None = None,
+    max_memory: int | str | None = None,
+    max_disk: int | str | None = None,
     resume: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Index:
@@ -74,8 +76,8 @@ def build(
             assistant's turns.
         keep_text: store the rows' text beside their vectors.
         code: quantise the vectors to `int8`, `sign` (1 KiB a row) or `sign:BITS`; this loses accuracy.
-        max_memory: bytes the process may take; batches are made to fit.
-        max_disk: bytes the index may take.
+        max_memory: bytes the process may take, as a number or as `8GiB`; batches are made to fit.
+        max_disk: bytes the index may take, as a number or as `100GB`.
         resume: continue an unfinished build, or start one if there is none.
         on_progress: called with rows done, rows in all and tokens read.
 
@@ -94,7 +96,7 @@ def build(
     reading: dict[str, Any] = {"template": template, "max_tokens": max_tokens, "tokens_per_batch": tokens_per_batch}
     reader = Reader.of(loaded, targets=targets, **reading)
     bound = Bound.of(chosen, reader)
-    limits = Limits(max_memory, max_disk)
+    limits = _limits(max_memory, max_disk)
     if limits != Limits():
         if resume and exists(str(out)):
             fitting = open_index(out).manifest.plan.tokens_per_batch
@@ -118,8 +120,8 @@ def plan(
     targets: str | None = None,
     keep_text: bool = True,
     code: str | None = None,
-    max_memory: int | None = None,
-    max_disk: int | None = None,
+    max_memory: int | str | None = None,
+    max_disk: int | str | None = None,
 ) -> BuildPlan:
     """Estimate what `build` with the same arguments needs: disk, memory and time. No files are left behind.
 
@@ -132,8 +134,12 @@ def plan(
     loaded = model_of(model, loading)
     reading: dict[str, Any] = {"template": template, "max_tokens": max_tokens, "tokens_per_batch": tokens_per_batch}
     reader = Reader.of(loaded, targets=targets, **reading)
-    limits = Limits(max_memory, max_disk)
+    limits = _limits(max_memory, max_disk)
     return plan_build(corpus, Bound.of(chosen, reader), keep_text=keep_text, code=code, limits=limits)
+
+
+def _limits(memory: int | str | None, disk: int | str | None) -> Limits:
+    return Limits(parse_bytes(memory, where="max_memory"), parse_bytes(disk, where="max_disk"))
 
 
 def info(index: AnyIndex) -> dict[str, Any]:
@@ -180,9 +186,9 @@ def delete(
         index: the index.
         ids: ids of rows, or one id.
         where: SQL condition over the index's columns.
-        rows: rows of which those with the same text are deleted, whatever their id.
+        rows: rows, or hits of a trace; the index's rows with the same text are deleted, whatever their id.
     """
-    corpus = None if rows is None else corpus_of(rows)
+    corpus = None if rows is None else open_rows_or_hits(rows)
     ids = [ids] if isinstance(ids, str) else ids
     return maintain.delete(index_of(index), ids=ids, where=where, rows=corpus)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from headwater.core.arguments import named
 from headwater.core.errors import UsageError, unknown_name
 from headwater.data.corpus import Corpus, open_corpus
 from headwater.index.store import Index, open_index
@@ -32,26 +33,28 @@ AnyValues: TypeAlias = "str | Path | Values | Valued"
 
 def corpus_of(rows: Rows, *, columns: Mapping[str, str] | None = None, need_response: bool = True) -> Corpus:
     """The rows as a corpus; `columns` maps roles to column names, for rows that are not open yet."""
+    mapping = named(columns, where="columns", example={"prompt": "ask"})
     if isinstance(rows, Corpus):
-        if columns:
+        if mapping:
             raise UsageError("an opened corpus has its columns already", where="columns", remedy="leave columns out")
         return rows
-    return open_corpus(rows, mapping=columns, need_response=need_response)
+    return open_corpus(rows, mapping=mapping or None, need_response=need_response)
 
 
 def model_of(model: Any, loading: Mapping[str, Any] | None = None) -> LoadedModel:
     """The loaded model; `loading` holds options of `load_model`, for a model given by name."""
+    options = named(loading, where="loading", example={"device": "cpu"})
     if isinstance(model, LoadedModel):
-        _refuse_loading("a loaded model", loading)
+        _refuse_loading("a loaded model", options)
         return model
     if not isinstance(model, str | Path):
         remedy = "give a folder or a hub name, or headwater.wrap_model(model, tokenizer)"
         raise UsageError(f"an object of type {type(model).__name__}", where="model", remedy=remedy)
     known = list(inspect.signature(load_model).parameters)[1:]
-    for name in loading or {}:
+    for name in options:
         if name not in known:
             raise unknown_name("option", name, known, where="loading")
-    return load_model(str(model), **(loading or {}))
+    return load_model(str(model), **options)
 
 
 def index_of(index: AnyIndex) -> Index:
@@ -65,6 +68,7 @@ def index_of(index: AnyIndex) -> Index:
 
 def session_of(index: AnyIndex, model: Model | None = None, loading: Mapping[str, Any] | None = None) -> Session:
     """The session of an index; a given session is used as it is and cannot take another model."""
+    loading = named(loading, where="loading", example={"device": "cpu"})
     if isinstance(index, Session):
         if model is not None:
             remedy = "give the index instead, or leave the model out"

@@ -21,6 +21,7 @@ import typer
 
 from headwater.cli.config import Context, config_option, save_run
 from headwater.cli.console import say
+from headwater.core.arguments import parse_bytes
 from headwater.core.errors import UsageError
 from headwater.core.files import require_apart
 
@@ -47,6 +48,9 @@ Targets = Annotated[
 ]
 Pairs = Annotated[str | None, typer.Option(help="rows: read a preference pair (chosen, rejected) as two rows.")]
 Columns = Annotated[list[str], typer.Option("--column", help="A data column, role=name: prompt=ask. Repeats.")]
+Asked = Annotated[
+    str, typer.Option("--targets", help="What of a query: last (its last answer), assistant, response or all.")
+]
 Duplicates = Annotated[
     float, typer.Option(help="Rows at least this similar are near-duplicates; 0: do not look for them.")
 ]
@@ -257,24 +261,3 @@ def pairs(given: list[str], option: str) -> dict[str, str]:
             raise UsageError(f"'{text}' is not name=value", where=option, remedy=f"for example {option} seed=1")
         parsed[name.strip()] = value.strip()
     return parsed
-
-
-def parse_bytes(text: str | None, *, where: str) -> int | None:
-    """`1.5GiB`, `800M`, `2 GB` or a number of bytes, as bytes; KB, MB, GB and TB are powers of 1000.
-
-    Raises:
-        UsageError: it is none of these, or not positive.
-    """
-    if text is None:
-        return None
-    number = text.strip().rstrip("BbIiKkMmGgTt ")
-    unit = text.strip()[len(number) :].strip().lower().removesuffix("b")
-    powers = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-    try:
-        base = 1000 if text.strip().lower().endswith("b") and unit in powers and unit else 1024
-        size = int(float(number) * base ** powers[unit.removesuffix("i")])
-    except (KeyError, ValueError, OverflowError):
-        size = 0
-    if size <= 0:
-        raise UsageError(f"'{text}' is no number of bytes", where=where, remedy="for example 1.5GiB or 800MB")
-    return size

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from headwater.core.errors import DataError
 from headwater.core.fingerprints import digest
 from headwater.data.rows import Rendered, Row, Span, Turn, asked_and_answered, render_text
 from headwater.data.turns import TurnFinder, assign_marks
-from headwater.data.writer import CALLS_REMEDY, ChatWriter, Messages
+from headwater.data.writer import CALLS_REMEDY, STAND_INS, ChatWriter, Messages
 
 FOLD = "chat:fold-system"
 """The name of a chat template that gets a system turn as the beginning of the first user turn."""
@@ -39,6 +39,7 @@ class ChatTemplate:
     tokenizer: Any
     program: str = ""
     fold: bool = False
+    joint: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         _ = self.writer.source  # raises an error for a tokenizer whose template cannot be told
@@ -78,18 +79,18 @@ class ChatTemplate:
         targets = tuple(span for turn in turns if turn.learned for span in turn.spans)
         return Rendered(whole, targets, opened=True, turns=tuple(turns))
 
-    def prompt_text(self, prompt: str) -> str:
-        """A user's turn and the generation prompt."""
-        return self.writer.write([{"role": "user", "content": prompt}], "prompt", generation=True)
-
     def question_text(self, row: Row) -> str:
-        """The chat up to where a new answer starts: with a generation prompt, and without a last assistant turn."""
-        if row.messages is None:
-            return self.prompt_text(row.prompt or "")
-        messages = self._fitting(row.messages, row.where)
+        """The chat up to where a new answer starts, without a last assistant turn.
+
+        It ends with the template's generation prompt if the text of a training row goes on from there. Some templates
+        open a thought for a new answer and write rows without one; then it ends where the answer starts in a row.
+        """
+        messages = self._fitting(row.messages or [{"role": "user", "content": row.prompt or ""}], row.where)
         while messages and messages[-1]["role"] == "assistant":
             messages = messages[:-1]
-        return self.writer.write(messages, row.where, tools=row.tools, settings=row.settings, generation=True)
+        asked = self.writer.write(messages, row.where, tools=row.tools, settings=row.settings, generation=True)
+        whole, turns = self._find([*messages, {"role": "assistant", "content": STAND_INS[0]}], row)
+        return asked if whole.startswith(asked) else whole[: turns[len(messages)][0][0]]
 
     def _find(self, messages: Messages, row: Row) -> tuple[str, dict[int, list[Span]]]:
         given: dict[str, Any] = {"where": row.where, "tools": row.tools, "settings": row.settings}

@@ -126,7 +126,7 @@ def read_row(
         metadata = {**{n: v for n, v in metadata.items() if n != tools_column}, "tools": tools}
     for name in ("id", "text") if text is not None else ("id", "prompt", "response"):
         if name in metadata:  # it is kept, and does not hide the row's own
-            metadata[_unused(f"{name}_", metadata)] = metadata.pop(name)
+            metadata[unused_name(f"{name}_", metadata)] = metadata.pop(name)
     return Row(
         id=_read_id(record.get(column_of["id"]), where),
         ordinal=ordinal,
@@ -144,7 +144,7 @@ def _is_chat(shape: Shape, named: Mapping[str, Any]) -> bool:
     return shape.response in CHATS or (bool(shape.prompt) and any(is_chat(named.get(role)) for role in shape.required))
 
 
-def _unused(name: str, taken: Mapping[str, Any]) -> str:
+def unused_name(name: str, taken: Mapping[str, Any]) -> str:
     """The name, with underscores behind it until no column has it."""
     while name in taken:
         name += "_"

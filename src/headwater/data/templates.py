@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from headwater.core.errors import DataError, ModelError, UsageError, unknown_name
 from headwater.data.chat import FOLD, ChatTemplate
@@ -37,6 +37,7 @@ class PlainTemplate:
 
     end: str
     chats: bool = True
+    joint: ClassVar[str] = " "
 
     @property
     def fingerprint(self) -> Mapping[str, Any]:
@@ -50,18 +51,14 @@ class PlainTemplate:
         self._require_no_chat(row)
         prompt, response = asked_and_answered(row)
         apart = not prompt or prompt[-1].isspace() or response[:1].isspace()
-        before = prompt if apart else f"{prompt} "
+        before = prompt if apart else prompt + self.joint
         whole = close(before + response, self.end)
         return _answered(whole, len(before))
 
-    def prompt_text(self, prompt: str) -> str:
-        """The prompt as it is; a model that continues it writes the space itself."""
-        return prompt
-
     def question_text(self, row: Row) -> str:
-        """The row's prompt."""
+        """The row's prompt as it is; a model that continues it writes the space itself, or goes on in another way."""
         self._require_no_chat(row)
-        return self.prompt_text(row.prompt or "")
+        return row.prompt or ""
 
     def _require_no_chat(self, row: Row) -> None:
         if row.messages is not None and not self.chats:
@@ -81,6 +78,7 @@ class FormatTemplate:
     between: str
     after: str
     end: str
+    joint: ClassVar[str] = ""
 
     @property
     def fingerprint(self) -> Mapping[str, Any]:
@@ -97,17 +95,16 @@ class FormatTemplate:
         if row.text is not None:
             return render_text(row.text, self.end)
         prompt, response = asked_and_answered(row)
-        before = self.prompt_text(prompt)
+        before = self._before(prompt)
         whole = close(before + response + self.after, self.end)
         return _answered(whole, len(before))
 
-    def prompt_text(self, prompt: str) -> str:
-        """The format up to the response."""
-        return f"{self.before}{prompt}{self.between}"
-
     def question_text(self, row: Row) -> str:
         """The row's prompt in the format, up to the response."""
-        return self.prompt_text(row.prompt or "")
+        return self._before(row.prompt or "")
+
+    def _before(self, prompt: str) -> str:
+        return f"{self.before}{prompt}{self.between}"
 
 
 def _answered(whole: str, start: int) -> Rendered:

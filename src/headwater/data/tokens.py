@@ -8,7 +8,7 @@ target if it lies inside a span.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -20,7 +20,8 @@ from tokenizers import Encoding, Tokenizer
 from headwater.core.errors import DataError, ModelError, UsageError, unknown_name
 from headwater.core.fingerprints import digest
 from headwater.core.spec import Role
-from headwater.data.rows import TARGETS, Rendered, Row, Template, target_spans, word_spans
+from headwater.data.questions import Question, Speech, Spoken, said_after
+from headwater.data.rows import TARGETS, Rendered, Row, Span, Template, Turn, target_spans, word_spans
 from headwater.data.templates import resolve_template, restore_template
 
 NOT_LEARNED = frozenset({"pad_token"})
@@ -67,6 +68,9 @@ def _stateless_copy(tokenizer: Any) -> Tokenizer:
     backend.no_padding()
     return backend
 
+
+ANSWER = "what stands here is an answer"
+"""Stands for an answer where only the text around it matters."""
 
 ENCODED_AT_ONCE = 512
 """Rows tokenised in one call; bounds the memory of the tokenizer's results."""
@@ -121,16 +125,19 @@ class Tokenization:
         template: how rows are written as text.
         max_tokens: rows longer than this are cut at the end.
         targets: what the loss is over, a name of `TARGETS`; None for all of a text, else the assistant's turns.
+        asked: what of a query is asked about, a name of `TARGETS`; None for the same as in training.
     """
 
     tokenizer: Any
     template: Template
     max_tokens: int = 2048
     targets: str | None = None
+    asked: str | None = None
 
     def __post_init__(self) -> None:
-        if self.targets is not None and self.targets not in TARGETS:
-            raise unknown_name("targets", self.targets, TARGETS, where="--targets")
+        for chosen in (self.targets, self.asked):
+            if chosen is not None and chosen not in TARGETS:
+                raise unknown_name("targets", chosen, TARGETS, where="--targets")
         if self.max_tokens < 2:
             raise UsageError(f"rows of {self.max_tokens} tokens", where="--max-tokens", remedy="at least 2")
         _ = self._backend  # raises an error for a tokenizer that cannot be used
@@ -166,48 +173,56 @@ class Tokenization:
     def encode(self, rows: Sequence[Row], role: Role = "train") -> list[TokenRow]:
         """The rows as tokens, in order.
 
-        A query is about what was said, so `targets="all"` counts for training rows alone. The targets of a query with
+        A query is about what was said, so `targets="all"` counts for training rows alone; `asked` chooses for queries.
+        The targets of a query with
         hotwords are the tokens of these words alone, wherever they occur in its response.
         Raises `DataError` naming the row's place if no token would be a target.
         """
         encoded: list[TokenRow] = []
         for start in range(0, len(rows), ENCODED_AT_ONCE):
             part = rows[start : start + ENCODED_AT_ONCE]
-            renderings = [self.template.render(row) for row in part]
+            said = [None if row.said is None else self._read_said(row, row.said) for row in part]
+            renderings = [
+                self.template.render(row) if own is None else own[0] for row, own in zip(part, said, strict=True)
+            ]
             encodings = self._backend.encode_batch([rendered.text for rendered in renderings])
-            for row, rendered, encoding in zip(part, renderings, encodings, strict=True):
-                encoded.append(self._token_row(row, rendered, encoding, role))
+            for row, rendered, encoding, own in zip(part, renderings, encodings, said, strict=True):
+                encoded.append(self._token_row(row, rendered, encoding if own is None else own[1], role))
         return encoded
 
-    def encode_prompt(self, prompt: str) -> list[int]:
-        """Token ids of the text that a model continues to answer `prompt`."""
-        return self._encode_open(self.template.prompt_text(prompt))
+    def question(self, row: Row) -> Question:
+        """What a model is asked with, to answer the row's prompt or chat anew; an answer that it has is left out.
 
-    def encode_question(self, row: Row) -> list[int]:
-        """Token ids of the text that a model continues with a new answer to the row's prompt or chat.
-
-        It is the template's own: a chat up to its last user turn, with a generation prompt.
+        Its tokens are those before the answer in a training row, so far as no answer changes them.
         """
-        return self._encode_open(self.template.question_text(row))
+        text = self.template.question_text(row)
+        opening, opening_text = self._opening_of(text, self._prompt_opened)
+        places = _opening_offsets(len(opening), len(opening_text)).tolist()
+        own = Spoken(tuple(opening), opening_text, tuple((start, end) for start, end in places))
+        return replace(self._speech.question(text, own, self.template.joint), ends=self._ends)
 
-    def encode_before(self, row: Row) -> list[int]:
-        """Token ids of the row before its last answer, exactly as they are in the whole row."""
-        rendered = self.template.render(row)
-        if not rendered.turns:
-            raise DataError("a text has no answer", where=row.where, remedy="give it a prompt and a response")
-        whole = self._token_row(row, rendered, self._backend.encode(rendered.text), "train")
-        shift = len(whole.text) - len(rendered.text)
-        inside = _inside(whole.offsets, rendered.turns[-1].spans, shift=shift)
-        ids: list[int] = whole.ids[: int(inside.argmax()) if inside.any() else None].tolist()
-        return ids
+    def _asked(self, rendered: Rendered, row: Row) -> tuple[Span, ...]:
+        """The spans of a query that are asked about; its last turn also if a training row would not learn it."""
+        if self.asked == "last" and rendered.turns:
+            return rendered.turns[-1].spans
+        choice = None if self.targets == "all" else self.targets
+        return target_spans(rendered, (self.asked if rendered.turns else None) or choice, row.where)
 
-    def _encode_open(self, text: str) -> list[int]:
-        opening, _ = self._opening_of(text, self._prompt_opened)
-        return [*opening, *self._backend.encode(text).ids]
+    def _read_said(self, row: Row, said: Sequence[int]) -> tuple[Rendered, Spoken]:
+        """The row's question and the tokens that a model said to it."""
+        question = self.question(row)
+        answer = self._speech.spoken(said)
+        whole = said_after(question, answer)
+        span = (len(question.text) + question.before_answer(answer.text), len(whole.text))
+        return Rendered(whole.text, (span,), opened=True, turns=(Turn((span,)),)), whole
 
     @cached_property
     def _backend(self) -> Tokenizer:
         return bare_backend(self.tokenizer)
+
+    @cached_property
+    def _speech(self) -> Speech:
+        return Speech(self._backend, len(self.tokenizer))
 
     @cached_property
     def _opening(self) -> tuple[list[int], str]:
@@ -218,6 +233,16 @@ class Tokenization:
         return self.template.render(Row(id="", ordinal=0, prompt="a", response="a")).opened
 
     @cached_property
+    def _ends(self) -> tuple[int, ...]:
+        """The added token that the template writes behind an answer as the first target there, if it does."""
+        row = Row(id="", ordinal=0, prompt=ANSWER, response=ANSWER)
+        (tokens,) = Tokenization(self.tokenizer, self.template, self.max_tokens, "last").encode([row])
+        end = tokens.text.rfind(ANSWER) + len(ANSWER)
+        behind = tokens.response & (tokens.offsets[:, 0] >= end)
+        first = tokens.ids[behind][:1].tolist()
+        return tuple(token for token in first if token in self.tokenizer.added_tokens_decoder)
+
+    @cached_property
     def _digest(self) -> str:
         return digest(dict(self.template.fingerprint), self.tokenizer_digest)
 
@@ -225,11 +250,10 @@ class Tokenization:
         """The special tokens to put before `text`: none if the template wrote them or the text begins with them."""
         return ([], "") if opened or text.startswith(self._opening[1]) else self._opening
 
-    def _token_row(self, row: Row, rendered: Rendered, encoding: Encoding, role: Role) -> TokenRow:
+    def _token_row(self, row: Row, rendered: Rendered, encoding: Encoding | Spoken, role: Role) -> TokenRow:
         opening, opening_text = self._opening_of(rendered.text, rendered.opened)
-        asked = role == "query"
-        words = row.hotwords if asked else ()
-        spans = target_spans(rendered, None if asked and self.targets == "all" else self.targets, row.where)
+        words = row.hotwords if role == "query" else ()
+        spans = target_spans(rendered, self.targets, row.where) if role == "train" else self._asked(rendered, row)
         spans = word_spans(row, rendered, words, spans) if words else spans
         whole = len(opening) + len(encoding.ids)
         ids = np.array([*opening, *encoding.ids][: self.max_tokens], dtype=np.int64)

@@ -1,0 +1,66 @@
+"""Rows as records again: what `headwater trace --out` writes, and other commands read as the very same rows.
+
+A hit is a record with `query`, `rank`, `id` and `score` beside the row itself. The row is written in the shape in which
+the index holds it, so a chat stays a list of messages and is never rendered as one user turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from headwater.data.corpus import Corpus
+from headwater.data.readers import Source, open_source
+from headwater.data.rows import Row
+from headwater.data.shapes import ROLES, unused_name
+
+HIT_KEYS = ("query", "rank", "id", "score")
+"""The keys that a hit has besides those of its row."""
+
+
+BESIDE = ("tools", "chat_template_kwargs")
+"""Columns beside a chat that change the text that its template writes."""
+
+
+def as_given(row: Row) -> dict[str, Any]:
+    """The row's own text: `text`, or `prompt` and `response`, or a chat's `messages` and what its template is given.
+
+    `hotwords` belong to it, if it has any. Two rows of which this is equal are the same training example, whatever
+    their ids and their other metadata.
+    """
+    given: dict[str, Any] = dict(row.fields())
+    if row.messages is not None:
+        beside = {name: row.metadata[name] for name in BESIDE if row.metadata.get(name)}
+        given = {"messages": [dict(message) for message in row.messages], **beside}
+    return {**given, "hotwords": list(row.hotwords)} if row.hotwords else given
+
+
+def as_record(row: Row) -> dict[str, Any]:
+    """The row as a record that is read as the same row, with the id, and the metadata as further keys.
+
+    A metadata name that a reader would take for a part of the row, or that a hit needs, gets underscores behind it
+    (`score` becomes `score_`).
+    """
+    record = {"id": row.id, **as_given(row)}
+    for name, value in row.metadata.items():
+        if name in BESIDE and name in record:
+            continue
+        free = f"{name}_" if name in ROLES or name in HIT_KEYS else name
+        record[unused_name(free, {**row.metadata, **record} if free != name else record)] = value
+    return record
+
+
+def open_rows_or_hits(source: Any) -> Corpus:
+    """The rows of a file, a frame or records; of hits, a row that several queries found is taken once, as ranked best.
+
+    They are read into memory. A corpus that is open already is returned as it is.
+    """
+    if isinstance(source, Corpus):
+        return source
+    opened = open_source(source, split="train", streaming=False)
+    kept: dict[Any, tuple[int, Mapping[str, Any]]] = {}
+    for number, record in opened.records():
+        name = ("hit", record["id"]) if record.keys() >= set(HIT_KEYS) else ("row", number)
+        if name not in kept or record["rank"] < kept[name][1]["rank"]:
+            kept[name] = (number, record)
+    return Corpus(Source(opened.name, len(kept), lambda: iter(kept.values())), {}, None)
