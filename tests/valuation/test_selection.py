@@ -76,7 +76,7 @@ def test_near_copies_share_a_cluster():
         "one",
         "two",
     ]
-    assert clusters(texts).tolist() == [0, 1, 0, 0, 4, 4, 6]
+    assert clusters(("", text) for text in texts).tolist() == [0, 1, 0, 0, 4, 4, 6]
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "jsonl.gz"])
