@@ -128,4 +128,10 @@ def test_a_values_file_is_any_parquet_with_id_and_value(tmp_path):
         "vendor": "vendor",
         "value_t": "value_t_",
     }
+    assert final_names(["value", "value_", "low_a", "low_a_"], ["a", "a_"]) == {
+        "value": "value__",
+        "value_": "value_",
+        "low_a": "low_a__",
+        "low_a_": "low_a___",
+    }
     assert summarise(VALUES, by="group")["groups"]["b"]["mean"] == 6
