@@ -382,7 +382,8 @@ def test_no_artefact_holds_the_other_sides_rows(tmp_path):
     scored = score_query(
         open_corpus(POOL), query, LOADED, tmp_path / "v.parquet", options=ValueOptions(duplicates=None)
     )
-    valued = run(tmp_path, "w.parquet", method="alinfik", settings={"teacher": "gradcos", "labels": 40, "recheck": 0})
+    taught = {"teacher": "gradcos", "labels": 40, "recheck": 0}
+    valued = run(tmp_path, "w.parquet", method="alinfik", settings=taught, force=True)
     transformer = fit_student(
         list(open_corpus(POOL)), valued.values.numbers(), StudentOptions(family="transformer", members=1, epochs=1)
     )

@@ -185,7 +185,8 @@ def require_strong(
     limit = max(WEAK, ceiling.stepped_up / 2 if ceiling else 0.0)
     if quality >= limit:
         return None
-    what = f"the student ranks fresh rows as its teacher does at a correlation of {quality:.2f} only, below {limit:.2f}"
+    found = f"a correlation of {quality:.2f} only, below {limit:.2f}"
+    what = f"the student ranks rows it has not seen as its teacher does at {found}"
     if ceiling is not None:
         what += f"; the target's ceiling is {ceiling.stepped_up:.2f}"
     if force:

@@ -209,7 +209,7 @@ def _learned(request: _Request, learning: Learning) -> Valued:
     )
     checked = recheck(of_scorer(scorer), student, fresh) if fresh else None
     doubted = doubt(request.reader, request.targets, scorer, (fresh or labelled)[:ROWS])
-    quality, ceiling = checked.spearman if checked else student.held_out, next(iter(doubted.ceilings), None)
+    quality, ceiling = _quality(student, checked), next(iter(doubted.ceilings), None)
     if weak := require_strong(quality, ceiling, len(labelled), force=how.force):
         doubted = dataclasses.replace(doubted, further=(*doubted.further, weak))
     notes = {
@@ -225,6 +225,14 @@ def _learned(request: _Request, learning: Learning) -> Valued:
     job = dataclasses.replace(job, about={"notes": notes})
     values = run(job, student.estimates, resume=True, on_rows=how.on_rows("valuing", found.count))
     return Valued(values, notes, found.leaked, student, checked, doubted.warnings)
+
+
+def _quality(student: Student, checked: Recheck | None) -> float:
+    """The student's Spearman correlation with its teacher, over held-out and fresh rows, which may both be few."""
+    if checked is None:
+        return student.held_out
+    rows = student.held_out_rows + checked.rows
+    return (student.held_out_rows * student.held_out + checked.rows * checked.spearman) / rows
 
 
 def _origin(teacher: Method, request: _Request) -> dict[str, Any]:
