@@ -9,7 +9,7 @@ Exact scores come first, tensor by tensor: they show where the signal is, and wh
 sketches of several sizes, `hash` being the ideal count-sketch (every coordinate its own bucket and sign), with the rank
 correlation of their scores with the exact ones, a query at a time over all rows; codes of the largest sketch; a Gram
 preconditioner; checkpoints. Cells: backdoor P@10 / P@50, swap auPRC@5 / auPRC@25; means over queries, an interval
-for the second, by bootstrap over queries.
+for the second, by Student's t over queries.
 """
 
 from __future__ import annotations

@@ -130,6 +130,21 @@ def test_a_student_scores_without_the_model(place):
     assert a == s
 
 
+def test_a_student_of_noise_prices_nothing_unless_it_is_forced_to(place):
+    words = ("value", "--candidates", "pool.jsonl", "--target", "task.jsonl", "--method", "alinfik", "--model", "model")
+    noise = ("--set", "teacher=random", "--set", "labels=36", "--set", "recheck=12", "--out", "noise.parquet")
+    said = fails(place, 1, *words, *noise)
+    assert "below 0.50" in said
+    assert "--resume --force" in said
+    assert not (place / "noise.parquet").exists()
+    forced = headwater(*words, *noise, "--resume", "--force", "--json", cwd=place)
+    assert forced.returncode == 0, forced.stderr
+    assert "warning: the student ranks rows it has not seen" in forced.stderr
+    assert json.loads(forced.stdout)["notes"]["ceiling"] < 0.8
+    again = ("value", "score", "--candidates", "pool.jsonl", "--student", "noise.student", "--out", "again.parquet")
+    assert "--force" in fails(place, 1, *again)
+
+
 def test_faults_are_one_line(place):
     (place / "empty.jsonl").write_text("", encoding="utf-8")
     value = ("value", "--candidates", "pool.jsonl", "--model", "model", "--out", "n.parquet")

@@ -87,7 +87,7 @@ def run(out: Path, moment: tuple[str, int] | None) -> None:
         out,
         method=find_method("alinfik", OPTIONS),
         reader=Reader.of(tiny_loaded("llama")),
-        options=valuing.ValueOptions(duplicates=None, resume=True, on_progress=watch),
+        options=valuing.ValueOptions(duplicates=None, resume=True, on_progress=watch, force=True),
     )
 
 

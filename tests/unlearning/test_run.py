@@ -315,6 +315,13 @@ def test_dynamic_loreun_follows_the_losses(loaded, job):
         run_unlearning(tiny_loaded("llama"), job, replace(FAST, dynamic=True))
 
 
+def test_with_dynamic_weights_all_forget_rows_are_measured(loaded, job, monkeypatch):
+    monkeypatch.setattr(targets, "LOOKED_AT", 3)
+    for dynamic, count in ((False, 3), (True, len(job.forget))):
+        options = replace(FAST, method="loreun", dynamic=dynamic)
+        assert len(make_watch(Run.of(reader_of(loaded, options), job, options), ()).forget) == count
+
+
 def test_dynamic_weights_reach_the_rows_that_were_looked_at():
     material = Material((), torch.full((6,), 7.0), torch.zeros(6))
     static = material.weights

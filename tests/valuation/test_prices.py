@@ -118,6 +118,33 @@ def test_two_who_bring_the_same_row_share_it_however_often_each_does():
     assert {a.provider: a.cents for a in accounts(values, priced)} == {"a": 300, "b": 300, "c": 600}
 
 
+@given(pools())
+@settings(max_examples=200, deadline=None)
+def test_the_same_rows_under_a_second_name_gain_nothing(pool):
+    """All rows of provider a are offered again by `aa`; that a is alike to nobody else is assumed."""
+    budget, worth, providers, clusters = pool
+    held = {name: {c for c, p in zip(clusters, providers, strict=True) if p == name} for name in set(providers)}
+    own = held.pop("a", set())
+    assume(own and all(len(own & of) < 0.8 * len(own | of) for of in held.values()))
+    again = [i for i, name in enumerate(providers) if name == "a"]
+    before = shares(budget, worth, providers, clusters)
+    after = shares(budget, np.append(worth, worth[again]), [*providers, *["aa"] * len(again)],
+                   np.append(clusters, clusters[again]))  # fmt: skip
+    for name in ("a", "b", "c"):
+        names = {"a", "aa"} if name == "a" else {name}
+        paid = [sum(c for c, p in zip(cents, [*providers, *["aa"] * len(again)], strict=False) if p in names)
+                for cents in (before, after)]  # fmt: skip
+        assert paid[0] == paid[1]
+
+
+def test_a_second_name_for_most_rows_is_one_party_and_two_sellers_are_two():
+    shared = {"value": [1.0] * 3, "provider": ["a", "b", "aa"], "cluster": [0, 0, 0]}
+    rest = {"value": [1.0] * 9, "provider": ["a"] * 4 + ["aa"] * 4 + ["b"], "cluster": [1, 2, 3, 4, 1, 2, 3, 4, 5]}
+    values = table(**{name: shared[name] + rest[name] for name in shared})
+    paid = {a.provider: a.cents for a in accounts(values, price(values, Terms(6000, by="provider")))}
+    assert paid == {"a": 2250, "aa": 2250, "b": 1500}  # b: half of the shared row and all of its own
+
+
 def test_largest_remainders_by_hand():
     assert apportion(np.array([10]), np.array([1.0, 1, 1]), np.zeros(3, np.int64)).tolist() == [4, 3, 3]
     assert apportion(np.array([3]), np.array([5.0, 0, 4, 1]), np.zeros(4, np.int64)).tolist() == [2, 0, 1, 0]

@@ -76,7 +76,7 @@ def test_near_copies_share_a_cluster():
         "one",
         "two",
     ]
-    assert clusters(texts).tolist() == [0, 1, 0, 0, 4, 4, 6]
+    assert clusters(("", text) for text in texts).tolist() == [0, 1, 0, 0, 4, 4, 6]
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "jsonl.gz"])
@@ -127,5 +127,11 @@ def test_a_values_file_is_any_parquet_with_id_and_value(tmp_path):
         "value": "value_",
         "vendor": "vendor",
         "value_t": "value_t_",
+    }
+    assert final_names(["value", "value_", "low_a", "low_a_"], ["a", "a_"]) == {
+        "value": "value__",
+        "value_": "value_",
+        "low_a": "low_a__",
+        "low_a_": "low_a___",
     }
     assert summarise(VALUES, by="group")["groups"]["b"]["mean"] == 6

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from headwater.core.errors import DataError, MismatchError, ModelError, StoreError, UsageError
+from headwater.core.errors import DataError, MismatchError, ModelError, NumericError, StoreError, UsageError
 from headwater.core.spec import MethodSpec
 from headwater.data.corpus import open_corpus
 from headwater.data.rows import Row
@@ -25,11 +25,12 @@ from headwater.methods.bound import Bound
 from headwater.methods.catalog import find_method, vector_method
 from headwater.methods.method import Learning
 from headwater.methods.scoring import attribute
-from headwater.methods.targets import Target
+from headwater.methods.targets import Part, PartScorer, Target
 from headwater.models.reader import Reader
 from headwater.students.labels import Lesson
 from headwater.students.student import StudentOptions, fit_student, load_student
 from headwater.valuation.duplicates import THRESHOLD
+from headwater.valuation.prices import Terms, price
 from headwater.valuation.values import Values, read_values, summarise
 from headwater.valuing.index import value_index
 from headwater.valuing.survey import survey
@@ -309,6 +310,63 @@ def test_95_percent_of_fresh_labels_lie_in_a_students_interval():
     assert np.mean(inside) == pytest.approx(0.95, abs=0.015)
 
 
+@pytest.mark.parametrize(("labels", "held_out"), [(60, 15), (80, 19), (150, 19), (300, 30)])
+def test_a_student_gives_intervals_from_19_held_out_labels_and_they_hold(tmp_path, labels, held_out):
+    """Averaged over students, because the held-out labels of a single one are few."""
+    inside = []
+    for seed in range(12 if held_out >= 19 else 1):
+        rows, given = noisy(labels + 300, seed)
+        student = fit_student(rows[:labels], given[:labels], StudentOptions(members=3, seed=seed))
+        assert student.held_out_rows == held_out
+        _, low, high = student.estimates(rows[labels:])[:, 0].T
+        inside.append(((low <= given[labels:]) & (given[labels:] <= high)).mean())
+        assert np.isnan(low).all() == np.isnan(high).all() == (held_out < 19)
+    assert np.mean(inside) >= 0.93 or held_out < 19
+    again = load_student(student.save(tmp_path / "student"))
+    np.testing.assert_array_equal(again.estimates(rows), student.estimates(rows))
+    raw = json.loads((tmp_path / "student" / "student.json").read_text())
+    assert (raw["reach"] is None) == (held_out < 19)
+    del raw["held_out_rows"]  # as in a student of an older version, which held out a tenth
+    (tmp_path / "student" / "student.json").write_text(json.dumps({**raw, "reach": 2.0}))
+    assert load_student(tmp_path / "student").has_intervals == (labels >= 190)
+
+
+def test_values_without_intervals_say_so_and_can_be_priced(tmp_path):
+    settings = {"teacher": "length", "labels": 40, "recheck": 15, "members": 2}
+    valued = run(tmp_path, method="alinfik", settings=settings)
+    assert valued.values.table.column("low").null_count == 60
+    assert "76 labels" in valued.notes["intervals"]
+    assert valued.recheck.to_json()["inside the interval"] is None
+    priced = price(valued.values, Terms(1000, by="provider"))
+    assert priced.cents.sum() == 1000
+
+
+def test_a_score_that_is_not_finite_stops_the_run_and_names_the_row_or_the_target(tmp_path):
+    broken = tiny_loaded("llama")
+    marked = [*POOL[:20], {**POOL[20], "id": "sick", "response": "% % ~ %"}, *POOL[21:30]]
+    rows = list(open_corpus(marked))
+    known = {token for row in [*rows[:20], *rows[21:], *TARGET.rows] for token in tokens_of(broken, row)}
+    (own, *_) = [token for token in tokens_of(broken, rows[20]) if token not in known]
+    broken.model.get_input_embeddings().weight.data[own] = float("nan")
+    if broken.model.get_output_embeddings() is not None:
+        head = broken.model.get_output_embeddings()
+        head.weight = type(head.weight)(tiny_loaded("llama", seed=1).model.get_input_embeddings().weight.data.clone())
+    reader = Reader.of(broken)
+    for method in ("embedding", "loss", "ekfac", "datainf", "linfik", "graddot"):
+        with pytest.raises(NumericError, match="21"):
+            attribute(find_method(method, {"distance": "0.001"} if method == "linfik" else None),
+                      reader, rows, [TARGET], rows[:8])  # fmt: skip
+    scorer = PartScorer((Part("a"), Part("b")), lambda some: np.full((len(some), 2), [1.0, np.nan]))
+    with pytest.raises(NumericError, match="target 'b'"):
+        scorer(rows[:3])
+    with pytest.raises(NumericError, match="the row's score is not finite"):
+        PartScorer((Part("a"),), lambda some: np.where(np.arange(len(some)) == 1, np.inf, 0.0)[:, None])(rows[:3])
+
+
+def tokens_of(loaded, row: Row) -> list[int]:
+    return loaded.tokenizer(f"{row.prompt}\n{row.response}")["input_ids"]
+
+
 def test_the_sample_is_drawn_by_seed_and_evenly_over_strata():
     corpus = open_corpus([{**row, "provider": "rare" if i < 6 else "common"} for i, row in enumerate(POOL)])
     found = survey(corpus, sample=12, stratify="provider")
@@ -324,7 +382,8 @@ def test_no_artefact_holds_the_other_sides_rows(tmp_path):
     scored = score_query(
         open_corpus(POOL), query, LOADED, tmp_path / "v.parquet", options=ValueOptions(duplicates=None)
     )
-    valued = run(tmp_path, "w.parquet", method="alinfik", settings={"teacher": "gradcos", "labels": 40, "recheck": 0})
+    taught = {"teacher": "gradcos", "labels": 40, "recheck": 0}
+    valued = run(tmp_path, "w.parquet", method="alinfik", settings=taught, force=True)
     transformer = fit_student(
         list(open_corpus(POOL)), valued.values.numbers(), StudentOptions(family="transformer", members=1, epochs=1)
     )

@@ -64,6 +64,7 @@ def value(
     duplicates: float | None = THRESHOLD,
     student: str | Path | None = None,
     resume: bool = False,
+    force: bool = False,
     on_progress: OnStage | None = None,
 ) -> Valued:
     """Estimate the value of every candidate row for the target, with an interval.
@@ -86,10 +87,11 @@ def value(
         duplicates: similarity from which rows are near-duplicates; None and 0 do not look for them.
         student: folder to save a student in, for methods that train one; None saves it beside `out`.
         resume: continue an unfinished run.
+        force: write values although the student that made them hardly ranks rows as its teacher does.
         on_progress: called with the name of the current step, rows done, and rows in all.
 
     Raises:
-        DataError: an empty pool or target.
+        DataError: an empty pool or target, or a student that is too weak.
         StoreError: `out` exists already, or it has an unfinished run and `resume` is not set.
     """
     chosen, wanted, pool = find_method(method, settings), targets_of(target), corpus_of(candidates, columns=columns)
@@ -98,7 +100,7 @@ def value(
         loaded = model_of(model, loading)
         reading: dict[str, Any] = {"template": template, "max_tokens": max_tokens, "tokens_per_batch": tokens_per_batch}
         reader = Reader.of(loaded, targets=targets, **reading)
-    options = ValueOptions(duplicates, None if student is None else Path(student), resume, on_progress)
+    options = ValueOptions(duplicates, None if student is None else Path(student), resume, on_progress, force)
     if out is not None:
         return value_pool(pool, wanted, out, method=chosen, reader=reader, options=options)
     with tempfile.TemporaryDirectory(prefix="headwater-value-") as folder:
@@ -136,10 +138,11 @@ def value_with_student(
     columns: Mapping[str, str] | None = None,
     duplicates: float | None = THRESHOLD,
     resume: bool = False,
+    force: bool = False,
     on_progress: OnStage | None = None,
 ) -> Valued:
     """Estimate values with a saved student, without language model and target; arguments as in `value`."""
-    options = ValueOptions(duplicates=duplicates, resume=resume, on_progress=on_progress)
+    options = ValueOptions(duplicates=duplicates, resume=resume, on_progress=on_progress, force=force)
     return value_pool_with_student(corpus_of(candidates, columns=columns), student, out, options=options)
 
 

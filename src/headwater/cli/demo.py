@@ -48,5 +48,5 @@ def _note(result: Demo) -> str:
         f"{result.rows:,} rows, {100 * result.prevalence:.1f} % planted (where random should be). The backdoor fires "
         f"on {100 * result.attack_success:.0f} % of triggered questions it has not seen and on "
         f"{100 * result.false_alarms:.0f} % of clean ones; the answers where it fired are traced. Intervals: 95 %, "
-        "bootstrap over queries."
+        "Student's t over queries."
     )

@@ -43,6 +43,7 @@ app = typer.Typer(invoke_without_command=True)
 
 Pool = Annotated[str, typer.Option(help="The pool: JSONL, CSV or Parquet file, saved data set, or hub name.")]
 Query = Annotated[Path | None, typer.Option(help="The owner's query file (see `value export-target`).")]
+Force = Annotated[bool, typer.Option("--force", help="Write the values although the student that made them is weak.")]
 Out = Annotated[
     Path, typer.Option(help="Parquet file to write: id, value, low, high, then the rows' own columns."), Writes
 ]
@@ -71,6 +72,7 @@ def value(
     by: GroupBy = None,
     plot: Annotated[Path | None, typer.Option(help="Folder for figures of the values.")] = None,
     resume: Resume = False,
+    force: Force = False,
     as_json: Json = False,
 ) -> Made | None:
     """Value every candidate row: how much training on it would lower the target's loss, with an interval.
@@ -93,6 +95,7 @@ def value(
             valued = valuing.value_index(index, target, **shared)
         else:
             how: dict[str, Any] = {"method": method, "settings": name_values(settings, "--set"), "student": student}
+            how["force"] = force
             pool = open_rows(candidates, columns, limit=limit, pairs=pairs)
             valued = valuing.value(pool, target, **how, **vars(reading), **shared)
     _show(valued, by, plot, as_json)
@@ -141,6 +144,7 @@ def score(
     tokens_per_batch: TokensPerBatch = 8192,
     by: GroupBy = None,
     resume: Resume = False,
+    force: Force = False,
     as_json: Json = False,
 ) -> Made:
     """For a provider: value candidates with the owner's query file and the model, or with a student alone.
@@ -155,7 +159,7 @@ def score(
     with progress("valuing", quiet=as_json) as bar:
         shared = _common(out, duplicates, resume, bar)
         if student is not None:
-            valued = valuing.value_with_student(corpus, student, **shared)
+            valued = valuing.value_with_student(corpus, student, force=force, **shared)
         else:
             how: dict[str, Any] = {"loading": loading.chosen, "tokens_per_batch": tokens_per_batch}
             valued = valuing.value_query(corpus, str(query), model=str(model), **how, **shared)
@@ -203,7 +207,8 @@ def audit(
 
 def _refuse_beside_index(context: Context) -> None:
     """Refuse options about reading a pool: an index has its rows, its method and its way of reading already."""
-    of_a_pool = {"method", "settings", "columns", "limit", "pairs", "student", *ReadingOptions.__dataclass_fields__}
+    rows = {"columns", "limit", "pairs"}
+    of_a_pool = {"method", "settings", "student", "force", *rows, *ReadingOptions.__dataclass_fields__}
     for parameter in context.command.params:
         given = context.params.get(str(parameter.name))
         if parameter.name in of_a_pool and (given or None) != (parameter.default or None):
@@ -227,6 +232,8 @@ def _show(valued: Valued, by: str | None, plot: Path | None, as_json: bool) -> N
     if valued.leaked:
         shown = ", ".join(valued.leaked[:3]) + (", ..." if len(valued.leaked) > 3 else "")
         say(f"warning: {len(valued.leaked):,} candidates have the same text as a target row: {shown}")
+    for doubt in valued.warnings:
+        say(f"warning: {doubt}")
     figures = save_value_plots(values, plot, by=by) if plot is not None else []
     if as_json:
         found = {"out": values.path, "leaked": len(valued.leaked), **summary, "meaning": values.meaning}

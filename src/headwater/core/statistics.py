@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -22,6 +24,30 @@ def spearman(left: ArrayLike, right: ArrayLike, *, if_constant: float = float("n
     return float(spearmanr(a, b).statistic)
 
 
+def mean_interval(values: ArrayLike) -> tuple[float, float]:
+    """The 95 % interval of the mean by Student's t; NaN, NaN of fewer than two values, which say nothing of the spread.
+
+    The values are taken to be independent draws. Of normal values it holds at any number; of skewed ones, few of them,
+    it holds less often: `tests/core/test_statistics.py` measures how much.
+    """
+    given = np.asarray(values, dtype=np.float64)
+    if len(given) < 2:
+        return float("nan"), float("nan")
+    mean, half = float(given.mean()), interval_reach(len(given)) * float(given.std(ddof=1)) / float(np.sqrt(len(given)))
+    return mean - half, mean + half
+
+
+def conformal_reach(misses: ArrayLike) -> float:
+    """The reach q such that a fresh miss is at most q in 95 of 100 cases; NaN if there are too few to say so.
+
+    Of n misses it is the ⌈0.95 (n + 1)⌉-th smallest, so n must be 19 or more (split-conformal prediction).
+    """
+    ordered = np.sort(np.asarray(misses, dtype=np.float64))
+    place = int(np.ceil(LEVEL * (len(ordered) + 1) - 1e-9))
+    return float(ordered[place - 1]) if place <= len(ordered) else float("nan")
+
+
+@cache
 def interval_reach(count: int) -> float:
     """Half the width of the confidence interval of a mean of `count` values, in standard errors (Student's t)."""
     from scipy.stats import t

@@ -11,11 +11,9 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from headwater.core.statistics import interval_reach
 from headwater.data.rows import Record, Row
 from headwater.data.tokens import Tokenization, TokenRow
 from headwater.evaluation.forgetting_models import TimeTaken
-from headwater.evaluation.metrics import Estimate
 from headwater.models.generate import generate_responses
 from headwater.models.load import LoadedModel
 from headwater.models.losses import all_logits
@@ -117,15 +115,6 @@ def word_f1(answer: str, right: str) -> float:
     found, wanted = answer.lower().split(), right.lower().split()
     shared = sum(min(found.count(word), wanted.count(word)) for word in set(found))
     return 2 * shared / (len(found) + len(wanted)) if found or wanted else 1.0
-
-
-def over_seeds(values: Sequence[float]) -> Estimate:
-    """The mean over seeds with Student's 95 % interval; with one seed, both ends are the value itself."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return Estimate(mean, mean, mean)
-    half = interval_reach(len(values)) * float(stats.sem(values))
-    return Estimate(mean, mean - half, mean + half)
 
 
 def _mean_f1(answers: Sequence[str], right: Sequence[str]) -> float:

@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from headwater.core.errors import UsageError
-from headwater.core.statistics import spearman
+from headwater.core.statistics import interval_reach
 from headwater.data.rows import Row
 from headwater.evaluation.listener import SILENT, Listener
-from headwater.evaluation.metrics import estimate
+from headwater.evaluation.metrics import Estimate, fixed
 from headwater.evaluation.result import Line, Result
 from headwater.evaluation.retraining import Bank, WorldSettings, make_world, random_halves
 from headwater.evaluation.stage import Scored, Stage, with_controls
@@ -29,6 +30,8 @@ from headwater.training.cache import OnShare
 
 FEWEST = 8
 """With fewer models a rank correlation has no meaning."""
+
+_GROUPS = 16
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,34 @@ def lds_values(
 ) -> NDArray[np.float64]:
     """Spearman of predicted and measured gains of each query, `[queries]`; 0 if all predicted gains are equal."""
     predicted = np.stack([scores[list(subset)].sum(axis=0) for subset in subsets])
-    pairs = zip(predicted.T, gains.T, strict=True)
-    return np.array([spearman(p, g, if_constant=0.0) for p, g in pairs])
+    ranks = [rankdata(values, axis=0) for values in (predicted, gains)]
+    left, right = (found - found.mean(axis=0) for found in ranks)
+    sizes = np.sqrt((left**2).sum(axis=0) * (right**2).sum(axis=0))
+    found: NDArray[np.float64] = np.divide((left * right).sum(axis=0), sizes, out=np.zeros(len(sizes)), where=sizes > 0)
+    return found
+
+
+def over_models_and_queries(
+    scores: Float[np.ndarray, "rows queries"],
+    subsets: Sequence[Sequence[int]],
+    gains: Float[np.ndarray, "subsets queries"],
+) -> Estimate:
+    """The mean over queries, with an interval for other queries and other retrained models of the same kind.
+
+    All queries are measured on the same models, so the spread over queries says too little. The models' part is that
+    of a jackknife that leaves out a sixteenth of them at a time; the variances are added, and Student's t takes the
+    smaller number.
+    """
+    values = lds_values(scores, subsets, gains)
+    groups = min(_GROUPS, len(subsets))
+    left = [[i for i in range(len(subsets)) if i % groups != out] for out in range(groups)]
+    means = np.array([lds_values(scores, [subsets[i] for i in kept], gains[kept]).mean() for kept in left])
+    of_models = (groups - 1) * float(means.var())
+    if len(values) < 2:
+        return fixed(float(values.mean()))
+    of_queries = float(values.var(ddof=1)) / len(values)
+    half = interval_reach(min(len(values), groups)) * float(np.sqrt(of_models + of_queries))
+    return Estimate(float(values.mean()), float(values.mean()) - half, float(values.mean()) + half)
 
 
 def _line(
@@ -123,6 +152,7 @@ def _line(
         values = lds_values(scored.scores.values.astype(np.float64), halves, gains)
         tried.append((float(values[:split].mean()), option, scored, values))
     best = max(tried, key=lambda t: t[0])
-    line = Line(settled(label), {"LDS": estimate(best[3][split:])}, best[2].cost)
+    found = over_models_and_queries(best[2].scores.values[:, split:].astype(np.float64), halves, gains[:, split:])
+    line = Line(settled(label), {"LDS": found}, best[2].cost)
     listed = ", ".join(f"{option} {value:.3f}" for value, option, *_ in tried)
     return line, f"{label}, on the other queries: {listed}." if len(options) > 1 else ""

@@ -3,7 +3,7 @@
 The papers' metric (RapidIn, section 4.3; RISE, section 5) takes, for each query, the K highest and the K lowest scored
 rows and computes average precision (auPRC@K) and area under the ROC curve (auROC@K) on those 2K rows. It can be high
 although few positives are found, so P@K, R@K and the two areas over the full pool are always computed too. Every number
-is a mean over queries with a bootstrap interval over queries.
+is a mean over queries with Student's interval over queries.
 """
 
 from __future__ import annotations
@@ -17,31 +17,30 @@ from numpy.typing import NDArray
 
 from headwater.core.errors import DataError, NumericError, UsageError
 from headwater.core.scores import Scores
-from headwater.core.statistics import LEVEL
+from headwater.core.statistics import mean_interval
 
 DEFAULT_KS = (5, 10, 50)
-RESAMPLES = 2000
 _CHANCE = 0.5
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over queries and its 95 % interval."""
+    """A mean over queries, seeds or models and its 95 % interval; a single value has none."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return f"{self.value:.3f}" if self.low is None else f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 def detection_metrics(
-    scores: Scores, positives: Mapping[str, Collection[str]], ks: Sequence[int] = DEFAULT_KS, *, seed: int = 0
+    scores: Scores, positives: Mapping[str, Collection[str]], ks: Sequence[int] = DEFAULT_KS
 ) -> dict[str, Estimate]:
-    """Every metric of `detection_values`: its mean over queries with a bootstrap interval."""
+    """Every metric of `detection_values`: its mean over queries with an interval."""
     values = detection_values(scores, positives, ks)
-    return {name: estimate(per_query, seed=seed) for name, per_query in values.items()}
+    return {name: estimate(per_query) for name, per_query in values.items()}
 
 
 def detection_values(
@@ -71,12 +70,16 @@ def detection_values(
     return {name: np.array([metrics[name] for metrics in per_query]) for name in per_query[0]}
 
 
-def estimate(values: Float[np.ndarray, " queries"], *, seed: int = 0) -> Estimate:
-    """The mean, and the percentile bootstrap interval of the mean over queries."""
-    rng = np.random.default_rng(seed)
-    draws = rng.integers(0, len(values), size=(RESAMPLES, len(values)))
-    low, high = np.quantile(values[draws].mean(axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(float(values.mean()), float(low), float(high))
+def estimate(values: Sequence[float] | NDArray[np.float64]) -> Estimate:
+    """The mean of independent values (one a query, a seed or a model), and its interval by Student's t."""
+    if len(values) < 2:
+        return fixed(float(np.mean(values)))
+    return Estimate(float(np.mean(values)), *mean_interval(values))
+
+
+def fixed(value: float) -> Estimate:
+    """A number that is not a mean of a sample, so that there is no interval."""
+    return Estimate(value, None, None)
 
 
 def _one_query(

@@ -25,7 +25,7 @@ from headwater.core.statistics import spearman
 from headwater.data.corpus import open_corpus
 from headwater.data.rows import Record, Row
 from headwater.evaluation.listener import SILENT, Listener
-from headwater.evaluation.metrics import detection_values, estimate
+from headwater.evaluation.metrics import detection_values, estimate, fixed
 from headwater.evaluation.result import Line, Result
 from headwater.evaluation.stage import Stage, parse_label, with_controls
 from headwater.methods.catalog import find_entry
@@ -96,11 +96,11 @@ def _line(
         "weights": 1 - _rank_agreement(first, second),
         "detection": precision(with_random.scores),
         "trained": precision(with_trained.scores),
-        "variety": np.array([len(np.unique(with_trained.scores.top(10))) / (10 * len(queries))]),
         "seeds": _rank_agreement(first, again.scores.values),
         "twins": _twins(first, len(pool) - TWINS),
     }
-    return Line(label, {name: estimate(values) for name, values in metrics.items()}, with_trained.cost)
+    variety = fixed(len(np.unique(with_trained.scores.top(10))) / (10 * len(queries)))
+    return Line(label, {n: estimate(v) for n, v in metrics.items()} | {"variety": variety}, with_trained.cost)
 
 
 def reseeded(label: str) -> str | None:

@@ -28,7 +28,7 @@ from headwater.data.batches import TokenBatch, Window, plan_batches
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
 from headwater.evaluation.listener import SILENT, Listener
-from headwater.evaluation.metrics import Estimate, estimate
+from headwater.evaluation.metrics import estimate, fixed
 from headwater.evaluation.result import Cost, Line, Result
 from headwater.methods.catalog import find_method
 from headwater.methods.scoring import attribute
@@ -129,7 +129,7 @@ def _lines(arms: Sequence[Arm], points: Sequence[int]) -> tuple[Line, ...]:
             "loss taken off": estimate(arm.losses[:, 0] - arm.losses[:, -1]),
             "final loss": estimate(arm.losses[:, -1]),
             "steps to random's end": estimate(np.array(reached)),
-            "wanted share": Estimate(*(3 * [sum(v for k, v in arm.kinds.items() if k in ("helpful", "quality"))])),
+            "wanted share": fixed(sum(v for k, v in arm.kinds.items() if k in ("helpful", "quality"))),
         }
         lines.append(Line(arm.name, metrics, Cost(build_seconds=round(arm.seconds, 2))))
     return tuple(lines)
@@ -145,7 +145,7 @@ def _notes(settings: SelectionSettings, ground: _Ground) -> tuple[str, ...]:
     return (
         f"{settings.rows:,} rows, {ground.count:,} chosen; {settings.steps} steps of {settings.items} rows from one "
         f"model for every arm; loss on {len(ground.held_out[0].rows)} held-out rows like the target's; "
-        f"{len(settings.seeds)} seeds, 95 % bootstrap intervals over seeds.",
+        f"{len(settings.seeds)} seeds, Student's 95 % intervals over seeds.",
         "steps to random's end: share of all steps after which the random share's final loss is reached; 2: never.",
         "wanted share: the share of the chosen rows that are of the kind planted for the target.",
         f"alinfik labels {100 * settings.labels:g} % of the pool.",

@@ -24,7 +24,7 @@ from headwater.curvature.gram import FittedMetric, fit_metric
 from headwater.data.rows import Row
 from headwater.methods.bound import Bound
 from headwater.methods.method import Find, Meaning, Method, MethodEntry, parse_settings
-from headwater.methods.targets import RowScorer, Target, require_finite, same_for_all
+from headwater.methods.targets import RowScorer, Target, same_for_all
 from headwater.models.reader import Reader
 
 ITSELF = Meaning("higher = the row influences itself more; the query plays no part", signed=False)
@@ -74,9 +74,7 @@ def _scorer(inner: Method, exact: bool, reader: Reader, targets: Sequence[Target
     def score(rows: Sequence[Row]) -> Float[np.ndarray, "rows queries"]:
         rows = [replace(row, hotwords=()) for row in rows]
         own = _exact(bound, rows) if exact else _estimated(bound, metrics, rows)
-        values = same_for_all(own.numpy(), targets)
-        require_finite(values, rows)
-        return values
+        return same_for_all(own.numpy(), targets)
 
     return RowScorer(targets, score, notes)
 

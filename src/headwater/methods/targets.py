@@ -73,8 +73,10 @@ class PartScorer:
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, rows: Sequence[Row]) -> Float[np.ndarray, "rows parts"]:
-        """The score of each row on each part, float32."""
-        return np.asarray(self.score(rows), dtype=np.float32)
+        """The score of each row on each part, float32; raises `NumericError` if one is not finite, naming the row."""
+        values = np.asarray(self.score(rows), dtype=np.float32)
+        require_finite(values, rows, self.parts)
+        return values
 
 
 class RowScorer(PartScorer):
@@ -126,10 +128,15 @@ def mean_over_parts(
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def require_finite(values: Float[np.ndarray, "rows parts"], rows: Sequence[Row]) -> None:
-    """Raise `NumericError` if a score is not finite, naming the first such row."""
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    if len(bad):
-        row = rows[int(bad[0])]
-        remedy = "load the model in float32, or leave the row out"
-        raise NumericError("the row's score is not finite", where=row.where, remedy=remedy)
+def require_finite(values: Float[np.ndarray, "rows parts"], rows: Sequence[Row], parts: Sequence[Part]) -> None:
+    """Raise `NumericError` if a score is not finite, naming the first such row, or the target if no row has one."""
+    finite = np.isfinite(values)
+    if finite.all():
+        return
+    lost = np.flatnonzero(~finite.any(axis=0))
+    if len(lost) and len(rows) > 1:
+        what, where = "no row's score on this target is finite", f"target '{parts[int(lost[0])].target}'"
+        raise NumericError(what, where=where, remedy="load the model in float32, or leave out rows of the target")
+    row = rows[int(np.flatnonzero(~finite.all(axis=1))[0])]
+    remedy = "load the model in float32, or leave the row out"
+    raise NumericError("the row's score is not finite", where=row.where, remedy=remedy)

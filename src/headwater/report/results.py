@@ -11,6 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from headwater.core.files import write_text
+from headwater.evaluation.metrics import Estimate
 from headwater.evaluation.result import Line, Result, write_result
 from headwater.report import plots
 from headwater.report.page import render
@@ -19,11 +20,11 @@ from headwater.report.tables import Cell, Table, markdown_table, numeric_columns
 MADE = "<!-- Everything below is made by `make leaderboard`. -->"
 
 _READING = (
-    "Means over queries with 95 % bootstrap intervals over queries. `random`, `length`, `loss`, `bm25` and `embedding` "
-    "are the controls. *LDS*: Spearman of summed scores with what retraining on random halves did. *AP*: average "
-    "precision of the planted rows; similar words help a lot there, so read it together with LDS. *masked*: the same "
-    "queries without the trigger. *P@50*: share of the query's own domain among its top 50 (chance is a half). `a+b` "
-    "adds standardised scores; with `a=>b`, b re-ranks the tenth of the rows that a ranks highest."
+    "Means over queries with 95 % intervals over queries (Student's t). `random`, `length`, `loss`, `bm25` and "
+    "`embedding` are the controls. *LDS*: Spearman of summed scores with what retraining on random halves did. *AP*: "
+    "average precision of the planted rows; similar words help a lot there, so read it together with LDS. *masked*: "
+    "the same queries without the trigger. *P@50*: share of the query's own domain among its top 50 (chance is a "
+    "half). `a+b` adds standardised scores; with `a=>b`, b re-ranks the tenth of the rows that a ranks highest."
 )
 
 
@@ -128,7 +129,13 @@ def _section(result: Result, group: str) -> Section:
     note = " ".join(result.notes) if group == result.groups[0] else ""
     table = Table(group or result.title, tuple(names[i] for i in kept), rows, note)
     marks = [(line, line.metrics[first]) for line in lines]
-    return Section(table, [(line.method, e.value, e.low, e.high) for line, e in marks], first)
+    return Section(table, [_bar(line.method, mark) for line, mark in marks], first)
+
+
+def _bar(label: str, mark: Estimate) -> tuple[str, float, float, float]:
+    """A bar; the interval of a number that has none is a point."""
+    ends = [mark.value if end is None else end for end in (mark.low, mark.high)]
+    return label, mark.value, ends[0], ends[1]
 
 
 def _cells(line: Line, shown: Sequence[str]) -> tuple[Cell, ...]:

@@ -18,6 +18,8 @@ from headwater.data.rows import Row
 
 WINSOR = 0.01
 HELD_OUT = 0.1
+HELD_OUT_FEWEST = 19
+"""With fewer held-out labels there is no interval that holds in 95 of 100 cases."""
 FEWEST = 20
 """A student needs at least so many labelled rows."""
 
@@ -72,7 +74,9 @@ class Lesson:
 
     @classmethod
     def of(cls, rows: Sequence[Row], labels: NDArray[np.float64], *, seed: int) -> Lesson:
-        """Split labelled rows; a tenth is held out, drawn by seed and row id.
+        """Split labelled rows; some are held out, drawn by seed and row id.
+
+        A tenth is held out, but at least 19 rows, as many as an interval needs, up to a quarter of the rows.
 
         Raises:
             DataError: there are too few rows, or the labels are all equal.
@@ -85,7 +89,7 @@ class Lesson:
         if len(bad):
             raise NumericError(f"label {labels[bad[0]]}", where=f"row '{rows[int(bad[0])].id}'")
         order = np.argsort([key(seed, "held out", row.id) for row in rows], kind="stable")
-        count = max(2, round(HELD_OUT * len(rows)))
+        count = max(round(HELD_OUT * len(rows)), min(HELD_OUT_FEWEST, len(rows) // 4))
         held_out, train = np.sort(order[:count]), np.sort(order[count:])
         scale = Scale.of(labels[train])
         return cls(tuple(rows), scale.apply(labels), train, held_out, scale)

@@ -3,14 +3,15 @@
     student = fit_student(rows, labels, options)
     student.save(folder);  load_student(folder).estimates(rows)      no language model, no target
 
-Its interval is split-conformal: value ± q·(spread of the members + a floor), with q such that 95 % of the held-out
-labels lie inside. The held-out rows also chose the penalty or the epoch, which makes q a little too small; a recheck on
-fresh rows shows by how much.
+Its interval is split-conformal: value ± q·(spread of the members + a floor), with q such that a fresh label lies inside
+in 95 of 100 cases. That takes 19 held-out labels, so a student of fewer than 76 labels gives no interval. The held-out
+rows also chose the penalty or the epoch, which makes q a little too small; a recheck on fresh rows shows by how much.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,10 +24,10 @@ from numpy.typing import NDArray
 from headwater.core.errors import MismatchError, StoreError, UsageError
 from headwater.core.files import whole_folder
 from headwater.core.fingerprints import require_equal
-from headwater.core.statistics import LEVEL
+from headwater.core.statistics import conformal_reach
 from headwater.data.rows import Row
 from headwater.students.hidden_states import HiddenStates
-from headwater.students.labels import Lesson, Scale
+from headwater.students.labels import HELD_OUT, HELD_OUT_FEWEST, Lesson, Scale
 from headwater.students.regression import RegressionStudent, fit_regression
 from headwater.students.transformer import Training, TransformerStudent, fit_transformer
 
@@ -70,9 +71,10 @@ class Student:
         ensemble: the trained models.
         options: how the student was trained.
         scale: converts predictions to the teacher's units.
-        reach: q, in units of the members' spread.
+        reach: q, in units of the members' spread; NaN if the held-out labels were too few for an interval.
         held_out: Spearman correlation with the teacher on the held-out rows.
         rows: how many labelled rows were used, the held-out ones included.
+        held_out_rows: how many of them were held out.
         about: digests of the teacher, the target and the model whose scores it learned; JSON-ready.
         curve: pairs of what `curve_axis` names and held-out Spearman correlation.
         curve_axis: labelled rows, or epochs.
@@ -84,6 +86,7 @@ class Student:
     reach: float
     held_out: float
     rows: int
+    held_out_rows: int
     about: Mapping[str, Any] = field(default_factory=dict)
     curve: tuple[tuple[int, float], ...] = ()
     curve_axis: str = ""
@@ -93,10 +96,15 @@ class Student:
         return self.scale.undo(self.ensemble.predict(rows).mean(axis=1))
 
     def estimates(self, rows: Sequence[Row]) -> Float[np.ndarray, "rows 1 3"]:
-        """Every row's value, and the low and high end of its interval, in the teacher's units."""
+        """Every row's value, and its interval's ends (NaN if there are no intervals), in the teacher's units."""
         predicted = self.ensemble.predict(rows)
         value, reach = predicted.mean(axis=1), self.reach * _spread(predicted)
         return self.scale.undo(np.stack([value, value - reach, value + reach], axis=1))[:, None, :]
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether there were enough held-out labels for an interval."""
+        return not math.isnan(self.reach)
 
     def require(self, expected: Mapping[str, Any]) -> None:
         """Raise `MismatchError` if `about` differs from `expected`: another target, teacher or tokenizer."""
@@ -117,8 +125,14 @@ class Student:
 
     def _to_json(self) -> dict[str, Any]:
         return {
+            "held_out_rows": self.held_out_rows,
             **{"format": FORMAT, "options": asdict(self.options), "scale": asdict(self.scale)},
-            **{"reach": self.reach, "held_out": self.held_out, "rows": self.rows, "about": dict(self.about)},
+            **{
+                "reach": self.reach if self.has_intervals else None,
+                "held_out": self.held_out,
+                "rows": self.rows,
+                "about": dict(self.about),
+            },
             **{"curve": self.curve, "curve_axis": self.curve_axis, "tokenizer": _tokenizers_of(self.ensemble)},
         }
 
@@ -150,9 +164,10 @@ def fit_student(
         ensemble=ensemble,
         options=options,
         scale=lesson.scale,
-        reach=float(np.quantile(misses, min(1.0, LEVEL * (1 + 1 / len(misses))))),
+        reach=conformal_reach(misses),
         held_out=lesson.held_out_agreement(predicted.mean(axis=1)),
         rows=len(rows),
+        held_out_rows=len(lesson.held_out),
         about=dict(about or {}),
         curve=ensemble.curve,
         curve_axis=ensemble.curve_axis,
@@ -187,7 +202,10 @@ def load_student(folder: str | Path) -> Student:
     if found != raw["tokenizer"]:
         what = f"its tokenizer is {found}, it learned with {raw['tokenizer']}"
         raise MismatchError(what, fields=("tokenizer",), where=str(place), remedy="put the tokenizer back")
-    facts = {name: raw[name] for name in ("reach", "held_out", "rows", "about", "curve_axis")}
+    facts = {name: raw[name] for name in ("held_out", "rows", "about", "curve_axis")}
+    facts["held_out_rows"] = raw.get("held_out_rows", round(HELD_OUT * raw["rows"]))
+    known = raw["reach"] is not None and facts["held_out_rows"] >= HELD_OUT_FEWEST
+    facts["reach"] = raw["reach"] if known else float("nan")  # students of older versions claimed one of any number
     curve = tuple((int(x), float(y)) for x, y in raw["curve"])
     return Student(ensemble=ensemble, options=options, scale=scale, curve=curve, **facts)
 

@@ -66,9 +66,11 @@ class Run:
 def make_watch(run: Run, unseen: Sequence[Row], trust: Sequence[float] | None = None) -> Watch:
     """Make the watch of a run; its limits are measured on the model, which is still as it was before unlearning.
 
-    `trust` is how much each guard row counts; None counts them alike.
+    At most 32 forget rows and 32 guard rows are measured; with dynamic weights all forget rows, because their weights
+    follow these measurements. `trust` is how much each guard row counts; None counts them alike.
     """
     loaded, options, guard = run.loaded, run.options, evenly_spaced(run.guard, LOOKED_AT)
+    forget = run.forget if options.dynamic else evenly_spaced(run.forget, LOOKED_AT)
     counted = None if trust is None else torch.tensor(evenly_spaced(trust, LOOKED_AT), dtype=torch.float32)
     target, bound = options.target, math.inf
     if options.method == "retrain":
@@ -78,7 +80,7 @@ def make_watch(run: Run, unseen: Sequence[Row], trust: Sequence[float] | None = 
         bound = before + math.log(options.guard)
     if target is None:
         target = unseen_loss(run.reader, run.job, unseen, seed=options.seed)
-    return Watch(evenly_spaced(run.forget, LOOKED_AT), guard, LossLimits(target, bound), loaded.device, counted)
+    return Watch(forget, guard, LossLimits(target, bound), loaded.device, counted)
 
 
 def unseen_loss(reader: Reader, job: UnlearnJob, unseen: Sequence[Row] = (), *, seed: int = 0) -> float:

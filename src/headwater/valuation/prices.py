@@ -1,13 +1,14 @@
 """Divide a budget among rows in proportion to what they are worth, to the cent.
 
-    weight of a row    max(value − reserve, 0)  [× characters]  / (its provider's rows in the cluster · the cluster's
-                       providers)
+    weight of a row    max(value − reserve, 0)  [× characters]  / (its provider's rows in the cluster · its party's
+                       providers there · the cluster's parties)
     price of a row     ∝ weight; all prices sum to the budget
 
-A cluster of near-duplicates is worth one row. Providers who bring the same row share its price equally, however many
-copies each has, and a provider's copies share the provider's part. Cents are rounded by largest remainders: first among
-clusters, then among a cluster's providers, then among their rows. So neither copying nor rounding moves money from one
-cluster to another.
+A cluster of near-duplicates is worth one row. Parties who bring the same row share its price equally, however many
+copies each has, and a party's providers and their copies share the party's part. Providers of whose clusters four
+fifths are the same are one party, so that nobody gains by offering the same rows under a second name. Cents are rounded
+by largest remainders: first among clusters, then among a cluster's parties, their providers, and their rows. So neither
+copying nor rounding moves money from one cluster to another.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ Unit = Literal["row", "character"]
 
 _RESOLUTION = 2**50
 """Weights are rounded up to whole multiples of 2^-50 times the largest weight."""
+
+SAME_PARTY = 0.8
+"""Providers with so many of their clusters in common count as one party (Jaccard similarity)."""
 
 NOBODY = "(everyone)"
 """The provider of all rows if no column names one."""
@@ -120,13 +124,40 @@ def shares(
     """The cents of every row, int64 `[rows]`, by the rule in the module's docstring."""
     _, owner = np.unique(np.asarray(providers), return_inverse=True)
     _, cluster = np.unique(clusters, return_inverse=True)
-    pairs, of_pair = np.unique(np.stack([cluster, owner]), axis=1, return_inverse=True)
-    of_pair = of_pair.reshape(-1)
-    pair_worth = _means(worth, of_pair)  # a provider's mean within a cluster
-    cluster_worth = _means(pair_worth, pairs[0])  # the mean over its providers
+    pairs, of_pair = _grouped(cluster, owner)  # a provider's rows within a cluster
+    teams, of_team = _grouped(pairs[0], parties(pairs[1], pairs[0])[pairs[1]])  # a party's providers within a cluster
+    pair_worth = _means(worth, of_pair)
+    team_worth = _means(pair_worth, of_team)
+    cluster_worth = _means(team_worth, teams[0])
     cluster_cents = apportion(np.array([budget]), cluster_worth, np.zeros(len(cluster_worth), dtype=np.int64))
-    pair_cents = apportion(cluster_cents, pair_worth, pairs[0])
+    team_cents = apportion(cluster_cents, team_worth, teams[0])
+    pair_cents = apportion(team_cents, pair_worth, of_team)
     return apportion(pair_cents, worth, of_pair)
+
+
+def parties(owner: NDArray[np.int64], cluster: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The party of each provider: providers who hold mostly the same clusters are one (Jaccard ≥ `SAME_PARTY`).
+
+    Args:
+        owner, cluster: each pair of a provider and a cluster that it holds, once; numbered from 0.
+    """
+    from scipy.sparse import coo_array, triu
+    from scipy.sparse.csgraph import connected_components
+
+    held = np.bincount(owner)
+    holds = coo_array((np.ones(len(owner), dtype=np.int64), (owner, cluster))).tocsr()
+    both = coo_array(triu(holds @ holds.T, k=1))
+    left, right = both.coords
+    same = both.data >= SAME_PARTY * (held[left] + held[right] - both.data)
+    links = coo_array((np.ones(same.sum()), (left[same], right[same])), shape=(len(held), len(held)))
+    found: NDArray[np.int64] = connected_components(links, directed=False)[1].astype(np.int64)
+    return found
+
+
+def _grouped(group: NDArray[np.int64], member: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The different pairs (group, member), `[2, pairs]`, and which of them each position has."""
+    pairs, place = np.unique(np.stack([group, member]), axis=1, return_inverse=True)
+    return pairs, place.reshape(-1)
 
 
 def _means(values: NDArray[np.float64], group: NDArray[np.int64]) -> NDArray[np.float64]:

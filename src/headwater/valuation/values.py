@@ -21,7 +21,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from headwater.core.errors import DataError, NumericError
-from headwater.core.statistics import interval_reach
+from headwater.core.statistics import interval_reach, mean_interval
 from headwater.core.tables import Tabular
 
 
@@ -174,16 +174,23 @@ def schema_of(metadata: Mapping[str, pa.DataType], targets: Sequence[str], about
 
 
 def final_names(names: Sequence[str], targets: Sequence[str]) -> dict[str, str]:
-    """Map metadata names to column names: a name that a values file uses itself gets a trailing underscore."""
+    """Map metadata names to column names: a name that a values file uses itself gets underscores until it is free."""
     ours = {*OURS, *(prefix + target for prefix in _TARGET_COLUMNS for target in targets)}
-    return {name: f"{name}_" if name.rstrip("_") in ours else name for name in names}
+    found = {name: name for name in names if name not in ours}
+    for name in names:
+        if name in ours:
+            free = f"{name}_"
+            while free in ours or free in found.values():
+                free += "_"
+            found[name] = free
+    return {name: found[name] for name in names}
 
 
 def summarise(values: Values, *, by: str | None = None) -> dict[str, Any]:
     """Count, mean, spread and share of helpful rows: of all rows, and of each group of the column `by`.
 
-    `low` and `high` are the ends of the 95 % normal interval of the mean over rows. There is a share of helpful rows
-    only if the values are signed.
+    `low` and `high` are the ends of the 95 % interval of the mean over rows (Student's t). There is a share of helpful
+    rows only if the values are signed.
     """
     numbers, signed = values.numbers(), values.signed
     summary = _describe(numbers, signed=signed)
@@ -195,13 +202,12 @@ def summarise(values: Values, *, by: str | None = None) -> dict[str, Any]:
 
 
 def _describe(numbers: NDArray[np.float64], *, signed: bool) -> dict[str, Any]:
-    error = 1.96 * float(np.std(numbers, ddof=1)) / np.sqrt(len(numbers)) if len(numbers) > 1 else float("nan")
-    mean = float(np.mean(numbers))
+    mean, (low, high) = float(np.mean(numbers)), mean_interval(numbers)
     return {
         "rows": len(numbers),
         "mean": mean,
-        "low": mean - error,
-        "high": mean + error,
+        "low": low,
+        "high": high,
         "least": float(np.min(numbers)),
         "median": float(np.median(numbers)),
         "most": float(np.max(numbers)),

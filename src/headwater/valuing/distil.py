@@ -6,6 +6,7 @@ continues where it stopped.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ class Recheck:
         rows: how many rows were measured.
         spearman: correlation with the teacher's scores.
         recall: share of the teacher's best tenth that is in the student's best tenth.
-        covered: share of the teacher's scores inside the student's intervals.
+        covered: share of the teacher's scores inside the student's intervals; NaN if it gives none.
         teacher_seconds, student_seconds: time for one row.
     """
 
@@ -52,7 +53,10 @@ class Recheck:
         """A JSON-ready dictionary."""
         return {
             **{"rows": self.rows, "Spearman": self.spearman, "recall of the best tenth": self.recall},
-            **{"inside the interval": self.covered, "teacher seconds a row": self.teacher_seconds},
+            **{
+                "inside the interval": None if math.isnan(self.covered) else self.covered,
+                "teacher seconds a row": self.teacher_seconds,
+            },
             **{"student seconds a row": self.student_seconds, "cost ratio": self.cost_ratio},
         }
 
@@ -121,7 +125,7 @@ def recheck(teacher: Estimate, student: Student, rows: Sequence[Row]) -> Recheck
         rows=len(rows),
         spearman=spearman(estimates[:, 0], truth, if_constant=0.0),
         recall=best_recall(estimates[:, 0], truth),
-        covered=float(inside.mean()),
+        covered=float(inside.mean()) if student.has_intervals else float("nan"),
         teacher_seconds=(half - start) / len(rows),
         student_seconds=(end - half) / len(rows),
     )

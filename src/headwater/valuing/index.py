@@ -16,13 +16,17 @@ from headwater.data.rows import Row
 from headwater.index.rows import from_record
 from headwater.index.store import Index
 from headwater.indexing.session import Session
-from headwater.methods.targets import Target, laid_out
+from headwater.methods.targets import Part, Target, evenly_spaced, laid_out
 from headwater.search.scan import score_all
 from headwater.tracing.queries import ask
 from headwater.valuation.values import intervals
 from headwater.valuing.run import Estimates, Job, check_targets, require_vacant, run, target_digest
 from headwater.valuing.survey import survey
+from headwater.valuing.trust import Doubts, ceilings
 from headwater.valuing.value import Valued, ValueOptions
+
+SOME = 1000
+"""Rows of the index on which the target's ceiling is measured."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,10 @@ def value_index(
         "model": dict(manifest.model["fingerprint"]),
         "tokenization": manifest.tokenization,
     }
-    notes = {"coverage": str(manifest.coverage), "index": index.path}
+    some = evenly_spaced(range(len(scores.ids)), SOME)
+    doubts = Doubts(ceilings(scores.values[some], [Part(name) for name in owners]))
+    notes = {"coverage": str(manifest.coverage), "index": index.path, **doubts.notes}
     names = tuple(target.name for target in targets)
     job = Job(looked, names, identity, {"notes": notes}, Path(out), method.meaning)
     values = run(job, estimate, resume=how.resume, on_rows=how.on_rows("writing", looked.count))
-    return Valued(values, notes, looked.leaked)
+    return Valued(values, notes, looked.leaked, warnings=doubts.warnings)

@@ -30,6 +30,7 @@ from headwater.engines.blocks import Block, Receipt, cut
 from headwater.engines.blocks import run as run_blocks
 from headwater.methods.method import PROPONENT, Meaning
 from headwater.methods.targets import Scorer, Target
+from headwater.valuation.normal_form import visible_length
 from headwater.valuation.values import Values, final_names, intervals, over_targets, read_values, schema_of
 from headwater.valuing.survey import SurveyedPool, cell, text_of
 
@@ -210,7 +211,7 @@ def _tables(job: Job, schema: pa.Schema, names: Mapping[str, str]) -> Iterator[p
             columns |= {f"{n}_{target}": estimates[:, place, i] for i, n in enumerate(("value", "low", "high"))}
         for name, kind in job.survey.metadata.items():
             columns[names[name]] = [cell(row.metadata.get(name), kind) for row in rows]
-        columns["characters"] = [len(text_of(row)) for row in rows]
+        columns["characters"] = [visible_length(text_of(row)) for row in rows]
         found = job.survey.clusters
         columns["cluster"] = [None] * len(rows) if found is None else found[block.start : block.start + len(rows)]
         yield pa.table([pa.array(columns[field.name], field.type, from_pandas=True) for field in schema], schema=schema)

@@ -23,6 +23,7 @@ from headwater.core.fingerprints import digest
 from headwater.core.seeds import key
 from headwater.data.rows import Row, RowsDigest
 from headwater.valuation.duplicates import clusters
+from headwater.valuation.normal_form import words
 
 _SCALARS: dict[frozenset[type], pa.DataType] = {
     frozenset({str}): pa.string(),
@@ -174,10 +175,10 @@ def survey(
             raise
         return dataclasses.replace(found, rows=KeptRows(corpus.name, keep, found.count))
     scan = _Scan(sample, seed, stratify, {content(row) for row in target})
-    texts = (text_of(row) for row in scan.through(corpus))
-    repeats = clusters(texts, threshold=duplicates) if duplicates else None
+    sides = ((row.prompt or "", answer_of(row)) for row in scan.through(corpus))
+    repeats = clusters(sides, threshold=duplicates) if duplicates else None
     if repeats is None:
-        for _ in texts:
+        for _ in sides:
             pass
     if not scan.count:
         raise DataError("no rows", where=corpus.name, remedy="check that it is the right pool")
@@ -200,9 +201,13 @@ def survey(
 
 
 def content(row: Row) -> str:
-    """Digest of a row's text; spacing and letter case make no difference."""
-    fields = {name: " ".join(text.split()).casefold() for name, text in row.fields().items()}
-    return digest(fields)
+    """Digest of a row's words in their plain form: spacing, case, invisible and look-alike letters do not matter."""
+    return digest({name: words(text) for name, text in row.fields().items()})
+
+
+def answer_of(row: Row) -> str:
+    """What the row teaches: its response, or its whole text."""
+    return row.response or row.text or ""
 
 
 def text_of(row: Row) -> str:

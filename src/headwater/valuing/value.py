@@ -19,6 +19,9 @@ from headwater.valuation.values import Values
 from headwater.valuing.distil import Recheck, distil, recheck
 from headwater.valuing.run import Job, begin, check_targets, of_scorer, require_vacant, run, run_folder, target_digest
 from headwater.valuing.survey import Pool, SurveyedPool, survey
+from headwater.valuing.trust import ROWS, doubt, require_strong
+
+NO_INTERVALS = "none: {} held-out labels; a 95 % interval takes 19, which 76 labels give (--set labels=76 or more)"
 
 OnStage = Callable[[str, int, "int | None"], None]
 """Called with the name of the current step, rows done, and rows in all."""
@@ -33,12 +36,14 @@ class ValueOptions:
         student: folder to save a student in; None saves it beside the values file.
         resume: continue an unfinished run.
         on_progress: called as rows are done.
+        force: write values although the student that made them is weak.
     """
 
     duplicates: float | None = THRESHOLD
     student: Path | None = None
     resume: bool = False
     on_progress: OnStage | None = None
+    force: bool = False
 
     def on_rows(self, words: str, total: int | None) -> Callable[[int], None] | None:
         """The callback of one step: it takes the rows done."""
@@ -56,6 +61,7 @@ class Valued(Tabular):
         leaked: ids of candidates with the same text as a target row.
         student: the student that learned the scores, or None.
         recheck: how well the student does on fresh rows, or None.
+        warnings: reasons to doubt the values, each a sentence.
     """
 
     values: Values
@@ -63,6 +69,7 @@ class Valued(Tabular):
     leaked: tuple[str, ...] = ()
     student: Student | None = None
     recheck: Recheck | None = None
+    warnings: tuple[str, ...] = ()
 
     def records(self) -> list[dict[str, Any]]:
         """One record a row, as in the values file."""
@@ -101,12 +108,15 @@ def value_pool(
     request = _Request(candidates, tuple(targets), Path(out), method, reader, options or ValueOptions())
     if method.learning is not None:
         return _learned(request, method.learning)
-    found = request.survey(sample=method.fit_rows)
-    scorer = prepare(method, reader, targets, found.sample)
-    job = request.job(found, {"notes": dict(scorer.notes)})
-    how = request.options
+    found = request.survey(sample=max(method.fit_rows, ROWS))
+    scorer = prepare(method, reader, targets, found.sample[: method.fit_rows])
+    how, notes, doubts = request.options, dict(scorer.notes), tuple[str, ...]()
+    if reader is not None and not method.whole_pool:
+        doubted = doubt(reader, targets, scorer, found.sample[:ROWS])
+        notes, doubts = {**notes, **doubted.notes}, doubted.warnings
+    job = request.job(found, {"notes": notes})
     values = run(job, of_scorer(scorer), resume=how.resume, on_rows=how.on_rows("valuing", found.count))
-    return Valued(values, scorer.notes, found.leaked)
+    return Valued(values, notes, found.leaked, warnings=doubts)
 
 
 def value_with_student(
@@ -121,13 +131,18 @@ def value_with_student(
     how, place = options or ValueOptions(), Path(out)
     require_vacant(place)
     learned = load_student(student)
+    remedy = "train one on more labels or a larger target, or write its values all the same with --force"
+    weak = require_strong(learned.held_out, None, learned.rows, force=how.force, remedy=remedy)
     found = survey(candidates, sample=0, duplicates=how.duplicates, keep=run_folder(place) / "pool.jsonl")
     name = str(learned.about.get("target", "target"))
     identity = {"student": dict(learned.about), "options": asdict(learned.options), "rows": learned.rows}
     identity["targets"] = {name: learned.about.get("target_digest")}
-    job = Job(found, (name,), identity, {"notes": {"held-out Spearman": learned.held_out}}, place)
+    notes: dict[str, Any] = {"held-out Spearman": learned.held_out}
+    if not learned.has_intervals:
+        notes["intervals"] = NO_INTERVALS.format(learned.held_out_rows)
+    job = Job(found, (name,), identity, {"notes": notes}, place)
     values = run(job, learned.estimates, resume=how.resume, on_rows=how.on_rows("valuing", found.count))
-    return Valued(values, {"held-out Spearman": learned.held_out}, student=learned)
+    return Valued(values, notes, student=learned, warnings=(weak,) if weak else ())
 
 
 @dataclass(frozen=True)
@@ -193,16 +208,31 @@ def _learned(request: _Request, learning: Learning) -> Valued:
         on_stage=None if call is None else lambda words, done: call(words, done, budget),
     )
     checked = recheck(of_scorer(scorer), student, fresh) if fresh else None
+    doubted = doubt(request.reader, request.targets, scorer, (fresh or labelled)[:ROWS])
+    quality, ceiling = _quality(student, checked), next(iter(doubted.ceilings), None)
+    if weak := require_strong(quality, ceiling, len(labelled), force=how.force):
+        doubted = dataclasses.replace(doubted, further=(*doubted.further, weak))
     notes = {
         "labelled rows": len(labelled),
         "held-out Spearman": student.held_out,
+        **({} if student.has_intervals else {"intervals": NO_INTERVALS.format(student.held_out_rows)}),
         **({"recheck": checked.to_json()} if checked else {}),
         **{"student": str(folder), "teacher": teacher.spec.to_json(), "teacher notes": dict(scorer.notes)},
         **{"learning curve": list(student.curve), "learning curve over": student.curve_axis},
+        **doubted.notes,
+        **({"share of the ceiling": quality / ceiling.stepped_up} if ceiling and ceiling.stepped_up else {}),
     }
     job = dataclasses.replace(job, about={"notes": notes})
     values = run(job, student.estimates, resume=True, on_rows=how.on_rows("valuing", found.count))
-    return Valued(values, notes, found.leaked, student, checked)
+    return Valued(values, notes, found.leaked, student, checked, doubted.warnings)
+
+
+def _quality(student: Student, checked: Recheck | None) -> float:
+    """The student's Spearman correlation with its teacher, over held-out and fresh rows, which may both be few."""
+    if checked is None:
+        return student.held_out
+    rows = student.held_out_rows + checked.rows
+    return (student.held_out_rows * student.held_out + checked.rows * checked.spearman) / rows
 
 
 def _origin(teacher: Method, request: _Request) -> dict[str, Any]:
