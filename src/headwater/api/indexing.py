@@ -15,6 +15,7 @@ import numpy as np
 
 from headwater.api.sources import AnyIndex, Model, Rows, corpus_of, index_of, model_of, session_of
 from headwater.core.errors import MismatchError, StoreError, UsageError
+from headwater.data.tokens import MAX_TOKENS
 from headwater.engines.blocks import OnProgress
 from headwater.index import upkeep
 from headwater.index.checks import Fault, check_index
@@ -29,7 +30,7 @@ from headwater.indexing.quantise import quantise_index
 from headwater.indexing.session import Session
 from headwater.methods.bound import Bound
 from headwater.methods.catalog import find_method
-from headwater.models.reader import MAX_TOKENS, TOKENS_PER_BATCH, Reader
+from headwater.models.reader import TOKENS_PER_BATCH, Reader
 from headwater.search.retention import Retention, compare_indexes, compare_rows
 from headwater.tracing.queries import ask, read_queries
 

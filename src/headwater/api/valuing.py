@@ -31,8 +31,9 @@ from headwater.core.errors import UsageError
 from headwater.core.files import require_apart
 from headwater.core.tables import Tabular
 from headwater.data.corpus import Corpus
+from headwater.data.tokens import MAX_TOKENS
 from headwater.methods.catalog import find_method, vector_method
-from headwater.models.reader import MAX_TOKENS, TOKENS_PER_BATCH, Reader
+from headwater.models.reader import TOKENS_PER_BATCH, Reader
 from headwater.valuation.chosen import kind_of, records_of, write_records
 from headwater.valuation.duplicates import THRESHOLD
 from headwater.valuation.ledger import ProviderAccount, accounts, write_ledger, write_row_prices

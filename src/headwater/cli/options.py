@@ -98,7 +98,7 @@ class ReadingOptions:
     """How rows become tokens and batches."""
 
     template: Template = None
-    max_tokens: MaxTokens = 2048
+    max_tokens: MaxTokens = 8192
     tokens_per_batch: TokensPerBatch = 8192
 
 

@@ -106,7 +106,7 @@ def export_target(
     method: Annotated[str, typer.Option(help="A method that has a form with vectors.")] = "linfik",
     settings: Settings = [],
     template: Template = None,
-    max_tokens: MaxTokens = 2048,
+    max_tokens: MaxTokens = 8192,
     as_json: Json = False,
 ) -> Made:
     """For the owner: write the target as a query file, which holds vectors and no text.

@@ -68,6 +68,9 @@ def _stateless_copy(tokenizer: Any) -> Tokenizer:
     return backend
 
 
+MAX_TOKENS = 8192
+"""Default number of tokens after which a row is cut: as many as one forward pass reads by default."""
+
 ENCODED_AT_ONCE = 512
 """Rows tokenised in one call; bounds the memory of the tokenizer's results."""
 
@@ -86,6 +89,7 @@ class TokenRow:
             some bytes of one character have the same offsets.
         cut: how many tokens were cut off at the end.
         digest: hash of the row's content, the template and the tokenizer.
+        cut_targets: how many of the tokens that were cut off were targets.
     """
 
     row: Row
@@ -95,6 +99,7 @@ class TokenRow:
     offsets: NDArray[np.int64]
     cut: int
     digest: str
+    cut_targets: int = 0
 
 
 def token_texts(row: TokenRow) -> list[str]:
@@ -120,11 +125,13 @@ class Tokenization:
         tokenizer: a fast `transformers` tokenizer.
         template: how rows are written as text.
         max_tokens: rows longer than this are cut at the end.
+        vocabulary: how many tokens the model's embedding has; a larger token id is refused. None if not known.
     """
 
     tokenizer: Any
     template: Template
-    max_tokens: int = 2048
+    max_tokens: int = MAX_TOKENS
+    vocabulary: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_tokens < 2:
@@ -132,7 +139,7 @@ class Tokenization:
         _ = self._backend  # raises an error for a tokenizer that cannot be used
 
     @classmethod
-    def of(cls, tokenizer: Any, template: str | None = None, max_tokens: int = 2048) -> Tokenization:
+    def of(cls, tokenizer: Any, template: str | None = None, max_tokens: int = MAX_TOKENS) -> Tokenization:
         """The tokenisation of a tokenizer; see `resolve_template` for the names of templates and the default."""
         return cls(tokenizer, resolve_template(template, tokenizer), max_tokens)
 
@@ -154,7 +161,8 @@ class Tokenization:
         """The rows as tokens, in order.
 
         The targets of a query with hotwords are the tokens of these words alone, wherever they occur in its response.
-        Raises `DataError` naming the row's place if no token would be a target.
+        Raises `DataError` naming the row's place if no token would be a target, or if the model's embedding has no row
+        for a token.
         """
         encoded: list[TokenRow] = []
         for start in range(0, len(rows), ENCODED_AT_ONCE):
@@ -170,7 +178,19 @@ class Tokenization:
         """Token ids of the text that a model continues to answer `prompt`."""
         text = self.template.prompt_text(prompt)
         opening, _ = self._opening_of(text, self._prompt_opened)
-        return [*opening, *self._backend.encode(text).ids]
+        ids = [*opening, *self._backend.encode(text).ids]
+        self._require_embedded(np.array(ids, dtype=np.int64), "prompt")
+        return ids
+
+    def _require_embedded(self, ids: NDArray[np.int64], where: str) -> None:
+        """Raise `DataError` if the model's embedding has no row for a token."""
+        if self.vocabulary is None or not len(ids) or ids.max() < self.vocabulary:
+            return
+        token = int(ids[int((ids >= self.vocabulary).argmax())])
+        text = self.tokenizer.convert_ids_to_tokens(token)
+        what = f"token {token} ('{text}') is beyond the model's embedding, which has {self.vocabulary:,} rows (0 to"
+        remedy = "give the tokenizer or template the model was trained with, or a model whose embedding was grown"
+        raise DataError(f"{what} {self.vocabulary - 1})", where=where, remedy=remedy)
 
     @cached_property
     def _backend(self) -> Tokenizer:
@@ -197,6 +217,7 @@ class Tokenization:
         spans = word_spans(row, rendered, words) if words else rendered.targets
         whole = len(opening) + len(encoding.ids)
         ids = np.array([*opening, *encoding.ids][: self.max_tokens], dtype=np.int64)
+        self._require_embedded(ids, row.where)
         flat = np.fromiter(chain.from_iterable(encoding.offsets), dtype=np.int64, count=2 * len(encoding.ids))
         offsets = np.concatenate(
             [_opening_offsets(len(opening), len(opening_text)), flat.reshape(-1, 2) + len(opening_text)]
@@ -211,6 +232,7 @@ class Tokenization:
             response=response[: self.max_tokens],
             offsets=offsets[: self.max_tokens],
             cut=max(whole - self.max_tokens, 0),
+            cut_targets=int(response[self.max_tokens :].sum()),
             digest=digest(_content(row, words), self._digest),
         )
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from headwater.core.spec import MethodSpec
 from headwater.curvature.rank_ones import RankOnes, SquaredSizes
-from headwater.data.batches import TokenBatch, Window
+from headwater.data.batches import CONTEXT, TokenBatch, Window
 from headwater.data.rows import Row
 from headwater.features.capture import visit_gradients
 from headwater.features.exact import Whole, products_with, whole_gradients
@@ -30,7 +30,7 @@ class DataInfOptions:
     damping: float = 0.1
     fit_rows: int = 2048
     parameters: str = ""
-    window: int = 512
+    window: int = CONTEXT
 
 
 def datainf(options: DataInfOptions) -> Method:

@@ -12,7 +12,7 @@ import torch
 from headwater.core.seeds import key
 from headwater.core.spec import MethodSpec
 from headwater.curvature.kronecker import Covariances, Eigenvalues, Ekfac
-from headwater.data.batches import TokenBatch, Window
+from headwater.data.batches import CONTEXT, TokenBatch, Window
 from headwater.data.rows import Row
 from headwater.features.capture import visit_gradients
 from headwater.features.exact import products_with, whole_gradients
@@ -38,7 +38,7 @@ class EkfacOptions:
     labels: str = "sampled"
     fit_rows: int = 2048
     parameters: str = ""
-    window: int = 512
+    window: int = CONTEXT
     seed: int = 0
 
 

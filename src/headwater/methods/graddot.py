@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from headwater.core.spec import MethodSpec
+from headwater.data.batches import CONTEXT, HALF
 from headwater.methods import rapidin
 from headwater.methods.method import Method, MethodEntry
 from headwater.methods.rapidin import RapidInOptions
@@ -19,8 +20,8 @@ class GradientOptions:
     buckets: int = 65_536
     parameters: str = ""
     sketch: str = "shift"
-    window: int = 512
-    overlap: int = 0
+    window: int = CONTEXT
+    overlap: int = HALF
     seed: int = 0
 
 

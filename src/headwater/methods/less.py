@@ -8,6 +8,7 @@ from pathlib import Path
 
 from headwater.core.errors import UsageError
 from headwater.curvature.adam import read_adam
+from headwater.data.batches import CONTEXT, HALF
 from headwater.features.checkpoints import over_checkpoints
 from headwater.features.encoder import Encoder
 from headwater.features.parameters import select_parameters
@@ -32,8 +33,8 @@ class LessOptions:
     dim: int = 8192
     parameters: str = ""
     sketch: str = "shift"
-    window: int = 512
-    overlap: int = 0
+    window: int = CONTEXT
+    overlap: int = HALF
     seed: int = 0
 
 

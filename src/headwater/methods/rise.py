@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import cast
 
-from headwater.core.errors import UsageError
 from headwater.core.spec import MethodSpec, Role
-from headwater.data.batches import Window
+from headwater.data.batches import CONTEXT, HALF, Window
 from headwater.features.readout_sketch import Channels, Positions, ReadoutSketch
 from headwater.features.residuals import Support
 from headwater.methods.method import Method, MethodEntry, Vectors
@@ -30,9 +29,9 @@ class RiseOptions:
     top: int = 256
     mass: float = 0.92
     positions: str = "response"
-    window: int = 256
-    overlap: int = 50
-    query_window: int = 512
+    window: int = CONTEXT
+    overlap: int = HALF
+    query_window: int = CONTEXT
     weight_windows: str = "equal"
     normalize_factors: bool = True
     normalize_sample: bool = True
@@ -49,7 +48,16 @@ CHOICES = {
     "embedding": ("all", "response", "none"),
 }
 
-PAPER = RiseOptions(lambda_gh=0.3, temperature=0.1, support="top", positions="all", products="exact")
+PAPER = RiseOptions(
+    lambda_gh=0.3,
+    temperature=0.1,
+    support="top",
+    positions="all",
+    window=256,
+    overlap=50,
+    query_window=512,
+    products="exact",
+)
 PRESETS = {
     "default": RiseOptions(),
     "paper": PAPER,
@@ -67,12 +75,10 @@ def rise(options: RiseOptions) -> Method:
     Raises:
         UsageError: the overlap is not below the window.
     """
-    if not options.overlap < options.window:
-        raise UsageError(f"overlap {options.overlap} is not below window {options.window}", where="rise.overlap")
-
+    everywhere = "all" in (options.positions, options.embedding)
     windows: dict[Role, Window] = {
-        "train": Window(options.window, options.overlap),
-        "query": Window(options.query_window, options.overlap),
+        "train": Window(options.window, options.overlap, everywhere),
+        "query": Window(options.query_window, options.overlap, options.embedding == "all"),
     }
     vectors = Vectors(windows, lambda loaded: encoder(options, find_readout(loaded)))
     return Method(MethodSpec("rise", asdict(options)), vectors)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 
 from headwater.core.spec import MethodSpec
 from headwater.curvature.gram import Metric, Norm
+from headwater.data.batches import CONTEXT, HALF
 from headwater.methods.method import Method, MethodEntry
 from headwater.methods.rise import RiseOptions, rise
 
@@ -24,8 +25,8 @@ class RiseGramOptions:
     width: int = 40
     damping: float = 10.0
     unit: bool = True
-    window: int = 256
-    overlap: int = 50
+    window: int = CONTEXT
+    overlap: int = HALF
     seed: int = 0
 
 

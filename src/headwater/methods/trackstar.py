@@ -7,6 +7,7 @@ from functools import partial
 
 from headwater.core.errors import UsageError
 from headwater.curvature.adam import read_adam
+from headwater.data.batches import CONTEXT, HALF
 from headwater.features.parameters import select_parameters
 from headwater.features.transformed_sketch import TransformedSketch
 from headwater.methods.logra import layer_metric
@@ -29,8 +30,8 @@ class TrackStarOptions:
     rank: int = 16
     damping: float = 0.1
     parameters: str = ""
-    window: int = 512
-    overlap: int = 0
+    window: int = CONTEXT
+    overlap: int = HALF
     seed: int = 0
 
 
