@@ -13,7 +13,8 @@ from spot_tokenizers import byte_level
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from headwater.core.errors import DataError, UsageError
-from headwater.data.batches import CONTEXT, HALF, Reading, TokenBatch, Window, plan_batches
+from headwater.data.batches import CONTEXT, HALF, TokenBatch, Window, plan_batches
+from headwater.data.readings import Reading
 from headwater.data.rows import Row
 from headwater.data.tokens import Tokenization, TokenRow
 from oracles.window_oracle import counted_targets

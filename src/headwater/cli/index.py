@@ -47,7 +47,7 @@ def build(
     Example:  headwater index build runs/mine.lance --model my-model --data train.jsonl --method rise
     """
     from headwater.api.indexing import build as build_index
-    from headwater.index.info import describe
+    from headwater.index.info import describe, readings
     from headwater.index.store import require_vacant
 
     require_vacant(out, resume=resume)
@@ -57,6 +57,8 @@ def build(
     if options.max_memory or options.max_disk:
         say(f"built with batches of {index.manifest.plan.tokens_per_batch:,} tokens")
     say(f"covers {index.manifest.coverage}")
+    if (read := readings(index)) is not None and read.note:
+        say(read.note)
     _show(describe(index), as_json)
     return Made(out)
 
@@ -84,12 +86,17 @@ def add(
     Example:  headwater index add runs/mine.lance --data more.jsonl
     """
     from headwater.api.indexing import add as add_rows
+    from headwater.index.info import readings
     from headwater.index.store import open_index
 
     opened = open_index(index)
+    before = readings(opened)
     corpus = rows.corpus()
     with progress("reading rows", quiet=as_json) as bar:
         done = add_rows(opened, corpus, model=model, loading=loading.chosen, on_progress=bar.rows)
+    after = readings(opened)
+    if before is not None and after is not None and (note := (after - before).note):
+        say(note)
     facts = {"index": index, "added": done.rows, "duplicates": done.duplicates, "rows": opened.count}
     text = f"{index}: {done.rows:,} rows added, {done.duplicates:,} were there already; {opened.count:,} in all"
     emit(facts, as_json, text)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headwater.core.errors import DataError, UsageError
+from headwater.data.readings import Reading
 from headwater.data.tokens import TokenRow
 
 CONTEXT = 0
@@ -90,23 +91,6 @@ class Window:
         targets = counted[cuts[:, 1]] - counted[np.minimum(first, cuts[:, 1])]
         unread = int(counted[-1] - targets.sum()) + row.cut_targets
         return Reading(row.cut, len(cuts), unread, int(targets[cuts[:, 0] > 0].sum()))
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How one row was read.
-
-    Attributes:
-        tokens_cut: tokens that were cut off at the row's end.
-        windows_read: how many windows the row was read in.
-        targets_unread: target tokens that were not read: cut off, or first in a window that shares none.
-        targets_without_beginning: target tokens that were read, but in a window that does not begin at the row's start.
-    """
-
-    tokens_cut: int
-    windows_read: int
-    targets_unread: int
-    targets_without_beginning: int
 
 
 @dataclass(frozen=True)

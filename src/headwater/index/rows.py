@@ -1,9 +1,9 @@
 """How rows are stored: the Arrow schema of an index, and the conversion of rows to Arrow tables and back.
 
-Columns in order: `id`, `digest`, the text fields, the user's metadata, `extra`, `tokens`, `loss`, the vector columns,
-`checksum`. Metadata columns take their types from the first block of rows. A value that is nested, has a name that
-appears only later, or does not fit its column's type is kept as JSON in `extra`, so nothing is lost. A metadata name
-that clashes with one of headwater's columns gets a trailing underscore.
+Columns in order: `id`, `digest`, the text fields, the user's metadata, `extra`, `tokens`, how the row was read
+(`Reading`), `loss`, the vector columns, `checksum`. Metadata columns take their types from the first block of rows. A
+value that is nested, has a name that appears only later, or does not fit its column's type is kept as JSON in `extra`,
+so nothing is lost. A metadata name that clashes with one of headwater's columns gets a trailing underscore.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from headwater.core.fingerprints import canonical
 from headwater.core.spec import Column
+from headwater.data.readings import Reading
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
 
@@ -28,8 +30,11 @@ _NOT_SUMMED = ("checksum", "_rowid", "_rowaddr")
 TEXT_FIELDS = ("text", "prompt", "response", "messages", "hotwords")
 """The fields that hold a row's text; `messages` and `hotwords` are stored as JSON text."""
 
+READING_FIELDS = tuple(field.name for field in fields(Reading))
+"""The columns that say how a row was read; older indexes do not have them."""
+
 RESERVED = frozenset(
-    {*TEXT_FIELDS, "id", "digest", "extra", "tokens", "loss", "checksum"}
+    {*TEXT_FIELDS, *READING_FIELDS, "id", "digest", "extra", "tokens", "loss", "checksum"}
     | {"_rowid", "_rowaddr", "_rowoffset", "_distance", "_score"}
 )
 """Column names that headwater or Lance use."""
@@ -63,12 +68,12 @@ def vector_array(column: pa.ChunkedArray | pa.Array) -> NDArray[np.generic]:
 
 def text_fields(row: Row) -> dict[str, str]:
     """A row's text fields as the index stores them, by column name."""
-    fields = row.fields()
+    texts = row.fields()
     if row.messages is not None:
-        fields["messages"] = canonical([dict(message) for message in row.messages])
+        texts["messages"] = canonical([dict(message) for message in row.messages])
     if row.hotwords:
-        fields["hotwords"] = canonical(list(row.hotwords))
-    return fields
+        texts["hotwords"] = canonical(list(row.hotwords))
+    return texts
 
 
 def stored_name(name: str, vectors: Sequence[str] = ()) -> str:
@@ -85,13 +90,13 @@ def user_name(column: str, vectors: Sequence[str] = ()) -> str:
 
 def vector_fields(columns: Sequence[Column]) -> list[pa.Field]:
     """The Arrow fields of vector columns: a fixed-size list for each, followed by the scales if it holds codes."""
-    fields = []
+    made = []
     for column in columns:
         kind = pa.list_(_ELEMENTS[column.dtype], column.width)
-        fields.append(pa.field(column.name, kind, nullable=False))
+        made.append(pa.field(column.name, kind, nullable=False))
         if column.scale is not None:
-            fields.append(pa.field(column.scale, pa.float32(), nullable=False))
-    return fields
+            made.append(pa.field(column.scale, pa.float32(), nullable=False))
+    return made
 
 
 def infer_schema(rows: Sequence[Row], columns: Sequence[Column], *, keep_text: bool = True) -> pa.Schema:
@@ -107,7 +112,9 @@ def infer_schema(rows: Sequence[Row], columns: Sequence[Column], *, keep_text: b
             *(pa.field("id", pa.string(), nullable=False), pa.field("digest", pa.string(), nullable=False)),
             *texts,
             *metadata,
-            *(pa.field("extra", pa.string()), pa.field("tokens", pa.int32()), pa.field("loss", pa.float32())),
+            *(pa.field("extra", pa.string()), pa.field("tokens", pa.int32())),
+            *(pa.field(name, pa.int32()) for name in READING_FIELDS),
+            pa.field("loss", pa.float32()),
             *ours,
             pa.field("checksum", pa.binary(8)),
         ]
@@ -120,13 +127,14 @@ def to_table(
     vectors: Mapping[str, np.ndarray],
     schema: pa.Schema,
     *,
+    readings: Sequence[Reading],
     keep_text: bool = True,
 ) -> pa.Table:
     """A table of rows with their losses and vectors (`[rows, width]`; scales `[rows]`); `checksum` is still empty."""
     names = set(schema.names)
     cells = []
-    for row, loss in zip(rows, losses, strict=True):
-        ours = {"id": row.row.id, "digest": row.digest, "tokens": len(row.ids), "loss": float(loss)}
+    for row, loss, reading in zip(rows, losses, readings, strict=True):
+        ours = {"id": row.row.id, "digest": row.digest, "tokens": len(row.ids), "loss": float(loss), **asdict(reading)}
         texts = text_fields(row.row) if keep_text else {}
         cells.append({**ours, **_cells(texts, row.row.metadata, schema, names, tuple(vectors))})
     arrays = []

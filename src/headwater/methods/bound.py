@@ -17,7 +17,8 @@ from torch import Tensor
 
 from headwater.core.errors import DataError, NumericError, UsageError
 from headwater.core.spec import Column, Role
-from headwater.data.batches import Reading, TokenBatch
+from headwater.data.batches import TokenBatch
+from headwater.data.readings import Reading
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
 from headwater.features.encoder import Encoded, Encoder, ExactEncoder, GridEncoder, TokenScores
