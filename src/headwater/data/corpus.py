@@ -82,8 +82,15 @@ class Corpus:
 
     @property
     def name(self) -> str:
-        """The path or hub name as given; `memory` for rows given as objects."""
+        """The paths or hub names as given; `memory` for rows given as objects."""
         return self.source.name
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What opens the rows again, JSON-ready: `candidates` (a name, or a list of several) and `split`, if chosen."""
+        names = self.source.names
+        split = {} if self.source.split is None else {"split": self.source.split}
+        return {"candidates": names[0] if len(names) == 1 else list(names), **split}
 
     @property
     def count(self) -> int | None:

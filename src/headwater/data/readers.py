@@ -47,10 +47,12 @@ class Source:
     Attributes:
         names: what the source was opened with, one name for each thing given.
         parts: where the records are, in order.
+        split: the split that was asked for, if any.
     """
 
     names: tuple[str, ...]
     parts: tuple[Part, ...]
+    split: str | None = None
 
     @property
     def name(self) -> str:
@@ -77,13 +79,14 @@ class Source:
 def open_source(source: Any, *, split: str | None = None, streaming: bool = False) -> Source:
     """The records of a path or hub name, of a list of such, or of an iterable of dictionaries; see `open_corpus`."""
     if isinstance(source, str | Path):
-        return Source((str(source),), _named_parts(source, split, streaming))
+        return Source((str(source),), _named_parts(source, split, streaming), split)
     if isinstance(source, Sequence) and source and all(isinstance(one, str | Path) for one in source):
         parts = tuple(part for one in source for part in _named_parts(one, split, streaming))
         _require_once(parts)
-        return Source(tuple(map(str, source)), parts)
+        return Source(tuple(map(str, source)), parts, split)
     rows = _frame_rows(source)
-    return Source(("memory",), (_memory("memory", _choose_split("memory", source, split) if rows is None else rows),))
+    part = _memory("memory", _choose_split("memory", source, split) if rows is None else rows)
+    return Source(("memory",), (part,), split)
 
 
 def _named_parts(source: str | Path, split: str | None, streaming: bool) -> tuple[Part, ...]:
