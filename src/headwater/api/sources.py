@@ -17,8 +17,8 @@ from headwater.valuation.values import Values, read_values
 from headwater.valuing.value import Valued
 
 Rows: TypeAlias = Any
-"""Rows: a path, a hub name, a pandas or polars `DataFrame`, an Arrow table, a `datasets.Dataset`, dictionaries, or an
-opened corpus."""
+"""Rows: a path (file, folder or pattern), a hub name, a list of these, a pandas or polars `DataFrame`, an Arrow table,
+a `datasets.Dataset`, dictionaries, or an opened corpus."""
 
 Model: TypeAlias = "str | Path | LoadedModel"
 """A model: a local folder, a hub name, or a loaded model."""
@@ -30,13 +30,15 @@ AnyValues: TypeAlias = "str | Path | Values | Valued"
 """Values: the path of a values file, or the result of `value`."""
 
 
-def corpus_of(rows: Rows, *, columns: Mapping[str, str] | None = None, need_response: bool = True) -> Corpus:
-    """The rows as a corpus; `columns` maps roles to column names, for rows that are not open yet."""
+def corpus_of(
+    rows: Rows, *, columns: Mapping[str, str] | None = None, split: str | None = None, need_response: bool = True
+) -> Corpus:
+    """The rows as a corpus; `columns` (role to column name) and `split` are for rows that are not open yet."""
     if isinstance(rows, Corpus):
         if columns:
             raise UsageError("an opened corpus has its columns already", where="columns", remedy="leave columns out")
         return rows
-    return open_corpus(rows, mapping=columns, need_response=need_response)
+    return open_corpus(rows, mapping=columns, split=split, need_response=need_response)
 
 
 def model_of(model: Any, loading: Mapping[str, Any] | None = None) -> LoadedModel:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -209,8 +209,12 @@ def select(
     if candidates is None and held:
         what = f"the values are of rows in {held}, which cannot be read again"
         raise UsageError(what, where="candidates", remedy="give the rows, as --candidates or candidates=")
-    require_apart({"out": out}, [source, valued.path])
-    pool = corpus_of(source, columns=None if isinstance(source, Corpus) else named)
+    require_apart({"out": out}, [*(source if isinstance(source, list | tuple) else [source]), valued.path])
+    if isinstance(source, Corpus):
+        pool = source
+    else:
+        split = valued.about.get("split") if candidates is None else None
+        pool = corpus_of(source, columns=named, split=split)
     ids = [valued.ids[i] for i in chosen]
     about = valued.about
     records = records_of(pool, ids, rows=about.get("rows"), digest=about.get("pool", ""))
@@ -363,7 +367,8 @@ def audit(
 
     Args:
         values: the values that the provider delivered.
-        candidates: the rows the values are of.
+        candidates: the rows the values are of; they are read with the mapping with which they were valued, and as many
+            of them from the start.
         query: the owner's query file.
         target: the target's rows, instead of `query`.
         model: the model, for methods that read one.
@@ -388,5 +393,7 @@ def audit(
     if model is not None:
         reader = Reader.of(model_of(model, loading), template=template, max_tokens=max_tokens)
     found = read(values)
-    pool = corpus_of(candidates)
+    pool = candidates if isinstance(candidates, Corpus) else corpus_of(candidates, columns=found.about.get("columns"))
+    if pool.limit is None:
+        pool = replace(pool, limit=found.about.get("rows"))
     return third_party.audit(found, pool, reader, judge=judge, sample=sample, threshold=threshold, seed=seed)

@@ -82,10 +82,12 @@ class LoadingOptions:
 class RowOptions:
     """The rows of training data, and how to read them."""
 
-    data: Annotated[str, typer.Option(help="JSONL, CSV or Parquet file, saved data set folder, or hub name.")]
+    data: Annotated[
+        list[str], typer.Option(help="File, folder or pattern of JSONL, CSV or Parquet, or hub name. Repeats.")
+    ]
     columns: Columns = field(default_factory=list)
     limit: Annotated[int | None, typer.Option(help="Only the first rows.")] = None
-    split: Annotated[str, typer.Option(help="Split of a hub data set.")] = "train"
+    split: Annotated[str | None, typer.Option(help="Split, where the data has several.")] = None
     streaming: Annotated[bool, typer.Option("--streaming", help="Stream a hub data set.")] = False
 
     def corpus(self) -> Any:
@@ -130,10 +132,11 @@ class BuildOptions:
 
 
 def open_rows(data: Any, columns: list[str], **how: Any) -> Any:
-    """Open the rows of `data`; `columns` are texts `role=name`."""
+    """Open the rows of `data`, of one source or a list of several; `columns` are texts `role=name`."""
     from headwater.data.corpus import open_corpus
 
-    return open_corpus(data, mapping=pairs(columns, "--column") or None, **how)
+    sources = data[0] if isinstance(data, list) and len(data) == 1 else data
+    return open_corpus(sources, mapping=pairs(columns, "--column") or None, **how)
 
 
 def open_index_to_search(path: str) -> Any:

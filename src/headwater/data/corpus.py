@@ -82,8 +82,15 @@ class Corpus:
 
     @property
     def name(self) -> str:
-        """The path or hub name as given; `memory` for rows given as objects."""
+        """The paths or hub names as given; `memory` for rows given as objects."""
         return self.source.name
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What opens the rows again, JSON-ready: `candidates` (a name, or a list of several) and `split`, if chosen."""
+        names = self.source.names
+        split = {} if self.source.split is None else {"split": self.source.split}
+        return {"candidates": names[0] if len(names) == 1 else list(names), **split}
 
     @property
     def count(self) -> int | None:
@@ -94,12 +101,12 @@ class Corpus:
     def __iter__(self) -> Iterator[Row]:
         seen = SeenIds()
         for ordinal, (number, record) in enumerate(islice(self.source.records(), self.limit)):
-            place = f"{self.name}:{number}"
+            place = self.source.place(number)
             row = read_row(record, self.mapping, place, ordinal, need_response=self.need_response)
             if not row.id:
                 row = replace(row, id=seen.unused(_content_id(row)))
             if (first := seen.claim(row.id, number)) is not None:
-                taken = f"id '{row.id}' is already that of {self.name}:{first}"
+                taken = f"id '{row.id}' is already that of {self.source.place(first)}"
                 raise DataError(taken, where=place, remedy="ids are unique")
             yield row
 
@@ -109,27 +116,29 @@ def open_corpus(
     *,
     mapping: Mapping[str, str] | None = None,
     limit: int | None = None,
-    split: str = "train",
+    split: str | None = None,
     streaming: bool = False,
     need_response: bool = True,
 ) -> Corpus:
     """Rows of `source`, as a stream that can be iterated more than once.
 
     Args:
-        source: a path (`.jsonl`, `.jsonl.gz`, `.json` holding a list, `.csv`, `.parquet`, or a folder written by
-            `datasets.save_to_disk`), the name of a hub dataset (`owner/name` or `owner/name:configuration`), a
-            `datasets` dataset, a pandas or polars frame, an Arrow table, or any iterable of dictionaries (an iterator
-            is read into memory).
+        source: a path: a file (`headwater.data.files` lists the kinds), a folder of such files as a snapshot of a hub
+            dataset has them, a pattern (`part-*.jsonl`), or a folder that `datasets.save_to_disk` wrote; the name of a
+            hub dataset (`owner/name` or `owner/name:configuration`); a list of these, which are read one after the
+            other; a `datasets` dataset, a pandas or polars frame, an Arrow table, or any iterable of dictionaries (an
+            iterator is read into memory). Files of a folder or pattern are read in natural order of their paths.
         mapping: role to column, as in `{"prompt": "ask", "response": "reply"}`; the first record must have the columns.
         limit: read no more than this many rows.
-        split: which split of a dataset that has several.
+        split: which split of a source that has several; by default the only one, of a hub dataset `train`.
         streaming: read a hub dataset over the network instead of downloading it first.
         need_response: refuse a row with only a prompt, as queries have whose response is still to be generated.
 
     Raises:
         DataError: the source does not exist, has no rows, or lacks a column of the mapping; while iterating, a record
             cannot be read or has no text, or an id occurs twice (the message names the place).
-        UsageError: an unknown role in `mapping`, a split of a source without splits, or a limit below 1.
+        UsageError: an unknown role in `mapping`, a split of a source without splits, a file
+            given twice, or a limit below 1.
     """
     if limit is not None and limit < 1:
         raise UsageError(f"a limit of {limit} rows", where="limit", remedy="at least 1")

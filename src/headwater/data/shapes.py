@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headwater.core.errors import DataError, unknown_name
+from headwater.data.cells import typed
 from headwater.data.rows import Row
 
 
@@ -96,7 +97,7 @@ def read_row(
     text, prompt, response, messages = contents(shape, named, column_of, where, need_response)
     read = set(column_of.values())
     # Where rows of several shapes share a table, the columns of the other shapes are present but null.
-    metadata = {n: v for n, v in record.items() if n not in read and (v is not None or n not in ROLES)}
+    metadata = {n: v for n, v in typed(record).items() if n not in read and (v is not None or n not in ROLES)}
     for name in ("id", "text") if text is not None else ("id", "prompt", "response"):
         if name in metadata:  # it is kept, and does not hide the row's own
             metadata[_unused(f"{name}_", metadata)] = metadata.pop(name)

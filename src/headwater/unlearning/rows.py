@@ -112,7 +112,7 @@ class UnlearnJob:
 def read_forget(source: Source) -> list[Row]:
     """Read the rows to forget; a hit that `headwater trace --out` wrote for several queries is taken once."""
     if isinstance(source, str | Path):
-        source = (record for _, record in open_source(str(source), split="train", streaming=False).records())
+        source = (record for _, record in open_source(str(source)).records())
     return list(open_corpus(_once(source)))
 
 
@@ -186,6 +186,8 @@ def _require_disjoint(forget: Sequence[Row], retain: Sequence[Row]) -> None:
 
 def _clean_answer(row: Row, column: str) -> str | None:
     answer = row.metadata.get(column)
+    if type(answer) in (int, float):  # a column of a CSV file that holds nothing but numbers
+        answer = str(answer)
     if answer is None or answer == "":
         return None
     if row.prompt is None or not isinstance(answer, str):

@@ -92,6 +92,10 @@ class _Writing:
     def mapping(self) -> Mapping[str, str]:
         return dict(getattr(self.pool, "mapping", {}))
 
+    @property
+    def origin(self) -> Mapping[str, Any]:
+        return dict(getattr(self.pool, "origin", {"candidates": self.pool.name}))
+
     def __iter__(self) -> Iterator[Row]:
         for row in self.pool:
             fields: dict[str, Any] = {"id": row.id, "place": row.place, **row.fields()}
@@ -115,6 +119,7 @@ class SurveyedPool:
         name: the pool's name in messages.
         rows: its rows, which can be read again without the pool.
         columns: role to column, if the pool was opened with such a mapping.
+        origin: what opens the pool again, as `Corpus.origin` says it.
         count: how many rows there are.
         digest: `RowsDigest` of all rows; empty if no row has a text, as in an index built without texts.
         identity: digest of all rows with their metadata; a run is only continued on a pool with the same identity.
@@ -127,6 +132,7 @@ class SurveyedPool:
     name: str
     rows: Iterable[Row]
     columns: Mapping[str, str]
+    origin: Mapping[str, Any]
     count: int
     digest: str
     identity: str
@@ -189,6 +195,7 @@ def survey(
         name=corpus.name,
         rows=corpus,
         columns=dict(getattr(corpus, "mapping", {})),
+        origin=dict(getattr(corpus, "origin", {"candidates": corpus.name})),
         count=scan.count,
         digest=scan.texts.hexdigest() if scan.any_text else "",
         identity=scan.whole.hexdigest(),
