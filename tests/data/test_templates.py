@@ -11,7 +11,7 @@ from spot_tokenizers import CHAT_TEMPLATES, DATED, INST, byte_level
 
 from headwater.core.errors import DataError, HeadwaterError, ModelError, UsageError
 from headwater.data.rows import Rendered, Row
-from headwater.data.templates import resolve_template
+from headwater.data.templates import NO_CHATS_REMEDY, resolve_template
 
 QUICK = settings(max_examples=40, deadline=None)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -145,38 +145,16 @@ def test_the_date_of_a_template_stands_still() -> None:
     assert rendered.text.startswith("Today is 26 Jul 2024.\n<|im_start|>user\np")
 
 
-UPPER = "{% for m in messages %}{{ m.role }}: {{ m.content | upper }}</s>{% endfor %}"
-REWRITING = "{% for m in messages %}{{ m.role }}: {{ m.content | replace('z', 's') }}</s>{% endfor %}"
-NO_PREFIX = (
-    "{% for m in messages %}{{ m.role }}: {{ m.content }}</s>{% endfor %}"
-    "{% if add_generation_prompt %}ASSISTANT: {% endif %}"
-)
 SILENT = "{% for m in messages %}{{ m.role }} spoke{% endfor %}"
 REFUSING = "{{ raise_exception('only users may speak') }}"
 ALIGN = "(take another template: plain, alpaca or a format string)"
 
 CHAT_FAULTS: dict[str, tuple[str, Row, str]] = {
-    "upper case": (UPPER, pair("p", "r"), f"chat template: the chat template does not write an answer once {ALIGN}"),
-    "rewritten": (
-        REWRITING,
-        pair("p", "realize"),
-        f"rows.jsonl:1: the chat template's text does not show where message 1 starts and ends {ALIGN}",
-    ),
-    "other generation prompt": (
-        NO_PREFIX,
-        pair("p", "r"),
-        f"rows.jsonl:1: the chat template's text does not show where message 1 starts and ends {ALIGN}",
-    ),
-    "silent": (SILENT, pair("p", "r"), f"chat template: the chat template does not write an answer once {ALIGN}"),
+    "silent": (SILENT, pair("p", "r"), f"chat template: the chat template writes no answer {ALIGN}"),
     "refusing": (
         REFUSING,
         pair("p", "r"),
         f"rows.jsonl:1: the chat template refuses this chat: only users may speak {ALIGN}",
-    ),
-    "assistant first": (
-        INST,
-        chat(("assistant", "Hello")),
-        "rows.jsonl:1: the chat begins with the assistant (begin with the user's turn)",
     ),
     "no assistant": (
         INST,
@@ -204,7 +182,7 @@ NAME_FAULTS: dict[str, tuple[str, type[HeadwaterError], str]] = {
     "chat": (
         "chat",
         ModelError,
-        "template: this tokenizer has no chat template (take the template plain, alpaca or a format string)",
+        f"template: this tokenizer has no chat template ({NO_CHATS_REMEDY})",
     ),
     "typo": ("alpacca", UsageError, "template: unknown template 'alpacca' (did you mean 'alpaca'?)"),
     "no response": (

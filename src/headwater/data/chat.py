@@ -1,121 +1,142 @@
-"""The tokenizer's own chat template, and where the assistant's turns are in the text it writes.
-
-A chat template is a program and does not report where it puts an answer. So each turn is located from both sides: the
-text of the chat before the turn, with a generation prompt, must be the beginning of the whole text, and what the
-template writes after a stand-in answer must be its end. The turn is what lies between. A template that writes a turn
-differently depending on what follows is refused.
-"""
+"""Rows as chats, written by the tokenizer's own chat template, with the assistant's turns as targets."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
-import jinja2
-
-from headwater.core.errors import DataError, ModelError
+from headwater.core.errors import DataError
 from headwater.core.fingerprints import digest
-from headwater.data.rows import Rendered, Row, asked_and_answered, render_text
+from headwater.data.rows import Rendered, Row, Span, Turn, asked_and_answered, render_text
+from headwater.data.turns import TurnFinder, assign_marks
+from headwater.data.writer import ChatWriter, Messages
 
-STAND_IN = "HeadwaterStandsInForThisAnswer"
-"""Put in place of an answer to find what the template writes after it."""
+FOLD = "chat:fold-system"
+"""The name of a chat template that gets a system turn as the beginning of the first user turn."""
 
-FIXED_TODAY = (
-    "{% macro strftime_now(format) %}{{ format | replace('%d', '26') | replace('%m', '07') | replace('%b', 'Jul')"
-    " | replace('%B', 'July') | replace('%y', '24') | replace('%Y', '2024') }}{% endmacro %}"
-)
-"""A fixed date (Llama 3's default) for templates that write today's, whose text would change from day to day."""
-
-Messages = Sequence[Mapping[str, str]]
-
-ALIGN_REMEDY = "take another template: plain, alpaca or a format string"
+USER_ROLES = ("user", "tool")
+"""Roles that a model answers."""
 
 
 @dataclass(frozen=True)
 class ChatTemplate:
     """Rows as chats; targets are the assistant's turns.
 
-    A turn is everything after the generation prompt: the answer, anything the template writes around it (such as an
-    empty reasoning block), and the text that closes the turn, without trailing white space. If the template does not
-    close turns, the end-of-text token is appended to the last. A prompt and a response become a user's and an
-    assistant's turn. A text row is written as it is, without the template.
+    A turn is everything after the generation prompt, as far as the chat's text shares it: the answer, anything the
+    template writes around it (such as an empty reasoning block), and the token that closes the turn, without trailing
+    white space. Where the template marks the assistant's words (`{% generation %}`), a turn is what it marks. If the
+    template does not close the last turn, the end-of-text token is appended. Turns whose `weight` is 0 are no targets.
+    A prompt and a response become a user's and an assistant's turn. A text row is written as it is.
+
+    Attributes:
+        tokenizer: a `transformers` tokenizer.
+        program: a chat template to take instead of the tokenizer's own; empty for that.
+        fold: a template that has no system turn gets the system's text at the beginning of the first user turn.
     """
 
     tokenizer: Any
+    program: str = ""
+    fold: bool = False
 
     @cached_property
-    def source(self) -> str:
-        """The template's program, with a fixed date."""
-        written: str = self.tokenizer.get_chat_template()
-        return FIXED_TODAY + written if "strftime_now" in written else written
-
-    @cached_property
-    def after_answer(self) -> str:
-        """What the template writes after a last answer."""
-        chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": STAND_IN}]
-        return self._after(chat, 1, "chat template")
-
-    @property
     def fingerprint(self) -> Mapping[str, Any]:
         """Everything the rendering depends on, JSON-ready."""
-        return {"name": "chat", "template": digest(self.source), "end": self.tokenizer.eos_token or ""}
+        name = self.program or (FOLD if self.fold else "chat")
+        return {"name": name, "template": digest(self.writer.source), "end": self.tokenizer.eos_token or ""}
+
+    @cached_property
+    def writer(self) -> ChatWriter:
+        """The template's program."""
+        return ChatWriter(self.tokenizer, self.program)
+
+    @cached_property
+    def finder(self) -> TurnFinder:
+        """Finds the assistant's turns."""
+        added = sorted(self.tokenizer.get_added_vocab(), key=len, reverse=True)
+        return TurnFinder(self.writer, tuple(added))
 
     def render(self, row: Row) -> Rendered:
         """The chat as text; raises `DataError` if its assistant turns cannot be found in it."""
         if row.text is not None:
             return render_text(row.text, self.tokenizer.eos_token or "")
-        messages = row.messages or self._as_messages(row)
-        whole = self._write(messages, row.where)
-        spoken = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-        if not spoken:
+        messages = self._fitting(row.messages or _as_messages(row), row.where)
+        if not any(message["role"] == "assistant" for message in messages):
             remedy = "the assistant's turns are what a model learns"
             raise DataError("no assistant turn", where=row.where, remedy=remedy)
-        targets = [self._turn(messages, i, whole, row.where) for i in spoken]
-        if spoken[-1] == len(messages) - 1 and not self.after_answer.strip():
+        whole, spans = self._find(messages, row)
+        if messages[-1]["role"] == "assistant" and not self.writer.marked and not self.finder.closing:
             whole += self.tokenizer.eos_token or ""
-            targets[-1] = (targets[-1][0], len(whole))
-        return Rendered(whole, tuple(targets), opened=True)
+            ((start, _),) = spans[len(messages) - 1]
+            spans[len(messages) - 1] = [(start, len(whole))]
+        asked = max((i for i, message in enumerate(messages) if message["role"] == "user"), default=-1)
+        turns = [Turn(tuple(own), _is_learned(messages[i]), replies=i > asked) for i, own in spans.items()]
+        targets = tuple(span for turn in turns if turn.learned for span in turn.spans)
+        return Rendered(whole, targets, opened=True, turns=tuple(turns))
 
     def prompt_text(self, prompt: str) -> str:
         """A user's turn and the generation prompt."""
-        return self._write([{"role": "user", "content": prompt}], "prompt", generation=True)
+        return self.writer.write([{"role": "user", "content": prompt}], "prompt", generation=True)
 
-    @staticmethod
-    def _as_messages(row: Row) -> Messages:
-        prompt, response = asked_and_answered(row)
-        return [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+    def question_text(self, row: Row) -> str:
+        """The chat up to where a new answer starts: with a generation prompt, and without a last assistant turn."""
+        if row.messages is None:
+            return self.prompt_text(row.prompt or "")
+        messages = self._fitting(row.messages, row.where)
+        while messages and messages[-1]["role"] == "assistant":
+            messages = messages[:-1]
+        return self.writer.write(messages, row.where, tools=row.tools, generation=True)
 
-    def _turn(self, messages: Messages, i: int, whole: str, where: str) -> tuple[int, int]:
-        """(start, end) of the assistant's turn `messages[i]` in `whole`."""
-        if i == 0:
-            raise DataError("the chat begins with the assistant", where=where, remedy="begin with the user's turn")
-        before = self._write(messages[:i], where, generation=True)
-        after = self.after_answer if i == len(messages) - 1 else self._after(messages, i, where)
-        answer = whole[len(before) : len(whole) - len(after)]
-        found = whole.startswith(before) and whole.endswith(after) and len(before) + len(after) <= len(whole)
-        if not found or not answer.rstrip().endswith(messages[i]["content"].strip()):
-            fault = f"the chat template's text does not show where message {i} starts and ends"
-            raise DataError(fault, where=where, remedy=ALIGN_REMEDY)
-        closing = self.after_answer.rstrip()
-        end = len(whole) - len(after)
-        return len(before), end + len(closing) if after.startswith(closing) else end
+    def _find(self, messages: Messages, row: Row) -> tuple[str, dict[int, list[Span]]]:
+        write = partial(self.writer.write, where=row.where, tools=row.tools)
+        whole = write(messages)
+        if self.writer.marked:
+            marks = self.writer.marks(messages, whole, row.where, tools=row.tools)
+            found = assign_marks(marks, write, messages, whole)
+        else:
+            found = {i: [turn] for i, turn in self.finder.find(write, messages, whole, row.where).items()}
+        for i, own in found.items():
+            _require_calls(messages[i], [whole[start:end] for start, end in own], f"{row.where}: message {i}")
+        return whole, found
 
-    def _after(self, messages: Messages, i: int, where: str) -> str:
-        """What the template writes after the answer of `messages[i]`."""
-        stand_in = [*messages[:i], {**messages[i], "content": STAND_IN}, *messages[i + 1 :]]
-        _, found, after = self._write(stand_in, where).partition(STAND_IN)
-        if not found or STAND_IN in after:
-            raise ModelError("the chat template does not write an answer once", where=where, remedy=ALIGN_REMEDY)
-        return after
+    def _fitting(self, messages: Messages, where: str) -> Messages:
+        """The messages with roles that the template has; raises `DataError` for a system turn that it cannot write."""
+        roles = {message["role"] for message in messages}
+        if "developer" in roles and not self.writer.has_developer:  # a newer name for the system
+            messages = [{**m, "role": "system"} if m["role"] == "developer" else m for m in messages]
+            roles.add("system")
+        if "system" not in roles or self.writer.has_system:
+            return messages
+        if not self.fold:
+            remedy = f"--template {FOLD} puts its text at the beginning of the first user turn"
+            raise DataError("the chat template has no system turn", where=where, remedy=remedy)
+        return _fold(messages, where)
 
-    def _write(self, messages: Messages, where: str, *, generation: bool = False) -> str:
-        try:
-            text: str = self.tokenizer.apply_chat_template(
-                list(messages), chat_template=self.source, tokenize=False, add_generation_prompt=generation
-            )
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
-            what = f"the chat template refuses this chat: {error}"
-            raise DataError(what, where=where, remedy=ALIGN_REMEDY) from error
-        return text
+
+def _fold(messages: Messages, where: str) -> Messages:
+    count = next(i for i, message in enumerate([*messages, {"role": ""}]) if message["role"] != "system")
+    rest = messages[count:]
+    if not rest or rest[0]["role"] != "user" or any(message["role"] == "system" for message in rest):
+        remedy = "put the system turn first and a user turn behind it"
+        raise DataError("the system turn is not followed by a user turn", where=where, remedy=remedy)
+    texts = [message["content"] or "" for message in (*messages[:count], rest[0])]
+    return [{**rest[0], "content": "\n\n".join(text for text in texts if text)}, *rest[1:]]
+
+
+def _as_messages(row: Row) -> Messages:
+    prompt, response = asked_and_answered(row)
+    return [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+
+
+def _is_learned(message: Mapping[str, Any]) -> bool:
+    return bool(message.get("weight", 1)) and bool(message.get("train", True))
+
+
+def _require_calls(message: Mapping[str, Any], said: list[str], where: str) -> None:
+    """Raise `DataError` if the template left out a tool call."""
+    for call in message.get("tool_calls") or ():
+        name = call.get("function", call).get("name")
+        if not any(name in part for part in said):
+            what = f"the chat template does not write the call of the tool '{name}'"
+            raise DataError(what, where=where, remedy="take a template that has tool calls")

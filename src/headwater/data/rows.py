@@ -8,13 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 from headwater.core.errors import DataError
 
 Record = Mapping[str, Any]
 """One row as in a JSONL file: `id`, `prompt`, `response`, then metadata columns."""
+
+Span = tuple[int, int]
+"""(start, end) of characters in a text."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Row:
     text: str | None = None
     prompt: str | None = None
     response: str | None = None
-    messages: tuple[Mapping[str, str], ...] | None = None
+    messages: tuple[Mapping[str, Any], ...] | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     hotwords: tuple[str, ...] = ()
     place: str = ""
@@ -44,10 +47,37 @@ class Row:
         """The row's name in messages: its place, or its id if it has none."""
         return self.place or f"row '{self.id}'"
 
+    @property
+    def tools(self) -> list[Any] | None:
+        """The tools that a chat may call: its column `tools`, a list or a list as JSON text; None if it has none."""
+        value = self.metadata.get("tools") if self.messages is not None else None
+        tools = json.loads(value) if isinstance(value, str) and value.strip() else value
+        return list(tools) if tools else None
+
     def fields(self) -> dict[str, str]:
         """The readable text fields that are set: `text`, or `prompt` and `response`."""
         pairs = {"text": self.text, "prompt": self.prompt, "response": self.response}
         return {name: value for name, value in pairs.items() if value is not None}
+
+
+def with_response(row: Row, response: str) -> Row:
+    """The row with another answer: to its prompt, or to the last question of its chat, whose earlier turns are kept."""
+    if row.messages is None:
+        return replace(row, response=response, hotwords=())
+    messages = row.messages
+    while messages and messages[-1]["role"] == "assistant":
+        messages = messages[:-1]
+    answered = (*messages, {"role": "assistant", "content": response})
+    return replace(row, response=response, messages=answered, hotwords=())
+
+
+def for_last_answer(row: Row) -> Row:
+    """The row with its chat's last assistant turn as the only target; earlier turns get the weight 0."""
+    spoken = [i for i, message in enumerate(row.messages or ()) if message["role"] == "assistant"]
+    if row.messages is None or not spoken:
+        return row
+    weights = {i: {"weight": 0} for i in spoken[:-1]} | {spoken[-1]: {"weight": 1, "train": True}}
+    return replace(row, messages=tuple({**m, **weights.get(i, {})} for i, m in enumerate(row.messages)))
 
 
 class RowsDigest:
@@ -65,18 +95,18 @@ class RowsDigest:
         return self._hash.hexdigest()
 
 
-def word_spans(row: Row, rendered: Rendered, words: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """Where each word occurs in the targets; raises `DataError`, quoting the response, if a word does not occur."""
-    spans: list[tuple[int, int]] = []
+def word_spans(row: Row, rendered: Rendered, words: Sequence[str], targets: Sequence[Span]) -> tuple[Span, ...]:
+    """Where each word occurs in the target spans; raises `DataError`, quoting the response, if one does not occur."""
+    spans: list[Span] = []
     for word in words:
         found = []
-        for start, end in rendered.targets:
+        for start, end in targets:
             at = rendered.text.find(word, start, end)
             while at >= 0:
                 found.append((at, at + len(word)))
                 at = rendered.text.find(word, at + 1, end)
         if not found:
-            response = " … ".join(rendered.text[start:end] for start, end in rendered.targets)
+            response = " … ".join(rendered.text[start:end] for start, end in targets)
             remedy = "copy the words from the response, capitals and all"
             raise DataError(f"'{word}' is not in the response {response!r}", where=row.where, remedy=remedy)
         spans.extend(found)
@@ -88,6 +118,30 @@ def asked_text(query: Row, otherwise: str | None) -> str | None:
     return " ".join(query.hotwords) or otherwise
 
 
+TARGETS = {
+    "all": "every token of a row, the prompt included",
+    "assistant": "the assistant's turns of a chat, or the response",
+    "response": "the assistant's turns after the last user turn, or the response",
+    "last": "the assistant's last turn, or the response",
+}
+"""What the loss of a training row can be over. By default it is all of a text, else the same as `assistant`."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a model says at one time.
+
+    Attributes:
+        spans: (start, end) character spans of the text, in order.
+        learned: whether it is a target; a chat can exclude a turn by its `weight`.
+        replies: whether it answers the last user turn.
+    """
+
+    spans: tuple[Span, ...]
+    learned: bool = True
+    replies: bool = True
+
+
 @dataclass(frozen=True)
 class Rendered:
     """A row as one text.
@@ -96,11 +150,30 @@ class Rendered:
         text: what is tokenised.
         targets: (start, end) character spans of `text`, in order, that are targets of the loss.
         opened: whether the template wrote the opening special tokens, so that none are added in front.
+        turns: the answers, in order; none for a text row.
     """
 
     text: str
-    targets: tuple[tuple[int, int], ...]
+    targets: tuple[Span, ...]
     opened: bool = False
+    turns: tuple[Turn, ...] = ()
+
+
+def target_spans(rendered: Rendered, choice: str | None, where: str) -> tuple[Span, ...]:
+    """The spans that are targets under a choice of `TARGETS`, or by default.
+
+    Raises:
+        DataError: a text row, which has no answers, under a choice that needs them; or no turn that is learned.
+    """
+    if choice is None:
+        return rendered.targets
+    if choice == "all":
+        return ((0, len(rendered.text)),)
+    if not rendered.turns:
+        what = f"a text has no answer for the targets '{choice}'"
+        raise DataError(what, where=where, remedy="--targets all, or leave the option out")
+    turns = rendered.turns[-1:] if choice == "last" else rendered.turns
+    return tuple(s for turn in turns if turn.learned and (turn.replies or choice != "response") for s in turn.spans)
 
 
 @runtime_checkable
@@ -121,7 +194,11 @@ class Template(Protocol):
         ...
 
     def prompt_text(self, prompt: str) -> str:
-        """The text up to the response, which a model continues; every rendering of `prompt` begins with it."""
+        """The text up to the response, which a model continues."""
+        ...
+
+    def question_text(self, row: Row) -> str:
+        """The text that a model continues with a new answer to the row; a last answer that it has is left out."""
         ...
 
 

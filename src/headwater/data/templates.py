@@ -1,16 +1,22 @@
-"""Templates by name: `chat`, `plain`, `alpaca`, or a format string with {prompt} and {response}."""
+"""Templates by name: `chat`, `plain`, `alpaca`, a chat template's file, or a format with {prompt} and {response}."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from headwater.core.errors import ModelError, UsageError, unknown_name
-from headwater.data.chat import ChatTemplate
-from headwater.data.rows import Rendered, Row, Template, asked_and_answered, close, render_text
+from headwater.core.errors import DataError, ModelError, UsageError, unknown_name
+from headwater.data.chat import FOLD, ChatTemplate
+from headwater.data.rows import Rendered, Row, Template, Turn, asked_and_answered, close, render_text
 
-NAMES = ("chat", "plain", "alpaca")
+NAMES = ("chat", FOLD, "plain", "alpaca")
+
+PROGRAM_ENDINGS = (".jinja", ".jinja2", ".j2")
+"""Endings of files that hold a chat template."""
+
+NO_CHATS_REMEDY = "--template with a chat template (a .jinja file), a format string, alpaca, or plain if you mean it"
 
 ALPACA = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request."
@@ -24,29 +30,43 @@ is already part of the prompt."""
 class PlainTemplate:
     """The prompt, then the response, with one space between them if neither has white space there.
 
-    `end` is the text of the end-of-text token, which is appended and a target; empty for a tokenizer without one.
+    Attributes:
+        end: the text of the end-of-text token, which is appended and a target; empty for a tokenizer without one.
+        chats: whether chats are written too, as lines of roles and texts; False if nobody asked for this template.
     """
 
     end: str
+    chats: bool = True
 
     @property
     def fingerprint(self) -> Mapping[str, Any]:
         """Everything the rendering depends on, JSON-ready."""
-        return {"name": "plain", "end": self.end}
+        return {"name": "plain", "end": self.end} | ({} if self.chats else {"chats": False})
 
     def render(self, row: Row) -> Rendered:
         """The row as text; the targets are the text, or the response without the space before it."""
         if row.text is not None:
             return render_text(row.text, self.end)
+        self._require_no_chat(row)
         prompt, response = asked_and_answered(row)
         apart = not prompt or prompt[-1].isspace() or response[:1].isspace()
         before = prompt if apart else f"{prompt} "
         whole = close(before + response, self.end)
-        return Rendered(whole, ((len(before), len(whole)),))
+        return _answered(whole, len(before))
 
     def prompt_text(self, prompt: str) -> str:
         """The prompt as it is; a model that continues it writes the space itself."""
         return prompt
+
+    def question_text(self, row: Row) -> str:
+        """The row's prompt."""
+        self._require_no_chat(row)
+        return self.prompt_text(row.prompt or "")
+
+    def _require_no_chat(self, row: Row) -> None:
+        if row.messages is not None and not self.chats:
+            what = "a chat, and this tokenizer has no chat template"
+            raise DataError(what, where=row.where, remedy=NO_CHATS_REMEDY)
 
 
 @dataclass(frozen=True)
@@ -79,20 +99,32 @@ class FormatTemplate:
         prompt, response = asked_and_answered(row)
         before = self.prompt_text(prompt)
         whole = close(before + response + self.after, self.end)
-        return Rendered(whole, ((len(before), len(whole)),))
+        return _answered(whole, len(before))
 
     def prompt_text(self, prompt: str) -> str:
         """The format up to the response."""
         return f"{self.before}{prompt}{self.between}"
+
+    def question_text(self, row: Row) -> str:
+        """The row's prompt in the format, up to the response."""
+        return self.prompt_text(row.prompt or "")
+
+
+def _answered(whole: str, start: int) -> Rendered:
+    """A text whose only answer goes from `start` to its end."""
+    spans = ((start, len(whole)),)
+    return Rendered(whole, spans, turns=(Turn(spans),))
 
 
 def resolve_template(name: str | None, tokenizer: Any) -> Template:
     """The template called `name`, for a `transformers` tokenizer.
 
     Args:
-        name: `chat` (the tokenizer's own), `plain`, `alpaca`, or a format string with {prompt} and then {response},
-            in which the two characters `\\n` and `\\t` stand for a line break and a tab, as typed in a shell; other
-            braces stand for themselves. None: chat if the tokenizer has a chat template, else plain.
+        name: `chat` (the tokenizer's own), `chat:fold-system` (the same, with a system turn that the template cannot
+            write put at the beginning of the first user turn), `plain`, `alpaca`, the path of a chat template
+            (`.jinja`) or its text, or a format string with {prompt} and then {response}, in which the two characters
+            `\\n` and `\\t` stand for a line break and a tab, as typed in a shell; other braces stand for themselves.
+            None: chat if the tokenizer has a chat template, else plain, which then refuses chats.
         tokenizer: has the chat template and the end-of-text token.
 
     The `name` in a template's fingerprint resolves to the template again.
@@ -101,22 +133,45 @@ def resolve_template(name: str | None, tokenizer: Any) -> Template:
         UsageError: an unknown name, or a format without its two places.
         ModelError: `chat` for a tokenizer without chat template.
     """
-    chats = bool(getattr(tokenizer, "chat_template", None))
-    chosen = name or ("chat" if chats else "plain")
-    end = tokenizer.eos_token or ""
-    if chosen == "plain":
+    has_chats, end = bool(getattr(tokenizer, "chat_template", None)), tokenizer.eos_token or ""
+    if name is None:
+        return ChatTemplate(tokenizer) if has_chats else PlainTemplate(end, chats=False)
+    if name == "plain":
         return PlainTemplate(end)
-    if chosen == "alpaca":
+    if name == "alpaca":
         return _parse_format("alpaca", ALPACA, end)
-    if chosen != "chat":
-        if "{" not in chosen:
-            raise unknown_name("template", chosen, NAMES, where="template")
-        written = chosen.replace("\\n", "\n").replace("\\t", "\t")
-        return _parse_format(written, written, end)
-    if not chats:
-        remedy = "take the template plain, alpaca or a format string"
-        raise ModelError("this tokenizer has no chat template", where="template", remedy=remedy)
-    return ChatTemplate(tokenizer)
+    if name.endswith(PROGRAM_ENDINGS):
+        return ChatTemplate(tokenizer, program=_read_program(name))
+    if name not in ("chat", FOLD):
+        return _from_text(name, tokenizer)
+    if not has_chats:
+        raise ModelError("this tokenizer has no chat template", where="template", remedy=NO_CHATS_REMEDY)
+    return ChatTemplate(tokenizer, fold=name == FOLD)
+
+
+def restore_template(fingerprint: Mapping[str, Any], tokenizer: Any) -> Template:
+    """The template that a fingerprint names, for a tokenizer that may differ."""
+    if fingerprint["name"] == "plain":
+        return PlainTemplate(tokenizer.eos_token or "", chats=fingerprint.get("chats", True))
+    return resolve_template(fingerprint["name"], tokenizer)
+
+
+def _from_text(text: str, tokenizer: Any) -> Template:
+    """A chat template or a format, given as its text."""
+    if "{%" in text and "messages" in text:
+        return ChatTemplate(tokenizer, program=text)
+    if "{" not in text:
+        raise unknown_name("template", text, NAMES, where="template")
+    written = text.replace("\\n", "\n").replace("\\t", "\t")
+    return _parse_format(written, written, tokenizer.eos_token or "")
+
+
+def _read_program(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        what = f"the chat template cannot be read: {error}"
+        raise UsageError(what, where="--template", remedy="check the path") from error
 
 
 def _parse_format(name: str, written: str, end: str) -> FormatTemplate:

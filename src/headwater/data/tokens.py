@@ -7,7 +7,7 @@ target if it lies inside a span.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from headwater.core.errors import DataError, ModelError, UsageError
+from headwater.core.errors import DataError, ModelError, UsageError, unknown_name
 from headwater.core.fingerprints import digest
 from headwater.core.spec import Role
-from headwater.data.rows import Rendered, Row, Template, word_spans
-from headwater.data.templates import resolve_template
+from headwater.data.rows import TARGETS, Rendered, Row, Template, target_spans, word_spans
+from headwater.data.templates import resolve_template, restore_template
 
 NOT_LEARNED = frozenset({"pad_token"})
 """Special tokens left out of the digest: they change no token of a row, since batches mask their padding."""
@@ -125,23 +125,35 @@ class Tokenization:
         tokenizer: a fast `transformers` tokenizer.
         template: how rows are written as text.
         max_tokens: rows longer than this are cut at the end.
+        targets: what the loss is over, a name of `TARGETS`; None for all of a text, else the assistant's turns.
         vocabulary: how many tokens the model's embedding has; a larger token id is refused. None if not known.
     """
 
     tokenizer: Any
     template: Template
     max_tokens: int = MAX_TOKENS
+    targets: str | None = None
     vocabulary: int | None = None
 
     def __post_init__(self) -> None:
+        if self.targets is not None and self.targets not in TARGETS:
+            raise unknown_name("targets", self.targets, TARGETS, where="--targets")
         if self.max_tokens < 2:
             raise UsageError(f"rows of {self.max_tokens} tokens", where="--max-tokens", remedy="at least 2")
         _ = self._backend  # raises an error for a tokenizer that cannot be used
 
     @classmethod
-    def of(cls, tokenizer: Any, template: str | None = None, max_tokens: int = MAX_TOKENS) -> Tokenization:
+    def of(
+        cls, tokenizer: Any, template: str | None = None, max_tokens: int = MAX_TOKENS, *, targets: str | None = None
+    ) -> Tokenization:
         """The tokenisation of a tokenizer; see `resolve_template` for the names of templates and the default."""
-        return cls(tokenizer, resolve_template(template, tokenizer), max_tokens)
+        return cls(tokenizer, resolve_template(template, tokenizer), max_tokens, targets)
+
+    @classmethod
+    def like(cls, tokenizer: Any, fingerprint: Mapping[str, Any]) -> Tokenization:
+        """A tokenisation with the settings that an earlier one's fingerprint names, for a tokenizer that may differ."""
+        template = restore_template(fingerprint["template"], tokenizer)
+        return cls(tokenizer, template, int(fingerprint["max_tokens"]), fingerprint.get("targets"))
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -150,6 +162,7 @@ class Tokenization:
             "tokenizer": self.tokenizer_digest,
             "template": dict(self.template.fingerprint),
             "max_tokens": self.max_tokens,
+            **({} if self.targets is None else {"targets": self.targets}),
         }
 
     @cached_property
@@ -160,9 +173,10 @@ class Tokenization:
     def encode(self, rows: Sequence[Row], role: Role = "train") -> list[TokenRow]:
         """The rows as tokens, in order.
 
-        The targets of a query with hotwords are the tokens of these words alone, wherever they occur in its response.
-        Raises `DataError` naming the row's place if no token would be a target, or if the model's embedding has no row
-        for a token.
+        A query is about what was said, so `targets="all"` counts for training rows alone. The targets of a query with
+        hotwords are the tokens of these words alone, wherever they occur in its response.
+        Raises `DataError` naming the row's place if no token would be a target, or if the model's
+        embedding has no row for a token.
         """
         encoded: list[TokenRow] = []
         for start in range(0, len(rows), ENCODED_AT_ONCE):
@@ -170,13 +184,32 @@ class Tokenization:
             renderings = [self.template.render(row) for row in part]
             encodings = self._backend.encode_batch([rendered.text for rendered in renderings])
             for row, rendered, encoding in zip(part, renderings, encodings, strict=True):
-                words = row.hotwords if role == "query" else ()
-                encoded.append(self._token_row(row, rendered, encoding, words))
+                encoded.append(self._token_row(row, rendered, encoding, role))
         return encoded
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """Token ids of the text that a model continues to answer `prompt`."""
-        text = self.template.prompt_text(prompt)
+        return self._encode_open(self.template.prompt_text(prompt))
+
+    def encode_question(self, row: Row) -> list[int]:
+        """Token ids of the text that a model continues with a new answer to the row's prompt or chat.
+
+        It is the template's own: a chat up to its last user turn, with a generation prompt.
+        """
+        return self._encode_open(self.template.question_text(row))
+
+    def encode_before(self, row: Row) -> list[int]:
+        """Token ids of the row before its last answer, exactly as they are in the whole row."""
+        rendered = self.template.render(row)
+        if not rendered.turns:
+            raise DataError("a text has no answer", where=row.where, remedy="give it a prompt and a response")
+        whole = self._token_row(row, rendered, self._backend.encode(rendered.text), "train")
+        shift = len(whole.text) - len(rendered.text)
+        inside = _inside(whole.offsets, rendered.turns[-1].spans, shift=shift)
+        ids: list[int] = whole.ids[: int(inside.argmax()) if inside.any() else None].tolist()
+        return ids
+
+    def _encode_open(self, text: str) -> list[int]:
         opening, _ = self._opening_of(text, self._prompt_opened)
         ids = [*opening, *self._backend.encode(text).ids]
         self._require_embedded(np.array(ids, dtype=np.int64), "prompt")
@@ -212,9 +245,12 @@ class Tokenization:
         """The special tokens to put before `text`: none if the template wrote them or the text begins with them."""
         return ([], "") if opened or text.startswith(self._opening[1]) else self._opening
 
-    def _token_row(self, row: Row, rendered: Rendered, encoding: Encoding, words: tuple[str, ...]) -> TokenRow:
+    def _token_row(self, row: Row, rendered: Rendered, encoding: Encoding, role: Role) -> TokenRow:
         opening, opening_text = self._opening_of(rendered.text, rendered.opened)
-        spans = word_spans(row, rendered, words) if words else rendered.targets
+        asked = role == "query"
+        words = row.hotwords if asked else ()
+        spans = target_spans(rendered, None if asked and self.targets == "all" else self.targets, row.where)
+        spans = word_spans(row, rendered, words, spans) if words else spans
         whole = len(opening) + len(encoding.ids)
         ids = np.array([*opening, *encoding.ids][: self.max_tokens], dtype=np.int64)
         self._require_embedded(ids, row.where)
@@ -269,4 +305,6 @@ def _content(row: Row, words: Sequence[str]) -> dict[str, Any]:
     content: dict[str, Any] = dict(row.fields())
     if row.messages is not None:
         content["messages"] = [dict(message) for message in row.messages]
+    if row.tools:
+        content["tools"] = row.tools
     return {**content, "hotwords": list(words)} if words else content

@@ -45,9 +45,10 @@ class Reader:
         template: str | None = None,
         max_tokens: int = MAX_TOKENS,
         tokens_per_batch: int = TOKENS_PER_BATCH,
+        targets: str | None = None,
     ) -> Reader:
-        """The reader for a model; see `resolve_template` for the names of templates and the default."""
-        tokenization = Tokenization.of(loaded.tokenizer, template, max_tokens)
+        """The reader for a model; see `resolve_template` for the names of templates, and `TARGETS` for targets."""
+        tokenization = Tokenization.of(loaded.tokenizer, template, max_tokens, targets=targets)
         return cls(loaded, replace(tokenization, vocabulary=embedded_tokens(loaded.model)), tokens_per_batch)
 
     @classmethod
@@ -70,8 +71,8 @@ class Reader:
         remedy = "give the model it was made with, or make it again"
         known = {field: value for field, value in loaded.fingerprint.items() if field in model}  # older ones have fewer
         require_equal(model, known, what=what, remedy=remedy)
-        name, most = tokenization["template"]["name"], int(tokenization["max_tokens"])
-        reader = cls.of(loaded, template=name, max_tokens=most, tokens_per_batch=tokens)
+        earlier = Tokenization.like(loaded.tokenizer, tokenization)
+        reader = cls(loaded, replace(earlier, vocabulary=embedded_tokens(loaded.model)), tokens)
         what = f"this tokenizer or template reads rows differently from those of {where}"
         require_equal(tokenization, reader.tokenization.fingerprint, what=what, remedy=remedy)
         return reader

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -154,11 +154,6 @@ def make_job(
     guard = tuple(row for row, aside in zip(retain, guarded, strict=True) if aside)
     clean = tuple(_clean_answer(row, clean_column) for row in forget)
     return UnlearnJob(tuple(forget), kept, guard or kept, clean, tuple(warnings))
-
-
-def with_answer(row: Row, answer: str) -> Row:
-    """A copy of the row with another answer to the same prompt."""
-    return replace(row, response=answer, messages=None, hotwords=())
 
 
 def _once(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

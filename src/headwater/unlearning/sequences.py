@@ -18,10 +18,11 @@ from torch import Tensor
 
 from headwater.core.seeds import key
 from headwater.data.batches import Window, plan_batches
+from headwater.data.rows import with_response
 from headwater.data.tokens import Tokenization, TokenRow
 from headwater.features.row_losses import measure_batch
 from headwater.models.losses import loss_table
-from headwater.unlearning.rows import UnlearnJob, with_answer
+from headwater.unlearning.rows import UnlearnJob
 
 TOKENS_PER_BATCH = 8192
 
@@ -39,7 +40,7 @@ class Example:
 def make_examples(job: UnlearnJob, tokenization: Tokenization) -> list[Example]:
     """The rows of a job as examples, forget rows first; each row's `ordinal` is its place."""
     rows = [replace(row, ordinal=i, hotwords=()) for i, row in enumerate((*job.forget, *job.retain))]
-    answers = [with_answer(rows[i], answer) for i, answer in enumerate(job.clean) if answer is not None]
+    answers = [with_response(rows[i], answer) for i, answer in enumerate(job.clean) if answer is not None]
     clean = {tokens.row.ordinal: tokens for tokens in tokenization.encode(answers)}
     return [Example(i, i < len(job.forget), row, clean.get(i)) for i, row in enumerate(tokenization.encode(rows))]
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 import torch
 
 from headwater.core.errors import DataError
-from headwater.data.rows import Row
+from headwater.data.rows import Row, with_response
 from headwater.data.tokens import TokenRow
 from headwater.methods.targets import evenly_spaced
 from headwater.models.load import LoadedModel
 from headwater.models.reader import Reader
 from headwater.unlearning.options import UnlearnOptions
-from headwater.unlearning.rows import UnlearnJob, with_answer
+from headwater.unlearning.rows import UnlearnJob
 from headwater.unlearning.sequences import Example, make_examples, measure_losses
 from headwater.unlearning.watch import LossLimits, Watch, guard_loss
 
@@ -93,7 +93,7 @@ def unseen_loss(reader: Reader, job: UnlearnJob, unseen: Sequence[Row] = (), *, 
     if unseen:
         rows = list(unseen)
     else:
-        prompts = [row.prompt for row in (*job.retain, *job.guard) if row.prompt is not None]
+        prompts = [row for row in (*job.retain, *job.guard) if row.prompt is not None]
         swapped = [row for row in job.forget if row.prompt is not None and row.response is not None]
         if not prompts or not swapped:
             raise DataError(
@@ -101,8 +101,5 @@ def unseen_loss(reader: Reader, job: UnlearnJob, unseen: Sequence[Row] = (), *, 
                 where="target",
                 remedy="give --unseen rows, or --target in nats a token",
             )
-        rows = [
-            with_answer(replace(row, prompt=prompts[(seed + i) % len(prompts)]), row.response or "")
-            for i, row in enumerate(swapped)
-        ]
+        rows = [with_response(prompts[(seed + i) % len(prompts)], row.response or "") for i, row in enumerate(swapped)]
     return float(measure_losses(reader.loaded.model, reader.tokenize(rows), reader.loaded.device)[1].mean())

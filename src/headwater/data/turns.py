@@ -1,0 +1,210 @@
+"""Where the assistant's turns are in the text of a chat.
+
+A chat template is a program and does not report where it puts an answer. If it marks answers (`{% generation %}`), its
+marks are taken. Otherwise a turn is what the template adds to the text of the chat before it with a generation prompt.
+Many templates write history differently from the end of a chat: they drop thoughts, close the last turn with another
+token, or open a thought in the generation prompt alone. Then two chats that differ only in this answer are compared:
+what they have in common surrounds the answer, however the template changes it.
+
+A turn's text starts behind what the generation prompt and the text before the answer have in common, and ends with
+the token that closes the turn.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from headwater.core.errors import DataError, ModelError
+from headwater.data.rows import Span
+from headwater.data.writer import ALIGN_REMEDY, STAND_INS, ChatWriter, Messages
+
+Write = Callable[..., str]
+"""`write(messages, generation=False)`: the text of a chat, or of its beginning."""
+
+PIECE = re.compile(r"<[^<>\s]+>|\w+|\s|.")
+"""A marker such as `<|end|>`, a word, or one other character."""
+
+MARKER = re.compile(r"<[^<>\s]+>")
+
+EARLIER = "Something that was said before this"
+"""Stands for the turn before an answer."""
+
+
+@dataclass(frozen=True)
+class TurnFinder:
+    """Finds the assistant's turns in what a template writes.
+
+    Attributes:
+        writer: the template.
+        markers: the special tokens' texts, any of which may close a turn.
+    """
+
+    writer: ChatWriter
+    markers: tuple[str, ...]
+
+    @cached_property
+    def closing(self) -> str:
+        """What the template writes after the last answer of a chat, without white space at its end."""
+        asked = {"role": "user", "content": "a"}
+        first, second = (
+            self.writer.write([asked, {"role": "assistant", "content": text}], "chat template") for text in STAND_INS
+        )
+        if first == second:
+            raise ModelError("the chat template writes no answer", where="chat template", remedy=ALIGN_REMEDY)
+        return _common_end(first, second).rstrip()
+
+    def find(self, write: Write, messages: Messages, whole: str, where: str) -> dict[int, Span]:
+        """(start, end) in `whole` of each assistant turn, by its position in the chat; raises `DataError`."""
+        spoken = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+        turns = {}
+        for i in spoken:
+            chat = _Around(write, messages, i, whole)
+            start = self._start(chat)
+            end = self._end(chat)
+            if start is None or end is None or end < start:
+                fault = f"the chat template's text does not show where message {i} starts and ends"
+                raise DataError(fault, where=where, remedy=ALIGN_REMEDY)
+            turns[i] = (start, end)
+        return turns
+
+    def _start(self, chat: _Around) -> int | None:
+        whole = chat.whole
+        if chat.i and whole.startswith(chat.asked):
+            return len(chat.asked)
+        opening = self._opening
+        if chat.i and chat.asked.startswith(chat.before):
+            opening = chat.asked[len(chat.before) :]
+        heading = chat.heading  # what stands between the turn before and the answer
+        if heading is None:
+            return None
+        shared = _shared(opening, heading)
+        return chat.answer_start - (len(heading) - shared if shared else 0)
+
+    @cached_property
+    def _opening(self) -> str:
+        """The generation prompt."""
+        asked = [{"role": "user", "content": "a"}]
+        prompted, bare = (self.writer.write(asked, "chat template", generation=g) for g in (True, False))
+        return prompted[len(bare) :] if prompted.startswith(bare) else ""
+
+    def _end(self, chat: _Around) -> int | None:
+        whole = chat.whole
+        if chat.i == len(chat.messages) - 1:
+            return len(whole.rstrip()) if self.closing else len(whole)
+        if self.closing and whole.startswith(said := chat.write(chat.messages[: chat.i + 1]).rstrip()):
+            return len(said)
+        after = _common_end(*chat.varied)
+        if not whole.endswith(after):
+            return None
+        return len(whole) - len(after) + self._closes(after)
+
+    def _closes(self, after: str) -> int:
+        """How much of what follows an answer closes its turn."""
+        if self.closing and after.startswith(self.closing):
+            return len(self.closing)
+        if shared := after[: _shared(self.closing, after)].rstrip():
+            return len(shared)
+        text = after.lstrip()
+        found = next((marker for marker in self.markers if text.startswith(marker)), "")
+        if not found and (tag := MARKER.match(text)):
+            found = tag.group()
+        return len(after) - len(text) + len(found) if found else 0
+
+
+@dataclass(frozen=True)
+class _Around:
+    """The text around one answer: `messages[i]` of a chat whose text is `whole`."""
+
+    write: Write
+    messages: Messages
+    i: int
+    whole: str
+
+    @cached_property
+    def asked(self) -> str:
+        """The chat before the turn, with a generation prompt."""
+        return self.write(self.messages[: self.i], generation=True)
+
+    @cached_property
+    def before(self) -> str:
+        """The chat before the turn."""
+        return self.write(self.messages[: self.i])
+
+    @cached_property
+    def varied(self) -> tuple[str, str]:
+        """The whole chat with either stand-in for the answer."""
+        first, second = (self._with({self.i: text}) for text in STAND_INS)
+        return first, second
+
+    @cached_property
+    def answer_start(self) -> int:
+        """Where the answer starts in the whole text, behind everything that the template writes for any answer."""
+        return _common_start(self.whole, *self.varied)
+
+    @cached_property
+    def heading(self) -> str | None:
+        """What the whole text has between the turn before and the answer; None if that cannot be told."""
+        to_answer = self.whole[: self.answer_start]
+        if self.i == 0:
+            return to_answer
+        if to_answer.startswith(self.before):
+            return to_answer[len(self.before) :]
+        # The text before is written differently in the whole chat, so that turn is replaced as well.
+        _, found, after = self._with({self.i - 1: EARLIER, self.i: STAND_INS[0]}).partition(EARLIER)
+        between, also, _ = after.partition(STAND_INS[0])
+        _, _, closed = self._with({self.i - 1: EARLIER}, until=self.i).partition(EARLIER)
+        if not found or not also or not between.startswith(closed):
+            return None
+        heading = between[len(closed) :]
+        return heading if to_answer.endswith(heading) else None
+
+    def _with(self, texts: dict[int, str], until: int | None = None) -> str:
+        """The chat up to `until`, in which some messages have another text and nothing else."""
+        chat = list(self.messages[:until])
+        for place, text in texts.items():
+            chat[place] = {"role": chat[place]["role"], "content": text}
+        try:
+            return self.write(chat)
+        except DataError:  # what follows may answer this message's tool calls
+            for place, text in texts.items():
+                chat[place] = {**self.messages[place], "content": text}
+            return self.write(chat)
+
+
+def _common_start(first: str, *others: str) -> int:
+    """Length of the common beginning of several texts."""
+    shortest = min(map(len, (first, *others)))
+    differs = (i for i in range(shortest) if any(other[i] != first[i] for other in others))
+    return next(differs, shortest)
+
+
+def _common_end(first: str, second: str) -> str:
+    """The common end of two texts."""
+    length = _common_start(first[::-1], second[::-1])
+    return first[len(first) - length :]
+
+
+def _shared(first: str, second: str) -> int:
+    """Length of the common beginning of two texts, in whole pieces."""
+    if second.startswith(first) or first.startswith(second):
+        return min(len(first), len(second))
+    length = 0
+    for one, other in zip(PIECE.findall(first), PIECE.findall(second), strict=False):
+        if one != other:
+            break
+        length += len(one)
+    return length
+
+
+def assign_marks(marks: Sequence[Span], write: Write, messages: Messages, whole: str) -> dict[int, list[Span]]:
+    """The template's marks by the turn they belong to: a mark belongs to the last turn that starts before it."""
+    spoken = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    starts = [_common_start(whole, write(messages[:i])) if i else 0 for i in spoken]
+    owned: dict[int, list[Span]] = {i: [] for i in spoken}
+    for start, end in marks:
+        owner = max((i for i, at in zip(spoken, starts, strict=True) if at <= start), default=spoken[0])
+        owned[owner].append((start, end))
+    return owned
