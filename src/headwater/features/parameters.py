@@ -65,7 +65,8 @@ class ParameterSelection:
 def select_parameters(model: nn.Module, globs: str = "") -> ParameterSelection:
     """The parameters whose names match one of the comma-separated `globs` (`model.layers.*.mlp.*`).
 
-    Without globs: the adapter's if the model has one, else all weights, biases and norms. A parameter shared by several
+    Without globs: the adapter's if the model has one, else all weights, biases and norms (of a model that also sees
+    images, those of its text model and its head). A parameter shared by several
     modules has the name under which the model lists it first, and counts once.
 
     Raises:
@@ -101,10 +102,20 @@ def _ordered(wanted: Iterable[str], sites: Iterable[Site]) -> dict[str, tuple[in
 
 def _default(model: Any, names: Mapping[str, nn.Parameter]) -> list[str]:
     if not hasattr(model, "peft_config"):
-        return list(names)
+        return _of_text(model, names)
     prefix = getattr(model.base_model, "prefix", "prompt_encoder")
     marks = (prefix, ".modules_to_save.", ".trainable_tokens_")
     return [name for name in names if any(mark in name for mark in marks)]
+
+
+def _of_text(model: Any, names: Mapping[str, nn.Parameter]) -> list[str]:
+    """All names; of a model that also sees images, those of its text model and of its head."""
+    config = getattr(model, "config", None)
+    if config is None or config.get_text_config() is config:
+        return list(names)
+    parts = (part for part in (model.get_decoder(), model.get_output_embeddings()) if part is not None)
+    read = {id(parameter) for part in parts for parameter in part.parameters()}
+    return [name for name, parameter in names.items() if id(parameter) in read]
 
 
 def _match(names: Mapping[str, Any], globs: str) -> list[str]:

@@ -13,7 +13,7 @@ import torch
 from headwater.core.errors import HeadwaterError, ModelError, UsageError, first_few, unknown_name
 from headwater.models.adapters import brief, model_place, unreachable, with_adapter, without_adapter
 from headwater.models.fingerprint import model_fingerprint
-from headwater.models.quantisers import ask_for_plain_weights, quantise_with, require_bits
+from headwater.models.quantisers import ask_for_plain_weights, quantise_with, require_bits, stored_with
 from headwater.models.tokenizer import own_tokenizer, with_pad
 
 DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
@@ -127,46 +127,71 @@ def _pretrained(name: str, settings: Mapping[str, Any], quantization: str | None
         if config.is_encoder_decoder:
             raise ModelError("an encoder-decoder is not a causal language model", where=name, remedy=_KIND)
         ask_for_plain_weights(config, where=name)
-        how = {} if quantization is None else {"quantization_config": quantise_with(quantization, dtype, config, where=name)}
-        auto = _auto_class(config, name)
-        model, info = auto.from_pretrained(name, config=config, output_loading_info=True, **settings, **how)
+        if quantization is not None:
+            settings = {**settings, "quantization_config": quantise_with(quantization, dtype, config, where=name)}
+        model, info = _first_whole(name, config, settings)
     except HeadwaterError:
         raise
     except ImportError as error:
-        raise ModelError(f"a package is missing: {brief(error)}", where=name, remedy="install it, then load again") from error
+        remedy = "install it, then run the same command again"
+        raise ModelError(f"a package is missing: {brief(error)}", where=name, remedy=remedy) from error
     except Exception as error:  # the hub, files and configurations fail with many classes of error
         raise unreachable("model", name, error) from error
-    _require_all(info, name)
-    return model
+    _require_all(info, config, name)
+    return _in_one_dtype(model, settings["dtype"]) if stored_with(config) else model
 
 
-def _require_all(info: Mapping[str, Any], name: str) -> None:
+def _in_one_dtype(model: Any, dtype: Any) -> Any:
+    """The model in the dtype asked for; weights that were turned back may have the dtype of their scales."""
+    if getattr(model, "is_quantized", False):  # still in codes
+        return model
+    return model.to(model.get_input_embeddings().weight.dtype if dtype == "auto" else dtype)
+
+
+def _require_all(info: Mapping[str, Any], config: Any, name: str) -> None:
     """Refuse a checkpoint that does not hold the model's weights and these alone.
 
-    What the model's class declares to be ignored (old buffers, heads that predict further tokens) is not among them.
+    What the model's class declares to be ignored, such as old buffers, is not among them; nor are the layers after the
+    last one that predict further tokens, which the configuration counts.
     """
-    missing, unexpected = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
+    text = config.get_text_config()
+    first, more = getattr(text, "num_hidden_layers", 0), getattr(text, "num_nextn_predict_layers", 0) or 0
+    further = tuple(f"model.layers.{layer}." for layer in range(first, first + more))
+    missing = sorted(info["missing_keys"])
+    unexpected = sorted(key for key in info["unexpected_keys"] if not key.startswith(further))
     if missing:
         what = f"the checkpoint lacks {len(missing)} weights: {first_few(missing)}"
         raise ModelError(what, where=name, remedy=_KIND)
     if unexpected:
-        what = f"the checkpoint holds {len(unexpected)} tensors that the model has no place for: {first_few(unexpected)}"
+        what = (
+            f"the checkpoint holds {len(unexpected)} tensors that the model has no place for: {first_few(unexpected)}"
+        )
         remedy = (
-            "scales need the quantization_config that belongs in config.json; to leave other tensors out, load the "
-            "model with transformers and save it again"
+            "scales need their quantization_config in config.json; to leave others out, save the model without them"
         )
         raise ModelError(what, where=name, remedy=remedy)
 
 
-def _auto_class(config: Any, name: str) -> Any:
-    """The class of `transformers` that makes a language model of a configuration, one that sees images if need be."""
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+def _first_whole(name: str, config: Any, settings: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+    """The model and what was missing: a text model, or one that sees images too if only that uses all of the file."""
+    from transformers import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+    )
 
-    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING or type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-        return AutoModelForCausalLM
-    _log.warning("%s sees images as well; it is loaded whole, and reads the text of rows alone", name)
-    return AutoModelForImageTextToText
+    sees = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    kinds = [AutoModelForImageTextToText] if sees else []
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING or not sees:
+        kinds.insert(0, AutoModelForCausalLM)
+    for kind in kinds:
+        model, info = kind.from_pretrained(name, config=config, output_loading_info=True, **settings)
+        if not info["unexpected_keys"]:
+            break
+    if sees:
+        _log.warning("%s also sees images; headwater reads the text of rows alone with it", name)
+    return model, info
 
 
 _KIND = "give a whole causal language model: with its head, not an encoder or a classifier"

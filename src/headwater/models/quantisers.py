@@ -1,4 +1,4 @@
-"""Checkpoints whose weights are stored with scales (FP8, INT8, 4 bits): the checkpoint's own quantiser has to read them.
+"""Checkpoints whose weights are stored with scales (FP8, INT8, 4 bits): the checkpoint's own quantiser reads them.
 
 A stored number is then not a weight: only together with its scale it is one. So the quantiser that the checkpoint's
 configuration names always runs, and where it can turn the weights back into plain numbers, it is asked to, because
