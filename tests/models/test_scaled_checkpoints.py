@@ -66,7 +66,7 @@ def test_float8_numbers_are_multiplied_by_their_scales(tmp_path: Path, dtype: st
 
 def test_scales_without_a_quantiser_are_refused(tmp_path: Path) -> None:
     stored(tmp_path, "_scale_inv", None)
-    with pytest.raises(ModelError, match=r"holds 14 tensors that the model has no place for: .*_scale_inv.*config.json"):
+    with pytest.raises(ModelError, match=r"holds 14 tensors .* no place for: .*_scale_inv.*config.json"):
         load_model(str(tmp_path))
     configure(tmp_path, quantization_config={"quant_method": "modelopt"})
     with pytest.raises(ModelError, match=r"weights stored with 'modelopt', which no quantiser here reads"):

@@ -59,7 +59,7 @@ def test_the_adapters_tokenizer_is_read_and_said(tmp_path: Path, caplog: pytest.
     assert loaded.fingerprint["tokenizer"] != plain.fingerprint["tokenizer"]
     said = [record.getMessage() for record in caplog.records if record.name.startswith("headwater")]
     assert len(said) == 1
-    assert "2 tokens more" in said[0] and "chat template" in said[0] and "--tokenizer" in said[0]
+    assert all(words in said[0] for words in ("2 tokens more", "chat template", "--tokenizer"))
     assert load_model(base, adapter=str(adapter), tokenizer=base).fingerprint == plain.fingerprint
     merged = load_model(base, adapter=str(adapter), merge=True)
     assert merged.fingerprint["tokenizer"] == loaded.fingerprint["tokenizer"]
@@ -117,5 +117,5 @@ def test_a_vocabulary_that_grew_without_all_its_rows_is_refused(tmp_path: Path) 
     model.resize_token_embeddings(VOCAB + 2)
     config = LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["embed_tokens"], task_type="CAUSAL_LM")
     get_peft_model(model, config).save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
-    with pytest.raises(ModelError, match=r"another vocabulary.*embed_tokens: 302.*lm_head: none.*save_embedding_layers"):
+    with pytest.raises(ModelError, match=r"another vocabulary.*embed_tokens: 302.*lm_head: none.*save_embedding"):
         load_model(place, adapter=str(tmp_path / "adapter"))

@@ -152,6 +152,6 @@ def _require_whole(wrapped: Any, saved: Mapping[str, Tensor], adapter: str) -> N
 
 
 def _holds(wrapped: Any, name: str, value: Tensor) -> bool:
-    """Whether the model has a tensor of exactly this name and value: whole tables are saved under the model's names."""
-    found = wrapped.state_dict().get(name)
+    """Whether the model has the tensor, with its value: PEFT also saves whole tables, under the model's own names."""
+    found = wrapped.state_dict().get(name.replace(".modules_to_save.", f".modules_to_save.{wrapped.active_adapter}."))
     return found is not None and found.shape == value.shape and torch.equal(found.cpu(), value.to(found.dtype))
