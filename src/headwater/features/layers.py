@@ -118,8 +118,10 @@ class Embedding:
 
     def read(self, call: Call) -> Iterator[tuple[str, Block]]:
         """Blocks by the parameter's local name; as in autograd, the padding token has no gradient."""
-        ids, grad = call.inputs[0] if call.inputs else None, call.grad
-        if type(call.module).forward is not nn.Embedding.forward or "forward" in call.module.__dict__:
+        grad = call.grad
+        if type(call.module).forward is nn.Embedding.forward:
+            ids = call.inputs[0]
+        else:
             ids, scale = _looked_up(call)
             grad = grad * scale
         if call.module.padding_idx is not None:

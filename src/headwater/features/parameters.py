@@ -75,7 +75,7 @@ def _coverage(model: nn.Module, seen: set[str], missing: list[str]) -> Coverage:
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     share = sum(sizes[name] for name in missing)
     percent = 100 * share / max(1, share + sum(sizes[name] for name in seen))
-    note = f"selected but NOT seen: {share:,} ({percent:.2g} % of those selected) in {len(missing)} tensors"
+    note = f"selected but NOT seen: {share:,} in {len(missing)} tensors, {percent:.2g} % of those selected"
     return Coverage(
         sum(sizes[name] for name in seen),
         sum(sizes.values()),

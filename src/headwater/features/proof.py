@@ -1,9 +1,9 @@
 """The proof, at bind time, that the gradients read of a model are autograd's.
 
-A small batch of padded rows runs through the model once, forward and backward. Autograd's gradient of Σ_i a_i · (row i's
-loss), with a random a_i for each row, must equal Σ_i a_i · (the gradient read for row i), for every parameter. This finds
-a `forward` that is not what its class says, a second input that was left out, a weight that is also used elsewhere, and
-examples that were taken for one another. Gradients are not compared entry by entry, which would hold two of them, but
+A small batch of padded rows runs through the model once, forward and backward. Autograd's gradient of
+Σ_i a_i · (row i's loss), with another a_i for each row, must equal Σ_i a_i · (the gradient read for row i), for every
+parameter. This finds a `forward` that is not what its class says, a second input that was left out, a weight that is
+also used elsewhere, and examples that were taken for one another. Gradients are not compared entry by entry, which would hold two of them, but
 through uᵀ G v for random u and v; they arrive, are multiplied and are dropped one at a time.
 
 A parameter that fails is read in the next way there is (`headwater.features.sites`), and is not seen if none is left.
@@ -119,9 +119,8 @@ def _recorded(model: Any, wanted: Iterable[str], batch: TokenBatch) -> dict[str,
     """How the modules that hold the wanted parameters, and those around them, are called in a forward pass."""
     chosen = {id(p) for name, p in model.named_parameters() if name in set(wanted)}
     holders = [w for w, m in model.named_modules() if any(id(p) in chosen for p in m._parameters.values())]
-    places = {
-        ".".join(parts[:depth]) for w in holders for parts in [w.split(".")] for depth in range(1, len(parts) + 1)
-    }
+    paths = [where.split(".") for where in holders]
+    places = {".".join(path[:depth]) for path in paths for depth in range(1, len(path) + 1)}
     runs: dict[str, Run] = {}
     items = batch.input_ids.shape[0]
 

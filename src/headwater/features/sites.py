@@ -17,7 +17,7 @@ from headwater.core.spec import Coverage
 from headwater.features.experts import Experts
 from headwater.features.layers import Call, Embedding, Linear, Shape
 from headwater.features.local import Norm
-from headwater.features.replay import Axes, Replay
+from headwater.features.replay import Replay
 from headwater.sketch.blocks import Block
 
 
@@ -94,10 +94,10 @@ class ParameterSelection:
 
 @dataclass(frozen=True)
 class Run:
-    """How a module was called in the batch that proves: the forms of its inputs, and where its outputs hold examples."""
+    """How a module was called in the proving batch: its inputs' forms, and the axis of each output with the examples."""
 
-    axes: Axes
-    output: Mapping[int, int | None]
+    axes: dict[str, tuple[int | None, ...]]
+    output: dict[int, int | None]
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Holding:
-    """A parameter in one of the modules that hold it: its name in the model, and the ways to read it there, best first."""
+    """A parameter in one module that holds it: its name in the model, and the ways to read it there, best first."""
 
     name: str
     ways: tuple[Way, ...]
