@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import math
 import shutil
 import sys
@@ -54,6 +55,26 @@ def harmless(text: str) -> str:
 def say(message: str) -> None:
     """Print one plain line on stderr."""
     errors.print(Text(harmless(message)), soft_wrap=True)
+
+
+class _Notes(logging.Handler):
+    """Prints what the library logs (which tokenizer it chose, what it leaves out), each line once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message not in self._said:
+            self._said.add(message)
+            say(f"note: {message}")
+
+
+def show_notes() -> None:
+    """From now on, print the library's notes on stderr."""
+    logger = logging.getLogger("headwater")
+    logger.handlers, logger.propagate = [_Notes()], False
 
 
 def out(text: object) -> None:

@@ -65,12 +65,15 @@ class LoadingOptions:
 
     adapter: Annotated[str | None, typer.Option(help="PEFT adapter to load around the model.")] = None
     merge: Annotated[bool, typer.Option("--merge", help="Merge the adapter into the weights.")] = False
-    tokenizer: Annotated[str | None, typer.Option(help="Tokenizer, if it is not the model's own.")] = None
+    tokenizer: Annotated[str | None, typer.Option(help="Tokenizer; default: the adapter's, else the model's.")] = None
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16, float64 or auto (as saved).")] = None
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... or auto.")] = None
     device_map: Annotated[str | None, typer.Option(help="Spread a large model over devices: auto, balanced.")] = None
     quantization: Annotated[str | None, typer.Option(help="Load the weights in 4bit or 8bit (bitsandbytes).")] = None
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run Python code that the model's folder brings.")
+    ] = False
 
     @property
     def chosen(self) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from headwater.data.batches import CONTEXT, TokenBatch, Window
 from headwater.data.rows import Row
 from headwater.features.capture import visit_gradients
 from headwater.features.exact import Whole, products_with, whole_gradients
-from headwater.features.parameters import ParameterSelection, select_parameters
+from headwater.features.parameters import select_parameters
+from headwater.features.sites import ParameterSelection
 from headwater.methods.method import Method, MethodEntry
 from headwater.methods.targets import RowScorer, Target, laid_out
 from headwater.models.load import LoadedModel

@@ -16,7 +16,8 @@ from headwater.data.batches import CONTEXT, TokenBatch, Window
 from headwater.data.rows import Row
 from headwater.features.capture import visit_gradients
 from headwater.features.exact import products_with, whole_gradients
-from headwater.features.parameters import ParameterSelection, select_linear
+from headwater.features.parameters import select_linear
+from headwater.features.sites import ParameterSelection
 from headwater.methods.method import Method, MethodEntry
 from headwater.methods.targets import RowScorer, Target, laid_out
 from headwater.models.load import LoadedModel

@@ -110,7 +110,7 @@ def find_readout(loaded: LoadedModel) -> Readout:
     """
     inner = without_adapter(loaded.model)
     head = inner.get_output_embeddings()
-    trunk = inner.base_model
+    trunk = _trunk(inner)
     if head is None or trunk is inner:
         remedy = "give a causal language model, not an encoder or a classifier"
         raise ModelError(f"{type(inner).__name__} has no head over a vocabulary", where=loaded.name, remedy=remedy)
@@ -149,6 +149,18 @@ def check_readout(readout: Readout, loaded: LoadedModel) -> None:
         for factor in (1.0, gain):
             expected = _model_logits(loaded, input_ids, attention, factor)
             _require_same(readout.logits(hidden * factor), expected, real, tolerance, loaded)
+
+
+def _trunk(inner: Any) -> Any:
+    """The model without its head; where that has no name of its own, the outermost part that embeds and has no head."""
+    if inner.base_model is not inner:
+        return inner.base_model
+    embedding, head = inner.get_input_embeddings(), inner.get_output_embeddings()
+    for part in inner.modules():
+        held = list(part.modules()) if hasattr(part, "get_input_embeddings") else []
+        if any(one is embedding for one in held) and not any(one is head for one in held):
+            return part
+    return inner
 
 
 def _linear(head: Any, loaded: LoadedModel) -> tuple[Tensor, Tensor | None]:
