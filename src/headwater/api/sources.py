@@ -9,10 +9,13 @@ from typing import Any, TypeAlias
 
 from headwater.core.errors import UsageError, unknown_name
 from headwater.data.corpus import Corpus, open_corpus
+from headwater.data.inspection import require_usable
 from headwater.index.store import Index, open_index
 from headwater.indexing.session import Session, open_session
 from headwater.methods.targets import Target
+from headwater.models.beforehand import tokenization_beforehand
 from headwater.models.load import LoadedModel, load_model
+from headwater.models.reader import TOKENS_PER_BATCH, Reader
 from headwater.valuation.values import Values, read_values
 from headwater.valuing.value import Valued
 
@@ -54,6 +57,39 @@ def model_of(model: Any, loading: Mapping[str, Any] | None = None) -> LoadedMode
         if name not in known:
             raise unknown_name("option", name, known, where="loading")
     return load_model(str(model), **(loading or {}))
+
+
+def reader_for(
+    rows: Corpus,
+    model: Model,
+    loading: Mapping[str, Any] | None = None,
+    *,
+    tokens_per_batch: int = TOKENS_PER_BATCH,
+    **reading: Any,
+) -> tuple[Reader, Corpus]:
+    """The reader of a model, and the rows after a check that each of them can be read by it.
+
+    The check comes before the model's weights are loaded, unless only the model can tell (a loaded model, or an adapter
+    that may bring tokens of its own). Rows that cannot be used are left out if the corpus says so.
+
+    Args:
+        rows: the rows to check.
+        model: the model.
+        loading: options of `load_model`, for a model given by name.
+        tokens_per_batch: padded tokens in one forward pass.
+        reading: arguments of `Tokenization.of` but for the tokenizer: `template`, `max_tokens`, `targets`.
+
+    Raises:
+        DataError: rows cannot be used; names them all, the first ten with their places and reasons.
+    """
+    early = None
+    if not isinstance(model, LoadedModel):
+        early = tokenization_beforehand(str(model), loading, **reading)
+        rows = require_usable(rows, early)
+    reader = Reader.of(model_of(model, loading), tokens_per_batch=tokens_per_batch, **reading)
+    vocabulary = reader.tokenization.vocabulary
+    known = early is not None and (early.vocabulary == vocabulary or len(early.tokenizer) <= (vocabulary or 0))
+    return reader, rows if known else require_usable(rows, reader.tokenization)
 
 
 def index_of(index: AnyIndex) -> Index:

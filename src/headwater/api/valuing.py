@@ -22,6 +22,7 @@ from headwater.api.sources import (
     Rows,
     corpus_of,
     model_of,
+    reader_for,
     session_of,
     target_of,
     targets_of,
@@ -31,6 +32,7 @@ from headwater.core.errors import UsageError
 from headwater.core.files import require_apart
 from headwater.core.tables import Tabular
 from headwater.data.corpus import Corpus
+from headwater.data.inspection import require_usable
 from headwater.data.tokens import MAX_TOKENS
 from headwater.methods.catalog import find_method, vector_method
 from headwater.models.reader import TOKENS_PER_BATCH, Reader
@@ -71,7 +73,7 @@ def value(
     The method decides unit and sign of a value; `values.meaning` of the result states them.
 
     Args:
-        candidates: the pool.
+        candidates: the pool; `open_corpus(..., skip_unusable=True)` leaves out rows that cannot be used.
         target: rows of the task you want data for; give several targets as a list, or as a dictionary with names.
         model: the model as it is before the purchase; None for methods that read none.
         method: any name from `headwater methods`.
@@ -94,8 +96,11 @@ def value(
     chosen, targets, pool = find_method(method, settings), targets_of(target), corpus_of(candidates, columns=columns)
     reader = None
     if model is not None:
-        loaded = model_of(model, loading)
-        reader = Reader.of(loaded, template=template, max_tokens=max_tokens, tokens_per_batch=tokens_per_batch)
+        how: dict[str, Any] = {"template": template, "max_tokens": max_tokens, "tokens_per_batch": tokens_per_batch}
+        reader, pool = reader_for(pool, model, loading, **how)
+        reader.require_windows(chosen.spec.options)
+    else:
+        pool = require_usable(pool)
     options = ValueOptions(duplicates, None if student is None else Path(student), resume, on_progress)
     if out is not None:
         return value_pool(pool, targets, out, method=chosen, reader=reader, options=options)
@@ -217,10 +222,15 @@ def select(
         pool = corpus_of(source, columns=named, split=split)
     ids = [valued.ids[i] for i in chosen]
     about = valued.about
-    records = records_of(pool, ids, rows=about.get("rows"), digest=about.get("pool", ""))
+    records = records_of(_as_valued(pool, about), ids, rows=about.get("rows"), digest=about.get("pool", ""))
     numbers = valued.numbers(column)
     path = None if out is None else write_records(out, records)
     return Selection(tuple(ids), tuple(records), numbers[chosen], numbers, path)
+
+
+def _as_valued(pool: Corpus, about: Mapping[str, Any]) -> Corpus:
+    """The pool with the ids it was valued with, and without the rows that were left out then."""
+    return replace(pool, ids=about.get("ids", pool.ids), left_out=frozenset(about.get("left_out", ())))
 
 
 @dataclass(frozen=True)
@@ -394,6 +404,7 @@ def audit(
         reader = Reader.of(model_of(model, loading), template=template, max_tokens=max_tokens)
     found = read(values)
     pool = candidates if isinstance(candidates, Corpus) else corpus_of(candidates, columns=found.about.get("columns"))
-    if pool.limit is None:
-        pool = replace(pool, limit=found.about.get("rows"))
+    pool = _as_valued(pool, found.about)
+    if pool.limit is None and "rows" in found.about:
+        pool = replace(pool, limit=found.about["rows"] + len(pool.left_out))
     return third_party.audit(found, pool, reader, judge=judge, sample=sample, threshold=threshold, seed=seed)

@@ -97,7 +97,8 @@ def add(
     after = readings(opened)
     if before is not None and after is not None and (note := (after - before).note):
         say(note)
-    facts = {"index": index, "added": done.rows, "duplicates": done.duplicates, "rows": opened.count}
+    facts = {"index": index, "added": done.rows, "duplicates": done.duplicates, "left_out": done.left_out}
+    facts["rows"] = opened.count
     text = f"{index}: {done.rows:,} rows added, {done.duplicates:,} were there already; {opened.count:,} in all"
     emit(facts, as_json, text)
 

@@ -82,12 +82,31 @@ class LoadingOptions:
 
 
 @dataclass(frozen=True)
+class UnusableOptions:
+    """What happens to rows that cannot be used, and where ids come from."""
+
+    ids: Annotated[str, typer.Option(help="column: read ids from the data; row: make them from the rows.")] = "column"
+    skip_unusable: Annotated[
+        bool, typer.Option("--skip-unusable", help="Leave out rows that cannot be used, and count them.")
+    ] = False
+    unusable: Annotated[
+        Path | None, typer.Option(help="File for the list of all rows that cannot be used (JSONL)."), Writes
+    ] = None
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The options as arguments of `open_corpus`."""
+        return {"ids": self.ids, "skip_unusable": self.skip_unusable, "unusable_file": self.unusable}
+
+
+@dataclass(frozen=True)
 class RowOptions:
     """The rows of training data, and how to read them."""
 
     data: Annotated[
         list[str], typer.Option(help="File, folder or pattern of JSONL, CSV or Parquet, or hub name. Repeats.")
     ]
+    unusable: UnusableOptions
     columns: Columns = field(default_factory=list)
     limit: Annotated[int | None, typer.Option(help="Only the first rows.")] = None
     split: Annotated[str | None, typer.Option(help="Split, where the data has several.")] = None
@@ -95,7 +114,8 @@ class RowOptions:
 
     def corpus(self) -> Any:
         """Open the rows."""
-        return open_rows(self.data, self.columns, limit=self.limit, split=self.split, streaming=self.streaming)
+        how = {"limit": self.limit, "split": self.split, "streaming": self.streaming}
+        return open_rows(self.data, self.columns, **how, **self.unusable.chosen)
 
 
 @dataclass(frozen=True)

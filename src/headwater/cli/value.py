@@ -27,6 +27,7 @@ from headwater.cli.options import (
     Settings,
     Template,
     TokensPerBatch,
+    UnusableOptions,
     Writes,
     open_rows,
     pairs,
@@ -54,6 +55,7 @@ def value(
     context: Context,
     loading: LoadingOptions,
     reading: ReadingOptions,
+    unusable: UnusableOptions,
     candidates: Annotated[list[str], typer.Option(help=_POOL)] = [],
     target: Annotated[list[str], typer.Option(help="Rows of the task you want data for. Repeats.")] = [],
     index: Annotated[str | None, typer.Option(help="Value the rows of this index by its vectors; no pool.")] = None,
@@ -96,7 +98,7 @@ def value(
             valued = valuing.value_index(index, target, **shared)
         else:
             how: dict[str, Any] = {"method": method, "settings": pairs(settings, "--set"), "student": student}
-            pool = open_rows(candidates, columns, limit=limit, split=split)
+            pool = open_rows(candidates, columns, limit=limit, split=split, **unusable.chosen)
             _require_group(pool, by)
             valued = valuing.value(pool, target, **how, **vars(reading), **shared)
     _show(valued, by, plot, as_json)
@@ -213,7 +215,8 @@ def audit(
 
 def _refuse_beside_index(context: Context) -> None:
     """Refuse options about reading a pool: an index has its rows, its method and its way of reading already."""
-    of_a_pool = {"method", "settings", "columns", "limit", "split", "student", *ReadingOptions.__dataclass_fields__}
+    of_a_pool = {"method", "settings", "columns", "limit", "split", "student"}
+    of_a_pool |= {*ReadingOptions.__dataclass_fields__, *UnusableOptions.__dataclass_fields__}
     for parameter in context.command.params:
         given = context.params.get(str(parameter.name))
         if parameter.name in of_a_pool and (given or None) != (parameter.default or None):

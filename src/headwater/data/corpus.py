@@ -11,13 +11,14 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
-from headwater.core.errors import DataError, UsageError
+from headwater.core.errors import DataError, UsageError, unknown_name
 from headwater.core.fingerprints import digest
 from headwater.data.readers import Source, open_source
 from headwater.data.rows import Row
-from headwater.data.shapes import check_mapping, read_row
+from headwater.data.shapes import check_mapping, read_row, unused_name
 
 CACHE_BYTES = 16 * 2**20
 """Memory for the database's pages; further pages go to disk."""
@@ -57,6 +58,9 @@ class SeenIds:
         return f"{stem}~{repeats}"
 
 
+IDS = ("column", "row")
+"""Where rows' ids come from: a column, or the rows' content."""
+
 ID_DIGITS = 16
 """Hexadecimal digits of an id made from a row's content."""
 
@@ -71,14 +75,23 @@ class Corpus:
     Attributes:
         source: the records.
         mapping: role to column, for columns that do not have the name of their role.
-        limit: how many rows to read at most; None for all.
+        limit: how many records to read at most; None for all.
         need_response: whether a row with only a prompt is refused.
+        ids: whether ids are read from a column (`column`; rows without one get an id made from their content), or made
+            from the content of every row (`row`).
+        skip_unusable: leave out rows that cannot be used, instead of raising their error.
+        unusable_file: where `headwater.data.inspection` lists the rows that cannot be used; None for nowhere.
+        left_out: numbers of records that are left out, because an inspection found that they cannot be used.
     """
 
     source: Source
     mapping: Mapping[str, str]
     limit: int | None
     need_response: bool = True
+    ids: str = "column"
+    skip_unusable: bool = False
+    unusable_file: Path | None = None
+    left_out: frozenset[int] = frozenset()
 
     @property
     def name(self) -> str:
@@ -87,28 +100,65 @@ class Corpus:
 
     @property
     def origin(self) -> dict[str, Any]:
-        """What opens the rows again, JSON-ready: `candidates` (a name, or a list of several) and `split`, if chosen."""
+        """What opens the rows again, JSON-ready: `candidates` (a name, or a list of several), and what else was chosen.
+
+        That is `split`, `ids`, and `left_out`, the numbers of the records that are left out.
+        """
         names = self.source.names
-        split = {} if self.source.split is None else {"split": self.source.split}
-        return {"candidates": names[0] if len(names) == 1 else list(names), **split}
+        chosen: dict[str, Any] = {"split": self.source.split, "ids": None if self.ids == IDS[0] else self.ids}
+        chosen |= {"left_out": sorted(self.left_out) or None}
+        given = {name: value for name, value in chosen.items() if value is not None}
+        return {"candidates": names[0] if len(names) == 1 else list(names), **given}
 
     @property
     def count(self) -> int | None:
-        """The number of rows; None if it is not known before all have been read."""
+        """The number of rows; None if it is not known before all have been read.
+
+        Rows that are left out count only if an inspection found them.
+        """
         known = self.source.count
-        return known if known is None or self.limit is None else min(known, self.limit)
+        if known is None:
+            return None
+        return (known if self.limit is None else min(known, self.limit)) - len(self.left_out)
 
     def __iter__(self) -> Iterator[Row]:
-        seen = SeenIds()
-        for ordinal, (number, record) in enumerate(islice(self.source.records(), self.limit)):
-            place = self.source.place(number)
-            row = read_row(record, self.mapping, place, ordinal, need_response=self.need_response)
-            if not row.id:
-                row = replace(row, id=seen.unused(_content_id(row)))
-            if (first := seen.claim(row.id, number)) is not None:
-                taken = f"id '{row.id}' is already that of {self.source.place(first)}"
-                raise DataError(taken, where=place, remedy="ids are unique")
-            yield row
+        return (row for row, _ in self.with_records())
+
+    def with_records(self) -> Iterator[tuple[Row, Mapping[str, Any]]]:
+        """The rows, each with the record it was made from."""
+        for _, found, record in self.attempts():
+            if isinstance(found, Row):
+                yield found, record
+            elif not self.skip_unusable:
+                raise found
+
+    def attempts(self) -> Iterator[tuple[int, Row | DataError, Mapping[str, Any]]]:
+        """Of each record that is not left out: its number, its row or why it cannot be used, and the record itself."""
+        seen, ordinal = SeenIds(), 0
+        for number, record in islice(self.source.attempts(), self.limit):
+            if number in self.left_out:
+                continue
+            try:
+                row = self._row(number, record, ordinal, seen)
+            except DataError as error:
+                yield number, error, {}
+            else:
+                ordinal += 1
+                yield number, row, record if isinstance(record, Mapping) else {}
+
+    def _row(self, number: int, record: Mapping[str, Any] | DataError, ordinal: int, seen: SeenIds) -> Row:
+        if isinstance(record, DataError):
+            raise record
+        place = self.source.place(number)
+        row = read_row(record, self.mapping, place, ordinal, need_response=self.need_response)
+        if self.ids == "row" and row.id:
+            row = replace(row, id="", metadata={**row.metadata, unused_name("id_", row.metadata): row.id})
+        if not row.id:
+            row = replace(row, id=seen.unused(_content_id(row)))
+        if (first := seen.claim(row.id, number)) is not None:
+            taken = f"id '{row.id}' is already that of {self.source.place(first)}"
+            raise DataError(taken, where=place, remedy="make ids unique, or let --ids row make them from the rows")
+        return row
 
 
 def open_corpus(
@@ -119,6 +169,9 @@ def open_corpus(
     split: str | None = None,
     streaming: bool = False,
     need_response: bool = True,
+    ids: str = IDS[0],
+    skip_unusable: bool = False,
+    unusable_file: str | Path | None = None,
 ) -> Corpus:
     """Rows of `source`, as a stream that can be iterated more than once.
 
@@ -133,22 +186,31 @@ def open_corpus(
         split: which split of a source that has several; by default the only one, of a hub dataset `train`.
         streaming: read a hub dataset over the network instead of downloading it first.
         need_response: refuse a row with only a prompt, as queries have whose response is still to be generated.
+        ids: `column` reads ids from the column `id`, and makes those that are missing from the rows' content; `row`
+            makes all of them from the rows' content and keeps the column as metadata, `id_`.
+        skip_unusable: leave out rows that cannot be used, and count them, instead of raising an error.
+        unusable_file: a file to list the rows in that cannot be used, one JSON object a line.
 
     Raises:
         DataError: the source does not exist, has no rows, or lacks a column of the mapping; while iterating, a record
             cannot be read or has no text, or an id occurs twice (the message names the place).
-        UsageError: an unknown role in `mapping`, a split of a source without splits, a file
-            given twice, or a limit below 1.
+        UsageError: an unknown role in `mapping`, a split of a source without splits, a file given twice, another way
+            to get ids, or a limit below 1.
     """
     if limit is not None and limit < 1:
         raise UsageError(f"a limit of {limit} rows", where="limit", remedy="at least 1")
+    if ids not in IDS:
+        raise unknown_name("way to get ids", ids, IDS, where="--ids")
     opened = open_source(source, split=split, streaming=streaming)
-    first = next(opened.records(), None)
-    if first is None:
+    found = next(opened.attempts(), None)
+    if found is None:
         raise DataError("no rows", where=opened.name, remedy="it is empty: check that it is the right one")
     columns = dict(mapping or {})
-    check_mapping(columns, first[1], opened.name)
-    return Corpus(opened, columns, limit, need_response)
+    first = next((record for _, record in opened.attempts() if not isinstance(record, DataError)), None)
+    if first is not None:
+        check_mapping(columns, first, opened.name)
+    listed = None if unusable_file is None else Path(unusable_file)
+    return Corpus(opened, columns, limit, need_response, ids, skip_unusable, listed)
 
 
 def _content_id(row: Row) -> str:

@@ -29,8 +29,9 @@ from typing import Any
 from headwater.core.errors import DataError
 from headwater.data.cells import Read, readers_of, text_record
 
-Record = tuple[int, Mapping[str, Any]]
-"""A record with its number: its line in a text file, else its position, both counted from 1."""
+Record = tuple[int, Mapping[str, Any] | DataError]
+"""A record, or why it cannot be read though those after it can; with its number: its line in a text file, else its
+position, both counted from 1."""
 
 TEXT_KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 TABLE_KINDS = (".parquet", ".arrow")
@@ -87,10 +88,10 @@ def read_file(path: Path) -> tuple[int | None, Callable[[], Iterator[Record]]]:
     raise DataError("not a kind of file that can be read", where=str(path), remedy=f"known: {KNOWN_KINDS}")
 
 
-def require_record(record: Any, where: str) -> Mapping[str, Any]:
-    """The record, if it is a dictionary; else a `DataError` that names its place."""
+def as_record(record: Any, where: str) -> Mapping[str, Any] | DataError:
+    """The record, if it is a dictionary; else the error that names its place."""
     if not isinstance(record, Mapping):
-        raise DataError(f"a row of type {type(record).__name__}", where=where, remedy="every row is an object")
+        return DataError(f"a row of type {type(record).__name__}", where=where, remedy="every row is an object")
     return record
 
 
@@ -129,8 +130,14 @@ def _read_lines(path: Path) -> Iterator[Record]:
         for number, raw in enumerate(lines, start=1):
             line = raw.removeprefix(_BYTE_ORDER_MARK).strip() if number == 1 else raw.strip()
             if line:
-                where = f"{path}:{number}"
-                yield number, require_record(_parse_json(line, where, "one JSON object a line"), where)
+                yield number, _parse_line(line, f"{path}:{number}")
+
+
+def _parse_line(line: bytes, where: str) -> Mapping[str, Any] | DataError:
+    try:
+        return as_record(_parse_json(line, where, "one JSON object a line"), where)
+    except DataError as error:
+        return error
 
 
 def _parse_json(raw: bytes, where: str, remedy: str) -> Any:
@@ -160,13 +167,13 @@ def _read_list(path: Path) -> list[Record]:
         whole = _parse_json(file.read().removeprefix(_BYTE_ORDER_MARK), str(path), remedy)
     if not isinstance(whole, list):
         raise DataError(f"a JSON {type(whole).__name__}, not a list", where=str(path), remedy=remedy)
-    return [(number, require_record(record, f"{path}:{number}")) for number, record in enumerate(whole, start=1)]
+    return [(number, as_record(record, f"{path}:{number}")) for number, record in enumerate(whole, start=1)]
 
 
 def _read_csv(path: Path, delimiter: str) -> Iterator[Record]:
     readers = _csv_readers(path, delimiter)
     for number, cells in _csv_records(path, delimiter):
-        yield number, text_record(cells, readers)
+        yield number, cells if isinstance(cells, DataError) else text_record(cells, readers)
 
 
 def _csv_readers(path: Path, delimiter: str) -> dict[str, Read]:
@@ -174,12 +181,12 @@ def _csv_readers(path: Path, delimiter: str) -> dict[str, Read]:
 
     def records() -> Iterator[dict[str, str]]:
         with contextlib.suppress(DataError):
-            yield from (cells for _, cells in _csv_records(path, delimiter))
+            yield from (cells for _, cells in _csv_records(path, delimiter) if not isinstance(cells, DataError))
 
     return readers_of(records())
 
 
-def _csv_records(path: Path, delimiter: str) -> Iterator[tuple[int, dict[str, str]]]:
+def _csv_records(path: Path, delimiter: str) -> Iterator[tuple[int, dict[str, str] | DataError]]:
     csv.field_size_limit(CSV_FIELD_LIMIT)
     with _opened(path) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True, delimiter=delimiter)
@@ -189,8 +196,9 @@ def _csv_records(path: Path, delimiter: str) -> Iterator[tuple[int, dict[str, st
                 if len(row) != len(header):
                     remedy = "quote cells that contain commas or line breaks"
                     what = f"{len(row)} cells under a header of {len(header)}"
-                    raise DataError(what, where=f"{path}:{number}", remedy=remedy)
-                yield number, dict(zip(header, row, strict=True))
+                    yield number, DataError(what, where=f"{path}:{number}", remedy=remedy)
+                else:
+                    yield number, dict(zip(header, row, strict=True))
         except csv.Error as error:
             raise DataError(f"not CSV: {error}", where=f"{path}:{reader.line_num}", remedy="check the quotes") from None
         except UnicodeDecodeError as error:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from headwater.core.errors import DataError, UsageError
-from headwater.data.files import KNOWN_KINDS, Record, file_kind, read_file, require_record
+from headwater.data.files import KNOWN_KINDS, Record, as_record, file_kind, read_file
 from headwater.data.folders import by_pattern, in_folder
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
@@ -65,8 +65,15 @@ class Source:
         known = [part.count for part in self.parts]
         return None if None in known else sum(count or 0 for count in known)
 
-    def records(self) -> Iterator[Record]:
-        """All records, in order; `place` explains their numbers."""
+    def records(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """All records, in order; raises the `DataError` of one that cannot be read. `place` explains their numbers."""
+        for number, record in self.attempts():
+            if isinstance(record, DataError):
+                raise record
+            yield number, record
+
+    def attempts(self) -> Iterator[Record]:
+        """All records, in order, each that cannot be read as its error; `place` explains their numbers."""
         for index, part in enumerate(self.parts):
             for number, record in part.records():
                 yield index << _PART_BITS | number, record
@@ -159,7 +166,7 @@ def _memory(name: str, records: Iterable[Any]) -> Part:
 
 def _numbered(name: str, records: Iterable[Any]) -> Iterator[Record]:
     for number, record in enumerate(records, start=1):
-        yield number, require_record(record, f"{name}:{number}")
+        yield number, as_record(record, f"{name}:{number}")
 
 
 def _load_saved(folder: Path) -> Any:

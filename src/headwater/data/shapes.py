@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -80,6 +81,18 @@ def check_mapping(mapping: Mapping[str, str], columns: Iterable[str], where: str
             raise DataError(f"no column '{column}' to read as '{role}'", where=where, remedy=f"columns: {listed}")
 
 
+def _missing(value: Any) -> bool:
+    """Whether there is no value: None, or NaN, as data frames write it."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _without_missing(record: Mapping[str, Any], mapping: Mapping[str, str]) -> Mapping[str, Any]:
+    """The record, with None where a column that a role may read holds NaN."""
+    columns = {mapping.get(role, role) for role in ROLES} & record.keys()
+    missing = [name for name in columns if _missing(record[name])]
+    return {**record, **dict.fromkeys(missing)} if missing else record
+
+
 def read_row(
     record: Mapping[str, Any], mapping: Mapping[str, str], where: str, ordinal: int, *, need_response: bool = True
 ) -> Row:
@@ -91,6 +104,7 @@ def read_row(
     no shape fits or several still do, or if a text is missing or is not a string.
     """
     shape = _recognise(record, mapping, where, need_response)
+    record = _without_missing(record, mapping)
     column_of = {role: mapping.get(role, role) for role in (*shape.roles, *EXTRA_ROLES)}
     named = {role: record.get(column_of[role]) for role in shape.roles}
     contents = _read_chat if shape.response == "messages" else _read_texts
@@ -100,7 +114,7 @@ def read_row(
     metadata = {n: v for n, v in typed(record).items() if n not in read and (v is not None or n not in ROLES)}
     for name in ("id", "text") if text is not None else ("id", "prompt", "response"):
         if name in metadata:  # it is kept, and does not hide the row's own
-            metadata[_unused(f"{name}_", metadata)] = metadata.pop(name)
+            metadata[unused_name(f"{name}_", metadata)] = metadata.pop(name)
     return Row(
         id=_read_id(record.get(column_of["id"]), where),
         ordinal=ordinal,
@@ -114,7 +128,7 @@ def read_row(
     )
 
 
-def _unused(name: str, taken: Mapping[str, Any]) -> str:
+def unused_name(name: str, taken: Mapping[str, Any]) -> str:
     """The name, with underscores behind it until no column has it."""
     while name in taken:
         name += "_"
@@ -122,7 +136,7 @@ def _unused(name: str, taken: Mapping[str, Any]) -> str:
 
 
 def _recognise(record: Mapping[str, Any], mapping: Mapping[str, str], where: str, need_response: bool) -> Shape:
-    there = {role for role in SHAPE_ROLES if record.get(mapping.get(role, role)) is not None}
+    there = {role for role in SHAPE_ROLES if not _missing(record.get(mapping.get(role, role)))}
     fits = [shape for shape in SHAPES if there.issuperset(shape.required)]
     if not fits and not need_response:
         fits = list({shape.prompt: shape for shape in SHAPES if shape.prompt in there}.values())
@@ -134,8 +148,20 @@ def _recognise(record: Mapping[str, Any], mapping: Mapping[str, str], where: str
     if fits:
         several = "; ".join(map(str, fits))
         raise DataError(f"several shapes fit the columns {columns}: {several}", where=where, remedy=MAPPING_REMEDY)
+    if (column := _empty_column(record, mapping, there)) is not None:
+        value = "null" if record[column] is None else "NaN"
+        raise DataError(f"no text: '{column}' is {value}", where=where, remedy="fill it in or drop the row")
     remedy = f"known shapes: {KNOWN_SHAPES}; {MAPPING_REMEDY}"
     raise DataError(f"no text: no known shape fits the columns {columns}", where=where, remedy=remedy)
+
+
+def _empty_column(record: Mapping[str, Any], mapping: Mapping[str, str], there: set[str]) -> str | None:
+    """The column whose missing value keeps the shape from fitting whose columns are all there; None if none is."""
+    near = [shape for shape in SHAPES if all(mapping.get(role, role) in record for role in shape.required)]
+    if not near:
+        return None
+    nearest = max(near, key=lambda shape: len(there.intersection(shape.required)))
+    return next(mapping.get(role, role) for role in nearest.required if role not in there)
 
 
 def _read_texts(

@@ -35,10 +35,10 @@ class Compacted:
 
 
 @contextlib.contextmanager
-def changing(index: Index, status: Status, *, data: str | None = None) -> Iterator[None]:
+def changing(index: Index, status: Status, *, data: str | None = None, left_out: int = 0) -> Iterator[None]:
     """Hold the index for writing and mark it as unfinished; seal it when the `with` block ends without an error.
 
-    `data` names the corpus that the change takes rows from.
+    `data` names the corpus that the change takes rows from; `left_out` of its rows cannot be used.
 
     After an error, an index to which nothing was committed is as complete as it was before.
 
@@ -50,7 +50,9 @@ def changing(index: Index, status: Status, *, data: str | None = None) -> Iterat
             raise StoreError(f"the index cannot be changed yet: {unfinished(index)}", where=index.path)
         before = index.manifest
         names = before.data if data is None else tuple(dict.fromkeys((*before.data, data)))
-        changed = dataclasses.replace(before, status=status, data=names)
+        begun_before = before.status == status  # then its rows that were left out are counted already
+        unused = before.left_out + (0 if begun_before else left_out)
+        changed = dataclasses.replace(before, status=status, data=names, left_out=unused)
         if changed != before:
             index.set_manifest(changed)
         begun = index.dataset.version

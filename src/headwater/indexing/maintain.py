@@ -40,10 +40,12 @@ class Added:
     Attributes:
         rows: how many rows were computed and stored.
         duplicates: how many rows the index had already, or came a second time in the data.
+        left_out: how many rows were left out because they cannot be used.
     """
 
     rows: int
     duplicates: int
+    left_out: int = 0
 
 
 def add(session: Session, corpus: Corpus, *, on_progress: OnProgress | None = None) -> Added:
@@ -71,9 +73,9 @@ def add(session: Session, corpus: Corpus, *, on_progress: OnProgress | None = No
             progress.past(len(block.items) - len(new), 0)
             progress.within(0, 0)
 
-    with changing(index, "adding", data=corpus.name):
+    with changing(index, "adding", data=corpus.name, left_out=len(corpus.left_out)):
         run(new_blocks(), IndexRows(index, bound, progress), progress.commit)
-    return Added(added, progress.rows - added)
+    return Added(added, progress.rows - added, len(corpus.left_out))
 
 
 def delete(

@@ -33,8 +33,9 @@ def own_tokenizer(
     chosen: str | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    quiet: bool = False,
 ) -> Any:
-    """The tokenizer to read rows with; logs one line where the adapter's differs from the model's.
+    """The tokenizer to read rows with; logs one line where the adapter's differs from the model's, unless `quiet`.
 
     Args:
         model: folder or hub name of the model.
@@ -50,12 +51,14 @@ def own_tokenizer(
         return _read(chosen, None, trust_remote_code)
     if adapter is not None and _has_tokenizer(adapter):
         own = _read(adapter, None, trust_remote_code)
-        _say_how_they_differ(own, _read_if_any(model, revision, trust_remote_code), adapter)
+        if not quiet:
+            _say_how_they_differ(own, _read_if_any(model, revision, trust_remote_code), adapter)
         return own
     base = _read(model, revision, trust_remote_code)
     if adapter is not None and (template := _file(adapter, _TEMPLATE)):
         base.chat_template = template.read_text(encoding="utf-8")
-        _log.warning("the chat template of the adapter %s is used, with the base model's tokenizer", adapter)
+        if not quiet:
+            _log.warning("the chat template of the adapter %s is used, with the base model's tokenizer", adapter)
     return base
 
 

@@ -35,7 +35,7 @@ def records_of(
     """
     wanted, read = set(ids), RowsDigest()
     found: dict[str, Mapping[str, Any]] = {}
-    for row, (_, record) in islice(zip(corpus, corpus.source.records(), strict=False), rows):
+    for row, record in islice(corpus.with_records(), rows):
         read.add(row)
         if row.id in wanted:
             found[row.id] = record
