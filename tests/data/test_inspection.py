@@ -71,7 +71,7 @@ def test_one_pass_names_every_row(mixed: Path) -> None:
     assert message.startswith(f"{mixed}: 9 of 11 rows cannot be used: {mixed}:2: ")
     for line, reason in REASONS.items():
         assert f"{mixed}:{line}: {reason.format(path=mixed)}" in message
-    assert message.endswith("(mend them, or leave them out with --skip-unusable; --unusable FILE lists them all)")
+    assert "(the first: fill it in or drop the row; --skip-unusable leaves them out" in message
     assert "\n" not in message
 
 
@@ -149,9 +149,8 @@ def test_the_pass_holds_no_rows() -> None:
 
 
 def test_a_missing_context_is_an_empty_one() -> None:
-    frame = pd.DataFrame(
-        [{"instruction": "Add.", "input": "1 2", "output": "3"}, {"instruction": "Go.", "output": "Ok."}]
-    )
+    alone = {"instruction": "Go.", "output": "Ok."}
+    frame = pd.DataFrame([{"instruction": "Add.", "input": "1 2", "output": "3"}, alone])
     records = [{**alone, "input": NAN}]
     assert [row.prompt for row in open_corpus(frame)] == ["Add.\n\n1 2", "Go."]
     assert [row.prompt for row in open_corpus(records)] == ["Go."]

@@ -31,7 +31,6 @@ from headwater.indexing.quantise import quantise_index
 from headwater.indexing.session import Session
 from headwater.methods.bound import Bound
 from headwater.methods.catalog import find_method
-from headwater.models.load import LoadedModel
 from headwater.models.reader import TOKENS_PER_BATCH
 from headwater.search.retention import Retention, compare_indexes, compare_rows
 from headwater.tracing.queries import ask, read_queries
@@ -163,7 +162,7 @@ def add(
         MismatchError: the model or tokenizer is not the index's.
     """
     corpus = corpus_of(data, columns=columns)
-    if not isinstance(index, Session) and not isinstance(model, LoadedModel):
+    if not isinstance(index, Session) and (model is None or isinstance(model, str | Path)):
         corpus = require_usable(corpus)  # what can be seen before the model is loaded
     session = session_of(index, model, loading)
     corpus = require_usable(corpus, session.bound.reader.tokenization)

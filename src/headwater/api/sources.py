@@ -61,7 +61,7 @@ def model_of(model: Any, loading: Mapping[str, Any] | None = None) -> LoadedMode
 
 def reader_for(
     rows: Corpus,
-    model: Model,
+    model: Any,
     loading: Mapping[str, Any] | None = None,
     *,
     tokens_per_batch: int = TOKENS_PER_BATCH,
@@ -83,7 +83,7 @@ def reader_for(
         DataError: rows cannot be used; names them all, the first ten with their places and reasons.
     """
     early = None
-    if not isinstance(model, LoadedModel):
+    if isinstance(model, str | Path):
         early = tokenization_beforehand(str(model), loading, **reading)
         rows = require_usable(rows, early)
     reader = Reader.of(model_of(model, loading), tokens_per_batch=tokens_per_batch, **reading)

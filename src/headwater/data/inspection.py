@@ -73,7 +73,8 @@ def require_usable(corpus: Corpus, tokenization: Tokenization | None = None) -> 
         raise found.first[0]
     whole = f"{len(found.numbers):,} of {rows:,} rows cannot be used: {found.listed}"
     if not corpus.skip_unusable:
-        remedy = "mend them, or leave them out with --skip-unusable; --unusable FILE lists them all"
+        first = f"the first: {found.first[0].remedy}"
+        remedy = f"{first}; --skip-unusable leaves them out, --unusable FILE lists them all"
         raise DataError(whole, where=corpus.name, remedy=remedy)
     if len(found.numbers) == rows:
         raise DataError(whole, where=corpus.name, remedy="no row is left; check the columns with --column")
