@@ -34,11 +34,8 @@ def test_all_are_named_before_the_model_loads(folder: Path) -> None:
     ):
         with pytest.raises(DataError, match="3 of 23 rows cannot be used") as caught:
             verb()
-        for line, reason in (
-            (11, "id 'r3' is already"),
-            (12, "no text: 'response' is null"),
-            (13, "the first target is token"),
-        ):
+        reasons = {11: "id 'r3' is already", 12: "no text: 'response' is null", 13: "the first target is token"}
+        for line, reason in reasons.items():
             assert f"rows.jsonl:{line}: {reason}" in str(caught.value)
 
 

@@ -227,3 +227,11 @@ def test_info_is_json_and_adds_up(index: Index) -> None:
     assert 16 <= facts["bytes_per_row"]["vectors"] < 60
     assert facts["bytes_on_disk"] > facts["bytes"] > 9 * index.rows_bytes
     assert "--resume" in facts["warning"]
+
+
+def test_a_place_where_no_index_can_be_made_is_said_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError) as caught:
+        hand_index(tmp_path / "file" / "x.lance")
+    remedy = "(choose a folder that can be written to)"
+    assert str(caught.value) == f"{tmp_path}/file/x.lance: no index can be made here: File exists {remedy}"
