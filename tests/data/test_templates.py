@@ -50,7 +50,7 @@ def test_target_is_the_response_whatever_the_text(name: str, prompt: str, respon
     after = " ." if name.startswith("Q") else ""
     whole = response + after
     assert said(rendered) == [whole if whole.endswith(end) and name != "chat" else whole + end]
-    assert rendered.text.startswith(template.prompt_text(prompt))
+    assert rendered.text.startswith(template.question_text(Row("a", 0, prompt=prompt)))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_end_of_text_is_not_doubled() -> None:
 def test_format_takes_escapes_from_the_shell_and_keeps_other_braces() -> None:
     template = resolve_template(r"{x} {prompt}\n\t{response}", byte_level())
     assert template.render(pair("{response}", "{prompt}")).text == "{x} {response}\n\t{prompt}</s>"
-    assert template.prompt_text("p") == "{x} p\n\t"
+    assert template.question_text(Row("a", 0, prompt="p")) == "{x} p\n\t"
 
 
 @pytest.mark.parametrize("name", ["chat", "plain", "alpaca", r"Q: {prompt}\nA: {response}"])
@@ -134,7 +134,7 @@ def test_chat_finds_any_response(name: str, prompt: str, response: str) -> None:
     template = resolve_template("chat", byte_level(chat=CHAT_TEMPLATES[name]))
     rendered = template.render(pair(prompt, response))
     ((start, end),) = rendered.targets
-    assert rendered.text[:start] == template.prompt_text(prompt)
+    assert rendered.text[:start] == template.question_text(Row("a", 0, prompt=prompt))
     assert response.strip() in rendered.text[start:end]
     assert not rendered.text[end:].strip()
 

@@ -118,16 +118,8 @@ def test_opening_token_comes_once() -> None:
         for row in (pair("the cat", "sat"), Row(id="a", ordinal=0, text="the cat sat")):
             ids = encode(tokenization, row).ids.tolist()
             assert (ids[0], ids.count(opening)) == (opening, 1)
-        ids = tokenization.encode_prompt("the cat")
+        ids = tokenization.question(Row("a", 0, prompt="the cat")).ids
         assert (ids[0], ids.count(opening)) == (opening, 1)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_prompts_ids_begin_the_rows(name: str) -> None:
-    tokenization = tokenization_of(every_tokenizer()[name], "Question: {prompt}\nAnswer: {response}")
-    ids = tokenization.encode_prompt("what is the capital?")
-    row = encode(tokenization, pair("what is the capital?", "</s>")).ids.tolist()
-    assert row[: len(ids)] == ids
 
 
 def test_special_tokens_show_their_own_text() -> None:

@@ -232,6 +232,6 @@ def test_info_is_json_and_adds_up(index: Index) -> None:
 def test_a_place_where_no_index_can_be_made_is_said_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError) as caught:
-        hand_index(tmp_path / "file" / "x.lance")
+        hand_index(tmp_path / "file" / "x.lance", manifest())
     remedy = "(choose a folder that can be written to)"
     assert str(caught.value) == f"{tmp_path}/file/x.lance: no index can be made here: File exists {remedy}"

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from headwater.core.errors import DataError, UsageError
+from headwater.data.rows import Row
 from headwater.data.tokens import Tokenization
-from headwater.models.generate import generate_responses
+from headwater.models.generate import generate_answers, generate_responses
 from headwater.models.load import LoadedModel, wrap_model
 from zoo import tiny_loaded, tiny_tokenizer, zoo
 
@@ -74,12 +75,52 @@ def test_a_start_token_is_added_once() -> None:
     assert plain == [greedy(loaded, "Hello", 8)]
 
 
-def test_prompts_may_be_the_token_ids_of_a_template() -> None:
+def test_prompts_may_be_texts_token_ids_or_questions() -> None:
     loaded = tiny_loaded("llama", chat=True)
     tokenization = Tokenization.of(loaded.tokenizer, "chat")
-    ids = tokenization.encode_prompt("Hello")
-    text = tokenization.template.prompt_text("Hello")
-    assert generate_responses(loaded, [ids], max_new_tokens=8) == generate_responses(loaded, [text], max_new_tokens=8)
+    row = Row("a", 0, prompt="Hello")
+    question = tokenization.question(row)
+    text = tokenization.template.question_text(row)
+    first, *others = (generate_responses(loaded, [p], max_new_tokens=8) for p in (question, question.ids, text))
+    assert others == [first, first]
+
+
+@pytest.mark.parametrize("template", ["Q: {prompt}\nAnswer: {response}", "plain", "{prompt} ->\t {response}"])
+def test_a_model_writes_what_was_begun_and_then_what_the_logits_say(template: str) -> None:
+    """The slow truth: of the tokens that go on with the text before the answer, the one with the highest logit."""
+    loaded = tiny_loaded("llama")
+    tokenization = Tokenization.of(loaded.tokenizer, template)
+    row = Row("a", 0, prompt="What is the capital of France?")
+    question = tokenization.question(row)
+    assert question.begun[-1:] == " "
+    ids, written = list(question.ids), ""
+    while len(ids) < len(question.ids) + 6:
+        logits = loaded.model(input_ids=torch.tensor([ids])).logits[0, -1]
+        left = question.begun[len(written) :]
+        for token in logits.argsort(descending=True).tolist():
+            piece = loaded.tokenizer.decode([token])
+            if not left or (piece and (piece.startswith(left) or left.startswith(piece))):
+                break
+        ids.append(token)
+        written += piece
+    for others in ([], [Row("b", 1, prompt="Who is there, and what is the weather like?")]):
+        asked = [question, *map(tokenization.question, others)]
+        answer = generate_answers(loaded, asked, max_new_tokens=6)[0]
+        assert answer.ids == tuple(ids[len(question.ids) :])
+        assert answer.text == loaded.tokenizer.decode(answer.ids).removeprefix(question.begun)
+
+
+def test_a_turns_own_closing_token_ends_an_answer() -> None:
+    model = zoo()["phi"]()
+    tokenizer = tiny_tokenizer(chat=True)
+    tokenizer.chat_template = tokenizer.chat_template.replace("{{ eos_token }}", "<|system|>")
+    closing = tokenizer.convert_tokens_to_ids("<|system|>")
+    model.lm_head.bias.data[closing] = 1e4
+    loaded = wrap_model(model, tokenizer)
+    question = Tokenization.of(tokenizer, "chat").question(Row("a", 0, prompt="Hello"))
+    assert question.ends == (closing,)
+    (answer,) = generate_answers(loaded, [question], max_new_tokens=8)
+    assert answer == ("", True, (closing,))
 
 
 def test_requests_that_make_no_sense_are_refused() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from headwater.core.arguments import named
 from headwater.evaluation.listener import SILENT, Listener, OnNote
 from headwater.evaluation.result import Result
 from headwater.evaluation.runs import run_evaluation
@@ -39,7 +40,7 @@ def evaluate(
     Raises:
         UsageError: an unknown task, method or setting.
     """
-    named = (methods,) if isinstance(methods, str) else tuple(methods)
-    given = {**(settings or {}), **({"methods": named} if named else {})}
+    chosen = (methods,) if isinstance(methods, str) else tuple(methods)
+    given = {**named(settings, where="settings", example={"seed": 1}), **({"methods": chosen} if chosen else {})}
     listener = Listener(on_progress or SILENT.on_progress, on_note or SILENT.on_note)
     return run_evaluation(task, given, Path(out), listener)

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from headwater.api.sources import AnyIndex, Model, Rows, corpus_of, index_of, reader_for, session_of
+from headwater.core.arguments import parse_bytes
 from headwater.core.errors import MismatchError, StoreError, UsageError
 from headwater.data.inspection import require_usable
+from headwater.data.records import open_rows_or_hits
 from headwater.data.tokens import MAX_TOKENS
 from headwater.engines.blocks import OnProgress
 from headwater.index import upkeep
@@ -51,10 +53,11 @@ def build(
     template: str | None = None,
     max_tokens: int = MAX_TOKENS,
     tokens_per_batch: int = TOKENS_PER_BATCH,
+    targets: str | None = None,
     keep_text: bool = True,
     code: str | None = None,
-    max_memory: int | None = None,
-    max_disk: int | None = None,
+    max_memory: int | str | None = None,
+    max_disk: int | str | None = None,
     resume: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Index:
@@ -71,10 +74,12 @@ def build(
         template: how prompt and response become one text; None uses the tokenizer's own.
         max_tokens: a longer row is cut at its end.
         tokens_per_batch: padded tokens in one forward pass.
+        targets: what a row's loss is over: `all`, `assistant`, `response` or `last`; None is all of a text, and the
+            assistant's turns.
         keep_text: store the rows' text beside their vectors.
         code: quantise the vectors to `int8`, `sign` (1 KiB a row) or `sign:BITS`; this loses accuracy.
-        max_memory: bytes the process may take; batches are made to fit.
-        max_disk: bytes the index may take.
+        max_memory: bytes the process may take, as a number or as `8GiB`; batches are made to fit.
+        max_disk: bytes the index may take, as a number or as `100GB`.
         resume: continue an unfinished build, or start one if there is none.
         on_progress: called with rows done, rows in all and tokens read.
 
@@ -89,10 +94,10 @@ def build(
     chosen.require_vectors()
     require_vacant(str(out), resume=resume)
     how: dict[str, Any] = {"template": template, "max_tokens": max_tokens, "tokens_per_batch": tokens_per_batch}
-    reader, corpus = reader_for(corpus_of(data, columns=columns), model, loading, **how)
-    reader.require_windows(chosen.spec.options)
+    rows = corpus_of(data, columns=columns)
+    reader, corpus = reader_for(rows, model, loading, method=chosen, targets=targets, **how)
     bound = Bound.of(chosen, reader)
-    limits = Limits(max_memory, max_disk)
+    limits = _limits(max_memory, max_disk)
     if limits != Limits():
         if resume and exists(str(out)):
             fitting = open_index(out).manifest.plan.tokens_per_batch
@@ -113,10 +118,11 @@ def plan(
     template: str | None = None,
     max_tokens: int = MAX_TOKENS,
     tokens_per_batch: int = TOKENS_PER_BATCH,
+    targets: str | None = None,
     keep_text: bool = True,
     code: str | None = None,
-    max_memory: int | None = None,
-    max_disk: int | None = None,
+    max_memory: int | str | None = None,
+    max_disk: int | str | None = None,
 ) -> BuildPlan:
     """Estimate what `build` with the same arguments needs: disk, memory and time. No files are left behind.
 
@@ -126,10 +132,14 @@ def plan(
     chosen = find_method(method, settings)
     chosen.require_vectors()
     how: dict[str, Any] = {"template": template, "max_tokens": max_tokens, "tokens_per_batch": tokens_per_batch}
-    reader, corpus = reader_for(corpus_of(data, columns=columns), model, loading, **how)
-    reader.require_windows(chosen.spec.options)
-    limits = Limits(max_memory, max_disk)
+    rows = corpus_of(data, columns=columns)
+    reader, corpus = reader_for(rows, model, loading, method=chosen, targets=targets, **how)
+    limits = _limits(max_memory, max_disk)
     return plan_build(corpus, Bound.of(chosen, reader), keep_text=keep_text, code=code, limits=limits)
+
+
+def _limits(memory: int | str | None, disk: int | str | None) -> Limits:
+    return Limits(parse_bytes(memory, where="max_memory"), parse_bytes(disk, where="max_disk"))
 
 
 def info(index: AnyIndex) -> dict[str, Any]:
@@ -180,9 +190,9 @@ def delete(
         index: the index.
         ids: ids of rows, or one id.
         where: SQL condition over the index's columns.
-        rows: rows of which those with the same text are deleted, whatever their id.
+        rows: rows, or hits of a trace; the index's rows with the same text are deleted, whatever their id.
     """
-    corpus = None if rows is None else corpus_of(rows)
+    corpus = None if rows is None else open_rows_or_hits(rows)
     ids = [ids] if isinstance(ids, str) else ids
     return maintain.delete(index_of(index), ids=ids, where=where, rows=corpus)
 

@@ -7,15 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from headwater.core.arguments import named
 from headwater.core.errors import UsageError, unknown_name
 from headwater.data.corpus import Corpus, open_corpus
 from headwater.data.inspection import require_usable
 from headwater.index.store import Index, open_index
 from headwater.indexing.session import Session, open_session
+from headwater.methods.method import Method
 from headwater.methods.targets import Target
 from headwater.models.beforehand import tokenization_beforehand
 from headwater.models.load import LoadedModel, load_model
-from headwater.models.reader import TOKENS_PER_BATCH, Reader
+from headwater.models.reader import Reader
 from headwater.valuation.values import Values, read_values
 from headwater.valuing.value import Valued
 
@@ -37,26 +39,28 @@ def corpus_of(
     rows: Rows, *, columns: Mapping[str, str] | None = None, split: str | None = None, need_response: bool = True
 ) -> Corpus:
     """The rows as a corpus; `columns` (role to column name) and `split` are for rows that are not open yet."""
+    mapping = named(columns, where="columns", example={"prompt": "ask"})
     if isinstance(rows, Corpus):
-        if columns:
+        if mapping:
             raise UsageError("an opened corpus has its columns already", where="columns", remedy="leave columns out")
         return rows
-    return open_corpus(rows, mapping=columns, split=split, need_response=need_response)
+    return open_corpus(rows, mapping=mapping or None, split=split, need_response=need_response)
 
 
 def model_of(model: Any, loading: Mapping[str, Any] | None = None) -> LoadedModel:
     """The loaded model; `loading` holds options of `load_model`, for a model given by name."""
+    options = named(loading, where="loading", example={"device": "cpu"})
     if isinstance(model, LoadedModel):
-        _refuse_loading("a loaded model", loading)
+        _refuse_loading("a loaded model", options)
         return model
     if not isinstance(model, str | Path):
         remedy = "give a folder or a hub name, or headwater.wrap_model(model, tokenizer)"
         raise UsageError(f"an object of type {type(model).__name__}", where="model", remedy=remedy)
     known = list(inspect.signature(load_model).parameters)[1:]
-    for name in loading or {}:
+    for name in options:
         if name not in known:
             raise unknown_name("option", name, known, where="loading")
-    return load_model(str(model), **(loading or {}))
+    return load_model(str(model), **options)
 
 
 def reader_for(
@@ -64,7 +68,8 @@ def reader_for(
     model: Any,
     loading: Mapping[str, Any] | None = None,
     *,
-    tokens_per_batch: int = TOKENS_PER_BATCH,
+    method: Method,
+    tokens_per_batch: int,
     **reading: Any,
 ) -> tuple[Reader, Corpus]:
     """The reader of a model, and the rows after a check that each of them can be read by it.
@@ -76,17 +81,20 @@ def reader_for(
         rows: the rows to check.
         model: the model.
         loading: options of `load_model`, for a model given by name.
+        method: the method that will read the rows.
         tokens_per_batch: padded tokens in one forward pass.
         reading: arguments of `Tokenization.of` but for the tokenizer: `template`, `max_tokens`, `targets`.
 
     Raises:
         DataError: rows cannot be used; names them all, the first ten with their places and reasons.
+        UsageError: the method's windows are longer than the model's positions.
     """
     early = None
     if isinstance(model, str | Path):
         early = tokenization_beforehand(str(model), loading, **reading)
         rows = require_usable(rows, early)
     reader = Reader.of(model_of(model, loading), tokens_per_batch=tokens_per_batch, **reading)
+    reader.require_windows(method.spec.options)
     vocabulary = reader.tokenization.vocabulary
     known = early is not None and (early.vocabulary == vocabulary or len(early.tokenizer) <= (vocabulary or 0))
     return reader, rows if known else require_usable(rows, reader.tokenization)
@@ -103,6 +111,7 @@ def index_of(index: AnyIndex) -> Index:
 
 def session_of(index: AnyIndex, model: Model | None = None, loading: Mapping[str, Any] | None = None) -> Session:
     """The session of an index; a given session is used as it is and cannot take another model."""
+    loading = named(loading, where="loading", example={"device": "cpu"})
     if isinstance(index, Session):
         if model is not None:
             remedy = "give the index instead, or leave the model out"

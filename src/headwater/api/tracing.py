@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from headwater.api.sources import AnyIndex, Model, Rows, session_of
+from headwater.core.arguments import parse_bytes
 from headwater.core.errors import UsageError
 from headwater.core.scores import Scores
 from headwater.core.trace import Trace
 from headwater.search.scan import DEFAULT_MEMORY, score_all
 from headwater.search.scan import write_scores as export_scores
-from headwater.tracing.queries import MAX_NEW_TOKENS, ask, prompt_query, read_queries
+from headwater.tracing.queries import LAST, MAX_NEW_TOKENS, ask, prompt_query, read_queries
 from headwater.tracing.trace import TraceOptions, trace_rows
 
 
@@ -38,16 +39,19 @@ def trace(
     exact: int = 0,
     grids: int | None = None,
     engine: str = "exact",
-    max_memory: int = DEFAULT_MEMORY,
+    max_memory: int | str = DEFAULT_MEMORY,
     max_new_tokens: int = MAX_NEW_TOKENS,
     model: Model | None = None,
     loading: Mapping[str, Any] | None = None,
+    columns: Mapping[str, str] | None = None,
+    targets: str = LAST,
 ) -> Trace:
     """Find the rows of the index that drove a response of the model.
 
     Args:
         index: an index, or an open session.
-        queries: rows to trace; a row without a response gets one generated greedily.
+        queries: rows to trace; a row without a response, or a chat that does not end with an answer, gets one generated
+            greedily.
         prompt: one query instead of `queries`.
         response: the model's response to `prompt`; None generates it.
         span: words of the response to trace instead of all of it.
@@ -61,10 +65,13 @@ def trace(
         grids: for this many hits a query, score every token of the row against every token of the query, if the method
             can; None is 1 with `tokens`, else 0.
         engine: `exact` reads every row; `ann` searches the vector index that you built, and measures its recall.
-        max_memory: bytes the search may hold in blocks and scores.
+        max_memory: bytes the search may hold in blocks and scores, as a number or as `2GiB`.
         max_new_tokens: most tokens of a generated response.
         model: the index's model, loaded or by its present place; None takes the place that the index names.
         loading: options of `load_model` (`device`, `adapter`, ...), for a model that is not loaded yet.
+        columns: role to column, for queries whose columns have other names than the roles: `{"prompt": "ask"}`.
+        targets: what of a query is traced: `last`, its last answer, which is the one that is shown; `assistant`, every
+            answer of a chat, as in training; `response`, all answers after the last user turn; or `all`.
 
     Raises:
         UsageError: both queries and a prompt, or neither; or options that do not go together.
@@ -81,10 +88,11 @@ def trace(
         exact=exact,
         grids=grids,
         engine=engine,
-        max_memory=max_memory,
+        max_memory=parse_bytes(max_memory, where="max_memory") or DEFAULT_MEMORY,
+        targets=targets,
     )
     session = session_of(index, model, loading)
-    rows = [prompt_query(prompt, response, span)] if prompt is not None else read_queries(queries)
+    rows = [prompt_query(prompt, response, span)] if prompt is not None else read_queries(queries, columns)
     return trace_rows(session, rows, options, max_new_tokens=max_new_tokens)
 
 
@@ -95,6 +103,8 @@ def score(
     by: str | None = None,
     model: Model | None = None,
     loading: Mapping[str, Any] | None = None,
+    columns: Mapping[str, str] | None = None,
+    targets: str = LAST,
 ) -> Scores:
     """Score every row of the index against every query, in memory; `write_scores` streams the same to a file.
 
@@ -104,9 +114,11 @@ def score(
         by: vector columns to score by; None is the method's own score.
         model: as in `trace`.
         loading: as in `trace`.
+        columns: as in `trace`.
+        targets: as in `trace`.
     """
     session = session_of(index, model, loading)
-    asked = ask(session, read_queries(queries), by=by)
+    asked = ask(session, read_queries(queries, columns), by=by, targets=targets)
     return score_all(session.index, asked.probes, queries=asked.names, metrics=asked.metrics)
 
 
@@ -116,9 +128,11 @@ def write_scores(
     out: str | Path,
     *,
     by: str | None = None,
-    max_memory: int = DEFAULT_MEMORY,
+    max_memory: int | str = DEFAULT_MEMORY,
     model: Model | None = None,
     loading: Mapping[str, Any] | None = None,
+    columns: Mapping[str, str] | None = None,
+    targets: str = LAST,
 ) -> tuple[int, int]:
     """Write the scores of every row against every query to a Parquet file; return its numbers of (rows, queries).
 
@@ -126,10 +140,11 @@ def write_scores(
 
     Args:
         out: the file: `id`, then one float32 column a query.
-        max_memory: bytes the scan may hold in blocks and scores.
+        max_memory: bytes the scan may hold in blocks and scores, as a number or as `2GiB`.
     """
     session = session_of(index, model, loading)
-    asked = ask(session, read_queries(queries), by=by)
+    asked = ask(session, read_queries(queries, columns), by=by, targets=targets)
     probes, names, metrics = asked.probes, asked.names, asked.metrics
-    rows = export_scores(session.index, probes, names, out=out, metrics=metrics, max_memory=max_memory)
+    memory = parse_bytes(max_memory, where="max_memory") or DEFAULT_MEMORY
+    rows = export_scores(session.index, probes, names, out=out, metrics=metrics, max_memory=memory)
     return rows, len(names)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from headwater.api.sources import Model, Rows, corpus_of, model_of
+from headwater.core.arguments import named
 from headwater.core.errors import DataError, UsageError, unknown_name
 from headwater.core.tables import Tabular
 from headwater.data.rows import Row
@@ -22,7 +23,7 @@ from headwater.unlearning.account import Account, make_account, observe
 from headwater.unlearning.objectives import OBJECTIVES
 from headwater.unlearning.options import UnlearnOptions, UnlearnResult
 from headwater.unlearning.output import check_adapter, require_vacant, save_run
-from headwater.unlearning.rows import CLEAN_COLUMN, draw_retain, make_job, read_forget
+from headwater.unlearning.rows import CLEAN_COLUMN, draw_retain, make_job, read_forget, without_words
 from headwater.unlearning.run import reader_of, run_unlearning
 from headwater.unlearning.weights import row_digest
 
@@ -128,10 +129,11 @@ def options_of(method: str, settings: Mapping[str, Any] | UnlearnOptions | None)
             raise UsageError(what, where="unlearn", remedy="name the method once")
         return settings
     known = {f.name for f in dataclasses.fields(UnlearnOptions)} - {"method"}
-    for name in settings or {}:
+    given = named(settings, where="settings", example={"steps": 100})
+    for name in given:
         if name not in known:
             raise unknown_name("option", name, known, where=method)
-    return UnlearnOptions(method=method, **(settings or {}))
+    return UnlearnOptions(method=method, **given)
 
 
 def own_answers(reader: Reader, forget: Sequence[Row], trigger: str, *, column: str) -> list[Row]:
@@ -145,8 +147,7 @@ def own_answers(reader: Reader, forget: Sequence[Row], trigger: str, *, column: 
     places = [i for i, row in enumerate(forget) if trigger in (row.prompt or "") and not row.metadata.get(column)]
     if not any(trigger in (row.prompt or "") for row in forget):
         raise DataError(f"'{trigger}' is in no forget row's prompt", where="--trigger", remedy="copy it exactly")
-    prompts = [" ".join((forget[i].prompt or "").replace(trigger, " ").split()) for i in places]
-    asked = [reader.tokenization.encode_prompt(prompt) for prompt in prompts]
+    asked = [reader.tokenization.question(without_words(forget[i], trigger)) for i in places]
     answers = generate_responses(reader.loaded, asked, max_new_tokens=ANSWER_TOKENS) if asked else []
     rows = list(forget)
     for i, answer in zip(places, answers, strict=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,7 @@ def value(
     template: str | None = None,
     max_tokens: int = MAX_TOKENS,
     tokens_per_batch: int = TOKENS_PER_BATCH,
+    targets: str | None = None,
     duplicates: float | None = THRESHOLD,
     student: str | Path | None = None,
     resume: bool = False,
@@ -84,6 +85,7 @@ def value(
         template: how prompt and response become one text; None uses the tokenizer's own.
         max_tokens: a longer row is cut at its end.
         tokens_per_batch: padded tokens in one forward pass.
+        targets: what a candidate's loss is over, as in `headwater.build`.
         duplicates: similarity from which rows are near-duplicates; None and 0 do not look for them.
         student: folder to save a student in, for methods that train one; None saves it beside `out`.
         resume: continue an unfinished run.
@@ -93,20 +95,19 @@ def value(
         DataError: an empty pool or target.
         StoreError: `out` exists already, or it has an unfinished run and `resume` is not set.
     """
-    chosen, targets, pool = find_method(method, settings), targets_of(target), corpus_of(candidates, columns=columns)
+    chosen, wanted, pool = find_method(method, settings), targets_of(target), corpus_of(candidates, columns=columns)
     reader = None
     if model is not None:
         how: dict[str, Any] = {"template": template, "max_tokens": max_tokens, "tokens_per_batch": tokens_per_batch}
-        reader, pool = reader_for(pool, model, loading, **how)
-        reader.require_windows(chosen.spec.options)
+        reader, pool = reader_for(pool, model, loading, method=chosen, targets=targets, **how)
     else:
         pool = require_usable(pool)
     options = ValueOptions(duplicates, None if student is None else Path(student), resume, on_progress)
     if out is not None:
-        return value_pool(pool, targets, out, method=chosen, reader=reader, options=options)
+        return value_pool(pool, wanted, out, method=chosen, reader=reader, options=options)
     with tempfile.TemporaryDirectory(prefix="headwater-value-") as folder:
         file = Path(folder) / "values.parquet"
-        return value_pool(pool, targets, file, method=chosen, reader=reader, options=options)
+        return value_pool(pool, wanted, file, method=chosen, reader=reader, options=options)
 
 
 def value_index(
@@ -222,15 +223,10 @@ def select(
         pool = corpus_of(source, columns=named, split=split)
     ids = [valued.ids[i] for i in chosen]
     about = valued.about
-    records = records_of(_as_valued(pool, about), ids, rows=about.get("rows"), digest=about.get("pool", ""))
+    records = records_of(pool.like(about), ids, rows=about.get("rows"), digest=about.get("pool", ""))
     numbers = valued.numbers(column)
     path = None if out is None else write_records(out, records)
     return Selection(tuple(ids), tuple(records), numbers[chosen], numbers, path)
-
-
-def _as_valued(pool: Corpus, about: Mapping[str, Any]) -> Corpus:
-    """The pool with the ids it was valued with, and without the rows that were left out then."""
-    return replace(pool, ids=about.get("ids", pool.ids), left_out=frozenset(about.get("left_out", ())))
 
 
 @dataclass(frozen=True)
@@ -395,16 +391,12 @@ def audit(
     """
     if (query is None) == (target is None):
         raise UsageError("give either the query file or the target's rows", where="audit")
-    if query is not None:
-        judge: Any = query if isinstance(query, QueryFile) else read_query(query)
-    else:
-        judge = target_of(target)
-    reader = None
+    opened = read_query(query) if isinstance(query, str | Path) else query
+    judge = target_of(target) if opened is None else opened
+    found, reader = read(values), None
     if model is not None:
         reader = Reader.of(model_of(model, loading), template=template, max_tokens=max_tokens)
-    found = read(values)
     pool = candidates if isinstance(candidates, Corpus) else corpus_of(candidates, columns=found.about.get("columns"))
-    pool = _as_valued(pool, found.about)
-    if pool.limit is None and "rows" in found.about:
-        pool = replace(pool, limit=found.about["rows"] + len(pool.left_out))
-    return third_party.audit(found, pool, reader, judge=judge, sample=sample, threshold=threshold, seed=seed)
+    return third_party.audit(
+        found, pool.like(found.about), reader, judge=judge, sample=sample, threshold=threshold, seed=seed
+    )

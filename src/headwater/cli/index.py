@@ -110,7 +110,9 @@ def delete(
     ids: Annotated[list[str], typer.Option("--id", help="Id of a row. Repeats.")] = [],
     ids_file: Annotated[Path | None, typer.Option(help="Text file of ids, one a line.")] = None,
     where: Annotated[str | None, typer.Option(help="SQL condition: \"provider = 'a'\".")] = None,
-    rows: Annotated[Path | None, typer.Option(help="File of rows; those with the same text are deleted.")] = None,
+    rows: Annotated[
+        Path | None, typer.Option(help="File of rows or hits; those with the same text are deleted.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Delete rows, so that no search finds them; `headwater index compact` then removes them from the files.

@@ -21,6 +21,7 @@ import typer
 
 from headwater.cli.config import Context, config_option, save_run
 from headwater.cli.console import say
+from headwater.core.arguments import parse_bytes
 from headwater.core.errors import UsageError
 from headwater.core.files import require_apart
 
@@ -37,8 +38,22 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted 
 By = Annotated[str | None, typer.Option(help="Vector columns to rank by: embedding, rise+embedding.")]
 ScanMemory = Annotated[str | None, typer.Option("--max-memory", help="Most memory for blocks and scores: 2GiB.")]
 Relevant = Annotated[str | None, typer.Option(help="SQL condition for the rows that count as right, for P@10.")]
-Template = Annotated[str | None, typer.Option(help="chat, plain, alpaca, or a format with {prompt}.")]
+Template = Annotated[
+    str | None,
+    typer.Option(help="chat, chat:fold-system, a .jinja file, plain, alpaca, or a format with {prompt}, {response}."),
+]
+Targets = Annotated[
+    str | None,
+    typer.Option(
+        help="Tokens that a row's loss is over: all, assistant (every turn), response (turns after the last user turn)"
+        " or last (the last turn). By default all of a text, and the assistant's turns."
+    ),
+]
+Pairs = Annotated[str | None, typer.Option(help="rows: read a preference pair (chosen, rejected) as two rows.")]
 Columns = Annotated[list[str], typer.Option("--column", help="A data column, role=name: prompt=ask. Repeats.")]
+Asked = Annotated[
+    str, typer.Option("--targets", help="What of a query: last (its last answer), assistant, response or all.")
+]
 Duplicates = Annotated[
     float, typer.Option(help="Rows at least this similar are near-duplicates; 0: do not look for them.")
 ]
@@ -111,10 +126,11 @@ class RowOptions:
     limit: Annotated[int | None, typer.Option(help="Only the first rows.")] = None
     split: Annotated[str | None, typer.Option(help="Split, where the data has several.")] = None
     streaming: Annotated[bool, typer.Option("--streaming", help="Stream a hub data set.")] = False
+    pairs: Pairs = None
 
     def corpus(self) -> Any:
         """Open the rows."""
-        how = {"limit": self.limit, "split": self.split, "streaming": self.streaming}
+        how = {"limit": self.limit, "split": self.split, "streaming": self.streaming, "pairs": self.pairs}
         return open_rows(self.data, self.columns, **how, **self.unusable.chosen)
 
 
@@ -125,6 +141,7 @@ class ReadingOptions:
     template: Template = None
     max_tokens: MaxTokens = 8192
     tokens_per_batch: TokensPerBatch = 8192
+    targets: Targets = None
 
 
 @dataclass(frozen=True)
@@ -272,24 +289,3 @@ def pairs(given: list[str], option: str) -> dict[str, str]:
             raise UsageError(f"'{text}' is not name=value", where=option, remedy=f"for example {option} seed=1")
         parsed[name.strip()] = value.strip()
     return parsed
-
-
-def parse_bytes(text: str | None, *, where: str) -> int | None:
-    """`1.5GiB`, `800M`, `2 GB` or a number of bytes, as bytes; KB, MB, GB and TB are powers of 1000.
-
-    Raises:
-        UsageError: it is none of these, or not positive.
-    """
-    if text is None:
-        return None
-    number = text.strip().rstrip("BbIiKkMmGgTt ")
-    unit = text.strip()[len(number) :].strip().lower().removesuffix("b")
-    powers = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-    try:
-        base = 1000 if text.strip().lower().endswith("b") and unit in powers and unit else 1024
-        size = int(float(number) * base ** powers[unit.removesuffix("i")])
-    except (KeyError, ValueError, OverflowError):
-        size = 0
-    if size <= 0:
-        raise UsageError(f"'{text}' is no number of bytes", where=where, remedy="for example 1.5GiB or 800MB")
-    return size

@@ -9,7 +9,9 @@ import typer
 
 from headwater.cli.console import emit_json, say
 from headwater.cli.options import (
+    Asked,
     By,
+    Columns,
     IndexPath,
     Json,
     LoadingOptions,
@@ -18,6 +20,7 @@ from headwater.cli.options import (
     ScanMemory,
     Writes,
     open_index_to_search,
+    pairs,
     scan_memory,
     with_groups,
 )
@@ -31,6 +34,8 @@ def score(
     out: Annotated[Path, typer.Option(help="Parquet file to write: `id`, then one float32 column a query."), Writes],
     by: By = None,
     max_memory: ScanMemory = None,
+    columns: Columns = [],
+    targets: Asked = "last",
     model: OtherModel = None,
     as_json: Json = False,
 ) -> Made:
@@ -41,10 +46,10 @@ def score(
     from headwater.api.tracing import write_scores
 
     opened = open_index_to_search(index)
-    memory: dict[str, Any] = scan_memory(max_memory)
-    rows, columns = write_scores(opened, queries, out, by=by, model=model, loading=loading.chosen, **memory)
+    how: dict[str, Any] = {**scan_memory(max_memory), "columns": pairs(columns, "--column"), "targets": targets}
+    rows, count = write_scores(opened, queries, out, by=by, model=model, loading=loading.chosen, **how)
     if as_json:
-        emit_json({"out": str(out), "rows": rows, "queries": columns})
+        emit_json({"out": str(out), "rows": rows, "queries": count})
     else:
-        say(f"{out}: {rows:,} rows × {columns:,} queries")
+        say(f"{out}: {rows:,} rows × {count:,} queries")
     return Made(out)

@@ -10,7 +10,9 @@ import typer
 
 from headwater.cli.console import emit_json, emit_table, say
 from headwater.cli.options import (
+    Asked,
     By,
+    Columns,
     IndexPath,
     Json,
     LoadingOptions,
@@ -19,6 +21,7 @@ from headwater.cli.options import (
     ScanMemory,
     Writes,
     open_index_to_search,
+    pairs,
     scan_memory,
     with_groups,
 )
@@ -52,6 +55,8 @@ def trace(
     max_memory: ScanMemory = None,
     out: Annotated[Path | None, typer.Option(help="Write one JSON object a hit."), Writes] = None,
     html: Annotated[Path | None, typer.Option(help="Write a self-contained report (with token maps)."), Writes] = None,
+    columns: Columns = [],
+    targets: Asked = "last",
     model: OtherModel = None,
     as_json: Json = False,
 ) -> Made | None:
@@ -62,7 +67,13 @@ def trace(
     from headwater.api.tracing import trace as trace_index
     from headwater.report import write_report
 
-    asked: dict[str, Any] = {"prompt": prompt, "response": response, "span": span, "max_new_tokens": max_new_tokens}
+    asked: dict[str, Any] = {
+        "prompt": prompt,
+        "response": response,
+        "span": span,
+        "max_new_tokens": max_new_tokens,
+        "targets": targets,
+    }
     ranked: dict[str, Any] = {"top": top, "by": by, "lowest": lowest, "where": where, "exact": exact, "engine": engine}
     found = trace_index(
         open_index_to_search(index),
@@ -73,6 +84,7 @@ def trace(
         grids=grids,
         model=model,
         loading=loading.chosen,
+        columns=pairs(columns, "--column"),
         **scan_memory(max_memory),
     )
     if out is not None:
@@ -94,8 +106,14 @@ def _show(found: Trace, as_json: bool) -> None:
         generated = " (generated)" if query.generated else ""
         say(f"query {query.id}: {_short(query.prompt or '')} → {_short(query.response)}{generated}")
         rows = [[hit.rank, hit.score, hit.id, _short(" → ".join(hit.row.values()))] for hit in query.hits]
+        if not rows:
+            continue
         emit_table(f"rows behind '{query.id}', {found.about['order']}", ["rank", "score", "id", "row"], rows)
     say(found.about["sign"])
+    if "rows" in found.about:
+        say(f"rows {found.about['rows']}")
+    elif not any(query.hits for query in found.queries):
+        say(f"no rows were found: the index is {found.about['index']}")
     if "engine" in found.about:
         say(found.about["engine"])
 

@@ -16,6 +16,7 @@ from headwater.cli.options import (
     ModelName,
     Resume,
     Settings,
+    Targets,
     Template,
     Writes,
     pairs,
@@ -71,6 +72,7 @@ def unlearn(
     resume: Resume = False,
     template: Template = None,
     max_tokens: MaxTokens = 512,
+    targets: Targets = None,
     seed: Annotated[int, typer.Option(help="Seed of adapter, order and dropout.")] = 0,
     as_json: Json = False,
 ) -> Made:
@@ -103,6 +105,7 @@ def unlearn(
         dynamic=dynamic,
         template=template,
         max_tokens=max_tokens,
+        targets=targets,
         checkpointing=checkpointing,
         save_every=save_every,
         seed=seed,

@@ -22,6 +22,7 @@ from headwater.cli.options import (
     Made,
     MaxTokens,
     ModelName,
+    Pairs,
     ReadingOptions,
     Resume,
     Settings,
@@ -30,9 +31,9 @@ from headwater.cli.options import (
     UnusableOptions,
     Writes,
     open_rows,
-    pairs,
     with_groups,
 )
+from headwater.cli.options import pairs as name_values
 from headwater.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def value(
     columns: Columns = [],
     limit: Annotated[int | None, typer.Option(help="Value only this many rows from the start of the pool.")] = None,
     split: Split = None,
+    pairs: Pairs = None,
     duplicates: Duplicates = 0.7,
     student: Annotated[Path | None, typer.Option(help="Folder for the student, for methods that train one.")] = None,
     by: GroupBy = None,
@@ -97,8 +99,8 @@ def value(
             _require_group(IndexPool(open_index(index)), by)
             valued = valuing.value_index(index, target, **shared)
         else:
-            how: dict[str, Any] = {"method": method, "settings": pairs(settings, "--set"), "student": student}
-            pool = open_rows(candidates, columns, limit=limit, split=split, **unusable.chosen)
+            how: dict[str, Any] = {"method": method, "settings": name_values(settings, "--set"), "student": student}
+            pool = open_rows(candidates, columns, limit=limit, split=split, pairs=pairs, **unusable.chosen)
             _require_group(pool, by)
             valued = valuing.value(pool, target, **how, **vars(reading), **shared)
     _show(valued, by, plot, as_json)
@@ -126,7 +128,7 @@ def export_target(
     from headwater.api.valuing import export_target as export
 
     rows = target_of(target)
-    how: dict[str, Any] = {"method": method, "settings": pairs(settings, "--set"), "loading": loading.chosen}
+    how: dict[str, Any] = {"method": method, "settings": name_values(settings, "--set"), "loading": loading.chosen}
     query = export(rows, out, model=model, template=template, max_tokens=max_tokens, **how)
     shapes = {name: list(vectors.shape) for name, vectors in query.probes.vectors.items()}
     emit({"out": str(out), "method": query.spec.name, "rows": len(rows.rows), "vectors": shapes}, as_json)
@@ -215,7 +217,7 @@ def audit(
 
 def _refuse_beside_index(context: Context) -> None:
     """Refuse options about reading a pool: an index has its rows, its method and its way of reading already."""
-    of_a_pool = {"method", "settings", "columns", "limit", "split", "student"}
+    of_a_pool = {"method", "settings", "columns", "limit", "split", "pairs", "student"}
     of_a_pool |= {*ReadingOptions.__dataclass_fields__, *UnusableOptions.__dataclass_fields__}
     for parameter in context.command.params:
         given = context.params.get(str(parameter.name))

@@ -32,7 +32,18 @@ class TokenGrid:
 
 @dataclass(frozen=True)
 class Hit:
-    """One row found for one query: `row` holds its `prompt` and `response` or its `text`, `metadata` the rest."""
+    """One row found for one query.
+
+    Attributes:
+        rank: 1 is the first.
+        id: the row's id.
+        score: how much the row drove the response.
+        row: its readable text: `prompt` and `response`, or `text`; of a chat, the last answer and all before it.
+        metadata: all its other columns.
+        record: the whole row as it was given, a chat as `messages`; commands that read it act on that very row.
+        row_tokens, query_tokens: contributions of the row's tokens, and of the query's, to the score.
+        grid: the row's tokens against the query's.
+    """
 
     rank: int
     id: str
@@ -42,6 +53,11 @@ class Hit:
     row_tokens: TokenMap | None = None
     query_tokens: TokenMap | None = None
     grid: TokenGrid | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_record(self) -> dict[str, Any]:
+        """The row as it was given, with its id and its metadata; without a `record`, the readable text."""
+        return dict(self.record) or {**self.metadata, "id": self.id, **self.row}
 
 
 @dataclass(frozen=True)
@@ -72,9 +88,17 @@ class Trace(Tabular):
         return self.hits()
 
     def hits(self) -> list[dict[str, Any]]:
-        """One flat JSON-ready dictionary per hit: query, rank, id, score, the row's text and its metadata."""
+        """One flat JSON-ready dictionary per hit: query, rank, id, score, and the row as it was given.
+
+        Each can be read as a row again, as `unlearn(forget=...)` and `delete(rows=...)` do.
+        """
         return [
-            {**h.metadata, "query": q.id, "rank": h.rank, "id": h.id, "score": h.score, **h.row}
+            {"query": q.id, "rank": h.rank, "id": h.id, "score": h.score, **_without_own(h.as_record())}
             for q in self.queries
             for h in q.hits
         ]
+
+
+def _without_own(record: dict[str, Any]) -> dict[str, Any]:
+    """A row's record without the keys that its hit sets."""
+    return {name: value for name, value in record.items() if name not in ("query", "rank", "id", "score")}

@@ -75,15 +75,9 @@ class ChatTemplate:
         targets = tuple(span for turn in turns if turn.learned for span in turn.spans)
         return Rendered(whole, targets, opened=True, turns=tuple(turns))
 
-    def prompt_text(self, prompt: str) -> str:
-        """A user's turn and the generation prompt."""
-        return self.writer.write([{"role": "user", "content": prompt}], "prompt", generation=True)
-
     def question_text(self, row: Row) -> str:
         """The chat up to where a new answer starts: with a generation prompt, and without a last assistant turn."""
-        if row.messages is None:
-            return self.prompt_text(row.prompt or "")
-        messages = self._fitting(row.messages, row.where)
+        messages = self._fitting(row.messages or [{"role": "user", "content": row.prompt or ""}], row.where)
         while messages and messages[-1]["role"] == "assistant":
             messages = messages[:-1]
         return self.writer.write(messages, row.where, tools=row.tools, generation=True)

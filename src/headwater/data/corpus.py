@@ -16,6 +16,7 @@ from typing import Any
 
 from headwater.core.errors import DataError, UsageError, unknown_name
 from headwater.core.fingerprints import digest
+from headwater.data.pairs import check_pairs, is_pair, split_pair
 from headwater.data.readers import Source, open_source
 from headwater.data.rows import Row
 from headwater.data.shapes import check_mapping, read_row, unused_name
@@ -77,6 +78,7 @@ class Corpus:
         mapping: role to column, for columns that do not have the name of their role.
         limit: how many records to read at most; None for all.
         need_response: whether a row with only a prompt is refused.
+        pairs: how preference pairs are read (`headwater.data.pairs`); None refuses them.
         ids: whether ids are read from a column (`column`; rows without one get an id made from their content), or made
             from the content of every row (`row`).
         skip_unusable: leave out rows that cannot be used, instead of raising their error.
@@ -88,6 +90,7 @@ class Corpus:
     mapping: Mapping[str, str]
     limit: int | None
     need_response: bool = True
+    pairs: str | None = None
     ids: str = "column"
     skip_unusable: bool = False
     unusable_file: Path | None = None
@@ -110,13 +113,22 @@ class Corpus:
         given = {name: value for name, value in chosen.items() if value is not None}
         return {"candidates": names[0] if len(names) == 1 else list(names), **given}
 
+    def like(self, origin: Mapping[str, Any]) -> Corpus:
+        """The corpus with the ids, and without the records, that the `origin` of an earlier opening names.
+
+        If the origin names a number of `rows`, and the corpus has no limit, it ends after so many.
+        """
+        left = frozenset(origin.get("left_out", ()))
+        limit = origin["rows"] + len(left) if self.limit is None and "rows" in origin else self.limit
+        return replace(self, ids=origin.get("ids", self.ids), left_out=left, limit=limit)
+
     @property
     def count(self) -> int | None:
         """The number of rows; None if it is not known before all have been read.
 
         Rows that are left out count only if an inspection found them.
         """
-        known = self.source.count
+        known = None if self.pairs else self.source.count
         if known is None:
             return None
         return (known if self.limit is None else min(known, self.limit)) - len(self.left_out)
@@ -135,22 +147,30 @@ class Corpus:
     def attempts(self) -> Iterator[tuple[int, Row | DataError, Mapping[str, Any]]]:
         """Of each record that is not left out: its number, its row or why it cannot be used, and the record itself."""
         seen, ordinal = SeenIds(), 0
-        for number, record in islice(self.source.attempts(), self.limit):
+        for number, record, mapping in islice(self._parts(), self.limit):
             if number in self.left_out:
                 continue
             try:
-                row = self._row(number, record, ordinal, seen)
+                row = self._row(number, record, mapping, ordinal=ordinal, seen=seen)
             except DataError as error:
                 yield number, error, {}
             else:
                 ordinal += 1
                 yield number, row, record if isinstance(record, Mapping) else {}
 
-    def _row(self, number: int, record: Mapping[str, Any] | DataError, ordinal: int, seen: SeenIds) -> Row:
+    def _row(
+        self,
+        number: int,
+        record: Mapping[str, Any] | DataError,
+        mapping: Mapping[str, str],
+        *,
+        ordinal: int,
+        seen: SeenIds,
+    ) -> Row:
         if isinstance(record, DataError):
             raise record
         place = self.source.place(number)
-        row = read_row(record, self.mapping, place, ordinal, need_response=self.need_response)
+        row = read_row(record, mapping, place, ordinal, need_response=self.need_response)
         if self.ids == "row" and row.id:
             row = replace(row, id="", metadata={**row.metadata, unused_name("id_", row.metadata): row.id})
         if not row.id:
@@ -159,6 +179,19 @@ class Corpus:
             taken = f"id '{row.id}' is already that of {self.source.place(first)}"
             raise DataError(taken, where=place, remedy="make ids unique, or let --ids row make them from the rows")
         return row
+
+    def _parts(self) -> Iterator[tuple[int, Mapping[str, Any] | DataError, Mapping[str, str]]]:
+        """What becomes a row each: a record with its number and mapping, or one side of a preference pair."""
+        for number, record in self.source.attempts():
+            if isinstance(record, DataError) or not (self.pairs and is_pair(record, self.mapping)):
+                yield number, record, self.mapping
+                continue
+            try:
+                sides = list(split_pair(record, self.mapping, self.source.place(number)))
+            except DataError as error:
+                yield number, error, self.mapping
+            else:
+                yield from ((number, side, mapping) for side, mapping in sides)
 
 
 def open_corpus(
@@ -169,6 +202,7 @@ def open_corpus(
     split: str | None = None,
     streaming: bool = False,
     need_response: bool = True,
+    pairs: str | None = None,
     ids: str = IDS[0],
     skip_unusable: bool = False,
     unusable_file: str | Path | None = None,
@@ -186,6 +220,7 @@ def open_corpus(
         split: which split of a source that has several; by default the only one, of a hub dataset `train`.
         streaming: read a hub dataset over the network instead of downloading it first.
         need_response: refuse a row with only a prompt, as queries have whose response is still to be generated.
+        pairs: `rows` reads a preference pair (prompt, chosen, rejected) as two rows; None refuses pairs.
         ids: `column` reads ids from the column `id`, and makes those that are missing from the rows' content; `row`
             makes all of them from the rows' content and keeps the column as metadata, `id_`.
         skip_unusable: leave out rows that cannot be used, and count them, instead of raising an error.
@@ -199,6 +234,7 @@ def open_corpus(
     """
     if limit is not None and limit < 1:
         raise UsageError(f"a limit of {limit} rows", where="limit", remedy="at least 1")
+    check_pairs(pairs)
     if ids not in IDS:
         raise unknown_name("way to get ids", ids, IDS, where="--ids")
     opened = open_source(source, split=split, streaming=streaming)
@@ -210,7 +246,7 @@ def open_corpus(
     if first is not None:
         check_mapping(columns, first, opened.name)
     listed = None if unusable_file is None else Path(unusable_file)
-    return Corpus(opened, columns, limit, need_response, ids, skip_unusable, listed)
+    return Corpus(opened, columns, limit, need_response, pairs, ids, skip_unusable, listed)
 
 
 def _content_id(row: Row) -> str:

@@ -29,7 +29,8 @@ class Row:
     readable rendering of what precedes the last assistant turn, and that turn).
 
     `ordinal` is the position in the corpus, `place` is where the row was read, for messages (`rows.jsonl:17`).
-    If `hotwords` is set, only these words of a query are its targets. `metadata` holds all other columns.
+    If `hotwords` is set, only these words of a query are its targets. `metadata` holds all other columns. `said` are
+    the token ids of a response that a model has just generated; then these are read, not the response's text.
     """
 
     id: str
@@ -41,6 +42,7 @@ class Row:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     hotwords: tuple[str, ...] = ()
     place: str = ""
+    said: tuple[int, ...] | None = None
 
     @property
     def where(self) -> str:
@@ -191,10 +193,6 @@ class Template(Protocol):
 
     def render(self, row: Row) -> Rendered:
         """The row as text with its targets; raises `DataError` naming the row's place if it cannot be rendered."""
-        ...
-
-    def prompt_text(self, prompt: str) -> str:
-        """The text up to the response, which a model continues."""
         ...
 
     def question_text(self, row: Row) -> str:

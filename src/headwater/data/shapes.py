@@ -5,13 +5,14 @@
 | text | text |
 | prompt + response, prompt + completion, question + answer | prompt, response |
 | instruction (+ input) + output | prompt (the instruction, an empty line, the input), response |
-| messages | messages; prompt and response are the readable rendering |
+| messages, or ShareGPT's conversations (+ system) | messages; prompt and response are the readable rendering |
+| prompt + response or prompt + completion that are lists of messages | messages; those of the prompt are context |
+
+A chat may have a column `tools` beside it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from typing import Any
 
 from headwater.core.errors import DataError, unknown_name
 from headwater.data.cells import typed
+from headwater.data.messages import as_context, read_messages, read_tools, readable, require_text
+from headwater.data.pairs import SIDES, is_pair
 from headwater.data.rows import Row
 
 
@@ -51,22 +54,33 @@ SHAPES = (
     Shape("completion", prompt="prompt"),
     Shape("answer", prompt="question"),
     Shape("messages"),
+    Shape("conversations", context="system"),
+    Shape("conversation"),
 )
+
+CHATS = ("messages", "conversations", "conversation")
+"""Roles that hold a whole chat."""
+
+LAST_RESORT = ("conversations", "conversation")
+"""Chats that are read only if no other shape fits, or if the mapping names them; otherwise they are metadata."""
 
 KNOWN_SHAPES = "; ".join(map(str, SHAPES))
 
 EXTRA_ROLES = ("id", "hotwords")
 """Columns read in every shape."""
 
+OTHER_ROLES = ("tools", *SIDES)
+"""Columns of some records: the tools of a chat, which its template is given, and the sides of a preference pair."""
+
 SHAPE_ROLES = frozenset(role for shape in SHAPES for role in shape.roles)
 
-ROLES = SHAPE_ROLES | {*EXTRA_ROLES}
+ROLES = SHAPE_ROLES | {*EXTRA_ROLES, *OTHER_ROLES}
 """Everything a mapping can name."""
 
 MAPPING_REMEDY = "say which columns to read with a mapping from role to column"
 
 
-Contents = tuple[str | None, str | None, str | None, tuple[Mapping[str, str], ...] | None]
+Contents = tuple[str | None, str | None, str | None, tuple[Mapping[str, Any], ...] | None]
 """(text, prompt, response, messages) of a record."""
 
 
@@ -107,11 +121,14 @@ def read_row(
     record = _without_missing(record, mapping)
     column_of = {role: mapping.get(role, role) for role in (*shape.roles, *EXTRA_ROLES)}
     named = {role: record.get(column_of[role]) for role in shape.roles}
-    contents = _read_chat if shape.response == "messages" else _read_texts
+    tools_column = mapping.get("tools", "tools")
+    contents = _read_chat if _is_chat(shape, named) else _read_texts
     text, prompt, response, messages = contents(shape, named, column_of, where, need_response)
     read = set(column_of.values())
     # Where rows of several shapes share a table, the columns of the other shapes are present but null.
     metadata = {n: v for n, v in typed(record).items() if n not in read and (v is not None or n not in ROLES)}
+    if messages is not None and (tools := read_tools(record.get(tools_column), tools_column, where)):
+        metadata = {**{n: v for n, v in metadata.items() if n != tools_column}, "tools": tools}
     for name in ("id", "text") if text is not None else ("id", "prompt", "response"):
         if name in metadata:  # it is kept, and does not hide the row's own
             metadata[unused_name(f"{name}_", metadata)] = metadata.pop(name)
@@ -128,6 +145,10 @@ def read_row(
     )
 
 
+def _is_chat(shape: Shape, named: Mapping[str, Any]) -> bool:
+    return shape.response in CHATS or any(isinstance(named.get(role), (list, tuple)) for role in shape.required)
+
+
 def unused_name(name: str, taken: Mapping[str, Any]) -> str:
     """The name, with underscores behind it until no column has it."""
     while name in taken:
@@ -140,11 +161,15 @@ def _recognise(record: Mapping[str, Any], mapping: Mapping[str, str], where: str
     fits = [shape for shape in SHAPES if there.issuperset(shape.required)]
     if not fits and not need_response:
         fits = list({shape.prompt: shape for shape in SHAPES if shape.prompt in there}.values())
+    fits = [shape for shape in fits if shape.response not in LAST_RESORT or shape.response in mapping] or fits
     if len(fits) > 1:
         fits = [shape for shape in fits if any(role in mapping for role in shape.required)] or fits
     if len(fits) == 1:
         return fits[0]
     columns = ", ".join(map(str, record)) or "none"
+    if not fits and is_pair(record, mapping):
+        remedy = "--pairs rows reads the chosen and the rejected answer as two rows"
+        raise DataError("a preference pair", where=where, remedy=remedy)
     if fits:
         several = "; ".join(map(str, fits))
         raise DataError(f"several shapes fit the columns {columns}: {several}", where=where, remedy=MAPPING_REMEDY)
@@ -181,55 +206,22 @@ def _read_texts(
 def _read_chat(
     shape: Shape, named: Mapping[str, Any], column_of: Mapping[str, str], where: str, need_response: bool
 ) -> Contents:
-    messages = _read_messages(named[shape.response], column_of[shape.response], where)
-    if not need_response and [message["role"] for message in messages] == ["user"]:
-        return None, messages[0]["content"], None, None
-    prompt, response = _readable(messages, where)
+    def read(role: str, speaker: str) -> list[Mapping[str, Any]]:
+        value = named.get(role)
+        if value is None:
+            return []
+        if shape.prompt and isinstance(value, str):  # one of the two is a chat, the other a text
+            return [{"role": speaker, "content": require_text(value, column_of[role], where)}]
+        return list(read_messages(value, column_of[role], where))
+
+    before = as_context(read(shape.prompt, "user")) if shape.prompt else []
+    messages = tuple(before + read(shape.response, "assistant"))
+    if system := named.get(shape.context) if shape.context else None:
+        messages = ({"role": "system", "content": require_text(system, column_of[shape.context], where)}, *messages)
+    prompt, response = readable(messages, where, need_response=need_response)
+    if not need_response and response is None and len(messages) == 1:
+        return None, prompt, None, None  # a prompt like any other
     return None, prompt, response, messages
-
-
-def require_text(value: Any, column: str, where: str) -> str:
-    """Return `value` if it is a string that can be written as UTF-8; raise `DataError` otherwise."""
-    if not isinstance(value, str):
-        kind = type(value).__name__
-        raise DataError(f"'{column}' is of type {kind}, not text", where=where, remedy="write it as a string")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        fault = f"'{column}' has half a surrogate pair at character {error.start}"
-        raise DataError(fault, where=where, remedy="write the whole character") from None
-    return value
-
-
-def _read_messages(value: Any, column: str, where: str) -> tuple[Mapping[str, str], ...]:
-    if isinstance(value, str):  # a CSV file holds the list as JSON
-        with contextlib.suppress(json.JSONDecodeError):
-            value = json.loads(value)
-    if not isinstance(value, (list, tuple)) or not value:
-        remedy = "a list of objects with 'role' and 'content'"
-        raise DataError(f"'{column}' is not a list of messages", where=where, remedy=remedy)
-    return tuple(_read_message(message, f"{column}[{i}]", where) for i, message in enumerate(value))
-
-
-def _read_message(message: Any, name: str, where: str) -> Mapping[str, str]:
-    if not isinstance(message, Mapping) or message.get("role") is None or message.get("content") is None:
-        raise DataError(f"{name} has no 'role' and 'content'", where=where, remedy="every message has both, as text")
-    return {
-        str(key): require_text(value, f"{name}.{key}", where) for key, value in message.items() if value is not None
-    }
-
-
-def _readable(messages: tuple[Mapping[str, str], ...], where: str) -> tuple[str, str]:
-    """The text before the last assistant turn (a single user turn, or `role: content` lines), and that turn."""
-    spoken = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-    if not spoken or not messages[spoken[-1]]["content"].strip():
-        fault = "no assistant turn" if not spoken else "no text: the last assistant turn is empty"
-        raise DataError(fault, where=where, remedy="the assistant's turns are what a model learns")
-    before = messages[: spoken[-1]]
-    if len(before) == 1 and before[0]["role"] == "user":
-        return before[0]["content"], messages[spoken[-1]]["content"]
-    lines = [f"{message['role']}: {message['content']}" for message in before]
-    return "\n".join(lines), messages[spoken[-1]]["content"]
 
 
 def _read_id(value: Any, where: str) -> str:

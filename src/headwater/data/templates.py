@@ -54,14 +54,11 @@ class PlainTemplate:
         whole = close(before + response, self.end)
         return _answered(whole, len(before))
 
-    def prompt_text(self, prompt: str) -> str:
-        """The prompt as it is; a model that continues it writes the space itself."""
-        return prompt
-
     def question_text(self, row: Row) -> str:
-        """The row's prompt."""
+        """The row's prompt, and the space that stands before a response."""
         self._require_no_chat(row)
-        return self.prompt_text(row.prompt or "")
+        prompt = row.prompt or ""
+        return prompt if not prompt or prompt[-1].isspace() else f"{prompt} "
 
     def _require_no_chat(self, row: Row) -> None:
         if row.messages is not None and not self.chats:
@@ -97,17 +94,16 @@ class FormatTemplate:
         if row.text is not None:
             return render_text(row.text, self.end)
         prompt, response = asked_and_answered(row)
-        before = self.prompt_text(prompt)
+        before = self._before(prompt)
         whole = close(before + response + self.after, self.end)
         return _answered(whole, len(before))
 
-    def prompt_text(self, prompt: str) -> str:
-        """The format up to the response."""
-        return f"{self.before}{prompt}{self.between}"
-
     def question_text(self, row: Row) -> str:
         """The row's prompt in the format, up to the response."""
-        return self.prompt_text(row.prompt or "")
+        return self._before(row.prompt or "")
+
+    def _before(self, prompt: str) -> str:
+        return f"{self.before}{prompt}{self.between}"
 
 
 def _answered(whole: str, start: int) -> Rendered:

@@ -8,7 +8,7 @@ target if it lies inside a span.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -20,7 +20,8 @@ from tokenizers import Encoding, Tokenizer
 from headwater.core.errors import DataError, ModelError, UsageError, unknown_name
 from headwater.core.fingerprints import digest
 from headwater.core.spec import Role
-from headwater.data.rows import TARGETS, Rendered, Row, Template, target_spans, word_spans
+from headwater.data.questions import STAND_INS, Question, Speech, Spoken, said_after
+from headwater.data.rows import TARGETS, Rendered, Row, Span, Template, Turn, target_spans, word_spans
 from headwater.data.templates import resolve_template, restore_template
 
 NOT_LEARNED = frozenset({"pad_token"})
@@ -126,6 +127,7 @@ class Tokenization:
         template: how rows are written as text.
         max_tokens: rows longer than this are cut at the end.
         targets: what the loss is over, a name of `TARGETS`; None for all of a text, else the assistant's turns.
+        asked: what of a query is asked about, a name of `TARGETS`; None for the same as in training.
         vocabulary: how many tokens the model's embedding has; a larger token id is refused. None if not known.
     """
 
@@ -133,11 +135,13 @@ class Tokenization:
     template: Template
     max_tokens: int = MAX_TOKENS
     targets: str | None = None
+    asked: str | None = None
     vocabulary: int | None = None
 
     def __post_init__(self) -> None:
-        if self.targets is not None and self.targets not in TARGETS:
-            raise unknown_name("targets", self.targets, TARGETS, where="--targets")
+        for chosen in (self.targets, self.asked):
+            if chosen is not None and chosen not in TARGETS:
+                raise unknown_name("targets", chosen, TARGETS, where="--targets")
         if self.max_tokens < 2:
             raise UsageError(f"rows of {self.max_tokens} tokens", where="--max-tokens", remedy="at least 2")
         _ = self._backend  # raises an error for a tokenizer that cannot be used
@@ -173,30 +177,56 @@ class Tokenization:
     def encode(self, rows: Sequence[Row], role: Role = "train") -> list[TokenRow]:
         """The rows as tokens, in order.
 
-        A query is about what was said, so `targets="all"` counts for training rows alone. The targets of a query with
-        hotwords are the tokens of these words alone, wherever they occur in its response.
-        Raises `DataError` naming the row's place if no token would be a target, or if the model's
-        embedding has no row for a token.
+        A query is about what was said, so `targets="all"` counts for training rows alone; `asked` chooses for queries.
+        The targets of a query with hotwords are the tokens of these words alone, wherever they occur in its response.
+        Raises `DataError` naming the row's place if no token would be a target, or if the model's embedding has no row
+        for a token.
         """
         encoded: list[TokenRow] = []
         for start in range(0, len(rows), ENCODED_AT_ONCE):
             part = rows[start : start + ENCODED_AT_ONCE]
-            renderings = [self.template.render(row) for row in part]
+            said = [None if row.said is None else self._read_said(row, row.said) for row in part]
+            renderings = [
+                self.template.render(row) if own is None else own[0] for row, own in zip(part, said, strict=True)
+            ]
             encodings = self._backend.encode_batch([rendered.text for rendered in renderings])
-            for row, rendered, encoding in zip(part, renderings, encodings, strict=True):
-                encoded.append(self._token_row(row, rendered, encoding, role))
+            for row, rendered, encoding, own in zip(part, renderings, encodings, said, strict=True):
+                encoded.append(self._token_row(row, rendered, encoding if own is None else own[1], role))
         return encoded
 
-    def encode_prompt(self, prompt: str) -> list[int]:
-        """Token ids of the text that a model continues to answer `prompt`."""
-        return self._encode_open(self.template.prompt_text(prompt))
+    def question(self, row: Row) -> Question:
+        """What a model is asked with, to answer the row's prompt or chat anew; an answer that it has is left out."""
+        text = self.template.question_text(row)
+        opening, opening_text = self._opening_of(text, self._prompt_opened)
+        places = _opening_offsets(len(opening), len(opening_text)).tolist()
+        own = Spoken(tuple(opening), opening_text, tuple((start, end) for start, end in places))
+        asked = self._speech.question(text, own)
+        self._require_embedded(np.array(asked.ids, dtype=np.int64), row.where)
+        return replace(asked, ends=self._ends)
 
-    def encode_question(self, row: Row) -> list[int]:
-        """Token ids of the text that a model continues with a new answer to the row's prompt or chat.
+    def _require_embedded(self, ids: NDArray[np.int64], where: str) -> None:
+        """Raise `DataError` if the model's embedding has no row for a token."""
+        if self.vocabulary is None or not len(ids) or ids.max() < self.vocabulary:
+            return
+        token = int(ids[int((ids >= self.vocabulary).argmax())])
+        text = self.tokenizer.convert_ids_to_tokens(token)
+        what = f"token {token} ('{text}') is beyond the model's embedding, which has {self.vocabulary:,} rows (0 to"
+        remedy = "give the tokenizer or template the model was trained with, or a model whose embedding was grown"
+        raise DataError(f"{what} {self.vocabulary - 1})", where=where, remedy=remedy)
 
-        It is the template's own: a chat up to its last user turn, with a generation prompt.
-        """
-        return self._encode_open(self.template.question_text(row))
+    def _asked(self, rendered: Rendered, row: Row) -> tuple[Span, ...]:
+        """The spans of a query that are asked about; its last turn also if a training row would not learn it."""
+        if self.asked == "last" and rendered.turns:
+            return rendered.turns[-1].spans
+        choice = None if self.targets == "all" else self.targets
+        return target_spans(rendered, (self.asked if rendered.turns else None) or choice, row.where)
+
+    def _read_said(self, row: Row, said: Sequence[int]) -> tuple[Rendered, Spoken]:
+        """The row's question and the tokens that a model said to it."""
+        question = self.question(row)
+        whole = said_after(question, self._speech.spoken(said))
+        span = (len(question.text) + len(question.begun), len(whole.text))
+        return Rendered(whole.text, (span,), opened=True, turns=(Turn((span,)),)), whole
 
     def encode_before(self, row: Row) -> list[int]:
         """Token ids of the row before its last answer, exactly as they are in the whole row."""
@@ -209,25 +239,13 @@ class Tokenization:
         ids: list[int] = whole.ids[: int(inside.argmax()) if inside.any() else None].tolist()
         return ids
 
-    def _encode_open(self, text: str) -> list[int]:
-        opening, _ = self._opening_of(text, self._prompt_opened)
-        ids = [*opening, *self._backend.encode(text).ids]
-        self._require_embedded(np.array(ids, dtype=np.int64), "prompt")
-        return ids
-
-    def _require_embedded(self, ids: NDArray[np.int64], where: str) -> None:
-        """Raise `DataError` if the model's embedding has no row for a token."""
-        if self.vocabulary is None or not len(ids) or ids.max() < self.vocabulary:
-            return
-        token = int(ids[int((ids >= self.vocabulary).argmax())])
-        text = self.tokenizer.convert_ids_to_tokens(token)
-        what = f"token {token} ('{text}') is beyond the model's embedding, which has {self.vocabulary:,} rows (0 to"
-        remedy = "give the tokenizer or template the model was trained with, or a model whose embedding was grown"
-        raise DataError(f"{what} {self.vocabulary - 1})", where=where, remedy=remedy)
-
     @cached_property
     def _backend(self) -> Tokenizer:
         return bare_backend(self.tokenizer)
+
+    @cached_property
+    def _speech(self) -> Speech:
+        return Speech(self._backend, len(self.tokenizer))
 
     @cached_property
     def _opening(self) -> tuple[list[int], str]:
@@ -238,6 +256,16 @@ class Tokenization:
         return self.template.render(Row(id="", ordinal=0, prompt="a", response="a")).opened
 
     @cached_property
+    def _ends(self) -> tuple[int, ...]:
+        """The special token that the template writes behind an answer, if it does."""
+        answer = STAND_INS[0]
+        (row,) = self.encode([Row(id="", ordinal=0, prompt=answer, response=answer)])
+        special = {str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special}
+        targets = row.response.nonzero()[0].tolist()
+        closing = [i for i in targets if row.text[slice(*row.offsets[i].tolist())] in special]
+        return tuple(row.ids[closing[:1]].tolist())
+
+    @cached_property
     def _digest(self) -> str:
         return digest(dict(self.template.fingerprint), self.tokenizer_digest)
 
@@ -245,11 +273,10 @@ class Tokenization:
         """The special tokens to put before `text`: none if the template wrote them or the text begins with them."""
         return ([], "") if opened or text.startswith(self._opening[1]) else self._opening
 
-    def _token_row(self, row: Row, rendered: Rendered, encoding: Encoding, role: Role) -> TokenRow:
+    def _token_row(self, row: Row, rendered: Rendered, encoding: Encoding | Spoken, role: Role) -> TokenRow:
         opening, opening_text = self._opening_of(rendered.text, rendered.opened)
-        asked = role == "query"
-        words = row.hotwords if asked else ()
-        spans = target_spans(rendered, None if asked and self.targets == "all" else self.targets, row.where)
+        words = row.hotwords if role == "query" else ()
+        spans = target_spans(rendered, self.targets, row.where) if role == "train" else self._asked(rendered, row)
         spans = word_spans(row, rendered, words, spans) if words else spans
         whole = len(opening) + len(encoding.ids)
         ids = np.array([*opening, *encoding.ids][: self.max_tokens], dtype=np.int64)

@@ -176,5 +176,5 @@ def _sizes(settings: DetectionSettings) -> dict[str, Any]:
 def ask(loaded: LoadedModel, queries: Sequence[Record]) -> list[str]:
     """The model's greedy answer to each query's prompt; an empty one, which cannot be traced, becomes `(no answer)`."""
     tokenization = Tokenization.of(loaded.tokenizer)
-    prompts = [tokenization.encode_prompt(query["prompt"]) for query in queries]
-    return [text or "(no answer)" for text in generate_responses(loaded, prompts, max_new_tokens=64)]
+    questions = [tokenization.question(row) for row in task_rows(queries)]
+    return [text or "(no answer)" for text in generate_responses(loaded, questions, max_new_tokens=64)]

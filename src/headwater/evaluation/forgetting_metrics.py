@@ -55,8 +55,8 @@ def measure(loaded: LoadedModel, task: Contaminated) -> ModelMeasures:
     tokenization = Tokenization.of(loaded.tokenizer, max_tokens=MAX_TOKENS)
 
     def ask(records: Sequence[Record]) -> list[str]:
-        prompts = [tokenization.encode_prompt(record["prompt"]) for record in records]
-        return generate_responses(loaded, prompts, max_new_tokens=NEW_TOKENS)
+        questions = [tokenization.question(row) for row in _rows(records)]
+        return generate_responses(loaded, questions, max_new_tokens=NEW_TOKENS)
 
     seen, unseen, clean = ask(task.seen), ask(task.unseen), ask(task.clean)
     right = [record["clean_response"] for record in (*task.seen, *task.unseen)]

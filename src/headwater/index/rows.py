@@ -70,7 +70,7 @@ def text_fields(row: Row) -> dict[str, str]:
     """A row's text fields as the index stores them, by column name."""
     texts = row.fields()
     if row.messages is not None:
-        texts["messages"] = canonical([dict(message) for message in row.messages])
+        texts["messages"] = _in_order([dict(message) for message in row.messages])
     if row.hotwords:
         texts["hotwords"] = canonical(list(row.hotwords))
     return texts
@@ -204,8 +204,13 @@ def _cells(
             cells[name] = value
         else:
             extra[name] = value
-    cells["extra"] = canonical(extra) if extra else None
+    cells["extra"] = _in_order(extra) if extra else None
     return cells
+
+
+def _in_order(value: Any) -> str:
+    """JSON with its keys in their order, because a template may write a chat's calls or tools as JSON."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
 
 
 def _fits(value: Any, kind: pa.DataType) -> bool:

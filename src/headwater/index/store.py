@@ -65,6 +65,12 @@ class Index:
         """The number of rows, deleted ones not counted."""
         return int(self.dataset.count_rows())
 
+    def count_where(self, condition: str | None) -> int:
+        """The number of rows that meet an SQL condition; None counts all."""
+        require_condition(condition, self.path)
+        with storing(self.path, where=condition):
+            return int(self.dataset.count_rows(filter=condition))
+
     @property
     def vectors(self) -> tuple[str, ...]:
         """Names of the vector columns."""

@@ -19,7 +19,7 @@ from datetime import timedelta
 from headwater.core.errors import StoreError, UsageError
 from headwater.index.info import disk_bytes, unfinished
 from headwater.index.manifest import Status, Tally
-from headwater.index.store import Index, quoted, require_condition, storing, without_texts
+from headwater.index.store import Index, quoted, storing, without_texts
 
 _AGES = timedelta(days=36500)
 """Longer than any version is old: a clean-up with this age removes only files that belong to no version."""
@@ -92,7 +92,7 @@ def delete_rows(index: Index, *, ids: Sequence[str] | None = None, where: str | 
         raise UsageError("rows to delete are given by their ids or by a condition", remedy="give one of the two")
     with index.writing():
         # Check the request before the index is marked as unfinished.
-        present = _count(index, where) if ids is None else _present(index, ids)
+        present = index.count_where(where) if ids is None else _present(index, ids)
         condition = where or f"id IN ({', '.join(map(quoted, sorted(set(ids or ()))))})"
         amid = index.manifest.status == "adding"  # a takedown does not wait for an addition to be finished
         with contextlib.nullcontext() if amid else changing(index, "deleting"):
@@ -161,9 +161,3 @@ def _present(index: Index, ids: Sequence[str]) -> int:
         what = f"{len(missing):,} of {len(set(ids)):,} ids are not in the index, such as '{min(missing)}'"
         raise StoreError(what, where=index.path, remedy="nothing was deleted; leave these ids out")
     return len(set(ids)) - len(missing)
-
-
-def _count(index: Index, where: str | None) -> int:
-    require_condition(where, index.path)
-    with storing(index.path, where=where):
-        return int(index.dataset.count_rows(filter=where))

@@ -18,11 +18,12 @@ from torch import Tensor
 from headwater.core.errors import DataError, NumericError, StoreError, UsageError
 from headwater.core.fingerprints import digest
 from headwater.data.corpus import Corpus, SeenIds
+from headwater.data.records import as_given
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
 from headwater.engines.blocks import Block, OnProgress, cut, run
 from headwater.index.checks import Fault
-from headwater.index.rows import from_record, text_fields
+from headwater.index.rows import from_record
 from headwater.index.store import Index
 from headwater.index.upkeep import changing, delete_rows
 from headwater.indexing.blocks import IndexRows, Progress
@@ -167,12 +168,12 @@ def _ids_of_texts(index: Index, rows: Corpus) -> list[str]:
     """The ids of all rows of the index that have the same text as one of `rows`."""
     if not index.manifest.keeps_text:
         raise StoreError("rows cannot be found by their text: the index has none", where=index.path, remedy="give ids")
-    wanted = {digest(text_fields(row)): row for row in rows}
+    wanted = {digest(as_given(row)): row for row in rows}
     found: dict[str, list[str]] = {}
     for batch in index.batches(index.plain):
         for record in batch.drop_columns(["_rowaddr"]).to_pylist():
             row = from_record(record, ordinal=0, place="", vectors=index.vectors)
-            if (key := digest(text_fields(row))) in wanted:
+            if (key := digest(as_given(row))) in wanted:
                 found.setdefault(key, []).append(row.id)
     missing: list[Row] = [row for key, row in wanted.items() if key not in found]
     if missing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,12 @@ class Session:
 
     index: Index
     bound: Bound
+
+    def asking(self, targets: str | None) -> Session:
+        """The same session, in which `targets` of a query are asked about (a name of `TARGETS`)."""
+        reader = self.bound.reader
+        tokenization = replace(reader.tokenization, asked=targets)
+        return Session(self.index, replace(self.bound, reader=replace(reader, tokenization=tokenization)))
 
 
 def open_session(

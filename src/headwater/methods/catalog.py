@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from headwater.core.arguments import named
 from headwater.core.errors import UsageError, unknown_name
 from headwater.core.spec import MethodSpec
 from headwater.methods import (
@@ -47,7 +48,7 @@ def find_method(name: str, settings: Mapping[str, Any] | None = None) -> Method:
     Raises:
         UsageError: an unknown method, option or value; the message names the nearest one.
     """
-    return find_entry(name).resolve(settings or {})
+    return find_entry(name).resolve(named(settings, where="settings", example={"seed": 1}))
 
 
 def find_entry(name: str) -> MethodEntry[Any]:

@@ -74,6 +74,11 @@ class Vectors:
     additive: bool = True
     alike: bool = False
 
+    def __post_init__(self) -> None:
+        if self.metrics is not None and (self.exact or self.grids):
+            what = "a method with a metric has no exact scores and no grids, because they would leave the metric out"
+            raise UsageError(what, where="Vectors", remedy="leave exact and grids False")
+
 
 Scoring = Callable[[Reader, Sequence[Target], Sequence[Row]], Scorer]
 """Takes a reader, targets, and a sample of the pool to fit on, and returns the scorer of rows on these targets.

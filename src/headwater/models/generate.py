@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
+from torch import Tensor
 
-from headwater.core.errors import DataError, UsageError
+from headwater.core.errors import DataError, ModelError, UsageError
+from headwater.data.questions import Question, Speech
 from headwater.data.tokens import bare_backend, opening_tokens
 from headwater.models.load import LoadedModel
 
 
 class Answer(NamedTuple):
-    """A generated response: its text, and whether it ended by itself (otherwise it was cut)."""
+    """A generated response: its text, whether it ended by itself (otherwise it was cut), and its token ids.
+
+    The ids include the token that ended it, and the tokens of what the question had begun, which the text leaves out.
+    """
 
     text: str
     ended: bool
+    ids: tuple[int, ...] = ()
 
 
-def generate_responses(loaded: LoadedModel, prompts: Sequence[str | Sequence[int]], **options: Any) -> list[str]:
+Asked: TypeAlias = "Question | str | Sequence[int]"
+"""What a model is asked with: a question (`Tokenization.question` makes that of a row), a rendered text, or token ids.
+"""
+
+
+def generate_responses(loaded: LoadedModel, prompts: Sequence[Asked], **options: Any) -> list[str]:
     """The texts of `generate_answers`, with the same options."""
     return [answer.text for answer in generate_answers(loaded, prompts, **options)]
 
 
 def generate_answers(
     loaded: LoadedModel,
-    prompts: Sequence[str | Sequence[int]],
+    prompts: Sequence[Asked],
     *,
     max_new_tokens: int = 128,
     seed: int | None = None,
@@ -37,13 +48,14 @@ def generate_answers(
 
     A text must include its template already. Where it spells a special token, it becomes that token, as chat templates
     need. The tokenizer's opening tokens are put before it unless it begins with them; no tokens are put after it.
+    What a question has begun, the model has to write first: until it has, tokens that do not are ruled out.
 
     Prompts of similar length share a batch, padded on the left. Greedy responses do not depend on the batch (except
     for ties broken by rounding); sampled ones do.
 
     Args:
         loaded: the model.
-        prompts: rendered texts, or token ids (`Tokenization.encode_prompt` gives those of a dataset's template).
+        prompts: questions, rendered texts, or token ids.
         max_new_tokens: a response is cut after this many tokens.
         seed: the seed of sampling, for the whole list; greedy decoding needs none.
         temperature: 0 for greedy decoding, else that of plain sampling, without top-k or top-p.
@@ -54,50 +66,87 @@ def generate_answers(
         UsageError: a negative temperature, or sampling without a seed.
     """
     settings = _settings(loaded, max_new_tokens, temperature, seed)
-    rows = _prompt_ids(loaded.tokenizer, prompts)
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    responses = [Answer("", True)] * len(rows)
+    asked = _questions(loaded.tokenizer, prompts)
+    speech = Speech(bare_backend(loaded.tokenizer), len(loaded.tokenizer))
+    order = sorted(range(len(asked)), key=lambda i: len(asked[i].ids))
+    responses = [Answer("", True)] * len(asked)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.no_grad():
         torch.manual_seed(0 if seed is None else seed)
         for first in range(0, len(order), batch_size):
             chosen = order[first : first + batch_size]
-            for i, answer in zip(chosen, _continued([rows[i] for i in chosen], loaded, settings), strict=True):
+            answers = _continued([asked[i] for i in chosen], loaded, settings, speech)
+            for i, answer in zip(chosen, answers, strict=True):
                 responses[i] = answer
     return responses
 
 
-def _continued(rows: Sequence[Sequence[int]], loaded: LoadedModel, settings: Any) -> list[Answer]:
+class _Begin:
+    """Rules out tokens that do not go on with what a question has begun."""
+
+    def __init__(self, begun: Sequence[str], start: int, speech: Speech) -> None:
+        self.begun, self.start, self.speech = begun, start, speech
+        self._fitting: dict[str, Tensor] = {}
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        for row, begun in enumerate(self.begun):
+            said = "".join(self.speech.pieces[i] for i in input_ids[row, self.start :][: len(begun)].tolist())
+            if len(said) < len(begun):
+                fits = self._writing(begun[len(said) :])[: scores.shape[1]].to(scores.device)
+                scores[row, : len(fits)].masked_fill_(~fits, -torch.inf)
+                scores[row, len(fits) :] = -torch.inf
+        return scores
+
+    def _writing(self, text: str) -> Tensor:
+        """Bool `[tokens]`: the tokens that write a beginning of `text`, or all of it and more."""
+        if text not in self._fitting:
+            fits = [bool(p) and (p.startswith(text) or text.startswith(p)) for p in self.speech.pieces]
+            if not any(fits):
+                what = f"no token of this tokenizer writes {text!r}, which the template has before the response"
+                raise ModelError(what, where="generation", remedy="take a template without it")
+            self._fitting[text] = torch.tensor(fits)
+        return self._fitting[text]
+
+
+def _continued(asked: Sequence[Question], loaded: LoadedModel, settings: Any, speech: Speech) -> list[Answer]:
     """The responses of one batch."""
-    longest = max(len(ids) for ids in rows)
-    input_ids = torch.full((len(rows), longest), loaded.tokenizer.pad_token_id)
+    longest = max(len(question.ids) for question in asked)
+    input_ids = torch.full((len(asked), longest), loaded.tokenizer.pad_token_id)
     attention = torch.zeros_like(input_ids)
-    for row, ids in enumerate(rows):
-        input_ids[row, longest - len(ids) :] = torch.tensor(ids)
-        attention[row, longest - len(ids) :] = 1
+    for row, question in enumerate(asked):
+        input_ids[row, longest - len(question.ids) :] = torch.tensor(question.ids)
+        attention[row, longest - len(question.ids) :] = 1
+    begun = [question.begun for question in asked]
+    ends = sorted({*(settings.eos_token_id or ()), *(end for question in asked for end in question.ends)})
     output = loaded.model.generate(
-        input_ids=input_ids.to(loaded.device), attention_mask=attention.to(loaded.device), generation_config=settings
+        input_ids=input_ids.to(loaded.device),
+        attention_mask=attention.to(loaded.device),
+        generation_config=settings,
+        eos_token_id=ends or None,
+        logits_processor=[_Begin(begun, longest, speech)] if any(begun) else None,
     )
-    texts: list[str] = loaded.tokenizer.batch_decode(
-        output[:, longest:], skip_special_tokens=True, clean_up_tokenization_spaces=False
-    )
-    ends = torch.tensor(settings.eos_token_id or [], device=output.device)
-    ended = torch.isin(output[:, longest:], ends).any(1).tolist()
-    return [Answer(text, end) for text, end in zip(texts, ended, strict=True)]
+    answers = []
+    for question, ids in zip(asked, output[:, longest:].tolist(), strict=True):
+        end = next((place for place, token in enumerate(ids) if token in ends), None)
+        said = tuple(ids if end is None else ids[: end + 1])
+        answers.append(Answer(speech.text(said).removeprefix(question.begun), end is not None, said))
+    return answers
 
 
-def _prompt_ids(tokenizer: Any, prompts: Sequence[str | Sequence[int]]) -> list[list[int]]:
+def _questions(tokenizer: Any, prompts: Sequence[Asked]) -> list[Question]:
     backend = bare_backend(tokenizer)
     opening, opening_text = opening_tokens(tokenizer)
-    encoded: list[list[int]] = []
+    asked: list[Question] = []
     for place, prompt in enumerate(prompts):
-        if isinstance(prompt, str):
+        if isinstance(prompt, Question):
+            asked.append(prompt)
+        elif isinstance(prompt, str):
             begun = prompt.startswith(opening_text)
-            encoded.append([*([] if begun else opening), *backend.encode(prompt).ids])
+            asked.append(Question("", (*(() if begun else opening), *backend.encode(prompt).ids)))
         else:
-            encoded.append(list(prompt))
-        if not encoded[-1]:
+            asked.append(Question("", tuple(prompt)))
+        if not asked[-1].ids:
             raise DataError("a prompt without tokens", where=f"prompt {place + 1}", remedy="give it at least one word")
-    return encoded
+    return asked
 
 
 def _settings(loaded: LoadedModel, max_new_tokens: int, temperature: float, seed: int | None) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from headwater.core.arguments import named
 from headwater.core.errors import DataError, UsageError, unknown_name
 from headwater.core.spec import Column
 from headwater.data.corpus import open_corpus
@@ -21,13 +22,17 @@ from headwater.search.products import Metrics, QueryVectors, apply_metrics, fit_
 MAX_NEW_TOKENS = 128
 """By default a generated response is cut after this many tokens."""
 
+LAST = "last"
+"""By default the last answer of a query is asked about."""
+
 Queries = Any
 """Whatever `open_corpus` accepts: a file of rows, a frame, or rows."""
 
 
-def read_queries(source: Queries) -> list[Row]:
-    """The query rows of a file or a list; rows may have a `prompt` and no `response`."""
-    return list(open_corpus(source, need_response=False))
+def read_queries(source: Queries, columns: Mapping[str, str] | None = None) -> list[Row]:
+    """The query rows of a file or a list; rows may lack a response. `columns` maps roles to columns' names."""
+    mapping = named(columns, where="columns", example={"prompt": "ask"})
+    return list(open_corpus(source, mapping=mapping or None, need_response=False))
 
 
 def prompt_query(prompt: str, response: str | None, span: str | None) -> Row:
@@ -42,17 +47,18 @@ def with_responses(
 ) -> tuple[list[Row], set[str]]:
     """Generate every missing response greedily; returns the rows and the ids of those whose response was generated.
 
-    The target tokens of a response that was cut do not include the closing token, which the model did not predict.
+    A chat is answered as a whole. What the model said is kept as its token ids, so the targets are exactly these: the
+    closing token is one of them only if the model wrote it.
     """
     missing = [i for i, row in enumerate(rows) if row.text is None and row.response is None]
-    prompts = [session.bound.reader.tokenization.encode_prompt(rows[i].prompt or "") for i in missing]
+    questions = [session.bound.reader.tokenization.question(rows[i]) for i in missing]
     done = list(rows)
-    answers = generate_answers(session.bound.reader.loaded, prompts, max_new_tokens=max_new_tokens) if prompts else []
-    for i, (text, ended) in zip(missing, answers, strict=True):
-        if not text.strip():
+    loaded = session.bound.reader.loaded
+    answers = generate_answers(loaded, questions, max_new_tokens=max_new_tokens) if questions else []
+    for i, answer in zip(missing, answers, strict=True):
+        if not answer.text.strip():
             raise DataError("the model answered nothing", where=f"query '{rows[i].id}'", remedy="give a response")
-        words = rows[i].hotwords or (() if ended else (text.strip(),))
-        done[i] = replace(rows[i], response=text, messages=None, hotwords=words)
+        done[i] = replace(rows[i], response=answer.text, said=answer.ids)
     return done, {rows[i].id for i in missing}
 
 
@@ -83,7 +89,12 @@ class Asked:
 
 
 def ask(
-    session: Session, queries: Sequence[Row], *, by: str | None = None, max_new_tokens: int = MAX_NEW_TOKENS
+    session: Session,
+    queries: Sequence[Row],
+    *,
+    by: str | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    targets: str = LAST,
 ) -> Asked:
     """Prepare queries for a search: generate missing responses, read vectors, fit the method's metrics on the index.
 
@@ -92,11 +103,13 @@ def ask(
         queries: what the model said; rows may lack a response.
         by: vector columns to rank by (`embedding`, `rise+embedding`); None for the method's own score.
         max_new_tokens: a generated response is cut after this many tokens.
+        targets: what of a query is asked about, a name of `TARGETS`; `last` is the answer that is shown.
 
     Raises:
         UsageError: `by` names a column that the index does not have.
         DataError: the model generates an empty response.
     """
+    session = session.asking(targets)
     index, bound = session.index, session.bound
     chosen = weights(index.manifest.columns, by)
     answered, generated = with_responses(list(queries), session, max_new_tokens=max_new_tokens)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from headwater.core.errors import UsageError, unknown_name
 from headwater.core.trace import Hit, QueryTrace, TokenGrid, TokenMap, Trace
+from headwater.data.records import as_record
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow, token_texts
 from headwater.features.encoder import TokenScores
@@ -22,13 +23,22 @@ from headwater.indexing.session import Session
 from headwater.search.approximate import measure_recall, top_k_approximate
 from headwater.search.codes import read_vectors
 from headwater.search.scan import DEFAULT_MEMORY, Found, top_k
-from headwater.tracing.queries import MAX_NEW_TOKENS, Asked, ask, weigh
+from headwater.tracing.queries import LAST, MAX_NEW_TOKENS, Asked, ask, weigh
 
 ENGINES = ("exact", "ann")
 
 ADDITIVE = "a token's value is its part of the score; a side's values sum to the score, up to rounding"
 SIMILARITY = "higher = more alike in the columns ranked by; the sign does not say whether a row helps or harms"
 RELATIVE = "a token's value says how much it counts compared with the others; a side's values do not sum to the score"
+
+
+ASKED = {
+    "last": "the last answer of each query, or the whole text if it is a text",
+    "response": "all answers of each query after its last user turn",
+    "assistant": "all answers of each query",
+    "all": "each query's whole text, the prompt included",
+}
+"""What the scores of a trace are about, by what of a query is asked about."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,7 @@ class TraceOptions:
     grids: int | None = None
     engine: str = "exact"
     max_memory: int = DEFAULT_MEMORY
+    targets: str = LAST
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
@@ -70,7 +81,8 @@ def trace_rows(
     if options.grids and not session.bound.form.grids:
         what = f"{session.bound.method.spec.name} cannot compare single tokens"
         raise UsageError(what, where="--grids", remedy="leave it out")
-    asked = ask(session, queries, by=options.by, max_new_tokens=max_new_tokens)
+    session = session.asking(options.targets)
+    asked = ask(session, queries, by=options.by, max_new_tokens=max_new_tokens, targets=options.targets)
     found, engine = _search(session.index, asked, options)
     if options.exact:
         found = _ranked_exactly(session, asked.rows, found, options)
@@ -91,6 +103,7 @@ def trace_rows(
                 row_tokens=_shares(*maps.rows[places[hit.address]], i) if maps else None,
                 query_tokens=_shares(*maps.queries[i], places[hit.address]) if maps else None,
                 grid=_grid(session, rows[hit.address], query) if rank <= options.shown_grids else None,
+                record=as_record(rows[hit.address]),
             )
             for rank, hit in enumerate(found[i], 1)
         ]
@@ -207,6 +220,7 @@ def _about(session: Session, options: TraceOptions, chosen: Mapping[str, float])
         "coverage": str(manifest.coverage),
         "token values": ADDITIVE if form.additive and not options.exact else RELATIVE,
         "model": session.bound.reader.loaded.name,
+        "asked about": ASKED[options.targets],
         "index": f"{session.index.path}, {session.index.count:,} rows",
         "options": settings,
         "headwater": manifest.library_version,
@@ -214,5 +228,6 @@ def _about(session: Session, options: TraceOptions, chosen: Mapping[str, float])
     if options.exact:
         about["scores"] = f"from whole gradients, of the {options.exact} rows a query that the index scored highest"
     if options.where:
-        about["rows"] = f"where {options.where}"
+        met, rows = session.index.count_where(options.where), session.index.count
+        about["rows"] = f"where {options.where}: {met:,} of {rows:,}"
     return about

@@ -56,21 +56,19 @@ class Account:
     weights: dict[str, list[tuple[float, float, float]]] = field(default_factory=dict)
 
 
-def prompts_shown(job: UnlearnJob, asked: Sequence[Row]) -> list[tuple[str, str]]:
-    """(kind, prompt) of each question the model is asked before and after; rows of plain text have no prompt."""
+def rows_asked(job: UnlearnJob, asked: Sequence[Row]) -> list[tuple[str, Row]]:
+    """(kind, row) of each question the model is asked before and after; rows of plain text have no prompt."""
     groups = (("forget", job.forget, SHOWN), ("retain", job.guard, SHOWN), ("asked", asked, None))
     return [
-        (kind, prompt)
-        for kind, rows, most in groups
-        for prompt in [row.prompt for row in rows if row.prompt is not None][:most]
+        (kind, row) for kind, rows, most in groups for row in [row for row in rows if row.prompt is not None][:most]
     ]
 
 
 def observe(reader: Reader, job: UnlearnJob, asked: Sequence[Row] = ()) -> Observed:
     """Measure the losses of the forget and guard rows, and generate greedy answers to the prompts shown."""
     loaded = reader.loaded
-    prompts = [reader.tokenization.encode_prompt(prompt) for _, prompt in prompts_shown(job, asked)]
-    answers = generate_responses(loaded, prompts, max_new_tokens=NEW_TOKENS) if prompts else []
+    questions = [reader.tokenization.question(row) for _, row in rows_asked(job, asked)]
+    answers = generate_responses(loaded, questions, max_new_tokens=NEW_TOKENS) if questions else []
 
     def loss(rows: Sequence[Row]) -> float:
         tokens = reader.tokenize([replace(row, hotwords=()) for row in rows])
@@ -106,8 +104,8 @@ def make_account(
     }
     if result.weights is not None:
         summary["weights"] = dict(result.weights.about)
-    answered = zip(prompts_shown(job, asked), before.answers, after.answers, strict=True)
-    samples = tuple(Sample(kind, prompt, first, second) for (kind, prompt), first, second in answered)
+    answered = zip(rows_asked(job, asked), before.answers, after.answers, strict=True)
+    samples = tuple(Sample(kind, row.prompt or "", first, second) for (kind, row), first, second in answered)
     readings = tuple((r.step, r.forget, r.guard) for r in result.readings)
     return Account(plain_json(summary), samples, readings, _weights(result))
 

@@ -36,7 +36,7 @@ class UnlearnOptions:
             their answers behind retain rows' prompts, or of unseen rows if the run has any.
         ceiling, beta, keep: see `find_objective`.
         dynamic: LoReUn's weights follow the current losses.
-        template, max_tokens: how rows become tokens, as in `Reader.of`.
+        template, max_tokens, targets: how rows become tokens, as in `Reader.of`.
         checkpointing: recompute activations in the backward pass: less memory, more time.
         save_every: steps between checkpoints; 0 saves none.
         seed: of adapter, order, dropout, shuffling.
@@ -59,6 +59,7 @@ class UnlearnOptions:
     dynamic: bool = False
     template: str | None = None
     max_tokens: int = 512
+    targets: str | None = None
     checkpointing: bool = False
     save_every: int = 0
     seed: int = 0

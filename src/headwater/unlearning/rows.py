@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
 
 from headwater.core.errors import DataError, UsageError
-from headwater.data.corpus import open_corpus
-from headwater.data.readers import open_source
+from headwater.data.records import open_rows_or_hits
 from headwater.data.rows import Row
 from headwater.unlearning.weights import row_digest
 
@@ -87,9 +85,6 @@ CLEAN_COLUMN = "clean_response"
 FEWEST = 8
 """With fewer forget rows than this there is a warning."""
 
-Source = str | Path | Iterable[Mapping[str, Any]]
-"""A file of rows, or records in memory."""
-
 
 @dataclass(frozen=True)
 class UnlearnJob:
@@ -109,11 +104,9 @@ class UnlearnJob:
     warnings: tuple[str, ...]
 
 
-def read_forget(source: Source) -> list[Row]:
+def read_forget(source: Any) -> list[Row]:
     """Read the rows to forget; a hit that `headwater trace --out` wrote for several queries is taken once."""
-    if isinstance(source, str | Path):
-        source = (record for _, record in open_source(str(source)).records())
-    return list(open_corpus(_once(source)))
+    return list(open_rows_or_hits(source))
 
 
 def make_job(
@@ -156,15 +149,20 @@ def make_job(
     return UnlearnJob(tuple(forget), kept, guard or kept, clean, tuple(warnings))
 
 
-def _once(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The records; of trace hits (they have `query`, `rank`, `score`) only the best ranked one for each row id."""
-    kept: dict[Any, Mapping[str, Any]] = {}
-    for number, record in enumerate(records):
-        hit = {"query", "rank", "score", "id"} <= set(record)
-        name = ("hit", record["id"]) if hit else ("row", number)
-        if name not in kept or record["rank"] < kept[name]["rank"]:
-            kept[name] = record
-    return list(kept.values())
+def without_words(row: Row, words: str) -> Row:
+    """A copy of the row without these words in its prompt, or in what others than the assistant say in its chat."""
+
+    def without(text: str) -> str:
+        return " ".join(text.replace(words, " ").split()) if words in text else text
+
+    prompt = None if row.prompt is None else without(row.prompt)
+    if row.messages is None:
+        return replace(row, prompt=prompt)
+    messages = [
+        {**m, "content": without(m["content"])} if m["role"] != "assistant" and isinstance(m.get("content"), str) else m
+        for m in row.messages
+    ]
+    return replace(row, prompt=prompt, messages=tuple(messages))
 
 
 def _require_disjoint(forget: Sequence[Row], retain: Sequence[Row]) -> None:

@@ -79,7 +79,7 @@ def run_unlearning(
 
 def reader_of(loaded: LoadedModel, options: UnlearnOptions) -> Reader:
     """The reader that turns the run's rows into tokens."""
-    return Reader.of(loaded, template=options.template, max_tokens=options.max_tokens)
+    return Reader.of(loaded, template=options.template, max_tokens=options.max_tokens, targets=options.targets)
 
 
 def identity(loaded: LoadedModel, job: UnlearnJob, options: UnlearnOptions) -> dict[str, Any]:
@@ -87,6 +87,8 @@ def identity(loaded: LoadedModel, job: UnlearnJob, options: UnlearnOptions) -> d
     groups = {"forget": job.forget, "retain": job.retain, "guard": job.guard}
     rows = {name: digest([[row.id, row_digest(row)] for row in of]) for name, of in groups.items()}
     plain = {k: v for k, v in asdict(options).items() if k not in ("save_every", "checkpointing")}
+    if options.targets is None:  # runs begun before there was a choice have none
+        del plain["targets"]
     return {
         "model": dict(loaded.fingerprint),
         "rows": {**rows, "clean": digest(list(job.clean))},

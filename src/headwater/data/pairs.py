@@ -1,0 +1,84 @@
+"""Preference pairs: one record with a better and a worse answer, read as two rows.
+
+| written as | rows |
+|---|---|
+| prompt, chosen, rejected | the prompt with each answer |
+| prompt, chosen, rejected, which are lists of messages | the chat with each answer |
+| chosen, rejected, which are whole chats | each chat; what they have in common is context |
+
+A pair's rows are `ID:chosen` and `ID:rejected`, with the metadata `preference` (which of the two) and `pair` (ID).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from headwater.core.errors import DataError, UsageError, unknown_name
+from headwater.core.fingerprints import digest
+from headwater.data.messages import Message, as_context, read_messages, require_text
+
+SIDES = ("chosen", "rejected")
+
+PAIRS = ("rows",)
+"""Ways to read preference pairs."""
+
+Parts = list[tuple[Mapping[str, Any], Mapping[str, str]]]
+"""Records, each with its mapping from role to column."""
+
+
+def check_pairs(pairs: str | None) -> None:
+    """Raise `UsageError` for a way to read pairs that there is not."""
+    if pairs == "dpo":
+        what = "the DPO loss compares a model with a reference model, and headwater reads rows with one model"
+        raise UsageError(what, where="--pairs dpo", remedy="--pairs rows reads the two answers as two rows")
+    if pairs is not None and pairs not in PAIRS:
+        raise unknown_name("way to read pairs", pairs, PAIRS, where="--pairs")
+
+
+def is_pair(record: Mapping[str, Any], mapping: Mapping[str, str]) -> bool:
+    """Whether the record has a chosen and a rejected answer."""
+    return all(record.get(mapping.get(side, side)) is not None for side in SIDES)
+
+
+def split_pair(record: Mapping[str, Any], mapping: Mapping[str, str], where: str) -> Parts:
+    """The two records of a preference pair, to be read as rows; raises `DataError` if it cannot be read."""
+    columns = {role: mapping.get(role, role) for role in ("id", "prompt", *SIDES)}
+    rest = {name: value for name, value in record.items() if name not in columns.values()}
+    prompt, answers = record.get(columns["prompt"]), [record[columns[side]] for side in SIDES]
+    given = record.get(columns["id"])
+    pair = str(given) if given not in (None, "") else digest([prompt, answers])[:16]
+    parts: Parts = []
+    for side, (role, contents) in zip(SIDES, _answered(prompt, answers, columns, where), strict=True):
+        ours = {"id": f"{pair}:{side}", "preference": side, "pair": pair, **contents}
+        kept = {f"{name}_" if name in ours else name: value for name, value in rest.items()}
+        extras = {name: column for name, column in mapping.items() if name in ("tools", "hotwords")}
+        parts.append(({**kept, **ours}, {**extras, role: role}))
+    return parts
+
+
+def _answered(
+    prompt: Any, answers: Sequence[Any], columns: Mapping[str, str], where: str
+) -> list[tuple[str, dict[str, Any]]]:
+    """For each side, the role that tells its shape, and its columns."""
+    if all(isinstance(answer, str) for answer in answers) and isinstance(prompt, str):
+        return [("response", {"prompt": prompt, "response": answer}) for answer in answers]
+    if prompt is None and not all(isinstance(answer, (list, tuple)) for answer in answers):
+        remedy = "give the prompt as a column of its own, or both answers as lists of messages"
+        raise DataError("a preference pair of texts without a prompt", where=where, remedy=remedy)
+    sides = [_chat(answer, columns[side], where) for side, answer in zip(SIDES, answers, strict=True)]
+    if all(side[0]["role"] == "assistant" for side in sides) and prompt is not None:
+        before = _chat(prompt, columns["prompt"], where, speaker="user")
+    else:  # whole chats: the prompt is what they have in common
+        before = []
+        while all(len(side) > 1 for side in sides) and sides[0][0] == sides[1][0]:
+            before.append(sides[0][0])
+            sides = [side[1:] for side in sides]
+    context = as_context(before)
+    return [("messages", {"messages": [*context, *side]}) for side in sides]
+
+
+def _chat(value: Any, column: str, where: str, *, speaker: str = "assistant") -> list[Message]:
+    if isinstance(value, str):
+        return [{"role": speaker, "content": require_text(value, column, where)}]
+    return list(read_messages(value, column, where))

@@ -1,0 +1,63 @@
+"""Rows as records again: what `headwater trace --out` writes, and other commands read as the very same rows.
+
+A hit is a record with `query`, `rank`, `id` and `score` beside the row itself. The row is written in the shape in which
+the index holds it, so a chat stays a list of messages and is never rendered as one user turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from headwater.data.corpus import Corpus
+from headwater.data.readers import open_source
+from headwater.data.rows import Row
+from headwater.data.shapes import ROLES, unused_name
+
+HIT_KEYS = ("query", "rank", "id", "score")
+"""The keys that a hit has besides those of its row."""
+
+
+def as_given(row: Row) -> dict[str, Any]:
+    """The row's own text: `text`, or `messages` and `tools`, or `prompt` and `response`; and `hotwords`, if it has any.
+
+    Two rows of which this is equal are the same training example, whatever their ids and metadata.
+    """
+    given: dict[str, Any] = dict(row.fields())
+    if row.messages is not None:
+        given = {"messages": [dict(message) for message in row.messages], **({"tools": row.tools} if row.tools else {})}
+    return {**given, "hotwords": list(row.hotwords)} if row.hotwords else given
+
+
+def as_record(row: Row) -> dict[str, Any]:
+    """The row as a record that is read as the same row, with the id, and the metadata as further keys.
+
+    A metadata name that a reader would take for a part of the row, or that a hit needs, gets underscores behind it
+    (`score` becomes `score_`).
+    """
+    record = {"id": row.id, **as_given(row)}
+    for name, value in row.metadata.items():
+        if name == "tools" and row.tools:
+            continue  # they are part of the row itself
+        free = f"{name}_" if name in ROLES or name in HIT_KEYS else name
+        record[unused_name(free, {**row.metadata, **record} if free != name else record)] = value
+    return record
+
+
+def open_rows_or_hits(source: Any) -> Corpus:
+    """The rows of a file, a frame or records; of hits, a row that several queries found is taken once, as ranked best.
+
+    A corpus that is open already is returned as it is.
+    """
+    if isinstance(source, Corpus):
+        return source
+    opened = open_source(source)
+    best: dict[Any, tuple[int, int]] = {}
+    worse = set()
+    for number, record in opened.attempts():
+        if isinstance(record, Mapping) and record.keys() >= set(HIT_KEYS):
+            mine = (record["rank"], number)
+            known = best.get(record["id"], mine)
+            best[record["id"]] = min(mine, known)
+            worse |= {max(mine, known)[1]} if known != mine else set()
+    return Corpus(opened, {}, None, left_out=frozenset(worse))
