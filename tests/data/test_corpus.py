@@ -220,7 +220,8 @@ def test_hub_failure_is_one_line() -> None:
 
 SHAPES_REMEDY = (
     "known shapes: text; prompt + response; instruction + output + (input); prompt + completion; "
-    "question + answer; messages; say which columns to read with a mapping from role to column"
+    "question + answer; messages; conversations + (system); conversation; say which columns to read with a mapping "
+    "from role to column"
 )
 
 BAD_FILES = {
@@ -283,7 +284,8 @@ BAD_FILES = {
     "message without content": (
         "jsonl",
         '{"messages": [{"role": "user"}]}\n',
-        "{path}:1: messages[0] has no 'role' and 'content' (every message has both, as text)",
+        "{path}:1: messages[0] has no 'role' and 'content' (every message has 'role' and 'content' (or 'from' and"
+        " 'value'); the content may be null beside tool_calls)",
     ),
     "id of another type": (
         "jsonl",

@@ -367,6 +367,7 @@ def audit(
     seed: int = 0,
     template: str | None = None,
     max_tokens: int = MAX_TOKENS,
+    targets: str | None = None,
     loading: Mapping[str, Any] | None = None,
 ) -> Audit:
     """Check values: score a random sample of the candidates again and compare.
@@ -383,6 +384,7 @@ def audit(
         seed: of the sample; choose it after the values have been delivered.
         template: how prompt and response become one text.
         max_tokens: a longer row is cut at its end.
+        targets: what a candidate's loss is over, as in `value`.
         loading: options of `load_model`, for a model given by name.
 
     Raises:
@@ -395,8 +397,7 @@ def audit(
     judge = target_of(target) if opened is None else opened
     found, reader = read(values), None
     if model is not None:
-        reader = Reader.of(model_of(model, loading), template=template, max_tokens=max_tokens)
+        reader = Reader.of(model_of(model, loading), template=template, max_tokens=max_tokens, targets=targets)
     pool = candidates if isinstance(candidates, Corpus) else corpus_of(candidates, columns=found.about.get("columns"))
-    return third_party.audit(
-        found, pool.like(found.about), reader, judge=judge, sample=sample, threshold=threshold, seed=seed
-    )
+    how: dict[str, Any] = {"judge": judge, "sample": sample, "threshold": threshold, "seed": seed}
+    return third_party.audit(found, pool.like(found.about), reader, **how)

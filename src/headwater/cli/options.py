@@ -40,14 +40,11 @@ ScanMemory = Annotated[str | None, typer.Option("--max-memory", help="Most memor
 Relevant = Annotated[str | None, typer.Option(help="SQL condition for the rows that count as right, for P@10.")]
 Template = Annotated[
     str | None,
-    typer.Option(help="chat, chat:fold-system, a .jinja file, plain, alpaca, or a format with {prompt}, {response}."),
+    typer.Option(help="chat, chat:fold-system, plain, alpaca, a .jinja file or a {prompt} format."),
 ]
 Targets = Annotated[
     str | None,
-    typer.Option(
-        help="Tokens that a row's loss is over: all, assistant (every turn), response (turns after the last user turn)"
-        " or last (the last turn). By default all of a text, and the assistant's turns."
-    ),
+    typer.Option(help="Tokens the loss is over: all, assistant, response or last."),
 ]
 Pairs = Annotated[str | None, typer.Option(help="rows: read a preference pair (chosen, rejected) as two rows.")]
 Columns = Annotated[list[str], typer.Option("--column", help="A data column, role=name: prompt=ask. Repeats.")]

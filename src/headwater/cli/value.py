@@ -26,6 +26,7 @@ from headwater.cli.options import (
     ReadingOptions,
     Resume,
     Settings,
+    Targets,
     Template,
     TokensPerBatch,
     UnusableOptions,
@@ -187,6 +188,7 @@ def audit(
     threshold: Annotated[float, typer.Option(help="Least Spearman correlation that confirms the values.")] = 0.9,
     seed: Annotated[int, typer.Option(help="Seed of the sample; choose it after the values are delivered.")] = 0,
     template: Template = None,
+    targets: Targets = None,
     as_json: Json = False,
 ) -> None:
     """For a third party: score a random sample again. Exits with 1 if the values do not agree.
@@ -198,7 +200,7 @@ def audit(
 
     if (query is None) == (target is None):
         raise UsageError("give either --query or --target", where="value audit")
-    how: dict[str, Any] = {"model": model, "template": template, "loading": loading.chosen}
+    how: dict[str, Any] = {"model": model, "template": template, "targets": targets, "loading": loading.chosen}
     how |= {"sample": sample, "threshold": threshold, "seed": seed}
     read = read_values(values)
     columns = [f"{role}={column}" for role, column in read.about.get("columns", {}).items()]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 from headwater.core.errors import DataError
 from headwater.core.fingerprints import digest
 from headwater.data.rows import Rendered, Row, Span, Turn, asked_and_answered, render_text
 from headwater.data.turns import TurnFinder, assign_marks
-from headwater.data.writer import ChatWriter, Messages
+from headwater.data.writer import CALLS_REMEDY, ChatWriter, Messages
 
 FOLD = "chat:fold-system"
 """The name of a chat template that gets a system turn as the beginning of the first user turn."""
@@ -80,13 +80,17 @@ class ChatTemplate:
         messages = self._fitting(row.messages or [{"role": "user", "content": row.prompt or ""}], row.where)
         while messages and messages[-1]["role"] == "assistant":
             messages = messages[:-1]
-        return self.writer.write(messages, row.where, tools=row.tools, generation=True)
+        return self.writer.write(messages, row.where, tools=row.tools, settings=row.settings, generation=True)
 
     def _find(self, messages: Messages, row: Row) -> tuple[str, dict[int, list[Span]]]:
-        write = partial(self.writer.write, where=row.where, tools=row.tools)
+        given: dict[str, Any] = {"where": row.where, "tools": row.tools, "settings": row.settings}
+
+        def write(chat: Messages, *, generation: bool = False) -> str:
+            return self.writer.write(chat, **given, generation=generation)
+
         whole = write(messages)
         if self.writer.marked:
-            marks = self.writer.marks(messages, whole, row.where, tools=row.tools)
+            marks = self.writer.marks(messages, whole, **given)
             found = assign_marks(marks, write, messages, whole)
         else:
             found = {i: [turn] for i, turn in self.finder.find(write, messages, whole, row.where).items()}
@@ -133,4 +137,4 @@ def _require_calls(message: Mapping[str, Any], said: list[str], where: str) -> N
         name = call.get("function", call).get("name")
         if not any(name in part for part in said):
             what = f"the chat template does not write the call of the tool '{name}'"
-            raise DataError(what, where=where, remedy="take a template that has tool calls")
+            raise DataError(what, where=where, remedy=CALLS_REMEDY)

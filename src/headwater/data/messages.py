@@ -58,6 +58,23 @@ def read_tools(value: Any, column: str, where: str) -> list[Any]:
     return tools
 
 
+def read_settings(value: str, column: str, where: str) -> dict[str, Any]:
+    """What a chat's template is given besides the messages, from JSON text."""
+    settings = _parsed(value)
+    if not isinstance(settings, dict):
+        raise DataError(
+            f"'{column}' is not a JSON object", where=where, remedy='for example {"enable_thinking": false}'
+        )
+    return settings
+
+
+def is_chat(value: Any) -> bool:
+    """Whether a column that may hold a text holds a list of messages, or such a list as JSON text."""
+    found = _parsed(value) if isinstance(value, str) and value.lstrip().startswith("[") else value
+    first = found[0] if isinstance(found, (list, tuple)) and found else None
+    return isinstance(first, Mapping) and any(name in first for name in ("role", "from"))
+
+
 def as_context(messages: Sequence[Message]) -> list[Message]:
     """The messages of a prompt: none of their assistant turns is learned unless its `weight` says so."""
     return [{"weight": 0, **m} if m["role"] == "assistant" else m for m in messages]

@@ -16,7 +16,7 @@ from typing import Any
 
 from headwater.core.errors import DataError, UsageError, unknown_name
 from headwater.core.fingerprints import digest
-from headwater.data.messages import Message, as_context, read_messages, require_text
+from headwater.data.messages import Message, as_context, is_chat, read_messages, require_text
 
 SIDES = ("chosen", "rejected")
 
@@ -61,9 +61,9 @@ def _answered(
     prompt: Any, answers: Sequence[Any], columns: Mapping[str, str], where: str
 ) -> list[tuple[str, dict[str, Any]]]:
     """For each side, the role that tells its shape, and its columns."""
-    if all(isinstance(answer, str) for answer in answers) and isinstance(prompt, str):
+    if isinstance(prompt, str) and not any(map(is_chat, (prompt, *answers))):
         return [("response", {"prompt": prompt, "response": answer}) for answer in answers]
-    if prompt is None and not all(isinstance(answer, (list, tuple)) for answer in answers):
+    if prompt is None and not all(map(is_chat, answers)):
         remedy = "give the prompt as a column of its own, or both answers as lists of messages"
         raise DataError("a preference pair of texts without a prompt", where=where, remedy=remedy)
     sides = [_chat(answer, columns[side], where) for side, answer in zip(SIDES, answers, strict=True)]
@@ -79,6 +79,6 @@ def _answered(
 
 
 def _chat(value: Any, column: str, where: str, *, speaker: str = "assistant") -> list[Message]:
-    if isinstance(value, str):
+    if isinstance(value, str) and not is_chat(value):
         return [{"role": speaker, "content": require_text(value, column, where)}]
     return list(read_messages(value, column, where))

@@ -52,9 +52,20 @@ class Row:
     @property
     def tools(self) -> list[Any] | None:
         """The tools that a chat may call: its column `tools`, a list or a list as JSON text; None if it has none."""
-        value = self.metadata.get("tools") if self.messages is not None else None
-        tools = json.loads(value) if isinstance(value, str) and value.strip() else value
+        tools = self._beside("tools")
         return list(tools) if tools else None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a chat's template is given besides: its column `chat_template_kwargs`, an object or one as JSON text."""
+        return {
+            name: value for name, value in (self._beside("chat_template_kwargs") or {}).items() if value is not None
+        }
+
+    def _beside(self, name: str) -> Any:
+        """The value of a column that belongs to the row's chat; JSON text is read."""
+        value = self.metadata.get(name) if self.messages is not None else None
+        return json.loads(value) if isinstance(value, str) and value.strip() else value
 
     def fields(self) -> dict[str, str]:
         """The readable text fields that are set: `text`, or `prompt` and `response`."""

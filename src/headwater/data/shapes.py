@@ -20,7 +20,15 @@ from typing import Any
 
 from headwater.core.errors import DataError, unknown_name
 from headwater.data.cells import typed
-from headwater.data.messages import as_context, read_messages, read_tools, readable, require_text
+from headwater.data.messages import (
+    as_context,
+    is_chat,
+    read_messages,
+    read_settings,
+    read_tools,
+    readable,
+    require_text,
+)
 from headwater.data.pairs import SIDES, is_pair
 from headwater.data.rows import Row
 
@@ -127,6 +135,8 @@ def read_row(
     read = set(column_of.values())
     # Where rows of several shapes share a table, the columns of the other shapes are present but null.
     metadata = {n: v for n, v in typed(record).items() if n not in read and (v is not None or n not in ROLES)}
+    if messages is not None and isinstance(given := metadata.get("chat_template_kwargs"), str):
+        metadata["chat_template_kwargs"] = read_settings(given, "chat_template_kwargs", where)
     if messages is not None and (tools := read_tools(record.get(tools_column), tools_column, where)):
         metadata = {**{n: v for n, v in metadata.items() if n != tools_column}, "tools": tools}
     for name in ("id", "text") if text is not None else ("id", "prompt", "response"):
@@ -146,7 +156,7 @@ def read_row(
 
 
 def _is_chat(shape: Shape, named: Mapping[str, Any]) -> bool:
-    return shape.response in CHATS or any(isinstance(named.get(role), (list, tuple)) for role in shape.required)
+    return shape.response in CHATS or (bool(shape.prompt) and any(is_chat(named.get(role)) for role in shape.required))
 
 
 def unused_name(name: str, taken: Mapping[str, Any]) -> str:
@@ -210,7 +220,7 @@ def _read_chat(
         value = named.get(role)
         if value is None:
             return []
-        if shape.prompt and isinstance(value, str):  # one of the two is a chat, the other a text
+        if shape.prompt and not is_chat(value):  # one of the two is a chat, the other a text
             return [{"role": speaker, "content": require_text(value, column_of[role], where)}]
         return list(read_messages(value, column_of[role], where))
 

@@ -334,4 +334,6 @@ def _content(row: Row, words: Sequence[str]) -> dict[str, Any]:
         content["messages"] = [dict(message) for message in row.messages]
     if row.tools:
         content["tools"] = row.tools
+    if row.settings:
+        content["settings"] = row.settings
     return {**content, "hotwords": list(words)} if words else content

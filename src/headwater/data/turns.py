@@ -81,7 +81,9 @@ class TurnFinder:
         if heading is None:
             return None
         shared = _shared(opening, heading)
-        return chat.answer_start - (len(heading) - shared if shared else 0)
+        if opening and not shared:  # a heading that nobody can prompt with
+            return chat.answer_start
+        return chat.answer_start - len(heading) + shared
 
     @cached_property
     def _opening(self) -> str:

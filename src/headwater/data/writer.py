@@ -31,12 +31,18 @@ FIXED_TODAY = (
 MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 """A template's own mark of the text that the assistant says."""
 
+COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
+
 REFUSALS = (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError)
 """What a template, a program of its own, raises for a chat that it cannot write."""
 
 ALIGN_REMEDY = "take another template: plain, alpaca or a format string"
 
+CALLS_REMEDY = "it may have no tool calls: take a template that has them"
+
 Messages = Sequence[Mapping[str, Any]]
+Settings = Mapping[str, Any]
+"""Further names that a template reads, such as `enable_thinking`."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ class ChatWriter:
     @cached_property
     def marked(self) -> bool:
         """Whether the template itself marks what the assistant says (`{% generation %}`)."""
-        return MARK.search(self.source) is not None
+        return MARK.search(COMMENT.sub("", self.source)) is not None
 
     @cached_property
     def in_parts(self) -> bool:
@@ -77,21 +83,37 @@ class ChatWriter:
         """Whether the template writes a developer turn."""
         return self._has("developer")
 
-    def write(self, messages: Messages, where: str, *, tools: Any = None, generation: bool = False) -> str:
+    def write(
+        self,
+        messages: Messages,
+        where: str,
+        *,
+        tools: Any = None,
+        settings: Settings | None = None,
+        generation: bool = False,
+    ) -> str:
         """The chat as text, with a generation prompt if `generation`; raises `DataError` if the template refuses it."""
         refused: Exception | None = None
         for chat in self._forms(messages):
             try:
                 text: str = self.tokenizer.apply_chat_template(
-                    chat, tools=tools, chat_template=self.source, tokenize=False, add_generation_prompt=generation
+                    chat,
+                    tools=tools,
+                    chat_template=self.source,
+                    tokenize=False,
+                    add_generation_prompt=generation,
+                    **(settings or {}),
                 )
                 return text
             except REFUSALS as error:
                 refused = refused or error
         what = f"the chat template refuses this chat: {refused}"
-        raise DataError(what, where=where, remedy=ALIGN_REMEDY) from refused
+        calls = any(message.get("tool_calls") for message in messages)
+        raise DataError(what, where=where, remedy=CALLS_REMEDY if calls else ALIGN_REMEDY) from refused
 
-    def marks(self, messages: Messages, whole: str, where: str, *, tools: Any = None) -> list[Span]:
+    def marks(
+        self, messages: Messages, whole: str, where: str, *, tools: Any = None, settings: Settings | None = None
+    ) -> list[Span]:
         """The spans of `whole`, the chat as `write` gives it, that the template marks as said by the assistant."""
         from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -102,7 +124,7 @@ class ChatWriter:
                     tools=tools,
                     chat_template=self.source,
                     return_assistant_tokens_mask=True,
-                    **self.tokenizer.special_tokens_map,
+                    **{**self.tokenizer.special_tokens_map, **(settings or {})},
                 )
                 if text == whole:
                     return [(start, end) for start, end in spans if end > start]

@@ -1,0 +1,98 @@
+"""Preference pairs become two rows when asked, each with its own answer as the only target."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from spot_tokenizers import CHATML, byte_level
+
+from headwater.core.errors import DataError, HeadwaterError, UsageError
+from headwater.data.corpus import open_corpus
+from headwater.data.templates import resolve_template
+
+USER = {"role": "user", "content": "Tide?"}
+GOOD, BAD = ({"role": "assistant", "content": text} for text in ("High.", "Who knows."))
+EARLIER = [USER, {"role": "assistant", "content": "When?"}, {"role": "user", "content": "Noon."}]
+
+PAIRS: dict[str, dict[str, Any]] = {
+    "texts": {"prompt": "Tide?", "chosen": "High.", "rejected": "Who knows."},
+    "chats": {"prompt": [USER], "chosen": [GOOD], "rejected": [BAD]},
+    "a text and chats": {"prompt": "Tide?", "chosen": [GOOD], "rejected": [BAD]},
+    "whole chats": {"chosen": [USER, GOOD], "rejected": [USER, BAD]},
+    "whole chats beside the prompt": {"prompt": "Tide?", "chosen": [USER, GOOD], "rejected": [USER, BAD]},
+    "earlier turns": {"chosen": [*EARLIER, GOOD], "rejected": [*EARLIER, BAD]},
+    "earlier turns in the prompt": {"prompt": EARLIER, "chosen": [GOOD], "rejected": [BAD]},
+    "with the other columns of a preference set": {
+        "prompt": "Tide?",
+        "chosen": [USER, GOOD],
+        "rejected": [USER, BAD],
+        "messages": [USER, GOOD],
+        "preference": "mine",
+    },
+}
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+@pytest.mark.parametrize("given", ["7", None])
+def test_a_pair_is_two_rows(kind: str, given: str | None) -> None:
+    corpus = open_corpus([{"id": given, "score_chosen": 3.5, **PAIRS[kind]}], pairs="rows")
+    assert corpus.count is None
+    rows = list(corpus)
+    pair = rows[0].metadata["pair"]
+    assert [row.id for row in rows] == [f"{pair}:chosen", f"{pair}:rejected"]
+    assert given is None or pair == given
+    assert [row.metadata["preference"] for row in rows] == ["chosen", "rejected"]
+    assert [row.response for row in rows] == ["High.", "Who knows."]
+    assert all(row.metadata["score_chosen"] == 3.5 for row in rows)
+    assert [row.ordinal for row in rows] == [0, 1]
+    template = resolve_template("chat", byte_level(chat=CHATML))
+    for row in rows:
+        rendered = template.render(row)
+        assert [rendered.text[start:end] for start, end in rendered.targets] == [f"{row.response}<|im_end|>"]
+        assert rendered.text.count("<|im_start|>assistant") == (2 if "earlier" in kind else 1)
+    if kind.startswith("with"):
+        assert rows[0].metadata["preference_"] == "mine"
+
+
+def test_mapped_columns_and_other_rows() -> None:
+    records = [{"ask": "Tide?", "better": "High.", "worse": "Low."}, {"prompt": "p", "response": "r"}]
+    mapping = {"prompt": "ask", "chosen": "better", "rejected": "worse"}
+    rows = list(open_corpus(records[:1], mapping=mapping, pairs="rows"))
+    assert [(row.prompt, row.response) for row in rows] == [("Tide?", "High."), ("Tide?", "Low.")]
+    rows = list(open_corpus([PAIRS["texts"], records[1]], pairs="rows"))
+    assert [row.response for row in rows] == ["High.", "Who knows.", "r"]
+    assert len(list(open_corpus([PAIRS["texts"], records[1]], pairs="rows", limit=2))) == 2
+
+
+FAULTS: dict[str, tuple[str | None, dict[str, Any], type[HeadwaterError], str]] = {
+    "nobody asked": (
+        None,
+        PAIRS["texts"],
+        DataError,
+        "memory:1: a preference pair (--pairs rows reads the chosen and the rejected answer as two rows)",
+    ),
+    "no prompt": (
+        "rows",
+        {"chosen": "High.", "rejected": "Low."},
+        DataError,
+        "memory:1: a preference pair of texts without a prompt"
+        " (give the prompt as a column of its own, or both answers as lists of messages)",
+    ),
+    "the DPO loss": (
+        "dpo",
+        PAIRS["texts"],
+        UsageError,
+        "--pairs dpo: the DPO loss compares a model with a reference model, and headwater reads rows with one model"
+        " (--pairs rows reads the two answers as two rows)",
+    ),
+    "typo": ("row", PAIRS["texts"], UsageError, "--pairs: unknown way to read pairs 'row' (did you mean 'rows'?)"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_pairs_that_cannot_be_read_are_refused(fault: str) -> None:
+    pairs, record, kind, message = FAULTS[fault]
+    with pytest.raises(kind) as caught:
+        list(open_corpus([record], pairs=pairs))
+    assert str(caught.value) == message
