@@ -25,8 +25,8 @@ class RapidInOptions:
     adapter, or all if there is no adapter. sketch: `shift`, `hash`, `two-sided`, `rademacher` or `identity`. tokens:
     normalise token scores by `token` (the paper) or by `row` (then they sum to the row's score). window: how many
     tokens are read at a time; a longer row is read in several windows and their gradients are added; overlap: how many
-    tokens two windows share. checkpoints: the folder that a `Recorder` wrote; the scores of its models are summed;
-    empty for the model alone. weights: weight checkpoints by their learning `rate` or `equal`.
+    tokens two windows share. checkpoints: the folder of a `Recorder` or of a Trainer's `checkpoint-N`, whose
+    scores are summed; empty for the model alone. weights: weight checkpoints by their learning `rate` or `equal`.
     """
 
     buckets: int = 65_536
