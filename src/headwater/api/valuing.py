@@ -166,8 +166,15 @@ class Selection(Tabular):
     path: Path | None = None
 
     def records(self) -> list[dict[str, Any]]:
-        """The rows as they were, each with its `value`."""
-        return [{**dict(row), "value": float(v)} for row, v in zip(self.rows, self.values, strict=True)]
+        """The rows as they were, each with its `value`; a row's own column of that name is `value_`."""
+        return [_with_value(row, float(value)) for row, value in zip(self.rows, self.values, strict=True)]
+
+
+def _with_value(row: Mapping[str, Any], value: float) -> dict[str, Any]:
+    own = "value_"
+    while own in row:
+        own += "_"
+    return {**{own if name == "value" else name: cell for name, cell in row.items()}, "value": value}
 
 
 def select(

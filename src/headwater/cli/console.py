@@ -20,6 +20,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
+from headwater.core.plain import json_ready
+
 errors = Console(stderr=True, highlight=False)
 
 _STEPS = 1000
@@ -94,7 +96,7 @@ def emit(facts: Mapping[str, Any], as_json: bool, text: str | None = None) -> No
 
 def emit_json(value: Any) -> None:
     """Print one JSON document on stdout; NaN and infinities, which JSON does not have, become null."""
-    sys.stdout.write(json.dumps(_finite(value), ensure_ascii=False, indent=2, default=str) + "\n")
+    sys.stdout.write(json.dumps(_finite(value), ensure_ascii=False, indent=2, default=json_ready) + "\n")
 
 
 def emit_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

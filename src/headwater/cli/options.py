@@ -176,15 +176,24 @@ def open_rows(data: Any, columns: list[str], **how: Any) -> Any:
     return open_corpus(sources, mapping=pairs(columns, "--column") or None, **how)
 
 
-def open_index_to_search(path: str) -> Any:
-    """Open an index, with a warning if it is unfinished."""
+def open_index_to_search(path: str, where: str | None = None) -> Any:
+    """Open an index, with a warning if it is unfinished, or has rows that the condition `where` cannot see."""
     from headwater.index.info import unfinished
     from headwater.index.store import open_index
 
     opened = open_index(path)
     if warning := unfinished(opened):
         say(f"warning: {warning}")
+    warn_unseen(opened, where)
     return opened
+
+
+def warn_unseen(index: Any, where: str | None) -> None:
+    """Warn of rows whose values the condition cannot see, because no column of the index holds them."""
+    from headwater.index.upkeep import unseen_rows
+
+    for column, count in (unseen_rows(index, where) if where else {}).items():
+        say(f"warning: the condition cannot see {count:,} rows, whose '{column}' is of another type than the column's")
 
 
 def scan_memory(text: str | None) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class GradientOptions:
 
 @dataclass(frozen=True)
 class TracInOptions(GradientOptions):
-    """checkpoints: the folder that a `Recorder` wrote; empty for the model alone, with weight 1.
+    """checkpoints: the folder of a `Recorder` or of a Trainer's `checkpoint-N`; empty: the model alone, weight 1.
 
     TracIn is Σ over checkpoints of learning rate × inner product of gradients; positive = proponent.
     """

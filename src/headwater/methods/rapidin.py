@@ -27,8 +27,8 @@ class RapidInOptions:
     normalise token scores by `token` (the paper) or by `row` (then they sum to the row's score). window: how many
     tokens are read together; 0 for as many as the model's context holds. A longer row is read in several windows and
     their gradients are added. overlap: how many tokens two windows share; -1 for as much text before each target as
-    fits, at least half a window. checkpoints: the folder that a `Recorder` wrote; the scores of its models are summed;
-    empty for the model alone. weights: weight checkpoints by their learning `rate` or `equal`.
+    fits, at least half a window. checkpoints: the folder of a `Recorder` or of a Trainer's `checkpoint-N`, whose scores
+    are summed; empty for the model alone. weights: weight checkpoints by their learning `rate` or `equal`.
     """
 
     buckets: int = 65_536

@@ -33,7 +33,8 @@ MEANINGS = {
 
 @dataclass(frozen=True)
 class ZoInfOptions:
-    """checkpoints: the folder that a `Recorder` wrote. neighbours: how many nearest checkpoints are used; 0 for all.
+    """checkpoints: the folder of a `Recorder`, or of a Trainer's `checkpoint-N`. neighbours: how many nearest
+    checkpoints are used; 0 for all.
 
     form: `pair` (influence on the query), `self` (influence of the row on itself) or `variance` (of the row's loss over
     checkpoints); the latter two are the same for every query. window: as in `rapidin`.

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from headwater.core.errors import ModelError, first_few
+from headwater.models.shards import require_joined
 
 
 def model_place(name: str) -> str:
@@ -26,6 +27,7 @@ def model_place(name: str) -> str:
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
+        require_joined(folder)
         if (folder / "config.json").is_file():
             return str(folder)
         if (folder / "adapter_config.json").is_file():
@@ -87,6 +89,7 @@ def with_adapter(model: Any, adapter: str, *, merge: bool) -> Any:
     """
     from peft import PeftModel
 
+    require_joined(adapter)
     if Path(adapter).exists() and not (Path(adapter) / "adapter_config.json").is_file():
         remedy = "name the folder that PEFT's save_pretrained wrote"
         raise ModelError("no adapter_config.json in the adapter folder", where=adapter, remedy=remedy)
