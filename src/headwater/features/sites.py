@@ -84,12 +84,14 @@ class ParameterSelection:
             expert parameter counts as one tensor an expert.
         coverage: their share of the model's parameters; the note names selected parameters that cannot be seen.
         proved_idle: modules that did not run in some batch and were checked to be unused there; filled batch by batch.
+        apart: parameters that are read by running the whole model for each row (`headwater.features.apart`).
     """
 
     sites: tuple[Site, ...]
     shapes: Mapping[str, tuple[int, ...]]
     coverage: Coverage
     proved_idle: set[str] = field(default_factory=set, repr=False, compare=False)
+    apart: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,28 @@ def without_adapter(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+def trained_names(model: Any) -> set[str]:
+    """Names of the parameters that PEFT trains with the active adapters of `model`: it is asked to mark them.
+
+    Beside the adapter's own, these may be biases of the base model, whole modules, or rows of the embedding.
+    """
+    flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    tuner, active = model.base_model, list(model.active_adapters)
+    try:
+        model.requires_grad_(False)
+        mark = next((name for name in dir(tuner) if name.startswith("_mark_only_adap")), None)
+        if mark is None:  # learned prompts, which are no part of the model inside
+            for name in active:
+                model.prompt_encoder[name].requires_grad_(True)
+        else:
+            getattr(tuner, mark)(tuner.model)
+            tuner.set_adapter(active if len(active) > 1 else active[0])
+        return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    finally:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(flags[name])
+
+
 def adapter_weights(adapter: str) -> dict[str, Tensor]:
     """The tensors of a saved PEFT adapter, by their names in its file."""
     from peft import load_peft_weights
