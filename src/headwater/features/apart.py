@@ -7,6 +7,7 @@ the gradient of every row by itself: as exact as the loss, for about the time of
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,10 +15,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from headwater.core.errors import ModelError
 from headwater.data.batches import TokenBatch
-from headwater.features.replay import MOST
-from headwater.models.losses import losses_and_gradient, target_logits
+from headwater.models.losses import all_logits, losses_and_gradient, target_logits
 from headwater.sketch.blocks import Dense
+
+MOST = 2**22
+"""Parameters with more numbers than this are not read so: the gradient of each row is held whole, 16 MiB of it."""
 
 
 def readable_apart(parameter: nn.Parameter) -> bool:
@@ -68,3 +72,51 @@ def _of_row(
         if not logits.requires_grad:  # the row reaches none of them
             return (None,) * len(leaves)
         return torch.autograd.grad(logits, list(leaves), gradient.view_as(logits), allow_unused=True)
+
+
+def shares_of_mass(model: Any, names: Sequence[str], batch: TokenBatch) -> dict[str, float]:
+    """Each parameter's share of the squared gradient of the batch's rows, whose losses count alike.
+
+    One parameter's gradient is held at a time.
+    """
+    own = dict(model.named_parameters())
+    squared: dict[str, float] = {}
+    handles, held = [], {name: own[name].requires_grad for name in names}
+
+    def arrive(name: str, parameter: nn.Parameter) -> None:
+        if parameter.grad is not None:
+            squared[name] = float(parameter.grad.double().square().sum())
+        parameter.grad = None
+
+    weights = batch.response / batch.target_counts[batch.item_row][:, None]
+    try:
+        for name in names:
+            if own[name].is_floating_point() and not own[name].is_meta:
+                own[name].requires_grad_(True)
+                handles.append(own[name].register_post_accumulate_grad_hook(functools.partial(arrive, name)))
+        with torch.enable_grad():
+            logits, place = target_logits(model, batch.input_ids, batch.response)
+            of_loss = (table.gather(1, place).to(logits.device).flatten() for table in (batch.targets, weights))
+            logits.backward(losses_and_gradient(logits.detach().flatten(0, 1), *of_loss)[1].view_as(logits))
+    finally:
+        for handle in handles:
+            handle.remove()
+        for name, required in held.items():
+            own[name].requires_grad_(required)
+    total = sum(squared.values()) or 1.0
+    return {name: squared.get(name, 0.0) / total for name in names}
+
+
+def require_separate(model: Any, batch: TokenBatch) -> None:
+    """Check that a row's logits do not depend on the rows beside it: some adapters mix all rows of a batch.
+
+    Raises:
+        ModelError: they do, so that no row has a gradient of its own.
+    """
+    with torch.no_grad():
+        alone, beside = (all_logits(model, batch.input_ids[:count])[:1].float() for count in (1, None))
+    difference = float((alone - beside).square().mean().sqrt() / beside.square().mean().sqrt().clamp_min(1e-12))
+    if difference > (1e-3 if model.dtype in (torch.float32, torch.float64) else 0.1):
+        what = f"a row's logits change by {difference:.2g} of their size with the rows beside it in a batch"
+        remedy = "no row has a gradient of its own; give the base model alone, or another kind of adapter"
+        raise ModelError(what, where="adapter", remedy=remedy)

@@ -12,9 +12,9 @@ from torch import nn
 
 from headwater.core.errors import ModelError, UsageError, first_few
 from headwater.core.spec import Coverage
-from headwater.features.apart import readable_apart
+from headwater.features.apart import readable_apart, require_separate, shares_of_mass
 from headwater.features.layers import Linear
-from headwater.features.proof import prove_sites
+from headwater.features.proof import prove_sites, proving_batch
 from headwater.features.sites import ParameterSelection, Site
 from headwater.models.adapters import trained_names
 
@@ -64,36 +64,42 @@ def select_parameters(model: nn.Module, globs: str = "") -> ParameterSelection:
         UsageError: a glob matches no parameter.
         ModelError: none of the selected parameters can be seen.
     """
-    wanted = parameter_names(model, globs)
-    own = dict(model.named_parameters())
+    wanted, own = parameter_names(model, globs), dict(model.named_parameters())
     sites, unseen = prove_sites(model, wanted)
-    adapted = hasattr(model, "peft_config")
-    apart = tuple(name for name in wanted if adapted and name in unseen and readable_apart(own[name]))
-    unseen -= set(apart)
+    apart: tuple[str, ...] = ()
+    if hasattr(model, "peft_config"):
+        require_separate(model, proving_batch(model))
+        apart = tuple(name for name in wanted if name in unseen and readable_apart(own[name]))
     if not sites and not apart:
         what = f"no gradient can be read of any of the {len(wanted)} selected parameters: {first_few(wanted)}"
         raise ModelError(what, remedy="select linear layers, embeddings or norms")
-    missing = [name for name in wanted if name in unseen]
-    seen = set(wanted) - unseen
-    shapes = {name: (own[name].numel(),) for name in apart} | {
-        n: shape for site in sites for n, shape in site.shapes.items()
-    }
-    return ParameterSelection(sites, _ordered(wanted, shapes), _coverage(model, seen, missing), apart=apart)
+    missing = [name for name in wanted if name in unseen and name not in apart]
+    shapes = {name: shape for site in sites for name, shape in site.shapes.items()}
+    shapes |= {name: (own[name].numel(),) for name in apart}
+    coverage = _coverage(model, set(wanted) - set(missing), missing)
+    return ParameterSelection(sites, _ordered(wanted, shapes), coverage, apart=apart)
 
 
 def _coverage(model: nn.Module, seen: set[str], missing: list[str]) -> Coverage:
     """How much of the model is `seen`; the note names the selected parameters that are `missing`."""
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    share = sum(sizes[name] for name in missing)
-    percent = 100 * share / max(1, share + sum(sizes[name] for name in seen))
-    note = f"selected but NOT seen: {share:,} in {len(missing)} tensors, {percent:.2g} % of those selected"
+    total = sum(sizes[name] for name in seen)
     return Coverage(
-        sum(sizes[name] for name in seen),
-        sum(sizes.values()),
-        f"{note} ({first_few(missing)})" if missing else "",
-        tensors_seen=len(seen),
-        tensors_total=len(sizes),
+        total, sum(sizes.values()), _unseen(model, seen, missing), tensors_seen=len(seen), tensors_total=len(sizes)
     )
+
+
+def _unseen(model: nn.Module, seen: set[str], missing: list[str]) -> str:
+    """What is not seen: its numbers, and its share of the squared gradient of a few rows of random tokens."""
+    own = dict(model.named_parameters())
+    if not missing:
+        return ""
+    what = f"selected but NOT seen: {sum(own[name].numel() for name in missing):,} in {len(missing)} tensors"
+    if all(own[name].is_floating_point() and not own[name].is_meta for name in missing):
+        shares = shares_of_mass(model, [*seen, *missing], proving_batch(model))
+        mass = 100 * sum(shares[name] for name in missing)
+        what += f", {mass:.2g} % of the squared gradient of some rows of random tokens"
+    return f"{what} ({first_few(missing)})"
 
 
 def _only(site: Site, kept: set[str]) -> Site:

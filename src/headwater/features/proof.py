@@ -58,7 +58,7 @@ def prove_sites(model: Any, wanted: Sequence[str]) -> tuple[tuple[Site, ...], se
     parameters = dict(model.named_parameters())
     with _evaluating(model):
         offloaded = any(parameters[name].is_meta for name in wanted)
-        batch = _batch(model)
+        batch = proving_batch(model)
         runs = {} if offloaded else _recorded(model, wanted, batch)
         holdings = find_holdings(model, wanted, runs)
         trial = _Trial(model, {name: parameters[name] for name in wanted}, batch)
@@ -97,7 +97,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def _batch(model: Any) -> TokenBatch:
+def proving_batch(model: Any) -> TokenBatch:
     """The proving batch: ids spread over the vocabulary, on the model's device."""
     try:
         embedding = model.get_input_embeddings()
