@@ -65,9 +65,12 @@ def select_parameters(model: nn.Module, globs: str = "") -> ParameterSelection:
         ModelError: none of the selected parameters can be seen.
     """
     wanted, own = parameter_names(model, globs), dict(model.named_parameters())
-    sites, unseen = prove_sites(model, wanted)
+    adapted = hasattr(model, "peft_config")
+    inside = [name for name in wanted if not adapted or name.startswith("base_model.")]  # the others make a prompt
+    sites, unseen = prove_sites(model, inside)
+    unseen |= set(wanted) - set(inside)
     apart: tuple[str, ...] = ()
-    if hasattr(model, "peft_config"):
+    if adapted:
         require_separate(model, proving_batch(model))
         apart = tuple(name for name in wanted if name in unseen and readable_apart(own[name]))
     if not sites and not apart:
