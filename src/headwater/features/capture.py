@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_map_only
 
 from headwater.core.errors import DataError, ModelError
 from headwater.data.batches import TokenBatch
+from headwater.features.apart import gradients_apart
 from headwater.features.idle import require_idle
 from headwater.features.layers import Call
 from headwater.features.regroup import Regroup
@@ -78,11 +79,15 @@ def visit_gradients(
             _prove_idle(model, selection, capture.ran, batch)
             of_loss = (table.gather(1, place).to(logits.device).flatten() for table in (batch.targets, token_weights))
             losses, gradient = losses_and_gradient(logits.detach().flatten(0, 1), *of_loss)
-            logits.backward(gradient.view_as(logits))
+            if logits.requires_grad:
+                logits.backward(gradient.view_as(logits))
     finally:
         for handle in handles:
             handle.remove()
     capture.finish()
+    if selection.apart:
+        for name, block in gradients_apart(model, selection.apart, batch, token_weights).items():
+            visit(Gradient(name, selection.shapes[name], (block,)))
     table = torch.full(batch.response.shape, torch.nan, dtype=losses.dtype, device=batch.response.device)
     table.scatter_(1, place, losses.to(table.device).view_as(place))
     return table.masked_fill_(~batch.response, torch.nan)

@@ -12,9 +12,11 @@ from torch import nn
 
 from headwater.core.errors import ModelError, UsageError, first_few
 from headwater.core.spec import Coverage
+from headwater.features.apart import readable_apart, require_separate, shares_of_mass
 from headwater.features.layers import Linear
-from headwater.features.proof import prove_sites
+from headwater.features.proof import prove_sites, proving_batch
 from headwater.features.sites import ParameterSelection, Site
+from headwater.models.adapters import trained_names
 
 
 def select_linear(model: Any, globs: str = "") -> ParameterSelection:
@@ -51,38 +53,56 @@ def select_parameters(model: nn.Module, globs: str = "") -> ParameterSelection:
     """The parameters whose names match one of the comma-separated `globs` (`model.layers.*.mlp.*`).
 
     A glob that begins with `!` leaves parameters out: `!*.conv1d.*` by itself is the default without convolutions. What
-    is read is proved against autograd on a small batch (`headwater.features.proof`).
+    is read is proved against autograd on a small batch (`headwater.features.proof`); of an adapter, what cannot be read
+    so is read by autograd for each row (`headwater.features.apart`).
 
     Without globs: the adapter's if the model has one, else all weights, biases and norms (of a model that also sees
-    images, those of its text model and its head). A parameter shared by several modules has the name under which the model lists it first, and counts once.
+    images, those of its text model and its head). A parameter shared by several modules has the name under which the
+    model lists it first, and counts once.
 
     Raises:
         UsageError: a glob matches no parameter.
         ModelError: none of the selected parameters can be seen.
     """
-    wanted = parameter_names(model, globs)
-    sites, unseen = prove_sites(model, wanted)
-    if not sites:
+    wanted, own = parameter_names(model, globs), dict(model.named_parameters())
+    adapted = hasattr(model, "peft_config")
+    inside = [name for name in wanted if not adapted or name.startswith("base_model.")]  # the others make a prompt
+    sites, unseen = prove_sites(model, inside)
+    unseen |= set(wanted) - set(inside)
+    apart: tuple[str, ...] = ()
+    if adapted:
+        require_separate(model, proving_batch(model))
+        apart = tuple(name for name in wanted if name in unseen and readable_apart(own[name]))
+    if not sites and not apart:
         what = f"no gradient can be read of any of the {len(wanted)} selected parameters: {first_few(wanted)}"
         raise ModelError(what, remedy="select linear layers, embeddings or norms")
-    missing = [name for name in wanted if name in unseen]
-    seen = set(wanted) - unseen
-    return ParameterSelection(sites, _ordered(wanted, sites), _coverage(model, seen, missing))
+    missing = [name for name in wanted if name in unseen and name not in apart]
+    shapes = {name: shape for site in sites for name, shape in site.shapes.items()}
+    shapes |= {name: (own[name].numel(),) for name in apart}
+    coverage = _coverage(model, set(wanted) - set(missing), missing)
+    return ParameterSelection(sites, _ordered(wanted, shapes), coverage, apart=apart)
 
 
 def _coverage(model: nn.Module, seen: set[str], missing: list[str]) -> Coverage:
     """How much of the model is `seen`; the note names the selected parameters that are `missing`."""
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    share = sum(sizes[name] for name in missing)
-    percent = 100 * share / max(1, share + sum(sizes[name] for name in seen))
-    note = f"selected but NOT seen: {share:,} in {len(missing)} tensors, {percent:.2g} % of those selected"
+    total = sum(sizes[name] for name in seen)
     return Coverage(
-        sum(sizes[name] for name in seen),
-        sum(sizes.values()),
-        f"{note} ({first_few(missing)})" if missing else "",
-        tensors_seen=len(seen),
-        tensors_total=len(sizes),
+        total, sum(sizes.values()), _unseen(model, seen, missing), tensors_seen=len(seen), tensors_total=len(sizes)
     )
+
+
+def _unseen(model: nn.Module, seen: set[str], missing: list[str]) -> str:
+    """What is not seen: its numbers, and its share of the squared gradient of a few rows of random tokens."""
+    own = dict(model.named_parameters())
+    if not missing:
+        return ""
+    what = f"selected but NOT seen: {sum(own[name].numel() for name in missing):,} in {len(missing)} tensors"
+    if all(own[name].is_floating_point() and not own[name].is_meta for name in missing):
+        shares = shares_of_mass(model, [*seen, *missing], proving_batch(model))
+        mass = 100 * sum(shares[name] for name in missing)
+        what += f", {mass:.2g} % of the squared gradient of some rows of random tokens"
+    return f"{what} ({first_few(missing)})"
 
 
 def _only(site: Site, kept: set[str]) -> Site:
@@ -98,9 +118,8 @@ def parameter_names(model: nn.Module, globs: str = "") -> list[str]:
     return _match(model, names, globs) if globs.strip() else _default(model, names)
 
 
-def _ordered(wanted: Iterable[str], sites: Iterable[Site]) -> dict[str, tuple[int, ...]]:
-    """The sites' shapes in the order of the model's parameters."""
-    shapes = {name: shape for site in sites for name, shape in site.shapes.items()}
+def _ordered(wanted: Iterable[str], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """The shapes in the order of the model's parameters."""
     place = {name: position for position, name in enumerate(wanted)}
     return dict(sorted(shapes.items(), key=lambda pair: place[pair[0].split("[")[0]]))
 
@@ -108,9 +127,8 @@ def _ordered(wanted: Iterable[str], sites: Iterable[Site]) -> dict[str, tuple[in
 def _default(model: Any, names: Mapping[str, nn.Parameter]) -> list[str]:
     if not hasattr(model, "peft_config"):
         return _of_text(model, names)
-    prefix = getattr(model.base_model, "prefix", "prompt_encoder")
-    marks = (prefix, ".modules_to_save.", ".trainable_tokens_")
-    return [name for name in names if any(mark in name for mark in marks)]
+    trained = trained_names(model)
+    return [name for name in names if name in trained]
 
 
 def _of_text(model: Any, names: Mapping[str, nn.Parameter]) -> list[str]:

@@ -3,8 +3,8 @@
 A small batch of padded rows runs through the model once, forward and backward. Autograd's gradient of
 Σ_i a_i · (row i's loss), with another a_i for each row, must equal Σ_i a_i · (the gradient read for row i), for every
 parameter. This finds a `forward` that is not what its class says, a second input that was left out, a weight that is
-also used elsewhere, and examples that were taken for one another. Gradients are not compared entry by entry, which would hold two of them, but
-through uᵀ G v for random u and v; they arrive, are multiplied and are dropped one at a time.
+also used elsewhere, and examples that were taken for one another. Gradients are not compared entry by entry, which
+would hold two of them, but through uᵀ G v for random u and v; each is multiplied and dropped when it arrives.
 
 A parameter that fails is read in the next way there is (`headwater.features.sites`), and is not seen if none is left.
 """
@@ -58,7 +58,7 @@ def prove_sites(model: Any, wanted: Sequence[str]) -> tuple[tuple[Site, ...], se
     parameters = dict(model.named_parameters())
     with _evaluating(model):
         offloaded = any(parameters[name].is_meta for name in wanted)
-        batch = _batch(model)
+        batch = proving_batch(model)
         runs = {} if offloaded else _recorded(model, wanted, batch)
         holdings = find_holdings(model, wanted, runs)
         trial = _Trial(model, {name: parameters[name] for name in wanted}, batch)
@@ -82,7 +82,9 @@ def _chosen(holdings: Sequence[Holding], place: Mapping[int, int], names: set[st
     """The way that is tried for each holding of the parameters named, as far as they can be read."""
     for number, holding in enumerate(holdings):
         if holding.name in names and _readable(holdings, place, holding.name):
-            yield holding.name, holding.ways[place[number]]
+            way = holding.ways[place[number]]
+            if way is not None:
+                yield holding.name, way
 
 
 @contextlib.contextmanager
@@ -97,7 +99,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def _batch(model: Any) -> TokenBatch:
+def proving_batch(model: Any) -> TokenBatch:
     """The proving batch: ids spread over the vocabulary, on the model's device."""
     try:
         embedding = model.get_input_embeddings()

@@ -125,7 +125,8 @@ def _one_by_one(
         parts = [x if axis is None else x.select(axis, item) for x, axis in zip(split, axes[:-1], strict=True)]
         part = grad.select(own, item)
         out = output(leaves, parts, part)
-        pulled = torch.autograd.grad(out, list(leaves.values()), part, allow_unused=True)
+        none: tuple[Tensor | None, ...] = (None,) * len(leaves)  # the example does not use them
+        pulled = torch.autograd.grad(out, [*leaves.values()], part, allow_unused=True) if out.requires_grad else none
         for (name, leaf), value in zip(leaves.items(), pulled, strict=True):
             found[name].append(torch.zeros_like(leaf) if value is None else value)
     return {name: torch.stack(values) for name, values in found.items()}

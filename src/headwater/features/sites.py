@@ -84,17 +84,19 @@ class ParameterSelection:
             expert parameter counts as one tensor an expert.
         coverage: their share of the model's parameters; the note names selected parameters that cannot be seen.
         proved_idle: modules that did not run in some batch and were checked to be unused there; filled batch by batch.
+        apart: parameters that are read by running the whole model for each row (`headwater.features.apart`).
     """
 
     sites: tuple[Site, ...]
     shapes: Mapping[str, tuple[int, ...]]
     coverage: Coverage
     proved_idle: set[str] = field(default_factory=set, repr=False, compare=False)
+    apart: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Run:
-    """How a module was called in the proving batch: its inputs' forms, and the axis of each output with the examples."""
+    """How a module was called in the proving batch: its inputs' forms, and the axis of each output's examples."""
 
     axes: dict[str, tuple[int | None, ...]]
     output: dict[int, int | None]
@@ -112,10 +114,14 @@ class Way:
 
 @dataclass(frozen=True)
 class Holding:
-    """A parameter in one module that holds it: its name in the model, and the ways to read it there, best first."""
+    """A parameter in one module that holds it: its name in the model, and the ways to read it there, best first.
+
+    None stands for a module that holds the parameter and does not use it: another one that shares it does (the bias of
+    BERT's head).
+    """
 
     name: str
-    ways: tuple[Way, ...]
+    ways: tuple[Way | None, ...]
 
 
 def find_holdings(model: nn.Module, wanted: Iterable[str], runs: Mapping[str, Run]) -> list[Holding]:
@@ -125,7 +131,7 @@ def find_holdings(model: nn.Module, wanted: Iterable[str], runs: Mapping[str, Ru
     replays = {
         where: (Replay(run.axes, run.output, True), Replay(run.axes, run.output, False)) for where, run in runs.items()
     }
-    found = []
+    found: list[tuple[str, list[Way]]] = []
     for where, module in modules.items():
         held = {local: owner[id(p)] for local, p in module._parameters.items() if p is not None}
         mine = {local: name for local, name in held.items() if name in chosen}
@@ -133,10 +139,19 @@ def find_holdings(model: nn.Module, wanted: Iterable[str], runs: Mapping[str, Ru
         if kind is not None and where not in runs and not kind.certain(module):
             kind = None
         for local, name in mine.items():
-            ways = [Way(where, module, kind, local)] if kind is not None and kind.tensors(module, local) else []
+            ways: list[Way] = (
+                [Way(where, module, kind, local)] if kind is not None and kind.tensors(module, local) else []
+            )
             ways += _by_replay(where, local, modules, replays)
-            found.append(Holding(name, tuple(ways)))
-    return found
+            found.append((name, ways))
+    by_kind = {name for name, ways in found if ways and not isinstance(ways[0].kind, Replay)}
+    return [Holding(name, _ways(ways, shared=name in by_kind)) for name, ways in found]
+
+
+def _ways(ways: list[Way], *, shared: bool) -> tuple[Way | None, ...]:
+    """The ways; if a module that shares the parameter reads it by its kind, this one may not use it, tried first."""
+    replayed = not ways or isinstance(ways[0].kind, Replay)
+    return (None, *ways) if shared and replayed else tuple(ways)
 
 
 def _by_replay(

@@ -15,7 +15,10 @@ from headwater.models.readout import Readout, find_readout
 
 @dataclass(frozen=True)
 class RiseOptions:
-    """All options of the estimator; the method's page says what each does and which values were measured."""
+    """All options of the estimator; the method's page says what each does and which values were measured.
+
+    The presets set `slope`. Its own default stands for indexes of before it was an option.
+    """
 
     lambda_rh: float = 1.0
     lambda_gh: float = 3.0
@@ -38,6 +41,7 @@ class RiseOptions:
     products: str = "bfloat16"
     embedding: str = "response"
     seed: int = 0
+    slope: bool = False
 
 
 CHOICES = {
@@ -48,7 +52,9 @@ CHOICES = {
     "embedding": ("all", "response", "none"),
 }
 
-PAPER = RiseOptions(
+DEFAULT = RiseOptions(slope=True)
+PAPER = replace(
+    DEFAULT,
     lambda_gh=0.3,
     temperature=0.1,
     support="top",
@@ -59,10 +65,10 @@ PAPER = RiseOptions(
     products="exact",
 )
 PRESETS = {
-    "default": RiseOptions(),
+    "default": DEFAULT,
     "paper": PAPER,
     "howdy": replace(PAPER, lambda_rh=0.7, lambda_gh=1.0),
-    "small": RiseOptions(width_r=12, width_h=12, width_g=28, embedding="none"),
+    "small": replace(DEFAULT, width_r=12, width_h=12, width_g=28, embedding="none"),
 }
 
 
@@ -89,7 +95,7 @@ def encoder(o: RiseOptions, readout: Readout) -> ReadoutSketch:
     return ReadoutSketch(
         readout=readout,
         channels=Channels(o.lambda_rh, o.lambda_gh, o.lambda_rg, o.width_r, o.width_h, o.width_g),
-        support=Support(o.support, o.temperature, o.adaptive, o.top, o.mass),  # type: ignore[arg-type]
+        support=Support(o.support, o.temperature, o.adaptive, o.top, o.mass, slope=o.slope),  # type: ignore[arg-type]
         positions={"train": cast(Positions, o.positions), "query": "response"},
         pooling=o.embedding,  # type: ignore[arg-type]
         normalize_factors=o.normalize_factors,

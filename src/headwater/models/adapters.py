@@ -102,7 +102,17 @@ def with_adapter(model: Any, adapter: str, *, merge: bool) -> Any:
     except Exception as error:  # PEFT's many tuners raise errors of many classes, which all mean this
         raise ModelError(f"the adapter does not fit: {brief(error, 3)}", where=adapter, remedy=_REMEDY) from error
     _require_whole(wrapped, saved, adapter)
-    return wrapped.merge_and_unload() if merge else wrapped
+    return _merged(wrapped, adapter) if merge else wrapped
+
+
+def _merged(wrapped: Any, adapter: str) -> Any:
+    """The model with the adapter in its weights; raises `ModelError` for one that cannot be put there."""
+    try:
+        return wrapped.merge_and_unload()
+    except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
+        kind = str(wrapped.active_peft_config.peft_type).rpartition(".")[2]
+        what = f"an adapter of kind {kind} cannot be merged into the weights: {brief(error)}"
+        raise ModelError(what, where=adapter, remedy="load it around the model, without --merge") from error
 
 
 def _give_vocabulary(model: Any, saved: Mapping[str, Tensor], adapter: str) -> None:
@@ -133,6 +143,36 @@ def _carried_rows(saved: Mapping[str, Tensor], where: str) -> int | None:
 def without_adapter(model: Any) -> Any:
     """The `transformers` model inside a PEFT model (whose layers hold the adapter), or the model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def trained_names(model: Any) -> set[str]:
+    """Names of the parameters that PEFT trains with the active adapters of `model`: it is asked to mark them.
+
+    Beside the adapter's own, these may be biases of the base model, whole modules, or rows of the embedding.
+    """
+    flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    try:
+        found: set[str] = set()
+        for before in (False, True):  # some adapters switch on what is trained, others switch off what is not
+            if not found:
+                model.requires_grad_(before)
+                _mark_trained(model)
+                found = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        return found
+    finally:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(flags[name])
+
+
+def _mark_trained(model: Any) -> None:
+    tuner, active = model.base_model, list(model.active_adapters)
+    mark = next((name for name in dir(tuner) if name.startswith("_mark_only_adap")), None)
+    if mark is None:  # learned prompts, which are no part of the model inside
+        for name in active:
+            model.prompt_encoder[name].requires_grad_(True)
+    else:
+        getattr(tuner, mark)(tuner.model)
+        tuner.set_adapter(active if len(active) > 1 else active[0])
 
 
 def adapter_weights(adapter: str) -> dict[str, Tensor]:
