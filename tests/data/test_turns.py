@@ -124,8 +124,10 @@ def test_the_question_is_the_templates_own_and_the_text_before_an_answer_is_the_
     if habit == "texts come in parts":
         asked = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in asked]
     own = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
-    assert tokenization.encode_question(row) == own
-    assert tokenization.encode_question(chat(*CHAT[:-1])) == own
+    whole = tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
+    for question in (tokenization.question(row), tokenization.question(chat(*CHAT[:-1]))):
+        assert question.text + question.begun == whole
+        assert list(question.ids) == own[: len(question.ids)]
 
 
 def test_another_answer_keeps_the_chat() -> None:

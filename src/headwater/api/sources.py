@@ -91,7 +91,8 @@ def reader_for(
     """
     early = None
     if isinstance(model, str | Path):
-        early = tokenization_beforehand(str(model), loading, **reading)
+        options = named(loading, where="loading", example={"device": "cpu"})
+        early = tokenization_beforehand(str(model), options, **reading)
         rows = require_usable(rows, early)
     reader = Reader.of(model_of(model, loading), tokens_per_batch=tokens_per_batch, **reading)
     reader.require_windows(method.spec.options)

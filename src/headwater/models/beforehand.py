@@ -12,7 +12,7 @@ from headwater.models.adapters import model_place
 from headwater.models.tokenizer import own_tokenizer
 
 
-def tokenization_beforehand(name: str, loading: Mapping[str, Any] | None = None, **reading: Any) -> Tokenization | None:
+def tokenization_beforehand(name: str, loading: Mapping[str, Any], **reading: Any) -> Tokenization | None:
     """The tokenisation that rows will be read with; `load_model` then gives the same one, with the model.
 
     Args:
@@ -26,7 +26,7 @@ def tokenization_beforehand(name: str, loading: Mapping[str, Any] | None = None,
     """
     from transformers import AutoConfig
 
-    given = {option: value for option, value in (loading or {}).items() if value is not None}
+    given = {option: value for option, value in loading.items() if value is not None}
     adapter, revision, trust = given.get("adapter"), given.get("revision"), given.get("trust_remote_code", False)
     try:
         place = model_place(name)
