@@ -66,15 +66,19 @@ class Speed:
 
 @dataclass(frozen=True)
 class Memory:
-    """Peak bytes of the process by batch size: `fixed + per_token · tokens`, measured up to `largest` tokens."""
+    """Peak bytes of the process by batch size: `fixed + per_token · tokens`, measured up to `largest` tokens.
+
+    No batch is smaller than the largest row, which has `least` tokens.
+    """
 
     fixed: float
     per_token: float
     largest: int
+    least: int = 0
 
     def at(self, tokens: int) -> int:
         """Peak bytes with batches of this many tokens."""
-        return int(self.fixed + self.per_token * tokens)
+        return int(self.fixed + self.per_token * max(tokens, self.least))
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,13 @@ def survey(corpus: Corpus, block_rows: int) -> Survey:
 def share_of_characters(found: Survey) -> float:
     """Characters of all data over characters of the sample: the factor from sums over the sample to all data."""
     return found.characters / max(sum(map(_characters, found.sample)), 1)
+
+
+def largest_row(bound: Bound, rows: Sequence[TokenRow]) -> int:
+    """Most tokens that one row takes in a batch, all its windows together."""
+    window = bound.reader.window(bound.form.windows["train"])
+    cuts = [window.cuts(row.response) for row in rows]
+    return max(len(cut) * max(end - start for start, end in cut) for cut in cuts)
 
 
 def measure_memory(
