@@ -220,3 +220,12 @@ def test_loss_is_the_models_own() -> None:
             labels = torch.where(torch.from_numpy(token_row.response), ids, -100)
             theirs = model(input_ids=ids[None], labels=labels[None]).loss
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_answers_behind_prompts_longer_than_the_window_are_counted_in_every_row_of_a_batch() -> None:
+    rows = [token_row(i, [False] * length) for i, length in enumerate((40, 40, 30))]
+    for row in rows:
+        row.response[:] = np.arange(len(row.ids)) >= len(row.ids) - 4
+    (batch,) = plan_batches(rows, Window(10), tokens_per_batch=100)
+    assert batch.target_counts.tolist() == [4, 4, 4]
+    assert batch.start.tolist() == [30, 30, 20]
