@@ -52,7 +52,11 @@ def test_an_option_that_is_zero_is_kept(place):
     ("text", "said"),
     [
         ("limit: 3\nlimit: 4\n", "given twice"),
-        ("limit: 3\nsettings: {limit: 4}\n", "stands beside"),
+        ("limit: 3\nsettings: {limit: 4}\n", "'limit' does not stand under `settings`"),
+        ("command: index build\nlimit: 3\n", "'limit' does not stand under `settings`"),
+        ("set: {seed: null}\n", "odd.yaml: set: seed: there is no value"),
+        ("data: [null]\n", "odd.yaml: data: there is no value"),
+        ("set: {seed: [1]}\n", "set: seed: [1] is not one value"),
         ("limit: true\n", "true is not a value"),
         ("method: yes\n", "true is not a value"),
     ],
@@ -63,6 +67,20 @@ def test_a_setting_that_would_be_dropped_or_misread_is_refused(place, text, said
     assert done.returncode != 0
     assert said in done.stderr
     assert not (place / "odd.lance").exists()
+
+
+def test_two_run_files_are_refused_and_a_run_file_does_not_run_itself(place):
+    for name in ("one.yaml", "two.yaml"):
+        (place / name).write_text("limit: 3\n")
+    twice = headwater("index", "build", "t.lance", "--config", "one.yaml", "--config", "two.yaml", cwd=place)
+    assert twice.returncode == 2
+    assert "--config: 2 files: one.yaml, two.yaml" in twice.stderr
+    (place / "again.yaml").write_text("command: run\nsettings: {file: again.yaml}\n")
+    again = headwater("run", "again.yaml", cwd=place)
+    assert again.returncode == 1
+    assert "its command is `run`" in again.stderr
+    (place / "bare.yaml").write_text("command: methods\n")
+    assert headwater("run", "bare.yaml", cwd=place).returncode == 0
 
 
 def test_an_index_refuses_the_options_of_a_pool(place):

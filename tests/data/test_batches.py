@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,8 @@ from spot_tokenizers import byte_level
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from headwater.core.errors import DataError, UsageError
-from headwater.data.batches import TokenBatch, Window, plan_batches
+from headwater.data.batches import CONTEXT, HALF, TokenBatch, Window, plan_batches
+from headwater.data.readings import Reading
 from headwater.data.rows import Row
 from headwater.data.tokens import Tokenization, TokenRow
 from oracles.window_oracle import counted_targets
@@ -32,7 +35,9 @@ def token_row(ordinal: int, targets: list[bool]) -> TokenRow:
 ROWS = st.lists(st.lists(st.booleans(), min_size=2, max_size=40), max_size=7).map(
     lambda rows: [token_row(i, targets) for i, targets in enumerate(rows)]
 )
-WINDOWS = st.integers(2, 20).flatmap(lambda size: st.builds(Window, st.just(size), st.integers(0, size - 1)))
+WINDOWS = st.integers(2, 20).flatmap(
+    lambda size: st.builds(Window, st.sampled_from([size, CONTEXT]), st.integers(HALF, size - 1), st.booleans())
+)
 BUDGETS = st.integers(1, 200)
 
 
@@ -61,7 +66,7 @@ def test_items_are_the_windows_and_every_target_counts_once(rows: list[TokenRow]
     found = by_row(plan_batches(rows, window, tokens_per_batch=budget))
     assert found.keys() == {row.row.id for row in rows}
     for row in rows:
-        cuts = window.cuts(len(row.ids))
+        cuts = window.cuts(row.response)
         positions, counted_in = counted_targets(cuts, row.response.tolist())
         items = found[row.row.id]
         assert [(item["start"][0], item["start"][0] + len(item["input_ids"])) for item in items] == cuts
@@ -72,8 +77,44 @@ def test_items_are_the_windows_and_every_target_counts_once(rows: list[TokenRow]
             assert item["targets"] == [*ids[1:], 0]
             assert item["valid"] == [True] * (len(ids) - 1) + [False]
             assert item["response"] == response
-        if window.overlap:
+        if window.overlap or not window.size:
             assert counted_in.keys() == set(np.flatnonzero(row.response).tolist())
+
+
+@QUICK
+@given(rows=ROWS, window=WINDOWS)
+def test_a_rows_reading_counts_what_its_windows_predict(rows: list[TokenRow], window: Window) -> None:
+    for row in rows:
+        cuts = window.cuts(row.response)
+        _, counted_in = counted_targets(cuts, row.response.tolist())
+        late = sum(cuts[number][0] > 0 for number in counted_in.values())
+        whole = replace(row, cut=3, cut_targets=2)
+        assert window.reading(whole) == Reading(3, len(cuts), int(row.response.sum()) - len(counted_in) + 2, late)
+
+
+@QUICK
+@given(rows=ROWS, size=st.integers(2, 20), everything=st.booleans())
+def test_each_target_has_half_a_window_before_it_and_a_short_answer_as_much_as_fits(
+    rows: list[TokenRow], size: int, everything: bool
+) -> None:
+    for row in rows:
+        cuts = Window(size, HALF, everything).cuts(row.response)
+        _, counted_in = counted_targets(cuts, row.response.tolist())
+        assert set(np.flatnonzero(row.response).tolist()) == counted_in.keys()
+        for token, number in counted_in.items():
+            start, end = cuts[number]
+            assert start == 0 or (token - start >= size // 2 and end - start == size)
+        if everything and len(row.ids) > 1:
+            assert set().union(*(range(*cut) for cut in cuts)) == set(range(len(row.ids)))
+        answer = np.arange(50) >= 45  # behind a prompt longer than the window: one window, and all of it is used
+        assert size < 10 or Window(size).cuts(answer) == [(50 - size, 50)]
+
+
+def test_a_window_is_no_longer_than_the_models_context() -> None:
+    assert Window().within(30) == Window(30)
+    assert Window(100, 20).within(30) == Window(30, 20)
+    assert Window(20, 5).within(30) == Window(20, 5)
+    assert Window(100, 50).within(30) == Window(30, 29)
 
 
 @QUICK
@@ -87,7 +128,7 @@ def test_budget_and_padding(rows: list[TokenRow], window: Window, budget: int) -
         assert not (batch.response & ~batch.valid).any()
     widths = [batch.input_ids.shape[1] for batch in batches]
     assert widths == sorted(widths, reverse=True)
-    read = sum(end - start for row in rows for start, end in window.cuts(len(row.ids)))
+    read = sum(end - start for row in rows for start, end in window.cuts(row.response))
     assert sum(int(batch.attention.sum()) for batch in batches) == read
 
 
@@ -124,17 +165,17 @@ def test_a_row_none_of_whose_targets_is_predicted_is_refused() -> None:
     row.response[:] = [False, False, False, False, True, False, False, False]
     assert len(plan_batches([row], Window(4, overlap=1))) == 1
     with pytest.raises(DataError) as caught:
-        plan_batches([row], Window(4))
+        plan_batches([row], Window(4, 0))
     message = "rows.jsonl:1: every target stands first in a window, where nothing predicts it (let windows overlap)"
     assert str(caught.value) == message
 
 
-@pytest.mark.parametrize(("size", "overlap"), [(1, 0), (4, 4), (4, -1)])
+@pytest.mark.parametrize(("size", "overlap"), [(1, 0), (4, 4), (4, -2)])
 def test_windows_that_never_end_are_refused(size: int, overlap: int) -> None:
     with pytest.raises(UsageError) as caught:
         Window(size, overlap)
-    message = f"window: windows of {size} tokens that share {overlap} "
-    assert str(caught.value) == message + "(a size of at least 2, and an overlap from 0 to below the size)"
+    remedy = "(a size of at least 2, or 0 for the model's context; an overlap below the size, or -1 for half a window)"
+    assert str(caught.value) == f"window: windows of {size} tokens that share {overlap} {remedy}"
 
 
 def test_a_budget_of_nothing_is_refused() -> None:
@@ -179,3 +220,12 @@ def test_loss_is_the_models_own() -> None:
             labels = torch.where(torch.from_numpy(token_row.response), ids, -100)
             theirs = model(input_ids=ids[None], labels=labels[None]).loss
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_answers_behind_prompts_longer_than_the_window_are_counted_in_every_row_of_a_batch() -> None:
+    rows = [token_row(i, [False] * length) for i, length in enumerate((40, 40, 30))]
+    for row in rows:
+        row.response[:] = np.arange(len(row.ids)) >= len(row.ids) - 4
+    (batch,) = plan_batches(rows, Window(10), tokens_per_batch=100)
+    assert batch.target_counts.tolist() == [4, 4, 4]
+    assert batch.start.tolist() == [30, 30, 20]

@@ -236,9 +236,8 @@ BAD_FILES = {
     "not an object": ("jsonl", "[1]\n", "{path}:1: a row of type list (every row is an object)"),
     "object as json": (
         "json",
-        '{"text": "a"}',
-        "{path}: a JSON dict, not a list (a .json file is one list of objects; "
-        "name it .jsonl if it has one object a line)",
+        '{\n"text": "a"}',
+        "{path}: a JSON dict, not a list (a .json file is one list of objects, or has one object a line)",
     ),
     "cells": (
         "csv",
@@ -275,7 +274,7 @@ BAD_FILES = {
     "repeated id": (
         "jsonl",
         '{"id": 5, "text": "a"}\n{"text": "b"}\n{"id": "5", "text": "c"}\n',
-        "{path}:3: id '5' is already that of {path}:1 (ids are unique)",
+        "{path}:3: id '5' is already that of {path}:1 (make ids unique, or let --ids row make them from the rows)",
     ),
     "no assistant": (
         "jsonl",
@@ -313,7 +312,7 @@ def test_bad_bytes_say_where(tmp_path: Path) -> None:
         list(open_corpus(path))
     damaged = tmp_path / "rows.jsonl.gz"
     damaged.write_bytes(gzip.compress(b'{"text": "a"}\n' * 5000)[:40])
-    with pytest.raises(DataError, match="damaged gzip file"):
+    with pytest.raises(DataError, match="damaged gz file"):
         list(open_corpus(damaged))
     table = tmp_path / "rows.parquet"
     table.write_bytes(b"no")
@@ -326,7 +325,7 @@ def _bad_sources(folder: Path) -> dict[str, tuple[dict[str, Any], type[Headwater
     lines = write_lines(folder / "rows.jsonl", rows)
     unknown = folder / "rows.doc"
     unknown.touch()
-    kinds = ".jsonl, .jsonl.gz, .json, .csv, .parquet"
+    kinds = ".jsonl, .ndjson, .json, .csv, .tsv, .parquet, .arrow; text files also with .gz, .bz2, .xz, .zst behind"
     splits = {"train": rows, "test": rows}
     return {
         "missing": ({"source": folder / "no.jsonl"}, DataError, f"{folder}/no.jsonl: no such file (check the path)"),
@@ -338,7 +337,8 @@ def _bad_sources(folder: Path) -> dict[str, tuple[dict[str, Any], type[Headwater
         "folder": (
             {"source": str(folder)},
             DataError,
-            f"{folder}: not a saved dataset (give a folder written by `save_to_disk`, or a file: {kinds})",
+            f"{folder}: files of a kind that cannot be read: rows.doc "
+            f"(take them out, or give a pattern; known: {kinds})",
         ),
         "column": (
             {"source": lines, "mapping": {"prompt": "asked"}},

@@ -46,7 +46,7 @@ def captured(model, batch: TokenBatch, globs: str = "") -> dict[str, torch.Tenso
 
 def assert_equal_to_oracle(model, batch: TokenBatch, found, rtol: float, window: Window = WHOLE) -> None:
     for i, row in enumerate(batch.rows):
-        oracle = row_gradients(model, row, window.cuts(len(row.ids)))
+        oracle = row_gradients(model, row, window.cuts(row.response))
         for name in select_parameters(model).shapes:
             truth = expected(oracle, name)
             mine = found[name][i].reshape(truth.shape) if name in found else torch.zeros_like(truth)

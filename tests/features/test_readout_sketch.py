@@ -130,7 +130,7 @@ def test_long_rows_are_the_mean_of_their_windows():
     rows = token_rows(find_readout(loaded).weight.shape[0], (30,), (1,))
     encoder = sketch(loaded)
     ids = rows[0].ids
-    cuts = Window(12, 4).cuts(30)
+    cuts = Window(12, 4).cuts(np.ones(30, dtype=bool))
     assert cuts == [(0, 12), (8, 20), (16, 28), (24, 30)]
     pieces = [
         TokenRow(Row(str(i), i, text="x"), "x", ids[a:b], np.arange(b - a) > 0, rows[0].offsets[a:b], 0, str(i))

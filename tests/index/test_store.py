@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from headwater.core.errors import StoreError
 from headwater.core.spec import Column, Coverage, MethodSpec
+from headwater.data.readings import Reading
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
 from headwater.index.info import describe
@@ -81,7 +82,8 @@ def test_metadata_comes_back_whatever_it_is(found: list[dict[str, Any]], first: 
     found = [m for m in found if clean_text(m)]
     stored = [hand_row(f"r{i}", "d", m, prompt="p", response="r") for i, m in enumerate(found)]
     schema = infer_schema([row.row for row in stored[:first]], COLUMNS)
-    table = to_table(stored, np.full(len(stored), 0.5, np.float32), vectors(len(stored)), schema)
+    losses, readings = np.full(len(stored), 0.5, np.float32), [Reading()] * len(stored)
+    table = to_table(stored, losses, vectors(len(stored)), schema, readings=readings)
     for i, record in enumerate(table.select([n for n in schema.names if n not in vectors(1)]).to_pylist()):
         row = from_record(record, ordinal=i, place="", vectors=("vector", "wide"))
         expected = {name: value for name, value in found[i].items() if value is not None}
@@ -227,3 +229,11 @@ def test_info_is_json_and_adds_up(index: Index) -> None:
     assert 16 <= facts["bytes_per_row"]["vectors"] < 60
     assert facts["bytes_on_disk"] > facts["bytes"] > 9 * index.rows_bytes
     assert "--resume" in facts["warning"]
+
+
+def test_a_place_where_no_index_can_be_made_is_said_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError) as caught:
+        hand_index(tmp_path / "file" / "x.lance", manifest())
+    remedy = "(choose a folder that can be written to)"
+    assert str(caught.value) == f"{tmp_path}/file/x.lance: no index can be made here: File exists {remedy}"

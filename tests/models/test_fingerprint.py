@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from headwater.core.errors import ModelError
-from headwater.models.fingerprint import SAMPLE, model_fingerprint, parameter_count, weights_digest
+from headwater.models.fingerprint import SAMPLE, contents_digest, model_fingerprint, parameter_count, weights_digest
 from headwater.models.load import wrap_model
 from zoo import tiny_loaded, tiny_tokenizer, zoo
 
@@ -17,8 +17,8 @@ from zoo import tiny_loaded, tiny_tokenizer, zoo
 def test_it_is_json_and_names_what_it_covers() -> None:
     fingerprint = tiny_loaded("llama").fingerprint
     assert json.loads(json.dumps(fingerprint)) == fingerprint
-    fields = {"architecture", "configuration", "parameters", "dtype", "weights", "adapter", "tokenizer"}
-    assert set(fingerprint) == fields
+    fields = {"architecture", "code", "configuration", "parameters", "dtype"}
+    assert set(fingerprint) == fields | {"weights", "contents", "adapter", "tokenizer"}
     assert fingerprint["architecture"] == "LlamaForCausalLM"
     assert fingerprint["dtype"] == "float32"
 
@@ -54,6 +54,35 @@ def test_a_large_tensor_is_sampled_over_its_whole_length() -> None:
     changed = tensor.clone()
     changed[1] = 1.0
     assert weights_digest({"w": changed}) == before, "between two samples: documented as not seen"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.uint8])
+def test_every_element_of_a_large_tensor_enters_the_digest_of_its_contents(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tensor = torch.randint(1, 200, (300_007,), generator=generator).to(dtype)
+    before = contents_digest({"w": tensor})
+    assert contents_digest({"w": tensor.clone()}) == before
+    assert contents_digest({"w": torch.stack([tensor, tensor], 1)[:, 0]}) == before, "memory layout"
+    for position in [0, 1, 2, 3, 7, 8, 100_001, 299_999, 300_005, 300_006]:
+        changed = tensor.clone()
+        changed[position] += 1
+        assert contents_digest({"w": changed}) != before, position
+    swapped = tensor.clone()
+    swapped[[16, 32]] = swapped[[32, 16]] if swapped[16] != swapped[32] else swapped[[16, 32]] + 1
+    assert contents_digest({"w": swapped}) != before
+    assert contents_digest({"w": torch.cat([tensor[:1], tensor])[1:]}) == before, "a view into other memory"
+    assert contents_digest({"w": tensor[None]}) != before
+    assert contents_digest({"v": tensor}) != before
+
+
+def test_buffers_that_are_saved_enter_the_contents() -> None:
+    loaded = tiny_loaded("llama")
+    loaded.model.register_buffer("codes", torch.arange(9))
+    one = model_fingerprint(loaded.model, loaded.tokenizer, None)
+    loaded.model.codes[3] += 1
+    other = model_fingerprint(loaded.model, loaded.tokenizer, None)
+    assert one["contents"] != other["contents"]
+    assert one["weights"] == other["weights"] == loaded.fingerprint["weights"]
 
 
 def test_name_shape_and_dtype_enter_and_order_and_memory_layout_do_not() -> None:

@@ -166,7 +166,7 @@ def test_options_that_make_no_sense_are_refused(folder: Path) -> None:
 
 
 def test_quantization_without_its_library_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headwater.models.load.importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("headwater.models.quantisers.importlib.util.find_spec", lambda _: None)
     with pytest.raises(ModelError, match=r"quantization '4bit' needs bitsandbytes .pip install bitsandbytes"):
         load_model(str(folder), quantization="4bit")
 

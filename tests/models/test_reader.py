@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,9 +10,9 @@ import pytest
 from headwater.core.errors import MismatchError
 from headwater.data.batches import Window
 from headwater.data.rows import Row
-from headwater.data.tokens import Tokenization
+from headwater.data.tokens import MAX_TOKENS, Tokenization
 from headwater.models.load import LoadedModel, wrap_model
-from headwater.models.reader import MAX_TOKENS, TOKENS_PER_BATCH, Reader
+from headwater.models.reader import TOKENS_PER_BATCH, Reader
 from zoo import tiny_loaded, tiny_tokenizer, zoo
 
 ROWS = [
@@ -31,7 +32,8 @@ def again(reader: Reader, loaded: LoadedModel, **changed: Any) -> Reader:
 def test_a_reader_has_the_tokenizers_own_template_and_the_usual_sizes() -> None:
     loaded = tiny_loaded("llama")
     reader = Reader.of(loaded)
-    assert reader == Reader(loaded, Tokenization.of(loaded.tokenizer, None, MAX_TOKENS), TOKENS_PER_BATCH)
+    usual = Tokenization.of(loaded.tokenizer, None, MAX_TOKENS)
+    assert reader == Reader(loaded, replace(usual, vocabulary=300), TOKENS_PER_BATCH)
     assert Reader.of(tiny_loaded("llama", chat=True)).tokenization.template.fingerprint["name"] == "chat"
     assert (
         Reader.of(tiny_loaded("llama", chat=True), template="plain").tokenization.template.fingerprint["name"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,15 @@ def fake_method(**changes: Any) -> Method:
     return Method(MethodSpec("fake", {"dim": DIM}), vectors)
 
 
+class NoModel:
+    """The limits of a model that there is none of: no number of positions, no embedding."""
+
+    config = SimpleNamespace(get_text_config=SimpleNamespace)
+
+    def get_input_embeddings(self) -> None:
+        return None
+
+
 def fake_loaded(name: str = "fake-model", weights: str = "w0") -> LoadedModel:
     """A loaded model whose only real part is a tokenizer: one token a character."""
     vocab = {"<unk>": 0, "<eos>": 1, **{chr(c): c - 30 for c in range(32, 127)}}
@@ -73,7 +83,7 @@ def fake_loaded(name: str = "fake-model", weights: str = "w0") -> LoadedModel:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bare, unk_token="<unk>", eos_token="<eos>", pad_token="<eos>")
     return LoadedModel(
         name=name,
-        model=None,
+        model=NoModel(),
         tokenizer=tokenizer,
         adapter=None,
         device=torch.device("cpu"),

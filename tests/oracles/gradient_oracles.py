@@ -40,7 +40,7 @@ def row_gradients(model: Any, row: TokenRow, cuts: list[tuple[int, int]] | None 
         parameter.requires_grad_(True)
     for start, end in cuts or [(0, len(row.ids))]:
         ids = torch.from_numpy(row.ids[start:end])[None]
-        logits = model(input_ids=ids, use_cache=False).logits[0]
+        logits = model(input_ids=ids, use_cache=False).logits[0, start - end :]
         for token in range(start + 1, end):
             if row.response[token] and token not in done:
                 done.add(token)

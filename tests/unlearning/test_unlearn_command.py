@@ -161,3 +161,19 @@ def test_rows_drawn_to_retain_are_clean_and_half_are_near():
     assert len(drawn) == 12
     assert not {name for name in drawn if name[0] in "pm"}, "rows like the poison are kept out"
     assert len({name for name in drawn if name[0] == "n"}) >= 5
+
+
+def test_rows_that_cannot_be_used_are_named_before_the_model_loads_or_left_out_and_counted(place):
+    lines(place / "mixed.jsonl", [*GOOD, {"id": "none", "prompt": "Why?", "response": None}, {"id": "odd", "words": 3}])
+    code, _, err = unlearn(place, *QUICK, "--retain", "mixed.jsonl", out="mixed")
+    assert code == 1
+    assert "2 of " in err
+    assert "no text: 'response' is null" in err
+    long = {"id": "long", "prompt": "what?", "response": "so " * 300}  # the model has 256 positions
+    lines(place / "mixed.jsonl", [*GOOD, {"id": "none", "prompt": "Why?", "response": None}, long])
+    words = ("--retain", "mixed.jsonl", "--skip-unusable", "--json")
+    code, out, err = unlearn(place, *QUICK, *words, out="mixed")
+    assert "Traceback" not in err
+    warnings = " ".join(json.loads(out)["warnings"])
+    assert "1 row was left out: it cannot be used" in warnings
+    assert "1 row is longer than 256 tokens: the last" in warnings

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from headwater.api.sources import AnyIndex, Model, Rows, corpus_of, index_of, model_of, session_of
+from headwater.api.sources import AnyIndex, Model, Rows, corpus_of, index_of, reader_for, session_of
 from headwater.core.arguments import parse_bytes
 from headwater.core.errors import MismatchError, StoreError, UsageError
+from headwater.data.inspection import require_usable
 from headwater.data.records import open_rows_or_hits
+from headwater.data.tokens import MAX_TOKENS
 from headwater.engines.blocks import OnProgress
 from headwater.index import upkeep
 from headwater.index.checks import Fault, check_index
@@ -31,7 +33,7 @@ from headwater.indexing.quantise import quantise_index
 from headwater.indexing.session import Session
 from headwater.methods.bound import Bound
 from headwater.methods.catalog import find_method
-from headwater.models.reader import MAX_TOKENS, TOKENS_PER_BATCH, Reader
+from headwater.models.reader import TOKENS_PER_BATCH
 from headwater.search.retention import Retention, compare_indexes, compare_rows
 from headwater.tracing.queries import ask, read_queries
 
@@ -64,7 +66,7 @@ def build(
     Args:
         out: folder or object-store URI of the index to make.
         model: folder or hub name, or a loaded model.
-        data: the rows.
+        data: the rows; `open_corpus(..., skip_unusable=True)` leaves out those that cannot be used.
         method: a name from `headwater methods` that can fill an index.
         settings: the method's options; `preset` names a starting point.
         loading: options of `load_model`, for a model given by name.
@@ -91,10 +93,9 @@ def build(
     chosen = find_method(method, settings)
     chosen.require_vectors()
     require_vacant(str(out), resume=resume)
-    corpus = corpus_of(data, columns=columns)
-    loaded = model_of(model, loading)
-    reading: dict[str, Any] = {"template": template, "max_tokens": max_tokens, "tokens_per_batch": tokens_per_batch}
-    reader = Reader.of(loaded, targets=targets, **reading)
+    how: dict[str, Any] = {"template": template, "max_tokens": max_tokens, "tokens_per_batch": tokens_per_batch}
+    rows = corpus_of(data, columns=columns)
+    reader, corpus = reader_for(rows, model, loading, method=chosen, targets=targets, **how)
     bound = Bound.of(chosen, reader)
     limits = _limits(max_memory, max_disk)
     if limits != Limits():
@@ -130,10 +131,9 @@ def plan(
     """
     chosen = find_method(method, settings)
     chosen.require_vectors()
-    corpus = corpus_of(data, columns=columns)
-    loaded = model_of(model, loading)
-    reading: dict[str, Any] = {"template": template, "max_tokens": max_tokens, "tokens_per_batch": tokens_per_batch}
-    reader = Reader.of(loaded, targets=targets, **reading)
+    how: dict[str, Any] = {"template": template, "max_tokens": max_tokens, "tokens_per_batch": tokens_per_batch}
+    rows = corpus_of(data, columns=columns)
+    reader, corpus = reader_for(rows, model, loading, method=chosen, targets=targets, **how)
     limits = _limits(max_memory, max_disk)
     return plan_build(corpus, Bound.of(chosen, reader), keep_text=keep_text, code=code, limits=limits)
 
@@ -160,19 +160,23 @@ def add(
 
     Args:
         index: the index.
-        data: the rows; this may be the old data with new rows in it.
+        data: the rows, as in `build`; this may be the old data with new rows in it.
         columns: role to column.
         model: the index's model, loaded or by its present place; None takes the place that the index names.
         loading: options of `load_model` (`device`, `adapter`, ...), for a model that is not loaded yet.
         on_progress: called with rows done, rows in all and tokens read.
 
     Raises:
-        DataError: a new row has the id of another row.
+        DataError: rows cannot be used, or a new row has the id of another row.
         StoreError: the index's build is unfinished, or another process is writing to it.
         MismatchError: the model or tokenizer is not the index's.
     """
     corpus = corpus_of(data, columns=columns)
-    return maintain.add(session_of(index, model, loading), corpus, on_progress=on_progress)
+    if not isinstance(index, Session) and (model is None or isinstance(model, str | Path)):
+        corpus = require_usable(corpus)  # what can be seen before the model is loaded
+    session = session_of(index, model, loading)
+    corpus = require_usable(corpus, session.bound.reader.tokenization)
+    return maintain.add(session, corpus, on_progress=on_progress)
 
 
 def delete(

@@ -10,16 +10,20 @@ from typing import Any, TypeAlias
 from headwater.core.arguments import named
 from headwater.core.errors import UsageError, unknown_name
 from headwater.data.corpus import Corpus, open_corpus
+from headwater.data.inspection import require_usable
 from headwater.index.store import Index, open_index
 from headwater.indexing.session import Session, open_session
+from headwater.methods.method import Method
 from headwater.methods.targets import Target
+from headwater.models.beforehand import tokenization_beforehand
 from headwater.models.load import LoadedModel, load_model
+from headwater.models.reader import Reader
 from headwater.valuation.values import Values, read_values
 from headwater.valuing.value import Valued
 
 Rows: TypeAlias = Any
-"""Rows: a path, a hub name, a pandas or polars `DataFrame`, an Arrow table, a `datasets.Dataset`, dictionaries, or an
-opened corpus."""
+"""Rows: a path (file, folder or pattern), a hub name, a list of these, a pandas or polars `DataFrame`, an Arrow table,
+a `datasets.Dataset`, dictionaries, or an opened corpus."""
 
 Model: TypeAlias = "str | Path | LoadedModel"
 """A model: a local folder, a hub name, or a loaded model."""
@@ -31,14 +35,16 @@ AnyValues: TypeAlias = "str | Path | Values | Valued"
 """Values: the path of a values file, or the result of `value`."""
 
 
-def corpus_of(rows: Rows, *, columns: Mapping[str, str] | None = None, need_response: bool = True) -> Corpus:
-    """The rows as a corpus; `columns` maps roles to column names, for rows that are not open yet."""
+def corpus_of(
+    rows: Rows, *, columns: Mapping[str, str] | None = None, split: str | None = None, need_response: bool = True
+) -> Corpus:
+    """The rows as a corpus; `columns` (role to column name) and `split` are for rows that are not open yet."""
     mapping = named(columns, where="columns", example={"prompt": "ask"})
     if isinstance(rows, Corpus):
         if mapping:
             raise UsageError("an opened corpus has its columns already", where="columns", remedy="leave columns out")
         return rows
-    return open_corpus(rows, mapping=mapping or None, need_response=need_response)
+    return open_corpus(rows, mapping=mapping or None, split=split, need_response=need_response)
 
 
 def model_of(model: Any, loading: Mapping[str, Any] | None = None) -> LoadedModel:
@@ -55,6 +61,44 @@ def model_of(model: Any, loading: Mapping[str, Any] | None = None) -> LoadedMode
         if name not in known:
             raise unknown_name("option", name, known, where="loading")
     return load_model(str(model), **options)
+
+
+def reader_for(
+    rows: Corpus,
+    model: Any,
+    loading: Mapping[str, Any] | None = None,
+    *,
+    method: Method,
+    tokens_per_batch: int,
+    **reading: Any,
+) -> tuple[Reader, Corpus]:
+    """The reader of a model, and the rows after a check that each of them can be read by it.
+
+    The check comes before the model's weights are loaded, unless only the model can tell (a loaded model, or an adapter
+    that may bring tokens of its own). Rows that cannot be used are left out if the corpus says so.
+
+    Args:
+        rows: the rows to check.
+        model: the model.
+        loading: options of `load_model`, for a model given by name.
+        method: the method that will read the rows.
+        tokens_per_batch: padded tokens in one forward pass.
+        reading: arguments of `Tokenization.of` but for the tokenizer: `template`, `max_tokens`, `targets`.
+
+    Raises:
+        DataError: rows cannot be used; names them all, the first ten with their places and reasons.
+        UsageError: the method's windows are longer than the model's positions.
+    """
+    early = None
+    if isinstance(model, str | Path):
+        options = named(loading, where="loading", example={"device": "cpu"})
+        early = tokenization_beforehand(str(model), options, **reading)
+        rows = require_usable(rows, early)
+    reader = Reader.of(model_of(model, loading), tokens_per_batch=tokens_per_batch, **reading)
+    reader.require_windows(method.spec.options)
+    vocabulary = reader.tokenization.vocabulary
+    known = early is not None and (early.vocabulary == vocabulary or len(early.tokenizer) <= (vocabulary or 0))
+    return reader, rows if known else require_usable(rows, reader.tokenization)
 
 
 def index_of(index: AnyIndex) -> Index:

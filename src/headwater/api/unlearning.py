@@ -15,7 +15,12 @@ from headwater.api.sources import Model, Rows, corpus_of, model_of
 from headwater.core.arguments import named
 from headwater.core.errors import DataError, UsageError, unknown_name
 from headwater.core.tables import Tabular
+from headwater.data.corpus import Corpus
+from headwater.data.inspection import require_usable
+from headwater.data.records import open_rows_or_hits
 from headwater.data.rows import Row
+from headwater.data.tokens import Tokenization
+from headwater.models.beforehand import tokenization_beforehand
 from headwater.models.generate import generate_responses
 from headwater.models.load import LoadedModel
 from headwater.models.reader import Reader
@@ -68,6 +73,7 @@ def unlearn(
     settings: Mapping[str, Any] | UnlearnOptions | None = None,
     loading: Mapping[str, Any] | None = None,
     keep_adapter: bool = False,
+    skip_unusable: bool = False,
     resume: bool = False,
 ) -> Unlearned:
     """Make a model forget rows, and measure its answers and losses before and after.
@@ -89,6 +95,7 @@ def unlearn(
         settings: options of the method by name (`rate`, `steps`, `guard`, `seed`, ...), or an `UnlearnOptions`.
         loading: options of `load_model`, for a model given by name.
         keep_adapter: save the adapter alone instead of a merged model.
+        skip_unusable: leave out rows that cannot be used, and say how many, instead of raising an error.
         resume: continue an unfinished run in `out`.
 
     Raises:
@@ -100,15 +107,23 @@ def unlearn(
     options, folder = options_of(method, settings), None if out is None else Path(out)
     if folder is not None:
         require_vacant(folder, resume=resume)
+    usable = _Usable(_tokenization(model, loading, options), skip_unusable)
+    rows = read_forget(usable(open_rows_or_hits(forget)))
+    kept = _retain_rows(
+        rows,
+        options,
+        retain=None if retain is None else usable(corpus_of(retain)),
+        retain_from=None if retain_from is None else usable(corpus_of(retain_from)),
+        draw=draw,
+    )
     loaded = model_of(model, loading)
     reader = reader_of(loaded, options)
-    rows = read_forget(forget)
-    kept = _retain_rows(rows, options, retain=retain, retain_from=retain_from, draw=draw)
     if trigger is not None:
         rows = own_answers(reader, rows, trigger, column=clean_column)
     objective = OBJECTIVES.get(options.method)  # None for fisher, and for a name that run_unlearning refuses
     needs_retain = options.method == "fisher" or (objective is not None and objective.retain_share > 0)
     job = make_job(rows, kept, needs_retain=needs_retain, clean_column=clean_column)
+    job = replace(job, warnings=(*job.warnings, *usable.notes(), *_cut_rows(reader, [*rows, *kept])))
     prompts = [] if asked is None else list(corpus_of(asked, need_response=False))
     unseen_rows = [] if unseen is None else list(corpus_of(unseen))
     trains_adapter = options.lora is not None and options.method != "fisher"
@@ -119,6 +134,47 @@ def unlearn(
     account = make_account(result, job, before, after, prompts, model=loaded.name)
     files = {} if folder is None else save_run(result, account, folder, keep_adapter=keep_adapter)
     return Unlearned(result.loaded, account, result, files)
+
+
+@dataclass
+class _Usable:
+    """Checks that rows can be used before the model is loaded, and counts those that are left out."""
+
+    tokenization: Tokenization | None
+    skip: bool
+    left_out: int = 0
+
+    def __call__(self, rows: Corpus) -> Corpus:
+        before = len(rows.left_out)
+        found = require_usable(replace(rows, skip_unusable=self.skip or rows.skip_unusable), self.tokenization)
+        self.left_out += len(found.left_out) - before
+        return found
+
+    def notes(self) -> list[str]:
+        """A sentence about the rows that were left out, if there are any."""
+        if self.left_out == 1:
+            return ["1 row was left out: it cannot be used"]
+        return [f"{self.left_out:,} rows were left out: they cannot be used"] if self.left_out else []
+
+
+def _tokenization(model: Any, loading: Mapping[str, Any] | None, options: UnlearnOptions) -> Tokenization | None:
+    """How rows will become tokens; None if only the model, once it is loaded, can tell."""
+    if isinstance(model, LoadedModel):
+        return reader_of(model, options).tokenization
+    if not isinstance(model, str | Path):
+        return None
+    reading = {"template": options.template, "max_tokens": options.max_tokens, "targets": options.targets}
+    return tokenization_beforehand(str(model), named(loading, where="loading", example={"device": "cpu"}), **reading)
+
+
+def _cut_rows(reader: Reader, rows: Sequence[Row]) -> list[str]:
+    """A sentence about rows that are too long to be read whole, if there are any."""
+    cut = [row for row in reader.tokenize(rows) if row.cut]
+    if not cut:
+        return []
+    ends = f"the last {sum(row.cut for row in cut):,} tokens, {sum(row.cut_targets for row in cut):,} of them targets"
+    are = "1 row is" if len(cut) == 1 else f"{len(cut):,} rows are"
+    return [f"{are} longer than {reader.tokenization.max_tokens:,} tokens: {ends}, are not read"]
 
 
 def options_of(method: str, settings: Mapping[str, Any] | UnlearnOptions | None) -> UnlearnOptions:

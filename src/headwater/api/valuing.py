@@ -22,6 +22,7 @@ from headwater.api.sources import (
     Rows,
     corpus_of,
     model_of,
+    reader_for,
     session_of,
     target_of,
     targets_of,
@@ -31,8 +32,10 @@ from headwater.core.errors import UsageError
 from headwater.core.files import require_apart
 from headwater.core.tables import Tabular
 from headwater.data.corpus import Corpus
+from headwater.data.inspection import require_usable
+from headwater.data.tokens import MAX_TOKENS
 from headwater.methods.catalog import find_method, vector_method
-from headwater.models.reader import MAX_TOKENS, TOKENS_PER_BATCH, Reader
+from headwater.models.reader import TOKENS_PER_BATCH, Reader
 from headwater.valuation.chosen import kind_of, records_of, write_records
 from headwater.valuation.duplicates import THRESHOLD
 from headwater.valuation.ledger import ProviderAccount, accounts, write_ledger, write_row_prices
@@ -72,7 +75,7 @@ def value(
     The method decides unit and sign of a value; `values.meaning` of the result states them.
 
     Args:
-        candidates: the pool.
+        candidates: the pool; `open_corpus(..., skip_unusable=True)` leaves out rows that cannot be used.
         target: rows of the task you want data for; give several targets as a list, or as a dictionary with names.
         model: the model as it is before the purchase; None for methods that read none.
         method: any name from `headwater methods`.
@@ -97,9 +100,10 @@ def value(
     chosen, wanted, pool = find_method(method, settings), targets_of(target), corpus_of(candidates, columns=columns)
     reader = None
     if model is not None:
-        loaded = model_of(model, loading)
-        reading: dict[str, Any] = {"template": template, "max_tokens": max_tokens, "tokens_per_batch": tokens_per_batch}
-        reader = Reader.of(loaded, targets=targets, **reading)
+        how: dict[str, Any] = {"template": template, "max_tokens": max_tokens, "tokens_per_batch": tokens_per_batch}
+        reader, pool = reader_for(pool, model, loading, method=chosen, targets=targets, **how)
+    else:
+        pool = require_usable(pool)
     options = ValueOptions(duplicates, None if student is None else Path(student), resume, on_progress, force)
     if out is not None:
         return value_pool(pool, wanted, out, method=chosen, reader=reader, options=options)
@@ -165,8 +169,15 @@ class Selection(Tabular):
     path: Path | None = None
 
     def records(self) -> list[dict[str, Any]]:
-        """The rows as they were, each with its `value`."""
-        return [{**dict(row), "value": float(v)} for row, v in zip(self.rows, self.values, strict=True)]
+        """The rows as they were, each with its `value`; a row's own column of that name is `value_`."""
+        return [_with_value(row, float(value)) for row, value in zip(self.rows, self.values, strict=True)]
+
+
+def _with_value(row: Mapping[str, Any], value: float) -> dict[str, Any]:
+    own = "value_"
+    while own in row:
+        own += "_"
+    return {**{own if name == "value" else name: cell for name, cell in row.items()}, "value": value}
 
 
 def select(
@@ -214,11 +225,15 @@ def select(
     if candidates is None and held:
         what = f"the values are of rows in {held}, which cannot be read again"
         raise UsageError(what, where="candidates", remedy="give the rows, as --candidates or candidates=")
-    require_apart({"out": out}, [source, valued.path])
-    pool = corpus_of(source, columns=None if isinstance(source, Corpus) else named)
+    require_apart({"out": out}, [*(source if isinstance(source, list | tuple) else [source]), valued.path])
+    if isinstance(source, Corpus):
+        pool = source
+    else:
+        split = valued.about.get("split") if candidates is None else None
+        pool = corpus_of(source, columns=named, split=split)
     ids = [valued.ids[i] for i in chosen]
     about = valued.about
-    records = records_of(pool, ids, rows=about.get("rows"), digest=about.get("pool", ""))
+    records = records_of(pool.like(about), ids, rows=about.get("rows"), digest=about.get("pool", ""))
     numbers = valued.numbers(column)
     path = None if out is None else write_records(out, records)
     return Selection(tuple(ids), tuple(records), numbers[chosen], numbers, path)
@@ -369,7 +384,8 @@ def audit(
 
     Args:
         values: the values that the provider delivered.
-        candidates: the rows the values are of.
+        candidates: the rows the values are of; they are read with the mapping with which they were valued, and as many
+            of them from the start.
         query: the owner's query file.
         target: the target's rows, instead of `query`.
         model: the model, for methods that read one.
@@ -387,13 +403,11 @@ def audit(
     """
     if (query is None) == (target is None):
         raise UsageError("give either the query file or the target's rows", where="audit")
-    if query is not None:
-        judge: Any = query if isinstance(query, QueryFile) else read_query(query)
-    else:
-        judge = target_of(target)
-    reader = None
+    opened = read_query(query) if isinstance(query, str | Path) else query
+    judge = target_of(target) if opened is None else opened
+    found, reader = read(values), None
     if model is not None:
         reader = Reader.of(model_of(model, loading), template=template, max_tokens=max_tokens, targets=targets)
-    found = read(values)
-    pool = corpus_of(candidates)
-    return third_party.audit(found, pool, reader, judge=judge, sample=sample, threshold=threshold, seed=seed)
+    pool = candidates if isinstance(candidates, Corpus) else corpus_of(candidates, columns=found.about.get("columns"))
+    how: dict[str, Any] = {"judge": judge, "sample": sample, "threshold": threshold, "seed": seed}
+    return third_party.audit(found, pool.like(found.about), reader, **how)

@@ -37,15 +37,15 @@ NEVER_KEPT = ("config", "as_json", "resume", "help")
 def config_option() -> inspect.Parameter:
     """The `--config` option, which every command has."""
     option = typer.Option("--config", is_eager=True, callback=_apply, help="YAML file of settings; flags win over it.")
-    kind = Annotated[Path | None, option]
-    return inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+    kind = Annotated[list[Path], option]
+    return inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=[], annotation=kind)
 
 
 def read_run(path: Path) -> tuple[str | None, dict[str, Any]]:
     """The command that a run file names (None if it names none), and its settings.
 
     Raises:
-        DataError: the file cannot be read, or is not a mapping.
+        DataError: the file cannot be read, is not a mapping, or has a command with settings outside `settings`.
     """
     remedy = "write `name: value` lines, as in the run.yaml beside a result"
     try:
@@ -54,13 +54,14 @@ def read_run(path: Path) -> tuple[str | None, dict[str, Any]]:
         raise DataError(f"cannot be read: {' '.join(str(error).split())}", where=str(path), remedy=remedy) from None
     if not isinstance(raw, Mapping):
         raise DataError(f"a {type(raw).__name__} is not a mapping of settings", where=str(path), remedy=remedy)
-    if "settings" not in raw:
+    if "settings" not in raw and "command" not in raw:
         return None, dict(raw)
+    raw = {"settings": None, **raw}
     settings = {} if raw["settings"] is None else raw["settings"]
     beside = [str(name) for name in raw if name not in ("command", "headwater", "settings")]
     if beside:
         remedy = "indent it under `settings:`"
-        raise DataError(f"'{beside[0]}' stands beside `settings`", where=str(path), remedy=remedy)
+        raise DataError(f"'{beside[0]}' does not stand under `settings`", where=str(path), remedy=remedy)
     if not isinstance(settings, Mapping):
         raise DataError("its `settings` are not a mapping", where=str(path), remedy=remedy)
     return str(raw["command"]) if raw.get("command") else None, dict(settings)
@@ -106,10 +107,14 @@ def _unset(value: Any) -> bool:
     return value is None or value is False or value in ([], ())
 
 
-def _apply(context: Context, path: Path | None) -> Path | None:
+def _apply(context: Context, given: list[Path]) -> list[Path]:
     """Make the file's settings the defaults of the command's options."""
-    if path is None:
-        return None
+    if not given:
+        return given
+    if len(given) > 1:
+        what = f"{len(given)} files: {', '.join(map(str, given))}"
+        raise UsageError(what, where="--config", remedy="give one; flags win over it")
+    path = given[0]
     command, settings = read_run(path)
     if command is not None and command != _words(context):
         what = f"these are settings of 'headwater {command}'"
@@ -123,16 +128,16 @@ def _apply(context: Context, path: Path | None) -> Path | None:
         parameter = known[key]
         found[str(parameter.name)] = _given(parameter, value, where=f"{path}: {name}")
     context.default_map = {**(context.default_map or {}), **found}
-    return path
+    return given
 
 
 def _given(parameter: Any, value: Any, *, where: str) -> Any:
     """A setting in the form in which it would be typed."""
     repeats = bool(getattr(parameter, "multiple", False)) or parameter.nargs == -1
     if isinstance(value, Mapping) and repeats:
-        return [f"{name}={_typed(one)}" for name, one in value.items()]
+        return [f"{name}={_one(one, where=f'{where}: {name}')}" for name, one in value.items()]
     if isinstance(value, list) and repeats:
-        return [_typed(one) for one in value]
+        return [_one(one, where=where) for one in value]
     if isinstance(value, Mapping | list):
         raise UsageError(f"{value!r} is not one value", where=where, remedy="give a single value")
     flag = bool(getattr(parameter, "is_flag", False))
@@ -142,6 +147,15 @@ def _given(parameter: Any, value: Any, *, where: str) -> Any:
     if value is None or isinstance(value, bool):
         return value
     return [_typed(value)] if repeats else _typed(value)
+
+
+def _one(value: Any, *, where: str) -> str:
+    """One of several values of a setting as it would be typed."""
+    if value is None:
+        raise UsageError("there is no value", where=where, remedy="write one, or leave the entry out")
+    if isinstance(value, Mapping | list):
+        raise UsageError(f"{value!r} is not one value", where=where, remedy="give a single value")
+    return _typed(value)
 
 
 def _typed(value: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import math
 import shutil
 import sys
@@ -18,6 +19,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
+
+from headwater.core.plain import json_ready
 
 errors = Console(stderr=True, highlight=False)
 
@@ -56,6 +59,26 @@ def say(message: str) -> None:
     errors.print(Text(harmless(message)), soft_wrap=True)
 
 
+class _Notes(logging.Handler):
+    """Prints what the library logs (which tokenizer it chose, what it leaves out), each line once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message not in self._said:
+            self._said.add(message)
+            say(f"note: {message}")
+
+
+def show_notes() -> None:
+    """From now on, print the library's notes on stderr."""
+    logger = logging.getLogger("headwater")
+    logger.handlers, logger.propagate = [_Notes()], False
+
+
 def out(text: object) -> None:
     """Print text on stdout."""
     sys.stdout.write(harmless(str(text)) + "\n")
@@ -73,7 +96,7 @@ def emit(facts: Mapping[str, Any], as_json: bool, text: str | None = None) -> No
 
 def emit_json(value: Any) -> None:
     """Print one JSON document on stdout; NaN and infinities, which JSON does not have, become null."""
-    sys.stdout.write(json.dumps(_finite(value), ensure_ascii=False, indent=2, default=str) + "\n")
+    sys.stdout.write(json.dumps(_finite(value), ensure_ascii=False, indent=2, default=json_ready) + "\n")
 
 
 def emit_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

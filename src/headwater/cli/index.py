@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +21,7 @@ from headwater.cli.options import (
     Relevant,
     Resume,
     RowOptions,
+    warn_unseen,
     with_groups,
 )
 from headwater.core.errors import DataError
@@ -47,8 +49,9 @@ def build(
     Example:  headwater index build runs/mine.lance --model my-model --data train.jsonl --method rise
     """
     from headwater.api.indexing import build as build_index
-    from headwater.index.info import describe
+    from headwater.index.info import describe, readings
     from headwater.index.store import require_vacant
+    from headwater.index.upkeep import kept_aside
 
     require_vacant(out, resume=resume)
     arguments = options.arguments()
@@ -57,6 +60,9 @@ def build(
     if options.max_memory or options.max_disk:
         say(f"built with batches of {index.manifest.plan.tokens_per_batch:,} tokens")
     say(f"covers {index.manifest.coverage}")
+    if (read := readings(index)) is not None and read.note:
+        say(read.note)
+    _tell_aside(index, kept_aside(index))
     _show(describe(index), as_json)
     return Made(out)
 
@@ -84,13 +90,20 @@ def add(
     Example:  headwater index add runs/mine.lance --data more.jsonl
     """
     from headwater.api.indexing import add as add_rows
+    from headwater.index.info import readings
     from headwater.index.store import open_index
 
     opened = open_index(index)
+    before = readings(opened)
     corpus = rows.corpus()
     with progress("reading rows", quiet=as_json) as bar:
         done = add_rows(opened, corpus, model=model, loading=loading.chosen, on_progress=bar.rows)
-    facts = {"index": index, "added": done.rows, "duplicates": done.duplicates, "rows": opened.count}
+    after = readings(opened)
+    if before is not None and after is not None and (note := (after - before).note):
+        say(note)
+    _tell_aside(opened, done.aside)
+    facts: dict[str, Any] = {"index": index, "added": done.rows, "duplicates": done.duplicates}
+    facts |= {"left_out": done.left_out, "rows": opened.count, "kept_aside": dict(done.aside)}
     text = f"{index}: {done.rows:,} rows added, {done.duplicates:,} were there already; {opened.count:,} in all"
     emit(facts, as_json, text)
 
@@ -113,12 +126,10 @@ def delete(
     """
     from headwater.api.indexing import delete as delete_rows
     from headwater.index.store import open_index
-    from headwater.index.upkeep import unseen_rows
 
     opened = open_index(index)
     given = [*ids, *([] if ids_file is None else _read_ids(ids_file))]
-    for column, count in (unseen_rows(opened, where) if where else {}).items():
-        say(f"warning: the condition cannot see {count:,} rows, whose '{column}' is of another type than the column's")
+    warn_unseen(opened, where)
     gone = delete_rows(opened, ids=given if given or ids_file else None, where=where, rows=rows)
     text = f"{index}: {gone:,} rows deleted, {opened.count:,} left; headwater index compact takes them off the disk"
     emit({"index": index, "deleted": gone, "rows": opened.count}, as_json, text)
@@ -252,6 +263,14 @@ def ann(
 
 def _retention_facts(kept: Retention | None) -> dict[str, Any] | None:
     return None if kept is None else {**asdict(kept), "precision_kept": kept.precision_kept}
+
+
+def _tell_aside(index: Any, aside: Mapping[str, int]) -> None:
+    """Say which metadata no column of the index holds."""
+    kinds = {field.name: str(field.type) for field in index.dataset.schema}
+    for name, count in aside.items():
+        what = f"does not fit the column, of type {kinds[name]}" if name in kinds else "has no column of one type"
+        say(f"note: '{name}' of {count:,} rows {what}; it is kept in `extra`, which --where does not see")
 
 
 def _show(facts: dict[str, object], as_json: bool) -> None:

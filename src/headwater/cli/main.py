@@ -14,7 +14,7 @@ import typer
 
 from headwater import __version__
 from headwater.cli import demo, index, methods, plan, price, run_file, score, select, trace, unlearn, value
-from headwater.cli.console import say
+from headwater.cli.console import say, show_notes
 from headwater.cli.eval import eval_app
 from headwater.core.errors import HeadwaterError
 
@@ -62,6 +62,7 @@ def run(arguments: list[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     _quiet_libraries(debug)
+    show_notes()
     try:
         code = app([word for word in given if word != "--debug"], prog_name="headwater", standalone_mode=False)
     except typer.Abort:

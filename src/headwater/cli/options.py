@@ -77,12 +77,15 @@ class LoadingOptions:
 
     adapter: Annotated[str | None, typer.Option(help="PEFT adapter to load around the model.")] = None
     merge: Annotated[bool, typer.Option("--merge", help="Merge the adapter into the weights.")] = False
-    tokenizer: Annotated[str | None, typer.Option(help="Tokenizer, if it is not the model's own.")] = None
+    tokenizer: Annotated[str | None, typer.Option(help="Tokenizer; default: the adapter's, else the model's.")] = None
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16, float64 or auto (as saved).")] = None
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... or auto.")] = None
     device_map: Annotated[str | None, typer.Option(help="Spread a large model over devices: auto, balanced.")] = None
     quantization: Annotated[str | None, typer.Option(help="Load the weights in 4bit or 8bit (bitsandbytes).")] = None
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run Python code that the model's folder brings.")
+    ] = False
 
     @property
     def chosen(self) -> dict[str, Any]:
@@ -91,20 +94,41 @@ class LoadingOptions:
 
 
 @dataclass(frozen=True)
+class UnusableOptions:
+    """What happens to rows that cannot be used, and where ids come from."""
+
+    ids: Annotated[str, typer.Option(help="column: read ids from the data; row: make them from the rows.")] = "column"
+    skip_unusable: Annotated[
+        bool, typer.Option("--skip-unusable", help="Leave out rows that cannot be used, and count them.")
+    ] = False
+    unusable: Annotated[
+        Path | None, typer.Option(help="File for the list of all rows that cannot be used (JSONL)."), Writes
+    ] = None
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The options as arguments of `open_corpus`."""
+        return {"ids": self.ids, "skip_unusable": self.skip_unusable, "unusable_file": self.unusable}
+
+
+@dataclass(frozen=True)
 class RowOptions:
     """The rows of training data, and how to read them."""
 
-    data: Annotated[str, typer.Option(help="JSONL, CSV or Parquet file, saved data set folder, or hub name.")]
+    data: Annotated[
+        list[str], typer.Option(help="File, folder or pattern of JSONL, CSV or Parquet, or hub name. Repeats.")
+    ]
+    unusable: UnusableOptions
     columns: Columns = field(default_factory=list)
     limit: Annotated[int | None, typer.Option(help="Only the first rows.")] = None
-    split: Annotated[str, typer.Option(help="Split of a hub data set.")] = "train"
+    split: Annotated[str | None, typer.Option(help="Split, where the data has several.")] = None
     streaming: Annotated[bool, typer.Option("--streaming", help="Stream a hub data set.")] = False
     pairs: Pairs = None
 
     def corpus(self) -> Any:
         """Open the rows."""
         how = {"limit": self.limit, "split": self.split, "streaming": self.streaming, "pairs": self.pairs}
-        return open_rows(self.data, self.columns, **how)
+        return open_rows(self.data, self.columns, **how, **self.unusable.chosen)
 
 
 @dataclass(frozen=True)
@@ -112,7 +136,7 @@ class ReadingOptions:
     """How rows become tokens and batches."""
 
     template: Template = None
-    max_tokens: MaxTokens = 2048
+    max_tokens: MaxTokens = 8192
     tokens_per_batch: TokensPerBatch = 8192
     targets: Targets = None
 
@@ -145,21 +169,31 @@ class BuildOptions:
 
 
 def open_rows(data: Any, columns: list[str], **how: Any) -> Any:
-    """Open the rows of `data`; `columns` are texts `role=name`."""
+    """Open the rows of `data`, of one source or a list of several; `columns` are texts `role=name`."""
     from headwater.data.corpus import open_corpus
 
-    return open_corpus(data, mapping=pairs(columns, "--column") or None, **how)
+    sources = data[0] if isinstance(data, list) and len(data) == 1 else data
+    return open_corpus(sources, mapping=pairs(columns, "--column") or None, **how)
 
 
-def open_index_to_search(path: str) -> Any:
-    """Open an index, with a warning if it is unfinished."""
+def open_index_to_search(path: str, where: str | None = None) -> Any:
+    """Open an index, with a warning if it is unfinished, or has rows that the condition `where` cannot see."""
     from headwater.index.info import unfinished
     from headwater.index.store import open_index
 
     opened = open_index(path)
     if warning := unfinished(opened):
         say(f"warning: {warning}")
+    warn_unseen(opened, where)
     return opened
+
+
+def warn_unseen(index: Any, where: str | None) -> None:
+    """Warn of rows whose values the condition cannot see, because no column of the index holds them."""
+    from headwater.index.upkeep import unseen_rows
+
+    for column, count in (unseen_rows(index, where) if where else {}).items():
+        say(f"warning: the condition cannot see {count:,} rows, whose '{column}' is of another type than the column's")
 
 
 def scan_memory(text: str | None) -> dict[str, Any]:

@@ -21,6 +21,9 @@ def run_file(
     command, _ = read_run(file)
     if command is None:
         raise DataError("it does not name a command", where=str(file), remedy="add a line `command: index build`")
+    if command.split()[:1] == ["run"]:
+        remedy = "name the command that makes the result, such as `command: index build`"
+        raise DataError("its command is `run`, which would run a run file again", where=str(file), remedy=remedy)
     again = [*command.split(), "--config", str(file), *context.args]
     code = context.find_root().command.main(again, prog_name="headwater", standalone_mode=False)
     if code:

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from headwater.cli.console import emit_json, emit_pairs, say
-from headwater.cli.options import Json, Made, Writes, with_groups
+from headwater.cli.options import Json, Made, Writes, open_rows, with_groups
+from headwater.core.errors import UsageError
 
 
 @with_groups
@@ -22,7 +23,8 @@ def select(
     distinct: Annotated[bool, typer.Option("--distinct", help="One row of each near-duplicate cluster.")] = False,
     column: Annotated[str, typer.Option(help="The column that holds the value; value_TASK for one target.")] = "value",
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
-    candidates: Annotated[str | None, typer.Option(help="Present place of the pool, if it has moved.")] = None,
+    candidates: Annotated[list[str], typer.Option(help="Present place of the pool, if it has moved. Repeats.")] = [],
+    split: Annotated[str | None, typer.Option(help="Split of the pool at its present place.")] = None,
     as_json: Json = False,
 ) -> Made:
     """Choose rows by their value and write them as they were.
@@ -30,10 +32,16 @@ def select(
     Example:  headwater select values.parquet --top 10% --distinct --out chosen.jsonl
     """
     from headwater.api.valuing import select as choose
+    from headwater.valuation.values import read_values
 
     choice: dict[str, Any] = {"top": top, "above": above, "by": by, "distinct": distinct, "column": column}
     choice |= {"gumbel": gumbel, "seed": seed}
-    found = choose(values, **choice, candidates=candidates, out=out)
+    if candidates:
+        named = read_values(values).about.get("columns", {})
+        choice["candidates"] = open_rows(candidates, [f"{role}={name}" for role, name in named.items()], split=split)
+    elif split is not None:
+        raise UsageError("a split is chosen without --candidates", where="--split", remedy="give --candidates too")
+    found = choose(values, **choice, out=out)
     facts = {
         **{"out": str(out), "rows": len(found.ids), "pool": len(found.pool)},
         **{"mean value chosen": float(found.values.mean()), "mean value of the pool": float(found.pool.mean())},

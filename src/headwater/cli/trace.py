@@ -26,6 +26,7 @@ from headwater.cli.options import (
     with_groups,
 )
 from headwater.core.files import write_text
+from headwater.core.plain import json_ready
 from headwater.core.trace import Trace
 
 _SHOWN_WIDTH = 100
@@ -76,7 +77,7 @@ def trace(
     }
     ranked: dict[str, Any] = {"top": top, "by": by, "lowest": lowest, "where": where, "exact": exact, "engine": engine}
     found = trace_index(
-        open_index_to_search(index),
+        open_index_to_search(index, where),
         queries,
         **asked,
         **ranked,
@@ -88,7 +89,7 @@ def trace(
         **scan_memory(max_memory),
     )
     if out is not None:
-        lines = [json.dumps(hit, ensure_ascii=False, default=str) + "\n" for hit in found.hits()]
+        lines = [json.dumps(hit, ensure_ascii=False, default=json_ready) + "\n" for hit in found.hits()]
         write_text(out, "".join(lines))
     if html is not None:
         write_report(html, found)

@@ -68,6 +68,7 @@ def unlearn(
     checkpointing: Annotated[
         bool, typer.Option("--checkpointing", help="Recompute activations: less memory, more time.")
     ] = False,
+    skip_unusable: Annotated[bool, typer.Option("--skip-unusable", help="Leave out rows that cannot be used.")] = False,
     save_every: Annotated[int, typer.Option(help="Steps between checkpoints; 0: none.", min=0)] = 50,
     resume: Resume = False,
     template: Template = None,
@@ -126,6 +127,7 @@ def unlearn(
         settings=options,
         loading={**chosen, "merge": True} if "adapter" in chosen else chosen,
         keep_adapter=keep_adapter,
+        skip_unusable=skip_unusable,
         resume=resume,
     )
     report = write_unlearning_report(out / "report.html", done.account)

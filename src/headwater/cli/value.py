@@ -29,6 +29,7 @@ from headwater.cli.options import (
     Targets,
     Template,
     TokensPerBatch,
+    UnusableOptions,
     Writes,
     open_rows,
     with_groups,
@@ -41,7 +42,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(invoke_without_command=True)
 
-Pool = Annotated[str, typer.Option(help="The pool: JSONL, CSV or Parquet file, saved data set, or hub name.")]
+_POOL = "The pool: file, folder or pattern of JSONL, CSV or Parquet, or hub name. Repeats."
+Pool = Annotated[list[str], typer.Option(help=_POOL)]
+Split = Annotated[str | None, typer.Option(help="Split of the pool, where it has several.")]
 Query = Annotated[Path | None, typer.Option(help="The owner's query file (see `value export-target`).")]
 Force = Annotated[bool, typer.Option("--force", help="Write the values although the student that made them is weak.")]
 Out = Annotated[
@@ -55,7 +58,8 @@ def value(
     context: Context,
     loading: LoadingOptions,
     reading: ReadingOptions,
-    candidates: Annotated[str | None, typer.Option(help="The pool: JSONL, CSV, Parquet, data set or hub name.")] = None,
+    unusable: UnusableOptions,
+    candidates: Annotated[list[str], typer.Option(help=_POOL)] = [],
     target: Annotated[list[str], typer.Option(help="Rows of the task you want data for. Repeats.")] = [],
     index: Annotated[str | None, typer.Option(help="Value the rows of this index by its vectors; no pool.")] = None,
     out: Annotated[
@@ -66,6 +70,7 @@ def value(
     settings: Settings = [],
     columns: Columns = [],
     limit: Annotated[int | None, typer.Option(help="Value only this many rows from the start of the pool.")] = None,
+    split: Split = None,
     pairs: Pairs = None,
     duplicates: Duplicates = 0.7,
     student: Annotated[Path | None, typer.Option(help="Folder for the student, for methods that train one.")] = None,
@@ -87,16 +92,20 @@ def value(
         what = f"{', '.join(missing)} missing" if missing else "both --candidates and --index"
         raise UsageError(what, where="value", remedy="see 'headwater value --help'")
     from headwater.api import valuing
+    from headwater.index.store import open_index
+    from headwater.valuing.index import IndexPool
 
     with progress("valuing", quiet=as_json) as bar:
         shared = {**_common(out, duplicates, resume, bar), "model": model, "loading": loading.chosen}
         if index is not None:
             _refuse_beside_index(context)
+            _require_group(IndexPool(open_index(index)), by)
             valued = valuing.value_index(index, target, **shared)
         else:
             how: dict[str, Any] = {"method": method, "settings": name_values(settings, "--set"), "student": student}
             how["force"] = force
-            pool = open_rows(candidates, columns, limit=limit, pairs=pairs)
+            pool = open_rows(candidates, columns, limit=limit, split=split, pairs=pairs, **unusable.chosen)
+            _require_group(pool, by)
             valued = valuing.value(pool, target, **how, **vars(reading), **shared)
     _show(valued, by, plot, as_json)
     return Made(out)
@@ -112,7 +121,7 @@ def export_target(
     method: Annotated[str, typer.Option(help="A method that has a form with vectors.")] = "linfik",
     settings: Settings = [],
     template: Template = None,
-    max_tokens: MaxTokens = 2048,
+    max_tokens: MaxTokens = 8192,
     as_json: Json = False,
 ) -> Made:
     """For the owner: write the target as a query file, which holds vectors and no text.
@@ -140,6 +149,7 @@ def score(
     student: Annotated[Path | None, typer.Option(help="A saved student instead of a query file and model.")] = None,
     model: AnyModel = None,
     columns: Columns = [],
+    split: Split = None,
     duplicates: Duplicates = 0.7,
     tokens_per_batch: TokensPerBatch = 8192,
     by: GroupBy = None,
@@ -155,7 +165,8 @@ def score(
 
     if (query is None) == (student is None) or (query is not None and model is None):
         raise UsageError("give either --student, or --query with --model", where="value score")
-    corpus = open_rows(candidates, columns)
+    corpus = open_rows(candidates, columns, split=split)
+    _require_group(corpus, by)
     with progress("valuing", quiet=as_json) as bar:
         shared = _common(out, duplicates, resume, bar)
         if student is not None:
@@ -173,6 +184,7 @@ def audit(
     values: Annotated[Path, typer.Argument(help="The values file to check.")],
     candidates: Pool,
     loading: LoadingOptions,
+    split: Split = None,
     model: AnyModel = None,
     query: Query = None,
     target: Annotated[str | None, typer.Option(help="The target's rows, if the third party has them.")] = None,
@@ -188,12 +200,16 @@ def audit(
     Example:  headwater value audit values.parquet --candidates pool.jsonl --query task.query --model my-model
     """
     from headwater.api.valuing import audit as check
+    from headwater.valuation.values import read_values
 
     if (query is None) == (target is None):
         raise UsageError("give either --query or --target", where="value audit")
     how: dict[str, Any] = {"model": model, "template": template, "targets": targets, "loading": loading.chosen}
     how |= {"sample": sample, "threshold": threshold, "seed": seed}
-    found = check(values, candidates, query=query, target=target, **how)
+    read = read_values(values)
+    columns = [f"{role}={column}" for role, column in read.about.get("columns", {}).items()]
+    pool = open_rows(candidates, columns, split=read.about.get("split") if split is None else split)
+    found = check(read, pool, query=query, target=target, **how)
     if as_json:
         emit_json(found.to_json())
     else:
@@ -207,14 +223,28 @@ def audit(
 
 def _refuse_beside_index(context: Context) -> None:
     """Refuse options about reading a pool: an index has its rows, its method and its way of reading already."""
-    rows = {"columns", "limit", "pairs"}
-    of_a_pool = {"method", "settings", "student", "force", *rows, *ReadingOptions.__dataclass_fields__}
+    of_a_pool = {"method", "settings", "columns", "limit", "split", "pairs", "student", "force"}
+    of_a_pool |= {*ReadingOptions.__dataclass_fields__, *UnusableOptions.__dataclass_fields__}
     for parameter in context.command.params:
         given = context.params.get(str(parameter.name))
         if parameter.name in of_a_pool and (given or None) != (parameter.default or None):
             what = f"{parameter.opts[0]} does not apply to the rows of an index"
             remedy = "leave it out, or give --candidates instead of --index"
             raise UsageError(what, where="value --index", remedy=remedy)
+
+
+def _require_group(rows: Any, by: str | None) -> None:
+    """Refuse a column to group by that no row has, before any row is valued."""
+    from headwater.valuation.values import OURS, unknown_column
+
+    names = dict.fromkeys(OURS)
+    if by is None or by in names:
+        return
+    for row in rows:
+        if by in row.metadata:
+            return
+        names |= dict.fromkeys(row.metadata)
+    raise unknown_column(by, list(names), where="--by")
 
 
 def _common(out: Path, duplicates: float, resume: bool, bar: Bar) -> dict[str, Any]:

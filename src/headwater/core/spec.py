@@ -46,15 +46,22 @@ class Column:
 
 @dataclass(frozen=True)
 class Coverage:
-    """The share of a model's parameters that enter the scores."""
+    """The share of a model's parameters that enter the scores, in numbers and in tensors.
+
+    `tensors_total` is 0 where tensors were not counted, as in older indexes.
+    """
 
     seen: int
     total: int
     note: str = ""
+    tensors_seen: int = 0
+    tensors_total: int = 0
 
     def __str__(self) -> str:
         share = 100 * self.seen / max(self.total, 1)
-        return f"{self.seen:,} of {self.total:,} parameters ({share:.1f} %)" + (f"; {self.note}" if self.note else "")
+        counted = f" in {self.tensors_seen:,} of {self.tensors_total:,} tensors" if self.tensors_total else ""
+        said = f"{self.seen:,} of {self.total:,} parameters ({share:.1f} %){counted}"
+        return said + (f"; {self.note}" if self.note else "")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from headwater.core.files import whole_file
+from headwater.core.plain import json_ready
 
 SHOWN = 20
 """How many rows of a table a notebook shows."""
@@ -72,7 +73,7 @@ def _column(values: list[Any], pa: Any) -> Any:
     try:
         return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
-        as_text = [v if v is None or isinstance(v, str) else json.dumps(v, default=str) for v in values]
+        as_text = [v if v is None or isinstance(v, str) else json.dumps(v, default=json_ready) for v in values]
         return pa.array(as_text, pa.string())
 
 

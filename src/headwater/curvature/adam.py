@@ -107,9 +107,14 @@ def read_adam(path: str | Path, model: Any, wanted: Collection[str]) -> AdamStat
     except Exception as error:  # missing, foreign and truncated files raise errors of different classes
         remedy = "record the training with headwater.Recorder"
         raise DataError(f"no moments of Adam: {error}", where=str(path), remedy=remedy) from None
+    require_moments(first, model, wanted, str(path))
+    return AdamState(first, second, about["step"], about["beta1"], about["beta2"], about["epsilon"])
+
+
+def require_moments(held: Mapping[str, Tensor], model: Any, wanted: Collection[str], where: str) -> None:
+    """Raise `MismatchError` unless every wanted parameter of the model has a moment of its shape."""
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    unfit = tuple(name for name in wanted if name not in first or tuple(first[name].shape) != shapes.get(name))
+    unfit = tuple(name for name in wanted if name not in held or tuple(held[name].shape) != shapes.get(name))
     if unfit:
         what = f"{len(unfit)} selected parameters have no moments of their shape there: {first_few(unfit)}"
-        raise MismatchError(what, fields=unfit, where=str(path), remedy="give the state of this model's training")
-    return AdamState(first, second, about["step"], about["beta1"], about["beta2"], about["epsilon"])
+        raise MismatchError(what, fields=unfit, where=where, remedy="give the state of this model's training")

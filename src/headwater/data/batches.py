@@ -6,7 +6,7 @@ Position t predicts the token at t + 1. Targets are shifted here and nowhere els
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,39 +15,88 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headwater.core.errors import DataError, UsageError
+from headwater.data.readings import Reading
 from headwater.data.sums import add_at
 from headwater.data.tokens import TokenRow
+
+CONTEXT = 0
+"""Size of a window that is as long as the model's context; `Reader.window` puts the number in."""
+
+HALF = -1
+"""Overlap of windows that are laid so that each target has at least half a window of text before it."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """How a long row is cut: into windows of at most `size` tokens, each sharing `overlap` tokens with the one before.
+    """How a row is read that is longer than what a model reads at once: in several windows.
 
-    The first token of a window is predicted only in the window before it. Without overlap, nothing predicts it.
+    With the overlap `HALF`, a row that fits is one window, and so are the targets among the first `size` tokens of a
+    longer row. Each further window ends at its last target and reaches back as far as `size` allows; its targets lie
+    within half a window, so each has at least the other half before it. Text that no target needs is not read.
+
+    With an overlap of 0 or more, windows of `size` tokens follow each other from the row's start and share that many
+    tokens with the one before; without overlap, nothing predicts the first token of a window.
+
+    Either way each target is predicted in one window only, the first that can.
+
+    Attributes:
+        size: most tokens of a window; `CONTEXT` for no bound but the model's.
+        overlap: `HALF`, or how many tokens two windows share.
+        everything: read all tokens, not only those that targets need, for methods that use every position.
     """
 
-    size: int
-    overlap: int = 0
+    size: int = CONTEXT
+    overlap: int = HALF
+    everything: bool = False
 
     def __post_init__(self) -> None:
-        if self.size < 2 or not 0 <= self.overlap < self.size:
+        bound = self.size if self.size != CONTEXT else self.overlap + 1
+        if self.size < 0 or self.size == 1 or not HALF <= self.overlap < bound:
             what = f"windows of {self.size} tokens that share {self.overlap}"
-            remedy = "a size of at least 2, and an overlap from 0 to below the size"
+            sizes = "a size of at least 2, or 0 for the model's context"
+            remedy = f"{sizes}; an overlap below the size, or -1 for half a window"
             raise UsageError(what, where="window", remedy=remedy)
 
-    def cuts(self, tokens: int) -> list[tuple[int, int]]:
-        """(start, end) of each window over `tokens` tokens; none lies wholly inside the one before it."""
-        step = self.size - self.overlap
-        cuts = [(0, min(self.size, tokens))]
-        while cuts[-1][1] < tokens:
-            start = cuts[-1][0] + step
-            cuts.append((start, min(start + self.size, tokens)))
+    def within(self, context: int) -> Window:
+        """The same window for a model that reads at most `context` tokens."""
+        size = min(self.size or context, context)
+        return replace(self, size=size, overlap=min(self.overlap, size - 1))
+
+    def cuts(self, response: Bool[np.ndarray, " tokens"]) -> list[tuple[int, int]]:
+        """(start, end) of each window over a row whose targets are True; none lies wholly inside the one before it."""
+        tokens = len(response)
+        if tokens <= (self.size or tokens):
+            return [(0, tokens)]
+        if self.overlap == HALF:
+            return self._before_targets(np.arange(1, tokens) if self.everything else np.flatnonzero(response))
+        starts = range(0, tokens - self.overlap, self.size - self.overlap)
+        return [(start, min(start + self.size, tokens)) for start in starts]
+
+    def _before_targets(self, wanted: Int[np.ndarray, " wanted"]) -> list[tuple[int, int]]:
+        """The windows in which the tokens `wanted` (ascending) are predicted."""
+        step = self.size - self.size // 2
+        cuts: list[tuple[int, int]] = []
+        at = 0
+        while at < len(wanted):
+            first = int(wanted[at])
+            at = int(np.searchsorted(wanted, self.size if first < self.size else first + step))
+            end = int(wanted[at - 1]) + 1
+            cuts.append((max(end - self.size, 0), end))
         return cuts
+
+    def reading(self, row: TokenRow) -> Reading:
+        """How a row is read in these windows."""
+        cuts = np.array(self.cuts(row.response), dtype=np.int64)
+        counted = np.concatenate([[0], np.cumsum(row.response)])
+        first = np.maximum(cuts[:, 0] + 1, np.concatenate([[0], cuts[:-1, 1]]))  # first token a window predicts anew
+        targets = counted[cuts[:, 1]] - counted[np.minimum(first, cuts[:, 1])]
+        unread = int(counted[-1] - targets.sum()) + row.cut_targets
+        return Reading(row.cut, len(cuts), unread, int(targets[cuts[:, 0] > 0].sum()))
 
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Windows of rows, right-padded. A row that fits its window is one item; a longer one is several.
+    """Windows of rows, right-padded. A row that fits its window is one item; a longer one may be several.
 
     Attributes:
         input_ids: int64 `[items, tokens]`.
@@ -109,8 +158,8 @@ def plan_batches(rows: Sequence[TokenRow], window: Window, *, tokens_per_batch: 
     """
     if tokens_per_batch < 1:
         raise UsageError(f"{tokens_per_batch} tokens a batch", where="tokens_per_batch", remedy="at least 1")
-    cuts = [np.array(window.cuts(len(row.ids)), dtype=np.int64) for row in rows]
-    widths = np.array([min(window.size, len(row.ids)) for row in rows], dtype=np.int64)
+    cuts = [np.array(window.cuts(row.response), dtype=np.int64) for row in rows]
+    widths = np.array([(cut[:, 1] - cut[:, 0]).max() for cut in cuts], dtype=np.int64)
     order = np.argsort(-widths, kind="stable")
     items = np.array([len(cut) for cut in cuts], dtype=np.int64)
     return [
@@ -141,7 +190,7 @@ def _assemble(rows: tuple[TokenRow, ...], cuts: list[NDArray[np.int64]]) -> Toke
     item_row = np.repeat(np.arange(len(rows)), [len(cut) for cut in cuts])
     starts, ends = np.concatenate(cuts).T
     seen = np.concatenate([[0], ends[:-1]])  # how far the row's previous window predicted; 0 for its first
-    seen[starts == 0] = 0
+    seen[np.diff(item_row, prepend=-1) != 0] = 0
     position = starts[:, None] + np.arange((ends - starts).max())
     attention = position < ends[:, None]
     valid = position + 1 < ends[:, None]

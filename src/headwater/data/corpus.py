@@ -11,14 +11,15 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
-from headwater.core.errors import DataError, UsageError
+from headwater.core.errors import DataError, UsageError, unknown_name
 from headwater.core.fingerprints import digest
 from headwater.data.pairs import check_pairs, is_pair, split_pair
 from headwater.data.readers import Source, open_source
 from headwater.data.rows import Row
-from headwater.data.shapes import check_mapping, read_row
+from headwater.data.shapes import check_mapping, read_row, unused_name
 
 CACHE_BYTES = 16 * 2**20
 """Memory for the database's pages; further pages go to disk."""
@@ -58,6 +59,9 @@ class SeenIds:
         return f"{stem}~{repeats}"
 
 
+IDS = ("column", "row")
+"""Where rows' ids come from: a column, or the rows' content."""
+
 ID_DIGITS = 16
 """Hexadecimal digits of an id made from a row's content."""
 
@@ -72,9 +76,14 @@ class Corpus:
     Attributes:
         source: the records.
         mapping: role to column, for columns that do not have the name of their role.
-        limit: how many rows to read at most; None for all.
+        limit: how many records to read at most; None for all.
         need_response: whether a row with only a prompt is refused.
         pairs: how preference pairs are read (`headwater.data.pairs`); None refuses them.
+        ids: whether ids are read from a column (`column`; rows without one get an id made from their content), or made
+            from the content of every row (`row`).
+        skip_unusable: leave out rows that cannot be used, instead of raising their error.
+        unusable_file: where `headwater.data.inspection` lists the rows that cannot be used; None for nowhere.
+        left_out: numbers of records that are left out, because an inspection found that they cannot be used.
     """
 
     source: Source
@@ -82,38 +91,107 @@ class Corpus:
     limit: int | None
     need_response: bool = True
     pairs: str | None = None
+    ids: str = "column"
+    skip_unusable: bool = False
+    unusable_file: Path | None = None
+    left_out: frozenset[int] = frozenset()
 
     @property
     def name(self) -> str:
-        """The path or hub name as given; `memory` for rows given as objects."""
+        """The paths or hub names as given; `memory` for rows given as objects."""
         return self.source.name
 
     @property
+    def origin(self) -> dict[str, Any]:
+        """What opens the rows again, JSON-ready: `candidates` (a name, or a list of several), and what else was chosen.
+
+        That is `split`, `ids`, and `left_out`, the numbers of the records that are left out.
+        """
+        names = self.source.names
+        chosen: dict[str, Any] = {"split": self.source.split, "ids": None if self.ids == IDS[0] else self.ids}
+        chosen |= {"left_out": sorted(self.left_out) or None}
+        given = {name: value for name, value in chosen.items() if value is not None}
+        return {"candidates": names[0] if len(names) == 1 else list(names), **given}
+
+    def like(self, origin: Mapping[str, Any]) -> Corpus:
+        """The corpus with the ids, and without the records, that the `origin` of an earlier opening names.
+
+        If the origin names a number of `rows`, and the corpus has no limit, it ends after so many.
+        """
+        left = frozenset(origin.get("left_out", ()))
+        limit = origin["rows"] + len(left) if self.limit is None and "rows" in origin else self.limit
+        return replace(self, ids=origin.get("ids", self.ids), left_out=left, limit=limit)
+
+    @property
     def count(self) -> int | None:
-        """The number of rows; None if it is not known before all have been read."""
+        """The number of rows; None if it is not known before all have been read.
+
+        Rows that are left out count only if an inspection found them.
+        """
         known = None if self.pairs else self.source.count
-        return known if known is None or self.limit is None else min(known, self.limit)
+        if known is None:
+            return None
+        return (known if self.limit is None else min(known, self.limit)) - len(self.left_out)
 
     def __iter__(self) -> Iterator[Row]:
-        seen = SeenIds()
-        for ordinal, (number, record, mapping) in enumerate(islice(self._parts(), self.limit)):
-            place = f"{self.name}:{number}"
-            row = read_row(record, mapping, place, ordinal, need_response=self.need_response)
-            if not row.id:
-                row = replace(row, id=seen.unused(_content_id(row)))
-            if (first := seen.claim(row.id, number)) is not None:
-                taken = f"id '{row.id}' is already that of {self.name}:{first}"
-                raise DataError(taken, where=place, remedy="ids are unique")
-            yield row
+        return (row for row, _ in self.with_records())
 
-    def _parts(self) -> Iterator[tuple[int, Mapping[str, Any], Mapping[str, str]]]:
-        """What becomes a row each: a record with its number and mapping, or one side of a preference pair."""
-        for number, record in self.source.records():
-            if self.pairs and is_pair(record, self.mapping):
-                sides = split_pair(record, self.mapping, f"{self.name}:{number}")
-                yield from ((number, side, mapping) for side, mapping in sides)
+    def with_records(self) -> Iterator[tuple[Row, Mapping[str, Any]]]:
+        """The rows, each with the record it was made from."""
+        for _, found, record in self.attempts():
+            if isinstance(found, Row):
+                yield found, record
+            elif not self.skip_unusable:
+                raise found
+
+    def attempts(self) -> Iterator[tuple[int, Row | DataError, Mapping[str, Any]]]:
+        """Of each record that is not left out: its number, its row or why it cannot be used, and the record itself."""
+        seen, ordinal = SeenIds(), 0
+        for number, record, mapping in islice(self._parts(), self.limit):
+            if number in self.left_out:
+                continue
+            try:
+                row = self._row(number, record, mapping, ordinal=ordinal, seen=seen)
+            except DataError as error:
+                yield number, error, {}
             else:
+                ordinal += 1
+                yield number, row, record if isinstance(record, Mapping) else {}
+
+    def _row(
+        self,
+        number: int,
+        record: Mapping[str, Any] | DataError,
+        mapping: Mapping[str, str],
+        *,
+        ordinal: int,
+        seen: SeenIds,
+    ) -> Row:
+        if isinstance(record, DataError):
+            raise record
+        place = self.source.place(number)
+        row = read_row(record, mapping, place, ordinal, need_response=self.need_response)
+        if self.ids == "row" and row.id:
+            row = replace(row, id="", metadata={**row.metadata, unused_name("id_", row.metadata): row.id})
+        if not row.id:
+            row = replace(row, id=seen.unused(_content_id(row)))
+        if (first := seen.claim(row.id, number)) is not None:
+            taken = f"id '{row.id}' is already that of {self.source.place(first)}"
+            raise DataError(taken, where=place, remedy="make ids unique, or let --ids row make them from the rows")
+        return row
+
+    def _parts(self) -> Iterator[tuple[int, Mapping[str, Any] | DataError, Mapping[str, str]]]:
+        """What becomes a row each: a record with its number and mapping, or one side of a preference pair."""
+        for number, record in self.source.attempts():
+            if isinstance(record, DataError) or not (self.pairs and is_pair(record, self.mapping)):
                 yield number, record, self.mapping
+                continue
+            try:
+                sides = list(split_pair(record, self.mapping, self.source.place(number)))
+            except DataError as error:
+                yield number, error, self.mapping
+            else:
+                yield from ((number, side, mapping) for side, mapping in sides)
 
 
 def open_corpus(
@@ -121,40 +199,54 @@ def open_corpus(
     *,
     mapping: Mapping[str, str] | None = None,
     limit: int | None = None,
-    split: str = "train",
+    split: str | None = None,
     streaming: bool = False,
     need_response: bool = True,
     pairs: str | None = None,
+    ids: str = IDS[0],
+    skip_unusable: bool = False,
+    unusable_file: str | Path | None = None,
 ) -> Corpus:
     """Rows of `source`, as a stream that can be iterated more than once.
 
     Args:
-        source: a path (`.jsonl`, `.jsonl.gz`, `.json` holding a list, `.csv`, `.parquet`, or a folder written by
-            `datasets.save_to_disk`), the name of a hub dataset (`owner/name` or `owner/name:configuration`), a
-            `datasets` dataset, a pandas or polars frame, an Arrow table, or any iterable of dictionaries (an iterator
-            is read into memory).
+        source: a path: a file (`headwater.data.files` lists the kinds), a folder of such files as a snapshot of a hub
+            dataset has them, a pattern (`part-*.jsonl`), or a folder that `datasets.save_to_disk` wrote; the name of a
+            hub dataset (`owner/name` or `owner/name:configuration`); a list of these, which are read one after the
+            other; a `datasets` dataset, a pandas or polars frame, an Arrow table, or any iterable of dictionaries (an
+            iterator is read into memory). Files of a folder or pattern are read in natural order of their paths.
         mapping: role to column, as in `{"prompt": "ask", "response": "reply"}`; the first record must have the columns.
         limit: read no more than this many rows.
-        split: which split of a dataset that has several.
+        split: which split of a source that has several; by default the only one, of a hub dataset `train`.
         streaming: read a hub dataset over the network instead of downloading it first.
         need_response: refuse a row with only a prompt, as queries have whose response is still to be generated.
         pairs: `rows` reads a preference pair (prompt, chosen, rejected) as two rows; None refuses pairs.
+        ids: `column` reads ids from the column `id`, and makes those that are missing from the rows' content; `row`
+            makes all of them from the rows' content and keeps the column as metadata, `id_`.
+        skip_unusable: leave out rows that cannot be used, and count them, instead of raising an error.
+        unusable_file: a file to list the rows in that cannot be used, one JSON object a line.
 
     Raises:
         DataError: the source does not exist, has no rows, or lacks a column of the mapping; while iterating, a record
             cannot be read or has no text, or an id occurs twice (the message names the place).
-        UsageError: an unknown role in `mapping`, a split of a source without splits, or a limit below 1.
+        UsageError: an unknown role in `mapping`, a split of a source without splits, a file given twice, another way
+            to get ids, or a limit below 1.
     """
     if limit is not None and limit < 1:
         raise UsageError(f"a limit of {limit} rows", where="limit", remedy="at least 1")
     check_pairs(pairs)
+    if ids not in IDS:
+        raise unknown_name("way to get ids", ids, IDS, where="--ids")
     opened = open_source(source, split=split, streaming=streaming)
-    first = next(opened.records(), None)
-    if first is None:
+    found = next(opened.attempts(), None)
+    if found is None:
         raise DataError("no rows", where=opened.name, remedy="it is empty: check that it is the right one")
     columns = dict(mapping or {})
-    check_mapping(columns, first[1], opened.name)
-    return Corpus(opened, columns, limit, need_response, pairs)
+    first = next((record for _, record in opened.attempts() if not isinstance(record, DataError)), None)
+    if first is not None:
+        check_mapping(columns, first, opened.name)
+    listed = None if unusable_file is None else Path(unusable_file)
+    return Corpus(opened, columns, limit, need_response, pairs, ids, skip_unusable, listed)
 
 
 def _content_id(row: Row) -> str:

@@ -1,69 +1,140 @@
-"""Reading records from files, saved or hub datasets, and memory, each as a stream that can be read more than once.
+"""Opening whatever rows come from: files, folders and patterns, saved and hub datasets, frames, and memory.
 
-Each source yields `(number, record)`. The number is the record's place for messages: its line in a JSONL or CSV file,
-else its position, both counted from 1. The record is a dictionary of columns. JSONL, CSV, Parquet and saved datasets
-are read piece by piece, so a file may be larger than memory; a `.json` list is read whole.
+Each source yields `(number, record)`, as many times as it is asked. A record is a dictionary of columns. Its number,
+with `Source.place`, says where it was read: the file, and the line in it or the position.
+
+Several files are read one after the other, those of a folder or a pattern in natural order of their paths
+(`headwater.data.folders`), several sources in the order given.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
-import json
+import glob
 import re
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from headwater.core.errors import DataError, UsageError
-
-Record = tuple[int, Mapping[str, Any]]
-"""A record with its number."""
-
-FILE_KINDS = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet")
-"""The endings of files that can be read."""
-
-PARQUET_BUFFER = 2**20
-"""Bytes of a column read at once. Without it a whole row group, which may be the whole file, is read at once."""
-
-PARQUET_BATCH = 1024
-"""Rows of a Parquet file in memory at once."""
-
-CSV_FIELD_LIMIT = 2**31 - 1
-"""Longest cell of a CSV file in characters; the csv module's default (131,072) is shorter than many documents."""
+from headwater.data.files import KNOWN_KINDS, Record, as_record, file_kind, read_file
+from headwater.data.folders import by_pattern, in_folder
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
 """A dataset's name on the hub, with an optional configuration: `openai/gsm8k:main`."""
 
+_PART_BITS = 40
+"""The lower bits of a record's number count in its part, the higher bits count the parts."""
+
 
 @dataclass(frozen=True)
-class Source:
-    """Named records: `records()` starts a new pass; `count` is None if it is not known before all have been read."""
+class Part:
+    """One file, dataset or list: `records()` starts a new pass; `count` is None if it is not known before all are read.
+
+    Numbers are those of the part alone, from 1.
+    """
 
     name: str
     count: int | None
     records: Callable[[], Iterator[Record]]
 
 
-def open_source(source: Any, *, split: str, streaming: bool) -> Source:
-    """The records of a path, a hub dataset's name or an iterable of dictionaries; see `open_corpus`."""
-    if not isinstance(source, (str, Path)):
-        rows = _frame_rows(source)
-        return _memory("memory", _choose_split("memory", source, split) if rows is None else rows)
+@dataclass(frozen=True)
+class Source:
+    """Records from one part or several.
+
+    Attributes:
+        names: what the source was opened with, one name for each thing given.
+        parts: where the records are, in order.
+        split: the split that was asked for, if any.
+    """
+
+    names: tuple[str, ...]
+    parts: tuple[Part, ...]
+    split: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The names in one line, for messages."""
+        return ", ".join(self.names)
+
+    @property
+    def count(self) -> int | None:
+        """The number of records; None if it is not known before all are read."""
+        known = [part.count for part in self.parts]
+        return None if None in known else sum(count or 0 for count in known)
+
+    def records(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """All records, in order; raises the `DataError` of one that cannot be read. `place` explains their numbers."""
+        for number, record in self.attempts():
+            if isinstance(record, DataError):
+                raise record
+            yield number, record
+
+    def attempts(self) -> Iterator[Record]:
+        """All records, in order, each that cannot be read as its error; `place` explains their numbers."""
+        for index, part in enumerate(self.parts):
+            for number, record in part.records():
+                yield index << _PART_BITS | number, record
+
+    def place(self, number: int) -> str:
+        """Where a record was read, from its number: `part-2.jsonl:17`."""
+        return f"{self.parts[number >> _PART_BITS].name}:{number & ((1 << _PART_BITS) - 1)}"
+
+
+def open_source(source: Any, *, split: str | None = None, streaming: bool = False) -> Source:
+    """The records of a path or hub name, of a list of such, or of an iterable of dictionaries; see `open_corpus`."""
+    if isinstance(source, str | Path):
+        return Source((str(source),), _named_parts(source, split, streaming), split)
+    if isinstance(source, Sequence) and source and all(isinstance(one, str | Path) for one in source):
+        parts = tuple(part for one in source for part in _named_parts(one, split, streaming))
+        _require_once(parts)
+        return Source(tuple(map(str, source)), parts, split)
+    rows = _frame_rows(source)
+    part = _memory("memory", _choose_split("memory", source, split) if rows is None else rows)
+    return Source(("memory",), (part,), split)
+
+
+def _named_parts(source: str | Path, split: str | None, streaming: bool) -> tuple[Part, ...]:
+    """The parts of one path, pattern or hub name."""
     name, path = str(source), Path(source)
-    if path.is_dir():
-        return _memory(name, _choose_split(name, _load_saved(path), split))
-    kind = next((ending for ending in FILE_KINDS if name.lower().endswith(ending)), None)
     if path.is_file():
-        if split != "train":
+        if split not in (None, "train"):
             raise UsageError(f"a file has no split '{split}'", where=name, remedy="leave the split out")
-        return _file(name, path, kind)
-    if kind is not None or isinstance(source, Path) or not HUB_NAME.fullmatch(name):
+        return (_file(path),)
+    folder, _, config = name.rpartition(":")
+    if path.is_dir() or (folder and Path(folder).is_dir()):
+        return _folder(path if path.is_dir() else Path(folder), name, "" if path.is_dir() else config, split)
+    if glob.has_magic(name):
+        if split is not None:
+            raise UsageError(f"a pattern has no split '{split}'", where=name, remedy="put the split in the pattern")
+        return tuple(map(_file, by_pattern(name)))
+    if file_kind(name) is not None or isinstance(source, Path) or not HUB_NAME.fullmatch(name):
         raise DataError("no such file", where=name, remedy="check the path")
-    return _memory(name, _load_hub(name, split, streaming))
+    return (_memory(name, _load_hub(name, split or "train", streaming)),)
+
+
+def _file(path: Path) -> Part:
+    return Part(str(path), *read_file(path))
+
+
+def _folder(folder: Path, name: str, config: str, split: str | None) -> tuple[Part, ...]:
+    if not config and any((folder / file).is_file() for file in ("state.json", "dataset_dict.json")):
+        return (_memory(name, _choose_split(name, _load_saved(folder), split)),)
+    splits = in_folder(folder, name, config)
+    chosen = _one_split(name, splits, split, "--split NAME (split=), or give a pattern of files")
+    return tuple(map(_file, splits[chosen]))
+
+
+def _require_once(parts: Sequence[Part]) -> None:
+    """A file given twice would have every row twice."""
+    seen = set()
+    for part in parts:
+        place = str(Path(part.name).resolve())
+        if place in seen:
+            raise UsageError("this is given twice", where=part.name, remedy="leave one out")
+        seen.add(place)
 
 
 def _frame_rows(source: Any) -> list[Mapping[str, Any]] | None:
@@ -87,108 +158,15 @@ def _frame_rows(source: Any) -> list[Mapping[str, Any]] | None:
     return None
 
 
-def _file(name: str, path: Path, kind: str | None) -> Source:
-    if kind in (".jsonl", ".jsonl.gz"):
-        return Source(name, None, partial(_read_jsonl, path))
-    if kind == ".csv":
-        return Source(name, None, partial(_read_csv, path))
-    if kind == ".parquet":
-        return Source(name, _parquet_file(path).metadata.num_rows, partial(_read_parquet, path))
-    if kind == ".json":
-        return _memory(name, _read_json(path))
-    raise DataError("not a kind of file that can be read", where=name, remedy=f"known: {', '.join(FILE_KINDS)}")
-
-
-def _memory(name: str, records: Iterable[Any]) -> Source:
-    """A source made of any iterable; an iterator, which can be read only once, is first read into a list."""
+def _memory(name: str, records: Iterable[Any]) -> Part:
+    """A part made of any iterable; an iterator, which can be read only once, is first read into a list."""
     again = list(records) if isinstance(records, Iterator) else records
-    return Source(name, len(again) if isinstance(again, Sized) else None, partial(_numbered, name, again))
+    return Part(name, len(again) if isinstance(again, Sized) else None, partial(_numbered, name, again))
 
 
 def _numbered(name: str, records: Iterable[Any]) -> Iterator[Record]:
     for number, record in enumerate(records, start=1):
-        yield number, _require_record(record, f"{name}:{number}")
-
-
-def _require_record(record: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(record, Mapping):
-        raise DataError(f"a row of type {type(record).__name__}", where=where, remedy="every row is an object")
-    return record
-
-
-def _read_jsonl(path: Path) -> Iterator[Record]:
-    opened = gzip.open if path.suffix.lower() == ".gz" else open
-    try:
-        with opened(path, "rb") as lines:
-            for number, raw in enumerate(lines, start=1):
-                line = raw.removeprefix(b"\xef\xbb\xbf").strip() if number == 1 else raw.strip()
-                if line:
-                    where = f"{path}:{number}"
-                    yield number, _require_record(_parse_json(line, where, "one JSON object a line"), where)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"damaged gzip file: {error}", where=str(path), remedy="write the file again") from None
-
-
-def _parse_json(raw: bytes, where: str, remedy: str) -> Any:
-    try:
-        return json.loads(raw.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"not UTF-8 at byte {error.start}", where=where, remedy="save it as UTF-8") from None
-    except json.JSONDecodeError as error:
-        at = f"line {error.lineno} column {error.colno}"
-        raise DataError(f"not JSON: {error.msg} at {at}", where=where, remedy=remedy) from None
-
-
-def _read_json(path: Path) -> list[Any]:
-    remedy = "a .json file is one list of objects; name it .jsonl if it has one object a line"
-    whole = _parse_json(path.read_bytes().removeprefix(b"\xef\xbb\xbf"), str(path), remedy)
-    if not isinstance(whole, list):
-        raise DataError(f"a JSON {type(whole).__name__}, not a list", where=str(path), remedy=remedy)
-    return whole
-
-
-def _read_csv(path: Path) -> Iterator[Record]:
-    csv.field_size_limit(CSV_FIELD_LIMIT)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        try:
-            header = next(reader, [])
-            for number, row in _lines_from(reader):
-                if len(row) != len(header):
-                    remedy = "quote cells that contain commas or line breaks"
-                    what = f"{len(row)} cells under a header of {len(header)}"
-                    raise DataError(what, where=f"{path}:{number}", remedy=remedy)
-                yield number, dict(zip(header, row, strict=True))
-        except csv.Error as error:
-            raise DataError(f"not CSV: {error}", where=f"{path}:{reader.line_num}", remedy="check the quotes") from None
-        except UnicodeDecodeError as error:
-            where = f"{path}:{reader.line_num + 1}"
-            raise DataError(f"not UTF-8: {error.reason}", where=where, remedy="save it as UTF-8") from None
-
-
-def _lines_from(reader: Any) -> Iterator[tuple[int, list[str]]]:
-    """Rows, each with the line it starts at; empty lines are skipped."""
-    start = reader.line_num + 1
-    for row in reader:
-        if row:
-            yield start, row
-        start = reader.line_num + 1
-
-
-def _parquet_file(path: Path) -> Any:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        return pyarrow.parquet.ParquetFile(path, buffer_size=PARQUET_BUFFER)
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise DataError(f"not Parquet: {error}", where=str(path), remedy="write the file again") from None
-
-
-def _read_parquet(path: Path) -> Iterator[Record]:
-    with _parquet_file(path) as file:
-        batches = file.iter_batches(batch_size=PARQUET_BATCH)
-        yield from enumerate((record for batch in batches for record in batch.to_pylist()), start=1)
+        yield number, as_record(record, f"{name}:{number}")
 
 
 def _load_saved(folder: Path) -> Any:
@@ -197,8 +175,8 @@ def _load_saved(folder: Path) -> Any:
     try:
         return datasets.load_from_disk(str(folder))
     except FileNotFoundError:
-        remedy = f"give a folder written by `save_to_disk`, or a file: {', '.join(FILE_KINDS)}"
-        raise DataError("not a saved dataset", where=str(folder), remedy=remedy) from None
+        remedy = f"give a folder that `save_to_disk` wrote, or one with files of rows: {KNOWN_KINDS}"
+        raise DataError("not a whole saved dataset", where=str(folder), remedy=remedy) from None
 
 
 def _load_hub(name: str, split: str, streaming: bool) -> Any:
@@ -213,16 +191,26 @@ def _load_hub(name: str, split: str, streaming: bool) -> Any:
         raise DataError(f"neither a file nor a dataset that loads: {reason}", where=name, remedy=remedy) from error
 
 
-def _choose_split(name: str, dataset: Any, split: str) -> Iterable[Any]:
-    """The chosen split of a dictionary of splits; a dataset without splits counts as `train`."""
+def _choose_split(name: str, dataset: Any, split: str | None) -> Iterable[Any]:
+    """The chosen split of a dictionary of splits, or the only one; a dataset without splits counts as `train`."""
     if isinstance(dataset, Mapping):
-        if split not in dataset:
-            raise DataError(f"no split '{split}'", where=name, remedy=f"splits: {', '.join(map(str, dataset))}")
-        chosen: Iterable[Any] = dataset[split]
+        chosen: Iterable[Any] = dataset[_one_split(name, dataset, split, "--split NAME (split=)")]
         return chosen
     if not isinstance(dataset, Iterable):
         kinds = "a path, a hub dataset's name or an iterable of dictionaries"
         raise UsageError(f"rows from a {type(dataset).__name__}", where=name, remedy=f"give {kinds}")
-    if split != "train":
+    if split not in (None, "train"):
         raise UsageError(f"these rows have no split '{split}'", where=name, remedy="leave the split out")
     return dataset
+
+
+def _one_split(name: str, splits: Mapping[str, Any], split: str | None, how: str) -> str:
+    """The split that is asked for, or the only one there is."""
+    listed = ", ".join(map(str, splits))
+    if split is None and len(splits) == 1:
+        return str(next(iter(splits)))
+    if split is None:
+        raise DataError(f"there are several splits: {listed}", where=name, remedy=f"choose one with {how}")
+    if split not in splits:
+        raise DataError(f"no split '{split}'", where=name, remedy=f"splits: {listed}")
+    return split

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from headwater.data.corpus import Corpus
-from headwater.data.readers import Source, open_source
+from headwater.data.readers import open_source
 from headwater.data.rows import Row
 from headwater.data.shapes import ROLES, unused_name
 
@@ -53,14 +53,17 @@ def as_record(row: Row) -> dict[str, Any]:
 def open_rows_or_hits(source: Any) -> Corpus:
     """The rows of a file, a frame or records; of hits, a row that several queries found is taken once, as ranked best.
 
-    They are read into memory. A corpus that is open already is returned as it is.
+    A corpus that is open already is returned as it is.
     """
     if isinstance(source, Corpus):
         return source
-    opened = open_source(source, split="train", streaming=False)
-    kept: dict[Any, tuple[int, Mapping[str, Any]]] = {}
-    for number, record in opened.records():
-        name = ("hit", record["id"]) if record.keys() >= set(HIT_KEYS) else ("row", number)
-        if name not in kept or record["rank"] < kept[name][1]["rank"]:
-            kept[name] = (number, record)
-    return Corpus(Source(opened.name, len(kept), lambda: iter(kept.values())), {}, None)
+    opened = open_source(source)
+    best: dict[Any, tuple[int, int]] = {}
+    worse = set()
+    for number, record in opened.attempts():
+        if isinstance(record, Mapping) and record.keys() >= set(HIT_KEYS):
+            mine = (record["rank"], number)
+            known = best.get(record["id"], mine)
+            best[record["id"]] = min(mine, known)
+            worse |= {max(mine, known)[1]} if known != mine else set()
+    return Corpus(opened, {}, None, left_out=frozenset(worse))

@@ -13,11 +13,13 @@ A chat may have a column `tools` beside it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from headwater.core.errors import DataError, unknown_name
+from headwater.data.cells import typed
 from headwater.data.messages import (
     as_context,
     is_chat,
@@ -101,6 +103,18 @@ def check_mapping(mapping: Mapping[str, str], columns: Iterable[str], where: str
             raise DataError(f"no column '{column}' to read as '{role}'", where=where, remedy=f"columns: {listed}")
 
 
+def _missing(value: Any) -> bool:
+    """Whether there is no value: None, or NaN, as data frames write it."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _without_missing(record: Mapping[str, Any], mapping: Mapping[str, str]) -> Mapping[str, Any]:
+    """The record, with None where a column that a role may read holds NaN."""
+    columns = {mapping.get(role, role) for role in ROLES} & record.keys()
+    missing = [name for name in columns if _missing(record[name])]
+    return {**record, **dict.fromkeys(missing)} if missing else record
+
+
 def read_row(
     record: Mapping[str, Any], mapping: Mapping[str, str], where: str, ordinal: int, *, need_response: bool = True
 ) -> Row:
@@ -112,6 +126,7 @@ def read_row(
     no shape fits or several still do, or if a text is missing or is not a string.
     """
     shape = _recognise(record, mapping, where, need_response)
+    record = _without_missing(record, mapping)
     column_of = {role: mapping.get(role, role) for role in (*shape.roles, *EXTRA_ROLES)}
     named = {role: record.get(column_of[role]) for role in shape.roles}
     tools_column = mapping.get("tools", "tools")
@@ -119,7 +134,7 @@ def read_row(
     text, prompt, response, messages = contents(shape, named, column_of, where, need_response)
     read = set(column_of.values())
     # Where rows of several shapes share a table, the columns of the other shapes are present but null.
-    metadata = {n: v for n, v in record.items() if n not in read and (v is not None or n not in ROLES)}
+    metadata = {n: v for n, v in typed(record).items() if n not in read and (v is not None or n not in ROLES)}
     if messages is not None and isinstance(given := metadata.get("chat_template_kwargs"), str):
         metadata["chat_template_kwargs"] = read_settings(given, "chat_template_kwargs", where)
     if messages is not None and (tools := read_tools(record.get(tools_column), tools_column, where)):
@@ -152,7 +167,7 @@ def unused_name(name: str, taken: Mapping[str, Any]) -> str:
 
 
 def _recognise(record: Mapping[str, Any], mapping: Mapping[str, str], where: str, need_response: bool) -> Shape:
-    there = {role for role in SHAPE_ROLES if record.get(mapping.get(role, role)) is not None}
+    there = {role for role in SHAPE_ROLES if not _missing(record.get(mapping.get(role, role)))}
     fits = [shape for shape in SHAPES if there.issuperset(shape.required)]
     if not fits and not need_response:
         fits = list({shape.prompt: shape for shape in SHAPES if shape.prompt in there}.values())
@@ -168,8 +183,20 @@ def _recognise(record: Mapping[str, Any], mapping: Mapping[str, str], where: str
     if fits:
         several = "; ".join(map(str, fits))
         raise DataError(f"several shapes fit the columns {columns}: {several}", where=where, remedy=MAPPING_REMEDY)
+    if (column := _empty_column(record, mapping, there)) is not None:
+        value = "null" if record[column] is None else "NaN"
+        raise DataError(f"no text: '{column}' is {value}", where=where, remedy="fill it in or drop the row")
     remedy = f"known shapes: {KNOWN_SHAPES}; {MAPPING_REMEDY}"
     raise DataError(f"no text: no known shape fits the columns {columns}", where=where, remedy=remedy)
+
+
+def _empty_column(record: Mapping[str, Any], mapping: Mapping[str, str], there: set[str]) -> str | None:
+    """The column whose missing value keeps the shape from fitting whose columns are all there; None if none is."""
+    near = [shape for shape in SHAPES if all(mapping.get(role, role) in record for role in shape.required)]
+    if not near:
+        return None
+    nearest = max(near, key=lambda shape: len(there.intersection(shape.required)))
+    return next(mapping.get(role, role) for role in nearest.required if role not in there)
 
 
 def _read_texts(

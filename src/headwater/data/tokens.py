@@ -69,6 +69,8 @@ def _stateless_copy(tokenizer: Any) -> Tokenizer:
     return backend
 
 
+MAX_TOKENS = 8192
+"""Default number of tokens after which a row is cut: as many as one forward pass reads by default."""
 ANSWER = "what stands here is an answer"
 """Stands for an answer where only the text around it matters."""
 
@@ -90,6 +92,7 @@ class TokenRow:
             some bytes of one character have the same offsets.
         cut: how many tokens were cut off at the end.
         digest: hash of the row's content, the template and the tokenizer.
+        cut_targets: how many of the tokens that were cut off were targets.
     """
 
     row: Row
@@ -99,6 +102,7 @@ class TokenRow:
     offsets: NDArray[np.int64]
     cut: int
     digest: str
+    cut_targets: int = 0
 
 
 def token_texts(row: TokenRow) -> list[str]:
@@ -126,13 +130,15 @@ class Tokenization:
         max_tokens: rows longer than this are cut at the end.
         targets: what the loss is over, a name of `TARGETS`; None for all of a text, else the assistant's turns.
         asked: what of a query is asked about, a name of `TARGETS`; None for the same as in training.
+        vocabulary: how many tokens the model's embedding has; a larger token id is refused. None if not known.
     """
 
     tokenizer: Any
     template: Template
-    max_tokens: int = 2048
+    max_tokens: int = MAX_TOKENS
     targets: str | None = None
     asked: str | None = None
+    vocabulary: int | None = None
 
     def __post_init__(self) -> None:
         for chosen in (self.targets, self.asked):
@@ -144,7 +150,7 @@ class Tokenization:
 
     @classmethod
     def of(
-        cls, tokenizer: Any, template: str | None = None, max_tokens: int = 2048, *, targets: str | None = None
+        cls, tokenizer: Any, template: str | None = None, max_tokens: int = MAX_TOKENS, *, targets: str | None = None
     ) -> Tokenization:
         """The tokenisation of a tokenizer; see `resolve_template` for the names of templates and the default."""
         return cls(tokenizer, resolve_template(template, tokenizer), max_tokens, targets)
@@ -174,9 +180,9 @@ class Tokenization:
         """The rows as tokens, in order.
 
         A query is about what was said, so `targets="all"` counts for training rows alone; `asked` chooses for queries.
-        The targets of a query with
-        hotwords are the tokens of these words alone, wherever they occur in its response.
-        Raises `DataError` naming the row's place if no token would be a target.
+        The targets of a query with hotwords are the tokens of these words alone, wherever they occur in its response.
+        Raises `DataError` naming the row's place if no token would be a target, or if the model's embedding has no row
+        for a token.
         """
         encoded: list[TokenRow] = []
         for start in range(0, len(rows), ENCODED_AT_ONCE):
@@ -199,7 +205,19 @@ class Tokenization:
         opening, opening_text = self._opening_of(text, self._prompt_opened)
         places = _opening_offsets(len(opening), len(opening_text)).tolist()
         own = Spoken(tuple(opening), opening_text, tuple((start, end) for start, end in places))
-        return replace(self._speech.question(text, own, self.template.joint), ends=self._ends)
+        asked = self._speech.question(text, own, self.template.joint)
+        self._require_embedded(np.array(asked.ids, dtype=np.int64), row.where)
+        return replace(asked, ends=self._ends)
+
+    def _require_embedded(self, ids: NDArray[np.int64], where: str) -> None:
+        """Raise `DataError` if the model's embedding has no row for a token."""
+        if self.vocabulary is None or not len(ids) or ids.max() < self.vocabulary:
+            return
+        token = int(ids[int((ids >= self.vocabulary).argmax())])
+        text = self.tokenizer.convert_ids_to_tokens(token)
+        what = f"token {token} ('{text}') is beyond the model's embedding, which has {self.vocabulary:,} rows (0 to"
+        remedy = "give the tokenizer or template the model was trained with, or a model whose embedding was grown"
+        raise DataError(f"{what} {self.vocabulary - 1})", where=where, remedy=remedy)
 
     def _asked(self, rendered: Rendered, row: Row) -> tuple[Span, ...]:
         """The spans of a query that are asked about; its last turn also if a training row would not learn it."""
@@ -257,6 +275,7 @@ class Tokenization:
         spans = word_spans(row, rendered, words, spans) if words else spans
         whole = len(opening) + len(encoding.ids)
         ids = np.array([*opening, *encoding.ids][: self.max_tokens], dtype=np.int64)
+        self._require_embedded(ids, row.where)
         flat = np.fromiter(chain.from_iterable(encoding.offsets), dtype=np.int64, count=2 * len(encoding.ids))
         offsets = np.concatenate(
             [_opening_offsets(len(opening), len(opening_text)), flat.reshape(-1, 2) + len(opening_text)]
@@ -271,6 +290,7 @@ class Tokenization:
             response=response[: self.max_tokens],
             offsets=offsets[: self.max_tokens],
             cut=max(whole - self.max_tokens, 0),
+            cut_targets=int(response[self.max_tokens :].sum()),
             digest=digest(_content(row, words), self._digest),
         )
 

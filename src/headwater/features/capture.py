@@ -9,7 +9,7 @@ tokens) and summed: the gradient at example i's activations then depends on exam
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -17,19 +17,33 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from headwater.core.errors import DataError, ModelError
 from headwater.data.batches import TokenBatch
+from headwater.features.apart import gradients_apart
 from headwater.features.idle import require_idle
 from headwater.features.layers import Call
-from headwater.features.parameters import ParameterSelection
 from headwater.features.regroup import Regroup
-from headwater.features.sites import Site
+from headwater.features.sites import ParameterSelection, Site
 from headwater.models.losses import losses_and_gradient, target_logits
 from headwater.sketch.blocks import Block, Gradient, merge
 from headwater.sketch.precision import tensor_cores
 
 Visit = Callable[[Gradient], None]
+
+Inputs = tuple[tuple[Any, ...], Mapping[str, Any]]
+"""A module's inputs in the order of `forward`'s parameters, and those that remain keywords; tensors are detached."""
+
+
+def bound_inputs(module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Inputs:
+    """The inputs of a call, in the same form however the caller passed them."""
+    given: Inputs = (args, kwargs)
+    if kwargs:
+        bound = inspect.signature(module.forward).bind(*args, **kwargs)
+        given = (bound.args, bound.kwargs)
+    detached: Inputs = tree_map_only(Tensor, torch.detach, given)
+    return detached
 
 
 def visit_gradients(
@@ -66,11 +80,15 @@ def visit_gradients(
             _prove_idle(model, selection, capture.ran, batch)
             of_loss = (table.gather(1, place).to(logits.device).flatten() for table in (batch.targets, token_weights))
             losses, gradient = losses_and_gradient(logits.detach().flatten(0, 1), *of_loss)
-            logits.backward(gradient.view_as(logits))
+            if logits.requires_grad:
+                logits.backward(gradient.view_as(logits))
     finally:
         for handle in handles:
             handle.remove()
     capture.finish()
+    if selection.apart:
+        for name, block in gradients_apart(model, selection.apart, batch, token_weights).items():
+            visit(Gradient(name, selection.shapes[name], (block,)))
     table = torch.full(batch.response.shape, torch.nan, dtype=losses.dtype, device=batch.response.device)
     table.scatter_(1, place, losses.to(table.device).view_as(place))
     return table.masked_fill_(~batch.response, torch.nan)
@@ -108,6 +126,7 @@ class _Capture:
     shapes: dict[str, tuple[tuple[int, ...], bool]] = field(default_factory=dict)
     ran: set[int] = field(default_factory=set)
     seen: set[int] = field(default_factory=set)
+    reading: bool = False
     done: set[str] = field(default_factory=set)
 
     def watch(self, site: Site, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
@@ -116,12 +135,13 @@ class _Capture:
         A checkpointed segment runs again during the backward pass. If its first run was recorded (non-reentrant
         checkpointing), the second only repeats it; if not, gradients arrive at the outputs of the second.
         """
+        if self.reading:  # a module that is run again to be read, and those inside it
+            return output
         self.ran.add(id(module))
         if not torch.is_grad_enabled():
             return output
         repeated = self.backward and id(module) in self.seen
-        inputs = args if not kwargs else inspect.signature(module.forward).bind(*args, **kwargs).args
-        inputs = tuple(value.detach() if isinstance(value, Tensor) else value for value in inputs)
+        inputs = bound_inputs(module, args, kwargs)
         outputs = output if isinstance(output, tuple) else (output,)
         if len(outputs) > 1:
             # One output may be computed from another; a view gets only the gradient of uses outside the module.
@@ -134,9 +154,9 @@ class _Capture:
             self.seen.add(id(module))
         return watched if isinstance(output, tuple) else watched[0]
 
-    def _watch_output(self, site: Site, inputs: tuple[Any, ...], place: int, value: Tensor, repeated: bool) -> Tensor:
+    def _watch_output(self, site: Site, inputs: Inputs, place: int, value: Tensor, repeated: bool) -> Tensor:
         items = self.group.batch.input_ids.shape[0]
-        if value.shape[0] == 1 and items > 1:
+        if value.ndim and value.shape[0] == 1 and items > 1:
             # One output serves all examples (learned positions); give each its own copy, so its own gradient.
             value = value.expand(items, *value.shape[1:])
         if not value.requires_grad:
@@ -147,9 +167,13 @@ class _Capture:
             value.register_hook(partial(self._arrive, site, inputs, place))
         return value
 
-    def _arrive(self, site: Site, inputs: tuple[Any, ...], place: int, grad: Tensor) -> None:
-        with torch.no_grad():
-            self._read(Call(site.module, site.where, inputs, place, grad, self.group), site)
+    def _arrive(self, site: Site, inputs: Inputs, place: int, grad: Tensor) -> None:
+        self.reading = True
+        try:
+            with torch.no_grad():
+                self._read(Call(site.module, site.where, *inputs, place, grad, self.group, site.wanted), site)
+        finally:
+            self.reading = False
 
     def _read(self, call: Call, site: Site) -> None:
         transposed = site.kind.transposed(call.module)

@@ -55,7 +55,7 @@ class CheckpointEncoder:
         """The coverage of the first checkpoint; the note adds the number of checkpoints."""
         first = next(iter(self.encoders.values())).coverage
         note = "; ".join(filter(None, (first.note, f"{len(self.encoders)} checkpoints")))
-        return Coverage(first.seen, first.total, note)
+        return replace(first, note=note)
 
     def encode(self, batch: TokenBatch, role: Role) -> Encoded:
         """Vectors at every checkpoint; losses at the last one."""

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from headwater.data.batches import TokenBatch
 from headwater.features.capture import visit_gradients
-from headwater.features.parameters import ParameterSelection, select_parameters
+from headwater.features.parameters import select_parameters
 from headwater.features.row_losses import require_finite
+from headwater.features.sites import ParameterSelection
 from headwater.models.load import LoadedModel
 from headwater.sketch.blocks import Gradient
 from headwater.sketch.products import Normalization, chunks, inner_products, squared_norms, unit_scale

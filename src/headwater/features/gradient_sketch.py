@@ -8,7 +8,7 @@ Peak memory beyond the model's own pass: the result (rows × dim × 4 bytes) and
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -20,8 +20,8 @@ from headwater.data.batches import TokenBatch
 from headwater.features.capture import visit_gradients
 from headwater.features.encoder import Encoded, TokenScores
 from headwater.features.exact import exact_scores
-from headwater.features.parameters import ParameterSelection
 from headwater.features.row_losses import require_finite, row_losses
+from headwater.features.sites import ParameterSelection
 from headwater.features.token_batches import single_tokens, spread
 from headwater.models.load import LoadedModel
 from headwater.sketch.blocks import Gradient
@@ -75,7 +75,7 @@ class GradientSketch:
         if self.sketch.dim <= seen.seen:
             return seen
         longer = f"the sketch of {self.sketch.dim:,} numbers is longer than the gradient"
-        return Coverage(seen.seen, seen.total, "; ".join(filter(None, (seen.note, longer))))
+        return replace(seen, note="; ".join(filter(None, (seen.note, longer))))
 
     def encode(self, batch: TokenBatch, role: Role) -> Encoded:
         """Sketched gradients of each row's mean loss."""

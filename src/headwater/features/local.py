@@ -1,18 +1,18 @@
-"""Blocks of modules whose code is not known: norms of any kind, routers, and other small leaf modules.
+"""Blocks of norms of any kind, whose code need not be known.
 
 A norm's output is linear in its scale and offset, entry by entry: y = scale ∘ x̂ + offset (Gemma: (1 + scale) ∘ x̂). Its
-x̂ is therefore the module's own output at scale 1 minus that at scale 0, whatever kind of norm it is. Any other leaf
-module is differentiated by autograd, once for each example.
+x̂ is therefore the module's own output at scale 1 minus that at scale 0, whatever kind of norm it is. A gate, which many
+state-space models give their norms as a second input, is passed on, and is part of x̂.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vjp, vmap
+from torch.func import functional_call
 
 from headwater.features.layers import Call, Shape
 from headwater.sketch.blocks import Block, Dense
@@ -31,8 +31,12 @@ class Norm:
             return False
         try:
             return _is_linear_in_scale(module, weight)
-        except Exception:  # other modules may fail in any way; they are read as leaves
+        except Exception:  # other modules may fail in any way; they are run again example by example
             return False
+
+    def certain(self, module: Any) -> bool:
+        """Whether the claim holds without a run that proves it: it was checked on random input."""
+        return not (module._forward_hooks or module._forward_pre_hooks)
 
     def transposed(self, module: nn.Module) -> bool:
         """Never."""
@@ -46,59 +50,21 @@ class Norm:
         """Blocks by the parameter's local name."""
         grad = call.group.items(call.grad, call.where)
         wide = torch.promote_types(grad.dtype, torch.float32)
-        normed = call.group.items(_normed(call.module, call.inputs[0]), call.where)
+        normed = call.group.items(_normed(call.module, call.inputs, call.named), call.where)
         yield "weight", Dense(call.group.sum_rows((grad.to(wide) * normed).sum(1)))
         if getattr(call.module, "bias", None) is not None:
             yield "bias", Dense(call.group.sum_rows(grad.sum(1, dtype=wide)))
 
 
-class Leaf:
-    """Any other module without children: differentiated example by example with `vmap`."""
-
-    def claims(self, module: nn.Module) -> bool:
-        """Whether this kind can read the module."""
-        return next(module.children(), None) is None and not isinstance(module, (nn.ParameterDict, nn.ParameterList))
-
-    def transposed(self, module: nn.Module) -> bool:
-        """Never: its tensors are flat."""
-        return False
-
-    def tensors(self, module: Any, name: str) -> dict[str, Shape]:
-        """The gradient tensor of a parameter, with its shape; none if it has three or more axes (it is not small)."""
-        parameter = module._parameters[name]
-        small = parameter.is_floating_point() and parameter.ndim <= 2
-        return {"": (parameter.numel(),)} if small else {}
-
-    def read(self, call: Call) -> Iterator[tuple[str, Block]]:
-        """Blocks by the parameter's local name."""
-        items = call.group.batch.input_ids.shape[0]
-        held = {name: p.detach() for name, p in call.module._parameters.items() if p is not None}
-
-        def gradients(x: Tensor, grad: Tensor) -> dict[str, Tensor]:
-            def run(parameters: dict[str, Tensor]) -> Tensor:
-                out = functional_call(call.module, parameters, (x, *call.inputs[1:]))
-                chosen: Tensor = out[call.output] if isinstance(out, tuple) else out
-                return chosen.reshape(grad.shape)
-
-            pulled: dict[str, Tensor] = vjp(run, held)[1](grad)[0]
-            return pulled
-
-        x = call.inputs[0]
-        inputs = x.reshape(items, 1, *x.shape[1:]) if len(x) == items else x.reshape(items, -1, *x.shape[1:])
-        with torch.enable_grad():
-            found = vmap(gradients)(inputs, call.grad.reshape(items, -1, *call.grad.shape[1:]))
-        for name, values in found.items():
-            yield name, Dense(call.group.sum_rows(values.detach().flatten(1)))
-
-
-def _normed(module: Any, x: Tensor) -> Tensor:
+def _normed(module: Any, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Tensor:
     weight, bias = module.weight, getattr(module, "bias", None)
     offset = {} if bias is None else {"bias": torch.zeros_like(bias)}
     zeros = {"weight": torch.zeros_like(weight), **offset}
-    normed: Tensor = functional_call(module, {"weight": torch.ones_like(weight), **offset}, (x,)).detach()
-    some = torch.linspace(-1, 1, len(weight), dtype=x.dtype, device=x.device)
+    ones = {"weight": torch.ones_like(weight), **offset}
+    normed: Tensor = functional_call(module, ones, inputs, dict(named)).detach()
+    some = torch.linspace(-1, 1, len(weight), dtype=inputs[0].dtype, device=inputs[0].device)
     if bool(functional_call(module, zeros, (some[None, None],)).any()):  # only Gemma's norms are not 0 here
-        normed = normed - functional_call(module, zeros, (x,)).detach()
+        normed = normed - functional_call(module, zeros, inputs, dict(named)).detach()
     return normed
 
 
@@ -111,6 +77,6 @@ def _is_linear_in_scale(module: Any, weight: Tensor) -> bool:
         base = {} if bias is None else {"bias": torch.zeros_like(bias)}
         found = functional_call(module, {"weight": scale[0, 0], **shift}, (x,))
         ground = functional_call(module, {"weight": torch.zeros_like(weight), **base}, (x,))
-        expected = ground + scale[0, 0] * _normed(module, x) + (0 if bias is None else offset[0, 0])
+        expected = ground + scale[0, 0] * _normed(module, (x,), {}) + (0 if bias is None else offset[0, 0])
     tolerance = 0.05 if weight.dtype in (torch.float16, torch.bfloat16) else 1e-3
     return bool(found.shape == x.shape and torch.allclose(found, expected, rtol=tolerance, atol=tolerance))

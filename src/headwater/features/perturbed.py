@@ -71,7 +71,8 @@ class Movable:
         """The share of the model's parameters that move."""
         parameters = dict(self.loaded.model.named_parameters())
         seen = parameter_count(parameters[name] for name in self.names)
-        return Coverage(seen, parameter_count(parameters.values()))
+        total = parameter_count(parameters.values())
+        return Coverage(seen, total, tensors_seen=len(self.names), tensors_total=len(parameters))
 
     def direction(self, batches: Sequence[TokenBatch]) -> Direction:
         """The gradient of the mean loss of all rows in `batches`, by one backward pass over each batch.

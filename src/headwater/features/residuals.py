@@ -1,7 +1,8 @@
 """What the readout layer gives for each token, and its residual r = softmax(z / τ) − onehot(y), cheap to multiply.
 
 RISE (Ran et al., arXiv 2604.16197), "Kernel" and "Estimator". The gradient of a token's loss by the head's weight is
-r ⊗ h / τ. The constant 1/τ is left out: it scales every row alike.
+(r ∘ s) ⊗ h / τ, where s is the slope of the logits z by the head's own output: 1 for most models, the factor of models
+that scale their logits, scale · (1 − (z / c)²) with a soft-cap. The constant 1/τ is left out, which all rows share.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def readout_chunks(
     width = readout.weight.shape[0] * torch.promote_types(hidden.dtype, torch.float32).itemsize
     for place in places.split(max(16, CHUNK_BYTES.get(hidden.device.type, CHUNK_BYTES["cuda"]) // width)):
         h, y = flat[place], targets[place]
-        residual, losses = support.read(readout.logits(h), y)
+        logits = readout.logits(h)
+        residual, losses = support.read(logits, y, readout.slope(logits) if support.slope else 1.0)
         _require_finite(losses, place, batch)
         yield ReadoutChunk(place, h, residual, losses)
 
@@ -96,6 +98,7 @@ class Support:
         temperature: τ. τ = 1 gives the true gradient.
         adaptive: τ_t = temperature × the standard deviation of the token's logits in the support, which makes the
             residual independent of the scale of the logits.
+        slope: multiply by the slope of the logits, without which the residual is no gradient under a soft-cap.
     """
 
     kind: Literal["full", "top"] = "full"
@@ -104,15 +107,19 @@ class Support:
     top: int = 256
     mass: float = 0.92
     at_least: int = 4
+    slope: bool = True
 
     def read(
-        self, logits: Float[Tensor, "tokens vocab"], targets: Int[Tensor, " tokens"]
+        self,
+        logits: Float[Tensor, "tokens vocab"],
+        targets: Int[Tensor, " tokens"],
+        slope: Float[Tensor, "tokens vocab"] | float = 1.0,
     ) -> tuple[Residual, Float[Tensor, " tokens"]]:
-        """The residual and the loss (nats, at temperature 1) of each token.
+        """The residual, times the slope, and the loss (nats, at temperature 1) of each token.
 
         To save passes over the vocabulary, `logits` is overwritten, and the residual may share its memory.
         """
-        return (_full if self.kind == "full" else _truncated)(logits, targets, self)
+        return (_full if self.kind == "full" else _truncated)(logits, targets, self, slope)
 
 
 @dataclass(frozen=True)
@@ -150,7 +157,7 @@ class SparseResidual:
         )
 
 
-def _full(logits: Tensor, targets: Tensor, support: Support) -> tuple[FullResidual, Tensor]:
+def _full(logits: Tensor, targets: Tensor, support: Support, slope: Tensor | float) -> tuple[FullResidual, Tensor]:
     """With e = exp(z / τ) and S = Σ e: r = (e − S · onehot) / S, and for τ = 2 log Σ exp(z) = 2 log ‖e‖.
 
     So the softmax is never stored, and the target is subtracted before rounding to a narrow dtype: the residual of a
@@ -167,7 +174,9 @@ def _full(logits: Tensor, targets: Tensor, support: Support) -> tuple[FullResidu
         logits /= temperature * (logits.std(-1, keepdim=True) if support.adaptive else 1.0)
         exponentials, total, _ = _exponentials(logits)
     exponentials[torch.arange(len(targets), device=targets.device), targets] -= total
-    return FullResidual(exponentials, total), losses
+    if isinstance(slope, Tensor):
+        return FullResidual(exponentials.mul_(slope), total), losses
+    return FullResidual(exponentials, total / slope), losses
 
 
 def _exponentials(scaled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -181,7 +190,9 @@ def _exponentials(scaled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return exponentials, total, shift
 
 
-def _truncated(logits: Tensor, targets: Tensor, support: Support) -> tuple[SparseResidual, Tensor]:
+def _truncated(
+    logits: Tensor, targets: Tensor, support: Support, slope: Tensor | float
+) -> tuple[SparseResidual, Tensor]:
     values, entries = largest(logits, min(support.top, logits.shape[-1]))
     target_logits, peak = _at(logits, targets), values[:, :1].clone()
     losses = _log_sum_exp(logits, peak) - target_logits
@@ -195,6 +206,7 @@ def _truncated(logits: Tensor, targets: Tensor, support: Support) -> tuple[Spars
     keep = (before < support.mass) | (torch.arange(p.shape[-1], device=p.device) < support.at_least) | is_target
     p = torch.where(keep, p, 0.0)
     weights = p / p.sum(-1, keepdim=True) - is_target.to(p.dtype)
+    weights = weights * (slope.gather(-1, entries) if isinstance(slope, Tensor) else slope)
     counts = keep.sum(-1)
     return SparseResidual(entries[keep], weights[keep], counts.cumsum(0) - counts), losses
 

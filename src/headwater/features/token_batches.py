@@ -15,14 +15,28 @@ from torch import Tensor
 from headwater.data.batches import TokenBatch
 from headwater.features.encoder import TokenScores
 
+MOST_TOKENS = 16_384
+"""Most positions, padding included, that single-token examples take in one forward pass."""
 
-def single_tokens(batch: TokenBatch, items: int) -> Iterator[tuple[TokenBatch, Int[Tensor, "targets 2"]]]:
-    """Batches of at most `items` examples, each with one target token, and the (item, position) each stands for."""
+
+def single_tokens(
+    batch: TokenBatch, items: int, *, tokens: int = MOST_TOKENS
+) -> Iterator[tuple[TokenBatch, Int[Tensor, "targets 2"]]]:
+    """Batches of examples, each with one target token, and the (item, position) each stands for.
+
+    A batch has at most `items` examples, and at most `tokens` positions unless it has only one example.
+    """
     places = batch.response.nonzero()
     # Examples of similar positions have similar lengths, so little is padded.
     places = places[torch.argsort(places[:, 1], stable=True)]
-    for place in places.split(items):
-        yield _one_target_each(batch, place), place
+    lengths = (places[:, 1] + 1).tolist()
+    start = 0
+    while start < len(lengths):
+        end = start + 1
+        while end < min(start + items, len(lengths)) and (end + 1 - start) * lengths[end] <= tokens:
+            end += 1
+        yield _one_target_each(batch, places[start:end]), places[start:end]
+        start = end
 
 
 def spread(

@@ -22,8 +22,8 @@ from headwater.data.batches import TokenBatch
 from headwater.features.capture import visit_gradients
 from headwater.features.encoder import Encoded, TokenScores
 from headwater.features.gradient_sketch import COLUMN, GradientSketch
-from headwater.features.parameters import ParameterSelection
 from headwater.features.row_losses import require_finite, row_losses
+from headwater.features.sites import ParameterSelection
 from headwater.features.token_batches import single_tokens, spread
 from headwater.models.load import LoadedModel
 from headwater.sketch.blocks import Dense, Gradient, Outer

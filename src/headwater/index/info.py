@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from headwater.core.errors import StoreError, UsageError, unknown_name
-from headwater.index.rows import TEXT_FIELDS, vector_fields
+from headwater.data.readings import Readings, reading_of
+from headwater.index.rows import READING_FIELDS, TEXT_FIELDS, vector_fields
 from headwater.index.store import Index, is_local, storing
 
 KINDS = ("ivf_sq", "ivf_flat", "ivf_hnsw_sq")
@@ -68,7 +70,8 @@ def describe(index: Index) -> dict[str, Any]:
 
     `bytes` counts the data files of the opened version, all columns; `bytes_on_disk` counts every file of a local
     index, earlier versions included (None on an object store). `bytes_per_row` splits `bytes` into vectors, text and
-    the rest. `warning` says what is unfinished, or is None.
+    the rest. `reading` counts the rows and tokens that were cut or read in windows (None in an older index, which does
+    not keep that). `warning` says what is unfinished, or is None.
     """
     manifest = index.manifest
     with storing(index.path):
@@ -94,11 +97,24 @@ def describe(index: Index) -> dict[str, Any]:
             "other": round((sum(sizes.values()) - vectors - text) / stored, 1),
         },
         "covers": str(manifest.coverage),
+        "reading": None if (read := readings(index)) is None else asdict(read),
         "column_names": list(index.dataset.schema.names),
         "vector_indices": approximate_columns(index),
         "versions": versions,
         **manifest.to_json(),
     }
+
+
+def readings(index: Index) -> Readings | None:
+    """How many rows and tokens of the index were cut or read in windows; None if the index does not keep that."""
+    if not set(READING_FIELDS) <= set(index.dataset.schema.names):
+        return None
+    found = Readings()
+    unusual = " OR ".join(f"{name} > {int(name == 'windows_read')}" for name in READING_FIELDS)
+    for batch in index.batches(READING_FIELDS, where=unusual):
+        for cells in batch.to_pylist():
+            found.add(reading_of(cells))
+    return found
 
 
 def unfinished(index: Index) -> str | None:

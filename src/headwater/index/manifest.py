@@ -64,6 +64,7 @@ class Manifest:
         status: `complete`, or which change of the index is unfinished.
         tally: what the index held when it was last finished; None if it never was.
         created: UTC, ISO 8601.
+        left_out: how many rows of the data were left out because they cannot be used.
         library_version: the version of headwater that made the index.
         format_version: the version of this layout.
     """
@@ -79,6 +80,7 @@ class Manifest:
     status: Status = "building"
     tally: Tally | None = None
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    left_out: int = 0
     library_version: str = ""
     format_version: int = FORMAT_VERSION
 
@@ -99,6 +101,7 @@ class Manifest:
             "plan": asdict(self.plan),
             "data": list(self.data),
             "keeps_text": self.keeps_text,
+            "left_out": self.left_out,
             "tally": None if self.tally is None else asdict(self.tally),
         }
 
@@ -152,6 +155,7 @@ def _parse(raw: Mapping[str, Any]) -> Manifest:
         tokenization=raw["tokenization"],
         plan=Plan(**raw["plan"]),
         data=tuple(raw["data"]),
+        left_out=raw.get("left_out", 0),
         tally=None if raw["tally"] is None else Tally(**raw["tally"]),
         **{name: raw[name] for name in ("keeps_text", "status", "created", "library_version", "format_version")},
     )

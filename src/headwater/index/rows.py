@@ -1,9 +1,11 @@
 """How rows are stored: the Arrow schema of an index, and the conversion of rows to Arrow tables and back.
 
-Columns in order: `id`, `digest`, the text fields, the user's metadata, `extra`, `tokens`, `loss`, the vector columns,
-`checksum`. Metadata columns take their types from the first block of rows. A value that is nested, has a name that
-appears only later, or does not fit its column's type is kept as JSON in `extra`, so nothing is lost. A metadata name
-that clashes with one of headwater's columns gets a trailing underscore.
+Columns in order: `id`, `digest`, the text fields, the user's metadata, `extra`, `tokens`, how the row was read
+(`Reading`), `loss`, the vector columns, `checksum`. Metadata columns take their types from the first block of rows
+(`headwater.data.columns`). A value that has a name that appears only later, or does not fit its column's type, is kept
+as JSON in `extra`, so nothing is lost. Of an object with other keys than its column's, the column shows the keys it
+has, and `extra` keeps the whole. A metadata name that clashes with one of headwater's columns gets a trailing
+underscore.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
@@ -18,7 +21,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from headwater.core.fingerprints import canonical
+from headwater.core.plain import json_ready
 from headwater.core.spec import Column
+from headwater.data.columns import ColumnType, fits, nearest, storable
+from headwater.data.readings import Reading
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
 
@@ -28,14 +34,16 @@ _NOT_SUMMED = ("checksum", "_rowid", "_rowaddr")
 TEXT_FIELDS = ("text", "prompt", "response", "messages", "hotwords")
 """The fields that hold a row's text; `messages` and `hotwords` are stored as JSON text."""
 
+READING_FIELDS = tuple(field.name for field in fields(Reading))
+"""The columns that say how a row was read; older indexes do not have them."""
+
 RESERVED = frozenset(
-    {*TEXT_FIELDS, "id", "digest", "extra", "tokens", "loss", "checksum"}
+    {*TEXT_FIELDS, *READING_FIELDS, "id", "digest", "extra", "tokens", "loss", "checksum"}
     | {"_rowid", "_rowaddr", "_rowoffset", "_distance", "_score"}
 )
 """Column names that headwater or Lance use."""
 
 _ELEMENTS = {"float16": pa.float16(), "float32": pa.float32(), "int8": pa.int8(), "sign": pa.uint8()}
-_SCALARS: dict[type, pa.DataType] = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
 
 
 def checksums(table: pa.Table | pa.RecordBatch, vectors: Sequence[str], key: bytes) -> list[bytes]:
@@ -63,12 +71,12 @@ def vector_array(column: pa.ChunkedArray | pa.Array) -> NDArray[np.generic]:
 
 def text_fields(row: Row) -> dict[str, str]:
     """A row's text fields as the index stores them, by column name."""
-    fields = row.fields()
+    texts = row.fields()
     if row.messages is not None:
-        fields["messages"] = _in_order([dict(message) for message in row.messages])
+        texts["messages"] = _in_order([dict(message) for message in row.messages])
     if row.hotwords:
-        fields["hotwords"] = canonical(list(row.hotwords))
-    return fields
+        texts["hotwords"] = canonical(list(row.hotwords))
+    return texts
 
 
 def stored_name(name: str, vectors: Sequence[str] = ()) -> str:
@@ -85,13 +93,13 @@ def user_name(column: str, vectors: Sequence[str] = ()) -> str:
 
 def vector_fields(columns: Sequence[Column]) -> list[pa.Field]:
     """The Arrow fields of vector columns: a fixed-size list for each, followed by the scales if it holds codes."""
-    fields = []
+    made = []
     for column in columns:
         kind = pa.list_(_ELEMENTS[column.dtype], column.width)
-        fields.append(pa.field(column.name, kind, nullable=False))
+        made.append(pa.field(column.name, kind, nullable=False))
         if column.scale is not None:
-            fields.append(pa.field(column.scale, pa.float32(), nullable=False))
-    return fields
+            made.append(pa.field(column.scale, pa.float32(), nullable=False))
+    return made
 
 
 def infer_schema(rows: Sequence[Row], columns: Sequence[Column], *, keep_text: bool = True) -> pa.Schema:
@@ -101,13 +109,15 @@ def infer_schema(rows: Sequence[Row], columns: Sequence[Column], *, keep_text: b
     present = {name for row in rows for name in text_fields(row)} if keep_text else set()
     texts = [pa.field(name, pa.string()) for name in TEXT_FIELDS if name in present]
     types = _metadata_types(rows)
-    metadata = [pa.field(stored_name(name, vectors), kind) for name, kind in types.items() if _storable(name)]
+    metadata = [pa.field(stored_name(name, vectors), kind) for name, kind in types.items() if storable(name)]
     return pa.schema(
         [
             *(pa.field("id", pa.string(), nullable=False), pa.field("digest", pa.string(), nullable=False)),
             *texts,
             *metadata,
-            *(pa.field("extra", pa.string()), pa.field("tokens", pa.int32()), pa.field("loss", pa.float32())),
+            *(pa.field("extra", pa.string()), pa.field("tokens", pa.int32())),
+            *(pa.field(name, pa.int32()) for name in READING_FIELDS),
+            pa.field("loss", pa.float32()),
             *ours,
             pa.field("checksum", pa.binary(8)),
         ]
@@ -120,13 +130,14 @@ def to_table(
     vectors: Mapping[str, np.ndarray],
     schema: pa.Schema,
     *,
+    readings: Sequence[Reading],
     keep_text: bool = True,
 ) -> pa.Table:
     """A table of rows with their losses and vectors (`[rows, width]`; scales `[rows]`); `checksum` is still empty."""
     names = set(schema.names)
     cells = []
-    for row, loss in zip(rows, losses, strict=True):
-        ours = {"id": row.row.id, "digest": row.digest, "tokens": len(row.ids), "loss": float(loss)}
+    for row, loss, reading in zip(rows, losses, readings, strict=True):
+        ours = {"id": row.row.id, "digest": row.digest, "tokens": len(row.ids), "loss": float(loss), **asdict(reading)}
         texts = text_fields(row.row) if keep_text else {}
         cells.append({**ours, **_cells(texts, row.row.metadata, schema, names, tuple(vectors))})
     arrays = []
@@ -138,6 +149,13 @@ def to_table(
         else:
             arrays.append(pa.array([cell.get(entry.name) for cell in cells], type=entry.type))
     return pa.table(arrays, schema=schema)
+
+
+def columnless(rows: Sequence[Row], schema: pa.Schema, vectors: Sequence[str]) -> list[str]:
+    """The names of all metadata values, a name for each, of which no column of the schema shows anything."""
+    kinds = {field.name: field.type for field in schema}
+    named = ((stored_name(name, vectors), value) for row in rows for name, value in row.metadata.items())
+    return [n for n, value in named if value is not None and (n not in kinds or nearest(value, kinds[n]) is None)]
 
 
 def from_record(record: Mapping[str, Any], *, ordinal: int, place: str, vectors: Sequence[str] = ()) -> Row:
@@ -162,24 +180,12 @@ def from_record(record: Mapping[str, Any], *, ordinal: int, place: str, vectors:
 
 
 def _metadata_types(rows: Sequence[Row]) -> dict[str, pa.DataType]:
-    """The Arrow type of each metadata field whose values, apart from None, all have one scalar type."""
-    kinds: dict[str, set[type]] = {}
+    """The Arrow type of each metadata field that a column can hold."""
+    kinds: dict[str, ColumnType] = {}
     for row in rows:
         for name, value in row.metadata.items():
-            seen = kinds.setdefault(name, set())
-            if value is not None:
-                seen.add(type(value))
-    types = {}
-    for name, seen in kinds.items():
-        merged = {float} if seen == {int, float} else seen
-        if len(merged) == 1 and (kind := next(iter(merged))) in _SCALARS:
-            types[name] = _SCALARS[kind]
-    return types
-
-
-def _storable(name: str) -> bool:
-    """Whether Lance accepts this column name (it refuses dots) and SQL can quote it."""
-    return bool(name) and not set(name) & set('.`"') and name.isprintable()
+            kinds.setdefault(name, ColumnType()).add(value)
+    return {name: kind.type for name, kind in kinds.items() if kind.type is not None}
 
 
 def _cells(
@@ -192,9 +198,10 @@ def _cells(
     for name, value in wanted.items():
         if value is None:
             continue
-        if name in names and _fits(value, schema.field(name).type):
-            cells[name] = value
-        else:
+        kind = schema.field(name).type if name in names else None
+        if kind is not None:
+            cells[name] = nearest(value, kind)
+        if kind is None or not fits(value, kind):
             extra[name] = value
     cells["extra"] = _in_order(extra) if extra else None
     return cells
@@ -202,13 +209,4 @@ def _cells(
 
 def _in_order(value: Any) -> str:
     """JSON with its keys in their order, because a template may write a chat's calls or tools as JSON."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
-
-
-def _fits(value: Any, kind: pa.DataType) -> bool:
-    """Whether a column of type `kind` holds the value without changing it."""
-    if pa.types.is_floating(kind):
-        return type(value) is float or (type(value) is int and abs(value) <= 2**53)
-    if pa.types.is_int64(kind):
-        return type(value) is int and -(2**63) <= value < 2**63
-    return (type(value) is str and pa.types.is_string(kind)) or (type(value) is bool and pa.types.is_boolean(kind))
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=json_ready)

@@ -7,6 +7,7 @@ index. Readers need no lock: an open index stays on its version until `refresh`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -311,7 +312,13 @@ def create_index(path: str | Path, manifest: Manifest, schema: pa.Schema | None 
     empty = columns.with_metadata({METADATA_KEY: manifest.dumps()}).empty_table()
     with storing(name):
         if is_local(name):
-            _create_by_renaming(Path(name), empty)
+            try:
+                _create_by_renaming(Path(name), empty)
+            except OSError as error:
+                if error.errno in (None, errno.ENOSPC):
+                    raise
+                what = f"no index can be made here: {error.strerror}"
+                raise StoreError(what, where=name, remedy="choose a folder that can be written to") from error
         else:
             lance.write_dataset(empty, name, mode="create")
     return open_index(name)

@@ -19,6 +19,7 @@ from datetime import timedelta
 from headwater.core.errors import StoreError, UsageError
 from headwater.index.info import disk_bytes, unfinished
 from headwater.index.manifest import Status, Tally
+from headwater.index.rows import TEXT_FIELDS
 from headwater.index.store import Index, quoted, storing, without_texts
 
 _AGES = timedelta(days=36500)
@@ -35,10 +36,10 @@ class Compacted:
 
 
 @contextlib.contextmanager
-def changing(index: Index, status: Status, *, data: str | None = None) -> Iterator[None]:
+def changing(index: Index, status: Status, *, data: str | None = None, left_out: int = 0) -> Iterator[None]:
     """Hold the index for writing and mark it as unfinished; seal it when the `with` block ends without an error.
 
-    `data` names the corpus that the change takes rows from.
+    `data` names the corpus that the change takes rows from; `left_out` of its rows cannot be used.
 
     After an error, an index to which nothing was committed is as complete as it was before.
 
@@ -50,7 +51,9 @@ def changing(index: Index, status: Status, *, data: str | None = None) -> Iterat
             raise StoreError(f"the index cannot be changed yet: {unfinished(index)}", where=index.path)
         before = index.manifest
         names = before.data if data is None else tuple(dict.fromkeys((*before.data, data)))
-        changed = dataclasses.replace(before, status=status, data=names)
+        begun_before = before.status == status  # then its rows that were left out are counted already
+        unused = before.left_out + (0 if begun_before else left_out)
+        changed = dataclasses.replace(before, status=status, data=names, left_out=unused)
         if changed != before:
             index.set_manifest(changed)
         begun = index.dataset.version
@@ -106,11 +109,17 @@ def unseen_rows(index: Index, where: str) -> dict[str, int]:
     A value that does not fit its column's type is stored as JSON in `extra`, where SQL does not look.
     """
     names = set(re.findall(r"[A-Za-z_]\w*", without_texts(where)))
+    return {name: count for name, count in kept_aside(index).items() if name in names}
+
+
+def kept_aside(index: Index) -> dict[str, int]:
+    """Metadata name to the number of rows whose value is in `extra` alone, where no condition sees it."""
     found: Counter[str] = Counter()
-    for batch in index.batches(["extra"], where="extra IS NOT NULL"):
-        for cell in batch.column("extra").to_pylist():
-            found.update(names & json.loads(cell).keys())
-    return dict(found)
+    columns = set(index.plain)
+    for batch in index.batches(index.plain, where="extra IS NOT NULL"):
+        for row in batch.to_pylist():
+            found.update(n for n in json.loads(row["extra"]) if n not in columns or row[n] is None)
+    return {name: count for name, count in found.items() if name not in TEXT_FIELDS}
 
 
 def compact(index: Index) -> Compacted:

@@ -115,7 +115,8 @@ class IndexRows:
                 self.progress.within(done, tokens)
 
         vectors, losses = self.bound.stored(rows, manifest.columns, on_batch)
-        table = to_table(rows, losses, vectors, self.index.dataset.schema, keep_text=manifest.keeps_text)
+        schema, readings = self.index.dataset.schema, self.bound.readings(rows)
+        table = to_table(rows, losses, vectors, schema, readings=readings, keep_text=manifest.keeps_text)
         tokens = sum(len(row.ids) for row in rows)
         return Receipt(block.number, block.start, len(rows), tokens, {"fragments": write_fragments(self.index, table)})
 

@@ -81,6 +81,7 @@ def make_manifest(corpus: Corpus, bound: Bound, *, keep_text: bool = True, code:
         plan=Plan(rows_per_block(sum(column.row_bytes for column in columns)), reader.tokens_per_batch),
         data=(corpus.name,),
         keeps_text=keep_text,
+        left_out=len(corpus.left_out),
         library_version=importlib.metadata.version("headwater"),
     )
 

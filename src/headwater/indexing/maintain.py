@@ -7,8 +7,9 @@ recompute(session, 16)    read rows again with the model and return the faults t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
 from headwater.engines.blocks import Block, OnProgress, cut, run
 from headwater.index.checks import Fault
-from headwater.index.rows import from_record
+from headwater.index.rows import columnless, from_record
 from headwater.index.store import Index
 from headwater.index.upkeep import changing, delete_rows
 from headwater.indexing.blocks import IndexRows, Progress
@@ -41,10 +42,14 @@ class Added:
     Attributes:
         rows: how many rows were computed and stored.
         duplicates: how many rows the index had already, or came a second time in the data.
+        left_out: how many rows were left out because they cannot be used.
+        aside: metadata name to the number of added rows whose value no column of the index holds; it is in `extra`.
     """
 
     rows: int
     duplicates: int
+    left_out: int = 0
+    aside: Mapping[str, int] = field(default_factory=dict)
 
 
 def add(session: Session, corpus: Corpus, *, on_progress: OnProgress | None = None) -> Added:
@@ -59,7 +64,7 @@ def add(session: Session, corpus: Corpus, *, on_progress: OnProgress | None = No
     """
     index, bound = session.index, session.bound
     progress = Progress(on_progress, corpus.count)
-    added = 0
+    added, aside = 0, Counter[str]()
 
     def new_blocks() -> Iterator[Block[TokenRow]]:
         nonlocal added
@@ -67,14 +72,15 @@ def add(session: Session, corpus: Corpus, *, on_progress: OnProgress | None = No
         for block in cut(corpus, index.manifest.plan.block_rows):
             new = _new_rows(bound.reader.tokenization.encode(block.items), ids, known)
             added += len(new)
+            aside.update(columnless([row.row for row in new], index.dataset.schema, index.vectors))
             if new:
                 yield Block(block.number, block.start, new)
             progress.past(len(block.items) - len(new), 0)
             progress.within(0, 0)
 
-    with changing(index, "adding", data=corpus.name):
+    with changing(index, "adding", data=corpus.name, left_out=len(corpus.left_out)):
         run(new_blocks(), IndexRows(index, bound, progress), progress.commit)
-    return Added(added, progress.rows - added)
+    return Added(added, progress.rows - added, len(corpus.left_out), dict(aside))
 
 
 def delete(

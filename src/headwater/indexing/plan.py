@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from headwater.indexing.build import make_manifest
 from headwater.indexing.probe import (
     Memory,
     Stored,
+    largest_row,
     measure_memory,
     measure_speed,
     measure_storing,
@@ -98,6 +99,7 @@ def plan_build(
     _require_disk(disk, by_code, limits.disk)
     memory = measure_memory(bound, rows, manifest.columns, most_bytes=limits.memory)
     held = min(found.rows, manifest.plan.block_rows) * sum(column.row_bytes for column in manifest.columns)
+    memory = replace(memory, least=max(largest_row(bound, rows), FEWEST_TOKENS))
     batch = _batch_that_fits(memory, stored, held, bound.reader.tokens_per_batch, limits.memory)
     speed = measure_speed(bound, rows, manifest.columns)
     tokens = np.array([len(row.ids) for row in rows])
@@ -137,12 +139,14 @@ def _batch_that_fits(memory: Memory, stored: Stored, held: int, wanted: int, mos
     """The batch size `wanted`, or the largest power of two below it with which the build stays within `most` bytes."""
     if most is None:
         return wanted
-    least = max(memory.at(FEWEST_TOKENS) + held, stored.peak)
+    least = max(memory.at(memory.least) + held, stored.peak)
     if least > most:
         what = (
-            f"even batches of {FEWEST_TOKENS} tokens take {readable_bytes(least)}, {readable_bytes(most)} are allowed"
+            f"even batches of {memory.least:,} tokens take {readable_bytes(least)}, {readable_bytes(most)} are allowed"
         )
-        raise StoreError(what, where="--max-memory", remedy="allow more, or load the model in bfloat16 or 8bit")
+        shorter = f"cut rows (--max-tokens below {memory.least}), " if memory.least > FEWEST_TOKENS else ""
+        remedy = f"allow more, {shorter}or load the model in bfloat16 or 8bit"
+        raise StoreError(what, where="--max-memory", remedy=remedy)
     batch = wanted
     while memory.at(batch) + held > most and batch > FEWEST_TOKENS:
         batch = 1 << ((batch - 1).bit_length() - 1)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from headwater.core.spec import Column
 from headwater.data.corpus import Corpus
+from headwater.data.readings import Reading
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
 from headwater.index.info import describe
@@ -65,15 +66,19 @@ class Speed:
 
 @dataclass(frozen=True)
 class Memory:
-    """Peak bytes of the process by batch size: `fixed + per_token · tokens`, measured up to `largest` tokens."""
+    """Peak bytes of the process by batch size: `fixed + per_token · tokens`, measured up to `largest` tokens.
+
+    No batch is smaller than the largest row, which has `least` tokens.
+    """
 
     fixed: float
     per_token: float
     largest: int
+    least: int = 0
 
     def at(self, tokens: int) -> int:
         """Peak bytes with batches of this many tokens."""
-        return int(self.fixed + self.per_token * tokens)
+        return int(self.fixed + self.per_token * max(tokens, self.least))
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,13 @@ def survey(corpus: Corpus, block_rows: int) -> Survey:
 def share_of_characters(found: Survey) -> float:
     """Characters of all data over characters of the sample: the factor from sums over the sample to all data."""
     return found.characters / max(sum(map(_characters, found.sample)), 1)
+
+
+def largest_row(bound: Bound, rows: Sequence[TokenRow]) -> int:
+    """Most tokens that one row takes in a batch, all its windows together."""
+    window = bound.reader.window(bound.form.windows["train"])
+    cuts = [window.cuts(row.response) for row in rows]
+    return max(len(cut) * max(end - start for start, end in cut) for cut in cuts)
 
 
 def measure_memory(
@@ -166,7 +178,8 @@ def measure_storing(rows: Sequence[TokenRow], manifest: Manifest) -> Stored:
         reset_peak()
         began = time.perf_counter()
         losses = np.ones(len(rows), np.float32)
-        table = to_table(rows, losses, vectors, index.dataset.schema, keep_text=manifest.keeps_text)
+        schema, readings = index.dataset.schema, [Reading()] * len(rows)
+        table = to_table(rows, losses, vectors, schema, readings=readings, keep_text=manifest.keeps_text)
         commit_fragments(index, write_fragments(index, table))
         seconds, peak = time.perf_counter() - began, peak_bytes()
         facts = describe(index)

@@ -48,7 +48,18 @@ def open_session(
         loaded = model
     else:
         given = {name: value for name, value in (loading or {}).items() if value is not None}
-        loaded = load_model(model or manifest.model["name"], **{**manifest.model["loading"], **given})
+        loaded = load_model(model or manifest.model["name"], **{**_recorded(manifest.model), **given})
     fingerprint, where = manifest.model["fingerprint"], f"the index '{opened.path}'"
     reader = Reader.like(loaded, fingerprint, manifest.tokenization, manifest.plan.tokens_per_batch, where=where)
     return Session(opened, Bound.of(restore_method(manifest.method), reader))
+
+
+def _recorded(model: Mapping[str, Any]) -> dict[str, Any]:
+    """How the index's model was loaded. That its own code may run has to be allowed again: an index may be anybody's.
+
+    Indexes without the field `trust_remote_code` were made when an adapter's tokenizer was not looked at.
+    """
+    loading = dict(model["loading"])
+    if "trust_remote_code" not in loading and loading.get("adapter") and not loading.get("tokenizer"):
+        loading["tokenizer"] = model["name"]
+    return {**loading, "trust_remote_code": False}

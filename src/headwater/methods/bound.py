@@ -17,7 +17,8 @@ from torch import Tensor
 
 from headwater.core.errors import DataError, NumericError, UsageError
 from headwater.core.spec import Column, Role
-from headwater.data.batches import TokenBatch, plan_batches
+from headwater.data.batches import TokenBatch
+from headwater.data.readings import Reading
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
 from headwater.features.encoder import Encoded, Encoder, ExactEncoder, GridEncoder, TokenScores
@@ -137,7 +138,12 @@ class Bound:
 
     def batches(self, rows: Sequence[TokenRow], role: Role) -> list[TokenBatch]:
         """Divide the rows into windows and the windows into batches; the `ordinal` says which row a window is from."""
-        return plan_batches(rows, self.form.windows[role], tokens_per_batch=self.reader.tokens_per_batch)
+        return self.reader.plan(rows, self.form.windows[role])
+
+    def readings(self, rows: Sequence[TokenRow]) -> list[Reading]:
+        """How index rows are read: what is cut off or read in windows."""
+        window = self.reader.window(self.form.windows["train"])
+        return [window.reading(row) for row in rows]
 
     def stored(
         self, rows: Sequence[TokenRow], columns: Sequence[Column], on_batch: OnBatch | None = None

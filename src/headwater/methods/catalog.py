@@ -10,6 +10,7 @@ An installed package adds methods through entry points in the group `headwater.m
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -59,8 +60,13 @@ def find_entry(name: str) -> MethodEntry[Any]:
 
 
 def restore_method(spec: MethodSpec) -> Method:
-    """The method an index was built with."""
-    return find_method(spec.name, spec.options)
+    """The method an index was built with.
+
+    An index records every option. One that it lacks is newer than the index, and takes the default of the class of
+    options, which stands for what the method did before, not that of a preset.
+    """
+    entry = find_entry(spec.name)
+    return entry.resolve({**asdict(type(entry.presets["default"])()), **spec.options})
 
 
 def vector_method(name: str, settings: Mapping[str, Any] | None = None) -> Method:

@@ -9,11 +9,12 @@ import numpy as np
 
 from headwater.core.spec import MethodSpec
 from headwater.curvature.rank_ones import RankOnes, SquaredSizes
-from headwater.data.batches import TokenBatch, Window
+from headwater.data.batches import CONTEXT, TokenBatch, Window
 from headwater.data.rows import Row
 from headwater.features.capture import visit_gradients
 from headwater.features.exact import Whole, products_with, whole_gradients
-from headwater.features.parameters import ParameterSelection, select_parameters
+from headwater.features.parameters import select_parameters
+from headwater.features.sites import ParameterSelection
 from headwater.methods.method import Method, MethodEntry
 from headwater.methods.targets import RowScorer, Target, laid_out
 from headwater.models.load import LoadedModel
@@ -30,7 +31,7 @@ class DataInfOptions:
     damping: float = 0.1
     fit_rows: int = 2048
     parameters: str = ""
-    window: int = 512
+    window: int = CONTEXT
 
 
 def datainf(options: DataInfOptions) -> Method:

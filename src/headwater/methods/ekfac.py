@@ -14,11 +14,12 @@ from torch import Tensor
 from headwater.core.seeds import hash32, key
 from headwater.core.spec import MethodSpec
 from headwater.curvature.kronecker import Covariances, Eigenvalues, Ekfac
-from headwater.data.batches import TokenBatch, Window
+from headwater.data.batches import CONTEXT, TokenBatch, Window
 from headwater.data.rows import Row
 from headwater.features.capture import visit_gradients
 from headwater.features.exact import products_with, whole_gradients
-from headwater.features.parameters import ParameterSelection, select_linear
+from headwater.features.parameters import select_linear
+from headwater.features.sites import ParameterSelection
 from headwater.methods.method import Method, MethodEntry
 from headwater.methods.targets import RowScorer, Target, laid_out
 from headwater.models.load import LoadedModel
@@ -40,7 +41,7 @@ class EkfacOptions:
     labels: str = "sampled"
     fit_rows: int = 2048
     parameters: str = ""
-    window: int = 512
+    window: int = CONTEXT
     seed: int = 0
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headwater.core.spec import MethodSpec, Role
-from headwater.data.batches import Window
+from headwater.data.batches import CONTEXT, Window
 from headwater.data.rows import Row
 from headwater.features.readout_sketch import mean_states
 from headwater.methods.method import Meaning, Method, MethodEntry
@@ -24,10 +24,10 @@ ALIKE = Meaning("higher = more alike, by the cosine of hidden states; no value s
 
 @dataclass(frozen=True)
 class EmbeddingOptions:
-    """positions: average the states that predict the `response`, or `all` states. window: tokens read at a time."""
+    """positions: average the states that predict the `response`, or `all` states. window: as in `rapidin`."""
 
     positions: str = "response"
-    window: int = 512
+    window: int = CONTEXT
 
 
 def embedding(options: EmbeddingOptions) -> Method:
@@ -51,7 +51,8 @@ def _states(
 ) -> Float[Tensor, "rows width"]:
     """The mean hidden state of each row over the chosen positions, scaled to norm 1; float32 on the CPU."""
     found = torch.empty(len(rows), readout.weight.shape[1])
-    for batch in reader.batches(rows, Window(options.window), role):
+    window = Window(options.window, everything=options.positions == "all")
+    for batch in reader.batches(rows, window, role):
         moved = batch.to(reader.loaded.device)
         states = mean_states(readout.hidden(moved.input_ids), moved, options.positions)
         found[[row.row.ordinal for row in batch.rows]] = states.cpu()

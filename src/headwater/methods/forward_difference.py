@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from headwater.core.errors import NumericError
 from headwater.core.statistics import spearman
-from headwater.data.batches import TokenBatch, Window, plan_batches
+from headwater.data.batches import TokenBatch, Window
 from headwater.data.rows import Row
 from headwater.features.perturbed import Direction, Movable
 from headwater.methods.targets import Part, PartScorer
@@ -87,7 +87,7 @@ def choose_distance(
         NumericError: the values at the best distance do not agree with the exact inner products.
     """
     batches = reader.batches(sample, window)
-    single = [plan_batches([row], window)[0] for batch in batches for row in batch.rows]
+    single = [reader.plan([row], window)[0] for batch in batches for row in batch.rows]
     exact = movable.products(single, direction).cpu().numpy()
     found = differences(movable, direction, batches, [distance] if distance else DISTANCES)
     errors = {c: _relative_error(values, exact) for c, values in found.items()}

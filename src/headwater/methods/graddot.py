@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from headwater.core.spec import MethodSpec
+from headwater.data.batches import CONTEXT, HALF
 from headwater.methods import rapidin
 from headwater.methods.method import Method, MethodEntry
 from headwater.methods.rapidin import RapidInOptions
@@ -19,14 +20,14 @@ class GradientOptions:
     buckets: int = 65_536
     parameters: str = ""
     sketch: str = "shift"
-    window: int = 512
-    overlap: int = 0
+    window: int = CONTEXT
+    overlap: int = HALF
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class TracInOptions(GradientOptions):
-    """checkpoints: the folder that a `Recorder` wrote; empty for the model alone, with weight 1.
+    """checkpoints: the folder of a `Recorder` or of a Trainer's `checkpoint-N`; empty: the model alone, weight 1.
 
     TracIn is Σ over checkpoints of learning rate × inner product of gradients; positive = proponent.
     """

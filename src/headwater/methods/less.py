@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from headwater.core.errors import UsageError
-from headwater.curvature.adam import read_adam
+from headwater.curvature.moments import read_moments
+from headwater.data.batches import CONTEXT, HALF
 from headwater.features.checkpoints import over_checkpoints
 from headwater.features.encoder import Encoder
 from headwater.features.parameters import select_parameters
@@ -20,7 +21,9 @@ from headwater.sketch.sketch import SKETCHES, make_sketch
 
 @dataclass(frozen=True)
 class LessOptions:
-    """adam: the file of Adam's moments that a `Recorder` wrote; or checkpoints: the folder it wrote, with moments.
+    """adam: Adam's moments: the file that a `Recorder` wrote, or a Trainer's checkpoint folder or `optimizer.pt`.
+
+    checkpoints: instead of `adam`, the folder that a `Recorder` wrote, or one of a Trainer's `checkpoint-N` folders.
 
     bias: correct the moments for their start at zero. dim: numbers for each row and checkpoint. parameters, sketch,
     window, overlap, seed as in `rapidin`.
@@ -32,8 +35,8 @@ class LessOptions:
     dim: int = 8192
     parameters: str = ""
     sketch: str = "shift"
-    window: int = 512
-    overlap: int = 0
+    window: int = CONTEXT
+    overlap: int = HALF
     seed: int = 0
 
 
@@ -52,12 +55,12 @@ def less(options: LessOptions) -> Method:
 def _bind(options: LessOptions, loaded: LoadedModel) -> Encoder:
     if options.adam:
         return _encoder(options, loaded, options.adam)
-    return over_checkpoints(options.checkpoints, loaded, lambda at, c: _encoder(options, at, Path(c.path) / ADAM))
+    return over_checkpoints(options.checkpoints, loaded, lambda at, c: _encoder(options, at, c.path))
 
 
 def _encoder(o: LessOptions, loaded: LoadedModel, moments: str | Path) -> TransformedSketch:
     selection = select_parameters(loaded.model, o.parameters)
-    adam = read_adam(moments, loaded.model, selection.shapes)
+    adam = read_moments(moments, loaded.model, selection.shapes)
     sketch = make_sketch(o.sketch, selection.shapes, dim=o.dim, seed=o.seed)
     update = partial(adam.update, bias_correction=o.bias)
     return TransformedSketch(loaded, selection, sketch, {"train": update}, unit=True)

@@ -16,7 +16,7 @@ from functools import partial
 
 from headwater.core.errors import UsageError
 from headwater.core.spec import MethodSpec
-from headwater.data.batches import Window
+from headwater.data.batches import CONTEXT, HALF, Window
 from headwater.data.rows import Row
 from headwater.features.perturbed import Movable
 from headwater.methods import rapidin
@@ -47,8 +47,8 @@ class LinFiKOptions:
     folds: int = 4
     distance: float = 0.0
     parameters: str = ""
-    window: int = 512
-    overlap: int = 0
+    window: int = CONTEXT
+    overlap: int = HALF
     buckets: int = 65_536
     sketch: str = "shift"
     seed: int = 0

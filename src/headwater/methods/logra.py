@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from headwater.curvature.gram import Metric, Norm
+from headwater.data.batches import CONTEXT, HALF
 from headwater.features.gradient_sketch import GradientSketch
 from headwater.features.parameters import select_linear
 from headwater.methods.method import Method, MethodEntry, method_of_vectors
@@ -26,8 +27,8 @@ class LograOptions:
     damping: float = 0.1
     unit: bool = False
     parameters: str = ""
-    window: int = 512
-    overlap: int = 0
+    window: int = CONTEXT
+    overlap: int = HALF
     seed: int = 0
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from headwater.core.spec import MethodSpec
-from headwater.data.batches import Window
+from headwater.data.batches import CONTEXT, Window
 from headwater.data.rows import Row
 from headwater.features.row_losses import mean_losses
 from headwater.methods.method import Meaning, Method, MethodEntry
@@ -25,11 +25,11 @@ UNLIKELY = Meaning(
 class LossOptions:
     """first: `low` ranks the rows first that the model knows best, `high` those it finds least likely.
 
-    window: tokens read at a time.
+    window: as in `rapidin`.
     """
 
     first: str = "low"
-    window: int = 512
+    window: int = CONTEXT
 
 
 def loss(options: LossOptions) -> Method:

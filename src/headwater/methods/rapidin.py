@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
+from headwater.data.batches import CONTEXT, HALF
 from headwater.features.checkpoints import Weights, over_checkpoints
 from headwater.features.encoder import Encoder
 from headwater.features.gradient_sketch import GradientSketch, TokenMode
@@ -24,9 +25,10 @@ class RapidInOptions:
     gradient of each `tensor`, the whole `row`, or `none`. parameters: comma-separated globs; empty selects those of the
     adapter, or all if there is no adapter. sketch: `shift`, `hash`, `two-sided`, `rademacher` or `identity`. tokens:
     normalise token scores by `token` (the paper) or by `row` (then they sum to the row's score). window: how many
-    tokens are read at a time; a longer row is read in several windows and their gradients are added; overlap: how many
-    tokens two windows share. checkpoints: the folder that a `Recorder` wrote; the scores of its models are summed;
-    empty for the model alone. weights: weight checkpoints by their learning `rate` or `equal`.
+    tokens are read together; 0 for as many as the model's context holds. A longer row is read in several windows and
+    their gradients are added. overlap: how many tokens two windows share; -1 for as much text before each target as
+    fits, at least half a window. checkpoints: the folder of a `Recorder` or of a Trainer's `checkpoint-N`, whose scores
+    are summed; empty for the model alone. weights: weight checkpoints by their learning `rate` or `equal`.
     """
 
     buckets: int = 65_536
@@ -34,8 +36,8 @@ class RapidInOptions:
     parameters: str = ""
     sketch: str = "shift"
     tokens: str = "token"
-    window: int = 512
-    overlap: int = 0
+    window: int = CONTEXT
+    overlap: int = HALF
     checkpoints: str = ""
     weights: str = "rate"
     seed: int = 0

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from headwater.curvature.gram import Metric
+from headwater.data.batches import CONTEXT, HALF
 from headwater.features.encoder import Encoder
 from headwater.methods import rapidin
 from headwater.methods.method import Method, MethodEntry, method_of_vectors
@@ -25,8 +26,8 @@ class RelatIFOptions:
     damping: float = 0.1
     parameters: str = ""
     sketch: str = "shift"
-    window: int = 512
-    overlap: int = 0
+    window: int = CONTEXT
+    overlap: int = HALF
     seed: int = 0
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import cast
 
-from headwater.core.errors import UsageError
 from headwater.core.spec import MethodSpec, Role
-from headwater.data.batches import Window
+from headwater.data.batches import CONTEXT, HALF, Window
 from headwater.features.readout_sketch import Channels, Positions, ReadoutSketch
 from headwater.features.residuals import Support
 from headwater.methods.method import Method, MethodEntry, Vectors
@@ -16,7 +15,10 @@ from headwater.models.readout import Readout, find_readout
 
 @dataclass(frozen=True)
 class RiseOptions:
-    """All options of the estimator; the method's page says what each does and which values were measured."""
+    """All options of the estimator; the method's page says what each does and which values were measured.
+
+    The presets set `slope`. Its own default stands for indexes of before it was an option.
+    """
 
     lambda_rh: float = 1.0
     lambda_gh: float = 3.0
@@ -30,15 +32,16 @@ class RiseOptions:
     top: int = 256
     mass: float = 0.92
     positions: str = "response"
-    window: int = 256
-    overlap: int = 50
-    query_window: int = 512
+    window: int = CONTEXT
+    overlap: int = HALF
+    query_window: int = CONTEXT
     weight_windows: str = "equal"
     normalize_factors: bool = True
     normalize_sample: bool = True
     products: str = "bfloat16"
     embedding: str = "response"
     seed: int = 0
+    slope: bool = False
 
 
 CHOICES = {
@@ -49,12 +52,23 @@ CHOICES = {
     "embedding": ("all", "response", "none"),
 }
 
-PAPER = RiseOptions(lambda_gh=0.3, temperature=0.1, support="top", positions="all", products="exact")
+DEFAULT = RiseOptions(slope=True)
+PAPER = replace(
+    DEFAULT,
+    lambda_gh=0.3,
+    temperature=0.1,
+    support="top",
+    positions="all",
+    window=256,
+    overlap=50,
+    query_window=512,
+    products="exact",
+)
 PRESETS = {
-    "default": RiseOptions(),
+    "default": DEFAULT,
     "paper": PAPER,
     "howdy": replace(PAPER, lambda_rh=0.7, lambda_gh=1.0),
-    "small": RiseOptions(width_r=12, width_h=12, width_g=28, embedding="none"),
+    "small": replace(DEFAULT, width_r=12, width_h=12, width_g=28, embedding="none"),
 }
 
 
@@ -67,12 +81,10 @@ def rise(options: RiseOptions) -> Method:
     Raises:
         UsageError: the overlap is not below the window.
     """
-    if not options.overlap < options.window:
-        raise UsageError(f"overlap {options.overlap} is not below window {options.window}", where="rise.overlap")
-
+    everywhere = "all" in (options.positions, options.embedding)
     windows: dict[Role, Window] = {
-        "train": Window(options.window, options.overlap),
-        "query": Window(options.query_window, options.overlap),
+        "train": Window(options.window, options.overlap, everywhere),
+        "query": Window(options.query_window, options.overlap, options.embedding == "all"),
     }
     vectors = Vectors(windows, lambda loaded: encoder(options, find_readout(loaded)))
     return Method(MethodSpec("rise", asdict(options)), vectors)
@@ -83,7 +95,7 @@ def encoder(o: RiseOptions, readout: Readout) -> ReadoutSketch:
     return ReadoutSketch(
         readout=readout,
         channels=Channels(o.lambda_rh, o.lambda_gh, o.lambda_rg, o.width_r, o.width_h, o.width_g),
-        support=Support(o.support, o.temperature, o.adaptive, o.top, o.mass),  # type: ignore[arg-type]
+        support=Support(o.support, o.temperature, o.adaptive, o.top, o.mass, slope=o.slope),  # type: ignore[arg-type]
         positions={"train": cast(Positions, o.positions), "query": "response"},
         pooling=o.embedding,  # type: ignore[arg-type]
         normalize_factors=o.normalize_factors,

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 
 from headwater.core.spec import MethodSpec
 from headwater.curvature.gram import Metric, Norm
+from headwater.data.batches import CONTEXT, HALF
 from headwater.methods.method import Method, MethodEntry
 from headwater.methods.rise import RiseOptions, rise
 
@@ -18,21 +19,22 @@ from headwater.methods.rise import RiseOptions, rise
 class RiseGramOptions:
     """width: of each sketched side of the two channels, which have width² and width²/2 numbers.
 
-    damping, unit as in `logra`; window, overlap, seed as in `rise`.
+    damping, unit as in `logra`; window, overlap, seed as in `rise`, and so is slope, which the preset sets.
     """
 
     width: int = 40
     damping: float = 10.0
     unit: bool = True
-    window: int = 256
-    overlap: int = 50
+    window: int = CONTEXT
+    overlap: int = HALF
     seed: int = 0
+    slope: bool = False
 
 
 def rise_gram(o: RiseGramOptions) -> Method:
     """The method with these options: cosine (or product) of two RISE vectors under (G + λI)⁻¹; positive = proponent."""
     narrow = RiseOptions(width_r=o.width, width_h=o.width, width_g=o.width // 2, embedding="none")
-    narrow = replace(narrow, window=o.window, overlap=o.overlap, seed=o.seed)
+    narrow = replace(narrow, window=o.window, overlap=o.overlap, seed=o.seed, slope=o.slope)
     norm: Norm = "metric" if o.unit else "none"
     vectors = replace(
         rise(narrow).require_vectors(),
@@ -48,6 +50,6 @@ ENTRY = MethodEntry(
     stores="4.7 KiB",
     cost="1.1 to 2 forward passes, and dim² numbers for a search",
     source="Ran et al., arXiv 2604.16197, with the metric of arXiv 2303.14186",
-    presets={"default": RiseGramOptions()},
+    presets={"default": RiseGramOptions(slope=True)},
     make=rise_gram,
 )

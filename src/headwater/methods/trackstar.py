@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from headwater.core.errors import UsageError
-from headwater.curvature.adam import read_adam
+from headwater.curvature.moments import read_moments
+from headwater.data.batches import CONTEXT, HALF
 from headwater.features.parameters import select_parameters
 from headwater.features.transformed_sketch import TransformedSketch
 from headwater.methods.logra import layer_metric
@@ -18,7 +19,9 @@ from headwater.sketch.two_sided import TwoSided
 
 @dataclass(frozen=True)
 class TrackStarOptions:
-    """adam: the file of Adam's moments that a `Recorder` wrote; correction: `adam`, or `none` to read no moments.
+    """adam: Adam's moments: the file that a `Recorder` wrote, or a Trainer's checkpoint folder or `optimizer.pt`.
+
+    correction: `adam`, or `none` to read no moments.
 
     rank: a tensor's gradient is kept as rank × rank numbers. damping: λ as a share of a tensor's mean eigenvalue.
     parameters, window, overlap, seed as in `rapidin`.
@@ -29,8 +32,8 @@ class TrackStarOptions:
     rank: int = 16
     damping: float = 0.1
     parameters: str = ""
-    window: int = 512
-    overlap: int = 0
+    window: int = CONTEXT
+    overlap: int = HALF
     seed: int = 0
 
 
@@ -52,7 +55,7 @@ def _encoder(o: TrackStarOptions, loaded: LoadedModel) -> TransformedSketch:
     sketch = TwoSided(selection.shapes, o.rank * o.rank * len(selection.shapes), o.seed)
     if o.correction == "none":
         return TransformedSketch(loaded, selection, sketch, {}, form="matrix")
-    adam = read_adam(o.adam, loaded.model, selection.shapes)
+    adam = read_moments(o.adam, loaded.model, selection.shapes)
     return TransformedSketch(loaded, selection, sketch, {"train": adam.scaled, "query": adam.scaled}, form="matrix")
 
 

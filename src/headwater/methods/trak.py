@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from headwater.curvature.gram import Metric
+from headwater.data.batches import CONTEXT, HALF
 from headwater.features.checkpoints import over_checkpoints
 from headwater.features.encoder import Encoder
 from headwater.features.gradient_sketch import GradientSketch
@@ -29,8 +30,8 @@ class TrakOptions:
     checkpoints: str = ""
     parameters: str = ""
     sketch: str = "shift"
-    window: int = 512
-    overlap: int = 0
+    window: int = CONTEXT
+    overlap: int = HALF
     seed: int = 0
 
 

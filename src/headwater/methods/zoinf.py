@@ -13,7 +13,7 @@ from jaxtyping import Float
 from headwater.core.errors import UsageError
 from headwater.core.spec import MethodSpec, Role
 from headwater.curvature.checkpoint_losses import Path
-from headwater.data.batches import Window
+from headwater.data.batches import CONTEXT, Window
 from headwater.data.rows import Row
 from headwater.features.row_losses import mean_losses
 from headwater.methods.method import PROPONENT, Meaning, Method, MethodEntry
@@ -33,16 +33,17 @@ MEANINGS = {
 
 @dataclass(frozen=True)
 class ZoInfOptions:
-    """checkpoints: the folder that a `Recorder` wrote. neighbours: how many nearest checkpoints are used; 0 for all.
+    """checkpoints: the folder of a `Recorder`, or of a Trainer's `checkpoint-N`. neighbours: how many nearest
+    checkpoints are used; 0 for all.
 
     form: `pair` (influence on the query), `self` (influence of the row on itself) or `variance` (of the row's loss over
-    checkpoints); the latter two are the same for every query. window: tokens read at a time.
+    checkpoints); the latter two are the same for every query. window: as in `rapidin`.
     """
 
     checkpoints: str = ""
     neighbours: int = 2
     form: str = "pair"
-    window: int = 512
+    window: int = CONTEXT
 
 
 def zoinf(options: ZoInfOptions) -> Method:

@@ -7,12 +7,16 @@ values. Both are errors here, because scores would then describe a model that no
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from headwater.core.errors import ModelError, first_few
+from headwater.models.shards import require_joined
 
 
 def model_place(name: str) -> str:
@@ -23,6 +27,7 @@ def model_place(name: str) -> str:
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
+        require_joined(folder)
         if (folder / "config.json").is_file():
             return str(folder)
         if (folder / "adapter_config.json").is_file():
@@ -41,11 +46,16 @@ def unreachable(kind: str, name: str, error: Exception) -> ModelError:
     """The error for a model or tokenizer that the libraries could not load."""
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
+    if "trust_remote_code" in str(error):
+        remedy = "read that code, then allow it with --trust-remote-code, in Python trust_remote_code=True"
+        return ModelError(f"the {kind} brings its own Python code, which is not run unasked", where=name, remedy=remedy)
     if HF_HUB_OFFLINE and not Path(name).is_dir():
         what = f"no such folder, and HF_HUB_OFFLINE is set with no {kind} of this name in the local cache"
         remedy = f"give a local folder, or unset HF_HUB_OFFLINE once to download{near(name)}"
         return ModelError(what, where=name, remedy=remedy)
     remedy = f"check the name, or download first and give the folder{near(name)}"
+    if Path(name).is_dir():
+        remedy = f"check the folder's files, or save the {kind} again{near(name)}"
     return ModelError(f"the {kind} cannot be loaded: {brief(error)}", where=name, remedy=remedy)
 
 
@@ -71,25 +81,98 @@ _REMEDY = "load the adapter on the base model it was trained on"
 def with_adapter(model: Any, adapter: str, *, merge: bool) -> Any:
     """`model` with the adapter around it, or with it merged into the weights; the adapter takes the model's dtype.
 
+    An adapter that was trained with another vocabulary carries the rows of the embedding and of the head; the model's
+    are then given that length first.
+
     Raises:
         ModelError: there is no adapter, or it does not fit; names the modules or shapes.
     """
     from peft import PeftModel
 
+    require_joined(adapter)
     if Path(adapter).exists() and not (Path(adapter) / "adapter_config.json").is_file():
         remedy = "name the folder that PEFT's save_pretrained wrote"
         raise ModelError("no adapter_config.json in the adapter folder", where=adapter, remedy=remedy)
     try:
+        saved = adapter_weights(adapter)
+        _give_vocabulary(model, saved, adapter)
         wrapped = PeftModel.from_pretrained(model, adapter, is_trainable=False, autocast_adapter_dtype=False)
+    except ModelError:
+        raise
     except Exception as error:  # PEFT's many tuners raise errors of many classes, which all mean this
         raise ModelError(f"the adapter does not fit: {brief(error, 3)}", where=adapter, remedy=_REMEDY) from error
-    _require_whole(wrapped, adapter)
-    return wrapped.merge_and_unload() if merge else wrapped
+    _require_whole(wrapped, saved, adapter)
+    return _merged(wrapped, adapter) if merge else wrapped
+
+
+def _merged(wrapped: Any, adapter: str) -> Any:
+    """The model with the adapter in its weights; raises `ModelError` for one that cannot be put there."""
+    try:
+        return wrapped.merge_and_unload()
+    except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
+        kind = str(wrapped.active_peft_config.peft_type).rpartition(".")[2]
+        what = f"an adapter of kind {kind} cannot be merged into the weights: {brief(error)}"
+        raise ModelError(what, where=adapter, remedy="load it around the model, without --merge") from error
+
+
+def _give_vocabulary(model: Any, saved: Mapping[str, Tensor], adapter: str) -> None:
+    """Lengthen (or shorten) the embedding and the head to the rows that the adapter carries of them.
+
+    Raises:
+        ModelError: it carries the rows of one of them only, so that the other's would be random.
+    """
+    tables = {id(table.weight): table for table in (model.get_input_embeddings(), model.get_output_embeddings())}
+    places = {where: module for where, module in model.named_modules() if module in tables.values()}
+    rows = {where: _carried_rows(saved, where) for where in places}
+    wanted = {found for found in rows.values() if found is not None}
+    if all(found in (None, places[where].weight.shape[0]) for where, found in rows.items()):
+        return
+    if len(wanted) > 1 or None in rows.values():
+        carried = ", ".join(f"{where}: {found or 'none'}" for where, found in rows.items())
+        what = f"the adapter was trained with another vocabulary, and does not carry all rows of it ({carried})"
+        raise ModelError(what, where=adapter, remedy="save it again with save_embedding_layers=True")
+    model.resize_token_embeddings(wanted.pop(), mean_resizing=False)
+
+
+def _carried_rows(saved: Mapping[str, Tensor], where: str) -> int | None:
+    """How many rows of the table at `where` the adapter carries; None if it carries no whole table."""
+    name = re.compile(rf"(.*\.)?{re.escape(where)}(\.base_layer|\.modules_to_save|\.original_module)?\.weight")
+    return next((len(tensor) for key, tensor in saved.items() if name.fullmatch(key)), None)
 
 
 def without_adapter(model: Any) -> Any:
     """The `transformers` model inside a PEFT model (whose layers hold the adapter), or the model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def trained_names(model: Any) -> set[str]:
+    """Names of the parameters that PEFT trains with the active adapters of `model`: it is asked to mark them.
+
+    Beside the adapter's own, these may be biases of the base model, whole modules, or rows of the embedding.
+    """
+    flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    try:
+        found: set[str] = set()
+        for before in (False, True):  # some adapters switch on what is trained, others switch off what is not
+            if not found:
+                model.requires_grad_(before)
+                _mark_trained(model)
+                found = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        return found
+    finally:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(flags[name])
+
+
+def _mark_trained(model: Any) -> None:
+    tuner, active = model.base_model, list(model.active_adapters)
+    mark = next((name for name in dir(tuner) if name.startswith("_mark_only_adap")), None)
+    if mark is None:  # learned prompts, which are no part of the model inside
+        for name in active:
+            model.prompt_encoder[name].requires_grad_(True)
+    else:
+        getattr(tuner, mark)(tuner.model)
+        tuner.set_adapter(active if len(active) > 1 else active[0])
 
 
 def adapter_weights(adapter: str) -> dict[str, Tensor]:
@@ -100,12 +183,18 @@ def adapter_weights(adapter: str) -> dict[str, Tensor]:
     return weights
 
 
-def _require_whole(wrapped: Any, adapter: str) -> None:
+def _require_whole(wrapped: Any, saved: Mapping[str, Tensor], adapter: str) -> None:
     from peft import get_peft_model_state_dict
 
-    saved = set(adapter_weights(adapter))
-    placed = set(get_peft_model_state_dict(wrapped))
-    for names, fault in ((saved - placed, "find no module in the model"), (placed - saved, "are not in the file")):
+    placed = set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
+    unplaced = [name for name in saved if name not in placed and not _holds(wrapped, name, saved[name])]
+    for names, fault in ((unplaced, "find no module in the model"), (placed - set(saved), "are not in the file")):
         if names:
             what = f"{len(names)} adapter tensors {fault}: {first_few(sorted(names))}"
             raise ModelError(what, where=adapter, remedy=_REMEDY)
+
+
+def _holds(wrapped: Any, name: str, value: Tensor) -> bool:
+    """Whether the model has the tensor, with its value: PEFT also saves whole tables, under the model's own names."""
+    found = wrapped.state_dict().get(name.replace(".modules_to_save.", f".modules_to_save.{wrapped.active_adapter}."))
+    return found is not None and found.shape == value.shape and torch.equal(found.cpu(), value.to(found.dtype))

@@ -1,17 +1,19 @@
-"""A model's fingerprint: its architecture, weights, adapter and tokenizer, as short digests.
+"""A model's fingerprint: its architecture, code, weights, adapter and tokenizer, as short digests.
 
-The weights digest reads a sample, because reading all of a 70-billion-parameter model would take longer than many
-commands do. A tensor of at most 4,096 elements is read whole, so any change in it is seen. Of a larger one every k-th
-element is read, so a change of elements between two samples alone is **not** seen. Training, merging, quantising and
-re-initialising change all of a tensor, and are seen. Of the configuration, as it was resolved, every field that can
-change what is computed is part of the fingerprint (a rotary base, an epsilon, a soft-cap); where the model came from,
-how it generates and on which device it is are not.
+Every number of every tensor enters the digest `contents`: each 8 bytes are multiplied by an odd number of their own and
+summed, on the device where the tensor is, so that a change of any one of them is seen and nothing is copied. `weights`
+reads a sample, and is kept because older indexes have no `contents`. Of the configuration, as it was resolved, every
+field that can change what is computed is part of the fingerprint (a rotary base, an epsilon, a soft-cap); where the
+model came from, how it generates and on which device it is are not.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,8 +46,9 @@ def model_fingerprint(model: Any, tokenizer: Any, adapter: str | None) -> dict[s
         adapter: folder or hub name of its adapter, merged or kept; its weights enter the fingerprint, not its name.
 
     Returns:
-        `architecture` (class name), `configuration` (digest), `parameters` (count, tied ones once), `dtype`, `weights`
-        (digest), `adapter` (digest or None) and `tokenizer` (digest).
+        `architecture` (class name), `code` (digest of the Python code that the checkpoint brought, or None),
+        `configuration` (digest), `parameters` (count, tied ones once), `dtype`, `weights` (digest of a sample),
+        `contents` (digest of all tensors), `adapter` (digest or None) and `tokenizer` (digest).
 
     Raises:
         ModelError: a parameter is offloaded, so it cannot be read.
@@ -53,10 +56,12 @@ def model_fingerprint(model: Any, tokenizer: Any, adapter: str | None) -> dict[s
     inner = without_adapter(model)
     return {
         "architecture": type(inner).__name__,
+        "code": _own_code(type(inner)),
         "configuration": digest(_computing(inner.config.to_dict())),
         "parameters": parameter_count(model.parameters()),
         "dtype": str(inner.dtype).removeprefix("torch."),
         "weights": weights_digest(dict(model.named_parameters())),
+        "contents": contents_digest(model.state_dict()),
         "adapter": None if adapter is None else weights_digest(adapter_weights(adapter)),
         "tokenizer": tokenizer_digest(tokenizer),
     }
@@ -83,6 +88,15 @@ def weights_digest(tensors: Mapping[str, Tensor]) -> str:
     return digest(*parts)
 
 
+def contents_digest(tensors: Mapping[str, Any]) -> str:
+    """Digest of names, shapes, dtypes and all elements; independent of the device and of the mapping's order."""
+    parts: list[str | bytes] = []
+    for name, tensor in sorted(tensors.items()):
+        if isinstance(tensor, Tensor):
+            parts += [f"{name} {tuple(tensor.shape)} {tensor.dtype}", _sums(tensor)]
+    return digest(*parts)
+
+
 def parameter_count(parameters: Iterable[Tensor]) -> int:
     """How many numbers the parameters hold; for a packed 4-bit tensor, the numbers it encodes."""
     count = 0
@@ -97,3 +111,34 @@ def _sample(tensor: Tensor) -> bytes:
     stride = max(1, -(-flat.numel() // SAMPLE))
     sample = flat[::stride].to("cpu").contiguous()
     return sample.view(torch.uint8).numpy().tobytes()
+
+
+def _sums(tensor: Tensor) -> bytes:
+    """Keyed sums, modulo 2^64, of the tensor's bytes: one of each part of `_WORDS` words of 8 bytes."""
+    raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+    raw = raw.clone() if raw.storage_offset() % 8 else raw
+    whole, keys = len(raw) // 8 * 8, _keys(raw.device)
+    rest = torch.nn.functional.pad(raw[whole:], (0, -(len(raw) - whole) % 8))
+    parts = [part for words in (raw[:whole], rest) for part in words.view(torch.int64).split(_WORDS)]
+    sums = [(part * keys[: len(part)]).sum() for part in parts]
+    return torch.stack(sums).cpu().numpy().tobytes()
+
+
+_WORDS = 2**20
+
+
+@lru_cache(maxsize=2)
+def _keys(device: torch.device) -> Tensor:
+    """An odd number for each place of a part; multiplying by an odd number loses nothing modulo 2^64."""
+    mixed = torch.arange(1, _WORDS + 1, dtype=torch.int64, device=device) * -0x61C8864680B583EB
+    mixed = (mixed ^ (mixed >> 29)) * 0x3F58476D1CE4E5B9
+    return (mixed ^ (mixed >> 32)) | 1
+
+
+def _own_code(kind: type) -> str | None:
+    """Digest of the Python files beside a class that a checkpoint brought; None for a class of an installed package."""
+    module = sys.modules.get(kind.__module__)
+    if not kind.__module__.startswith("transformers_modules") or module is None or module.__file__ is None:
+        return None
+    files = sorted(Path(module.__file__).parent.glob("*.py"))
+    return digest(*(part for file in files for part in (file.name, file.read_bytes())))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import importlib.util
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from headwater.core.errors import ModelError, UsageError, first_few, unknown_name
+from headwater.core.errors import HeadwaterError, ModelError, UsageError, first_few, unknown_name
 from headwater.models.adapters import brief, model_place, unreachable, with_adapter, without_adapter
 from headwater.models.fingerprint import model_fingerprint
+from headwater.models.quantisers import ask_for_plain_weights, quantise_with, require_bits, stored_with
+from headwater.models.tokenizer import own_tokenizer, with_pad
 
 DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
 """The dtypes a model can be loaded in; `auto` keeps the one it was saved in."""
@@ -53,8 +54,12 @@ def load_model(
     tokenizer: str | None = None,
     revision: str | None = None,
     quantization: str | None = None,
+    trust_remote_code: bool = False,
 ) -> LoadedModel:
     """A Hugging Face causal language model from a local folder or by its hub name.
+
+    A checkpoint whose weights are stored with scales is read by the quantiser that its configuration names. Of a
+    vision-language checkpoint the whole model is loaded, and reads text alone.
 
     Args:
         name: folder, or hub name (with HF_HUB_OFFLINE set: only what the local cache holds).
@@ -63,32 +68,36 @@ def load_model(
         dtype: one of `DTYPES`.
         device: `auto` is the first CUDA device if there is one, else the CPU; or a PyTorch device name.
         device_map: spread a model too large for one device, as `accelerate` understands it, instead of `device`.
-        tokenizer: folder or hub name of a tokenizer to use instead of the model's own.
+        tokenizer: folder or hub name of a tokenizer; None for the adapter's own if it has one, else the model's.
         revision: branch, tag or commit on the hub.
         quantization: `4bit` or `8bit`, through bitsandbytes; None loads the weights as they are.
+        trust_remote_code: run Python code that the checkpoint or tokenizer brings; without it such a one is refused.
 
     Raises:
-        ModelError: the model, tokenizer or adapter is missing or incomplete, or does not fit; nothing is guessed.
+        ModelError: the model, tokenizer or adapter is missing or incomplete, or does not fit; a checkpoint holds
+            weights that the model has no place for, or needs a package that is missing; nothing is guessed.
         UsageError: an unknown dtype or quantization, or both a device and a device map.
     """
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES, where=name)
-    place = model_place(name)
-    target = _device(device, device_map)
+    if quantization is not None:
+        require_bits(quantization)
+    place, target = model_place(name), _device(device, device_map)
     settings = {
         "dtype": "auto" if dtype == "auto" else getattr(torch, dtype),
         "device_map": {"": target} if device_map is None else device_map,
-        "quantization_config": _quantization(quantization, dtype),
         "revision": revision,
+        "trust_remote_code": trust_remote_code,
     }
-    model = _pretrained(place, settings)
+    model = _pretrained(place, settings, quantization, dtype)
     if adapter is not None:
         model = with_adapter(model, adapter, merge=merge)
+    trust = {"trust_remote_code": trust_remote_code}
+    read = own_tokenizer(place, adapter=adapter, chosen=tokenizer, revision=revision, **trust)
     loading = {
-        **{"adapter": adapter, "merge": merge, "dtype": dtype},
-        **{"tokenizer": tokenizer, "revision": revision, "quantization": quantization},
+        **{"adapter": adapter, "merge": merge, "dtype": dtype, "tokenizer": tokenizer},
+        **{"revision": revision, "quantization": quantization, **trust},
     }
-    read = _tokenizer(tokenizer or place, None if tokenizer else revision)
     return dataclasses.replace(_frozen(model, read, name, adapter), loading=loading)
 
 
@@ -103,60 +112,91 @@ def _frozen(model: Any, tokenizer: Any, name: str, adapter: str | None) -> Loade
     if model.dtype == torch.float64:  # the fused kernels of mixtures of experts do not support float64
         without_adapter(model).set_experts_implementation("eager")
     embedding = model.get_input_embeddings()
-    tokenizer = _with_pad(tokenizer, embedding.weight.shape[0], name)
+    tokenizer = with_pad(tokenizer, embedding.weight.shape[0], name)
     fingerprint = model_fingerprint(model, tokenizer, adapter)
     return LoadedModel(name, model, tokenizer, adapter, embedding.weight.device, fingerprint)
 
 
-def _pretrained(name: str, settings: Mapping[str, Any]) -> Any:
-    """The model; raises `ModelError` if the checkpoint lacks a weight."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+def _pretrained(name: str, settings: Mapping[str, Any], quantization: str | None, dtype: str) -> Any:
+    """The model; raises `ModelError` if the checkpoint lacks a weight, or holds one that the model has no place for."""
+    from transformers import AutoConfig
 
+    hub = {key: settings[key] for key in ("revision", "trust_remote_code")}
     try:
-        config = AutoConfig.from_pretrained(name, revision=settings["revision"])
+        config = AutoConfig.from_pretrained(name, **hub)
         if config.is_encoder_decoder:
             raise ModelError("an encoder-decoder is not a causal language model", where=name, remedy=_KIND)
-        model, info = AutoModelForCausalLM.from_pretrained(name, output_loading_info=True, **settings)
-    except ModelError:
+        ask_for_plain_weights(config, where=name)
+        if quantization is not None:
+            settings = {**settings, "quantization_config": quantise_with(quantization, dtype, config, where=name)}
+        model, info = _first_whole(name, config, settings)
+    except HeadwaterError:
         raise
+    except ImportError as error:
+        remedy = "install it, then run the same command again"
+        raise ModelError(f"a package is missing: {brief(error)}", where=name, remedy=remedy) from error
     except Exception as error:  # the hub, files and configurations fail with many classes of error
         raise unreachable("model", name, error) from error
+    _require_all(info, config, name)
+    return _in_one_dtype(model, settings["dtype"]) if stored_with(config) else model
+
+
+def _in_one_dtype(model: Any, dtype: Any) -> Any:
+    """The model in the dtype asked for; weights that were turned back may have the dtype of their scales."""
+    if getattr(model, "is_quantized", False):  # still in codes
+        return model
+    return model.to(model.get_input_embeddings().weight.dtype if dtype == "auto" else dtype)
+
+
+def _require_all(info: Mapping[str, Any], config: Any, name: str) -> None:
+    """Refuse a checkpoint that does not hold the model's weights and these alone.
+
+    What the model's class declares to be ignored, such as old buffers, is not among them; nor are the layers after the
+    last one that predict further tokens, which the configuration counts.
+    """
+    text = config.get_text_config()
+    first, more = getattr(text, "num_hidden_layers", 0), getattr(text, "num_nextn_predict_layers", 0) or 0
+    further = tuple(f"model.layers.{layer}." for layer in range(first, first + more))
     missing = sorted(info["missing_keys"])
+    unexpected = sorted(key for key in info["unexpected_keys"] if not key.startswith(further))
     if missing:
         what = f"the checkpoint lacks {len(missing)} weights: {first_few(missing)}"
         raise ModelError(what, where=name, remedy=_KIND)
-    return model
+    if unexpected:
+        what = (
+            f"the checkpoint holds {len(unexpected)} tensors that the model has no place for: {first_few(unexpected)}"
+        )
+        remedy = (
+            "scales need their quantization_config in config.json; to leave others out, save the model without them"
+        )
+        raise ModelError(what, where=name, remedy=remedy)
+
+
+def _first_whole(name: str, config: Any, settings: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+    """The model and what was missing: a text model, or one that sees images too if only that uses all of the file."""
+    from transformers import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+    )
+
+    sees = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    kinds = [AutoModelForImageTextToText] if sees else []
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING or not sees:
+        kinds.insert(0, AutoModelForCausalLM)
+    for kind in kinds:
+        model, info = kind.from_pretrained(name, config=config, output_loading_info=True, **settings)
+        if not info["unexpected_keys"]:
+            break
+    if sees:
+        _log.warning("%s also sees images; headwater reads the text of rows alone with it", name)
+    return model, info
 
 
 _KIND = "give a whole causal language model: with its head, not an encoder or a classifier"
 
-
-def _tokenizer(name: str, revision: str | None) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(name, revision=revision)
-    except Exception as error:  # as for the model
-        raise unreachable("tokenizer", name, error) from error
-
-
-def _with_pad(tokenizer: Any, rows: int, name: str) -> Any:
-    """The tokenizer, or a copy whose pad token the model can embed: its end token, its start token, or the first token.
-
-    Padding is masked everywhere, so the choice changes no result. Added tokens beyond the embedding's `rows` are
-    allowed (published models have unused ones), but a larger vocabulary belongs to another model and is an error.
-    """
-    if not tokenizer.is_fast:
-        remedy = "use a tokenizer with a tokenizer.json; character offsets of tokens are read from it"
-        raise ModelError("the tokenizer is not a fast one", where=name, remedy=remedy)
-    if tokenizer.vocab_size > rows:
-        what = f"the tokenizer has {tokenizer.vocab_size} tokens, the model embeds {rows}"
-        raise ModelError(what, where=name, remedy="name the tokenizer the model was trained with")
-    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id < rows:
-        return tokenizer
-    padded = copy.deepcopy(tokenizer)
-    padded.pad_token = tokenizer.eos_token or tokenizer.bos_token or tokenizer.convert_ids_to_tokens(0)
-    return padded
+_log = logging.getLogger(__name__)
 
 
 def _device(device: str, device_map: str | Mapping[str, Any] | None) -> torch.device:
@@ -172,18 +212,3 @@ def _device(device: str, device_map: str | Mapping[str, Any] | None) -> torch.de
         what = f"device '{device}' is not here: {brief(error)}"
         raise ModelError(what, where="model loading", remedy="use cpu, or auto") from error
     return chosen
-
-
-def _quantization(bits: str | None, dtype: str) -> Any:
-    if bits is None:
-        return None
-    if bits not in ("4bit", "8bit"):
-        raise unknown_name("quantization", bits, ("4bit", "8bit"))
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise ModelError(f"quantization '{bits}' needs bitsandbytes", remedy="pip install bitsandbytes")
-    from transformers import BitsAndBytesConfig
-
-    if bits == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    compute = torch.bfloat16 if dtype == "auto" else getattr(torch, dtype)
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=compute)

@@ -16,9 +16,10 @@ def all_logits(model: Any, input_ids: Int[Tensor, "items tokens"]) -> Float[Tens
     """The model's logits of rows padded on the right.
 
     No real token of such a row sees padding, so no attention mask is passed; one would rule out fast attention kernels.
+    An adapter may put tokens of its own before the row's; their logits, which come first, are left out.
     """
     logits: Tensor = model(input_ids=input_ids, use_cache=False).logits
-    return logits
+    return logits[:, -input_ids.shape[1] :]
 
 
 def target_logits(

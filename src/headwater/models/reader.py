@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
+from headwater.core.errors import UsageError
 from headwater.core.fingerprints import require_equal
 from headwater.core.spec import Role
 from headwater.data.batches import TokenBatch, Window, plan_batches
 from headwater.data.rows import Row
-from headwater.data.tokens import Tokenization, TokenRow
+from headwater.data.tokens import MAX_TOKENS, Tokenization, TokenRow
+from headwater.models.limits import embedded_tokens, positions_of
 from headwater.models.load import LoadedModel
 
 TOKENS_PER_BATCH = 8192
 """Default number of padded tokens in one forward pass."""
-
-MAX_TOKENS = 2048
-"""Default number of tokens after which a row is cut."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Reader:
     ) -> Reader:
         """The reader for a model; see `resolve_template` for the names of templates, and `TARGETS` for targets."""
         tokenization = Tokenization.of(loaded.tokenizer, template, max_tokens, targets=targets)
-        return cls(loaded, tokenization, tokens_per_batch)
+        return cls(loaded, replace(tokenization, vocabulary=embedded_tokens(loaded.model)), tokens_per_batch)
 
     @classmethod
     def like(
@@ -71,7 +71,8 @@ class Reader:
         remedy = "give the model it was made with, or make it again"
         known = {field: value for field, value in loaded.fingerprint.items() if field in model}  # older ones have fewer
         require_equal(model, known, what=what, remedy=remedy)
-        reader = cls(loaded, Tokenization.like(loaded.tokenizer, tokenization), tokens)
+        earlier = Tokenization.like(loaded.tokenizer, tokenization)
+        reader = cls(loaded, replace(earlier, vocabulary=embedded_tokens(loaded.model)), tokens)
         what = f"this tokenizer or template reads rows differently from those of {where}"
         require_equal(tokenization, reader.tokenization.fingerprint, what=what, remedy=remedy)
         return reader
@@ -81,6 +82,34 @@ class Reader:
         numbered = [replace(row, ordinal=i) for i, row in enumerate(rows)]
         return self.tokenization.encode(numbered, role)
 
+    @cached_property
+    def positions(self) -> int | None:
+        """How many positions the model has; None if its configuration names no limit."""
+        return positions_of(self.loaded.model)
+
+    @property
+    def context(self) -> int:
+        """The most tokens that are read together: the model's positions, or `max_tokens` if that is less."""
+        most = self.tokenization.max_tokens
+        return most if self.positions is None else min(most, self.positions)
+
+    def window(self, window: Window) -> Window:
+        """The window as this model reads it: no longer than its context."""
+        return window.within(self.context)
+
+    def require_windows(self, options: Mapping[str, Any]) -> None:
+        """Raise `UsageError` if a method's options ask for windows that are longer than the model's positions."""
+        for name in ("window", "query_window"):
+            size = options.get(name, 0)
+            if self.positions is not None and isinstance(size, int) and size > self.positions:
+                what = f"windows of {size:,} tokens, but the model has {self.positions:,} positions"
+                remedy = f"at most {self.positions}; without {name}, windows are as long as the model's context"
+                raise UsageError(what, where=f"{name}={size}", remedy=remedy)
+
     def batches(self, rows: Sequence[Row], window: Window, role: Role = "train") -> list[TokenBatch]:
         """The rows' windows in batches of similar length; a row's `ordinal` is its position in `rows`."""
-        return plan_batches(self.tokenize(rows, role), window, tokens_per_batch=self.tokens_per_batch)
+        return self.plan(self.tokenize(rows, role), window)
+
+    def plan(self, rows: Sequence[TokenRow], window: Window) -> list[TokenBatch]:
+        """The same for rows that are tokens already; their ordinals stay."""
+        return plan_batches(rows, self.window(window), tokens_per_batch=self.tokens_per_batch)

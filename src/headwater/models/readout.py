@@ -1,10 +1,12 @@
 """The readout: a causal language model's head, and the hidden states it reads.
 
-    z = cap(scale · (W h + b)),   cap(x) = c · tanh(x / c)
+    z = cap(scale · (W h + b)),   cap(x) = c · tanh(x / c),   ∂z / ∂(W h + b) = scale · (1 − (z / c)²)
 
-Heads differ in a bias (Phi), a factor on the logits (Cohere multiplies, Granite divides) and a soft-cap (Gemma 2). They
-are found through the model's output embedding and its configuration, and then **checked**: a readout that does not
-reproduce the model's logits is an error, so an unknown architecture is either read correctly or not at all.
+Heads differ in a bias (Phi), a factor on the logits (Cohere multiplies, Granite divides), a soft-cap (Gemma 2), and in
+what lies between the trunk and the head (MiniCPM scales, BERT transforms). None of this is looked up by name. h is what
+the head is given; what becomes of its output is found by putting chosen numbers in its place and looking at the model's
+logits. The result is then **checked**: a readout that does not reproduce the model's logits is an error, so an unknown
+architecture is either read correctly or not at all.
 """
 
 from __future__ import annotations
@@ -23,11 +25,9 @@ from headwater.core.spec import Coverage
 from headwater.models.adapters import without_adapter
 from headwater.models.fingerprint import parameter_count
 from headwater.models.load import LoadedModel
+from headwater.models.logit_map import find_map
+from headwater.models.trunk import trunk_of
 from headwater.sketch.precision import half_product, multiplies_half
-
-_MULTIPLIERS, _DIVISORS = ("logit_scale", "lm_head_multiplier"), ("logits_scaling",)
-_SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap")
-"""Names in configurations of the factor on the logits (Cohere, Falcon H1; Granite) and of the soft-cap (Gemma)."""
 
 _SLICE = 16_384
 """Rows of a half-precision head converted to float32 at a time; bounds the size of the copy."""
@@ -54,8 +54,8 @@ class Readout:
         bias: b `[vocab]`, or None.
         scale: factor on the logits, before the soft-cap.
         soft_cap: c, or None for no soft-cap.
-        coverage: the head's share of all parameters.
-        trunk: the model without its head.
+        coverage: the share of all parameters that the head's matrix has; a bias is not counted.
+        trunk: the model up to its head.
     """
 
     weight: Float[Tensor, "vocab width"]
@@ -66,7 +66,7 @@ class Readout:
     trunk: Any = field(repr=False)
 
     def hidden(self, input_ids: Int[Tensor, "items tokens"]) -> Float[Tensor, "items tokens width"]:
-        """The head's input at each position: the trunk's output after its final norm, in the model's dtype.
+        """The head's input at each position, in the model's dtype.
 
         No logits are computed. Rows are padded on the right, so no real token sees padding and no mask is needed. One
         would rule out fast attention kernels, and give NaN for padding that lies wholly outside a sliding window. The
@@ -95,6 +95,10 @@ class Readout:
             logits = logits * self.scale
         return logits if self.soft_cap is None else self.soft_cap * torch.tanh(logits / self.soft_cap)
 
+    def slope(self, logits: Float[Tensor, "*batch vocab"]) -> Float[Tensor, "*batch vocab"] | float:
+        """∂z / ∂(W h + b), entry by entry, at the logits z that `logits` gave; one number without a soft-cap."""
+        return self.scale if self.soft_cap is None else self.scale * (1 - (logits / self.soft_cap).square())
+
     @cached_property
     def _slices(self) -> tuple[Tensor, ...]:
         """The head's parts to multiply with: one converted copy if it may be kept, else slices still to convert."""
@@ -113,14 +117,12 @@ def find_readout(loaded: LoadedModel) -> Readout:
     """
     inner = without_adapter(loaded.model)
     head = inner.get_output_embeddings()
-    trunk = inner.base_model
-    if head is None or trunk is inner:
+    if head is None:
         remedy = "give a causal language model, not an encoder or a classifier"
         raise ModelError(f"{type(inner).__name__} has no head over a vocabulary", where=loaded.name, remedy=remedy)
     weight, bias = _linear(head, loaded)
-    config = inner.config.get_text_config()
-    scale = math.prod(_settings(config, _MULTIPLIERS)) / math.prod(_settings(config, _DIVISORS))
-    soft_cap = next(iter(_settings(config, _SOFT_CAPS)), None)
+    scale, soft_cap = find_map(loaded)
+    trunk = trunk_of(inner, head, _batch(loaded)[0])
     readout = Readout(weight, bias, scale, soft_cap, _coverage(head, weight, bias, loaded), trunk)
     check_readout(readout, loaded)
     return readout
@@ -169,16 +171,13 @@ def _linear(head: Any, loaded: LoadedModel) -> tuple[Tensor, Tensor | None]:
     return weight.T.contiguous(), bias if bool(bias.any()) else None
 
 
-def _settings(config: Any, names: tuple[str, ...]) -> list[float]:
-    return [float(value) for name in names if (value := getattr(config, name, None)) is not None]
-
-
 def _coverage(head: Any, weight: Tensor, bias: Tensor | None, loaded: LoadedModel) -> Coverage:
     embedding = loaded.model.get_input_embeddings()
     tied = any(p is embedding.weight for p in head.parameters())
-    seen = weight.numel() + (0 if bias is None else bias.numel())
     note = "the head, tied to the input embedding: its use as embedding is not seen" if tied else "the head"
-    return Coverage(seen, parameter_count(loaded.model.parameters()), note)
+    note += "" if bias is None else "; its bias is not seen"
+    parameters = list(loaded.model.parameters())
+    return Coverage(weight.numel(), parameter_count(parameters), note, tensors_seen=1, tensors_total=len(parameters))
 
 
 def _batch(loaded: LoadedModel) -> tuple[Tensor, Tensor]:

@@ -42,7 +42,7 @@ def trainable_model(loaded: LoadedModel, lora: Lora | None, *, seed: int) -> Any
         remedy = "merge it on loading (--merge), then unlearn"
         raise ModelError("the model carries an adapter already", where=loaded.name, remedy=remedy)
     if lora is None:
-        if loaded.loading.get("quantization"):
+        if getattr(model, "is_quantized", False):
             raise ModelError("quantised weights cannot be trained", where=loaded.name, remedy="train an adapter")
         return model.requires_grad_(True)
     from peft import LoraConfig, get_peft_model

@@ -179,6 +179,8 @@ def _require_disjoint(forget: Sequence[Row], retain: Sequence[Row]) -> None:
 
 def _clean_answer(row: Row, column: str) -> str | None:
     answer = row.metadata.get(column)
+    if type(answer) in (int, float):  # a column of a CSV file that holds nothing but numbers
+        answer = str(answer)
     if answer is None or answer == "":
         return None
     if row.prompt is None or not isinstance(answer, str):

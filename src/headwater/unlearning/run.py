@@ -78,8 +78,9 @@ def run_unlearning(
 
 
 def reader_of(loaded: LoadedModel, options: UnlearnOptions) -> Reader:
-    """The reader that turns the run's rows into tokens."""
-    return Reader.of(loaded, template=options.template, max_tokens=options.max_tokens, targets=options.targets)
+    """The reader that turns the run's rows into tokens; a row is read in one piece, so none exceeds the positions."""
+    reader = Reader.of(loaded, template=options.template, max_tokens=options.max_tokens, targets=options.targets)
+    return replace(reader, tokenization=replace(reader.tokenization, max_tokens=reader.context))
 
 
 def identity(loaded: LoadedModel, job: UnlearnJob, options: UnlearnOptions) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from headwater.core.errors import DataError, UsageError
 from headwater.core.files import whole_file
+from headwater.core.plain import json_ready
 from headwater.core.tables import names_of, write_parquet
 from headwater.data.corpus import Corpus
 from headwater.data.rows import RowsDigest
@@ -35,7 +36,7 @@ def records_of(
     """
     wanted, read = set(ids), RowsDigest()
     found: dict[str, Mapping[str, Any]] = {}
-    for row, (_, record) in islice(zip(corpus, corpus.source.records(), strict=False), rows):
+    for row, record in islice(corpus.with_records(), rows):
         read.add(row)
         if row.id in wanted:
             found[row.id] = record
@@ -77,7 +78,7 @@ def _gzipped(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _lines(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    return (json.dumps(dict(record), ensure_ascii=False, default=str) + "\n" for record in records)
+    return (json.dumps(dict(record), ensure_ascii=False, default=json_ready) + "\n" for record in records)
 
 
 def _csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
@@ -88,8 +89,11 @@ def _csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _cell(value: Any) -> Any:
-    """A value as a CSV cell: lists and dictionaries, such as messages, as JSON."""
-    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | tuple | dict) else value
+    """A value as a CSV cell: lists and dictionaries, such as messages, as JSON; times as ISO text."""
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    nested = isinstance(value, list | tuple | dict)
+    return json.dumps(value, ensure_ascii=False, default=json_ready) if nested else json_ready(value)
 
 
 _WRITERS: dict[str, Callable[[Path, Sequence[Mapping[str, Any]]], None]] = {

@@ -185,7 +185,7 @@ def _write(job: Job) -> None:
         "identity": dict(job.identity),
         "pool": survey.digest,
         "rows": survey.count,
-        "candidates": survey.name,
+        **survey.origin,
         "columns": dict(survey.columns),
         "leaked": len(survey.leaked),
         "renamed": {name: final for name, final in names.items() if name != final},

@@ -20,18 +20,12 @@ from numpy.typing import NDArray
 from headwater.core.errors import DataError, HeadwaterError, UsageError
 from headwater.core.files import whole_file
 from headwater.core.fingerprints import digest
+from headwater.core.plain import json_ready
 from headwater.core.seeds import key
+from headwater.data.columns import ColumnType, restored
 from headwater.data.rows import Row, RowsDigest
 from headwater.valuation.duplicates import clusters
 from headwater.valuation.normal_form import words
-
-_SCALARS: dict[frozenset[type], pa.DataType] = {
-    frozenset({str}): pa.string(),
-    frozenset({bool}): pa.bool_(),
-    frozenset({int}): pa.int64(),
-    frozenset({float}): pa.float64(),
-    frozenset({int, float}): pa.float64(),
-}
 
 
 @runtime_checkable
@@ -93,6 +87,10 @@ class _Writing:
     def mapping(self) -> Mapping[str, str]:
         return dict(getattr(self.pool, "mapping", {}))
 
+    @property
+    def origin(self) -> Mapping[str, Any]:
+        return dict(getattr(self.pool, "origin", {"candidates": self.pool.name}))
+
     def __iter__(self) -> Iterator[Row]:
         for row in self.pool:
             fields: dict[str, Any] = {"id": row.id, "place": row.place, **row.fields()}
@@ -100,12 +98,8 @@ class _Writing:
                 fields["messages"] = [dict(message) for message in row.messages]
             if row.hotwords:
                 fields["hotwords"] = list(row.hotwords)
-            plain = {n: v if type(v) in _PLAIN else cell(v, pa.string()) for n, v in row.metadata.items()}
-            self.file.write(json.dumps({**fields, "metadata": plain}, default=str) + "\n")
+            self.file.write(json.dumps({**fields, "metadata": dict(row.metadata)}, default=json_ready) + "\n")
             yield row
-
-
-_PLAIN = (str, bool, int, float, type(None))
 
 
 @dataclass(frozen=True)
@@ -116,18 +110,21 @@ class SurveyedPool:
         name: the pool's name in messages.
         rows: its rows, which can be read again without the pool.
         columns: role to column, if the pool was opened with such a mapping.
+        origin: what opens the pool again, as `Corpus.origin` says it.
         count: how many rows there are.
         digest: `RowsDigest` of all rows; empty if no row has a text, as in an index built without texts.
         identity: digest of all rows with their metadata; a run is only continued on a pool with the same identity.
         sample: the drawn rows, in random order; seed and ids alone decide which rows are drawn.
         leaked: ids of rows with the same text as a target row.
-        metadata: type of each metadata column, in order of first appearance; a column of mixed types is text (JSON).
+        metadata: type of each metadata column, in order of first appearance; a column that no type holds exactly is
+            text (JSON).
         clusters: near-duplicate cluster of each row, or None if nobody asked for them.
     """
 
     name: str
     rows: Iterable[Row]
     columns: Mapping[str, str]
+    origin: Mapping[str, Any]
     count: int
     digest: str
     identity: str
@@ -185,11 +182,12 @@ def survey(
     if stratify and stratify not in scan.kinds:
         remedy = f"columns: {', '.join(scan.kinds) or 'none'}"
         raise DataError(f"no column '{stratify}' to draw by", where=corpus.name, remedy=remedy)
-    kinds = {name: _SCALARS.get(frozenset(types), pa.string()) for name, types in scan.kinds.items()}
+    kinds = {name: kind.exact_type or pa.string() for name, kind in scan.kinds.items()}
     return SurveyedPool(
         name=corpus.name,
         rows=corpus,
         columns=dict(getattr(corpus, "mapping", {})),
+        origin=dict(getattr(corpus, "origin", {"candidates": corpus.name})),
         count=scan.count,
         digest=scan.texts.hexdigest() if scan.any_text else "",
         identity=scan.whole.hexdigest(),
@@ -225,7 +223,7 @@ class _Scan:
         self.texts, self.any_text = RowsDigest(), False
         self.whole = hashlib.blake2b(digest_size=16)
         self.leaked: list[str] = []
-        self.kinds: dict[str, set[type]] = {}
+        self.kinds: dict[str, ColumnType] = {}
 
     def through(self, corpus: Pool) -> Iterator[Row]:
         """Pass the rows on, and record each."""
@@ -238,9 +236,7 @@ class _Scan:
             if self._target and content(row) in self._target:
                 self.leaked.append(row.id)
             for name, value in row.metadata.items():
-                types = self.kinds.setdefault(name, set())
-                if value is not None:
-                    types.add(type(value))
+                self.kinds.setdefault(name, ColumnType()).add(value)
             self._draw(row)
             yield row
 
@@ -261,7 +257,10 @@ class _Scan:
 
 
 def cell(value: Any, kind: pa.DataType) -> Any:
-    """A metadata value in the form that its column holds: other values of a text column become JSON."""
-    if value is None or not pa.types.is_string(kind) or isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False, default=str)
+    """A metadata value in the form that its column holds: other values of a text column become JSON.
+
+    The value may come from a pool's kept rows, where times, decimals and bytes are text.
+    """
+    if value is None or not pa.types.is_string(kind):
+        return restored(value, kind)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=json_ready)

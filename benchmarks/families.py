@@ -1,0 +1,353 @@
+"""Is what is read of every family of causal language models autograd's? A tiny model of each, two rows in one batch.
+
+Run:  python benchmarks/families.py [--out runs/families] [--document docs/families.md] [--only llama gpt2]
+
+Every family that the installed transformers can build as a causal language model is built from its configuration, as
+small as it goes, with random weights. RISE, gradients of all parameters and gradients of a LoRA on all linear layers
+are read of two padded rows, and compared with one autograd backward pass for each row by itself. Each family runs in a
+process of its own with a limit of time; its result is kept in --out, and is not computed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+SECONDS = 240
+"""Longest time a family may take."""
+
+TOLERANCE, FLOOR = 2e-3, 1e-5
+"""Largest difference from autograd: as a share of the tensor's gradient, and of the largest tensor's."""
+
+METHODS = ("rise", "gradients", "lora")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`exact`, `partly`, `refused` or `wrong`, and what is not seen, why it is refused or what is wrong."""
+
+    status: str
+    note: str = ""
+
+
+# --- tiny configurations ---------------------------------------------------------------------------------------------
+
+_SMALL: dict[str, Any] = {
+    **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input", "text_vocab_size"), 320),
+    **dict.fromkeys(("hidden_size", "n_embd", "d_model", "dim", "dim_model", "emb_dim", "embedding_size"), 32),
+    **dict.fromkeys(("word_embed_proj_dim", "input_embedding_size", "output_embedding_size", "lru_width"), 32),
+    **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers"), 2),
+    **dict.fromkeys(("encoder_layers", "num_decoder_layers", "num_encoder_layers"), 2),
+    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_attention_heads"), 4),
+    **dict.fromkeys(("encoder_attention_heads", "num_decoder_attention_heads", "num_encoder_attention_heads"), 4),
+    **dict.fromkeys(("num_key_value_heads", "num_kv_heads", "linear_num_key_heads", "swa_num_key_value_heads"), 2),
+    **dict.fromkeys(("linear_num_value_heads", "mamba_n_heads", "mamba_num_heads", "swa_num_attention_heads"), 4),
+    **dict.fromkeys(("intermediate_size", "n_inner", "d_ff", "ffn_dim", "ffn_hidden_size", "decoder_ffn_dim"), 64),
+    **dict.fromkeys(("encoder_ffn_dim", "dim_ff", "moe_intermediate_size", "shared_expert_intermediate_size"), 64),
+    **dict.fromkeys(("shared_intermediate_size", "moe_shared_expert_intermediate_size", "intermediate_size_mlp"), 64),
+    **dict.fromkeys(("expert_ffn_hidden_size", "dense_intermediate_size", "feed_forward_size", "dff"), 64),
+    **dict.fromkeys(("prefix_dense_intermediate_size", "moe_latent_size", "mamba_d_ssm"), 64),
+    **dict.fromkeys(("head_dim", "attention_head_dim", "kv_channels", "linear_key_head_dim", "v_head_dim"), 8),
+    **dict.fromkeys(("linear_value_head_dim", "qk_nope_head_dim", "qk_rope_head_dim", "query_pre_attn_scalar"), 8),
+    **dict.fromkeys(
+        ("dim_head", "swa_head_dim", "global_head_dim", "mamba_d_state", "state_size", "ssm_state_size"), 8
+    ),
+    **dict.fromkeys(("ssm_state_size", "rotary_dim", "index_head_dim", "hidden_size_per_layer_input", "dt_rank"), 8),
+    **dict.fromkeys(("q_lora_rank", "kv_lora_rank", "time_step_rank", "mamba_dt_rank", "laurel_rank"), 16),
+    **dict.fromkeys(("mamba_d_head", "mamba_head_dim"), 16),
+    **dict.fromkeys(("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"), 4),
+    **dict.fromkeys(("num_experts_per_tok", "num_experts_per_token", "moe_k", "moe_topk", "top_k_experts"), 2),
+    **dict.fromkeys(("n_group", "topk_group", "n_shared_experts", "num_shared_experts", "mamba_n_groups"), 1),
+    **dict.fromkeys(("n_groups", "first_k_dense_replace", "num_dense_layers", "zero_expert_num"), 1),
+    **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx", "max_target_positions", "max_seq_len"), 64),
+    **dict.fromkeys(("sliding_window", "attention_window_size", "chunk_size", "mamba_chunk_size"), 16),
+    **{"pad_token_id": 1, "bos_token_id": 2},
+    **{"eos_token_id": 0, "initializer_range": 0.3, "init_std": 0.3, "num_nextn_predict_layers": 0},
+    **{"index_topk": 8, "index_n_heads": 2, "num_memory_blocks": 1, "expand": 2, "num_codebooks": 2},
+}
+"""Values for whichever of these fields a configuration has."""
+
+_EXTRA: dict[str, dict[str, Any]] = {
+    "bamba": {"attn_layer_indices": [1]},
+    "jamba": {"attn_layer_offset": 1, "attn_layer_period": 2, "expert_layer_offset": 1, "expert_layer_period": 2},
+    "recurrent_gemma": {"block_types": ["recurrent", "attention"]},
+    "dots3_note": {"text_config": {"num_key_value_heads": 4}},
+    "dots3_note_text": {"num_key_value_heads": 4},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "reformer": {"axial_pos_embds": False, "attn_layers": ["local", "local"], "local_attn_chunk_length": 4},
+    "zaya": {"num_experts_per_tok": 1},
+    "gemma3n_text": {"num_kv_shared_layers": 0, "layer_types": ["sliding_attention", "full_attention"]},
+    "cohere_compass_text": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10_000.0}}},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
+    "zamba": {"num_hidden_layers": 4, "layers_block_type": ["linear_attention", "hybrid"] * 2},
+    "dbrx": {"attn_config": {"rope_theta": 10_000.0, "kv_n_heads": 2}},
+    "mamba2": {"num_heads": 8},
+}
+"""What some families need besides."""
+
+
+def tiny_config(kind: str) -> Any:
+    """The family's configuration with every known field small, in nested configurations too."""
+    from transformers import CONFIG_MAPPING
+
+    return _shrunk(CONFIG_MAPPING[kind], _EXTRA.get(kind, {}))
+
+
+def _shrunk(cls: Any, extra: Mapping[str, Any]) -> Any:
+    default = cls()
+    fields = {**default.to_dict(), **dict.fromkeys(getattr(cls, "attribute_map", {}))}
+    lists = ("layer_types", "mlp_layer_types", "layers_block_type")
+    fixed = {name for name in (*fields, *lists) if isinstance(getattr(cls, name, None), property)}
+    small = {name: value for name, value in _SMALL.items() if name in fields and name not in fixed}
+    mapped = getattr(cls, "attribute_map", {})
+    small = {name: value for name, value in small.items() if mapped.get(name, name) not in small or name not in mapped}
+    if "kv_lora_rank" in fields and "num_key_value_heads" in small:  # latent attention has one key for each head
+        small["num_key_value_heads"] = small["num_attention_heads"]
+    layers = extra.get("num_hidden_layers", small.get("num_hidden_layers", 2))
+    for name in lists:
+        listed = getattr(default, name, None)
+        if isinstance(listed, (list, tuple)) and not {name, mapped.get(name, name)} & fixed:
+            small[name] = _varied(list(listed), layers)
+    for name, sub in (getattr(cls, "sub_configs", None) or {}).items():
+        if isinstance(getattr(default, name, None), object) and hasattr(sub, "to_dict"):
+            small[name] = _shrunk(sub, extra.get(name, {})).to_dict()
+    return cls(**small | {k: v for k, v in extra.items() if k not in (getattr(cls, "sub_configs", None) or {})})
+
+
+def _varied(listed: list[str], count: int) -> list[str]:
+    """As many layers, each kind that the list has at least once if they fit."""
+    kinds = list(dict.fromkeys(listed))
+    return (kinds * count)[:count] if len(kinds) <= count else kinds[:count]
+
+
+def build(kind: str, seed: int = 0) -> Any:
+    """A tiny random model of the family in eval mode."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    config = tiny_config(kind)
+    config.get_text_config().is_decoder = True
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.isfinite().all() or parameter.abs().max() > 1e3:  # left as allocated
+                parameter.normal_(std=0.1)
+            if parameter.ndim < 2 or not parameter.any():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+# --- the comparison --------------------------------------------------------------------------------------------------
+
+
+def two_rows(vocab: int) -> Any:
+    """A padded batch of a row of 13 tokens and one of 8; the first tokens are prompts."""
+    import numpy as np
+
+    from headwater.data.batches import Window, plan_batches
+    from headwater.data.rows import Row
+    from headwater.data.tokens import TokenRow
+
+    generator = np.random.default_rng(0)
+    rows = []
+    for i, n in enumerate((13, 8)):
+        ids, targets, offsets = generator.integers(5, vocab, n), np.arange(n) > 3, np.zeros((n, 2), np.int64)
+        rows.append(TokenRow(Row(f"r{i}", i, text="x"), "x", ids, targets, offsets, 0, str(i)))
+    (batch,) = plan_batches(rows, Window(64), tokens_per_batch=1000)
+    return batch
+
+
+def row_gradient(model: Any, row: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Autograd's gradient of the mean loss of one row, alone and unpadded, at these tensors."""
+    import torch
+
+    ids = torch.from_numpy(row.ids)[None]
+    logits = model(input_ids=ids, use_cache=False).logits[0, :-1].double()
+    targets = torch.from_numpy(row.response)[1:]
+    loss = torch.nn.functional.cross_entropy(logits[targets], ids[0, 1:][targets])
+    found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    return {n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(parameters.items(), found, strict=True)}
+
+
+def compare_gradients(model: Any, globs: str = "") -> Verdict:
+    """Per-row gradients in a padded batch against autograd on each row alone."""
+    import torch
+
+    from headwater.features.capture import visit_gradients
+    from headwater.features.parameters import parameter_names, select_parameters
+    from headwater.sketch.products import dense
+
+    model.requires_grad_(False)
+    batch = two_rows(model.get_input_embeddings().weight.shape[0])
+    selection = select_parameters(model, globs)
+    read: dict[str, Any] = {}
+    visit_gradients(model, selection, batch, lambda g: read.__setitem__(g.name, dense(g)))
+    names = parameter_names(model, globs)
+    parameters = {n: p.requires_grad_() for n, p in model.named_parameters() if n in names}
+    true = [row_gradient(model, row, parameters) for row in batch.rows]
+    model.requires_grad_(False)
+    largest = max(float(g.norm()) for row in true for g in row.values())
+    worst, where = 0.0, ""
+    for name in selection.shapes:
+        base, _, expert = name.partition("[")
+        for i, row in enumerate(true):
+            truth = row[base][int(expert[:-1])] if expert else row[base]
+            got = read[name][i].reshape(truth.shape) if name in read else torch.zeros_like(truth)
+            error = float((got - truth).norm()) / max(float(truth.norm()), FLOOR / TOLERANCE * largest)
+            if not error <= worst:
+                worst, where = error, name
+    if not worst <= TOLERANCE:
+        return Verdict("wrong", f"{where} differs from autograd by {worst:.2g} of its norm")
+    seen = {name.partition("[")[0] for name in selection.shapes}
+    unseen = [name for name in names if name not in seen]
+    if not unseen:
+        return Verdict("exact")
+    mass = sum(float(row[n].square().sum()) for row in true for n in unseen)
+    whole = sum(float(g.square().sum()) for row in true for g in row.values())
+    what = f"{', '.join(_grouped(unseen))}: {100 * mass / whole:.2g} % of the squared gradient"
+    return Verdict("partly", what)
+
+
+def _grouped(names: list[str]) -> list[str]:
+    """Names without the layers' numbers, once each."""
+    return list(dict.fromkeys(".".join("*" if p.isdigit() else p for p in name.split(".")[-3:]) for name in names))
+
+
+def compare_rise(model: Any) -> Verdict:
+    """The readout's gradient r ⊗ h of two padded rows against autograd's by the head's weight, tied or not."""
+    import torch
+
+    from headwater.features.readout_sketch import Channels, ReadoutSketch
+    from headwater.features.residuals import Support
+    from headwater.models.load import wrap_model
+    from headwater.models.readout import find_readout
+
+    loaded = wrap_model(model, tokenizer())
+    readout = find_readout(loaded)
+    batch = two_rows(model.get_input_embeddings().weight.shape[0])
+    encoder = ReadoutSketch(
+        readout,
+        Channels(1.0, 0.0, 0.0, 0, 0, 0),
+        Support(),
+        {"train": "response", "query": "response"},
+        pooling="none",
+        normalize_factors=False,
+        normalize_sample=False,
+    )
+    vectors = encoder.encode(batch, "train").vectors["rise"].double()
+    head = model.get_output_embeddings()
+    head.weight = torch.nn.Parameter(head.weight.detach().clone())
+    for i, row in enumerate(batch.rows):
+        truth = row_gradient(model, row, {"head": head.weight})["head"].double() * int(row.response[1:].sum())
+        error = float((vectors[i].view_as(truth) - truth).norm() / truth.norm())
+        if not error <= TOLERANCE:
+            return Verdict("wrong", f"differs from autograd by {error:.2g} of its norm")
+    return Verdict("exact")
+
+
+def compare_lora(kind: str) -> Verdict:
+    """Gradients of a LoRA on all linear layers."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers.pytorch_utils import Conv1D
+
+    model = build(kind)
+    head = model.get_output_embeddings()
+    layers = [n for n, m in model.named_modules() if type(m) in (torch.nn.Linear, Conv1D) and m is not head]
+    torch.manual_seed(1)
+    adapter = LoraConfig(r=2, target_modules=layers, init_lora_weights=False)
+    return compare_gradients(get_peft_model(model, adapter).eval())
+
+
+def tokenizer() -> Any:
+    """The smallest fast tokenizer: rows are made of ids here, so it only has to exist."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = {"<end>": 0, "<pad>": 1, "a": 2}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="a")), eos_token="<end>", pad_token="<pad>"
+    )
+
+
+def measure(kind: str) -> dict[str, Verdict]:
+    """The verdict of each method on one family; `built` alone if the family cannot be built small."""
+    try:
+        build(kind)
+    except Exception as error:  # a configuration may refuse in any way
+        return {"built": Verdict("refused", _brief(error))}
+    checks: dict[str, Callable[[], Verdict]] = {
+        "rise": lambda: compare_rise(build(kind)),
+        "gradients": lambda: compare_gradients(build(kind)),
+        "lora": lambda: compare_lora(kind),
+    }
+    found = {}
+    for method, check in checks.items():
+        try:
+            found[method] = check()
+        except Exception as error:  # shown in the table
+            found[method] = Verdict("refused", _brief(error))
+    return found
+
+
+def _brief(error: BaseException) -> str:
+    from headwater.core.errors import HeadwaterError
+
+    what = error.what if isinstance(error, HeadwaterError) else f"{type(error).__name__}: {error}"
+    return " ".join(what.split())[:200]
+
+
+# --- the table -------------------------------------------------------------------------------------------------------
+
+
+def families() -> list[str]:
+    """Every model type that the installed transformers builds as a causal language model."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    return list(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+
+
+def run(kind: str, out: Path) -> dict[str, Any]:
+    """One family in a process of its own, or what an earlier run kept of it."""
+    kept = out / f"{kind}.json"
+    if not kept.exists():
+        command = [sys.executable, "-W", "ignore", __file__, "--one", kind]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+            lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+            last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+            died = {"built": asdict(Verdict("refused", f"the process died: {last}"))}
+            text = lines[-1] if lines else json.dumps(died)
+        except subprocess.TimeoutExpired:
+            text = json.dumps({"built": asdict(Verdict("refused", f"more than {SECONDS} seconds"))})
+        kept.write_text(text + "\n", encoding="utf-8")
+    found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+    return found
+
+
+def main() -> None:
+    """Measure the families and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/families"), help="folder of results by family")
+    parser.add_argument("--document", type=Path, help="the page whose table is rewritten")
+    parser.add_argument("--only", nargs="+", help="these families alone")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps({method: asdict(verdict) for method, verdict in measure(options.one).items()}))
+        return
+    options.out.mkdir(parents=True, exist_ok=True)
+    for kind in options.only or families():
+        found = run(kind, options.out)
+        print(kind, "  ".join(f"{m}: {v['status']} {v['note']}".strip() for m, v in found.items()), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+"""Columns for metadata of any type: which Arrow type a column needs, and whether it holds a value without changing it.
+
+| values | column |
+|---|---|
+| text, truth values, whole numbers, numbers | string, bool, int64, float64 |
+| dates, times of day, spans of time | date32, time64, duration |
+| times | timestamp, to the microsecond or nanosecond, with their zone if all have the same |
+| decimals, bytes | decimal128, binary |
+| lists | list, if all their items fit one type |
+| objects | struct of all keys that occur, at most 64 |
+
+Whole numbers beside other numbers are stored as numbers. Values of any other mixture fit no column together.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+
+MOST_FIELDS = 64
+"""An object with more keys than this is rather a dictionary than a struct."""
+
+_PLAIN: dict[type, pa.DataType] = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
+_NULL = pa.null()
+
+
+class ColumnType:
+    """Finds the type of a column from its values, one after the other."""
+
+    def __init__(self) -> None:
+        self._plain: set[type] = set()
+        self._found: pa.DataType | None = _NULL
+        self._exact = True
+        self._sizes: set[str] = set()
+
+    def add(self, value: Any) -> None:
+        """Take in one more value; None is a missing one."""
+        kind = type(value)
+        if kind in _PLAIN and not (kind is int and abs(value) > 2**53):
+            self._plain.add(kind)
+        elif value is not None:
+            self._found = self._merged(self._found, self._type_of(value))
+
+    @property
+    def type(self) -> pa.DataType | None:
+        """The type; None if no column can hold all the values, or there is none."""
+        found = self._merged_plain()
+        return None if found is None else _without_nulls(found)
+
+    @property
+    def exact_type(self) -> pa.DataType | None:
+        """The type, if a column of it holds every one of the values without changing it; else None."""
+        found, whole = self.type, self._merged_plain()
+        numbers = "huge" in self._sizes or {"large", "fraction"} <= self._sizes | self._fractions()
+        return found if self._exact and found == whole and not numbers else None
+
+    def _merged_plain(self) -> pa.DataType | None:
+        found = self._found
+        for kind in self._plain:
+            found = self._merged(found, _PLAIN[kind])
+        return found
+
+    def _fractions(self) -> set[str]:
+        return {"fraction"} if float in self._plain else set()
+
+    def _type_of(self, value: Any) -> pa.DataType | None:
+        if type(value) in _PLAIN:
+            self._note_size(value)
+            return _PLAIN[type(value)]
+        if isinstance(value, list):
+            return self._list_of(value)
+        if isinstance(value, Mapping):
+            fields = {name: self._type_of(item) for name, item in value.items()}
+            return _struct(fields)
+        return _NULL if value is None else _special(value)
+
+    def _note_size(self, value: Any) -> None:
+        """Note what numbers would change: whole ones beyond 2^53 among others, and those beyond 2^63 in any column."""
+        if type(value) is float:
+            self._sizes.add("fraction")
+        elif type(value) is int and abs(value) > 2**53:
+            self._sizes.add("large" if -(2**63) <= value < 2**63 else "huge")
+
+    def _list_of(self, items: list[Any]) -> pa.DataType | None:
+        item: pa.DataType | None = _NULL
+        for one in items:
+            item = self._merged(item, self._type_of(one))
+        return None if item is None else pa.list_(item)
+
+    def _merged(self, a: pa.DataType | None, b: pa.DataType | None) -> pa.DataType | None:
+        """The type that holds values of both; None if there is none."""
+        if a is None or b is None:
+            return None
+        if a == b or pa.types.is_null(b):
+            return a
+        if pa.types.is_null(a):
+            return b
+        if pa.types.is_list(a) and pa.types.is_list(b):
+            item = self._merged(a.value_type, b.value_type)
+            return None if item is None else pa.list_(item)
+        if pa.types.is_struct(a) and pa.types.is_struct(b):
+            left, right = ({field.name: field.type for field in kind} for kind in (a, b))
+            self._exact = self._exact and left.keys() == right.keys()
+            return _struct({n: self._merged(left.get(n, _NULL), right.get(n, _NULL)) for n in (left | right)})
+        return self._merged_scalars(a, b)
+
+    def _merged_scalars(self, a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+        if {a, b} == {pa.int64(), pa.float64()}:
+            return pa.float64()
+        if pa.types.is_timestamp(a) and pa.types.is_timestamp(b) and a.tz == b.tz:
+            self._exact = False  # a count of nanoseconds reaches from 1678 to 2261 only
+            return pa.timestamp("ns", a.tz)
+        if pa.types.is_decimal(a) and pa.types.is_decimal(b):
+            self._exact = False
+            return pa.decimal128(38, max(a.scale, b.scale))
+        return None
+
+
+def fits(value: Any, kind: pa.DataType) -> bool:
+    """Whether a column of type `kind` holds the value without changing it."""
+    if pa.types.is_list(kind):
+        return type(value) is list and all(item is None or fits(item, kind.value_type) for item in value)
+    if pa.types.is_struct(kind):
+        return (
+            isinstance(value, Mapping)
+            and value.keys() == {field.name for field in kind}
+            and all(value[field.name] is None or fits(value[field.name], field.type) for field in kind)
+        )
+    return _fits_scalar(value, kind)
+
+
+def _fits_scalar(value: Any, kind: pa.DataType) -> bool:
+    if type(value) is int:
+        limits = {pa.int64(): (-(2**63), 2**63 - 1), pa.float64(): (-(2**53), 2**53)}
+        least, most = limits.get(kind, (1, 0))
+        return least <= value <= most
+    if type(value) in _PLAIN:
+        return bool(_PLAIN[type(value)] == kind)
+    found = _special(value)
+    if found is not None and pa.types.is_timestamp(kind) and pa.types.is_timestamp(found):
+        in_reach = kind.unit == found.unit or (kind.unit == "ns" and 1678 <= value.year <= 2261)
+        return bool(kind.tz == found.tz) and in_reach
+    return found is not None and bool(found == kind)
+
+
+def nearest(value: Any, kind: pa.DataType) -> Any:
+    """What a column of type `kind` shows of an object that lacks some of its keys or has others; None for other values.
+
+    The object itself has to be kept elsewhere.
+    """
+    if fits(value, kind):
+        return value
+    if pa.types.is_struct(kind) and isinstance(value, Mapping):
+        return {field.name: nearest(value.get(field.name), field.type) for field in kind}
+    if pa.types.is_list(kind) and type(value) is list and pa.types.is_struct(kind.value_type):
+        return [nearest(item, kind.value_type) for item in value]
+    return None
+
+
+def restored(value: Any, kind: pa.DataType) -> Any:
+    """The value that `headwater.core.plain.json_ready` wrote into JSON, for a column of type `kind`."""
+    if value is None:
+        return None
+    if pa.types.is_list(kind):
+        return [restored(item, kind.value_type) for item in value]
+    if pa.types.is_struct(kind):
+        return {field.name: restored(value[field.name], field.type) for field in kind}
+    return _parsed(value, kind) if isinstance(value, str) and not pa.types.is_string(kind) else value
+
+
+def _parsed(text: str, kind: pa.DataType) -> Any:
+    for holds, parse in _PARSERS.items():
+        if holds(kind):
+            return parse(text)
+    return _timestamp(text, kind)
+
+
+_PARSERS: dict[Callable[[pa.DataType], bool], Callable[[str], Any]] = {
+    pa.types.is_date: date.fromisoformat,
+    pa.types.is_time: time.fromisoformat,
+    pa.types.is_decimal: Decimal,
+    pa.types.is_binary: base64.b64decode,
+    pa.types.is_duration: lambda text: timedelta(microseconds=int(Decimal(text[2:-1]) * 10**6)),
+}
+
+
+def _timestamp(text: str, kind: pa.DataType) -> Any:
+    if kind.unit != "ns":
+        return datetime.fromisoformat(text)
+    import pandas as pd
+
+    return pd.Timestamp(text)
+
+
+def _special(value: Any) -> pa.DataType | None:
+    """The type of a value that is neither plain nor nested; None if there is none."""
+    if isinstance(value, datetime):
+        unit = "ns" if getattr(value, "nanosecond", 0) else "us"
+        return pa.timestamp(unit, _zone(value))
+    if isinstance(value, timedelta):
+        return None if getattr(value, "nanoseconds", 0) else pa.duration("us")
+    if isinstance(value, Decimal):
+        return _decimal(value)
+    if isinstance(value, date):
+        return pa.date32()
+    if isinstance(value, time):
+        return pa.time64("us") if value.tzinfo is None else None
+    return pa.binary() if isinstance(value, bytes) else None
+
+
+def _zone(value: datetime) -> str | None:
+    """The name of a time's zone, as Arrow writes it; None if it has none."""
+    offset = value.utcoffset()
+    if value.tzinfo is None or offset is None:
+        return None
+    named = getattr(value.tzinfo, "key", None) or getattr(value.tzinfo, "zone", None)
+    if named or not offset:
+        return str(named or "UTC")
+    minutes = int(offset.total_seconds()) // 60
+    return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02}:{abs(minutes) % 60:02}"
+
+
+def _decimal(value: Decimal) -> pa.DataType | None:
+    _, digits, exponent = value.as_tuple()
+    if not isinstance(exponent, int) or not -38 <= exponent <= 0 or len(digits) > 38:
+        return None
+    return pa.decimal128(38, -exponent)
+
+
+def _struct(fields: Mapping[Any, pa.DataType | None]) -> pa.DataType | None:
+    kinds = {name: kind for name, kind in fields.items() if kind is not None and isinstance(name, str)}
+    if len(kinds) < len(fields) or not all(map(storable, kinds)) or len(kinds) > MOST_FIELDS:
+        return None
+    return pa.struct([pa.field(name, kind) for name, kind in kinds.items()])
+
+
+def _without_nulls(kind: pa.DataType) -> pa.DataType | None:
+    """The type without fields of which no value is known; None if nothing is left."""
+    if pa.types.is_null(kind):
+        return None
+    if pa.types.is_list(kind):
+        item = _without_nulls(kind.value_type)
+        return None if item is None else pa.list_(item)
+    if pa.types.is_struct(kind):
+        fields = [(field.name, _without_nulls(field.type)) for field in kind]
+        kept = [pa.field(name, found) for name, found in fields if found is not None]
+        return pa.struct(kept) if kept else None
+    return kind
+
+
+def storable(name: str) -> bool:
+    """Whether Lance accepts a column or field of this name (it refuses dots) and SQL can quote it."""
+    return bool(name) and not set(name) & set('.`"') and name.isprintable()

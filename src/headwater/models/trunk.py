@@ -1,0 +1,58 @@
+"""The model up to its head: what the head is given, without computing any logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headwater.core.errors import ModelError
+
+
+class _HeadReachedError(Exception):
+    """The head was called; the rest of the model need not run."""
+
+
+@dataclass(frozen=True)
+class UpToHead:
+    """A model that is run until it calls its head, for models that change the trunk's output before.
+
+    Attributes:
+        model: the whole model.
+        head: the module whose input is wanted.
+    """
+
+    model: Any
+    head: Any
+
+    def __call__(self, **given: Any) -> Any:
+        """The head's input as `last_hidden_state`, as a trunk gives it; raises `ModelError` if the head is not run."""
+        found: list[Tensor] = []
+
+        def stop(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            found.append(next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)))
+            raise _HeadReachedError
+
+        handle = self.head.register_forward_pre_hook(stop, with_kwargs=True)
+        try:
+            self.model(**given)
+        except _HeadReachedError:
+            return SimpleNamespace(last_hidden_state=found[0])
+        finally:
+            handle.remove()
+        what = f"{type(self.model).__name__} does not run its head"
+        raise ModelError(what, remedy="use a method that does not read the head")
+
+
+def trunk_of(model: Any, head: Any, input_ids: Tensor) -> Any:
+    """The model's trunk if it gives what the head is given on this batch, bit for bit; otherwise the model up to it."""
+    whole, trunk = UpToHead(model, head), model.base_model
+    if trunk is model:
+        return whole
+    with torch.no_grad():
+        states = getattr(trunk(input_ids=input_ids, use_cache=False), "last_hidden_state", None)
+        given = whole(input_ids=input_ids, use_cache=False).last_hidden_state
+    return trunk if states is not None and torch.equal(states, given) else whole

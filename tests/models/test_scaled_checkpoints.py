@@ -1,0 +1,114 @@
+"""Checkpoints stored with scales: read by their own quantiser, or refused; never codes taken for weights."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from headwater.core.errors import ModelError, UsageError
+from headwater.models.load import load_model
+from zoo import tiny_tokenizer, zoo
+
+FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
+INT8 = {
+    "quant_method": "compressed-tensors",
+    "format": "int-quantized",
+    "quantization_status": "compressed",
+    "ignore": ["lm_head"],
+    "config_groups": {
+        "group_0": {
+            "targets": ["Linear"],
+            "weights": {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel"},
+        }
+    },
+}
+
+
+def stored(folder: Path, suffix: str, how: dict[str, Any] | None) -> dict[str, torch.Tensor]:
+    """Save a model whose linear layers are float8 numbers with one scale each; the weights that they stand for."""
+    zoo()["llama"]().save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    plain, found = load_file(folder / "model.safetensors"), {}
+    for name, weight in list(plain.items()):
+        found[name] = weight
+        if name.endswith("_proj.weight"):
+            scale = (weight.abs().max() / 448).reshape(1, 1)
+            plain[name], plain[name + suffix] = (weight / scale).to(torch.float8_e4m3fn), scale
+            found[name] = plain[name].float() * scale
+    save_file(plain, folder / "model.safetensors", metadata={"format": "pt"})
+    configure(folder, quantization_config=how)
+    return found
+
+
+def configure(folder: Path, **changes: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config.update(changes)
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_float8_numbers_are_multiplied_by_their_scales(tmp_path: Path, dtype: str) -> None:
+    right = stored(tmp_path, "_scale_inv", FP8)
+    loaded = load_model(str(tmp_path), dtype=dtype)
+    for name, parameter in loaded.model.named_parameters():
+        assert parameter.dtype == getattr(torch, dtype)
+        torch.testing.assert_close(parameter, right[name].to(parameter.dtype), msg=name)
+    loaded.model.save_pretrained(tmp_path / "again")
+    loaded.tokenizer.save_pretrained(tmp_path / "again")
+    assert load_model(str(tmp_path / "again"), dtype=dtype).fingerprint == loaded.fingerprint
+
+
+def test_scales_without_a_quantiser_are_refused(tmp_path: Path) -> None:
+    stored(tmp_path, "_scale_inv", None)
+    with pytest.raises(ModelError, match=r"holds 14 tensors .* no place for: .*_scale_inv.*config.json"):
+        load_model(str(tmp_path))
+    configure(tmp_path, quantization_config={"quant_method": "modelopt"})
+    with pytest.raises(ModelError, match=r"weights stored with 'modelopt', which no quantiser here reads"):
+        load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("how", "package"),
+    [
+        (INT8, "compressed-tensors"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes"),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "bitsandbytes"),
+        ({"quant_method": "gptq", "bits": 4}, "optimum"),
+        ({"quant_method": "awq", "bits": 4}, "gptqmodel"),
+        ({"quant_method": "hqq"}, "hqq"),
+    ],
+)
+def test_a_quantiser_that_is_not_installed_is_named(tmp_path: Path, how: dict[str, Any], package: str) -> None:
+    if importlib.util.find_spec(package.replace("-", "_")) is not None:
+        pytest.skip(f"{package} is installed here")
+    stored(tmp_path, "_scale", how)
+    with pytest.raises(ModelError, match=rf"(?i){package}"):
+        load_model(str(tmp_path))
+
+
+def test_what_is_quantised_is_not_quantised_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored(tmp_path, "_scale_inv", FP8)
+    monkeypatch.setattr("headwater.models.quantisers.importlib.util.find_spec", lambda _: True)
+    with pytest.raises(UsageError, match=r"quantised already, with fp8 .leave --quantization out"):
+        load_model(str(tmp_path), quantization="4bit")
+
+
+def test_heads_that_predict_further_tokens_are_left_out_and_other_tensors_are_not(tmp_path: Path) -> None:
+    zoo()["llama"]().save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    more = {"model.layers.2.enorm.weight": torch.ones(3), "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}
+    save_file(weights | more, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"1 tensors that the model has no place for: model.layers.2.enorm.weight"):
+        load_model(str(tmp_path))
+    configure(tmp_path, num_nextn_predict_layers=1)
+    load_model(str(tmp_path))
+    save_file(weights | {"v_head.weight": torch.ones(3)}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"no place for: v_head.weight"):
+        load_model(str(tmp_path))
