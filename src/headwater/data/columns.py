@@ -46,6 +46,12 @@ class ColumnType:
         elif value is not None:
             self._found = self._merged(self._found, self._type_of(value))
 
+    def add_type(self, declared: pa.DataType) -> None:
+        """Take in a type that the source declares, such as that of a Parquet file's column."""
+        kind = _as_column(declared)
+        if kind is not None:
+            self._found = self._merged(self._found, kind)
+
     @property
     def type(self) -> pa.DataType | None:
         """The type; None if no column can hold all the values, or there is none."""
@@ -237,6 +243,35 @@ def _struct(fields: Mapping[Any, pa.DataType | None]) -> pa.DataType | None:
     if len(kinds) < len(fields) or not all(map(storable, kinds)) or len(kinds) > MOST_FIELDS:
         return None
     return pa.struct([pa.field(name, kind) for name, kind in kinds.items()])
+
+
+def _as_column(declared: pa.DataType) -> pa.DataType | None:
+    """The type of our columns for values of a declared type; None if there is none."""
+    if pa.types.is_dictionary(declared):
+        return _as_column(declared.value_type)
+    if pa.types.is_struct(declared):
+        fields = {field.name: _as_column(field.type) for field in declared}
+        return _struct(fields)
+    if hasattr(declared, "value_type") and "list" in str(declared):
+        item = _as_column(declared.value_type)
+        return None if item is None else pa.list_(item)
+    if pa.types.is_timestamp(declared):
+        return pa.timestamp("ns" if declared.unit == "ns" else "us", declared.tz)
+    if pa.types.is_decimal(declared):
+        return pa.decimal128(38, declared.scale) if 0 <= declared.scale <= 38 else None
+    return next((kind for holds, kind in _DECLARED.items() if holds(declared)), None)
+
+
+_DECLARED: dict[Callable[[pa.DataType], bool], pa.DataType] = {
+    **dict.fromkeys((pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view), pa.string()),
+    **dict.fromkeys((pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary), pa.binary()),
+    pa.types.is_boolean: pa.bool_(),
+    pa.types.is_integer: pa.int64(),
+    pa.types.is_floating: pa.float64(),
+    pa.types.is_date: pa.date32(),
+    pa.types.is_time: pa.time64("us"),
+    pa.types.is_duration: pa.duration("us"),
+}
 
 
 def _without_nulls(kind: pa.DataType) -> pa.DataType | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,13 @@ _PART_BITS = 40
 class Part:
     """One file, dataset or list: `records()` starts a new pass; `count` is None if it is not known before all are read.
 
-    Numbers are those of the part alone, from 1.
+    Numbers are those of the part alone, from 1. `schema` is the Arrow schema that the part declares, or None.
     """
 
     name: str
     count: int | None
     records: Callable[[], Iterator[Record]]
+    schema: Any = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ def open_source(source: Any, *, split: str | None = None, streaming: bool = Fals
         return Source(tuple(map(str, source)), parts, split)
     rows = _frame_rows(source)
     part = _memory("memory", _choose_split("memory", source, split) if rows is None else rows)
+    if hasattr(source, "to_pylist"):  # Arrow
+        part = replace(part, schema=source.schema)
     return Source(("memory",), (part,), split)
 
 
@@ -154,7 +157,8 @@ def _frame_rows(source: Any) -> list[Mapping[str, Any]] | None:
 def _memory(name: str, records: Iterable[Any]) -> Part:
     """A part made of any iterable; an iterator, which can be read only once, is first read into a list."""
     again = list(records) if isinstance(records, Iterator) else records
-    return Part(name, len(again) if isinstance(again, Sized) else None, partial(_numbered, name, again))
+    schema = getattr(getattr(records, "features", None), "arrow_schema", None)
+    return Part(name, len(again) if isinstance(again, Sized) else None, partial(_numbered, name, again), schema)
 
 
 def _numbered(name: str, records: Iterable[Any]) -> Iterator[Record]:
