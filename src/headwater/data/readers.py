@@ -29,7 +29,7 @@ _PART_BITS = 40
 
 
 @dataclass(frozen=True)
-class Part:
+class SourcePart:
     """One file, dataset or list: `records()` starts a new pass; `count` is None if it is not known before all are read.
 
     Numbers are those of the part alone, from 1. `schema` is the Arrow schema that the part declares, or None.
@@ -52,7 +52,7 @@ class Source:
     """
 
     names: tuple[str, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[SourcePart, ...]
     split: str | None = None
 
     @property
@@ -92,7 +92,7 @@ def open_source(source: Any, *, split: str | None = None, streaming: bool = Fals
     return Source(("memory",), (part,), split)
 
 
-def _named_parts(source: str | Path, split: str | None, streaming: bool) -> tuple[Part, ...]:
+def _named_parts(source: str | Path, split: str | None, streaming: bool) -> tuple[SourcePart, ...]:
     """The parts of one path, pattern or hub name."""
     name, path = str(source), Path(source)
     if path.is_file():
@@ -111,11 +111,11 @@ def _named_parts(source: str | Path, split: str | None, streaming: bool) -> tupl
     return (_memory(name, _load_hub(name, split or "train", streaming)),)
 
 
-def _file(path: Path) -> Part:
-    return Part(str(path), *read_file(path))
+def _file(path: Path) -> SourcePart:
+    return SourcePart(str(path), *read_file(path))
 
 
-def _folder(folder: Path, name: str, config: str, split: str | None) -> tuple[Part, ...]:
+def _folder(folder: Path, name: str, config: str, split: str | None) -> tuple[SourcePart, ...]:
     if not config and any((folder / file).is_file() for file in ("state.json", "dataset_dict.json")):
         return (_memory(name, _choose_split(name, _load_saved(folder), split)),)
     splits = in_folder(folder, name, config)
@@ -123,7 +123,7 @@ def _folder(folder: Path, name: str, config: str, split: str | None) -> tuple[Pa
     return tuple(map(_file, splits[chosen]))
 
 
-def _require_once(parts: Sequence[Part]) -> None:
+def _require_once(parts: Sequence[SourcePart]) -> None:
     """A file given twice would have every row twice."""
     seen = set()
     for part in parts:
@@ -154,11 +154,11 @@ def _frame_rows(source: Any) -> list[Mapping[str, Any]] | None:
     return None
 
 
-def _memory(name: str, records: Iterable[Any]) -> Part:
+def _memory(name: str, records: Iterable[Any]) -> SourcePart:
     """A part made of any iterable; an iterator, which can be read only once, is first read into a list."""
     again = list(records) if isinstance(records, Iterator) else records
     schema = getattr(getattr(records, "features", None), "arrow_schema", None)
-    return Part(name, len(again) if isinstance(again, Sized) else None, partial(_numbered, name, again), schema)
+    return SourcePart(name, len(again) if isinstance(again, Sized) else None, partial(_numbered, name, again), schema)
 
 
 def _numbered(name: str, records: Iterable[Any]) -> Iterator[Record]:
