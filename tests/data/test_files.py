@@ -115,6 +115,8 @@ def test_splits_are_found_and_asked_for(tmp_path: Path) -> None:
     words = snapshot(tmp_path / "words", ["train/a.jsonl", "train/b.jsonl", "my-dev.jsonl"])
     assert texts(words, split="train") == ["train/a.jsonl", "train/b.jsonl"]
     assert texts(words, split="validation") == ["my-dev.jsonl"]
+    cached = snapshot(tmp_path / "cached", ["refs/main", "snapshots/1/a.jsonl", "blobs/0123"])
+    assert texts(cached) == ["snapshots/1/a.jsonl"]
     only = snapshot(tmp_path / "only", ["test-00000-of-00001.parquet"])
     assert texts(only) == ["test-00000-of-00001.parquet"]
 
@@ -137,6 +139,8 @@ FAULTS = {
     "some without a split": (["train.jsonl", "more.jsonl"], "", "some files have a split in their name .*: more.jsonl"),
     "two kinds": (["a.jsonl", "a.parquet"], "", r"files of several kinds: .jsonl, .parquet \(give a pattern, such as"),
     "unknown kind": (["a.jsonl", "b.jsonl.lz4"], "", "files of a kind that cannot be read: b.jsonl.lz4"),
+    "compressed or not": (["a.jsonl", "a.jsonl.gz"], "", "two files of one name: a.jsonl, a.jsonl.gz"),
+    "two snapshots": (["refs/main", "snapshots/1/a.jsonl", "snapshots/2/a.jsonl"], "", "the folder holds 2 snapshots"),
     "none": ([], "", "no file of rows in this folder"),
     "pattern": (["a.jsonl"], "/b*.jsonl", "no file matches this pattern"),
     "pattern of others": (["a.jsonl"], "/*.md", "no file that matches holds rows: .*README.md"),

@@ -36,7 +36,7 @@ from headwater.data.inspection import require_usable
 from headwater.data.tokens import MAX_TOKENS
 from headwater.methods.catalog import find_method, vector_method
 from headwater.models.reader import TOKENS_PER_BATCH, Reader
-from headwater.valuation.chosen import kind_of, records_of, write_records
+from headwater.valuation.chosen import kind_of, records_of, with_value, write_records
 from headwater.valuation.duplicates import THRESHOLD
 from headwater.valuation.ledger import ProviderAccount, accounts, write_ledger, write_row_prices
 from headwater.valuation.prices import Prices, Terms, money, to_cents
@@ -170,14 +170,7 @@ class Selection(Tabular):
 
     def records(self) -> list[dict[str, Any]]:
         """The rows as they were, each with its `value`; a row's own column of that name is `value_`."""
-        return [_with_value(row, float(value)) for row, value in zip(self.rows, self.values, strict=True)]
-
-
-def _with_value(row: Mapping[str, Any], value: float) -> dict[str, Any]:
-    own = "value_"
-    while own in row:
-        own += "_"
-    return {**{own if name == "value" else name: cell for name, cell in row.items()}, "value": value}
+        return [with_value(row, float(value)) for row, value in zip(self.rows, self.values, strict=True)]
 
 
 def select(

@@ -71,7 +71,10 @@ def write_parquet(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 def _column(values: list[Any], pa: Any) -> Any:
     try:
-        return pa.array(values)
+        made = pa.array(values)
+        if pa.types.is_timestamp(made.type) and any(getattr(value, "nanosecond", 0) for value in values):
+            made = pa.array(values, pa.timestamp("ns", made.type.tz))
+        return made
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         as_text = [v if v is None or isinstance(v, str) else json.dumps(v, default=json_ready) for v in values]
         return pa.array(as_text, pa.string())

@@ -9,12 +9,14 @@
 | lists | list, if all their items fit one type |
 | objects | struct of all keys that occur, at most 64 |
 
-Whole numbers beside other numbers are stored as numbers. Values of any other mixture fit no column together.
+Whole numbers beside other numbers are stored as numbers. In any other mixture the column takes the type that most of
+its values have, and the key of an object that of its first value; the others do not fit.
 """
 
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -30,11 +32,11 @@ _NULL = pa.null()
 
 
 class ColumnType:
-    """Finds the type of a column from its values, one after the other."""
+    """Finds the type of a column from its values, one after the other: the type that most of them have."""
 
     def __init__(self) -> None:
-        self._plain: set[type] = set()
-        self._found: pa.DataType | None = _NULL
+        self._plain: Counter[type] = Counter()
+        self._found: dict[str, tuple[pa.DataType | None, int]] = {}
         self._exact = True
         self._sizes: set[str] = set()
 
@@ -42,31 +44,43 @@ class ColumnType:
         """Take in one more value; None is a missing one."""
         kind = type(value)
         if kind in _PLAIN and not (kind is int and abs(value) > 2**53):
-            self._plain.add(kind)
+            self._plain[kind] += 1
         elif value is not None:
-            self._found = self._merged(self._found, self._type_of(value))
+            self._count(self._found, self._type_of(value), 1)
+
+    def add_type(self, declared: pa.DataType) -> None:
+        """Take in a type that the source declares, such as that of a Parquet file's column."""
+        kind = _as_column(declared)
+        if kind is not None:
+            self._count(self._found, kind, 0)
 
     @property
     def type(self) -> pa.DataType | None:
-        """The type; None if no column can hold all the values, or there is none."""
-        found = self._merged_plain()
-        return None if found is None else _without_nulls(found)
+        """The type; None if there are no values, or no column can hold them."""
+        found = self._all()
+        most = max((count for _, count in found.values()), default=0)
+        chosen = next((kind for kind, count in found.values() if count == most), None)
+        return None if chosen is None else _without_nulls(chosen)
 
     @property
     def exact_type(self) -> pa.DataType | None:
         """The type, if a column of it holds every one of the values without changing it; else None."""
-        found, whole = self.type, self._merged_plain()
-        numbers = "huge" in self._sizes or {"large", "fraction"} <= self._sizes | self._fractions()
-        return found if self._exact and found == whole and not numbers else None
+        found, kinds = self.type, [kind for kind, _ in self._all().values()]
+        fraction = {"fraction"} if float in self._plain else set()
+        changed = "huge" in self._sizes or {"large", "fraction"} <= self._sizes | fraction
+        return found if self._exact and kinds == [found] and not changed else None
 
-    def _merged_plain(self) -> pa.DataType | None:
-        found = self._found
-        for kind in self._plain:
-            found = self._merged(found, _PLAIN[kind])
+    def _all(self) -> dict[str, tuple[pa.DataType | None, int]]:
+        """Kind of value to the type that holds all of that kind, and their number."""
+        found = dict(self._found)
+        for kind, count in self._plain.items():
+            self._count(found, _PLAIN[kind], count)
         return found
 
-    def _fractions(self) -> set[str]:
-        return {"fraction"} if float in self._plain else set()
+    def _count(self, found: dict[str, tuple[pa.DataType | None, int]], kind: pa.DataType | None, count: int) -> None:
+        family = _family(kind)
+        known, before = found.get(family, (_NULL, 0))
+        found[family] = (self._merged(known, kind), before + count)
 
     def _type_of(self, value: Any) -> pa.DataType | None:
         if type(value) in _PLAIN:
@@ -105,8 +119,9 @@ class ColumnType:
             return None if item is None else pa.list_(item)
         if pa.types.is_struct(a) and pa.types.is_struct(b):
             left, right = ({field.name: field.type for field in kind} for kind in (a, b))
-            self._exact = self._exact and left.keys() == right.keys()
-            return _struct({n: self._merged(left.get(n, _NULL), right.get(n, _NULL)) for n in (left | right)})
+            merged = {n: self._merged(left.get(n, _NULL), right.get(n, _NULL)) for n in (left | right)}
+            self._exact = self._exact and left.keys() == right.keys() and None not in merged.values()
+            return _struct({n: left[n] if kind is None else kind for n, kind in merged.items()})
         return self._merged_scalars(a, b)
 
     def _merged_scalars(self, a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
@@ -119,6 +134,16 @@ class ColumnType:
             self._exact = False
             return pa.decimal128(38, max(a.scale, b.scale))
         return None
+
+
+def _family(kind: pa.DataType | None) -> str:
+    """Values of one family have a type in common."""
+    if kind is None or pa.types.is_timestamp(kind):
+        return "other" if kind is None else f"timestamp {kind.tz}"
+    if kind in (pa.int64(), pa.float64()):
+        return "number"
+    nested = next((name for name in ("list", "struct", "decimal") if getattr(pa.types, f"is_{name}")(kind)), None)
+    return nested or str(kind)
 
 
 def fits(value: Any, kind: pa.DataType) -> bool:
@@ -237,6 +262,35 @@ def _struct(fields: Mapping[Any, pa.DataType | None]) -> pa.DataType | None:
     if len(kinds) < len(fields) or not all(map(storable, kinds)) or len(kinds) > MOST_FIELDS:
         return None
     return pa.struct([pa.field(name, kind) for name, kind in kinds.items()])
+
+
+def _as_column(declared: pa.DataType) -> pa.DataType | None:
+    """The type of our columns for values of a declared type; None if there is none."""
+    if pa.types.is_dictionary(declared):
+        return _as_column(declared.value_type)
+    if pa.types.is_struct(declared):
+        fields = {field.name: _as_column(field.type) for field in declared}
+        return _struct(fields)
+    if hasattr(declared, "value_type") and "list" in str(declared):
+        item = _as_column(declared.value_type)
+        return None if item is None else pa.list_(item)
+    if pa.types.is_timestamp(declared):
+        return pa.timestamp("ns" if declared.unit == "ns" else "us", declared.tz)
+    if pa.types.is_decimal(declared):
+        return pa.decimal128(38, declared.scale) if 0 <= declared.scale <= 38 else None
+    return next((kind for holds, kind in _DECLARED.items() if holds(declared)), None)
+
+
+_DECLARED: dict[Callable[[pa.DataType], bool], pa.DataType] = {
+    **dict.fromkeys((pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view), pa.string()),
+    **dict.fromkeys((pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary), pa.binary()),
+    pa.types.is_boolean: pa.bool_(),
+    pa.types.is_integer: pa.int64(),
+    pa.types.is_floating: pa.float64(),
+    pa.types.is_date: pa.date32(),
+    pa.types.is_time: pa.time64("us"),
+    pa.types.is_duration: pa.duration("us"),
+}
 
 
 def _without_nulls(kind: pa.DataType) -> pa.DataType | None:

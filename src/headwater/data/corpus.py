@@ -102,6 +102,11 @@ class Corpus:
         return self.source.name
 
     @property
+    def schemas(self) -> tuple[Any, ...]:
+        """The Arrow schemas that the source declares, as Parquet files and datasets do."""
+        return tuple(part.schema for part in self.source.parts if part.schema is not None)
+
+    @property
     def origin(self) -> dict[str, Any]:
         """What opens the rows again, JSON-ready: `candidates` (a name, or a list of several), and what else was chosen.
 

@@ -64,27 +64,30 @@ def file_kind(name: str) -> str | None:
     return next((kind for kind in kinds if bare.endswith(kind + packed)), None)
 
 
-def read_file(path: Path) -> tuple[int | None, Callable[[], Iterator[Record]]]:
+def read_file(path: Path) -> tuple[int | None, Callable[[], Iterator[Record]], Any]:
     """The number of records of a file (None if it is not known before all are read), and what starts a new pass.
+
+    The third is the Arrow schema that the file declares, or None.
 
     Raises:
         DataError: the file's ending is not known; it is damaged, or on a pass, a record cannot be read.
     """
     kind = file_kind(path.name)
     if kind in (".jsonl", ".ndjson"):
-        return None, partial(_read_lines, path)
+        return None, partial(_read_lines, path), None
     if kind == ".json":
         if _holds_lines(path):
-            return None, partial(_read_lines, path)
+            return None, partial(_read_lines, path), None
         records = _read_list(path)
-        return len(records), partial(iter, records)
+        return len(records), partial(iter, records), None
     if kind in (".csv", ".tsv"):
-        return None, partial(_read_csv, path, "\t" if kind == ".tsv" else ",")
+        return None, partial(_read_csv, path, "\t" if kind == ".tsv" else ","), None
     if kind == ".parquet":
         with _parquet_file(path) as file:
-            return file.metadata.num_rows, partial(_read_parquet, path)
+            return file.metadata.num_rows, partial(_read_parquet, path), file.schema_arrow
     if kind == ".arrow":
-        return None, partial(_read_arrow, path)
+        with _arrow_batches(path) as (schema, _):
+            return None, partial(_read_arrow, path), schema
     raise DataError("not a kind of file that can be read", where=str(path), remedy=f"known: {KNOWN_KINDS}")
 
 
@@ -237,7 +240,14 @@ def _read_parquet(path: Path) -> Iterator[Record]:
 
 
 def _read_arrow(path: Path) -> Iterator[Record]:
-    """The records of an Arrow file, in either of its two forms (the one with an index at its end, and the stream)."""
+    with _arrow_batches(path) as (_, batches):
+        pieces = (batch.slice(i, TABLE_BATCH) for batch in batches for i in range(0, batch.num_rows, TABLE_BATCH))
+        yield from enumerate((record for piece in pieces for record in piece.to_pylist()), start=1)
+
+
+@contextlib.contextmanager
+def _arrow_batches(path: Path) -> Iterator[tuple[Any, Iterator[Any]]]:
+    """Schema and batches of an Arrow file, in either of its two forms (with an index at its end, or a stream)."""
     import pyarrow
 
     with pyarrow.memory_map(str(path)) as source:
@@ -245,8 +255,7 @@ def _read_arrow(path: Path) -> Iterator[Record]:
             indexed = source.read(6) == b"ARROW1"
             source.seek(0)
             reader = pyarrow.ipc.open_file(source) if indexed else pyarrow.ipc.open_stream(source)
-            batches = (reader.get_batch(i) for i in range(reader.num_record_batches)) if indexed else reader
-            pieces = (batch.slice(i, TABLE_BATCH) for batch in batches for i in range(0, batch.num_rows, TABLE_BATCH))
-            yield from enumerate((record for piece in pieces for record in piece.to_pylist()), start=1)
+            batches = (reader.get_batch(i) for i in range(reader.num_record_batches)) if indexed else iter(reader)
+            yield reader.schema, batches
         except (pyarrow.ArrowException, OSError) as error:
             raise DataError(f"not Arrow: {error}", where=str(path), remedy="write the file again") from None

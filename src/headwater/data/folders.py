@@ -67,6 +67,12 @@ def in_folder(folder: Path, name: str, config: str = "") -> Splits:
     Raises:
         DataError: there are none, they are of several kinds, or only some of them have a split in their path.
     """
+    snapshots = in_order([p for p in (folder / "snapshots").glob("*") if (folder / "refs").is_dir()])
+    if snapshots:  # the cache of the hub
+        if len(snapshots) > 1:
+            what = f"the folder holds {len(snapshots)} snapshots"
+            raise DataError(what, where=name, remedy=f"give one of them, such as {snapshots[-1]}")
+        folder = snapshots[0]
     listed = _configs(folder, name)
     if config or listed:
         if config not in listed and (config or len(listed) > 1):
@@ -114,7 +120,13 @@ def _named(paths: Sequence[Path], folder: Path = Path()) -> str:
 
 
 def _require_one_kind(files: Sequence[Path], name: str) -> None:
-    """Files of several kinds are often the same rows written twice."""
+    """Files of several kinds are often the same rows written twice, and so is a file beside a compressed one."""
+    bare: dict[Path, Path] = {}
+    for path in files:
+        first = bare.setdefault(path.with_suffix("") if path.suffix.lower() in COMPRESSED else path, path)
+        if first != path:
+            what = f"two files of one name: {_named([first, path], path.parent)}"
+            raise DataError(what, where=name, remedy="take one of them out, or give a pattern")
     kinds = sorted({str(file_kind(path.name)) for path in files})
     if len(kinds) > 1:
         remedy = f"give a pattern, such as '{Path(name) / '**' / ('*' + kinds[0])}'"

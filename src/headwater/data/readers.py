@@ -12,7 +12,7 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,15 +29,16 @@ _PART_BITS = 40
 
 
 @dataclass(frozen=True)
-class Part:
+class SourcePart:
     """One file, dataset or list: `records()` starts a new pass; `count` is None if it is not known before all are read.
 
-    Numbers are those of the part alone, from 1.
+    Numbers are those of the part alone, from 1. `schema` is the Arrow schema that the part declares, or None.
     """
 
     name: str
     count: int | None
     records: Callable[[], Iterator[Record]]
+    schema: Any = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Source:
     """
 
     names: tuple[str, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[SourcePart, ...]
     split: str | None = None
 
     @property
@@ -93,10 +94,12 @@ def open_source(source: Any, *, split: str | None = None, streaming: bool = Fals
         return Source(tuple(map(str, source)), parts, split)
     rows = _frame_rows(source)
     part = _memory("memory", _choose_split("memory", source, split) if rows is None else rows)
+    if hasattr(source, "to_pylist"):  # Arrow
+        part = replace(part, schema=source.schema)
     return Source(("memory",), (part,), split)
 
 
-def _named_parts(source: str | Path, split: str | None, streaming: bool) -> tuple[Part, ...]:
+def _named_parts(source: str | Path, split: str | None, streaming: bool) -> tuple[SourcePart, ...]:
     """The parts of one path, pattern or hub name."""
     name, path = str(source), Path(source)
     if path.is_file():
@@ -115,11 +118,11 @@ def _named_parts(source: str | Path, split: str | None, streaming: bool) -> tupl
     return (_memory(name, _load_hub(name, split or "train", streaming)),)
 
 
-def _file(path: Path) -> Part:
-    return Part(str(path), *read_file(path))
+def _file(path: Path) -> SourcePart:
+    return SourcePart(str(path), *read_file(path))
 
 
-def _folder(folder: Path, name: str, config: str, split: str | None) -> tuple[Part, ...]:
+def _folder(folder: Path, name: str, config: str, split: str | None) -> tuple[SourcePart, ...]:
     if not config and any((folder / file).is_file() for file in ("state.json", "dataset_dict.json")):
         return (_memory(name, _choose_split(name, _load_saved(folder), split)),)
     splits = in_folder(folder, name, config)
@@ -127,7 +130,7 @@ def _folder(folder: Path, name: str, config: str, split: str | None) -> tuple[Pa
     return tuple(map(_file, splits[chosen]))
 
 
-def _require_once(parts: Sequence[Part]) -> None:
+def _require_once(parts: Sequence[SourcePart]) -> None:
     """A file given twice would have every row twice."""
     seen = set()
     for part in parts:
@@ -158,10 +161,11 @@ def _frame_rows(source: Any) -> list[Mapping[str, Any]] | None:
     return None
 
 
-def _memory(name: str, records: Iterable[Any]) -> Part:
+def _memory(name: str, records: Iterable[Any]) -> SourcePart:
     """A part made of any iterable; an iterator, which can be read only once, is first read into a list."""
     again = list(records) if isinstance(records, Iterator) else records
-    return Part(name, len(again) if isinstance(again, Sized) else None, partial(_numbered, name, again))
+    schema = getattr(getattr(records, "features", None), "arrow_schema", None)
+    return SourcePart(name, len(again) if isinstance(again, Sized) else None, partial(_numbered, name, again), schema)
 
 
 def _numbered(name: str, records: Iterable[Any]) -> Iterator[Record]:

@@ -102,13 +102,18 @@ def vector_fields(columns: Sequence[Column]) -> list[pa.Field]:
     return made
 
 
-def infer_schema(rows: Sequence[Row], columns: Sequence[Column], *, keep_text: bool = True) -> pa.Schema:
-    """The schema of an index; its metadata columns are inferred from `rows`, the first ones to be stored."""
+def infer_schema(
+    rows: Sequence[Row], columns: Sequence[Column], *, keep_text: bool = True, declared: Sequence[pa.Schema] = ()
+) -> pa.Schema:
+    """The schema of an index; its metadata columns are inferred from `rows`, the first ones to be stored.
+
+    Schemas that their source declares say the types of columns that are empty, or narrower, in these rows.
+    """
     ours = vector_fields(columns)
     vectors = [field.name for field in ours]
     present = {name for row in rows for name in text_fields(row)} if keep_text else set()
     texts = [pa.field(name, pa.string()) for name in TEXT_FIELDS if name in present]
-    types = _metadata_types(rows)
+    types = _metadata_types(rows, declared)
     metadata = [pa.field(stored_name(name, vectors), kind) for name, kind in types.items() if storable(name)]
     return pa.schema(
         [
@@ -179,12 +184,16 @@ def from_record(record: Mapping[str, Any], *, ordinal: int, place: str, vectors:
     )
 
 
-def _metadata_types(rows: Sequence[Row]) -> dict[str, pa.DataType]:
+def _metadata_types(rows: Sequence[Row], declared: Sequence[pa.Schema]) -> dict[str, pa.DataType]:
     """The Arrow type of each metadata field that a column can hold."""
     kinds: dict[str, ColumnType] = {}
     for row in rows:
         for name, value in row.metadata.items():
             kinds.setdefault(name, ColumnType()).add(value)
+    for schema in declared:
+        for entry in schema:
+            if entry.name in kinds:
+                kinds[entry.name].add_type(entry.type)
     return {name: kind.type for name, kind in kinds.items() if kind.type is not None}
 
 

@@ -57,7 +57,7 @@ def build(
     manifest = make_manifest(corpus, bound, keep_text=keep_text, code=code)
     rows = iter(corpus)
     first = list(itertools.islice(rows, manifest.plan.block_rows))
-    schema = infer_schema(first, manifest.columns, keep_text=keep_text)
+    schema = infer_schema(first, manifest.columns, keep_text=keep_text, declared=corpus.schemas)
     remedy = "give the settings it was begun with, or choose another name"
     index, is_new = begin(str(out), manifest, schema, resume=resume, other="other settings", remedy=remedy)
     _require_same_data(index, manifest.data)

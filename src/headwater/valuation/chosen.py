@@ -50,6 +50,14 @@ def records_of(
     return [found[name] for name in ids]
 
 
+def with_value(record: Mapping[str, Any], value: float) -> dict[str, Any]:
+    """A record with its `value`; a column of its own with that name gets an underscore behind it."""
+    own = "value_"
+    while own in record:
+        own += "_"
+    return {**{own if name == "value" else name: cell for name, cell in record.items()}, "value": value}
+
+
 def write_records(path: str | Path, records: Sequence[Mapping[str, Any]]) -> Path:
     """Write records as `.jsonl`, `.jsonl.gz`, `.csv` or `.parquet`, by the path's ending; the whole file or none."""
     target = Path(path)
