@@ -73,6 +73,20 @@ def test_scales_without_a_quantiser_are_refused(tmp_path: Path) -> None:
         load_model(str(tmp_path))
 
 
+def test_codes_without_a_quantiser_are_refused(tmp_path: Path) -> None:
+    stored(tmp_path, "_scale_inv", None)
+    plain = load_file(tmp_path / "model.safetensors")
+    name = "model.layers.0.mlp.up_proj.weight"
+    packed = plain | {name: torch.zeros(plain[name].numel() // 2, 1, dtype=torch.uint8)}
+    save_file(packed, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"other shapes than config.json says .*quantization_config"):
+        load_model(str(tmp_path))
+    codes = {key.replace(".weight", ".qweight"): value for key, value in plain.items() if "_scale_inv" not in key}
+    save_file(codes, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks 21 weights: .*; it holds 21 tensors .*qweight.*quantization_config"):
+        load_model(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("how", "package"),
     [
