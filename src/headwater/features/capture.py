@@ -78,7 +78,8 @@ def visit_gradients(
             _prove_idle(model, selection, capture.ran, batch)
             of_loss = (table.gather(1, place).to(logits.device).flatten() for table in (batch.targets, token_weights))
             losses, gradient = losses_and_gradient(logits.detach().flatten(0, 1), *of_loss)
-            logits.backward(gradient.view_as(logits))
+            if logits.requires_grad:  # otherwise they depend on none of the parameters
+                logits.backward(gradient.view_as(logits))
     finally:
         for handle in handles:
             handle.remove()
