@@ -155,7 +155,7 @@ class _Capture:
             # One output serves all examples (learned positions); give each its own copy, so its own gradient.
             value = value.expand(items, *value.shape[1:])
         if not value.requires_grad:
-            value = value.detach().requires_grad_()
+            value = value.detach().requires_grad_().clone()  # a model may scale a copy in place, but not a leaf
         if not repeated:
             for name in site.names.values():
                 self.expected[name] = self.expected.get(name, 0) + 1
