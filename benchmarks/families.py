@@ -261,6 +261,8 @@ def compare_lora(kind: str) -> Verdict:
     model = build(kind)
     head = model.get_output_embeddings()
     layers = [n for n, m in model.named_modules() if type(m) in (torch.nn.Linear, Conv1D) and m is not head]
+    if any(name.endswith(".conv1d") for name, _ in model.named_modules()):  # PEFT refuses a mixer's last layer
+        layers = [name for name in layers if not name.endswith("out_proj")] or layers
     torch.manual_seed(1)
     adapter = LoraConfig(r=2, target_modules=layers, init_lora_weights=False)
     return compare_gradients(get_peft_model(model, adapter).eval())
@@ -332,6 +334,44 @@ def run(kind: str, out: Path) -> dict[str, Any]:
     return found
 
 
+def write_table(document: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Replace what stands between the page's two marks."""
+    import transformers
+
+    built = {kind: found for kind, found in results.items() if "built" not in found}
+    whole = sum(all(found[m]["status"] == "exact" for m in METHODS) for found in built.values())
+    lines = [
+        f"transformers {transformers.__version__}: {len(results)} families, {len(built)} of them built small, "
+        f"{whole} exact in every column.",
+        "",
+        "| family | RISE | gradients | LoRA |",
+        "|-|-|-|-|",
+        *(f"| `{kind}` | {' | '.join(map(_cell, (found[m] for m in METHODS)))} |" for kind, found in built.items()),
+        "",
+        "Not built small, and so not tried:",
+        "",
+        *(f"- `{kind}`: {_plain(found['built']['note'])}" for kind, found in results.items() if "built" in found),
+    ]
+    text = document.read_text(encoding="utf-8")
+    before, after = text.partition(BEGIN)[0], text.partition(END)[2]
+    document.write_text(before + BEGIN + "\n\n" + "\n".join(lines) + "\n\n" + END + after, encoding="utf-8")
+
+
+BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+
+
+def _cell(verdict: Mapping[str, str]) -> str:
+    note = _plain(verdict["note"])
+    return verdict["status"] + (f": {note}" if note else "")
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    for mark in ("|", "<", ">", "*", "_", "[", "]"):
+        text = text.replace(mark, f"\\{mark}")
+    return text
+
+
 def main() -> None:
     """Measure the families and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -344,9 +384,14 @@ def main() -> None:
         print(json.dumps({method: asdict(verdict) for method, verdict in measure(options.one).items()}))
         return
     options.out.mkdir(parents=True, exist_ok=True)
+    results = {}
     for kind in options.only or families():
-        found = run(kind, options.out)
-        print(kind, "  ".join(f"{m}: {v['status']} {v['note']}".strip() for m, v in found.items()), flush=True)
+        results[kind] = run(kind, options.out)
+        print(kind, "  ".join(f"{m}: {v['status']} {v['note']}".strip() for m, v in results[kind].items()), flush=True)
+    if options.document:
+        write_table(options.document, results)
+    if any(verdict["status"] == "wrong" for found in results.values() for verdict in found.values()):
+        sys.exit(1)
 
 
 if __name__ == "__main__":
