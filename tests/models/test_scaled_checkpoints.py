@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from headwater.core.errors import ModelError, UsageError
 from headwater.models.load import load_model
+from headwater.models.quantisers import ask_for_plain_weights
 from zoo import tiny_tokenizer, zoo
 
 FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
@@ -62,6 +63,14 @@ def test_float8_numbers_are_multiplied_by_their_scales(tmp_path: Path, dtype: st
     loaded.model.save_pretrained(tmp_path / "again")
     loaded.tokenizer.save_pretrained(tmp_path / "again")
     assert load_model(str(tmp_path / "again"), dtype=dtype).fingerprint == loaded.fingerprint
+
+
+@pytest.mark.parametrize("how", [FP8, INT8, {"quant_method": "mxfp4"}])
+def test_quantisers_that_can_are_asked_for_plain_weights(how: dict[str, Any]) -> None:
+    config = zoo()["llama"]().config
+    config.quantization_config = dict(how)
+    ask_for_plain_weights(config, where="here")
+    assert config.quantization_config == {**how, "dequantize": True}
 
 
 def test_scales_without_a_quantiser_are_refused(tmp_path: Path) -> None:
