@@ -172,6 +172,17 @@ class TokensFirst(nn.Module):
         return self.layer(turned.flatten(0, 1)).view_as(turned).transpose(0, 1)
 
 
+class InPlace(nn.Module):
+    """Changes what it is given, which the embedding made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.mul_(2.0))
+
+
 class Centred(nn.Module):
     """Takes away the mean over the tokens of a batch, so that no example has a gradient of its own."""
 
@@ -193,6 +204,7 @@ BLOCKS: dict[str, Callable[[], nn.Module]] = {
     "weight used twice": TwoUses,
     "sequence first": SequenceFirst,
     "tokens first": TokensFirst,
+    "in place": InPlace,
 }
 
 

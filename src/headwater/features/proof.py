@@ -29,7 +29,7 @@ from headwater.data.tokens import TokenRow
 from headwater.features.capture import bound_inputs, visit_gradients
 from headwater.features.layers import Call
 from headwater.features.replay import form_of
-from headwater.features.sites import Holding, Kind, ParameterSelection, Run, Site, Way, find_holdings, sites_of
+from headwater.features.sites import Holding, Kind, ModuleRun, ParameterSelection, Site, Way, find_holdings, sites_of
 from headwater.models.losses import all_logits, target_logits
 from headwater.sketch.blocks import Block, Dense, Gradient, Outer
 
@@ -123,17 +123,17 @@ def proving_batch(model: Any) -> TokenBatch:
     return batch.to(first.device if weight.is_meta else weight.device)
 
 
-def _recorded(model: Any, wanted: Iterable[str], batch: TokenBatch) -> dict[str, Run]:
+def _recorded(model: Any, wanted: Iterable[str], batch: TokenBatch) -> dict[str, ModuleRun]:
     """How the modules that hold the wanted parameters, and those around them, are called in a forward pass."""
     chosen = {id(p) for name, p in model.named_parameters() if name in set(wanted)}
     holders = [w for w, m in model.named_modules() if any(id(p) in chosen for p in m._parameters.values())]
     paths = [where.split(".") for where in holders]
     places = {".".join(path[:depth]) for path in paths for depth in range(1, len(path) + 1)}
-    runs: dict[str, Run] = {}
+    runs: dict[str, ModuleRun] = {}
     items = batch.input_ids.shape[0]
 
     def record(where: str, module: Any, args: Any, kwargs: Any, output: Any) -> None:
-        run = runs.setdefault(where, Run({}, {}))
+        run = runs.setdefault(where, ModuleRun({}, {}))
         spec, axes = form_of(bound_inputs(module, args, kwargs), items)
         run.axes.setdefault(spec, axes)
         for place, value in enumerate(output if isinstance(output, tuple) else (output,)):
