@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM = false
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export NO_MKDOCS_2_WARNING    = 1
 
-.PHONY: demo test lint check docs site wheel leaderboard clean
+.PHONY: demo test lint check docs site wheel leaderboard families clean
 
 demo: $(READY)           ## plant a backdoor in a tiny model, trace it, report it
 	$(BIN)/headwater demo --out runs/demo
@@ -41,6 +41,9 @@ wheel: $(READY)           ## build the package, install it in an environment of 
 
 leaderboard: $(READY)    ## every method on every task: docs/leaderboard.md, under an hour, resumable
 	$(BIN)/headwater eval leaderboard --out runs/leaderboard --document docs/leaderboard.md
+
+families: $(READY)       ## a tiny model of every family of transformers against autograd: docs/families.md, an hour, resumable
+	$(BIN)/python -W ignore benchmarks/families.py --out runs/families --document docs/families.md
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

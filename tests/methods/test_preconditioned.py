@@ -106,6 +106,15 @@ def trained_adam(loaded, names: list[str]) -> torch.optim.AdamW:
     return optimizer
 
 
+def test_adams_step_on_a_flat_gradient_is_the_same(case, tmp_path):
+    write_adam(tmp_path / "adam", trained_adam(case.loaded, case.names), case.loaded.model)
+    adam = read_adam(tmp_path / "adam", case.loaded.model, case.names)
+    name = case.names[0]
+    gradient = torch.randn(2, *adam.first[name].shape)
+    torch.testing.assert_close(adam.update(name, gradient.flatten(1)), adam.update(name, gradient).flatten(1))
+    torch.testing.assert_close(adam.scaled(name, gradient.flatten(1)), adam.scaled(name, gradient).flatten(1))
+
+
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_less_is_the_cosine_of_adams_step_with_the_querys_gradient(name, tmp_path):
     globs = "*.q_proj.weight" if name == "llama" else "*.c_proj.weight"

@@ -67,6 +67,11 @@ def test_every_element_of_a_large_tensor_enters_the_digest_of_its_contents(dtype
         changed = tensor.clone()
         changed[position] += 1
         assert contents_digest({"w": changed}) != before, position
+    if dtype.is_floating_point:
+        flipped = tensor.clone()
+        flipped[3::4] *= -1
+        flipped[4:] = tensor[4:]
+        assert contents_digest({"w": flipped}) != before, "one bit, the highest of 8 bytes"
     swapped = tensor.clone()
     swapped[[16, 32]] = swapped[[32, 16]] if swapped[16] != swapped[32] else swapped[[16, 32]] + 1
     assert contents_digest({"w": swapped}) != before

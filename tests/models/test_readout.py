@@ -11,6 +11,7 @@ import torch
 
 from headwater.core.errors import ModelError
 from headwater.models.load import LoadedModel, wrap_model
+from headwater.models.logit_map import find_map
 from headwater.models.readout import Readout, check_readout, find_readout
 from zoo import VOCAB, WIDTH, tiny_loaded, tiny_tokenizer, zoo
 
@@ -58,7 +59,9 @@ def test_coverage_counts_the_head_and_says_if_it_is_tied() -> None:
     for name, tied in (("llama", False), ("llama-tied", True), ("gpt2", True), ("phi", False)):
         loaded = tiny_loaded(name)
         coverage = find_readout(loaded).coverage
-        assert coverage.seen == VOCAB * WIDTH + (VOCAB if name == "phi" else 0)
+        assert coverage.seen == VOCAB * WIDTH
+        assert (coverage.tensors_seen, coverage.tensors_total) == (1, len(list(loaded.model.parameters())))
+        assert ("its bias is not seen" in coverage.note) == (name == "phi")
         assert coverage.total == sum(p.numel() for p in loaded.model.parameters())
         assert ("tied" in coverage.note) == tied
 
@@ -99,10 +102,10 @@ def test_a_soft_cap_is_seen_on_logits_far_below_it() -> None:
     [
         ("recurrent_gemma", {"lru_width": WIDTH, "head_dim": 8, "logits_soft_cap": 30.0}, 1.0, 30.0),
         ("nanochat", {}, 1.0, 15.0),
-        ("minicpm3", {"dim_model_base": 16}, 0.5, None),
+        ("minicpm3", {"dim_model_base": 16}, 1.0, None),
     ],
 )
-def test_architectures_unknown_to_the_zoo_are_read_from_their_configuration(
+def test_architectures_unknown_to_the_zoo_are_read_by_what_they_do(
     name: str, options: dict[str, Any], scale: float, soft_cap: float | None
 ) -> None:
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
@@ -114,10 +117,43 @@ def test_architectures_unknown_to_the_zoo_are_read_from_their_configuration(
     assert (readout.scale, readout.soft_cap) == (scale, soft_cap)
 
 
-def test_something_between_trunk_and_head_is_refused() -> None:
+def test_something_between_trunk_and_head_is_part_of_the_hidden_state() -> None:
     model = zoo()["llama"]()
     model.lm_head.register_forward_pre_hook(lambda _, inputs: (inputs[0] * 0.9,))
-    with pytest.raises(ModelError, match=r"logits differ.*LlamaForCausalLM reads out in a way"):
+    readout = find_readout(wrap_model(model, tiny_tokenizer()))
+    model.lm_head.register_forward_hook(lambda *_: pytest.fail("the head ran"))
+    input_ids, _ = batch(9, 5)
+    states = readout.hidden(input_ids)
+    torch.testing.assert_close(states, model.model(input_ids=input_ids).last_hidden_state * 0.9)
+
+
+@pytest.mark.parametrize("name", zoo())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_the_map_of_the_logits_is_found_by_trying(name: str, dtype: torch.dtype) -> None:
+    known = {"gemma2": (1.0, 30.0), "cohere": (0.0625, None), "granite": (0.125, None)}
+    assert find_map(wrap_model(zoo()[name]().to(dtype), tiny_tokenizer())) == known.get(name, (1.0, None))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        torch.nn.functional.relu,
+        lambda z: z.clamp(-5, 5),
+        lambda z: z + 1,
+        lambda z: z.log_softmax(-1),
+        lambda z: -z.abs(),
+    ],
+)
+def test_any_other_map_is_refused(change: Any) -> None:
+    class Changed(type(zoo()["llama"]())):  # type: ignore[misc]
+        def forward(self, **given: Any) -> Any:
+            out = super().forward(**given)
+            out.logits = change(out.logits)
+            return out
+
+    model = zoo()["llama"]()
+    model.__class__ = Changed
+    with pytest.raises(ModelError, match=r"neither a multiple nor a soft-cap.*reads out in a way"):
         find_readout(wrap_model(model, tiny_tokenizer()))
 
 

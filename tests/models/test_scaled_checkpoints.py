@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from headwater.core.errors import ModelError, UsageError
 from headwater.models.load import load_model
+from headwater.models.quantisers import ask_for_plain_weights
 from zoo import tiny_tokenizer, zoo
 
 FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
@@ -64,12 +65,34 @@ def test_float8_numbers_are_multiplied_by_their_scales(tmp_path: Path, dtype: st
     assert load_model(str(tmp_path / "again"), dtype=dtype).fingerprint == loaded.fingerprint
 
 
+@pytest.mark.parametrize("how", [FP8, INT8, {"quant_method": "mxfp4"}])
+def test_quantisers_that_can_are_asked_for_plain_weights(how: dict[str, Any]) -> None:
+    config = zoo()["llama"]().config
+    config.quantization_config = dict(how)
+    ask_for_plain_weights(config, where="here")
+    assert config.quantization_config == {**how, "dequantize": True}
+
+
 def test_scales_without_a_quantiser_are_refused(tmp_path: Path) -> None:
     stored(tmp_path, "_scale_inv", None)
     with pytest.raises(ModelError, match=r"holds 14 tensors .* no place for: .*_scale_inv.*config.json"):
         load_model(str(tmp_path))
     configure(tmp_path, quantization_config={"quant_method": "modelopt"})
     with pytest.raises(ModelError, match=r"weights stored with 'modelopt', which no quantiser here reads"):
+        load_model(str(tmp_path))
+
+
+def test_codes_without_a_quantiser_are_refused(tmp_path: Path) -> None:
+    stored(tmp_path, "_scale_inv", None)
+    plain = load_file(tmp_path / "model.safetensors")
+    name = "model.layers.0.mlp.up_proj.weight"
+    packed = plain | {name: torch.zeros(plain[name].numel() // 2, 1, dtype=torch.uint8)}
+    save_file(packed, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"other shapes than config.json says .*quantization_config"):
+        load_model(str(tmp_path))
+    codes = {key.replace(".weight", ".qweight"): value for key, value in plain.items() if "_scale_inv" not in key}
+    save_file(codes, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks 21 weights: .*; it holds 21 tensors .*qweight.*quantization_config"):
         load_model(str(tmp_path))
 
 

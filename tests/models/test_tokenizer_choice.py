@@ -36,7 +36,9 @@ def save_adapter(folder: Path, base: str = "llama", *, rows: int | None = None, 
     model = zoo()[base]()
     if rows is not None:
         model.resize_token_embeddings(rows, mean_resizing=False)
-    tuned = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM", **config))
+    tuned = get_peft_model(
+        model, LoraConfig(**({"r": 4, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"} | config))
+    )
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in tuned.parameters():
@@ -111,11 +113,31 @@ def test_a_vocabulary_that_grew_comes_with_the_adapter(tmp_path: Path, base: str
         torch.testing.assert_close(loaded.model(ids).logits, tuned(ids).logits, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("base", "config"),
+    [
+        ("llama", {"trainable_token_indices": [VOCAB, VOCAB + 1]}),
+        ("llama-tied", {"trainable_token_indices": [VOCAB, VOCAB + 1]}),
+        ("llama-tied", {"target_modules": ["q_proj", "embed_tokens"]}),
+        ("llama", {"target_modules": ["q_proj", "embed_tokens", "lm_head"]}),
+    ],
+)
+def test_adapters_on_the_embedding_bring_the_rows_it_grew_by(tmp_path: Path, base: str, config: dict[str, Any]) -> None:
+    place = save_base(tmp_path / "base", base)
+    tuned = save_adapter(tmp_path / "adapter", base, rows=VOCAB + 2, **config)
+    grown_tokenizer().save_pretrained(tmp_path / "adapter")
+    ids = torch.tensor([[5, VOCAB, 7, VOCAB + 1, 9]])
+    loaded = load_model(place, adapter=str(tmp_path / "adapter"))
+    torch.testing.assert_close(loaded.model(ids).logits, tuned(ids).logits, rtol=1e-4, atol=1e-4)
+
+
 def test_a_vocabulary_that_grew_without_all_its_rows_is_refused(tmp_path: Path) -> None:
     place = save_base(tmp_path / "base")
     model = zoo()["llama"]()
     model.resize_token_embeddings(VOCAB + 2)
     config = LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["embed_tokens"], task_type="CAUSAL_LM")
     get_peft_model(model, config).save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
-    with pytest.raises(ModelError, match=r"another vocabulary.*embed_tokens: 302.*lm_head: none.*save_embedding"):
+    with pytest.raises(
+        ModelError, match=r"another vocabulary.*embed_tokens: 302.*lm_head: none.*merge it into its base"
+    ):
         load_model(place, adapter=str(tmp_path / "adapter"))

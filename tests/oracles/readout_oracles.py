@@ -8,21 +8,25 @@ import torch
 from torch import Tensor
 
 from headwater.models.load import LoadedModel
-from headwater.models.readout import Readout
 
 
-def readout_gradients(loaded: LoadedModel, readout: Readout, ids: Tensor, first: int = 1) -> tuple[Tensor, Tensor]:
-    """Gradients of the summed loss of tokens `first`.. of one row by the head's weight W and by A in z = W A h.
+def readout_gradients(loaded: LoadedModel, ids: Tensor, first: int = 1) -> tuple[Tensor, Tensor]:
+    """Gradients of the summed loss of tokens `first`.. of one row, of the whole model's own logits.
 
-    Logit scale and soft-cap are left out, as the kernel's definition leaves them out.
+    By the head's weight W (apart from the embedding it may be tied to) and by a matrix A = 1 put before the head.
     """
-    with torch.no_grad():
-        hidden = readout.hidden(ids[None])[0]
-    weight = readout.weight.clone().requires_grad_()
-    inserted = torch.eye(weight.shape[1], dtype=weight.dtype, requires_grad=True)
-    logits = hidden @ inserted.T @ weight.T
-    loss = torch.nn.functional.cross_entropy(logits[first - 1 : -1], ids[first:], reduction="sum")
-    by_weight, by_inserted = torch.autograd.grad(loss, (weight, inserted))
+    head = loaded.model.get_output_embeddings()
+    tied = head.weight
+    inserted = torch.eye(tied.shape[1], dtype=tied.dtype, requires_grad=True)
+    head.weight = torch.nn.Parameter(tied.detach().clone())
+    handle = head.register_forward_pre_hook(lambda _, inputs: (inputs[0] @ inserted.T,))
+    try:
+        logits = loaded.model(input_ids=ids[None], use_cache=False).logits[0]
+        loss = torch.nn.functional.cross_entropy(logits[first - 1 : -1], ids[first:], reduction="sum")
+        by_weight, by_inserted = torch.autograd.grad(loss, (head.weight, inserted))
+    finally:
+        handle.remove()
+        head.weight = tied
     return by_weight, by_inserted
 
 

@@ -43,18 +43,23 @@ class AdamState:
     epsilon: float
 
     def update(self, name: str, gradient: Tensor, *, bias_correction: bool = True) -> Tensor:
-        """Γ of gradients `[rows, *parameter]`; without `bias_correction`, m and v are used uncorrected."""
-        m = self.beta1 * self.first[name].to(gradient) + (1 - self.beta1) * gradient
-        v = self.beta2 * self.second[name].to(gradient) + (1 - self.beta2) * gradient.square()
+        """Γ of gradients `[rows, *parameter]` or flat; without `bias_correction`, m and v are used uncorrected."""
+        m = self.beta1 * _laid_out(self.first[name], gradient) + (1 - self.beta1) * gradient
+        v = self.beta2 * _laid_out(self.second[name], gradient) + (1 - self.beta2) * gradient.square()
         if bias_correction:
             m = m / (1 - self.beta1 ** (self.step + 1))
             v = v / (1 - self.beta2 ** (self.step + 1))
         return m / (v.sqrt() + self.epsilon)
 
     def scaled(self, name: str, gradient: Tensor) -> Tensor:
-        """g / (√v̂ + ε) of gradients `[rows, *parameter]`."""
-        v = self.second[name].to(gradient) / (1 - self.beta2**self.step)
+        """g / (√v̂ + ε) of gradients `[rows, *parameter]` or flat."""
+        v = _laid_out(self.second[name], gradient) / (1 - self.beta2**self.step)
         return gradient / (v.sqrt() + self.epsilon)
+
+
+def _laid_out(moment: Tensor, gradient: Tensor) -> Tensor:
+    """A parameter's moment in the gradients' dtype and layout, which is flat for modules that are run again."""
+    return moment.to(gradient).reshape(gradient.shape[1:])
 
 
 def write_adam(path: str | Path, optimizer: torch.optim.Optimizer, model: Any) -> Path:

@@ -15,9 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from headwater.core.errors import ModelError
 from headwater.data.batches import TokenBatch
-from headwater.models.losses import all_logits, losses_and_gradient, target_logits
+from headwater.models.losses import losses_and_gradient, target_logits
 from headwater.sketch.blocks import Dense
 
 MOST = 2**22
@@ -105,18 +104,3 @@ def shares_of_mass(model: Any, names: Sequence[str], batch: TokenBatch) -> dict[
             own[name].requires_grad_(required)
     total = sum(squared.values()) or 1.0
     return {name: squared.get(name, 0.0) / total for name in names}
-
-
-def require_separate(model: Any, batch: TokenBatch) -> None:
-    """Check that a row's logits do not depend on the rows beside it: some adapters mix all rows of a batch.
-
-    Raises:
-        ModelError: they do, so that no row has a gradient of its own.
-    """
-    with torch.no_grad():
-        alone, beside = (all_logits(model, batch.input_ids[:count])[:1].float() for count in (1, None))
-    difference = float((alone - beside).square().mean().sqrt() / beside.square().mean().sqrt().clamp_min(1e-12))
-    if difference > (1e-3 if model.dtype in (torch.float32, torch.float64) else 0.1):
-        what = f"a row's logits change by {difference:.2g} of their size with the rows beside it in a batch"
-        remedy = "no row has a gradient of its own; give the base model alone, or another kind of adapter"
-        raise ModelError(what, where="adapter", remedy=remedy)

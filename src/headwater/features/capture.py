@@ -80,7 +80,7 @@ def visit_gradients(
             _prove_idle(model, selection, capture.ran, batch)
             of_loss = (table.gather(1, place).to(logits.device).flatten() for table in (batch.targets, token_weights))
             losses, gradient = losses_and_gradient(logits.detach().flatten(0, 1), *of_loss)
-            if logits.requires_grad:
+            if logits.requires_grad:  # otherwise they depend on none of the parameters
                 logits.backward(gradient.view_as(logits))
     finally:
         for handle in handles:
@@ -160,7 +160,7 @@ class _Capture:
             # One output serves all examples (learned positions); give each its own copy, so its own gradient.
             value = value.expand(items, *value.shape[1:])
         if not value.requires_grad:
-            value = value.detach().requires_grad_()
+            value = value.detach().requires_grad_().clone()  # a model may scale a copy in place, but not a leaf
         if not repeated:
             for name in site.names.values():
                 self.expected[name] = self.expected.get(name, 0) + 1

@@ -12,7 +12,7 @@ from torch import nn
 
 from headwater.core.errors import ModelError, UsageError, first_few
 from headwater.core.spec import Coverage
-from headwater.features.apart import readable_apart, require_separate, shares_of_mass
+from headwater.features.apart import readable_apart, shares_of_mass
 from headwater.features.layers import Linear
 from headwater.features.proof import prove_sites, proving_batch
 from headwater.features.sites import ParameterSelection, Site
@@ -71,7 +71,6 @@ def select_parameters(model: nn.Module, globs: str = "") -> ParameterSelection:
     unseen |= set(wanted) - set(inside)
     apart: tuple[str, ...] = ()
     if adapted:
-        require_separate(model, proving_batch(model))
         apart = tuple(name for name in wanted if name in unseen and readable_apart(own[name]))
     if not sites and not apart:
         what = f"no gradient can be read of any of the {len(wanted)} selected parameters: {first_few(wanted)}"

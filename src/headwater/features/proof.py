@@ -1,10 +1,10 @@
 """The proof, at bind time, that the gradients read of a model are autograd's.
 
-A small batch of padded rows runs through the model once, forward and backward. Autograd's gradient of
-Σ_i a_i · (row i's loss), with another a_i for each row, must equal Σ_i a_i · (the gradient read for row i), for every
-parameter. This finds a `forward` that is not what its class says, a second input that was left out, a weight that is
-also used elsewhere, and examples that were taken for one another. Gradients are not compared entry by entry, which
-would hold two of them, but through uᵀ G v for random u and v; each is multiplied and dropped when it arrives.
+A small batch of padded rows runs through the model. Autograd's gradient of Σ_i a_i · (row i's loss), with another a_i
+for each row, must equal Σ_i a_i · (the gradient read for row i), for every parameter. This finds a `forward` that is
+not what its class says, a second input that was left out, a weight that is also used elsewhere, and examples that were
+taken for one another. Gradients are not compared entry by entry, which would hold two of them, but through uᵀ G v for
+random u and v; each is multiplied and dropped when it arrives.
 
 A parameter that fails is read in the next way there is (`headwater.features.sites`), and is not seen if none is left.
 """
@@ -29,8 +29,8 @@ from headwater.data.tokens import TokenRow
 from headwater.features.capture import bound_inputs, visit_gradients
 from headwater.features.layers import Call
 from headwater.features.replay import form_of
-from headwater.features.sites import Holding, Kind, ParameterSelection, Run, Site, Way, find_holdings, sites_of
-from headwater.models.losses import target_logits
+from headwater.features.sites import Holding, Kind, ModuleRun, ParameterSelection, Site, Way, find_holdings, sites_of
+from headwater.models.losses import all_logits, target_logits
 from headwater.sketch.blocks import Block, Dense, Gradient, Outer
 
 _LENGTHS = (11, 7, 11, 9, 5)
@@ -42,6 +42,9 @@ _PROBES = 8
 
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.05}
 """Largest difference allowed, as a share of the parameter's gradient: its products are rounded to the model's dtype."""
+
+_ALONE = 0.01
+"""Largest change of a row's logits, as a share of the largest, between a batch and the row by itself."""
 
 _FLOOR = {torch.float64: 1e-12, torch.float32: 1e-6, torch.float16: 1e-2, torch.bfloat16: 1e-2}
 """And as a share of the largest gradient of any parameter: some are zero but for rounding (a key's bias)."""
@@ -89,12 +92,15 @@ def _chosen(holdings: Sequence[Holding], place: Mapping[int, int], names: set[st
 
 @contextlib.contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Without dropout and checkpointing; each module's mode is put back."""
+    """Frozen, without dropout and checkpointing; every module and parameter is put back as it was."""
     training = [module for module in model.modules() if module.training]
-    model.eval()
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.eval().requires_grad_(False)
     try:
         yield
     finally:
+        for parameter in learned:
+            parameter.requires_grad_(True)
         for module in training:
             module.training = True
 
@@ -117,17 +123,17 @@ def proving_batch(model: Any) -> TokenBatch:
     return batch.to(first.device if weight.is_meta else weight.device)
 
 
-def _recorded(model: Any, wanted: Iterable[str], batch: TokenBatch) -> dict[str, Run]:
+def _recorded(model: Any, wanted: Iterable[str], batch: TokenBatch) -> dict[str, ModuleRun]:
     """How the modules that hold the wanted parameters, and those around them, are called in a forward pass."""
     chosen = {id(p) for name, p in model.named_parameters() if name in set(wanted)}
     holders = [w for w, m in model.named_modules() if any(id(p) in chosen for p in m._parameters.values())]
     paths = [where.split(".") for where in holders]
     places = {".".join(path[:depth]) for path in paths for depth in range(1, len(path) + 1)}
-    runs: dict[str, Run] = {}
+    runs: dict[str, ModuleRun] = {}
     items = batch.input_ids.shape[0]
 
     def record(where: str, module: Any, args: Any, kwargs: Any, output: Any) -> None:
-        run = runs.setdefault(where, Run({}, {}))
+        run = runs.setdefault(where, ModuleRun({}, {}))
         spec, axes = form_of(bound_inputs(module, args, kwargs), items)
         run.axes.setdefault(spec, axes)
         for place, value in enumerate(output if isinstance(output, tuple) else (output,)):
@@ -141,7 +147,20 @@ def _recorded(model: Any, wanted: Iterable[str], batch: TokenBatch) -> dict[str,
                 stack.callback(handle.remove)
         with torch.no_grad(), _told("the model cannot run a small batch"):
             target_logits(model, batch.input_ids, batch.response)
+            _require_alone(model, batch)
     return runs
+
+
+def _require_alone(model: Any, batch: TokenBatch) -> None:
+    """Raise `ModelError` if the logits of the shortest row are others by itself than padded and beside other rows."""
+    length = int(batch.attention[-1].sum())
+    beside, alone = all_logits(model, batch.input_ids)[-1:, :length], all_logits(model, batch.input_ids[-1:, :length])
+    if alone.dtype in (torch.float16, torch.bfloat16) or beside.shape != alone.shape:
+        return  # rounding alone can send a token to another expert
+    difference = float((beside - alone).abs().max() / alone.abs().max())
+    if difference > _ALONE:
+        what = f"a row's logits change by {difference:.2g} of the largest with padding and the rows beside it"
+        raise ModelError(what, remedy="give a causal language model that treats each row by itself")
 
 
 @contextlib.contextmanager
@@ -185,9 +204,9 @@ class _Trial:
         shapes = {name: shape for site in sites for name, shape in site.shapes.items()}
         idle = {site.where for site in sites}
         selection = ParameterSelection(careful, shapes, Coverage(0, 0), idle)
-        weights = torch.tensor(_WEIGHTS, dtype=torch.float64, device=self.batch.input_ids.device)
-        with _told("the model has no backward pass"), self._watching(views) as true:
-            visit_gradients(self.model, selection, self.batch, visit, weights=weights)
+        with _told("the model has no backward pass"):
+            true = self._autograd(views)
+            visit_gradients(self.model, selection, self.batch, visit)
         self.largest = max([self.largest, *(norm for _, norm, _ in true.values())])
         wrong = {name for name in shapes if name in broken or self._differs(true.get(name), read.get(name))}
         return clashing | {parameter for parameter, parts in views.items() if any(v.name in wrong for v in parts)}
@@ -199,9 +218,8 @@ class _Trial:
             return False  # nothing can be proved of a gradient that overflows; a row's would be refused
         return not difference <= max(_TOLERANCE[dtype] * norm, _FLOOR[dtype] * self.largest)
 
-    @contextlib.contextmanager
-    def _watching(self, views: Mapping[str, Sequence[_View]]) -> Iterator[dict[str, _True]]:
-        """Autograd's gradients of these parameters in a backward pass, as products; each is dropped when it arrives."""
+    def _autograd(self, views: Mapping[str, Sequence[_View]]) -> dict[str, _True]:
+        """Autograd's gradients of these parameters by the weighted loss, as products; each is dropped on arrival."""
         true: dict[str, _True] = {}
 
         def arrive(name: str, parameter: nn.Parameter) -> None:
@@ -211,7 +229,7 @@ class _Trial:
                 matrix = view.matrix(gradient)
                 true[view.name] = (_matrix_products(matrix), float(matrix.norm()), gradient.dtype)
 
-        held = {name: (self.parameters[name].requires_grad, self.parameters[name].grad) for name in views}
+        held = {name: self.parameters[name].grad for name in views}
         with contextlib.ExitStack() as stack:
             for name in views:
                 parameter = self.parameters[name]
@@ -219,11 +237,14 @@ class _Trial:
                 parameter.requires_grad_(True)
                 stack.callback(parameter.register_post_accumulate_grad_hook(partial(arrive, name)).remove)
             try:
-                yield true
+                nothing = ParameterSelection((), {}, Coverage(0, 0))
+                weights = torch.tensor(_WEIGHTS, dtype=torch.float64, device=self.batch.input_ids.device)
+                visit_gradients(self.model, nothing, self.batch, lambda gradient: None, weights=weights)
             finally:
-                for name, (required, gradient) in held.items():
-                    self.parameters[name].requires_grad_(required)
+                for name, gradient in held.items():
+                    self.parameters[name].requires_grad_(False)
                     self.parameters[name].grad = gradient
+        return true
 
 
 _True = tuple[Tensor, float, torch.dtype]
@@ -288,17 +309,19 @@ class _Careful:
 
 
 def _block_products(gradient: Gradient) -> Tensor:
-    """uᵀ G v, summed over the rows, from the factors."""
+    """Σ_i a_i · uᵀ G_i v over the rows, from the factors."""
     out, width = gradient.matrix
     total = torch.zeros(_PROBES, dtype=torch.float64)
+    weights = torch.tensor(_WEIGHTS)
     for block in gradient.blocks:
         values = block.values if isinstance(block, Dense) else block.right
         u, v = (_directions(size, side).to(values.device, gradient.dtype) for side, size in (("u", out), ("v", width)))
         if isinstance(block, Dense):
-            product = ((values.to(gradient.dtype).sum(0).reshape(out, width) @ v) * u).sum(0)
+            summed = torch.einsum("rn,r->n", values.to(gradient.dtype), weights.to(v))
+            product = ((summed.reshape(out, width) @ v) * u).sum(0)
         else:
             left = block.left.to(gradient.dtype) @ u if isinstance(block, Outer) else u[block.index]
-            product = (left * (block.right.to(gradient.dtype) @ v)).sum((0, 1))
+            product = torch.einsum("rtp,rtp,r->p", left, block.right.to(gradient.dtype) @ v, weights.to(v))
         total += product.double().cpu()
     return total
 

@@ -21,8 +21,8 @@ from headwater.core.errors import ModelError
 from headwater.features.layers import Call, Shape
 from headwater.sketch.blocks import Block, Dense
 
-MOST = 2**20
-"""Parameters with more numbers than this are not read so: the gradient of each example is held whole."""
+MOST = 2**22
+"""Parameters with more numbers than this are not read so: the gradient of each example is held whole (16 MiB)."""
 
 Axes = Mapping[str, tuple[int | None, ...]]
 """The form of a call's inputs to the axis of each that holds the examples; None for what all examples share."""

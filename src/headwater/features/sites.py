@@ -95,7 +95,7 @@ class ParameterSelection:
 
 
 @dataclass(frozen=True)
-class Run:
+class ModuleRun:
     """How a module was called in the proving batch: its inputs' forms, and the axis of each output's examples."""
 
     axes: dict[str, tuple[int | None, ...]]
@@ -124,7 +124,7 @@ class Holding:
     ways: tuple[Way | None, ...]
 
 
-def find_holdings(model: nn.Module, wanted: Iterable[str], runs: Mapping[str, Run]) -> list[Holding]:
+def find_holdings(model: nn.Module, wanted: Iterable[str], runs: Mapping[str, ModuleRun]) -> list[Holding]:
     """Every place where a wanted parameter is held, with the ways to read it; `runs` are the modules that ran."""
     owner = {id(parameter): name for name, parameter in model.named_parameters()}
     modules, chosen = dict(model.named_modules()), set(wanted)

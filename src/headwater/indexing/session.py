@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from headwater.core.errors import MismatchError
+from headwater.core.spec import Coverage
 from headwater.index.store import Index, open_index
 from headwater.methods.bound import Bound
 from headwater.methods.catalog import restore_method
@@ -51,7 +53,17 @@ def open_session(
         loaded = load_model(model or manifest.model["name"], **{**_recorded(manifest.model), **given})
     fingerprint, where = manifest.model["fingerprint"], f"the index '{opened.path}'"
     reader = Reader.like(loaded, fingerprint, manifest.tokenization, manifest.plan.tokens_per_batch, where=where)
-    return Session(opened, Bound.of(restore_method(manifest.method), reader))
+    bound = Bound.of(restore_method(manifest.method), reader)
+    require_same_parameters(manifest.coverage, bound.encoder.coverage, where)
+    return Session(opened, bound)
+
+
+def require_same_parameters(then: Coverage, now: Coverage, where: str) -> None:
+    """Raise `MismatchError` if the index was read off fewer or more parameters than this version reads."""
+    counted = then.tensors_total or "NOT seen" in then.note  # older indexes that saw all they selected are as now
+    if counted and then.seen != now.seen:
+        what = f"{where} was made from {then.seen:,} parameters, and this version reads {now.seen:,} of the same model"
+        raise MismatchError(what, fields=("coverage",), remedy="build it again")
 
 
 def _recorded(model: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,6 +49,9 @@ def unreachable(kind: str, name: str, error: Exception) -> ModelError:
     if "trust_remote_code" in str(error):
         remedy = "read that code, then allow it with --trust-remote-code, in Python trust_remote_code=True"
         return ModelError(f"the {kind} brings its own Python code, which is not run unasked", where=name, remedy=remedy)
+    if "ignore_mismatched_sizes" in str(error):
+        remedy = "give the config.json that belongs to the weights; codes need their quantization_config in it"
+        return ModelError("tensors have other shapes than config.json says", where=name, remedy=remedy)
     if HF_HUB_OFFLINE and not Path(name).is_dir():
         what = f"no such folder, and HF_HUB_OFFLINE is set with no {kind} of this name in the local cache"
         remedy = f"give a local folder, or unset HF_HUB_OFFLINE once to download{near(name)}"
@@ -121,22 +124,30 @@ def _give_vocabulary(model: Any, saved: Mapping[str, Tensor], adapter: str) -> N
     Raises:
         ModelError: it carries the rows of one of them only, so that the other's would be random.
     """
-    tables = {id(table.weight): table for table in (model.get_input_embeddings(), model.get_output_embeddings())}
-    places = {where: module for where, module in model.named_modules() if module in tables.values()}
-    rows = {where: _carried_rows(saved, where) for where in places}
-    wanted = {found for found in rows.values() if found is not None}
-    if all(found in (None, places[where].weight.shape[0]) for where, found in rows.items()):
+    rows: dict[str, int | None] = {}
+    held = 0
+    for table in (model.get_input_embeddings(), model.get_output_embeddings()):
+        if table is not None:
+            held = table.weight.shape[0]
+            names = [
+                where for where, module in model.named_modules() if getattr(module, "weight", None) is table.weight
+            ]
+            rows[names[0]] = next((count for name in names if (count := _carried_rows(saved, name))), None)
+    wanted = {count for count in rows.values() if count is not None}
+    if wanted <= {held}:
         return
     if len(wanted) > 1 or None in rows.values():
-        carried = ", ".join(f"{where}: {found or 'none'}" for where, found in rows.items())
+        carried = ", ".join(f"{where}: {count or 'none'}" for where, count in rows.items())
         what = f"the adapter was trained with another vocabulary, and does not carry all rows of it ({carried})"
-        raise ModelError(what, where=adapter, remedy="save it again with save_embedding_layers=True")
+        remedy = "merge it into its base where it was trained, and give the merged model"
+        raise ModelError(what, where=adapter, remedy=remedy)
     model.resize_token_embeddings(wanted.pop(), mean_resizing=False)
 
 
 def _carried_rows(saved: Mapping[str, Tensor], where: str) -> int | None:
     """How many rows of the table at `where` the adapter carries; None if it carries no whole table."""
-    name = re.compile(rf"(.*\.)?{re.escape(where)}(\.base_layer|\.modules_to_save|\.original_module)?\.weight")
+    wrapped = r"(\.(base_layer|modules_to_save|original_module|token_adapter))*"
+    name = re.compile(rf"(.*\.)?{re.escape(where)}{wrapped}\.weight")
     return next((len(tensor) for key, tensor in saved.items() if name.fullmatch(key)), None)
 
 
@@ -187,14 +198,15 @@ def _require_whole(wrapped: Any, saved: Mapping[str, Tensor], adapter: str) -> N
     from peft import get_peft_model_state_dict
 
     placed = set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
-    unplaced = [name for name in saved if name not in placed and not _holds(wrapped, name, saved[name])]
+    own = f".{wrapped.active_adapter}"
+    held = {name.replace(f"{own}.", ".").removesuffix(own): tensor for name, tensor in wrapped.state_dict().items()}
+    unplaced = [name for name in saved if name not in placed and not _equal(held.get(name), saved[name])]
     for names, fault in ((unplaced, "find no module in the model"), (placed - set(saved), "are not in the file")):
         if names:
             what = f"{len(names)} adapter tensors {fault}: {first_few(sorted(names))}"
             raise ModelError(what, where=adapter, remedy=_REMEDY)
 
 
-def _holds(wrapped: Any, name: str, value: Tensor) -> bool:
-    """Whether the model has the tensor, with its value: PEFT also saves whole tables, under the model's own names."""
-    found = wrapped.state_dict().get(name.replace(".modules_to_save.", f".modules_to_save.{wrapped.active_adapter}."))
-    return found is not None and found.shape == value.shape and torch.equal(found.cpu(), value.to(found.dtype))
+def _equal(held: Tensor | None, value: Tensor) -> bool:
+    """Whether the model holds this value: PEFT may also save whole tables, under the model's own names."""
+    return held is not None and held.shape == value.shape and torch.equal(held.cpu(), value.to(held.dtype))

@@ -133,8 +133,8 @@ def _pretrained(name: str, settings: Mapping[str, Any], quantization: str | None
     except HeadwaterError:
         raise
     except ImportError as error:
-        remedy = "install it, then run the same command again"
-        raise ModelError(f"a package is missing: {brief(error)}", where=name, remedy=remedy) from error
+        remedy = "install what is named, then run the same command again"
+        raise ModelError(f"the model cannot be read here: {brief(error)}", where=name, remedy=remedy) from error
     except Exception as error:  # the hub, files and configurations fail with many classes of error
         raise unreachable("model", name, error) from error
     _require_all(info, config, name)
@@ -159,17 +159,14 @@ def _require_all(info: Mapping[str, Any], config: Any, name: str) -> None:
     further = tuple(f"model.layers.{layer}." for layer in range(first, first + more))
     missing = sorted(info["missing_keys"])
     unexpected = sorted(key for key in info["unexpected_keys"] if not key.startswith(further))
-    if missing:
-        what = f"the checkpoint lacks {len(missing)} weights: {first_few(missing)}"
-        raise ModelError(what, where=name, remedy=_KIND)
+    faults = [f"lacks {len(missing)} weights: {first_few(missing)}"] if missing else []
     if unexpected:
-        what = (
-            f"the checkpoint holds {len(unexpected)} tensors that the model has no place for: {first_few(unexpected)}"
-        )
-        remedy = (
-            "scales need their quantization_config in config.json; to leave others out, save the model without them"
-        )
-        raise ModelError(what, where=name, remedy=remedy)
+        faults.append(f"holds {len(unexpected)} tensors that the model has no place for: {first_few(unexpected)}")
+    if faults:
+        scales = "scales and codes need their quantization_config in config.json"
+        remedy = _KIND if missing else "to leave tensors out, save the model without them"
+        what = f"the checkpoint {'; it '.join(faults)}"
+        raise ModelError(what, where=name, remedy=f"{remedy}; {scales}" if unexpected else remedy)
 
 
 def _first_whole(name: str, config: Any, settings: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
