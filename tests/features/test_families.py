@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -13,14 +14,16 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "families.py"
 
 
 @pytest.fixture(scope="module")
-def families() -> ModuleType:
+def families() -> Iterator[ModuleType]:
+    sys.path.insert(0, str(SCRIPT.parent))
     spec = importlib.util.spec_from_file_location("families", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["families"] = module
     spec.loader.exec_module(module)
-    return module
+    yield module
+    sys.path.remove(str(SCRIPT.parent))
 
 
 @pytest.mark.parametrize(
@@ -32,7 +35,7 @@ def test_a_family_is_read_exactly(families: ModuleType, kind: str) -> None:
 
 
 def test_a_family_that_cannot_be_built_says_why(families: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(families._EXTRA, "llama", {"hidden_size": 30})
+    monkeypatch.setitem(sys.modules["tiny_families"].EXTRA, "llama", {"hidden_size": 30})
     (verdict,) = families.measure("llama").values()
     assert verdict.status == "refused"
     assert verdict.note

@@ -183,6 +183,19 @@ class InPlace(nn.Module):
         return self.layer(x.mul_(2.0))
 
 
+class OutputInPlace(nn.Module):
+    """Changes a layer's output, which is a view: PyTorch then does not run hooks on it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.layer(x)
+        out += x
+        return out
+
+
 class Centred(nn.Module):
     """Takes away the mean over the tokens of a batch, so that no example has a gradient of its own."""
 
@@ -205,6 +218,7 @@ BLOCKS: dict[str, Callable[[], nn.Module]] = {
     "sequence first": SequenceFirst,
     "tokens first": TokensFirst,
     "in place": InPlace,
+    "output in place": OutputInPlace,
 }
 
 

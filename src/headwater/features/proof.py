@@ -66,13 +66,14 @@ def prove_sites(model: Any, wanted: Sequence[str]) -> tuple[tuple[Site, ...], se
         holdings = find_holdings(model, wanted, runs)
         trial = _Trial(model, {name: parameters[name] for name in wanted}, batch)
         place = dict.fromkeys(range(len(holdings)), 0)
-        open_ = set() if offloaded else {h.name for h in holdings}
-        while open_:
-            failed = trial.failed(sites_of(_chosen(holdings, place, open_)))
+        while not offloaded:  # all together each time: what is changed at one module's output may reach another's
+            names = {h.name for h in holdings if _readable(holdings, place, h.name)}
+            failed = trial.failed(sites_of(_chosen(holdings, place, names)))
+            if not failed:
+                break
             for number, holding in enumerate(holdings):
                 if holding.name in failed:
                     place[number] += 1
-            open_ = {name for name in failed if _readable(holdings, place, name)}
     seen = {h.name for h in holdings if _readable(holdings, place, h.name)}
     return sites_of(_chosen(holdings, place, seen)), set(wanted) - seen
 

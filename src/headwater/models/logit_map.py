@@ -66,8 +66,10 @@ def _planted(loaded: LoadedModel) -> tuple[Tensor, Tensor]:
             logits: Tensor = loaded.model(input_ids=ids, use_cache=False).logits
     finally:
         handle.remove()
-    if len(held) != 1 or held[0].shape != logits.shape:
-        raise _unknown(f"the head ran {len(held)} times", loaded)
+    shapes = [tuple(values.shape) for values in held]
+    if shapes != [tuple(logits.shape)]:
+        given = " and ".join(map(str, shapes)) or "nothing"
+        raise _unknown(f"the head gives {given}, and the logits have shape {tuple(logits.shape)}", loaded)
     return held[0], logits.to(held[0].device)
 
 
