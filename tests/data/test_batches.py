@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from headwater.core.errors import DataError, UsageError
 from headwater.data.batches import CONTEXT, HALF, TokenBatch, Window, plan_batches
-from headwater.data.readings import Reading
+from headwater.data.readings import RowReading
 from headwater.data.rows import Row
 from headwater.data.tokens import Tokenization, TokenRow
 from oracles.window_oracle import counted_targets
@@ -89,7 +89,7 @@ def test_a_rows_reading_counts_what_its_windows_predict(rows: list[TokenRow], wi
         _, counted_in = counted_targets(cuts, row.response.tolist())
         late = sum(cuts[number][0] > 0 for number in counted_in.values())
         whole = replace(row, cut=3, cut_targets=2)
-        assert window.reading(whole) == Reading(3, len(cuts), int(row.response.sum()) - len(counted_in) + 2, late)
+        assert window.reading(whole) == RowReading(3, len(cuts), int(row.response.sum()) - len(counted_in) + 2, late)
 
 
 @QUICK

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from headwater.core.errors import StoreError
 from headwater.core.spec import Column, Coverage, MethodSpec
-from headwater.data.readings import Reading
+from headwater.data.readings import RowReading
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
 from headwater.index.info import describe
@@ -82,7 +82,7 @@ def test_metadata_comes_back_whatever_it_is(found: list[dict[str, Any]], first: 
     found = [m for m in found if clean_text(m)]
     stored = [hand_row(f"r{i}", "d", m, prompt="p", response="r") for i, m in enumerate(found)]
     schema = infer_schema([row.row for row in stored[:first]], COLUMNS)
-    losses, readings = np.full(len(stored), 0.5, np.float32), [Reading()] * len(stored)
+    losses, readings = np.full(len(stored), 0.5, np.float32), [RowReading()] * len(stored)
     table = to_table(stored, losses, vectors(len(stored)), schema, readings=readings)
     for i, record in enumerate(table.select([n for n in schema.names if n not in vectors(1)]).to_pylist()):
         row = from_record(record, ordinal=i, place="", vectors=("vector", "wide"))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from headwater.data.readings import Reading
+from headwater.data.readings import RowReading
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
 from headwater.index.manifest import Manifest
@@ -36,6 +36,6 @@ def hand_index(path: str | Path, manifest: Manifest, rows: Sequence[TokenRow] = 
 
 def append(index: Index, rows: Sequence[TokenRow], vectors: Mapping[str, np.ndarray], *, loss: float = 0.5) -> None:
     """Append the rows with their vectors (`[rows, width]` in the storage type) as one commit."""
-    losses, readings = np.full(len(rows), loss, dtype=np.float32), [Reading()] * len(rows)
+    losses, readings = np.full(len(rows), loss, dtype=np.float32), [RowReading()] * len(rows)
     table = to_table(rows, losses, vectors, index.dataset.schema, readings=readings)
     commit_fragments(index, write_fragments(index, table))

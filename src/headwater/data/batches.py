@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headwater.core.errors import DataError, UsageError
-from headwater.data.readings import Reading
+from headwater.data.readings import RowReading
 from headwater.data.sums import add_at
 from headwater.data.tokens import TokenRow
 
@@ -84,14 +84,14 @@ class Window:
             cuts.append((max(end - self.size, 0), end))
         return cuts
 
-    def reading(self, row: TokenRow) -> Reading:
+    def reading(self, row: TokenRow) -> RowReading:
         """How a row is read in these windows."""
         cuts = np.array(self.cuts(row.response), dtype=np.int64)
         counted = np.concatenate([[0], np.cumsum(row.response)])
         first = np.maximum(cuts[:, 0] + 1, np.concatenate([[0], cuts[:-1, 1]]))  # first token a window predicts anew
         targets = counted[cuts[:, 1]] - counted[np.minimum(first, cuts[:, 1])]
         unread = int(counted[-1] - targets.sum()) + row.cut_targets
-        return Reading(row.cut, len(cuts), unread, int(targets[cuts[:, 0] > 0].sum()))
+        return RowReading(row.cut, len(cuts), unread, int(targets[cuts[:, 0] > 0].sum()))
 
 
 @dataclass(frozen=True)

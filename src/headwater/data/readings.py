@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True)
-class Reading:
+class RowReading:
     """How one row was read.
 
     Attributes:
@@ -25,7 +25,7 @@ class Reading:
 
 @dataclass
 class Readings:
-    """The sums over rows: tokens as in `Reading`, and the numbers of rows that they are in.
+    """The sums over rows: tokens as in `RowReading`, and the numbers of rows that they are in.
 
     Attributes:
         rows_cut: rows that were cut off at their end.
@@ -40,7 +40,7 @@ class Readings:
     rows_without_beginning: int = 0
     targets_without_beginning: int = 0
 
-    def add(self, reading: Reading) -> None:
+    def add(self, reading: RowReading) -> None:
         """Count one more row."""
         self.rows_cut += reading.tokens_cut > 0
         self.tokens_cut += reading.tokens_cut
@@ -70,9 +70,9 @@ class Readings:
         return "some rows are longer than what is read at once: " + ", ".join(parts) if parts else None
 
 
-def reading_of(cells: Mapping[str, int | None]) -> Reading:
+def reading_of(cells: Mapping[str, int | None]) -> RowReading:
     """The reading of a stored row from its columns."""
-    return Reading(**{name: cells.get(name) or 0 for name in asdict(Reading())})
+    return RowReading(**{name: cells.get(name) or 0 for name in asdict(RowReading())})
 
 
 def _rows(count: int) -> str:

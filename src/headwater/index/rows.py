@@ -1,7 +1,7 @@
 """How rows are stored: the Arrow schema of an index, and the conversion of rows to Arrow tables and back.
 
 Columns in order: `id`, `digest`, the text fields, the user's metadata, `extra`, `tokens`, how the row was read
-(`Reading`), `loss`, the vector columns, `checksum`. Metadata columns take their types from the first block of rows
+(`RowReading`), `loss`, the vector columns, `checksum`. Metadata columns take their types from the first block of rows
 (`headwater.data.columns`). A value that has a name that appears only later, or does not fit its column's type, is kept
 as JSON in `extra`, so nothing is lost. Of an object with other keys than its column's, the column shows the keys it
 has, and `extra` keeps the whole. A metadata name that clashes with one of headwater's columns gets a trailing
@@ -24,7 +24,7 @@ from headwater.core.fingerprints import canonical
 from headwater.core.plain import json_ready
 from headwater.core.spec import Column
 from headwater.data.columns import ColumnType, fits, nearest, storable
-from headwater.data.readings import Reading
+from headwater.data.readings import RowReading
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
 
@@ -34,7 +34,7 @@ _NOT_SUMMED = ("checksum", "_rowid", "_rowaddr")
 TEXT_FIELDS = ("text", "prompt", "response", "messages", "hotwords")
 """The fields that hold a row's text; `messages` and `hotwords` are stored as JSON text."""
 
-READING_FIELDS = tuple(field.name for field in fields(Reading))
+READING_FIELDS = tuple(field.name for field in fields(RowReading))
 """The columns that say how a row was read; older indexes do not have them."""
 
 RESERVED = frozenset(
@@ -135,7 +135,7 @@ def to_table(
     vectors: Mapping[str, np.ndarray],
     schema: pa.Schema,
     *,
-    readings: Sequence[Reading],
+    readings: Sequence[RowReading],
     keep_text: bool = True,
 ) -> pa.Table:
     """A table of rows with their losses and vectors (`[rows, width]`; scales `[rows]`); `checksum` is still empty."""

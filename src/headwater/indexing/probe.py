@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from headwater.core.spec import Column
 from headwater.data.corpus import Corpus
-from headwater.data.readings import Reading
+from headwater.data.readings import RowReading
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
 from headwater.index.info import describe
@@ -178,7 +178,7 @@ def measure_storing(rows: Sequence[TokenRow], manifest: Manifest) -> Stored:
         reset_peak()
         began = time.perf_counter()
         losses = np.ones(len(rows), np.float32)
-        schema, readings = index.dataset.schema, [Reading()] * len(rows)
+        schema, readings = index.dataset.schema, [RowReading()] * len(rows)
         table = to_table(rows, losses, vectors, schema, readings=readings, keep_text=manifest.keeps_text)
         commit_fragments(index, write_fragments(index, table))
         seconds, peak = time.perf_counter() - began, peak_bytes()

@@ -18,7 +18,7 @@ from torch import Tensor
 from headwater.core.errors import DataError, NumericError, UsageError
 from headwater.core.spec import Column, Role
 from headwater.data.batches import TokenBatch
-from headwater.data.readings import Reading
+from headwater.data.readings import RowReading
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
 from headwater.features.encoder import Encoded, Encoder, ExactEncoder, GridEncoder, TokenScores
@@ -140,7 +140,7 @@ class Bound:
         """Divide the rows into windows and the windows into batches; the `ordinal` says which row a window is from."""
         return self.reader.plan(rows, self.form.windows[role])
 
-    def readings(self, rows: Sequence[TokenRow]) -> list[Reading]:
+    def readings(self, rows: Sequence[TokenRow]) -> list[RowReading]:
         """How index rows are read: what is cut off or read in windows."""
         window = self.reader.window(self.form.windows["train"])
         return [window.reading(row) for row in rows]
