@@ -15,6 +15,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headwater.api.choosing import price, select
     from headwater.api.demo import run_demo
     from headwater.api.evaluating import evaluate
     from headwater.api.indexing import (
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from headwater.api.valuing import (
         audit,
         export_target,
-        price,
-        select,
         value,
         value_index,
         value_query,
@@ -59,6 +58,7 @@ if TYPE_CHECKING:
 __version__ = version("headwater")
 
 _HOMES = {
+    "headwater.api.choosing": ("price", "select"),
     "headwater.api.demo": ("run_demo",),
     "headwater.api.evaluating": ("evaluate",),
     "headwater.api.indexing": (
@@ -67,7 +67,7 @@ _HOMES = {
     "headwater.api.tracing": ("score", "trace", "write_scores"),
     "headwater.api.unlearning": ("unlearn",),
     "headwater.api.valuing": (
-        *("audit", "export_target", "price", "select", "value", "value_index", "value_query", "value_with_student"),
+        *("audit", "export_target", "value", "value_index", "value_query", "value_with_student"),
     ),
     "headwater.core.errors": ("HeadwaterError",),
     "headwater.core.scores": ("Scores",),

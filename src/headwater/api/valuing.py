@@ -1,19 +1,14 @@
-"""Estimate what candidate rows are worth for a target, choose among them, and divide a budget among their providers.
+"""Estimate what candidate rows are worth for a target: from a model, from an index, or as a third party.
 
 valued = hw.value("pool.jsonl", "task.jsonl", model="my-model", out="values.parquet")
-hw.select(valued, top="10%", out="chosen.jsonl"); hw.price(valued, 2500, by="provider", out="ledger.csv")
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from headwater.api.sources import (
     AnyIndex,
@@ -26,23 +21,15 @@ from headwater.api.sources import (
     session_of,
     target_of,
     targets_of,
+    values_of,
 )
-from headwater.api.sources import values_of as read
 from headwater.core.errors import UsageError
-from headwater.core.files import require_apart
-from headwater.core.tables import Tabular
 from headwater.data.corpus import Corpus
 from headwater.data.inspection import require_usable
 from headwater.data.tokens import MAX_TOKENS
 from headwater.methods.catalog import find_method, vector_method
 from headwater.models.reader import TOKENS_PER_BATCH, Reader
-from headwater.valuation.chosen import kind_of, records_of, with_value, write_records
 from headwater.valuation.duplicates import THRESHOLD
-from headwater.valuation.ledger import ProviderAccount, accounts, write_ledger, write_row_prices
-from headwater.valuation.prices import Prices, Terms, money, to_cents
-from headwater.valuation.prices import price as price_rows
-from headwater.valuation.selection import Choice
-from headwater.valuation.selection import select as choose
 from headwater.valuing import third_party
 from headwater.valuing.index import value_index as value_rows_of_index
 from headwater.valuing.third_party import Audit, QueryFile, read_query
@@ -150,159 +137,6 @@ def value_with_student(
     return value_pool_with_student(corpus_of(candidates, columns=columns), student, out, options=options)
 
 
-@dataclass(frozen=True)
-class Selection(Tabular):
-    """Chosen rows, best first.
-
-    Attributes:
-        ids: the rows' ids.
-        rows: the rows as they were in the pool, each a dictionary of its columns.
-        values: the rows' values.
-        pool: the values of all rows of the pool.
-        path: the file that the rows were written to, if any.
-    """
-
-    ids: tuple[str, ...]
-    rows: tuple[Mapping[str, Any], ...]
-    values: NDArray[np.float64]
-    pool: NDArray[np.float64]
-    path: Path | None = None
-
-    def records(self) -> list[dict[str, Any]]:
-        """The rows as they were, each with its `value`; a row's own column of that name is `value_`."""
-        return [with_value(row, float(value)) for row, value in zip(self.rows, self.values, strict=True)]
-
-
-def select(
-    values: AnyValues,
-    *,
-    top: str | int = "",
-    above: float | None = None,
-    by: str | None = None,
-    gumbel: float = 0.0,
-    distinct: bool = False,
-    column: str = "value",
-    seed: int = 0,
-    candidates: Rows | None = None,
-    columns: Mapping[str, str] | None = None,
-    out: str | Path | None = None,
-) -> Selection:
-    """Choose rows by their value.
-
-    Args:
-        values: a values file, or the result of `value`.
-        top: how many rows: 500, or "10%" of the pool.
-        above: take only rows with a greater value.
-        by: metadata column; `top` then counts within each group.
-        gumbel: standard deviation of Gumbel noise that is added to the ranking, in standard deviations of the values;
-            0 adds none.
-        distinct: take one row of each near-duplicate cluster.
-        column: the column that holds the value.
-        seed: of the noise.
-        candidates: the pool the values are of; None takes the place that the values file names.
-        columns: role to column; None uses the mapping with which the pool was valued.
-        out: JSONL (also .gz), CSV or Parquet file to write the rows to, as they were.
-
-    Raises:
-        DataError: no row is left to choose, a column is missing, or a row is not in the pool.
-        UsageError: `top` is not a number of rows or a share, or the file has another ending.
-    """
-    if out is not None:
-        kind_of(Path(out))
-    valued = read(values)
-    choice = Choice(top=str(top), above=above, by=by, gumbel=gumbel, distinct=distinct, column=column, seed=seed)
-    chosen = choose(valued, choice)
-    named = valued.about.get("columns") if columns is None else columns
-    source = valued.about.get("candidates", "") if candidates is None else candidates
-    held = "memory" if source == "memory" else "an index" if "index" in valued.about.get("notes", {}) else None
-    if candidates is None and held:
-        what = f"the values are of rows in {held}, which cannot be read again"
-        raise UsageError(what, where="candidates", remedy="give the rows, as --candidates or candidates=")
-    require_apart({"out": out}, [*(source if isinstance(source, list | tuple) else [source]), valued.path])
-    if isinstance(source, Corpus):
-        pool = source
-    else:
-        split = valued.about.get("split") if candidates is None else None
-        pool = corpus_of(source, columns=named, split=split)
-    ids = [valued.ids[i] for i in chosen]
-    about = valued.about
-    records = records_of(pool.like(about), ids, rows=about.get("rows"), digest=about.get("pool", ""))
-    numbers = valued.numbers(column)
-    path = None if out is None else write_records(out, records)
-    return Selection(tuple(ids), tuple(records), numbers[chosen], numbers, path)
-
-
-@dataclass(frozen=True)
-class Purchase(Tabular):
-    """A budget that is divided among rows and their providers.
-
-    Attributes:
-        prices: the price of every row.
-        accounts: one line a provider.
-    """
-
-    prices: Prices
-    accounts: tuple[ProviderAccount, ...]
-
-    def records(self) -> list[dict[str, Any]]:
-        """One record a provider; its amount is in the currency's units."""
-        names = ("provider", "rows", "paid_rows", "clusters", "worth", "amount")
-        return [
-            dict(zip(names, (a.provider, a.rows, a.paid, a.clusters, a.worth, float(money(a.cents))), strict=True))
-            for a in self.accounts
-        ]
-
-
-def price(
-    values: AnyValues,
-    budget: str | int | float,
-    *,
-    by: str | None = None,
-    reserve: float = 0.0,
-    unit: str = "row",
-    column: str = "value",
-    currency: str = "",
-    out: str | Path | None = None,
-    rows: str | Path | None = None,
-    html: str | Path | None = None,
-) -> Purchase:
-    """Divide a budget among rows and their providers in proportion to value, to the cent.
-
-    Args:
-        values: a values file, or the result of `value`.
-        budget: the amount to pay in all.
-        by: metadata column that names the provider.
-        reserve: rows with a lower value are not bought.
-        unit: `row` pays a row by its value, `character` by its value times its length.
-        column: the column that holds the value.
-        currency: shown beside amounts.
-        out: ledger to write: CSV, one line a provider.
-        rows: CSV file to write, one line a row.
-        html: readable statement to write.
-
-    Raises:
-        UsageError: an unknown unit, or a budget that is not an amount above 0 with at most two decimals.
-        DataError: no row is worth more than the reserve, or a column is missing.
-        NumericError: a value is not finite.
-    """
-    if unit not in ("row", "character"):
-        raise UsageError(f"unknown unit '{unit}'", where="--unit", remedy="row or character")
-    terms = Terms(to_cents(budget), reserve, unit, by, column)  # type: ignore[arg-type]
-    valued = read(values)
-    require_apart({"out": out, "rows": rows, "html": html}, [valued.path])
-    priced = price_rows(valued, terms)
-    lines = accounts(valued, priced)
-    if out is not None:
-        write_ledger(out, lines, terms.budget)
-    if rows is not None:
-        write_row_prices(rows, valued, priced)
-    if html is not None:
-        from headwater.report.statement import write_statement
-
-        write_statement(html, valued, priced, lines, currency=currency)
-    return Purchase(priced, tuple(lines))
-
-
 def export_target(
     target: Rows,
     out: str | Path,
@@ -398,7 +232,7 @@ def audit(
         raise UsageError("give either the query file or the target's rows", where="audit")
     opened = read_query(query) if isinstance(query, str | Path) else query
     judge = target_of(target) if opened is None else opened
-    found, reader = read(values), None
+    found, reader = values_of(values), None
     if model is not None:
         reader = Reader.of(model_of(model, loading), template=template, max_tokens=max_tokens, targets=targets)
     pool = candidates if isinstance(candidates, Corpus) else corpus_of(candidates, columns=found.about.get("columns"))

@@ -29,7 +29,7 @@ def price(
 
     Example:  headwater price values.parquet --budget 2500 --by provider --out ledger.csv --html statement.html
     """
-    from headwater.api.valuing import price as divide
+    from headwater.api.choosing import price as divide
     from headwater.valuation.prices import money
 
     files = {"out": out, "rows": rows, "html": html}

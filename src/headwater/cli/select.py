@@ -31,7 +31,7 @@ def select(
 
     Example:  headwater select values.parquet --top 10% --distinct --out chosen.jsonl
     """
-    from headwater.api.valuing import select as choose
+    from headwater.api.choosing import select as choose
     from headwater.valuation.values import read_values
 
     choice: dict[str, Any] = {"top": top, "above": above, "by": by, "distinct": distinct, "column": column}
