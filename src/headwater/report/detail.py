@@ -24,8 +24,8 @@ FOLDED_ABOVE = 30
 """On a page of more hits, only the first `OPEN_HITS` of each query are open."""
 OPEN_HITS = 3
 _ALL = 10**9
-_TOKEN_BYTES, _HIT_BYTES, _CELL_BYTES = 42, 1100, 50
-"""What a token with its value, a hit without its texts, and a cell of a grid take on a page, roughly."""
+_TOKEN_BYTES, _HIT_BYTES, _FOLDED_BYTES, _CELL_BYTES = 42, 1600, 650, 50
+"""What a token with its value, an open and a folded hit without their texts, and a cell of a grid take on a page, roughly."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,13 @@ _STEPS = (
     Detail(grids=False),
     Detail(400, 8_000, (120, 4_000), grids=False),
     Detail(200, 4_000, (60, 2_000), grids=False),
-    Detail(120, 2_000, (40, 1_200), grids=False),
-    Detail(80, 1_200, (24, 800), 8, grids=False),
-    Detail(60, 1_000, (16, 500), 6, grids=False),
-    Detail(40, 800, (12, 300), 4, grids=False),
-    Detail(24, 400, (8, 150), 3, grids=False),
-    Detail(12, 120, (5, 60), 2, grids=False),
+    Detail(120, 2_000, (40, 1_200), 8, grids=False),
+    Detail(80, 1_200, (24, 900), 8, grids=False),
+    Detail(60, 1_000, (20, 700), 6, grids=False),
+    Detail(60, 800, (16, 500), 6, grids=False),
+    Detail(40, 600, (12, 350), 4, grids=False),
+    Detail(24, 400, (12, 200), 4, grids=False),
+    Detail(16, 200, (8, 100), 2, grids=False),
 )
 
 
@@ -108,10 +109,12 @@ def _about_bytes(trace: Trace, detail: Detail) -> int:
         losses = len(query.losses.tokens) if query.losses else 0
         total += _HIT_BYTES + _TOKEN_BYTES * min(losses, detail.tokens)
         for place, hit in enumerate(query.hits):
-            own = detail if place < detail.open else detail.of_folded
-            maps = [hit.row_tokens, hit.query_tokens if own is detail or detail.whole else None]
-            total += _HIT_BYTES + sum(_TOKEN_BYTES * min(len(m.tokens), own.tokens) for m in maps if m)
-            total += sum(min(len(text), own.characters) for text in hit.row.values())
+            folded = place >= detail.open
+            own = detail.of_folded if folded else detail
+            maps = [hit.row_tokens, hit.query_tokens if detail.whole or not folded else None]
+            total += _FOLDED_BYTES if folded else _HIT_BYTES
+            total += sum(_TOKEN_BYTES * min(len(m.tokens), own.tokens) for m in maps if m)
+            total += sum(len(text[: own.characters].encode("utf-8", "replace")) for text in hit.row.values())
             total += _CELL_BYTES * _cells(hit.grid) if detail.grids and hit.grid else 0
     return total
 

@@ -6,7 +6,7 @@ User text stays plain here; the page's environment escapes it on output.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from headwater.core.trace import TokenMap
 from headwater.report.colours import loss_class, signed_class
@@ -42,8 +42,7 @@ class Field:
         text: the text, if it has no `tokens`.
         tokens: the text as shaded pieces.
         excerpt: the pieces that are visible before a long text is opened.
-        stays: the excerpt stays visible then, because the whole text has no shades.
-        cut: whether text precedes the excerpt, and whether text follows it.
+        cut: whether text precedes what is visible at first, and whether text follows it.
         size: how long the whole text is, for a folded text.
         note: a sentence about what is not on the page.
     """
@@ -52,10 +51,25 @@ class Field:
     text: str
     tokens: tuple[Shaded, ...] = ()
     excerpt: tuple[Shaded, ...] = ()
-    stays: bool = False
     cut: tuple[bool, bool] = (False, False)
     size: str = ""
     note: str = ""
+
+
+class Layout:
+    """Lays the maps of one trace over their texts, each once."""
+
+    def __init__(self) -> None:
+        self._laid: dict[int, dict[str, tuple[Piece, ...]]] = {}
+
+    def lay(self, texts: Mapping[str, str], tokens: TokenMap, *, where: str) -> dict[str, tuple[Piece, ...]]:
+        """The map's pieces by the labels of the texts if it fits them, else all under `WHOLE`."""
+        if id(tokens) not in self._laid:
+            pieces = checked(tokens, where=where)
+            present = {label: text for label, text in texts.items() if text}
+            parts = over_fields(pieces, list(present.values()))
+            self._laid[id(tokens)] = {WHOLE: pieces} if parts is None else dict(zip(present, parts, strict=True))
+        return self._laid[id(tokens)]
 
 
 @dataclass(frozen=True)
@@ -66,6 +80,7 @@ class Painter:
         scale: the value with the strongest shade.
         detail: the page's limits.
         whole: where the whole text is, for the sentence about text left out.
+        layout: the maps as they lie over the texts.
         loss: the numbers are losses in nats, not signed influence.
         bare: a text that is too long to shade is shown by its strongest passage alone.
     """
@@ -73,12 +88,13 @@ class Painter:
     scale: float
     detail: Detail
     whole: str
+    layout: Layout
     loss: bool = False
     bare: bool = False
 
     def fields(self, texts: Mapping[str, str], tokens: TokenMap | None, *, where: str) -> tuple[Field, ...]:
         """The texts, shaded by the map if it fits them; a map that does not fit becomes a field of its own."""
-        laid = lay(texts, tokens, where=where) if tokens else {}
+        laid = self.layout.lay(texts, tokens, where=where) if tokens else {}
         plain = tuple(self._plain(label, text) for label, text in texts.items() if text and label not in laid)
         return (*plain, *(self._shaded(label, pieces) for label, pieces in laid.items()))
 
@@ -104,19 +120,29 @@ class Painter:
         return Field(label, "", tokens, excerpt=tokens[start:stop], cut=cut, size=size)
 
     def _passage(self, label: str, pieces: Sequence[Piece]) -> Field:
-        """A text too long for the page to shade: its strongest passage is shaded, the rest is plain, or left out."""
-        start, stop = strongest_passage(pieces, min(PASSAGE, self.detail.tokens))
+        """A text too long for the page to shade: only its strongest passage has values, and its ends may be cut."""
         most = self.detail.characters
-        shown = [Piece(p.text[:most], p.value, p.framing, p.parts) for p in pieces[start:stop]]
-        text = "".join(piece.text for piece in pieces)
-        note = left_out(len(text) - most, self.whole)
-        excerpt, cut = tuple(self._shade(piece) for piece in shown), (start > 0, stop < len(pieces))
+        start, stop = strongest_passage(pieces, min(PASSAGE, self.detail.tokens))
+        strongest = [replace(piece, text=piece.text[:most]) for piece in pieces[start:stop]]
+        shaded = tuple(self._shade(piece) for piece in strongest)
+        cut = (start > 0, stop < len(pieces))
         if self.bare:
-            return Field(label, "", excerpt, cut=cut)
-        return Field(label, text[:most], excerpt=excerpt, stays=True, cut=cut, size=_count(pieces), note=note)
+            return Field(label, "", shaded, cut=cut)
+        before, after = ("".join(piece.text for piece in some) for some in (pieces[:start], pieces[stop:]))
+        room = max(most - sum(len(piece.text) for piece in strongest), 0)
+        lead = before[max(len(before) - max(room // 3, room - len(after)), 0) :]
+        tail = after[: room - len(lead)]
+        tokens = (Shaded(lead, "", ""), *shaded, Shaded(tail, "", ""))
+        missing = sum(len(piece.text) for piece in pieces) - len(lead) - len(tail) - (most - room)
+        ends, note = (len(lead) < len(before), len(tail) < len(after)), left_out(missing, self.whole)
+        if most <= LONG_TEXT:
+            return Field(label, "", tokens, cut=ends, note=note)
+        return Field(label, "", tokens, excerpt=shaded, cut=cut, size=_count(pieces), note=note)
 
     def _shade(self, piece: Piece) -> Shaded:
         css = loss_class(piece.value, self.scale) if self.loss else signed_class(piece.value, self.scale)
+        if not self.detail.whole and css == "z" and piece.text:
+            return Shaded(piece.text, "", "")
         if piece.framing:
             css += " framing"
         if piece.text == "":
@@ -129,22 +155,15 @@ class Painter:
     def _title(self, piece: Piece) -> str:
         if piece.value is None:
             return ""
-        parts = ", ".join(self._exact(value) for value in piece.parts)
+        parts = ", ".join(self._exact(value) for value in piece.parts) if self.detail.whole else ""
         unit = " nats" if self.loss else ""
         return f"{self._exact(piece.value)}{unit}" + (f" ({len(piece.parts)} tokens: {parts})" if parts else "")
 
     def _exact(self, value: float | None) -> str:
         if value is None:
             return "–"
-        return number_text(value, digits=6) if self.loss else signed_text(value, digits=6)
-
-
-def lay(texts: Mapping[str, str], tokens: TokenMap, *, where: str) -> dict[str, tuple[Piece, ...]]:
-    """The map's pieces by the labels of the texts if it fits them, else all under `WHOLE`."""
-    pieces = checked(tokens, where=where)
-    present = {label: text for label, text in texts.items() if text}
-    parts = over_fields(pieces, list(present.values()))
-    return {WHOLE: pieces} if parts is None else dict(zip(present, parts, strict=True))
+        digits = 6 if self.detail.whole else 3
+        return number_text(value, digits=digits) if self.loss else signed_text(value, digits=digits)
 
 
 def _count(pieces: Sequence[Piece]) -> str:

@@ -25,7 +25,7 @@ from headwater.core.files import write_text
 from headwater.core.trace import Trace
 from headwater.report.colours import STEPS, stylesheet
 from headwater.report.detail import details, first_queries, largest
-from headwater.report.fields import Shaded
+from headwater.report.fields import Layout, Shaded
 from headwater.report.tables import Table, cell_text, numeric_columns
 from headwater.report.texts import LONGEST_NAME, LONGEST_TEXT, shortened
 from headwater.report.views import view_queries
@@ -51,13 +51,13 @@ def render_trace(trace: Trace, *, title: str | None = None, tables: Sequence[Tab
     """
     trace = first_queries(trace)
     several = "What taught the model these answers?"
-    page = ""
+    page, layout = "", Layout()
     for detail in details(trace):
         page = render(
             "trace.html.j2",
             title=title or ("What taught the model this answer?" if len(trace.queries) == 1 else several),
             trace=trace,
-            queries=view_queries(trace, detail),
+            queries=view_queries(trace, detail, layout),
             detail=detail,
             grids_left_out=not detail.grids and any(hit.grid for query in trace.queries for hit in query.hits),
             tables=with_alignment(tables),

@@ -136,7 +136,8 @@ def over_fields(pieces: Sequence[Piece], fields: Sequence[str]) -> list[tuple[Pi
         while place + 1 < len(fields) and (begin >= ends[place][1] or end > ends[place + 1][0]):
             place += 1
         start, stop = ends[place]
-        parts[place].append(replace(piece, framing=begin >= stop or end <= start))
+        outside = begin >= stop or end <= start
+        parts[place].append(replace(piece, framing=True) if outside else piece)
         begin = end
     return [tuple(part) for part in parts]
 

@@ -6,14 +6,15 @@ So the template needs no arithmetic. User text stays plain here; the page's envi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from headwater.core.trace import Hit, QueryTrace, TokenMap, Trace
 from headwater.report.colours import signed_class
 from headwater.report.detail import Detail
-from headwater.report.fields import Field, Painter, Shaded, lay
+from headwater.report.fields import Field, Layout, Painter, Shaded
 from headwater.report.grids import GridView, view_grid
 from headwater.report.tables import number_text, signed_text
 from headwater.report.texts import IN_INDEX, IN_QUERY, LONGEST_NAME, shortened
@@ -79,21 +80,23 @@ class _Painters:
     highest: float
 
 
-def view_queries(trace: Trace, detail: Detail) -> list[QueryView]:
+def view_queries(trace: Trace, detail: Detail, layout: Layout) -> list[QueryView]:
     """One view a query. All queries share one loss scale; all token maps of a query share one token scale."""
     losses = [v for q in trace.queries if q.losses for v in q.losses.values if v is not None]
     top_loss = max(losses, default=0.0)
-    return [_view_query(query, number, top_loss, detail) for number, query in enumerate(trace.queries, start=1)]
+    return [_view_query(query, number, partial(Painter, detail=detail, layout=layout), top_loss) for number, query in enumerate(trace.queries, start=1)]
 
 
-def _view_query(query: QueryTrace, number: int, top_loss: float, detail: Detail) -> QueryView:
+def _view_query(query: QueryTrace, number: int, painter: Callable[..., Painter], top_loss: float) -> QueryView:
     maps = [m for hit in query.hits for m in (hit.row_tokens, hit.query_tokens) if m]
     scale = max((abs(v) for m in maps for v in m.values if v is not None), default=0.0)
+    row = painter(scale, whole=IN_INDEX)
+    detail, lay = row.detail, row.layout.lay
     painters = _Painters(
-        loss=Painter(top_loss, detail, IN_QUERY, loss=True),
-        row=Painter(scale, detail, IN_INDEX),
-        folded=Painter(scale, detail.of_folded, IN_INDEX),
-        driven=Painter(scale, detail, IN_QUERY, bare=not detail.whole),
+        loss=painter(top_loss, whole=IN_QUERY, loss=True),
+        row=row,
+        folded=replace(row, detail=detail.of_folded),
+        driven=replace(row, whole=IN_QUERY, bare=not detail.whole),
         highest=max((abs(hit.score) for hit in query.hits), default=0.0),
     )
     where = f"query {shortened(query.id, LONGEST_NAME)}"
