@@ -22,14 +22,14 @@ from headwater.valuation.values import Values
 
 def trace_page() -> str:
     """All of a trace: maps, losses, metadata, a grid, a table."""
-    trace = scripts_trace(2, 5)
+    trace = scripts_trace(2, 3)
     first = trace.queries[1].hits[0]
     assert first.row_tokens
     assert first.query_tokens
-    rows, columns = first.row_tokens.tokens[20:60], first.query_tokens.tokens[-30:]
-    values = tuple(tuple((-1) ** i * 0.01 * (i % 7) * (j % 5) for j in range(30)) for i in range(40))
+    rows, columns = first.row_tokens.tokens[20:36], first.query_tokens.tokens[-12:]
+    values = tuple(tuple((-1) ** i * 0.01 * (i % 7) * (j % 5) for j in range(12)) for i in range(16))
     hits = (replace(first, grid=TokenGrid(rows, columns, values)), *trace.queries[1].hits[1:])
-    queries = (trace.queries[0], replace(trace.queries[1], hits=hits), *howdy_trace().queries)
+    queries = (trace.queries[0], replace(trace.queries[1], hits=hits), howdy_trace().queries[0])
     table = Table("Results", ("method", "P@10"), (("rise", 0.98), ("bm25", None)), "A note.")
     return render_trace(replace(trace, queries=queries), tables=[table])
 

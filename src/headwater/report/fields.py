@@ -153,16 +153,15 @@ class Painter:
         return Shaded(text, css, self._title(piece), piece.text.removesuffix(text))
 
     def _title(self, piece: Piece) -> str:
+        """The exact value, and in brackets those of its tokens, if the piece has several."""
         if piece.value is None:
             return ""
-        parts = ", ".join(self._exact(value) for value in piece.parts) if self.detail.whole else ""
-        unit = " nats" if self.loss else ""
-        return f"{self._exact(piece.value)}{unit}" + (f" ({len(piece.parts)} tokens: {parts})" if parts else "")
+        parts = " ".join(self._exact(value, 3) for value in piece.parts) if self.detail.whole else ""
+        return self._exact(piece.value, 6 if self.detail.whole else 3) + (f" ({parts})" if parts else "")
 
-    def _exact(self, value: float | None) -> str:
+    def _exact(self, value: float | None, digits: int) -> str:
         if value is None:
             return "–"
-        digits = 6 if self.detail.whole else 3
         return number_text(value, digits=digits) if self.loss else signed_text(value, digits=digits)
 
 
