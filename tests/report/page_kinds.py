@@ -36,12 +36,18 @@ def trace_page() -> str:
 
 def large_trace_page() -> str:
     """Fifty queries with twenty hits each."""
-    return render_trace(scripts_trace(50, 20, repeats=3))
+    return render_trace(scripts_trace(50, 20))
 
 
 def purchase(rows: int = 40) -> tuple[Values, object]:
     """Values with intervals, and their prices for providers with names in many scripts."""
-    names = ["مزود البيانات", "数据供应商有限公司", "acme-corpora-international-holdings-limited", "नदी", "rocket 👩🏽‍🚀"]
+    names = [
+        "مزود البيانات",
+        "数据供应商有限公司",
+        "acme-corpora-international-holdings-limited",
+        "नदी",
+        "rocket 👩🏽‍🚀",
+    ]
     value = np.linspace(0.5, -0.3, rows)
     table = pa.table(
         {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -63,7 +63,7 @@ def visit(tmp_path: Path, page: str, script: str, *, widths: tuple[int, ...] = W
     return json.loads(html.unescape(body.group(1)))
 
 
-@lru_cache(maxsize=None)
+@cache
 def page_of(kind: str) -> str:
     return KINDS[kind]()
 
@@ -85,3 +85,72 @@ def test_axe_sees_a_planted_fault(tmp_path: Path) -> None:
     script = AXE.read_text(encoding="utf-8").replace("</script", "<\\/script") + CHECK
     (frame,) = visit(tmp_path, page, script, widths=(1280,))
     assert {"color-contrast", "image-alt", "label"} <= {fault[0] for fault in frame["faults"]}
+
+
+USE = """
+addEventListener("load", () => {
+  const all = (css) => [...document.querySelectorAll(css)];
+  const seen = (css) => all(css).filter((e) => e.checkVisibility()).length;
+  const counts = () => [seen(".hit"), seen("section.query"), seen(".contents li")];
+  const said = { first: counts(), box: seen(".find input") };
+  const box = document.querySelector(".find input");
+  const find = (text) => { box.value = text; box.dispatchEvent(new Event("input")); };
+  find("ROW 2-11, tell");
+  setTimeout(() => {
+    said.one = counts();
+    said.summary = document.querySelector(".find output").textContent;
+    find("");
+    setTimeout(() => {
+      said.back = counts();
+      const token = document.querySelector(".hit .text span[title]");
+      token.click();
+      said.tapped = document.querySelector(".value").textContent.endsWith(token.title);
+      said.links = all(".contents a").every((link) => document.getElementById(link.hash.slice(1)));
+      const shown = () => getComputedStyle(token, "::after").content.includes(token.title);
+      const tick = document.querySelector(".hit .exact input");
+      said.before = shown();
+      tick.focus();
+      said.focused = document.activeElement === tick;
+      tick.click();
+      said.after = shown();
+      parent.postMessage(said, "*");
+    }, 500);
+  }, 500);
+});
+"""
+
+
+def test_rows_are_found_and_values_are_reached_by_key_and_by_touch(tmp_path: Path) -> None:
+    page = render_trace(scripts_trace(4, 12))
+    (said,) = visit(tmp_path, page, USE, widths=(390,))
+    assert said["first"] == said["back"] == [12, 4, 4]
+    assert said["one"] == [1, 1, 1]
+    assert said["summary"] == "1 of 48 rows, 1 of 4 queries"
+    assert (said["box"], said["links"], said["tapped"], said["focused"]) == (1, True, True, True)
+    assert (said["before"], said["after"]) == (False, True)
+
+
+SHAPES = """
+addEventListener("load", () => {
+  const width = (e) => e.getBoundingClientRect().width;
+  parent.postMessage([...document.querySelectorAll("p.shape")].map(width), "*");
+});
+"""
+
+
+def test_joined_letters_keep_their_shapes(tmp_path: Path) -> None:
+    """Spans as inline blocks cannot shape each other; where tokens are drawn together, they need not."""
+    text = TEXTS["arabic"]
+    tokens = byte_tokens(text)
+    drawn = ["".join(tokens[start:stop]) for start, stop in drawn_together(tokens)]
+
+    def paragraph(parts: list[str]) -> str:
+        spans = "".join(f'<span style="display:inline-block">{html.escape(part)}</span>' for part in parts)
+        return f'<p class="shape" dir="rtl" style="white-space:pre;display:inline-block">{spans}</p><br>'
+
+    page = "".join(paragraph(parts) for parts in ([text], drawn, list(text)))
+    full = f'<!doctype html><meta http-equiv="Content-Security-Policy" content=""><body>{page}</body>'
+    (widths,) = visit(tmp_path, full, SHAPES, widths=(1280,))
+    whole, joined, torn = widths
+    assert abs(joined - whole) < 0.02 * whole
+    assert abs(torn - whole) > 0.05 * whole

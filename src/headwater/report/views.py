@@ -84,7 +84,10 @@ def view_queries(trace: Trace, detail: Detail, layout: Layout) -> list[QueryView
     """One view a query. All queries share one loss scale; all token maps of a query share one token scale."""
     losses = [v for q in trace.queries if q.losses for v in q.losses.values if v is not None]
     top_loss = max(losses, default=0.0)
-    return [_view_query(query, number, partial(Painter, detail=detail, layout=layout), top_loss) for number, query in enumerate(trace.queries, start=1)]
+    return [
+        _view_query(query, number, partial(Painter, detail=detail, layout=layout), top_loss)
+        for number, query in enumerate(trace.queries, start=1)
+    ]
 
 
 def _view_query(query: QueryTrace, number: int, painter: Callable[..., Painter], top_loss: float) -> QueryView:
