@@ -101,6 +101,9 @@ def test_the_browser_parses_what_was_written(tmp_path: Path) -> None:
     page = render_trace(howdy_trace())
     dom, console = run(tmp_path, page, "--dump-dom")
     assert console == ""
+    (finder,) = parse(dom).all("div", "find")
+    assert "hidden" in parse(page).all("div", "find")[0].attributes
+    assert "hidden" not in finder.attributes, "the page's policy lets its own script run"
     assert [p.text() for p in parse(dom).all("p", "text")] == [p.text() for p in parse(page).all("p", "text")]
     assert len(parse(dom).all("article")) == 16
 

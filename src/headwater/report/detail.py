@@ -25,7 +25,7 @@ FOLDED_ABOVE = 30
 OPEN_HITS = 3
 _ALL = 10**9
 _TOKEN_BYTES, _HIT_BYTES, _FOLDED_BYTES, _CELL_BYTES = 42, 1600, 650, 50
-"""Roughly the bytes of a token with its value, of an open and a folded hit without their texts, and of a grid's cell."""
+"""Roughly the bytes of a token with its value, an open and a folded hit without texts, and a cell of a grid."""
 
 
 @dataclass(frozen=True)

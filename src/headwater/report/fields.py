@@ -107,8 +107,9 @@ class Painter:
         return Field(label, text[:most], excerpt=(head,), cut=(False, True), size=size, note=note)
 
     def _shaded(self, label: str, pieces: Sequence[Piece]) -> Field:
-        """A shaded text; the template's own tokens are drawn only if they have a number."""
-        pieces = [piece for piece in pieces if not piece.framing or piece.value is not None]
+        """A shaded text; the template's own tokens are drawn only if they have a number and the page shows all."""
+        framed = self.detail.whole
+        pieces = [piece for piece in pieces if not piece.framing or (framed and piece.value is not None)]
         most, length = self.detail.characters, sum(len(piece.text) for piece in pieces)
         if len(pieces) > self.detail.tokens or length > most:
             return self._passage(label, pieces)
