@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,10 +10,13 @@ from headwater.core.errors import DataError
 from headwater.core.trace import TokenGrid
 from headwater.report.colours import signed_class
 from headwater.report.tables import signed_text
-from headwater.report.tokens import require_finite
+from headwater.report.texts import shortened
+from headwater.report.tokens import drawn_together, require_finite
 
 MOST_ROWS, MOST_COLUMNS = 48, 32
 """Most tokens of the row, and of the query, that a grid shows."""
+LONGEST_TOKEN = 40
+"""Most characters of a token in a heading."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ def view_grid(grid: TokenGrid, *, where: str) -> GridView:
         raise DataError(f"{len(grid.values)} × {sorted(shape)} values for {tokens}", where=place)
     for value in (v for line in grid.values for v in line):
         require_finite(value, where=place)
+    grid = _joined(grid)
     scale = max((abs(value) for line in grid.values for value in line), default=0.0)
     rows = _strongest(grid.values, MOST_ROWS, scale)
     columns = _strongest(list(zip(*grid.values, strict=True)), MOST_COLUMNS, scale)
@@ -57,6 +62,18 @@ def view_grid(grid: TokenGrid, *, where: str) -> GridView:
         )
     lines = ((_name(grid.row_tokens[i]), tuple(_cell(grid.values[i][j], scale) for j in columns)) for i in rows)
     return GridView(tuple(_name(grid.query_tokens[j]) for j in columns), tuple(lines), left_out)
+
+
+def _joined(grid: TokenGrid) -> TokenGrid:
+    """The grid with tokens that can only be drawn together as one; their values are summed."""
+    down, across = drawn_together(grid.row_tokens), drawn_together(grid.query_tokens)
+    narrow = [[math.fsum(line[start:stop]) for start, stop in across] for line in grid.values]
+    values = tuple(tuple(map(math.fsum, zip(*narrow[start:stop], strict=True))) for start, stop in down)
+    rows, columns = (
+        tuple("".join(tokens[start:stop]) for start, stop in runs)
+        for tokens, runs in ((grid.row_tokens, down), (grid.query_tokens, across))
+    )
+    return TokenGrid(rows, columns, values)
 
 
 def _strongest(lines: Sequence[Sequence[float]], count: int, scale: float) -> list[int]:
@@ -74,4 +91,4 @@ def _cell(value: float, scale: float) -> GridCell:
 
 def _name(token: str) -> str:
     """A token as a heading, with visible white space; the empty token is ∅."""
-    return token.replace("\n", "↵").replace("\t", "⇥").replace(" ", "␣") or "∅"
+    return shortened(token, LONGEST_TOKEN).replace("\n", "↵").replace("\t", "⇥").replace(" ", "␣") or "∅"

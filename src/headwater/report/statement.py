@@ -10,9 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from headwater.core.files import write_text
 from headwater.report.page import render
 from headwater.report.tables import number_text
+from headwater.report.texts import LONGEST_NAME, shortened
 from headwater.valuation.ledger import ProviderAccount
 from headwater.valuation.prices import Prices, money
 from headwater.valuation.values import Values
@@ -32,12 +35,26 @@ def render_statement(values: Values, prices: Prices, accounts: Sequence[Provider
         "reserve": number_text(terms.reserve),
         "rows offered": f"{len(prices.cents):,}",
         "rows paid": f"{int((prices.cents > 0).sum()):,}",
+        "paid rows that cannot be told from zero": _uncertain(values, prices),
         "values file": values.path,
         "pool digest": values.about.get("pool", "not recorded"),
     }
     views = [_view(account, terms.budget) for account in accounts]
     total = money(terms.budget)
     return render("statement.html.j2", accounts=views, facts=facts, total=total, currency=currency)
+
+
+def _uncertain(values: Values, prices: Prices) -> str:
+    """How many paid rows have an interval that reaches down to zero; in words if the values have no intervals."""
+    column = prices.terms.column
+    low = "low" if column == "value" else column.replace("value_", "low_", 1)
+    paid = prices.cents > 0
+    if low == column or low not in values.table.column_names or not paid.any():
+        return "not known: these values have no intervals"
+    bounds = values.numbers(low)[paid]
+    if np.isnan(bounds).all():
+        return "not known: a target of one part gives no intervals"
+    return f"{int((~(bounds > 0)).sum()):,} of {len(bounds):,}: their 95 % intervals reach down to zero"
 
 
 def write_statement(
@@ -54,7 +71,7 @@ def write_statement(
 
 def _view(account: ProviderAccount, budget: int) -> dict[str, Any]:
     return {
-        "provider": account.provider,
+        "provider": shortened(account.provider, LONGEST_NAME),
         "rows": f"{account.rows:,}",
         "paid": f"{account.paid:,}",
         "clusters": f"{account.clusters:,}",
@@ -62,5 +79,5 @@ def _view(account: ProviderAccount, budget: int) -> dict[str, Any]:
         "share": f"{100 * account.cents / budget:.1f} %",
         "bar": round(100 * account.cents / budget, 1),
         "amount": money(account.cents),
-        "best": [(row, money(cents)) for row, cents in account.best],
+        "best": [(shortened(row, LONGEST_NAME), money(cents)) for row, cents in account.best],
     }

@@ -82,9 +82,9 @@ def cell_text(cell: Cell) -> str:
     return number_text(cell) if isinstance(cell, float) else f"{cell:,}".replace("-", "−")
 
 
-def number_text(value: float, *, digits: int = 4) -> str:
-    """A number with `digits` significant digits, and a minus sign instead of a hyphen."""
-    return f"{value + 0.0:.{digits}g}".replace("-", "−")
+def number_text(value: float, *, digits: int = 4, padded: bool = False) -> str:
+    """A number with `digits` significant digits, trailing zeros if `padded`, and a minus sign instead of a hyphen."""
+    return f"{value + 0.0:{'#' if padded else ''}.{digits}g}".removesuffix(".").replace("-", "−")
 
 
 def signed_text(value: float, *, digits: int = 4, padded: bool = False) -> str:

@@ -6,14 +6,14 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
 from headwater.core.files import write_text
 from headwater.report import plots
 from headwater.report.page import render, with_alignment
-from headwater.report.tables import Cell, Table
+from headwater.report.tables import Cell, Table, cell_text, number_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,18 +27,38 @@ KINDS = {
 }
 
 
+_SHOWN_ABOVE = ("forget loss", "retain loss")
+"""What the table of losses shows, and so the list of facts does not."""
+_KEPT_ASIDE = "retain rows kept aside"
+_NAMES = {"guard rows": _KEPT_ASIDE, "retain perplexity ratio": f"perplexity of {_KEPT_ASIDE}, after ÷ before"}
+
+
 def write_unlearning_report(path: str | os.PathLike[str], account: Account) -> Path:
     """Write the page, all at once; raises `StoreError` if the file cannot be written."""
+    return write_text(Path(path), render_unlearning_report(account))
+
+
+def render_unlearning_report(account: Account) -> str:
+    """The whole page. Every number has one name on it, and three significant digits."""
     about = account.summary
-    page = render(
+    adapter = f" with the adapter {about['adapter']}" if about.get("adapter") else ""
+    return render(
         "unlearning.html.j2",
         title=f"What the model says before and after unlearning ({about['method']})",
-        lead=f"{about['model']}: {about['forget rows']} rows unlearned, outcome “{about['outcome']}”.",
+        lead=f"{about['model']}{adapter}: {about['forget rows']} rows unlearned, outcome “{about['outcome']}”.",
         tables=with_alignment([*_answers(account), _numbers(account)]),
         figures=_figures(account),
-        about={name: value for name, value in about.items() if not isinstance(value, dict | list)},
+        about={_NAMES.get(name, name): _fact(value) for name, value in about.items() if _is_listed(name, value)},
+        warnings=about.get("warnings", []),
     )
-    return write_text(Path(path), page)
+
+
+def _is_listed(name: str, value: object) -> bool:
+    return not isinstance(value, dict | list) and not name.startswith(_SHOWN_ABOVE)
+
+
+def _fact(value: Any) -> str:
+    return number_text(value, digits=3, padded=True) if isinstance(value, float) else cell_text(value)
 
 
 def _answers(account: Account) -> list[Table]:
@@ -54,10 +74,10 @@ def _numbers(account: Account) -> Table:
     about = account.summary
 
     def line(label: str, name: str) -> tuple[Cell, ...]:
-        return (label, about[f"{name} before"], about[f"{name} after"])
+        return (label, _fact(about[f"{name} before"]), _fact(about[f"{name} after"]))
 
-    rows = (line("rows to forget", "forget loss"), line("retain rows kept aside", "retain loss"))
-    target = about["forget loss of unseen rows (target)"]
+    rows = (line("rows to forget", "forget loss"), line(_KEPT_ASIDE, "retain loss"))
+    target = _fact(about["forget loss of unseen rows (target)"])
     note = f"Unlearning is complete when the first line reaches the loss of unseen rows, {target}."
     return Table("Mean loss, nats a token", ("rows", "before", "after"), rows, note)
 
@@ -66,7 +86,7 @@ def _figures(account: Account) -> list[Markup]:
     figures = []
     if len(account.readings) > 1:
         steps, forget, guard = zip(*account.readings, strict=True)
-        losses = {"rows to forget": forget, "retain rows kept aside": guard}
+        losses = {"rows to forget": forget, _KEPT_ASIDE: guard}
         drawn = plots.curves(steps, losses, axes_names=("step", "loss, nats a token"))
         figures.append(_drawn(drawn, "Losses while unlearning"))
     for group, rows in account.weights.items():

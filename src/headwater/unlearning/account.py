@@ -85,6 +85,7 @@ def make_account(
     old, new = before.retain_loss, after.retain_loss
     summary = {
         "model": model,
+        "adapter": result.loaded.loading.get("adapter"),
         "method": result.options.method,
         "outcome": result.outcome,
         "forget rows": len(job.forget),
