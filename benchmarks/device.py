@@ -164,13 +164,13 @@ def _speed_of(shape: str, rows: int, tokens: int, device: torch.device) -> list[
     batch = batch_of(rows, tokens, loaded.model.config.vocab_size, device)
     arms: dict[str, Callable[[], object]] = {
         "forward": lambda: bare(loaded.model, batch),
-        "rise": _encoding(loaded, batch, "rise", {}),
-        "rise small": _encoding(loaded, batch, "rise", {"preset": "small"}),
+        "rise": Encoding(loaded, batch, "rise", {}),
+        "rise small": Encoding(loaded, batch, "rise", {"preset": "small"}),
     }
     if shape != "8B":
         arms["forward+backward"] = lambda: step(loaded.model, batch)
-        arms["rapidin"] = _encoding(loaded, batch, "rapidin", {})
-        arms["logra"] = _encoding(loaded, batch, "logra", {})
+        arms["rapidin"] = Encoding(loaded, batch, "rapidin", {})
+        arms["logra"] = Encoding(loaded, batch, "logra", {})
     return measured(shape, rows * tokens, arms, {"rise": "forward", "rise small": "forward"}, "forward+backward")
 
 
@@ -191,21 +191,23 @@ def adapter(device: torch.device, small: bool) -> list[dict[str, Any]]:
     tuned = LoadedModel(shape, model, None, "adapter", device, {})
     arms = {
         "LoRA step": lambda: step(model, batch, trainable),
-        "rapidin": _encoding(tuned, batch, "rapidin", {}),
-        "graddot": _encoding(tuned, batch, "graddot", {}),
+        "rapidin": Encoding(tuned, batch, "rapidin", {}),
+        "graddot": Encoding(tuned, batch, "graddot", {}),
     }
     return measured(f"{shape} LoRA", rows * tokens, arms, {}, "LoRA step")
 
 
-def _encoding(loaded: LoadedModel, batch: TokenBatch, name: str, settings: Mapping[str, str]) -> Callable[[], object]:
-    kept: list[Any] = []
+class Encoding:
+    """Vectors of one batch by a method, which is bound at the first call."""
 
-    def encode() -> object:
-        if not kept:
-            kept.append(find_method(name, settings).require_vectors().bind(loaded))
-        return kept[0].encode(batch, "train")
+    def __init__(self, loaded: LoadedModel, batch: TokenBatch, name: str, settings: Mapping[str, str]) -> None:
+        self.loaded, self.batch, self.method = loaded, batch, find_method(name, settings)
+        self.encoder: Any = None
 
-    return encode
+    def __call__(self) -> object:
+        if self.encoder is None:
+            self.encoder = self.method.require_vectors().bind(self.loaded)
+        return self.encoder.encode(self.batch, "train")
 
 
 @torch.no_grad()
@@ -234,6 +236,8 @@ def measured(
     for name, run in arms.items():
         try:
             found[name] = {"model": shape, "arm": name, **_timed(run)}
+            if isinstance(run, Encoding):
+                found[name]["reads"] = str(run.encoder.coverage)
         except Exception as error:  # out of memory, most likely: the other arms go on
             found[name] = {"model": shape, "arm": name, "error": f"{type(error).__name__}: {error}"}
             _forget()
@@ -317,7 +321,7 @@ def profile(device: torch.device, small: bool) -> list[dict[str, Any]]:
     kind = "cuda" if device.type == "cuda" else "cpu"
     found = []
     for name in ("rise", "rapidin", "logra"):
-        run = _encoding(loaded, batch, name, {})
+        run = Encoding(loaded, batch, name, {})
         run()
         with torch.profiler.profile() as recorded:
             run()

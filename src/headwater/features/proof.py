@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -217,7 +217,14 @@ class _Trial:
         difference = float((products - (0 if read is None else read)).square().mean().sqrt())
         if not np.isfinite(norm):
             return False  # nothing can be proved of a gradient that overflows; a row's would be refused
-        return not difference <= max(_TOLERANCE[dtype] * norm, _FLOOR[dtype] * self.largest)
+        dtypes = (dtype, *self._rounded_to)  # an adapter in float32 gets what a narrower model has rounded
+        tolerance, floor = (max(table[kind] for kind in dtypes) for table in (_TOLERANCE, _FLOOR))
+        return not difference <= max(tolerance * norm, floor * self.largest)
+
+    @cached_property
+    def _rounded_to(self) -> tuple[torch.dtype, ...]:
+        """The dtypes in which the model computes, as far as its parameters tell."""
+        return tuple({parameter.dtype for parameter in self.model.parameters()} & _TOLERANCE.keys())
 
     def _autograd(self, views: Mapping[str, Sequence[_View]]) -> dict[str, _True]:
         """Autograd's gradients of these parameters by the weighted loss, as products; each is dropped on arrival."""
