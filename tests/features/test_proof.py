@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from headwater.core.errors import ModelError
@@ -325,3 +326,16 @@ def test_the_proof_leaves_no_trace() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_half_precision_is_still_proved(name: str, dtype: torch.dtype) -> None:
     assert select_parameters(zoo()[name]().to(dtype).requires_grad_(False)).coverage.note == ""
+
+
+def test_an_adapter_in_float32_on_a_narrower_model_is_read_at_its_modules() -> None:
+    """Its gradients carry the model's rounding: to hold them to float32 would read every row by a pass of its own."""
+    model = get_peft_model(zoo()["llama"]().bfloat16(), LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            assert parameter.dtype == torch.float32
+            nn.init.normal_(parameter, std=0.1)
+    selection = select_parameters(model)
+    assert len(selection.shapes) == 8
+    assert not selection.apart
+    assert {type(site.kind).__name__ for site in selection.sites} == {"Linear"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -62,10 +63,16 @@ def _normed(module: Any, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> T
     zeros = {"weight": torch.zeros_like(weight), **offset}
     ones = {"weight": torch.ones_like(weight), **offset}
     normed: Tensor = functional_call(module, ones, inputs, dict(named)).detach()
-    some = torch.linspace(-1, 1, len(weight), dtype=inputs[0].dtype, device=inputs[0].device)
-    if bool(functional_call(module, zeros, (some[None, None],)).any()):  # only Gemma's norms are not 0 here
+    if module not in _ADDS:  # asked once, because the answer makes a GPU's queue run empty
+        some = torch.linspace(-1, 1, len(weight), dtype=inputs[0].dtype, device=inputs[0].device)
+        _ADDS[module] = bool(functional_call(module, zeros, (some[None, None],)).any())
+    if _ADDS[module]:
         normed = normed - functional_call(module, zeros, inputs, dict(named)).detach()
     return normed
+
+
+_ADDS: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+"""Whether a norm gives something with a weight of zeros, as Gemma's do, which add 1 to it."""
 
 
 def _is_linear_in_scale(module: Any, weight: Tensor) -> bool:
