@@ -8,8 +8,8 @@ import re
 import pytest
 from test_commands import headwater
 
-from headwater.cli.console import Bar
 from headwater.cli.eval import _listener, eval_app
+from headwater.cli.progress import Bar
 from headwater.core.errors import UsageError
 from headwater.evaluation.runs import EVALUATIONS, run_evaluation
 

@@ -1,8 +1,7 @@
-"""The output of commands: results on stdout (text or JSON), progress and messages on stderr."""
+"""The output of commands: results on stdout (text or JSON), messages on stderr."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import logging
@@ -11,42 +10,16 @@ import shutil
 import sys
 import textwrap
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from headwater.core.plain import json_ready
 
 errors = Console(stderr=True, highlight=False)
-
-_STEPS = 1000
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A progress bar. Its methods are the `on_progress` callbacks of the API's functions.
-
-    `update` is called with the amount done, the amount in all (None: unknown), and a note.
-    """
-
-    update: Callable[[int, int | None, str], None]
-
-    def rows(self, done: int, total: int | None, tokens: int) -> None:
-        """Show rows done, and tokens read if there are any."""
-        self.update(done, total, f"{tokens:,} tokens" if tokens else "")
-
-    def stage(self, words: str, done: int, total: int | None) -> None:
-        """Show the name of the current step and the rows done."""
-        self.update(done, total, words)
-
-    def share(self, words: str, share: float) -> None:
-        """Show the name of the current step and the share of it that is done."""
-        self.update(int(share * _STEPS), _STEPS, words)
 
 
 def harmless(text: str) -> str:
@@ -122,25 +95,6 @@ def emit_paragraph(name: str, lines: Sequence[str]) -> None:
     width = shutil.get_terminal_size().columns
     wrapped = [textwrap.fill(line, width, initial_indent="  ", subsequent_indent="    ") for line in lines if line]
     out("\n".join([name, *wrapped]))
-
-
-@contextlib.contextmanager
-def progress(words: str, *, quiet: bool = False) -> Iterator[Bar]:
-    """Show a progress bar on stderr while the block runs, unless `quiet` or if stderr is not a terminal."""
-    shown = Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-        console=errors,
-        disable=quiet or not errors.is_terminal,
-        transient=True,
-    )
-    with shown:
-        task = shown.add_task(words, total=None, note="")
-        yield Bar(lambda done, total, note: shown.update(task, completed=done, total=total, note=note))
 
 
 def _cell(value: Any) -> str:

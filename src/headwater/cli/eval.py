@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headwater.cli.console import Bar, emit_json, emit_table, progress, say
+from headwater.cli.console import emit_json, emit_table, say
 from headwater.cli.options import Json, with_groups
+from headwater.cli.progress import Bar, progress
 
 if TYPE_CHECKING:
     from headwater.evaluation.listener import Listener
@@ -211,7 +212,9 @@ def leaderboard(
     from headwater.evaluation.leaderboard import run_leaderboard, summary
     from headwater.report.results import write_leaderboard
 
-    with progress("beginning", quiet=as_json) as bar:
+    with progress(
+        "beginning", kept=f"what is finished is kept in {out}; the same command goes on", quiet=as_json
+    ) as bar:
         results = run_leaderboard(out, _listener(bar))
     headings, rows = summary(results)
     page = out / "leaderboard.html"
@@ -246,7 +249,9 @@ def run_and_show(task: str, settings: dict[str, Any], methods: list[str], out: P
     from headwater.report.results import publish
 
     given = {**settings, "methods": tuple(methods)} if methods else settings
-    with progress("beginning", quiet=as_json) as bar:
+    with progress(
+        "beginning", kept=f"what is finished is kept in {out}; the same command goes on", quiet=as_json
+    ) as bar:
         result = run_evaluation(task, given, out, _listener(bar))
     files = publish(result, out)
     if as_json:
@@ -254,6 +259,10 @@ def run_and_show(task: str, settings: dict[str, Any], methods: list[str], out: P
         return
     show(result)
     say(f"run file: {files['json']}; page: {files['html']}")
+
+
+def _kept(out: Path) -> str:
+    return f"models and tasks that are finished are kept in {out}; the same command goes on"
 
 
 def _listener(bar: Bar) -> Listener:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headwater.cli.console import emit, emit_json, progress, say
+from headwater.cli.console import emit, emit_json, say
 from headwater.cli.console import out as show_line
 from headwater.cli.options import (
     BuildOptions,
@@ -24,6 +24,7 @@ from headwater.cli.options import (
     warn_unseen,
     with_groups,
 )
+from headwater.cli.progress import progress, resumable
 from headwater.core.errors import DataError
 
 if TYPE_CHECKING:
@@ -55,7 +56,11 @@ def build(
 
     require_vacant(out, resume=resume)
     arguments = options.arguments()
-    with progress("reading rows", quiet=as_json) as bar:
+    with progress(
+        "reading rows",
+        kept=resumable(out),
+        quiet=as_json,
+    ) as bar:
         index = build_index(out, **arguments, resume=resume, on_progress=bar.rows)
     if options.max_memory or options.max_disk:
         say(f"built with batches of {index.manifest.plan.tokens_per_batch:,} tokens")
@@ -96,7 +101,11 @@ def add(
     opened = open_index(index)
     before = readings(opened)
     corpus = rows.corpus()
-    with progress("reading rows", quiet=as_json) as bar:
+    with progress(
+        "reading rows",
+        kept="the rows that are in the index stay; run the same command again for the rest",
+        quiet=as_json,
+    ) as bar:
         done = add_rows(opened, corpus, model=model, loading=loading.chosen, on_progress=bar.rows)
     after = readings(opened)
     if before is not None and after is not None and (note := (after - before).note):
@@ -199,7 +208,11 @@ def quantise(
     from headwater.index.store import open_index
 
     opened = open_index(index)
-    with progress("quantising rows", quiet=as_json) as bar:
+    with progress(
+        "quantising rows",
+        kept=resumable(out),
+        quiet=as_json,
+    ) as bar:
         made = indexing.quantise(opened, out, code=code, resume=resume, on_progress=bar.rows)
     facts, kept = describe(made), None
     if queries is not None:

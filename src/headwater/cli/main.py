@@ -65,10 +65,10 @@ def run(arguments: list[str] | None = None) -> None:
     show_notes()
     try:
         code = app([word for word in given if word != "--debug"], prog_name="headwater", standalone_mode=False)
-    except typer.Abort:
-        code = _fail("interrupted", 130)
-    except KeyboardInterrupt:
-        code = _fail("interrupted; finished blocks are kept, and --resume continues", 130)
+        if code == _INTERRUPTED:  # what typer makes of Ctrl-C where no command said what it keeps
+            say("headwater: interrupted; nothing was written")
+    except (typer.Abort, KeyboardInterrupt):
+        code = _fail("interrupted; nothing was written", _INTERRUPTED)
     except typer.TyperException as error:
         text = error.format_message()
         code = _help(text) if text.startswith("Usage:") else _fail(_usage(error), 2)
@@ -88,6 +88,9 @@ def run(arguments: list[str] | None = None) -> None:
             raise
         code = _fail(f"{type(error).__name__}: {' '.join(str(error).split())} (a fault in headwater; --debug)", 1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+_INTERRUPTED = 130
 
 
 def _fail(message: str, code: int) -> int:

@@ -22,6 +22,7 @@ from headwater.cli.options import (
     pairs,
     with_groups,
 )
+from headwater.cli.progress import interruptible
 from headwater.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -112,24 +113,26 @@ def unlearn(
         seed=seed,
     )
     chosen = loading.chosen
-    done = unlearn_model(
-        model,
-        forget,
-        out=out,
-        retain=retain,
-        retain_from=retain_from,
-        draw=draw,
-        unseen=unseen,
-        asked=ask,
-        clean_column=clean_column,
-        trigger=trigger,
-        method=method,
-        settings=options,
-        loading={**chosen, "merge": True} if "adapter" in chosen else chosen,
-        keep_adapter=keep_adapter,
-        skip_unusable=skip_unusable,
-        resume=resume,
-    )
+    kept = f"checkpoints are kept in {out}; the same command with --resume goes on from the last one"
+    with interruptible(kept):
+        done = unlearn_model(
+            model,
+            forget,
+            out=out,
+            retain=retain,
+            retain_from=retain_from,
+            draw=draw,
+            unseen=unseen,
+            asked=ask,
+            clean_column=clean_column,
+            trigger=trigger,
+            method=method,
+            settings=options,
+            loading={**chosen, "merge": True} if "adapter" in chosen else chosen,
+            keep_adapter=keep_adapter,
+            skip_unusable=skip_unusable,
+            resume=resume,
+        )
     report = write_unlearning_report(out / "report.html", done.account)
     _show(done, {**done.files, "report": report}, as_json)
     failed = done.result.outcome != "forgotten" and method != "retrain"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headwater.cli.config import Context
-from headwater.cli.console import Bar, emit, emit_json, emit_pairs, emit_table, progress, say
+from headwater.cli.console import emit, emit_json, emit_pairs, emit_table, say
 from headwater.cli.options import (
     AnyModel,
     Columns,
@@ -35,6 +35,7 @@ from headwater.cli.options import (
     with_groups,
 )
 from headwater.cli.options import pairs as name_values
+from headwater.cli.progress import Bar, progress, resumable
 from headwater.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -95,7 +96,11 @@ def value(
     from headwater.index.store import open_index
     from headwater.valuing.index import IndexPool
 
-    with progress("valuing", quiet=as_json) as bar:
+    with progress(
+        "valuing",
+        kept=resumable(out),
+        quiet=as_json,
+    ) as bar:
         shared = {**_common(out, duplicates, resume, bar), "model": model, "loading": loading.chosen}
         if index is not None:
             _refuse_beside_index(context)
@@ -167,7 +172,11 @@ def score(
         raise UsageError("give either --student, or --query with --model", where="value score")
     corpus = open_rows(candidates, columns, split=split)
     _require_group(corpus, by)
-    with progress("valuing", quiet=as_json) as bar:
+    with progress(
+        "valuing",
+        kept=resumable(out),
+        quiet=as_json,
+    ) as bar:
         shared = _common(out, duplicates, resume, bar)
         if student is not None:
             valued = valuing.value_with_student(corpus, student, force=force, **shared)

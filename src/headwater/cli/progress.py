@@ -1,0 +1,131 @@
+"""Progress of a command on stderr, and what an interrupted command leaves behind.
+
+On a terminal progress is a bar. Elsewhere (a pipe, a log, a scheduler) it is a line now and then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from headwater.cli.console import errors, say
+from headwater.core.errors import HeadwaterError
+
+LINE_EVERY = 30.0
+"""Seconds between two lines of progress where stderr is no terminal."""
+
+Update = Callable[[int, int | None, str, str], None]
+"""Takes the amount done, the amount in all (None: unknown), its unit, and a note."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Progress of a command. Its methods are the `on_progress` callbacks of the API's functions."""
+
+    update: Update
+
+    def rows(self, done: int, total: int | None, tokens: int) -> None:
+        """Show rows done, and tokens read if there are any."""
+        self.update(done, total, "rows", f"{tokens:,} tokens" if tokens else "")
+
+    def stage(self, words: str, done: int, total: int | None) -> None:
+        """Show the name of the current step and the rows done."""
+        self.update(done, total, "rows", words)
+
+    def share(self, words: str, share: float) -> None:
+        """Show the name of the current step and the share of the whole that is done."""
+        self.update(int(100 * share), 100, "%", words)
+
+
+@contextlib.contextmanager
+def progress(words: str, *, kept: str, quiet: bool = False) -> Iterator[Bar]:
+    """Show progress on stderr while the block runs, unless `quiet`; `kept` as in `interruptible`."""
+    with interruptible(kept):
+        if quiet or not errors.is_terminal:
+            lines = Lines(words, (lambda line: None) if quiet else say)
+            yield Bar(lines.update)
+            return
+        shown = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            console=errors,
+            transient=True,
+        )
+        with shown:
+            task = shown.add_task(words, total=None, note="")
+            yield Bar(lambda done, total, unit, note: shown.update(task, completed=done, total=total, note=note))
+
+
+class InterruptedByUserError(HeadwaterError):
+    """Ctrl-C, with what is kept."""
+
+    exit_code = 130
+
+
+@contextlib.contextmanager
+def interruptible(kept: str) -> Iterator[None]:
+    """Let Ctrl-C in the block stop the command with a line that says what is kept and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise InterruptedByUserError(f"interrupted; {kept}") from None
+
+
+def resumable(out: object) -> str:
+    """What a command keeps of its output `out` that goes on with --resume, for `kept`."""
+    return f"the finished blocks are kept with {out}; the same command with --resume goes on"
+
+
+@dataclass
+class Lines:
+    """Progress as lines: done, in all, rate and time left, at most one line in `LINE_EVERY` seconds.
+
+    Attributes:
+        words: what is being done.
+        write: takes a line.
+        clock: seconds.
+    """
+
+    words: str
+    write: Callable[[str], None]
+    clock: Callable[[], float] = time.monotonic
+    _begun: tuple[float, int] | None = field(default=None, init=False)
+    _last: float = field(default=0.0, init=False)
+
+    def update(self, done: int, total: int | None, unit: str, note: str) -> None:
+        """Note how far the work is, and write a line if the last one is long enough ago."""
+        now = self.clock()
+        if self._begun is None or done < self._begun[1]:
+            self._begun = (now, done)
+            self._last = self._last or now
+        if now - self._last < LINE_EVERY:
+            return
+        self._last = now
+        self.write(self._line(done, total, unit, note, now))
+
+    def _line(self, done: int, total: int | None, unit: str, note: str, now: float) -> str:
+        assert self._begun is not None
+        began, before = self._begun
+        parts = [f"{done} %" if unit == "%" else f"{done:,}{f' of {total:,}' if total else ''} {unit}"]
+        rate = (done - before) / (now - began) if now > began else 0.0
+        if rate > 0 and unit != "%":
+            parts.append(f"{rate:,.3g} a second")
+        if rate > 0 and total:
+            parts.append(f"about {duration((total - done) / rate)} left")
+        return f"{self.words}: {', '.join([*parts, *([note] if note else [])])}"
+
+
+def duration(seconds: float) -> str:
+    """A duration as people say it: `45 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

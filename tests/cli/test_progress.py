@@ -1,0 +1,86 @@
+"""Progress where there is no terminal, and what an interrupted command says."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from headwater.cli.progress import LINE_EVERY, Bar, Lines, duration
+from zoo import tiny_loaded
+
+
+def test_a_line_now_and_then_says_how_far_how_fast_and_how_long() -> None:
+    now: list[float] = [0.0]
+    written: list[str] = []
+    bar = Bar(Lines("reading rows", written.append, lambda: now[0]).update)
+    for seconds in range(0, 100, 5):
+        now[0] = float(seconds)
+        bar.rows(100 * seconds, 50_000, 0)
+    assert [line.split(" rows,")[0] for line in written] == [
+        "reading rows: 3,000 of 50,000",
+        "reading rows: 6,000 of 50,000",
+        "reading rows: 9,000 of 50,000",
+    ]
+    assert written[0] == "reading rows: 3,000 of 50,000 rows, 100 a second, about 8 min left"
+
+
+def test_a_stage_that_begins_anew_has_a_rate_of_its_own() -> None:
+    now: list[float] = [0.0]
+    written: list[str] = []
+    bar = Bar(Lines("valuing", written.append, lambda: now[0]).update)
+    bar.stage("labels", 900, 1000)
+    now[0] = LINE_EVERY
+    bar.stage("rows", 0, 10_000)
+    now[0] = 2 * LINE_EVERY
+    bar.stage("rows", 3_000, 10_000)
+    assert written[-1] == "valuing: 3,000 of 10,000 rows, 100 a second, about 70 s left, rows"
+    now[0] = 3 * LINE_EVERY
+    bar.share("training", 0.5)
+    assert written[-1].startswith("valuing: 50 %")
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(45.0, "45 s"), (720.0, "12 min"), (12_000.0, "3 h 20 min")])
+def test_durations_are_said_as_people_say_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_ctrl_c_says_what_is_kept_and_the_command_goes_on(tmp_path: Path) -> None:
+    loaded = tiny_loaded("llama")
+    loaded.model.save_pretrained(tmp_path / "model")
+    loaded.tokenizer.save_pretrained(tmp_path / "model")
+    rows = [{"id": f"r{i}", "text": f"{i} is a row of few words"} for i in range(1300)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    command = [sys.executable, "-m", "headwater", "index", "build", "a.lance", "--model", "model"]
+    command += ["--data", "rows.jsonl", "--method", "rise", "--tokens-per-batch", "64"]
+    running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env={**os.environ})
+    while not list(tmp_path.glob("a.lance/data/*.lance")) and running.poll() is None:
+        time.sleep(0.1)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130, said
+    assert said.strip().splitlines()[-1] == (
+        "headwater: interrupted; the finished blocks are kept with a.lance; the same command with --resume goes on"
+    )
+    done = subprocess.run([*command, "--resume", "--json"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["rows"] == len(rows)
+
+
+def test_ctrl_c_of_a_command_that_keeps_nothing_says_so(tmp_path: Path) -> None:
+    code = """
+import os, signal, sys
+from headwater.cli import main, methods
+from headwater.cli.main import app, run
+@app.command("wait")
+def wait() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+run(["wait"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.strip()) == (130, "headwater: interrupted; nothing was written")
