@@ -167,7 +167,7 @@ def test_messages_name_the_file_and_the_line(tmp_path: Path) -> None:
     second.write_text('{"text": "b"}\n\n{"text": "c", "id": "x"}\n')
     with pytest.raises(DataError) as caught:
         list(open_corpus(str(tmp_path / "part-*.jsonl")))
-    remedy = "make ids unique, or let --ids row make them from the rows"
+    remedy = "make ids unique; `--ids row`, where a command has it, makes them from the rows"
     assert str(caught.value) == f"{second}:3: id 'x' is already that of {first}:1 ({remedy})"
     second.write_text('{"text": "b"}\n{"text": 3}\n')
     with pytest.raises(DataError, match=r"part-2\.jsonl:2: 'text' is of type int"):

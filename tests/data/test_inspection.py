@@ -159,7 +159,7 @@ def test_a_missing_context_is_an_empty_one() -> None:
 
 def test_ids_are_made_from_the_rows_when_asked() -> None:
     rows = [{"id": 1, **GOOD, "source": "w"}, {"id": 1, "text": "Another."}, {"id": 2, **GOOD}]
-    with pytest.raises(DataError, match="let --ids row make them from the rows"):
+    with pytest.raises(DataError, match="`--ids row`, where a command has it, makes them from the rows"):
         list(open_corpus(rows))
     made = list(open_corpus(rows, ids="row"))
     assert [row.metadata for row in made] == [{"source": "w", "id_": "1"}, {"id_": "1"}, {"id_": "2"}]

@@ -70,7 +70,7 @@ FAULTS: dict[str, tuple[str | None, dict[str, Any], type[HeadwaterError], str]] 
         None,
         PAIRS["texts"],
         DataError,
-        "memory:1: a preference pair (--pairs rows reads the chosen and the rejected answer as two rows)",
+        "memory:1: a preference pair (`--pairs rows`, where a command has it, reads two rows; elsewhere keep one answer, as `response`)",
     ),
     "no prompt": (
         "rows",

@@ -9,6 +9,7 @@ from headwater.core.errors import DataError, UsageError
 from headwater.data.rows import Row
 from headwater.data.tokens import Tokenization
 from headwater.models.generate import generate_answers, generate_responses
+from headwater.models.limits import positions_of
 from headwater.models.load import LoadedModel, wrap_model
 from zoo import tiny_loaded, tiny_tokenizer, zoo
 
@@ -146,3 +147,22 @@ def test_requests_that_make_no_sense_are_refused() -> None:
     with pytest.raises(DataError, match=r"a prompt without tokens"):
         generate_responses(loaded, [""])
     assert generate_responses(loaded, []) == []
+
+
+def test_an_answer_ends_where_the_positions_do(gpt2: LoadedModel) -> None:
+    """Learned positions have an end: a longer answer is cut there, also beside a shorter prompt, and none is refused."""
+    positions = positions_of(gpt2.model)
+    assert positions is not None
+    long, short = [5] * (positions - 3), [5, 6, 7]
+    alone = [generate_answers(gpt2, [prompt], max_new_tokens=9)[0] for prompt in (long, short)]
+    assert generate_answers(gpt2, [long, short], max_new_tokens=9) == alone
+    assert len(alone[0].ids) <= 3
+    with pytest.raises(
+        DataError, match=rf"prompt 1: the prompt has {positions} tokens, and the model reads {positions}"
+    ):
+        generate_answers(gpt2, [[5] * positions])
+
+
+@pytest.fixture
+def gpt2() -> LoadedModel:
+    return tiny_loaded("gpt2")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,11 +11,14 @@ from typing import Any, ClassVar
 from headwater.core.errors import DataError
 from headwater.core.fingerprints import digest
 from headwater.data.rows import Rendered, Row, Span, Turn, asked_and_answered, render_text
-from headwater.data.turns import TurnFinder, assign_marks
+from headwater.data.turns import TurnFinder, assign_marks, common_start
 from headwater.data.writer import CALLS_REMEDY, STAND_INS, ChatWriter, Messages
 
 FOLD = "chat:fold-system"
 """The name of a chat template that gets a system turn as the beginning of the first user turn."""
+
+_UNFINISHED = re.compile(r"<[^<>]*$")
+"""The beginning of a marker at the end of a text."""
 
 USER_ROLES = ("user", "tool")
 """Roles that a model answers."""
@@ -90,7 +94,10 @@ class ChatTemplate:
             messages = messages[:-1]
         asked = self.writer.write(messages, row.where, tools=row.tools, settings=row.settings, generation=True)
         whole, turns = self._find([*messages, {"role": "assistant", "content": STAND_INS[0]}], row)
-        return asked if whole.startswith(asked) else whole[: turns[len(messages)][0][0]]
+        if whole.startswith(asked):
+            return asked
+        common = _UNFINISHED.sub("", asked[: common_start(asked, whole)])  # marks may count the header as answer
+        return max(whole[: turns[len(messages)][0][0]], common, key=len)
 
     def _find(self, messages: Messages, row: Row) -> tuple[str, dict[int, list[Span]]]:
         given: dict[str, Any] = {"where": row.where, "tools": row.tools, "settings": row.settings}

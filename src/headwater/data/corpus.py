@@ -24,6 +24,8 @@ from headwater.data.shapes import check_mapping, read_row, unused_name
 CACHE_BYTES = 16 * 2**20
 """Memory for the database's pages; further pages go to disk."""
 
+_REPEATED = "make ids unique; `--ids row`, where a command has it, makes them from the rows"
+
 
 class SeenIds:
     """Ids, each with the number of the first record that had it."""
@@ -182,7 +184,11 @@ class Corpus:
             row = replace(row, id=seen.unused(_content_id(row)))
         if (first := seen.claim(row.id, number)) is not None:
             taken = f"id '{row.id}' is already that of {self.source.place(first)}"
-            raise DataError(taken, where=place, remedy="make ids unique, or let --ids row make them from the rows")
+            raise DataError(
+                taken,
+                where=place,
+                remedy="make ids unique; `--ids row`, where a command has it, makes them from the rows",
+            )
         return row
 
     def _parts(self) -> Iterator[tuple[int, Mapping[str, Any] | DataError, Mapping[str, str]]]:

@@ -178,7 +178,7 @@ def _recognise(record: Mapping[str, Any], mapping: Mapping[str, str], where: str
         return fits[0]
     columns = ", ".join(map(str, record)) or "none"
     if not fits and is_pair(record, mapping):
-        remedy = "--pairs rows reads the chosen and the rejected answer as two rows"
+        remedy = "`--pairs rows`, where a command has it, reads two rows; elsewhere keep one answer, as `response`"
         raise DataError("a preference pair", where=where, remedy=remedy)
     if fits:
         several = "; ".join(map(str, fits))

@@ -147,7 +147,7 @@ class _Around:
 
         An answer and a template's own text may both begin with a marker, and then part of it is in common by chance.
         """
-        start = _common_start(self.whole, *self.varied)
+        start = common_start(self.whole, *self.varied)
         return next((m.start() for m in MARKER.finditer(self.whole) if m.start() < start < m.end()), start)
 
     @cached_property
@@ -180,7 +180,7 @@ class _Around:
             return self.write(chat)
 
 
-def _common_start(first: str, *others: str) -> int:
+def common_start(first: str, *others: str) -> int:
     """Length of the common beginning of several texts, found by halving."""
     low, high = 0, min(map(len, (first, *others)))
     while low < high:
@@ -194,7 +194,7 @@ def _common_start(first: str, *others: str) -> int:
 
 def _common_end(first: str, second: str) -> str:
     """The common end of two texts."""
-    length = _common_start(first[::-1], second[::-1])
+    length = common_start(first[::-1], second[::-1])
     return first[len(first) - length :]
 
 
@@ -213,7 +213,7 @@ def _shared(first: str, second: str) -> int:
 def assign_marks(marks: Sequence[Span], write: Write, messages: Messages, whole: str) -> dict[int, list[Span]]:
     """The template's marks by the turn they belong to: a mark belongs to the last turn that starts before it."""
     spoken = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-    starts = [_common_start(whole, write(messages[:i])) if i else 0 for i in spoken]
+    starts = [common_start(whole, write(messages[:i])) if i else 0 for i in spoken]
     owned: dict[int, list[Span]] = {i: [] for i in spoken}
     for start, end in marks:
         owner = max((i for i, at in zip(spoken, starts, strict=True) if at <= start), default=spoken[0])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from headwater.core.errors import DataError, ModelError, UsageError
 from headwater.data.questions import Question, Speech
 from headwater.data.tokens import bare_backend, opening_tokens
+from headwater.models.limits import positions_of
 from headwater.models.load import LoadedModel
 
 
@@ -56,13 +58,13 @@ def generate_answers(
     Args:
         loaded: the model.
         prompts: questions, rendered texts, or token ids.
-        max_new_tokens: a response is cut after this many tokens.
+        max_new_tokens: a response is cut after this many tokens, or where the model's positions end.
         seed: the seed of sampling, for the whole list; greedy decoding needs none.
         temperature: 0 for greedy decoding, else that of plain sampling, without top-k or top-p.
         batch_size: prompts in a batch.
 
     Raises:
-        DataError: a prompt has no tokens.
+        DataError: a prompt has no tokens, or as many as the model has positions.
         UsageError: a negative temperature, or sampling without a seed.
     """
     settings = _settings(loaded, max_new_tokens, temperature, seed)
@@ -72,12 +74,29 @@ def generate_answers(
     responses = [Answer("", True)] * len(asked)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.no_grad():
         torch.manual_seed(0 if seed is None else seed)
-        for first in range(0, len(order), batch_size):
-            chosen = order[first : first + batch_size]
-            answers = _continued([asked[i] for i in chosen], loaded, settings, speech)
-            for i, answer in zip(chosen, answers, strict=True):
-                responses[i] = answer
+        for most, places in itertools.groupby(order, key=_room(loaded, asked, max_new_tokens)):
+            alike = list(places)
+            for first in range(0, len(alike), batch_size):
+                chosen = alike[first : first + batch_size]
+                answers = _continued([asked[i] for i in chosen], loaded, settings, speech, most)
+                for i, answer in zip(chosen, answers, strict=True):
+                    responses[i] = answer
     return responses
+
+
+def _room(loaded: LoadedModel, asked: Sequence[Question], wanted: int) -> Callable[[int], int]:
+    """How many tokens each prompt's response may have: those wanted, or as many positions as the model has left.
+
+    Raises:
+        DataError: a prompt leaves no position.
+    """
+    positions = positions_of(loaded.model)
+    for place, question in enumerate(asked):
+        if positions is not None and len(question.ids) >= positions:
+            what = f"the prompt has {len(question.ids):,} tokens, and the model reads {positions:,}: none is left"
+            remedy = "shorten the prompt, or give the response that is asked about"
+            raise DataError(f"{what} for an answer", where=f"prompt {place + 1}", remedy=remedy)
+    return lambda i: wanted if positions is None else min(wanted, positions - len(asked[i].ids))
 
 
 class _Begin:
@@ -107,8 +126,10 @@ class _Begin:
         return self._fitting[text]
 
 
-def _continued(asked: Sequence[Question], loaded: LoadedModel, settings: Any, speech: Speech) -> list[Answer]:
-    """The responses of one batch."""
+def _continued(
+    asked: Sequence[Question], loaded: LoadedModel, settings: Any, speech: Speech, most: int
+) -> list[Answer]:
+    """The responses of one batch, of at most so many tokens."""
     longest = max(len(question.ids) for question in asked)
     input_ids = torch.full((len(asked), longest), loaded.tokenizer.pad_token_id)
     attention = torch.zeros_like(input_ids)
@@ -121,6 +142,7 @@ def _continued(asked: Sequence[Question], loaded: LoadedModel, settings: Any, sp
         input_ids=input_ids.to(loaded.device),
         attention_mask=attention.to(loaded.device),
         generation_config=settings,
+        max_new_tokens=most,
         eos_token_id=ends or None,
         logits_processor=[_Begin(begun, longest, speech)] if any(begun) else None,
     )
