@@ -274,7 +274,8 @@ BAD_FILES = {
     "repeated id": (
         "jsonl",
         '{"id": 5, "text": "a"}\n{"text": "b"}\n{"id": "5", "text": "c"}\n',
-        "{path}:3: id '5' is already that of {path}:1 (make ids unique; `--ids row`, where a command has it, makes them from the rows)",
+        "{path}:3: id '5' is already that of {path}:1 "
+        "(make ids unique; `--ids row`, where a command has it, makes them from the rows)",
     ),
     "no assistant": (
         "jsonl",

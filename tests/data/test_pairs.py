@@ -70,7 +70,8 @@ FAULTS: dict[str, tuple[str | None, dict[str, Any], type[HeadwaterError], str]] 
         None,
         PAIRS["texts"],
         DataError,
-        "memory:1: a preference pair (`--pairs rows`, where a command has it, reads two rows; elsewhere keep one answer, as `response`)",
+        "memory:1: a preference pair "
+        "(`--pairs rows`, where a command has it, reads two rows; elsewhere keep one answer, as `response`)",
     ),
     "no prompt": (
         "rows",

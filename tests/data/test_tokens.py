@@ -285,7 +285,8 @@ ROW_FAULTS: dict[str, tuple[Row, dict[str, Any], str]] = {
     "response cut away": (
         pair("one two three four", "five"),
         {"max_tokens": 4},
-        "rows.jsonl:1: the first target is token {first} and rows are cut after 4 (raise --max-tokens above {last} if the model reads that many; else leave the row out)",
+        "rows.jsonl:1: the first target is token {first} and rows are cut after 4 "
+        "(raise --max-tokens above {last} if the model reads that many; else leave the row out)",
     ),
     "one token": (
         Row(id="a", ordinal=0, text="</s>", place="rows.jsonl:1"),

@@ -339,3 +339,43 @@ def test_an_adapter_in_float32_on_a_narrower_model_is_read_at_its_modules() -> N
     assert len(selection.shapes) == 8
     assert not selection.apart
     assert {type(site.kind).__name__ for site in selection.sites} == {"Linear"}
+
+
+class Beside(nn.Module):
+    """A linear layer, and beside it, with a small weight, one that is not what its class says."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.plain, self.odd, self.weight = nn.Linear(WIDTH, WIDTH), Doubled(WIDTH, WIDTH), weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.plain(x) + self.weight * self.odd(x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("weight", [1.0, 0.03, 0.003])
+def test_a_small_gradient_proves_nothing_of_a_guess(weight: float, dtype: torch.dtype) -> None:
+    """Below the rounding of a half-precision model a wrong reading would pass; the module's own code is run instead."""
+    torch.manual_seed(0)
+    selection = select_parameters(toy(Beside(weight)).to(dtype).requires_grad_(False))
+    ways = {site.where: type(site.kind).__name__ for site in selection.sites}
+    assert (ways["block.odd"], ways["block.plain"]) == ("Replay", "Linear")
+
+
+class Scaled(nn.Module):
+    """A learned number without an axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.inner = nn.Parameter(torch.tensor(0.7)), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * self.inner(x)
+
+
+def test_a_number_without_an_axis_is_read() -> None:
+    torch.manual_seed(0)
+    model = toy(Scaled()).double().requires_grad_(False)
+    selection = select_parameters(model)
+    assert selection.coverage.note == ""
+    assert_autograds(model, one_batch((9, 6, 12)), selection, 1e-6)

@@ -150,7 +150,7 @@ def test_requests_that_make_no_sense_are_refused() -> None:
 
 
 def test_an_answer_ends_where_the_positions_do(gpt2: LoadedModel) -> None:
-    """Learned positions have an end: a longer answer is cut there, also beside a shorter prompt, and none is refused."""
+    """Learned positions have an end: a longer answer is cut there, also beside a shorter prompt."""
     positions = positions_of(gpt2.model)
     assert positions is not None
     long, short = [5] * (positions - 3), [5, 6, 7]

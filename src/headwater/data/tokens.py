@@ -320,11 +320,8 @@ def _require_targets(row: Row, response: NDArray[np.bool_], *, max_tokens: int) 
     if not response[:max_tokens].any():
         first = int(response.argmax())
         what = f"the first target is token {first + 1} and rows are cut after {max_tokens}"
-        raise DataError(
-            what,
-            where=row.where,
-            remedy=f"raise --max-tokens above {first} if the model reads that many; else leave the row out",
-        )
+        remedy = f"raise --max-tokens above {first} if the model reads that many; else leave the row out"
+        raise DataError(what, where=row.where, remedy=remedy)
 
 
 def _content(row: Row, words: Sequence[str]) -> dict[str, Any]:

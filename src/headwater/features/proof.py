@@ -28,7 +28,7 @@ from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
 from headwater.features.capture import bound_inputs, visit_gradients
 from headwater.features.layers import Call
-from headwater.features.replay import form_of
+from headwater.features.replay import Replay, form_of
 from headwater.features.sites import Holding, Kind, ModuleRun, ParameterSelection, Site, Way, find_holdings, sites_of
 from headwater.models.losses import all_logits, target_logits
 from headwater.sketch.blocks import Block, Dense, Gradient, Outer
@@ -209,16 +209,22 @@ class _Trial:
             true = self._autograd(views)
             visit_gradients(self.model, selection, self.batch, visit)
         self.largest = max([self.largest, *(norm for _, norm, _ in true.values())])
-        wrong = {name for name in shapes if name in broken or self._differs(true.get(name), read.get(name))}
+        doubtful = {name for site in sites if _is_doubtful(site) for name in site.shapes}
+        wrong = {
+            name
+            for name in shapes
+            if name in broken or self._differs(true.get(name), read.get(name), doubtful=name in doubtful)
+        }
         return clashing | {parameter for parameter, parts in views.items() if any(v.name in wrong for v in parts)}
 
-    def _differs(self, true: _True | None, read: Tensor | None) -> bool:
+    def _differs(self, true: _True | None, read: Tensor | None, *, doubtful: bool) -> bool:
         products, norm, dtype = true or (torch.zeros(_PROBES), 0.0, torch.float32)
         difference = float((products - (0 if read is None else read)).square().mean().sqrt())
         if not np.isfinite(norm):
             return False  # nothing can be proved of a gradient that overflows; a row's would be refused
         dtypes = (dtype, *self._rounded_to)  # an adapter in float32 gets what a narrower model has rounded
         tolerance, floor = (max(table[kind] for kind in dtypes) for table in (_TOLERANCE, _FLOOR))
+        floor = min(floor, _FLOOR[torch.float32]) if doubtful else floor
         return not difference <= max(tolerance * norm, floor * self.largest)
 
     @cached_property
@@ -253,6 +259,14 @@ class _Trial:
                     self.parameters[name].requires_grad_(False)
                     self.parameters[name].grad = gradient
         return true
+
+
+def _is_doubtful(site: Site) -> bool:
+    """Whether the way to read is a guess from the module's class, which its own `forward` may not follow.
+
+    A gradient that is too small beside the rounding of a half-precision model proves nothing of a guess.
+    """
+    return not isinstance(site.kind, Replay) and not site.kind.certain(site.module)
 
 
 _True = tuple[Tensor, float, torch.dtype]

@@ -98,7 +98,7 @@ class Replay:
         with torch.enable_grad():
             found = each(output, held, split, (*axes, 0 if axis is None else axis), grad)
         for name, values in found.items():
-            yield name, Dense(call.group.sum_rows(values.detach().flatten(1)))
+            yield name, Dense(call.group.sum_rows(values.detach().reshape(len(values), -1)))  # a scalar too
 
 
 _Output = Callable[[Mapping[str, Tensor], Sequence[Any], Tensor], Tensor]
