@@ -40,10 +40,10 @@ def test_a_stage_that_begins_anew_has_a_rate_of_its_own() -> None:
     bar.stage("rows", 0, 10_000)
     now[0] = 2 * LINE_EVERY
     bar.stage("rows", 3_000, 10_000)
-    assert written[-1] == "valuing: 3,000 of 10,000 rows, 100 a second, about 70 s left, rows"
+    assert written[-1] == "rows: 3,000 of 10,000 rows, 100 a second, about 70 s left"
     now[0] = 3 * LINE_EVERY
     bar.share("training", 0.5)
-    assert written[-1].startswith("valuing: 50 %")
+    assert written[-1].startswith("training: 50 %")
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(45.0, "45 s"), (720.0, "12 min"), (12_000.0, "3 h 20 min")])

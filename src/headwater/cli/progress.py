@@ -19,7 +19,7 @@ LINE_EVERY = 30.0
 """Seconds between two lines of progress where stderr is no terminal."""
 
 Update = Callable[[int, int | None, str, str], None]
-"""Takes the amount done, the amount in all (None: unknown), its unit, and a note."""
+"""Takes the amount done, the amount in all (None: unknown), its unit, and the name of the current step, if any."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Bar:
     update: Update
 
     def rows(self, done: int, total: int | None, tokens: int) -> None:
-        """Show rows done, and tokens read if there are any."""
-        self.update(done, total, "rows", f"{tokens:,} tokens" if tokens else "")
+        """Show rows done."""
+        self.update(done, total, "rows", "")
 
     def stage(self, words: str, done: int, total: int | None) -> None:
         """Show the name of the current step and the rows done."""
@@ -61,7 +61,7 @@ def progress(words: str, *, kept: str, quiet: bool = False) -> Iterator[Bar]:
         )
         with shown:
             task = shown.add_task(words, total=None, note="")
-            yield Bar(lambda done, total, unit, note: shown.update(task, completed=done, total=total, note=note))
+            yield Bar(lambda done, total, unit, step: shown.update(task, completed=done, total=total, note=step))
 
 
 class InterruptedByUserError(HeadwaterError):
@@ -100,7 +100,7 @@ class Lines:
     _begun: tuple[float, int] | None = field(default=None, init=False)
     _last: float = field(default=0.0, init=False)
 
-    def update(self, done: int, total: int | None, unit: str, note: str) -> None:
+    def update(self, done: int, total: int | None, unit: str, step: str) -> None:
         """Note how far the work is, and write a line if the last one is long enough ago."""
         now = self.clock()
         if self._begun is None or done < self._begun[1]:
@@ -109,9 +109,9 @@ class Lines:
         if now - self._last < LINE_EVERY:
             return
         self._last = now
-        self.write(self._line(done, total, unit, note, now))
+        self.write(self._line(done, total, unit, step, now))
 
-    def _line(self, done: int, total: int | None, unit: str, note: str, now: float) -> str:
+    def _line(self, done: int, total: int | None, unit: str, step: str, now: float) -> str:
         assert self._begun is not None
         began, before = self._begun
         parts = [f"{done} %" if unit == "%" else f"{done:,}{f' of {total:,}' if total else ''} {unit}"]
@@ -120,7 +120,7 @@ class Lines:
             parts.append(f"{rate:,.3g} a second")
         if rate > 0 and total:
             parts.append(f"about {duration((total - done) / rate)} left")
-        return f"{self.words}: {', '.join([*parts, *([note] if note else [])])}"
+        return f"{step or self.words}: {', '.join(parts)}"
 
 
 def duration(seconds: float) -> str:

@@ -176,5 +176,6 @@ def _sizes(settings: DetectionSettings) -> dict[str, Any]:
 def ask(loaded: LoadedModel, queries: Sequence[Record]) -> list[str]:
     """The model's greedy answer to each query's prompt; an empty one, which cannot be traced, becomes `(no answer)`."""
     tokenization = Tokenization.of(loaded.tokenizer)
-    questions = [tokenization.question(row) for row in task_rows(queries)]
+    asked = [Row(str(query["id"]), i, prompt=str(query["prompt"])) for i, query in enumerate(queries)]
+    questions = [tokenization.question(row) for row in asked]
     return [text or "(no answer)" for text in generate_responses(loaded, questions, max_new_tokens=64)]
