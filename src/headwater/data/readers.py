@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from headwater.core.errors import DataError, UsageError
+from headwater.core.plain import as_python
+from headwater.data.cells import TextRecord
 from headwater.data.files import KNOWN_KINDS, Record, as_record, file_kind, read_file
 from headwater.data.folders import by_pattern, in_folder
 
@@ -77,7 +79,7 @@ class Source:
         """All records, in order, each that cannot be read as its error; `place` explains their numbers."""
         for index, part in enumerate(self.parts):
             for number, record in part.records():
-                yield index << _PART_BITS | number, record
+                yield index << _PART_BITS | number, record if isinstance(record, TextRecord) else as_python(record)
 
     def place(self, number: int) -> str:
         """Where a record was read, from its number: `part-2.jsonl:17`."""
