@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -237,3 +238,28 @@ def test_an_optimizer_in_pieces_is_said(llama: Run, tmp_path: Path) -> None:
     (copy / "optimizer_0" / "__0_0.distcp").touch()
     with pytest.raises(DataError, match=r"the optimizer's state is in pieces .'optimizer_0"):
         read_moments(copy, llama.loaded().model, list(llama.state))
+
+
+def at_rate_zero(checkpoint: Path) -> None:
+    state = json.loads((checkpoint / TRAINER_STATE).read_text())
+    logged = {"learning_rate": 0.0, "step": state["global_step"]}
+    (checkpoint / TRAINER_STATE).write_text(json.dumps({**state, "log_history": [*state["log_history"][:-2], logged]}))
+
+
+def test_a_checkpoint_of_rate_zero_is_left_out(
+    llama: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("headwater"), "propagate", True)
+    run, base = shutil.copytree(llama.folder, tmp_path / "run"), load_model(str(llama.base))
+    shutil.rmtree(run / "checkpoint-2")
+    at_rate_zero(run / "checkpoint-5")
+    found = find_method("tracin", {"sketch": "identity", "checkpoints": str(run)}).require_vectors().bind(base)
+    assert {column.name.split("@")[1] for column in found.columns} == {"step-4"}
+    assert "theirs is 0: checkpoint-5" in caplog.text
+    for folder in (run / "checkpoint-5", run):
+        shutil.rmtree(run / "checkpoint-4", ignore_errors=True)
+        alone = find_method("tracin", {"sketch": "identity", "checkpoints": str(folder)}).require_vectors()
+        with pytest.raises(DataError, match="rate logged at checkpoint-5 is 0") as caught:
+            alone.bind(base)
+        (folder / LIST).write_text(str(caught.value).split(f"{LIST}: ")[1].rstrip(")"))
+        assert {column.weight for column in alone.bind(base).columns} == {2e-5}, "the remedy works"
