@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
 from transformers import Trainer, TrainingArguments
 
 from headwater.core.errors import DataError, MismatchError, ModelError
@@ -20,6 +21,7 @@ from headwater.data.batches import Window, plan_batches
 from headwater.methods.catalog import find_method
 from headwater.models.checkpoints import LIST, TRAINER_STATE, load_checkpoint, read_checkpoints
 from headwater.models.load import load_model
+from headwater.models.shards import require_joined
 from oracles.gradient_oracles import random_rows, row_gradients
 from zoo import tiny_tokenizer, zoo
 
@@ -214,6 +216,10 @@ SHARDS = {
     "zero": (["global_step4/zero_pp_rank_0_mp_rank_00_model_states.pt", "zero_to_fp32.py"], "zero_to_fp32.py . ."),
     "zero without its script": (["global_step4/x.pt"], "python -m deepspeed.utils.zero_to_fp32"),
     "fsdp": (["pytorch_model_fsdp_0/__0_0.distcp"], "accelerate merge-weights .*pytorch_model_fsdp_0"),
+    "fsdp, whole under another name": (["pytorch_model_fsdp.bin"], "mv .*pytorch_model_fsdp.bin .*pytorch_model.bin"),
+    "fsdp, local": (["pytorch_model_rank0.bin", "pytorch_model_rank1.bin"], "FULL_STATE_DICT"),
+    "tensor parallel": (["mp_rank_00/model_optim_rng.pt"], "convert.py --model-type GPT .*--load-dir"),
+    "tensor parallel, deepspeed": (["mp_rank_00/x.pt", "zero_to_fp32.py"], "python zero_to_fp32.py . ."),
     "inside fsdp": (["__0_0.distcp"], "accelerate merge-weights"),
 }
 
@@ -227,8 +233,19 @@ def test_weights_in_pieces_are_recognised(kind: str, llama: Run, tmp_path: Path)
         (copy / file).parent.mkdir(exist_ok=True)
         (copy / file).touch()
     for load in (lambda: load_model(str(copy)), lambda: read_checkpoints(tmp_path / "run")):
-        with pytest.raises(ModelError, match=f"shards.*consolidate them.*{command}"):
+        with pytest.raises(ModelError, match=f"its weights are .*{command}"):
             load()
+
+
+def test_the_empty_tensors_of_zero_are_no_weights(llama: Run, tmp_path: Path) -> None:
+    copy = shutil.copytree(llama.folder / "checkpoint-4", tmp_path / "run" / "checkpoint-4")
+    require_joined(copy)
+    (copy / "global_step4").mkdir()
+    require_joined(copy)
+    save_file({"model.norm.weight": torch.zeros(0), "buffer": torch.ones(2)}, copy / "model.safetensors")
+    command = "cd .*checkpoint-4 && rm model.safetensors && python -m deepspeed.utils.zero_to_fp32 . ."
+    with pytest.raises(ModelError, match=f"ZeRO shards .'global_step4'.*{command}"):
+        load_model(str(copy))
 
 
 def test_an_optimizer_in_pieces_is_said(llama: Run, tmp_path: Path) -> None:
