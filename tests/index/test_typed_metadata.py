@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from headwater.core.errors import DataError
+from headwater.core.errors import DataError, StoreError
 from headwater.data.corpus import open_corpus
 from headwater.index.checks import check_index
 from headwater.index.rows import infer_schema
@@ -174,3 +175,12 @@ def test_times_of_several_zones_and_decimals_of_several_lengths_are_one_column(t
     index = build(tmp_path / "prices.lance", open_corpus(rows), fake_bound())
     assert index.dataset.to_table(["price"]).column("price").to_pylist() == prices
     assert index.dataset.to_table(["extra"]).column("extra").null_count == 4
+
+
+@pytest.mark.parametrize("name", ["day", "date", "seen"])
+def test_a_text_compared_with_a_date_says_how_to_write_it(index: Index, name: str) -> None:
+    with pytest.raises(StoreError, match="cannot be used") as caught:
+        index.count_where(f"{name} > '2024-01-03'")
+    said = re.search(r"\(write (.*) in place of (.*)\)", str(caught.value))
+    assert said is not None
+    assert index.count_where(f"{name} > '2024-01-03'".replace(said[2], said[1])) > 0, "the remedy works"
