@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -48,3 +49,10 @@ def test_missing_values_are_empty_however_deep() -> None:
     (row,) = open_corpus([{**record, "t": pd.NaT, "p": pd.NA}])
     expected = {"x": None, "y": [1.0, None], "z": {"d": None}, "n": None, "i": 3, "t": None, "p": None}
     assert row.metadata == expected
+
+
+def test_dates_and_times_of_one_column_of_a_frame_keep_their_hours() -> None:
+    berlin = datetime.fromisoformat("2024-03-30T10:00:00+01:00")
+    for times in ([date(2024, 1, 1), datetime(2024, 1, 1, 9), None], [datetime(2024, 1, 1, 9), berlin, None]):
+        frame = pd.DataFrame({"text": ["a", "b", "c"], "at": pd.Series(times, dtype=object)})
+        assert [row.metadata["at"] for row in open_corpus(frame)] == times

@@ -13,6 +13,7 @@ import glob
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -157,10 +158,21 @@ def _frame_rows(source: Any) -> list[Mapping[str, Any]] | None:
             raise DataError("two columns have the same name", where="data frame", remedy="rename one of them")
         frame = source.reset_index() if source.index.name else source
         try:
-            return list(pa.Table.from_pandas(frame, preserve_index=False).to_pylist())
+            table = pa.Table.from_pandas(frame, preserve_index=False)
+            return _with_own_times(list(table.to_pylist()), frame)
         except (pa.ArrowException, OverflowError):  # a column of mixed types: take the objects as they are
             return list(frame.astype(object).where(frame.notna(), None).to_dict("records"))
     return None
+
+
+def _with_own_times(rows: list[dict[str, Any]], frame: Any) -> list[Mapping[str, Any]]:
+    """The rows with the dates and times that a frame holds as objects, which Arrow makes dates if the first is."""
+    for name in (name for name in frame.columns if frame[name].dtype == object):
+        values = list(frame[name])
+        if any(isinstance(value, date) for value in values):
+            for row, value in zip(rows, values, strict=True):
+                row[str(name)] = None if row[str(name)] is None else value
+    return list(rows)
 
 
 def _memory(name: str, records: Iterable[Any]) -> SourcePart:
