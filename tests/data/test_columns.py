@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from headwater.core.plain import json_ready
 from headwater.data.columns import ColumnType, fits, nearest, restored
 
+BEFORE = datetime.fromisoformat("2024-03-30T10:00:00+01:00")
+AFTER = datetime.fromisoformat("2024-03-31T10:00:00+02:00")
 NANO = pd.Timestamp(1_700_000_000_000_000_001)
 CASES: dict[str, tuple[list[Any], pa.DataType | None]] = {
     "text": (["a", None, "b"], pa.string()),
@@ -27,11 +29,13 @@ CASES: dict[str, tuple[list[Any], pa.DataType | None]] = {
     "utc": ([datetime(2024, 1, 1, tzinfo=UTC)], pa.timestamp("us", "UTC")),
     "zone": ([datetime(2024, 1, 1, tzinfo=ZoneInfo("Europe/Berlin"))], pa.timestamp("us", "Europe/Berlin")),
     "offset": ([datetime(2024, 1, 1, tzinfo=timezone(timedelta(hours=-5, minutes=-30)))], pa.timestamp("us", "-05:30")),
+    "two zones": ([BEFORE, AFTER], pa.timestamp("us", "UTC")),
     "nanoseconds": ([NANO], pa.timestamp("ns")),
     "dates": ([date(2024, 1, 1)], pa.date32()),
     "time of day": ([time(1, 2, 3)], pa.time64("us")),
     "span": ([timedelta(days=-1, microseconds=1)], pa.duration("us")),
     "decimals": ([Decimal("1.50"), Decimal("-2.25")], pa.decimal128(38, 2)),
+    "decimals of several lengths": ([Decimal(d) for d in ("1.10", "22.5", "-3.255", "7E+2")], pa.decimal128(38, 3)),
     "bytes": ([b"\xff"], pa.binary()),
     "lists": ([["a"], [], None], pa.list_(pa.string())),
     "lists of numbers": ([[1, None], [2.5]], pa.list_(pa.float64())),
@@ -78,17 +82,30 @@ INEXACT: dict[str, tuple[list[Any], pa.DataType, list[Any]]] = {
     "most are text": ([1, "a", "b"], pa.string(), [None, "a", "b"]),
     "times with a zone and without": (
         [datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 1), datetime(2024, 1, 2)],
-        pa.timestamp("us"),
-        [None, datetime(2024, 1, 1), datetime(2024, 1, 2)],
+        pa.timestamp("us", "UTC"),
+        [datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC)],
     ),
-    "dates and times": ([date(2024, 1, 1), datetime(2024, 1, 1)], pa.date32(), [date(2024, 1, 1), None]),
+    "dates and times": (
+        [date(2024, 1, 1), datetime(2024, 1, 1, 9)],
+        pa.timestamp("us"),
+        [datetime(2024, 1, 1), datetime(2024, 1, 1, 9)],
+    ),
+    "lists of dates and times": (
+        [[date(2024, 1, 1), None], [AFTER]],
+        pa.list_(pa.timestamp("us", "+02:00")),
+        [[datetime(2024, 1, 1, tzinfo=UTC), None], [AFTER]],
+    ),
     "a key of two types": (
         [{"a": 1, "b": 1}, {"a": "x", "b": 2}],
         pa.struct({"a": pa.int64(), "b": pa.int64()}),
         [{"a": 1, "b": 1}, {"a": None, "b": 2}],
     ),
     "a key without values": ([{"a": 1, "b": None}], pa.struct({"a": pa.int64()}), [{"a": 1}]),
-    "decimals of two scales": ([Decimal("1.5"), Decimal("1.50")], pa.decimal128(38, 2), [None, Decimal("1.50")]),
+    "decimals of too many digits": (
+        [Decimal(10**20), Decimal("1e-30"), Decimal("0.5")],
+        pa.decimal128(38, 17),
+        [Decimal(10**20), None, Decimal("0.5")],
+    ),
     "beyond int64": ([1, 2**63], pa.int64(), [1, None]),
     "whole numbers that a float would round": ([0.5, 2**53 + 1], pa.float64(), [0.5, None]),
     "the same, the other way": ([2**53 + 1, 0.5], pa.float64(), [None, 0.5]),
@@ -144,3 +161,8 @@ def test_declared_types_become_ours() -> None:
     listed.add_type(pa.large_list(pa.struct({"at": pa.timestamp("s", "UTC"), "n": pa.uint8()})))
     assert listed.type == pa.list_(pa.struct({"at": pa.timestamp("us", "UTC"), "n": pa.int64()}))
     assert ColumnType().type is None
+
+
+def test_a_time_with_a_zone_is_shown_in_a_column_without_one() -> None:
+    assert nearest(AFTER, pa.timestamp("us")) == datetime(2024, 3, 31, 8)
+    assert nearest(datetime(2024, 1, 1), pa.date32()) is None, "a column of dates would lose the hour"

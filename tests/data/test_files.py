@@ -139,6 +139,7 @@ FAULTS = {
     "some without a split": (["train.jsonl", "more.jsonl"], "", "some files have a split in their name .*: more.jsonl"),
     "two kinds": (["a.jsonl", "a.parquet"], "", r"files of several kinds: .jsonl, .parquet \(give a pattern, such as"),
     "unknown kind": (["a.jsonl", "b.jsonl.lz4"], "", "files of a kind that cannot be read: b.jsonl.lz4"),
+    "two endings of one kind": (["a.jsonl", "a.ndjson"], "", "two files of one name: a.jsonl, a.ndjson"),
     "compressed or not": (["a.jsonl", "a.jsonl.gz"], "", "two files of one name: a.jsonl, a.jsonl.gz"),
     "two snapshots": (["refs/main", "snapshots/1/a.jsonl", "snapshots/2/a.jsonl"], "", "the folder holds 2 snapshots"),
     "none": ([], "", "no file of rows in this folder"),
@@ -190,6 +191,7 @@ CELLS = {
     "versions": (["1.9", "1.10"], ["1.9", "1.10"]),
     "truth": (["true", "False"], [True, False]),
     "date": (["2024-01-31", "2023-12-01"], [date(2024, 1, 31), date(2023, 12, 1)]),
+    "date and time": (["2024-01-31", "2024-02-01 10:00"], [datetime(2024, 1, 31), datetime(2024, 2, 1, 10)]),
     "time": (["2024-01-31T09:30:00Z", "2024-02-01 10:00"], None),
     "mixed": (["3", "three"], ["3", "three"]),
     "not a date": (["2024-02-31"], ["2024-02-31"]),
@@ -218,3 +220,9 @@ def test_a_later_cell_of_another_kind_stays_text(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("text,x\n" + "a,1\n" * 1000 + "a,one\na,2\n")
     assert [row.metadata["x"] for row in open_corpus(path)][-3:] == [1, "one", 2]
+
+
+def test_a_folder_may_have_both_endings_of_json_lines(tmp_path: Path) -> None:
+    for name in ("b.jsonl", "a.ndjson"):
+        (tmp_path / name).write_text(f'{{"text": "{name}"}}\n')
+    assert [row.text for row in open_corpus(tmp_path)] == ["a.ndjson", "b.jsonl"]

@@ -65,6 +65,14 @@ def test_mapped_columns_and_other_rows() -> None:
     assert len(list(open_corpus([PAIRS["texts"], records[1]], pairs="rows", limit=2))) == 2
 
 
+ORCA = {"system": "Be brief.", "question": "Tide?", "chosen": "High.", "rejected": "Low."}
+
+
+def test_the_named_column_of_a_pair_is_its_prompt() -> None:
+    rows = list(open_corpus([{"id": 1.0, **ORCA}], mapping={"prompt": "question"}, pairs="rows"))
+    assert [(row.id, row.prompt) for row in rows] == [("1:chosen", "Tide?"), ("1:rejected", "Tide?")]
+
+
 FAULTS: dict[str, tuple[str | None, dict[str, Any], type[HeadwaterError], str]] = {
     "nobody asked": (
         None,
@@ -72,6 +80,20 @@ FAULTS: dict[str, tuple[str | None, dict[str, Any], type[HeadwaterError], str]] 
         DataError,
         "memory:1: a preference pair "
         "(`--pairs rows`, where a command has it, reads two rows; elsewhere keep one answer, as `response`)",
+    ),
+    "another name of the prompt": (
+        None,
+        ORCA,
+        DataError,
+        "memory:1: a preference pair"
+        " (--pairs rows --column prompt=question reads the chosen and the rejected answer as two rows)",
+    ),
+    "another name of the prompt, asked": (
+        "rows",
+        ORCA,
+        DataError,
+        "memory:1: a preference pair without a column 'prompt'"
+        " (--column prompt=question reads the prompt from 'question')",
     ),
     "no prompt": (
         "rows",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
 from transformers import Trainer, TrainingArguments
 
 from headwater.core.errors import DataError, MismatchError, ModelError
@@ -19,6 +21,7 @@ from headwater.data.batches import Window, plan_batches
 from headwater.methods.catalog import find_method
 from headwater.models.checkpoints import LIST, TRAINER_STATE, load_checkpoint, read_checkpoints
 from headwater.models.load import load_model
+from headwater.models.shards import require_joined
 from oracles.gradient_oracles import random_rows, row_gradients
 from zoo import tiny_tokenizer, zoo
 
@@ -213,6 +216,10 @@ SHARDS = {
     "zero": (["global_step4/zero_pp_rank_0_mp_rank_00_model_states.pt", "zero_to_fp32.py"], "zero_to_fp32.py . ."),
     "zero without its script": (["global_step4/x.pt"], "python -m deepspeed.utils.zero_to_fp32"),
     "fsdp": (["pytorch_model_fsdp_0/__0_0.distcp"], "accelerate merge-weights .*pytorch_model_fsdp_0"),
+    "fsdp, whole under another name": (["pytorch_model_fsdp.bin"], "mv .*pytorch_model_fsdp.bin .*pytorch_model.bin"),
+    "fsdp, local": (["pytorch_model_rank0.bin", "pytorch_model_rank1.bin"], "FULL_STATE_DICT"),
+    "tensor parallel": (["mp_rank_00/model_optim_rng.pt"], "convert.py --model-type GPT .*--load-dir"),
+    "tensor parallel, deepspeed": (["mp_rank_00/x.pt", "zero_to_fp32.py"], "python zero_to_fp32.py . ."),
     "inside fsdp": (["__0_0.distcp"], "accelerate merge-weights"),
 }
 
@@ -226,8 +233,19 @@ def test_weights_in_pieces_are_recognised(kind: str, llama: Run, tmp_path: Path)
         (copy / file).parent.mkdir(exist_ok=True)
         (copy / file).touch()
     for load in (lambda: load_model(str(copy)), lambda: read_checkpoints(tmp_path / "run")):
-        with pytest.raises(ModelError, match=f"shards.*consolidate them.*{command}"):
+        with pytest.raises(ModelError, match=f"its weights are .*{command}"):
             load()
+
+
+def test_the_empty_tensors_of_zero_are_no_weights(llama: Run, tmp_path: Path) -> None:
+    copy = shutil.copytree(llama.folder / "checkpoint-4", tmp_path / "run" / "checkpoint-4")
+    require_joined(copy)
+    (copy / "global_step4").mkdir()
+    require_joined(copy)
+    save_file({"model.norm.weight": torch.zeros(0), "buffer": torch.ones(2)}, copy / "model.safetensors")
+    command = "cd .*checkpoint-4 && rm model.safetensors && python -m deepspeed.utils.zero_to_fp32 . ."
+    with pytest.raises(ModelError, match=f"ZeRO shards .'global_step4'.*{command}"):
+        load_model(str(copy))
 
 
 def test_an_optimizer_in_pieces_is_said(llama: Run, tmp_path: Path) -> None:
@@ -237,3 +255,28 @@ def test_an_optimizer_in_pieces_is_said(llama: Run, tmp_path: Path) -> None:
     (copy / "optimizer_0" / "__0_0.distcp").touch()
     with pytest.raises(DataError, match=r"the optimizer's state is in pieces .'optimizer_0"):
         read_moments(copy, llama.loaded().model, list(llama.state))
+
+
+def at_rate_zero(checkpoint: Path) -> None:
+    state = json.loads((checkpoint / TRAINER_STATE).read_text())
+    logged = {"learning_rate": 0.0, "step": state["global_step"]}
+    (checkpoint / TRAINER_STATE).write_text(json.dumps({**state, "log_history": [*state["log_history"][:-2], logged]}))
+
+
+def test_a_checkpoint_of_rate_zero_is_left_out(
+    llama: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("headwater"), "propagate", True)
+    run, base = shutil.copytree(llama.folder, tmp_path / "run"), load_model(str(llama.base))
+    shutil.rmtree(run / "checkpoint-2")
+    at_rate_zero(run / "checkpoint-5")
+    found = find_method("tracin", {"sketch": "identity", "checkpoints": str(run)}).require_vectors().bind(base)
+    assert {column.name.split("@")[1] for column in found.columns} == {"step-4"}
+    assert "theirs is 0: checkpoint-5" in caplog.text
+    for folder in (run / "checkpoint-5", run):
+        shutil.rmtree(run / "checkpoint-4", ignore_errors=True)
+        alone = find_method("tracin", {"sketch": "identity", "checkpoints": str(folder)}).require_vectors()
+        with pytest.raises(DataError, match="rate logged at checkpoint-5 is 0") as caught:
+            alone.bind(base)
+        (folder / LIST).write_text(str(caught.value).split(f"{LIST}: ")[1].rstrip(")"))
+        assert {column.weight for column in alone.bind(base).columns} == {2e-5}, "the remedy works"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from headwater.core.errors import DataError
+from headwater.core.errors import DataError, StoreError
 from headwater.data.corpus import open_corpus
 from headwater.index.checks import check_index
 from headwater.index.rows import infer_schema
@@ -157,3 +158,29 @@ def test_a_build_over_several_files_goes_on_and_sees_that_one_has_changed(
     (tmp_path / "part-0.parquet").write_bytes(kept)
     index = build(tmp_path / "a.lance", open_corpus(pattern), fake_bound(), resume=True)
     assert index.dataset.to_table() == clean.dataset.to_table()
+
+
+def test_times_of_several_zones_and_decimals_of_several_lengths_are_one_column(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text(
+        "id,text,at\nr0,a,2024-03-30T10:00:00+01:00\nr1,b,2024-03-31T10:00:00+02:00\n"
+        "r2,c,2024-03-31T09:00:00\nr3,d,2024-04-01\n"
+    )
+    index = build(tmp_path / "csv.lance", open_corpus(tmp_path / "rows.csv"), fake_bound())
+    assert kept_aside(index) == {}
+    after = "at > timestamp '2024-03-31T08:30:00Z'"
+    assert index.dataset.to_table(["id"], filter=after).column("id").to_pylist() == ["r2", "r3"]
+    assert index.count_where("at = timestamp '2024-03-30T09:00:00Z'") == 1
+    prices = [Decimal("1.10"), Decimal("22.5"), Decimal("3.25"), None]
+    rows = [{"id": f"r{i}", "text": f"t{i}", "price": price} for i, price in enumerate(prices)]
+    index = build(tmp_path / "prices.lance", open_corpus(rows), fake_bound())
+    assert index.dataset.to_table(["price"]).column("price").to_pylist() == prices
+    assert index.dataset.to_table(["extra"]).column("extra").null_count == 4
+
+
+@pytest.mark.parametrize("name", ["day", "date", "seen"])
+def test_a_text_compared_with_a_date_says_how_to_write_it(index: Index, name: str) -> None:
+    with pytest.raises(StoreError, match="cannot be used") as caught:
+        index.count_where(f"{name} > '2024-01-03'")
+    said = re.search(r"\(write (.*) in place of (.*)\)", str(caught.value))
+    assert said is not None
+    assert index.count_where(f"{name} > '2024-01-03'".replace(said[2], said[1])) > 0, "the remedy works"

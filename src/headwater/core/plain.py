@@ -3,11 +3,42 @@
 from __future__ import annotations
 
 import base64
+import math
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
 import numpy as np
+
+_MISSING = ("NaTType", "NAType")
+"""The types of pandas' missing values."""
+
+
+def as_python(value: Any) -> Any:
+    """The value with NumPy's arrays and numbers as Python's, and pandas' missing values as None, however deep."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, np.generic | np.ndarray) and not isinstance(value, np.datetime64 | np.timedelta64):
+        return as_python(value.tolist())
+    if isinstance(value, dict):
+        return {name: as_python(item) for name, item in value.items()} if any(map(_strange, value.values())) else value
+    if isinstance(value, list):
+        return [as_python(item) for item in value] if any(map(_strange, value)) else value
+    return None if type(value).__name__ in _MISSING else value
+
+
+def without_nan(value: Any) -> Any:
+    """The value with None for NaN, however deep."""
+    if isinstance(value, float | Decimal):
+        return None if math.isnan(value) else value
+    if isinstance(value, dict):
+        return {name: without_nan(item) for name, item in value.items()}
+    return [without_nan(item) for item in value] if isinstance(value, list) else value
+
+
+def _strange(value: Any) -> bool:
+    """Whether `as_python` has to look at it."""
+    return not (value is None or isinstance(value, str | bool | int | float))
 
 
 def json_ready(value: Any) -> Any:

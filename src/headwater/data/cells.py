@@ -9,6 +9,7 @@ A column is read as one of these if all its non-empty cells among the file's fir
 | truth value | `true`, `false`, in any case of letters |
 | date | `2024-01-31` |
 | time | `2024-01-31T09:30:00` or with a space for the T; with or without fractions and a zone (`Z`, `+02:00`) |
+| dates and times | a date is then the beginning of its day |
 
 Its empty cells are missing values. A later cell that is written in another way stays text. Columns that a role is read
 from, such as `prompt` or `id`, are always text. A row that `select` writes has its cells as they were.
@@ -132,6 +133,6 @@ def _date(cell: str) -> date:
 
 
 def _time(cell: str) -> datetime:
-    if not _TIME.fullmatch(cell):
+    if not (_TIME.fullmatch(cell) or _DATE.fullmatch(cell)):
         raise ValueError(cell)
     return datetime.fromisoformat(cell)

@@ -4,10 +4,15 @@
 |---|---|
 | text, truth values, whole numbers, numbers | string, bool, int64, float64 |
 | dates, times of day, spans of time | date32, time64, duration |
-| times | timestamp, to the microsecond or nanosecond, with their zone if all have the same |
-| decimals, bytes | decimal128, binary |
+| times | timestamp, to the microsecond or nanosecond, with their zone if all have the same, else in UTC |
+| dates beside times | timestamp; a date is the beginning of its day |
+| decimals | decimal128, with as many decimals as the value that has most, and room for the largest |
+| bytes | binary |
 | lists | list, if all their items fit one type |
 | objects | struct of all keys that occur, at most 64 |
+
+A time without a zone counts as UTC where it stands beside times with one, and a time with a zone is shown in UTC where
+the column has none; such values are also kept as they were written.
 
 Whole numbers beside other numbers are stored as numbers. In any other mixture the column takes the type that most of
 its values have, and the key of an object that of its first value; the others do not fit.
@@ -18,7 +23,7 @@ from __future__ import annotations
 import base64
 from collections import Counter
 from collections.abc import Callable, Mapping
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -60,12 +65,12 @@ class ColumnType:
         found = self._all()
         most = max((count for _, count in found.values()), default=0)
         chosen = next((kind for kind, count in found.values() if count == most), None)
-        return None if chosen is None else _without_nulls(chosen)
+        return None if chosen is None else _without_nulls(_with_room(chosen))
 
     @property
     def exact_type(self) -> pa.DataType | None:
         """The type, if a column of it holds every one of the values without changing it; else None."""
-        found, kinds = self.type, [kind for kind, _ in self._all().values()]
+        found, kinds = self.type, [kind and _with_room(kind) for kind, _ in self._all().values()]
         fraction = {"fraction"} if float in self._plain else set()
         changed = "huge" in self._sizes or {"large", "fraction"} <= self._sizes | fraction
         return found if self._exact and kinds == [found] and not changed else None
@@ -127,23 +132,40 @@ class ColumnType:
     def _merged_scalars(self, a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
         if {a, b} == {pa.int64(), pa.float64()}:
             return pa.float64()
-        if pa.types.is_timestamp(a) and pa.types.is_timestamp(b) and a.tz == b.tz:
-            self._exact = False  # a count of nanoseconds reaches from 1678 to 2261 only
-            return pa.timestamp("ns", a.tz)
         if pa.types.is_decimal(a) and pa.types.is_decimal(b):
-            self._exact = False
-            return pa.decimal128(38, max(a.scale, b.scale))
-        return None
+            wider = _wider(a, b)
+            self._exact = self._exact and wider.scale == max(a.scale, b.scale)
+            return wider
+        return self._merged_times(a, b) if _is_time(a) and _is_time(b) else None
+
+    def _merged_times(self, a: pa.DataType, b: pa.DataType) -> pa.DataType:
+        """The timestamp that holds the dates or times of two types."""
+        times = [kind for kind in (a, b) if pa.types.is_timestamp(kind)]
+        zones, units = {kind.tz for kind in times}, {kind.unit for kind in times}
+        # a date becomes a time, a time without a zone gets one, and nanoseconds reach from 1678 to 2261 only
+        self._exact = self._exact and len(times) == 2 and len(units) == 1 and None not in zones
+        return pa.timestamp("ns" if "ns" in units else "us", zones.pop() if len(zones) == 1 else "UTC")
 
 
 def _family(kind: pa.DataType | None) -> str:
     """Values of one family have a type in common."""
-    if kind is None or pa.types.is_timestamp(kind):
-        return "other" if kind is None else f"timestamp {kind.tz}"
+    if kind is None or _is_time(kind):
+        return "other" if kind is None else "time"
     if kind in (pa.int64(), pa.float64()):
         return "number"
     nested = next((name for name in ("list", "struct", "decimal") if getattr(pa.types, f"is_{name}")(kind)), None)
     return nested or str(kind)
+
+
+def _is_time(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_timestamp(kind) or kind == pa.date32())
+
+
+def _wider(a: pa.DataType, b: pa.DataType) -> pa.DataType:
+    """The decimals that hold both; of more than 38 digits the last decimals are left out."""
+    whole = max(a.precision - a.scale, b.precision - b.scale)
+    scale = min(max(a.scale, b.scale), 38 - whole)
+    return pa.decimal128(max(whole + scale, 1), scale)
 
 
 def fits(value: Any, kind: pa.DataType) -> bool:
@@ -169,22 +191,41 @@ def _fits_scalar(value: Any, kind: pa.DataType) -> bool:
     found = _special(value)
     if found is not None and pa.types.is_timestamp(kind) and pa.types.is_timestamp(found):
         in_reach = kind.unit == found.unit or (kind.unit == "ns" and 1678 <= value.year <= 2261)
-        return bool(kind.tz == found.tz) and in_reach
+        return (kind.tz is None) == (found.tz is None) and in_reach
+    if found is not None and pa.types.is_decimal(kind) and pa.types.is_decimal(found):
+        return bool(found.scale <= kind.scale and found.precision - found.scale <= kind.precision - kind.scale)
     return found is not None and bool(found == kind)
 
 
 def nearest(value: Any, kind: pa.DataType) -> Any:
-    """What a column of type `kind` shows of an object that lacks some of its keys or has others; None for other values.
+    """What a column of type `kind` shows of a value: of an object the column's keys, of a date or time the timestamp.
 
-    The object itself has to be kept elsewhere.
+    None if it shows nothing. A value that does not fit has to be kept elsewhere too.
     """
     if fits(value, kind):
         return value
+    if pa.types.is_timestamp(kind):
+        return _as_timestamp(value, kind)
     if pa.types.is_struct(kind) and isinstance(value, Mapping):
         return {field.name: nearest(value.get(field.name), field.type) for field in kind}
     if pa.types.is_list(kind) and type(value) is list and pa.types.is_struct(kind.value_type):
         return [nearest(item, kind.value_type) for item in value]
+    if pa.types.is_list(kind) and type(value) is list and pa.types.is_timestamp(kind.value_type):
+        shown = [nearest(item, kind.value_type) for item in value]
+        return shown if all((a is None) == (b is None) for a, b in zip(shown, value, strict=True)) else None
     return None
+
+
+def _as_timestamp(value: Any, kind: pa.DataType) -> Any:
+    """A date as the beginning of its day, a time with a zone or without as the column has it; None for other values."""
+    if not isinstance(value, date):
+        return None
+    moment = value if isinstance(value, datetime) else datetime(value.year, value.month, value.day)
+    if kind.tz is not None and moment.utcoffset() is None:
+        moment = moment.replace(tzinfo=UTC)
+    elif kind.tz is None and moment.utcoffset() is not None:
+        moment = moment.astimezone(UTC).replace(tzinfo=None)
+    return moment if fits(moment, kind) else None
 
 
 def restored(value: Any, kind: pa.DataType) -> Any:
@@ -251,10 +292,12 @@ def _zone(value: datetime) -> str | None:
 
 
 def _decimal(value: Decimal) -> pa.DataType | None:
+    """The decimals that hold just this value."""
     _, digits, exponent = value.as_tuple()
-    if not isinstance(exponent, int) or not -38 <= exponent <= 0 or len(digits) > 38:
+    if not isinstance(exponent, int):
         return None
-    return pa.decimal128(38, -exponent)
+    scale, whole = max(-exponent, 0), max(len(digits) + exponent, 0)
+    return pa.decimal128(max(whole + scale, 1), scale) if whole + scale <= 38 else None
 
 
 def _struct(fields: Mapping[Any, pa.DataType | None]) -> pa.DataType | None:
@@ -277,7 +320,7 @@ def _as_column(declared: pa.DataType) -> pa.DataType | None:
     if pa.types.is_timestamp(declared):
         return pa.timestamp("ns" if declared.unit == "ns" else "us", declared.tz)
     if pa.types.is_decimal(declared):
-        return pa.decimal128(38, declared.scale) if 0 <= declared.scale <= 38 else None
+        return pa.decimal128(min(declared.precision, 38), declared.scale) if 0 <= declared.scale <= 38 else None
     return next((kind for holds, kind in _DECLARED.items() if holds(declared)), None)
 
 
@@ -305,6 +348,15 @@ def _without_nulls(kind: pa.DataType) -> pa.DataType | None:
         kept = [pa.field(name, found) for name, found in fields if found is not None]
         return pa.struct(kept) if kept else None
     return kind
+
+
+def _with_room(kind: pa.DataType) -> pa.DataType:
+    """The type with room for larger decimals than those known."""
+    if pa.types.is_list(kind):
+        return pa.list_(_with_room(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(field.name, _with_room(field.type)) for field in kind])
+    return pa.decimal128(38, kind.scale) if pa.types.is_decimal(kind) else kind
 
 
 def storable(name: str) -> bool:

@@ -123,14 +123,21 @@ def _require_one_kind(files: Sequence[Path], name: str) -> None:
     """Files of several kinds are often the same rows written twice, and so is a file beside a compressed one."""
     bare: dict[Path, Path] = {}
     for path in files:
-        first = bare.setdefault(path.with_suffix("") if path.suffix.lower() in COMPRESSED else path, path)
+        plain = path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
+        first = bare.setdefault(plain.with_suffix(_kind(path)), path)
         if first != path:
             what = f"two files of one name: {_named([first, path], path.parent)}"
             raise DataError(what, where=name, remedy="take one of them out, or give a pattern")
-    kinds = sorted({str(file_kind(path.name)) for path in files})
+    kinds = sorted(set(map(_kind, files)))
     if len(kinds) > 1:
         remedy = f"give a pattern, such as '{Path(name) / '**' / ('*' + kinds[0])}'"
         raise DataError(f"files of several kinds: {', '.join(kinds)}", where=name, remedy=remedy)
+
+
+def _kind(path: Path) -> str:
+    """What is in a file of rows; `.ndjson` is another name of `.jsonl`."""
+    kind = str(file_kind(path.name))
+    return ".jsonl" if kind == ".ndjson" else kind
 
 
 def _by_split(files: Sequence[Path], folder: Path, name: str) -> Splits:

@@ -16,12 +16,16 @@ from typing import Any
 
 from headwater.core.errors import DataError, UsageError, unknown_name
 from headwater.core.fingerprints import digest
+from headwater.core.plain import without_nan
 from headwater.data.messages import Message, as_context, is_chat, read_messages, require_text
 
 SIDES = ("chosen", "rejected")
 
 PAIRS = ("rows",)
 """Ways to read preference pairs."""
+
+_QUESTIONS = ("question", "instruction", "query", "input", "ask", "user")
+"""Names that data sets give the column with the prompt of a pair, the likeliest first."""
 
 Parts = list[tuple[Mapping[str, Any], Mapping[str, str]]]
 """Records, each with its mapping from role to column."""
@@ -41,15 +45,29 @@ def is_pair(record: Mapping[str, Any], mapping: Mapping[str, str]) -> bool:
     return all(record.get(mapping.get(side, side)) is not None for side in SIDES)
 
 
+def question_column(record: Mapping[str, Any], mapping: Mapping[str, str]) -> str:
+    """The column that a pair without a prompt probably has its prompt in; empty if there is none."""
+    answers = [record.get(mapping.get(side, side)) for side in SIDES]
+    if record.get(mapping.get("prompt", "prompt")) is not None or all(map(is_chat, answers)):
+        return ""
+    return next((name for name in _QUESTIONS if isinstance(record.get(name), str)), "")
+
+
+def whole(value: Any) -> Any:
+    """A number that a data frame made a float, `1.0`, as the whole number it was; other values as they are."""
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53 else value
+
+
 def split_pair(record: Mapping[str, Any], mapping: Mapping[str, str], where: str) -> Parts:
     """The two records of a preference pair, to be read as rows; raises `DataError` if it cannot be read."""
     columns = {role: mapping.get(role, role) for role in ("id", "prompt", *SIDES)}
     rest = {name: value for name, value in record.items() if name not in columns.values()}
     prompt, answers = record.get(columns["prompt"]), [record[columns[side]] for side in SIDES]
-    given = record.get(columns["id"])
+    given = without_nan(whole(record.get(columns["id"])))
     pair = str(given) if given not in (None, "") else digest([prompt, answers])[:16]
     parts: Parts = []
-    for side, (role, contents) in zip(SIDES, _answered(prompt, answers, columns, where), strict=True):
+    sides = _answered(prompt, answers, columns, where, asked=question_column(record, mapping))
+    for side, (role, contents) in zip(SIDES, sides, strict=True):
         ours = {"id": f"{pair}:{side}", "preference": side, "pair": pair, **contents}
         kept = {f"{name}_" if name in ours else name: value for name, value in rest.items()}
         extras = {name: column for name, column in mapping.items() if name in ("tools", "hotwords")}
@@ -58,12 +76,15 @@ def split_pair(record: Mapping[str, Any], mapping: Mapping[str, str], where: str
 
 
 def _answered(
-    prompt: Any, answers: Sequence[Any], columns: Mapping[str, str], where: str
+    prompt: Any, answers: Sequence[Any], columns: Mapping[str, str], where: str, *, asked: str
 ) -> list[tuple[str, dict[str, Any]]]:
     """For each side, the role that tells its shape, and its columns."""
     if isinstance(prompt, str) and not any(map(is_chat, (prompt, *answers))):
         return [("response", {"prompt": prompt, "response": answer}) for answer in answers]
     if prompt is None and not all(map(is_chat, answers)):
+        if asked:
+            what = f"a preference pair without a column '{columns['prompt']}'"
+            raise DataError(what, where=where, remedy=f"--column prompt={asked} reads the prompt from '{asked}'")
         remedy = "give the prompt as a column of its own, or both answers as lists of messages"
         raise DataError("a preference pair of texts without a prompt", where=where, remedy=remedy)
     sides = [_chat(answer, columns[side], where) for side, answer in zip(SIDES, answers, strict=True)]

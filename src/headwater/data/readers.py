@@ -13,11 +13,14 @@ import glob
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from headwater.core.errors import DataError, UsageError
+from headwater.core.plain import as_python
+from headwater.data.cells import TextRecord
 from headwater.data.files import KNOWN_KINDS, Record, as_record, file_kind, read_file
 from headwater.data.folders import by_pattern, in_folder
 
@@ -77,7 +80,7 @@ class Source:
         """All records, in order, each that cannot be read as its error; `place` explains their numbers."""
         for index, part in enumerate(self.parts):
             for number, record in part.records():
-                yield index << _PART_BITS | number, record
+                yield index << _PART_BITS | number, record if isinstance(record, TextRecord) else as_python(record)
 
     def place(self, number: int) -> str:
         """Where a record was read, from its number: `part-2.jsonl:17`."""
@@ -155,10 +158,21 @@ def _frame_rows(source: Any) -> list[Mapping[str, Any]] | None:
             raise DataError("two columns have the same name", where="data frame", remedy="rename one of them")
         frame = source.reset_index() if source.index.name else source
         try:
-            return list(pa.Table.from_pandas(frame, preserve_index=False).to_pylist())
+            table = pa.Table.from_pandas(frame, preserve_index=False)
+            return _with_own_times(list(table.to_pylist()), frame)
         except (pa.ArrowException, OverflowError):  # a column of mixed types: take the objects as they are
             return list(frame.astype(object).where(frame.notna(), None).to_dict("records"))
     return None
+
+
+def _with_own_times(rows: list[dict[str, Any]], frame: Any) -> list[Mapping[str, Any]]:
+    """The rows with the dates and times that a frame holds as objects, which Arrow makes dates if the first is."""
+    for name in (name for name in frame.columns if frame[name].dtype == object):
+        values = list(frame[name])
+        if any(isinstance(value, date) for value in values):
+            for row, value in zip(rows, values, strict=True):
+                row[str(name)] = None if row[str(name)] is None else value
+    return list(rows)
 
 
 def _memory(name: str, records: Iterable[Any]) -> SourcePart:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headwater.core.errors import DataError, unknown_name
+from headwater.core.plain import without_nan
 from headwater.data.cells import typed
 from headwater.data.messages import (
     as_context,
@@ -29,7 +30,7 @@ from headwater.data.messages import (
     readable,
     require_text,
 )
-from headwater.data.pairs import SIDES, is_pair
+from headwater.data.pairs import SIDES, is_pair, question_column, whole
 from headwater.data.rows import Row
 
 
@@ -133,8 +134,9 @@ def read_row(
     contents = _read_chat if _is_chat(shape, named) else _read_texts
     text, prompt, response, messages = contents(shape, named, column_of, where, need_response)
     read = set(column_of.values())
+    values = {name: without_nan(value) for name, value in typed(record).items() if name not in read}
     # Where rows of several shapes share a table, the columns of the other shapes are present but null.
-    metadata = {n: v for n, v in typed(record).items() if n not in read and (v is not None or n not in ROLES)}
+    metadata = {n: v for n, v in values.items() if v is not None or n not in ROLES}
     if messages is not None and isinstance(given := metadata.get("chat_template_kwargs"), str):
         metadata["chat_template_kwargs"] = read_settings(given, "chat_template_kwargs", where)
     if messages is not None and (tools := read_tools(record.get(tools_column), tools_column, where)):
@@ -178,7 +180,9 @@ def _recognise(record: Mapping[str, Any], mapping: Mapping[str, str], where: str
         return fits[0]
     columns = ", ".join(map(str, record)) or "none"
     if not fits and is_pair(record, mapping):
-        remedy = "`--pairs rows`, where a command has it, reads two rows; elsewhere keep one answer, as `response`"
+        asked = question_column(record, mapping)
+        how = f"`--pairs rows --column prompt={asked}`" if asked else "`--pairs rows`"
+        remedy = f"{how}, where a command has it, reads two rows; elsewhere keep one answer, as `response`"
         raise DataError("a preference pair", where=where, remedy=remedy)
     if fits:
         several = "; ".join(map(str, fits))
@@ -235,6 +239,7 @@ def _read_chat(
 
 
 def _read_id(value: Any, where: str) -> str:
+    value = whole(value)
     if value is None or value == "":
         return ""
     if isinstance(value, bool) or not isinstance(value, (str, int)):

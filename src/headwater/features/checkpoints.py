@@ -5,6 +5,9 @@ TracIn (Pruthi et al., arXiv 2002.08484): I(t, s) = Σ_c η_c ⟨∇L_c(s), ∇L
 
 from __future__ import annotations
 
+import json
+import logging
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,11 +20,13 @@ from headwater.core.errors import DataError, UsageError
 from headwater.core.spec import Column, Coverage, Role
 from headwater.data.batches import TokenBatch
 from headwater.features.encoder import Encoded, Encoder, ExactEncoder, TokenScores
-from headwater.models.checkpoints import Checkpoint, load_checkpoint, read_checkpoints
+from headwater.models.checkpoints import LIST, Checkpoint, load_checkpoint, read_checkpoints
 from headwater.models.load import LoadedModel
 
 Weights = Literal["rate", "equal"]
 """The weight of a checkpoint: its learning rate (TracIn), or the same for all."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,11 @@ def over_checkpoints(
 
     Every checkpoint's model is held in memory. `loaded` is the base of recorded adapters; recorded whole models replace
     it. The weights are the learning rates, or equal with sum 1. Checkpoints of one step, as two runs leave them, go by
-    the names of their folders.
+    the names of their folders. A checkpoint of learning rate 0 would add nothing to a score that is weighted by the
+    rates: it is left out, which is logged.
+
+    Raises:
+        DataError: two checkpoints have one name, or the rates are the weights and all are 0.
     """
     found = read_checkpoints(folder)
     steps = [c.step for c in found]
@@ -104,11 +113,30 @@ def over_checkpoints(
         twice = next(name for name in names if names.count(name) > 1)
         raise DataError(f"two checkpoints are called '{twice}'", where=folder, remedy="rename one of the folders")
     recorded = dict(zip(names, found, strict=True))
+    if weights == "rate":
+        recorded = _with_rate(recorded, folder)
     share = None if weights == "rate" else 1 / len(recorded)
     return CheckpointEncoder(
         {name: make(load_checkpoint(c, loaded), c) for name, c in recorded.items()},
         {name: c.learning_rate if share is None else share for name, c in recorded.items()},
     )
+
+
+def _with_rate(recorded: Mapping[str, Checkpoint], folder: str) -> dict[str, Checkpoint]:
+    """The checkpoints whose learning rate is not 0; a note names the others."""
+    idle = [c for c in recorded.values() if not c.learning_rate]
+    named = ", ".join(Path(c.path).name for c in idle)
+    if len(idle) == len(recorded):
+        place = Path(folder) if Path(folder).is_dir() else Path(folder).parent
+        entries = [{"path": os.path.relpath(c.path, place), "step": c.step, "learning_rate": 2e-5} for c in idle]
+        what = f"the last learning rate logged at {named} is 0, and a checkpoint counts by its rate"
+        remedy = (
+            f"give earlier checkpoints too, or write the rates of the run into {place / LIST}: {json.dumps(entries)}"
+        )
+        raise DataError(what, where=folder, remedy=remedy)
+    if idle:
+        _log.warning("note: left out, because a checkpoint counts by its learning rate and theirs is 0: %s", named)
+    return {name: c for name, c in recorded.items() if c.learning_rate}
 
 
 def _merge(parts: Sequence[tuple[str, TokenScores]]) -> TokenScores:

@@ -261,12 +261,19 @@ def storing(path: str, *, where: str | None = None) -> Iterator[None]:
             raise
         reason = _brief(str(error))
         if where is not None and (isinstance(error, ValueError) or "Invalid user input" in reason):
-            raise StoreError(f"the condition {where!r} cannot be used: {reason}", where=path) from error
+            what, remedy = f"the condition {where!r} cannot be used: {reason}", _typed_literal(reason)
+            raise StoreError(what, where=path, remedy=remedy) from error
         full = "No space left" in reason or "os error 28" in reason
         remedy = (
             "free some space and run the same command with --resume" if full else "headwater index verify says more"
         )
         raise StoreError("the disk is full" if full else reason, where=path, remedy=remedy) from error
+
+
+def _typed_literal(reason: str) -> str:
+    """How to write the text that Lance did not compare with a date or a time; empty for other reasons."""
+    found = re.search(r'literal Utf8\("(.*?)"\) .* of type .(Date|Timestamp)', reason)
+    return f"write {found[2].lower()} '{found[1]}' in place of '{found[1]}'" if found else ""
 
 
 def _brief(message: str) -> str:
