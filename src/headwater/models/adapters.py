@@ -94,7 +94,8 @@ def with_adapter(model: Any, adapter: str, *, merge: bool) -> Any:
 
     require_joined(adapter)
     if Path(adapter).exists() and not (Path(adapter) / "adapter_config.json").is_file():
-        remedy = "name the folder that PEFT's save_pretrained wrote"
+        inside = sorted(str(file.parent) for file in Path(adapter).glob("*/adapter_config.json"))
+        remedy = f"give {' or '.join(inside[:3])}" if inside else "name the folder that PEFT's save_pretrained wrote"
         raise ModelError("no adapter_config.json in the adapter folder", where=adapter, remedy=remedy)
     try:
         saved = adapter_weights(adapter)
@@ -142,6 +143,9 @@ def _give_vocabulary(model: Any, saved: Mapping[str, Tensor], adapter: str) -> N
         remedy = "merge it into its base where it was trained, and give the merged model"
         raise ModelError(what, where=adapter, remedy=remedy)
     model.resize_token_embeddings(wanted.pop(), mean_resizing=False)
+    for table in (model.get_input_embeddings(), model.get_output_embeddings()):
+        for value in () if table is None else table.parameters():
+            value.data[held:] = 0  # the adapter's rows are used instead; random ones would change the fingerprint
 
 
 def _carried_rows(saved: Mapping[str, Tensor], where: str) -> int | None:
@@ -180,7 +184,8 @@ def _mark_trained(model: Any) -> None:
     mark = next((name for name in dir(tuner) if name.startswith("_mark_only_adap")), None)
     if mark is None:  # learned prompts, which are no part of the model inside
         for name in active:
-            model.prompt_encoder[name].requires_grad_(True)
+            encoder = model.prompt_encoder[name]
+            getattr(encoder, "delta_embedding", encoder).requires_grad_(True)  # changes of a table that stays as it is
     else:
         getattr(tuner, mark)(tuner.model)
         tuner.set_adapter(active if len(active) > 1 else active[0])
