@@ -86,7 +86,10 @@ def _bare(stored: Mapping[str, str]) -> list[str]:
 def _owner(key: str) -> str | None:
     """The weight that a tensor has the scales of; None if it holds no scales."""
     found = _SCALES.sub("", key)
-    return None if found == key else found if _WEIGHT.search(found) else f"{found}.weight"
+    if found == key:
+        return None
+    beside = key[len(found)] == "." and not found.endswith(".weight")  # of the module's weight
+    return f"{found}.weight" if beside else found
 
 
 def _dtypes(name: str, revision: str | None) -> dict[str, str]:
