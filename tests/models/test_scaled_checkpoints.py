@@ -166,6 +166,30 @@ def test_codes_of_the_shape_of_weights_are_refused(dtype: torch.dtype, file: str
         load_model(str(tmp_path))
 
 
+def test_codes_in_one_of_several_files_are_refused(tmp_path: Path) -> None:
+    zoo()["llama"]().save_pretrained(tmp_path, max_shard_size="40KB")
+    tiny_tokenizer().save_pretrained(tmp_path)
+    load_model(str(tmp_path))
+    file = sorted(tmp_path.glob("model-*.safetensors"))[1]
+    save_file({k: v.to(torch.int8) for k, v in load_file(file).items()}, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"weights are stored as codes .I8., and no scales"):
+        load_model(str(tmp_path))
+
+
+def test_a_model_whose_own_dtype_is_float8_is_read(tmp_path: Path) -> None:
+    model = zoo()["llama"]()
+    model.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    tensors = {k: v.to(torch.float8_e4m3fn) for k, v in load_file(tmp_path / "model.safetensors").items()}
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"21 weights are stored as codes .F8_E4M3."):
+        load_model(str(tmp_path))
+    configure(tmp_path, dtype="float8_e4m3fn")
+    loaded = load_model(str(tmp_path))
+    for name, parameter in loaded.model.named_parameters():
+        assert torch.equal(parameter, tensors[name].float())
+
+
 def test_old_buffers_are_left_out(tmp_path: Path) -> None:
     model = zoo()["gpt2"]()
     model.save_pretrained(tmp_path)
