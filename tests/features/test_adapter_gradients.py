@@ -54,6 +54,7 @@ KINDS: dict[str, tuple[str, Any]] = {
     "layer norms": ("llama", peft.LNTuningConfig(**TASK, target_modules=["input_layernorm", "norm"])),
     "a bank that all layers share": ("llama", peft.VBLoRAConfig(**LAYERS, r=3, num_vectors=8, vector_length=8, topk=2)),
     "prompt": ("llama", peft.PromptTuningConfig(**VIRTUAL)),
+    "cpt": ("llama", peft.CPTConfig(**TASK, cpt_token_ids=[1, 2, 3], cpt_mask=[1] * 3, cpt_tokens_type_mask=[1] * 3)),
     "prefix": ("llama", peft.PrefixTuningConfig(**VIRTUAL)),
     "p-tuning": ("llama", peft.PromptEncoderConfig(**VIRTUAL, encoder_hidden_size=16)),
 }

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from headwater.core.errors import ModelError, UsageError
 from headwater.models.load import load_model
 from headwater.models.quantisers import ask_for_plain_weights
+from headwater.models.stored import require_scales
 from zoo import tiny_tokenizer, zoo
 
 FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
@@ -135,3 +136,114 @@ def test_heads_that_predict_further_tokens_are_left_out_and_other_tensors_are_no
     save_file(weights | {"v_head.weight": torch.ones(3)}, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match=r"no place for: v_head.weight"):
         load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize("left", ["all but one", "none"])
+def test_float8_numbers_without_their_scales_are_refused(left: str, tmp_path: Path) -> None:
+    stored(tmp_path, "_scale_inv", FP8)
+    tensors = load_file(tmp_path / "model.safetensors")
+    scales = [name for name in tensors if name.endswith("_scale_inv")]
+    gone = scales[:1] if left == "all but one" else scales
+    rest = {name: value for name, value in tensors.items() if name not in gone}
+    save_file(rest, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=rf"lacks the scales of {len(gone)} weights stored with fp8: model.layers.0"):
+        load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn])
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_codes_of_the_shape_of_weights_are_refused(dtype: torch.dtype, file: str, tmp_path: Path) -> None:
+    stored(tmp_path, "_scale_inv", None)
+    tensors = load_file(tmp_path / "model.safetensors")
+    plain = {name: value.float() for name, value in tensors.items() if not name.endswith("_scale_inv")}
+    name = "model.layers.0.mlp.up_proj.weight"
+    (tmp_path / "model.safetensors").unlink()
+    if file.endswith("bin"):
+        torch.save(plain | {name: plain[name].to(dtype)}, tmp_path / file)
+    else:
+        save_file(plain | {name: plain[name].to(dtype)}, tmp_path / file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=rf"1 weights are stored as codes .*: {name} .*quantization_config"):
+        load_model(str(tmp_path))
+
+
+def test_codes_in_one_of_several_files_are_refused(tmp_path: Path) -> None:
+    zoo()["llama"]().save_pretrained(tmp_path, max_shard_size="40KB")
+    tiny_tokenizer().save_pretrained(tmp_path)
+    load_model(str(tmp_path))
+    file = sorted(tmp_path.glob("model-*.safetensors"))[1]
+    save_file({k: v.to(torch.int8) for k, v in load_file(file).items()}, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"weights are stored as codes .I8., and no scales"):
+        load_model(str(tmp_path))
+
+
+def test_a_model_whose_own_dtype_is_float8_is_read(tmp_path: Path) -> None:
+    model = zoo()["llama"]()
+    model.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    tensors = {k: v.to(torch.float8_e4m3fn) for k, v in load_file(tmp_path / "model.safetensors").items()}
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"21 weights are stored as codes .F8_E4M3."):
+        load_model(str(tmp_path))
+    configure(tmp_path, dtype="float8_e4m3fn")
+    loaded = load_model(str(tmp_path))
+    for name, parameter in loaded.model.named_parameters():
+        assert torch.equal(parameter, tensors[name].float())
+
+
+def test_old_buffers_are_left_out(tmp_path: Path) -> None:
+    model = zoo()["gpt2"]()
+    model.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    mask = torch.ones(1, 1, 8, 8, dtype=torch.uint8)
+    old = {"transformer.h.0.attn.masked_bias": torch.tensor(-1e4), "transformer.h.0.attn.bias": mask}
+    save_file(tensors | old, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    ids = torch.arange(1, 13)[None]
+    assert torch.equal(load_model(str(tmp_path)).model(ids).logits, model.eval()(ids).logits)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "how"),
+    [
+        ("module.", "DistributedDataParallel .*model.module.save_pretrained"),
+        ("_orig_mod.", "torch.compile .*model._orig_mod.save_pretrained"),
+        ("base_model.model.", "PEFT .*merge_and_unload"),
+    ],
+)
+def test_a_wrappers_prefix_is_named(prefix: str, how: str, tmp_path: Path) -> None:
+    zoo()["llama"]().save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    renamed = {prefix + name: value for name, value in tensors.items()}
+    save_file(renamed, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=rf"hold '{prefix}', which {how}"):
+        load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("weight", "scales"),
+    [
+        ("up_proj.weight", "up_proj.weight_scale_inv"),
+        ("up_proj.weight", "up_proj.weight_scale"),
+        ("up_proj.weight", "up_proj.scale"),
+        ("up_proj.weight", "up_proj.SCB"),
+        ("up_proj.weight", "up_proj.weight.SCB"),
+        ("up_proj.weight", "up_proj.weight.absmax"),
+        ("up_proj.weight", "up_proj.weight.quant_state.bitsandbytes__nf4"),
+        ("up_proj.weight_packed", "up_proj.weight_scale"),
+        ("experts.gate_up_proj", "experts.gate_up_proj_scale_inv"),
+        ("experts.gate_up_proj_blocks", "experts.gate_up_proj_scales"),
+    ],
+)
+def test_every_quantisers_scales_are_found_beside_its_codes(weight: str, scales: str, tmp_path: Path) -> None:
+    config = zoo()["llama"]().config
+    config.quantization_config = {"quant_method": "any"}
+    config.save_pretrained(tmp_path)
+    codes = {f"model.layers.0.mlp.{weight}": torch.zeros(4, 4, dtype=torch.uint8)}
+    more = {"model.layers.0.mlp.up_proj.input_scale": torch.ones(1)}
+    values = {f"model.layers.0.mlp.{scales}": torch.ones(4, dtype=torch.uint8)}
+    save_file(codes | more | values, tmp_path / "model.safetensors")
+    require_scales(None, config, str(tmp_path), None)
+    save_file(codes | more, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match=rf"lacks the scales of 1 weights .*{weight}"):
+        require_scales(None, config, str(tmp_path), None)

@@ -94,32 +94,54 @@ def with_adapter(model: Any, adapter: str, *, merge: bool) -> Any:
 
     require_joined(adapter)
     if Path(adapter).exists() and not (Path(adapter) / "adapter_config.json").is_file():
-        remedy = "name the folder that PEFT's save_pretrained wrote"
+        inside = sorted(str(file.parent) for file in Path(adapter).glob("*/adapter_config.json"))
+        remedy = f"give {' or '.join(inside[:3])}" if inside else "name the folder that PEFT's save_pretrained wrote"
         raise ModelError("no adapter_config.json in the adapter folder", where=adapter, remedy=remedy)
     try:
         saved = adapter_weights(adapter)
-        _give_vocabulary(model, saved, adapter)
+        held = _give_vocabulary(model, saved, adapter)
+        _require_same_base(model, adapter)
         wrapped = PeftModel.from_pretrained(model, adapter, is_trainable=False, autocast_adapter_dtype=False)
     except ModelError:
         raise
     except Exception as error:  # PEFT's many tuners raise errors of many classes, which all mean this
         raise ModelError(f"the adapter does not fit: {brief(error, 3)}", where=adapter, remedy=_REMEDY) from error
     _require_whole(wrapped, saved, adapter)
+    table = wrapped.get_output_embeddings()
+    if table is not None and len(table.weight) > held and not table.weight[held:].any():
+        raise _lacks_rows(f"the head uses its base's rows beyond {held}", adapter)
     return _merged(wrapped, adapter) if merge else wrapped
 
 
 def _merged(wrapped: Any, adapter: str) -> Any:
     """The model with the adapter in its weights; raises `ModelError` for one that cannot be put there."""
+    from peft.tuners.trainable_tokens import TrainableTokensLayer
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    remedy = "load it around the model, without --merge"
+    layers = [
+        module.base_layer
+        for module in wrapped.modules()
+        if isinstance(module, BaseTunerLayer)
+        and not isinstance(module, TrainableTokensLayer)
+        and hasattr(module, "base_layer")
+    ]
+    tables = [
+        t for t in (_plain(wrapped.get_input_embeddings()), _plain(wrapped.get_output_embeddings())) if t is not None
+    ]
+    if len(tables) == 2 and tables[0].weight is tables[1].weight and any(layer in tables for layer in layers):
+        what = "the adapter changes the embedding or the head, which share one table: merging would change both"
+        raise ModelError(what, where=adapter, remedy=remedy)
     try:
         return wrapped.merge_and_unload()
     except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
         kind = str(wrapped.active_peft_config.peft_type).rpartition(".")[2]
         what = f"an adapter of kind {kind} cannot be merged into the weights: {brief(error)}"
-        raise ModelError(what, where=adapter, remedy="load it around the model, without --merge") from error
+        raise ModelError(what, where=adapter, remedy=remedy) from error
 
 
-def _give_vocabulary(model: Any, saved: Mapping[str, Tensor], adapter: str) -> None:
-    """Lengthen (or shorten) the embedding and the head to the rows that the adapter carries of them.
+def _give_vocabulary(model: Any, saved: Mapping[str, Tensor], adapter: str) -> int:
+    """Lengthen (or shorten) the embedding and the head to the rows that the adapter carries; the length until then.
 
     Raises:
         ModelError: it carries the rows of one of them only, so that the other's would be random.
@@ -135,13 +157,52 @@ def _give_vocabulary(model: Any, saved: Mapping[str, Tensor], adapter: str) -> N
             rows[names[0]] = next((count for name in names if (count := _carried_rows(saved, name))), None)
     wanted = {count for count in rows.values() if count is not None}
     if wanted <= {held}:
-        return
+        return held
     if len(wanted) > 1 or None in rows.values():
         carried = ", ".join(f"{where}: {count or 'none'}" for where, count in rows.items())
-        what = f"the adapter was trained with another vocabulary, and does not carry all rows of it ({carried})"
-        remedy = "merge it into its base where it was trained, and give the merged model"
-        raise ModelError(what, where=adapter, remedy=remedy)
+        raise _lacks_rows(carried, adapter)
     model.resize_token_embeddings(wanted.pop(), mean_resizing=False)
+    for table in (model.get_input_embeddings(), model.get_output_embeddings()):
+        for value in () if table is None else table.parameters():
+            value.data[held:] = 0  # the adapter's rows are used instead; random ones would change the fingerprint
+    return held
+
+
+def _lacks_rows(carried: str, adapter: str) -> ModelError:
+    what = f"the adapter was trained with another vocabulary, and does not carry all rows of it ({carried})"
+    remedy = "merge it into its base where it was trained, and give the merged model"
+    return ModelError(what, where=adapter, remedy=remedy)
+
+
+def _require_same_base(model: Any, adapter: str) -> None:
+    """Refuse an adapter that was trained on a base which the saved one, `model`, does not become again.
+
+    Some ways to begin a LoRA take a part out of the base's weights. PEFT takes it out again at loading where it is
+    computed from the weights alone; a part that was drawn at random, or came from data, is not known any more.
+
+    Raises:
+        ModelError: such an adapter; or trained rows of tokens that the model has no rows for.
+    """
+    from peft import PeftConfig
+
+    config = PeftConfig.from_pretrained(adapter)
+    begun = str(getattr(config, "init_lora_weights", "")).lower()
+    if begun.startswith(("pissa_niter", "corda", "lora_ga")):
+        what = f"the adapter began with init_lora_weights='{begun}', which changed its base in a way that is not saved"
+        remedy = "where it was trained, save it with PEFT's path_initial_model_for_weight_conversion, as a plain LoRA"
+        raise ModelError(what, where=adapter, remedy=remedy)
+    chosen = getattr(config, "trainable_token_indices", None) or getattr(config, "token_indices", None) or []
+    tokens = [token for part in (chosen.values() if isinstance(chosen, dict) else [chosen]) for token in part]
+    rows = model.get_input_embeddings().weight.shape[0]
+    if beyond := sorted(token for token in tokens if token >= rows):
+        raise _lacks_rows(f"token {beyond[0]} is trained, the base has {rows} rows", adapter)
+
+
+def _plain(table: Any) -> Any:
+    """The base model's own embedding or head inside what PEFT put around it."""
+    while table is not None and (inner := getattr(table, "base_layer", None)) is not None:
+        table = inner
+    return table
 
 
 def _carried_rows(saved: Mapping[str, Tensor], where: str) -> int | None:
@@ -180,7 +241,8 @@ def _mark_trained(model: Any) -> None:
     mark = next((name for name in dir(tuner) if name.startswith("_mark_only_adap")), None)
     if mark is None:  # learned prompts, which are no part of the model inside
         for name in active:
-            model.prompt_encoder[name].requires_grad_(True)
+            encoder = model.prompt_encoder[name]
+            getattr(encoder, "delta_embedding", encoder).requires_grad_(True)  # changes of a table that stays as it is
     else:
         getattr(tuner, mark)(tuner.model)
         tuner.set_adapter(active if len(active) > 1 else active[0])

@@ -14,6 +14,7 @@ from headwater.core.errors import HeadwaterError, ModelError, UsageError, first_
 from headwater.models.adapters import brief, model_place, unreachable, with_adapter, without_adapter
 from headwater.models.fingerprint import model_fingerprint
 from headwater.models.quantisers import ask_for_plain_weights, quantise_with, require_bits, stored_with
+from headwater.models.stored import is_old_buffer, require_no_prefix, require_scales
 from headwater.models.tokenizer import own_tokenizer, with_pad
 
 DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
@@ -130,6 +131,8 @@ def _pretrained(name: str, settings: Mapping[str, Any], quantization: str | None
         if quantization is not None:
             settings = {**settings, "quantization_config": quantise_with(quantization, dtype, config, where=name)}
         model, info = _first_whole(name, config, settings)
+        _require_all(info, config, name)
+        require_scales(model, config, name, settings["revision"])
     except HeadwaterError:
         raise
     except ImportError as error:
@@ -137,7 +140,6 @@ def _pretrained(name: str, settings: Mapping[str, Any], quantization: str | None
         raise ModelError(f"the model cannot be read here: {brief(error)}", where=name, remedy=remedy) from error
     except Exception as error:  # the hub, files and configurations fail with many classes of error
         raise unreachable("model", name, error) from error
-    _require_all(info, config, name)
     return _in_one_dtype(model, settings["dtype"]) if stored_with(config) else model
 
 
@@ -158,7 +160,10 @@ def _require_all(info: Mapping[str, Any], config: Any, name: str) -> None:
     first, more = getattr(text, "num_hidden_layers", 0), getattr(text, "num_nextn_predict_layers", 0) or 0
     further = tuple(f"model.layers.{layer}." for layer in range(first, first + more))
     missing = sorted(info["missing_keys"])
-    unexpected = sorted(key for key in info["unexpected_keys"] if not key.startswith(further))
+    unexpected = sorted(
+        key for key in info["unexpected_keys"] if not key.startswith(further) and not is_old_buffer(key)
+    )
+    require_no_prefix(missing, unexpected, name)
     faults = [f"lacks {len(missing)} weights: {first_few(missing)}"] if missing else []
     if unexpected:
         faults.append(f"holds {len(unexpected)} tensors that the model has no place for: {first_few(unexpected)}")
