@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -110,7 +110,7 @@ class ChatWriter:
     ) -> str:
         """The chat as text, with a generation prompt if `generation`; raises `DataError` if the template refuses it."""
         refused: Exception | None = None
-        for chat in self._forms(messages):
+        for chat in self._forms(messages, tools):
             try:
                 text: str = self.tokenizer.apply_chat_template(
                     chat,
@@ -133,7 +133,7 @@ class ChatWriter:
         """The spans of `whole`, the chat as `write` gives it, that the template marks as said by the assistant."""
         from transformers.utils.chat_template_utils import render_jinja_template
 
-        for chat in self._forms(messages):
+        for chat in self._forms(messages, tools):
             with contextlib.suppress(*REFUSALS):
                 (text,), (spans,) = render_jinja_template(
                     conversations=[[_without_nulls(message) for message in chat]],
@@ -146,12 +146,38 @@ class ChatWriter:
                     return [(start, end) for start, end in spans if end > start]
         raise DataError("the chat template's marks do not fit its text", where=where, remedy=ALIGN_REMEDY)
 
-    def _forms(self, messages: Messages) -> Iterator[list[Mapping[str, Any]]]:
-        """The chat in the forms the template may want: as given, then with the arguments of tool calls as JSON text."""
+    def _forms(self, messages: Messages, tools: Any = None) -> Iterator[list[Mapping[str, Any]]]:
+        """The chat in the forms the template may want: with the arguments of tool calls as objects, then as JSON text.
+
+        Objects come first, however the row has them, because most templates write them as JSON themselves. Text comes
+        first for a template that would write an object as Python shows it.
+        """
         chat = [_in_parts(message) for message in messages] if self.in_parts else list(messages)
-        yield chat
-        if any(message.get("tool_calls") for message in messages):
-            yield [_with_json_arguments(message) for message in chat]
+        if not any(message.get("tool_calls") for message in messages):
+            yield chat
+            return
+        ways = [_as_object, _as_json]
+        for way in reversed(ways) if self._printing[bool(tools)] else ways:
+            yield [_with_arguments(message, way) for message in chat]
+
+    @cached_property
+    def _printing(self) -> dict[bool, bool]:
+        """Whether the program for chats with tools (True), and that for chats without (False), prints arguments."""
+        return {tools: self._prints_arguments(self.program_for(tools)) for tools in (True, False)}
+
+    def _prints_arguments(self, program: str) -> bool:
+        """Whether the template writes the arguments of a tool call as they are, so that only text is right there."""
+        arguments = {STAND_INS[0]: STAND_INS[1]}
+        call = {"type": "function", "id": "call00000", "function": {"name": "a", "arguments": arguments}}
+        asked: list[Mapping[str, Any]] = [
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+        ]
+        chat = [_in_parts(message) for message in asked] if self.in_parts else asked
+        with contextlib.suppress(*REFUSALS):
+            written = self.tokenizer.apply_chat_template(chat, chat_template=program, tokenize=False)
+            return str(arguments) in str(written)
+        return False
 
     def _has(self, role: str) -> bool:
         first, second = ([{"role": role, "content": text}, *_exchange("a")] for text in STAND_INS)
@@ -187,10 +213,24 @@ def _in_parts(message: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**message, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else message
 
 
-def _with_json_arguments(message: Mapping[str, Any]) -> Mapping[str, Any]:
+def _with_arguments(message: Mapping[str, Any], way: Callable[[Any], Any]) -> Mapping[str, Any]:
     calls = []
     for call in message.get("tool_calls") or ():
         function = call.get("function", call)
-        text = {**function, "arguments": json.dumps(function.get("arguments"), ensure_ascii=False)}
-        calls.append({**call, "function": text} if "function" in call else text)
+        given = function.get("arguments")
+        written = {**function, "arguments": way(given)} if given is not None else function
+        calls.append({**call, "function": written} if "function" in call else written)
     return {**message, "tool_calls": calls} if calls else message
+
+
+def _as_object(arguments: Any) -> Any:
+    """The object that JSON text holds; anything else as it is."""
+    if isinstance(arguments, str):
+        with contextlib.suppress(json.JSONDecodeError):
+            found = json.loads(arguments) if arguments.strip() else {}
+            return found if isinstance(found, dict) else arguments
+    return arguments
+
+
+def _as_json(arguments: Any) -> str:
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
