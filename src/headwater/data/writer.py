@@ -218,7 +218,7 @@ def _with_arguments(message: Mapping[str, Any], way: Callable[[Any], Any]) -> Ma
     for call in message.get("tool_calls") or ():
         function = call.get("function", call)
         given = function.get("arguments")
-        written = {**function, "arguments": way(given)} if given is not None else function
+        written = function if given is None and way is _as_object else {**function, "arguments": way(given)}
         calls.append({**call, "function": written} if "function" in call else written)
     return {**message, "tool_calls": calls} if calls else message
 
@@ -233,4 +233,4 @@ def _as_object(arguments: Any) -> Any:
 
 
 def _as_json(arguments: Any) -> str:
-    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    return arguments if isinstance(arguments, str) else json.dumps(arguments or {}, ensure_ascii=False)
