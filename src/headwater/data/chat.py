@@ -48,7 +48,7 @@ class ChatTemplate:
     def fingerprint(self) -> Mapping[str, Any]:
         """Everything the rendering depends on, JSON-ready."""
         name = self.program or (FOLD if self.fold else "chat")
-        return {"name": name, "template": digest(self.writer.source), "end": self.tokenizer.eos_token or ""}
+        return {"name": name, "template": digest(self.writer.digested), "end": self.tokenizer.eos_token or ""}
 
     @cached_property
     def writer(self) -> ChatWriter:

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -22,11 +23,35 @@ from headwater.data.rows import Span
 STAND_INS = ("Headwater puts these words", "stand where an answer is put")
 """Two texts with different first and last letters: what two chats that differ in them have in common surrounds them."""
 
-FIXED_TODAY = (
+FIXED_NOW = datetime(2024, 7, 26, 12)
+"""A fixed date (Llama 3's default) and time for templates that write now's, whose text would change from day to day."""
+
+LETTERS = "aAwdbBmyYHIMSfpjUWcxXzZGuVeDFTRhntCgr"
+"""What may follow the % in the format of a date."""
+
+
+def _fixed_date() -> str:
+    """A macro that writes the fixed date, because a template cannot be given a function."""
+    values = {letter: FIXED_NOW.strftime(f"%{letter}") for letter in LETTERS}
+    written = {f"%{letter}": value for letter, value in values.items()}
+    written |= {f"%-{letter}": value.lstrip("0") or "0" for letter, value in values.items() if value}  # without zeros
+    each = "".join(f" | replace({directive!r}, {value!r})" for directive, value in written.items())
+    percent = " | replace('%%', '\\0')", " | replace('\\0', '%')"
+    return f"{{% macro strftime_now(format) %}}{{{{ format{percent[0]}{each}{percent[1]} }}}}{{% endmacro %}}"
+
+
+FIXED_TODAY = _fixed_date()
+
+DATED = (
     "{% macro strftime_now(format) %}{{ format | replace('%d', '26') | replace('%m', '07') | replace('%b', 'Jul')"
     " | replace('%B', 'July') | replace('%y', '24') | replace('%Y', '2024') }}{% endmacro %}"
 )
-"""A fixed date (Llama 3's default) for templates that write today's, whose text would change from day to day."""
+"""Stands before a program with a date in its digest, so that earlier indexes, written by this macro, keep theirs."""
+
+FORMAT = re.compile(r"""strftime_now\(\s*(?:format\s*=\s*)?["'](.*?)["']""")
+
+DIRECTIVES = ("%d", "%m", "%b", "%B", "%y", "%Y")
+"""The parts of a date that `DATED` wrote; with others a program's digest is its own."""
 
 MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 """A template's own mark of the text that the assistant says."""
@@ -59,7 +84,7 @@ class ChatWriter:
 
     @cached_property
     def source(self) -> str:
-        """The template's program, with a fixed date; raises `ModelError` if it is one of several without a default."""
+        """The template's program; raises `ModelError` if it is one of several without a default."""
         return self._program(tools=None)
 
     @cached_property
@@ -75,6 +100,14 @@ class ChatWriter:
             what = f"this tokenizer has several chat templates and no default: {names}"
             raise ModelError(what, where="template", remedy="--template with the one to take, a .jinja file") from error
         return FIXED_TODAY + written if "strftime_now" in written else written
+
+    @cached_property
+    def digested(self) -> str:
+        """The text whose digest stands for the template in a fingerprint."""
+        written = self.source.removeprefix(FIXED_TODAY)
+        directives = {each for date in FORMAT.findall(written) for each in re.findall("%-?.", date)}
+        early = written != self.source and directives.issubset(DIRECTIVES)
+        return DATED + written if early else self.source
 
     def program_for(self, tools: Any) -> str:
         """The program that writes a chat with these tools, or without tools."""
@@ -112,15 +145,13 @@ class ChatWriter:
         refused: Exception | None = None
         for chat in self._forms(messages, tools):
             try:
-                text: str = self.tokenizer.apply_chat_template(
+                return self._apply(
                     chat,
+                    self.program_for(tools),
                     tools=tools,
-                    chat_template=self.program_for(tools),
-                    tokenize=False,
                     add_generation_prompt=generation,
                     **(settings or {}),
                 )
-                return text
             except REFUSALS as error:
                 refused = refused or error
         what = f"the chat template refuses this chat: {refused}"
@@ -175,9 +206,12 @@ class ChatWriter:
         ]
         chat = [_in_parts(message) for message in asked] if self.in_parts else asked
         with contextlib.suppress(*REFUSALS):
-            written = self.tokenizer.apply_chat_template(chat, chat_template=program, tokenize=False)
-            return str(arguments) in str(written)
+            return str(arguments) in self._apply(chat, program)
         return False
+
+    def _apply(self, chat: Messages, program: str, **settings: Any) -> str:
+        written: str = self.tokenizer.apply_chat_template(chat, chat_template=program, tokenize=False, **settings)
+        return written
 
     def _has(self, role: str) -> bool:
         first, second = ([{"role": role, "content": text}, *_exchange("a")] for text in STAND_INS)
@@ -191,9 +225,7 @@ class ChatWriter:
         if parts:
             chats = [[_in_parts(message) for message in chat] for chat in chats]
         try:
-            first, second = (
-                self.tokenizer.apply_chat_template(chat, chat_template=self.source, tokenize=False) for chat in chats
-            )
+            first, second = (self._apply(chat, self.source) for chat in chats)
         except REFUSALS:
             return False
         return bool(first != second)
