@@ -246,3 +246,15 @@ def test_chats_that_cannot_be_read_are_refused(fault: str) -> None:
 def test_an_unknown_speaker_is_refused() -> None:
     with pytest.raises(DataError, match=r"memory:1: conversations\[0\] is from 'pilot' \(known: user, human,"):
         read({"conversations": turns(("pilot", "Tide?"), ("gpt", "High."))})
+
+
+def test_a_turn_that_the_template_leaves_out_is_noted_once(caplog: pytest.LogCaptureFixture) -> None:
+    skips = "{% for m in messages if m.role != 'tool' %}<{{ m.role }}>{{ m.content | upper }}</s>{% endfor %}"
+    template = resolve_template("chat", byte_level(chat=skips))
+    result = {"role": "tool", "content": "2 m"}
+    row = read({"messages": [USER, {**SAID, "content": "Soon."}, result, SAID]})
+    for _ in range(2):
+        template.render(row)
+    assert [record.getMessage() for record in caplog.records] == [
+        "memory:1: the chat template leaves out message 2, a turn of role 'tool'"
+    ]
