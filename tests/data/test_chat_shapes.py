@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,34 @@ SAME: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "ShareGPT with a system column": (
         {"conversations": turns(("human", "Tide?"), ("bing", "High.")), "system": "Be brief."},
         [SYSTEM, USER, SAID],
+    ),
+    "ShareGPT in other letter case": ({"messages": turns(("Human", "Tide?"), ("GPT", "High."))}, [USER, SAID]),
+    "roles in other letter case": (
+        {"messages": [{**USER, "role": "User"}, {**SAID, "role": "ASSISTANT"}]},
+        [USER, SAID],
+    ),
+    "a system column": ({"messages": [USER, SAID], "system": "Be brief."}, [SYSTEM, USER, SAID]),
+    "conversation with a system column": (
+        {"conversation": [USER, SAID], "system": "Be brief."},
+        [SYSTEM, USER, SAID],
+    ),
+    "a prompt that is a chat, with a system column": (
+        {"prompt": [USER], "response": [SAID], "system": "Be brief."},
+        [SYSTEM, USER, SAID],
+    ),
+    "a system column beside a system turn": ({"messages": [SYSTEM, USER, SAID], "system": "No."}, [SYSTEM, USER, SAID]),
+    "a system column that is no text": ({"messages": [USER, SAID], "system": {"os": "linux"}}, [USER, SAID]),
+    "a user who says nothing": (
+        {"messages": [{**USER, "content": None}, SAID, USER, SAID]},
+        [{**USER, "content": ""}, SAID, USER, SAID],
+    ),
+    "an earlier answer without words and calls": (
+        {"messages": [USER, {**SAID, "content": None, "tool_calls": []}, USER, SAID]},
+        [USER, {**SAID, "content": "", "tool_calls": []}, USER, SAID],
+    ),
+    "a tool's result that is an object": (
+        {"messages": [*CALLED[:2], {"role": "tool", "content": {"high": 2.5, "in": ["Köln"]}}, SAID]},
+        [*CALLED[:2], {"role": "tool", "content": '{"high": 2.5, "in": ["Köln"]}'}, SAID],
     ),
     "ShareGPT with a call": (
         {
@@ -135,6 +164,28 @@ def test_settings_of_the_template_are_metadata() -> None:
         read({"messages": [USER, SAID], "chat_template_kwargs": "quick"})
 
 
+@pytest.mark.parametrize("none", [None, "", "null", "{}", math.nan])
+def test_no_settings_and_no_tools(none: Any) -> None:
+    row = read({"messages": [USER, SAID], "chat_template_kwargs": none, "tools": "" if none == "{}" else none})
+    assert row.settings == {}
+    assert row.tools is None
+
+
+@pytest.mark.parametrize("given", [[1], ["a", "b"], 3, True])
+def test_settings_that_are_no_object(given: Any) -> None:
+    with pytest.raises(DataError, match="'chat_template_kwargs' is not a JSON object"):
+        read({"messages": [USER, SAID], "chat_template_kwargs": given})
+
+
+def test_a_system_column_that_is_not_read_is_metadata() -> None:
+    assert read({"messages": [SYSTEM, USER, SAID], "system": "No."}).metadata == {"system": "No."}
+    assert read({"messages": [USER, SAID], "system": "Be brief."}).metadata == {}
+    record = {"instruction": "Tide?", "output": "High.", "system": "Be brief."}
+    assert (read(record).prompt, read(record).metadata) == ("Tide?", {"system": "Be brief."})
+    row = read({"messages": [USER, SAID], "told": "Be brief."}, mapping={"system": "told"})
+    assert row.messages == (SYSTEM, USER, SAID)
+
+
 def test_a_text_that_only_looks_like_a_chat_is_a_text() -> None:
     for text in ("[1, 2]", '["role"]', "[INST] p", '{"role": "user"}', "[{"):
         assert read({"prompt": text, "response": "r"}).prompt == text
@@ -195,3 +246,15 @@ def test_chats_that_cannot_be_read_are_refused(fault: str) -> None:
 def test_an_unknown_speaker_is_refused() -> None:
     with pytest.raises(DataError, match=r"memory:1: conversations\[0\] is from 'pilot' \(known: user, human,"):
         read({"conversations": turns(("pilot", "Tide?"), ("gpt", "High."))})
+
+
+def test_a_turn_that_the_template_leaves_out_is_noted_once(caplog: pytest.LogCaptureFixture) -> None:
+    skips = "{% for m in messages if m.role != 'tool' %}<{{ m.role }}>{{ m.content | upper }}</s>{% endfor %}"
+    template = resolve_template("chat", byte_level(chat=skips))
+    result = {"role": "tool", "content": "2 m"}
+    row = read({"messages": [USER, {**SAID, "content": "Soon."}, result, SAID]})
+    for _ in range(2):
+        template.render(row)
+    assert [record.getMessage() for record in caplog.records] == [
+        "memory:1: the chat template leaves out message 2, a turn of role 'tool'"
+    ]

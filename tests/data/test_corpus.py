@@ -220,7 +220,7 @@ def test_hub_failure_is_one_line() -> None:
 
 SHAPES_REMEDY = (
     "known shapes: text; prompt + response; instruction + output + (input); prompt + completion; "
-    "question + answer; messages; conversations + (system); conversation; say which columns to read with a mapping "
+    "question + answer; messages; conversations; conversation; say which columns to read with a mapping "
     "from role to column"
 )
 

@@ -9,6 +9,7 @@ from spot_tokenizers import CHATML, byte_level
 
 from headwater.core.errors import DataError, HeadwaterError, UsageError
 from headwater.data.corpus import open_corpus
+from headwater.data.pairs import SIDES
 from headwater.data.templates import resolve_template
 
 USER = {"role": "user", "content": "Tide?"}
@@ -86,7 +87,8 @@ FAULTS: dict[str, tuple[str | None, dict[str, Any], type[HeadwaterError], str]] 
         ORCA,
         DataError,
         "memory:1: a preference pair"
-        " (--pairs rows --column prompt=question reads the chosen and the rejected answer as two rows)",
+        " (`--pairs rows --column prompt=question`, where a command has it, reads two rows; elsewhere keep one answer, "
+        "as `response`)",
     ),
     "another name of the prompt, asked": (
         "rows",
@@ -119,3 +121,20 @@ def test_pairs_that_cannot_be_read_are_refused(fault: str) -> None:
     with pytest.raises(kind) as caught:
         list(open_corpus([record], pairs=pairs))
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("kind", ["texts", "chats", "whole chats"])
+def test_equal_pairs_without_ids_have_names_of_their_own(kind: str) -> None:
+    corpus = open_corpus([PAIRS[kind], PAIRS["earlier turns"], PAIRS[kind], PAIRS[kind]], pairs="rows")
+    rows = list(corpus)
+    first, other, second, third = (row.metadata["pair"] for row in rows[::2])
+    assert (second, third) == (f"{first}~2", f"{first}~3")
+    assert other != first
+    assert [row.id for row in rows] == [f"{p}:{s}" for p in (first, other, second, third) for s in SIDES]
+    assert [row.id for row in corpus] == [row.id for row in rows]
+
+
+def test_a_pair_of_chats_has_the_system_column_as_its_system_turn() -> None:
+    for row in open_corpus([{**PAIRS["whole chats"], "system": "Be brief."}], pairs="rows"):
+        assert row.messages is not None
+        assert [message["role"] for message in row.messages] == ["system", "user", "assistant"]

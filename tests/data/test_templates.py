@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from spot_tokenizers import CHAT_TEMPLATES, DATED, INST, byte_level
 
 from headwater.core.errors import DataError, HeadwaterError, ModelError, UsageError
+from headwater.core.fingerprints import digest
 from headwater.data.rows import Rendered, Row
 from headwater.data.templates import NO_CHATS_REMEDY, resolve_template
 
@@ -212,3 +213,30 @@ def test_unknown_templates_are_refused(fault: str) -> None:
     with pytest.raises(kind) as caught:
         resolve_template(name, tokenizer)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("written", "date"),
+    [
+        ("'%A, %d %B %Y'", "Friday, 26 July 2024"),
+        ('"%Y-%m-%dT%H:%M:%S"', "2024-07-26T12:00:00"),
+        ("format='%j %a %I %p'", "208 Fri 12 PM"),
+        ("'%x%%d'", "07/26/24%d"),
+        ("'%-m/%e %Z%z'", "7/26 "),
+    ],
+)
+def test_every_way_to_write_the_date_is_fixed(written: str, date: str) -> None:
+    for program in (CHAT_TEMPLATES["chatml"], "{% generation %}{% endgeneration %}" + CHAT_TEMPLATES["chatml"]):
+        dated = byte_level(chat=f"Now {{{{ strftime_now({written}) }}}}." + program)
+        rendered = resolve_template("chat", dated).render(pair("p", "r"))
+        assert rendered.text.startswith(f"Now {date}.<|im_start|>")
+
+
+def test_a_template_with_a_date_keeps_its_fingerprint() -> None:
+    macro = (
+        "{% macro strftime_now(format) %}{{ format | replace('%d', '26') | replace('%m', '07') | replace('%b', 'Jul')"
+        " | replace('%B', 'July') | replace('%y', '24') | replace('%Y', '2024') }}{% endmacro %}"
+    )
+    assert resolve_template("chat", byte_level(chat=DATED)).fingerprint["template"] == digest(macro + DATED)
+    hours = DATED.replace("%Y", "%H")
+    assert resolve_template("chat", byte_level(chat=hours)).fingerprint["template"] != digest(macro + hours)

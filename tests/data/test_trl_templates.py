@@ -17,6 +17,7 @@ import pytest
 from spot_tokenizers import byte_level
 from tokenizers.processors import ByteLevel
 
+from headwater.core.errors import DataError
 from headwater.data.rows import Row
 from headwater.data.templates import resolve_template
 from headwater.data.tokens import Tokenization
@@ -38,6 +39,7 @@ THOUGHTS = [
     *(("user", "And six?"), ("assistant", "<think>\nmoon\n</think>\n\nIt is low.")),
 ]
 CHATS = {"turns": TURNS, "one turn": TURNS[:2], "a last question": TURNS[:3], "thoughts": THOUGHTS}
+GREETED = [("system", "Be brief."), ("assistant", "Ask me."), *TURNS[:2]]
 
 IM_END, GEMMA, EMPTY = "{}<|im_end|>", "{}<end_of_turn>", "\n</think>\n\n{}<|im_end|>"
 SENTENCE = "{}<｜end▁of▁sentence｜>"
@@ -108,6 +110,19 @@ def test_answers_of_real_templates(name: str) -> None:
         assert said(name, THOUGHTS) == [REWRITTEN[name][0].format("It is high."), REWRITTEN[name][1].format(ANSWERS[1])]
 
 
+@pytest.mark.parametrize("name", [name for name in WRITTEN if name in SOURCES])
+@pytest.mark.parametrize("before", [[], [("system", "Be brief.")]])
+def test_the_assistant_speaks_first(name: str, before: list[tuple[str, str]]) -> None:
+    greeted = [*before, ("assistant", ANSWERS[0]), ("user", "And six?"), ("assistant", ANSWERS[1])]
+    try:
+        found = said(name, greeted)
+    except DataError as refused:
+        assert re.search("must alternate|no system turn", str(refused))  # noqa: PT017
+        return
+    earlier, last = WRITTEN[name]
+    assert found == [earlier.format(ANSWERS[0]), last.format(ANSWERS[1])]
+
+
 @pytest.mark.parametrize("name", MARKED)
 @pytest.mark.parametrize("chat", CHATS)
 def test_marked_answers_are_the_tokenizers_own_mask(name: str, chat: str) -> None:
@@ -118,6 +133,18 @@ def test_marked_answers_are_the_tokenizers_own_mask(name: str, chat: str) -> Non
     assert tokens.ids.tolist() == own["input_ids"]
     right = np.array(own["assistant_masks"], dtype=bool)
     assert tokens.response.tolist() == right.tolist()
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_marks_belong_to_their_turns_where_the_assistant_speaks_first(name: str) -> None:
+    template = resolve_template("chat", byte_level(chat=SOURCES[name]))
+    try:
+        rendered = template.render(row(GREETED))
+    except DataError as refused:
+        assert re.search("must alternate|no system turn", str(refused))  # noqa: PT017
+        return
+    words = ["".join(rendered.text[start:end] for start, end in turn.spans) for turn in rendered.turns]
+    assert [("Ask me." in each, ANSWERS[0] in each) for each in words] == [(True, False), (False, True)]
 
 
 def _own_mask(tokenizer: Any, turns: list[tuple[str, str]]) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,8 +13,10 @@ from typing import Any, ClassVar
 from headwater.core.errors import DataError
 from headwater.core.fingerprints import digest
 from headwater.data.rows import Rendered, Row, Span, Turn, asked_and_answered, render_text
-from headwater.data.turns import TurnFinder, assign_marks, common_start
+from headwater.data.turns import TurnFinder, Write, assign_marks, common_start
 from headwater.data.writer import CALLS_REMEDY, STAND_INS, ChatWriter, Messages
+
+_log = logging.getLogger(__name__)
 
 FOLD = "chat:fold-system"
 """The name of a chat template that gets a system turn as the beginning of the first user turn."""
@@ -52,7 +56,7 @@ class ChatTemplate:
     def fingerprint(self) -> Mapping[str, Any]:
         """Everything the rendering depends on, JSON-ready."""
         name = self.program or (FOLD if self.fold else "chat")
-        return {"name": name, "template": digest(self.writer.source), "end": self.tokenizer.eos_token or ""}
+        return {"name": name, "template": digest(self.writer.digested), "end": self.tokenizer.eos_token or ""}
 
     @cached_property
     def writer(self) -> ChatWriter:
@@ -106,6 +110,7 @@ class ChatTemplate:
             return self.writer.write(chat, **given, generation=generation)
 
         whole = write(messages)
+        self._note_skipped(write, messages, whole, row.where)
         if self.writer.marked(row.tools):
             marks = self.writer.marks(messages, whole, **given)
             found = assign_marks(marks, write, messages, whole)
@@ -114,6 +119,22 @@ class ChatTemplate:
         for i, own in found.items():
             _require_calls(messages[i], [whole[start:end] for start, end in own], f"{row.where}: message {i}")
         return whole, found
+
+    @cached_property
+    def _skipped_roles(self) -> set[str]:
+        """The roles of turns that the template has left out so far."""
+        return set()
+
+    def _note_skipped(self, write: Write, messages: Messages, whole: str, where: str) -> None:
+        """Say once for each role that the template leaves out a turn: other words in it do not change the text."""
+        for i, message in enumerate(messages):
+            role, text = message["role"], message.get("content")
+            if role == "assistant" or role in self._skipped_roles or not text or text.strip() in whole:
+                continue
+            with contextlib.suppress(DataError):
+                if write([*messages[:i], {**message, "content": STAND_INS[0]}, *messages[i + 1 :]]) == whole:
+                    self._skipped_roles.add(role)
+                    _log.warning("%s: the chat template leaves out message %d, a turn of role '%s'", where, i, role)
 
     def _fitting(self, messages: Messages, where: str) -> Messages:
         """The messages with roles that the template has; raises `DataError` for a system turn that it cannot write."""

@@ -60,6 +60,12 @@ class SeenIds:
         self._database.execute("UPDATE ids SET repeats = ? WHERE id = ?", (repeats, stem))
         return f"{stem}~{repeats}"
 
+    def take(self, stem: str) -> str:
+        """The unused id that `stem` gives, which is used from then on."""
+        row_id = self.unused(stem)
+        self.claim(row_id, 0)
+        return row_id
+
 
 IDS = ("column", "row")
 """Where rows' ids come from: a column, or the rows' content."""
@@ -193,12 +199,13 @@ class Corpus:
 
     def _parts(self) -> Iterator[tuple[int, Mapping[str, Any] | DataError, Mapping[str, str]]]:
         """What becomes a row each: a record with its number and mapping, or one side of a preference pair."""
+        names = SeenIds()
         for number, record in self.source.attempts():
             if isinstance(record, DataError) or not (self.pairs and is_pair(record, self.mapping)):
                 yield number, record, self.mapping
                 continue
             try:
-                sides = list(split_pair(record, self.mapping, self.source.place(number)))
+                sides = list(split_pair(record, self.mapping, self.source.place(number), unused=names.take))
             except DataError as error:
                 yield number, error, self.mapping
             else:

@@ -2,10 +2,12 @@
 
 | written as | becomes |
 |---|---|
-| `role` and `content` | the same |
+| `role` and `content` | the same; roles in lower case |
 | ShareGPT's `from` and `value` | `role` and `content`; human, gpt and observation are user, assistant and tool |
 | `content` in parts | one text; thinking parts become `reasoning_content` |
 | `content` null beside `tool_calls` | the same; the calls may be JSON text |
+| `content` null of a user, or of an assistant with an empty list of calls | an empty text |
+| the `content` of a tool, an object | its JSON text |
 | ShareGPT's `function_call` turns, OpenAI's `function_call` field | `tool_calls` |
 | `weight` or `train` | the same: 0 and false make an assistant turn context |
 
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,6 +37,9 @@ SPEAKERS = {
 RENAMED = ("human", "prompter", "gpt", "chatgpt", "bing", "bard", "model", "ai", "bot")
 """Names that no chat template has as a role, so they are renamed wherever they stand."""
 
+RESULTS = ("tool", "function", "ipython")
+"""Roles whose content is what a tool gave back."""
+
 THOUGHTS = ("thinking", "reasoning")
 """Types of a part that holds a thought, and the fields with its text."""
 
@@ -49,7 +55,8 @@ def read_messages(value: Any, column: str, where: str) -> tuple[Message, ...]:
 
 def read_tools(value: Any, column: str, where: str) -> list[Any]:
     """The tools that a chat may call, given as a list or as JSON text; empty if there are none."""
-    tools = _parsed(value) if value else []
+    found = _parsed(value)
+    tools = [] if found is None or found == "" else found
     tools = [_parsed(tool) for tool in tools] if isinstance(tools, (list, tuple)) else [None]
     if not all(isinstance(tool, Mapping) for tool in tools):
         remedy = "a list of objects, or such a list as JSON text"
@@ -58,14 +65,17 @@ def read_tools(value: Any, column: str, where: str) -> list[Any]:
     return tools
 
 
-def read_settings(value: str, column: str, where: str) -> dict[str, Any]:
-    """What a chat's template is given besides the messages, from JSON text."""
+def read_settings(value: Any, column: str, where: str) -> dict[str, Any]:
+    """What a chat's template is given besides the messages: an object, or one as JSON text; empty if there is none."""
     settings = _parsed(value)
-    if not isinstance(settings, dict):
+    nan = isinstance(settings, float) and math.isnan(settings)  # what a data frame writes where there is no value
+    if settings is None or settings == "" or nan:
+        return {}
+    if not isinstance(settings, Mapping):
         raise DataError(
             f"'{column}' is not a JSON object", where=where, remedy='for example {"enable_thinking": false}'
         )
-    return settings
+    return dict(settings)
 
 
 def is_chat(value: Any) -> bool:
@@ -73,6 +83,14 @@ def is_chat(value: Any) -> bool:
     found = _parsed(value) if isinstance(value, str) and value.lstrip().startswith("[") else value
     first = found[0] if isinstance(found, (list, tuple)) and found else None
     return isinstance(first, Mapping) and any(name in first for name in ("role", "from"))
+
+
+def starts_with_system(value: Any) -> bool:
+    """Whether a list of messages, or such a list as JSON text, begins with a system turn."""
+    found = _parsed(value)
+    first = found[0] if isinstance(found, (list, tuple)) and found else None
+    role = first.get("role", first.get("from")) if isinstance(first, Mapping) else None
+    return isinstance(role, str) and role.lower() in ("system", "developer")
 
 
 def as_context(messages: Sequence[Message]) -> list[Message]:
@@ -125,10 +143,14 @@ def _read_message(message: Any, name: str, where: str) -> Message:
         fields["tool_calls"] = [_as_call(_parsed(fields.pop("function_call")))]
     if "tool_calls" in fields:
         fields["tool_calls"] = _read_calls(fields["tool_calls"], f"{name}.tool_calls", where)
+    if "role" in fields:
+        fields["role"] = _read_role(require_text(fields["role"], f"{name}.role", where))
+        if "content" not in fields and _may_be_empty(fields, message):
+            fields["content"] = ""
     if "role" not in fields or ("content" not in fields and not fields.get("tool_calls")):
         raise DataError(f"{name} has no 'role' and 'content'", where=where, remedy=remedy)
-    role = require_text(fields["role"], f"{name}.role", where)
-    fields["role"] = SPEAKERS[role] if role in RENAMED else role
+    if fields["role"] in RESULTS and "content" in fields:
+        fields["content"] = _read_result(fields["content"], f"{name}.content", where)
     if "content" in fields:
         fields |= _read_content(fields["content"], f"{name}.content", where)
     _require_weight(fields, name, where)
@@ -137,9 +159,33 @@ def _read_message(message: Any, name: str, where: str) -> Message:
     return fields if "content" in fields else {**fields, "content": None}
 
 
+def _read_role(role: str) -> str:
+    """The role as chat templates have it, whatever its case; a role that no data set is known to have as it is."""
+    name = role.lower()
+    return SPEAKERS[name] if name in RENAMED else name if name in SPEAKERS else role
+
+
+def _may_be_empty(fields: Mapping[str, Any], message: Mapping[Any, Any]) -> bool:
+    """Whether a null content is an empty text: that of anyone but an assistant, or beside an empty list of calls."""
+    null = any(name in message for name in ("content", "value"))
+    return null and (fields["role"] != "assistant" or fields.get("tool_calls") == [])
+
+
+def _read_result(content: Any, name: str, where: str) -> Any:
+    """What a tool gave back: text or parts as they are, any other JSON value as its text."""
+    parts = isinstance(content, (list, tuple)) and all(
+        isinstance(part, str) or (isinstance(part, Mapping) and ("type" in part or "text" in part)) for part in content
+    )
+    if isinstance(content, str) or parts:
+        return content
+    _require_json(content, name, where)
+    return json.dumps(content, ensure_ascii=False)
+
+
 def _from_sharegpt(fields: dict[str, Any], name: str, where: str) -> dict[str, Any]:
     speaker, value = fields.pop("from"), fields.pop("value", fields.pop("content", None))
-    if speaker not in SPEAKERS:
+    speaker = speaker.lower() if isinstance(speaker, str) and speaker.lower() in SPEAKERS else speaker
+    if not isinstance(speaker, str) or speaker not in SPEAKERS:
         raise DataError(f"{name} is from {speaker!r}", where=where, remedy=f"known: {', '.join(SPEAKERS)}")
     role = SPEAKERS[speaker]
     if role not in ("function_call", "tool_call"):

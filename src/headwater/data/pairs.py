@@ -11,7 +11,7 @@ A pair's rows are `ID:chosen` and `ID:rejected`, with the metadata `preference` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from headwater.core.errors import DataError, UsageError, unknown_name
@@ -58,19 +58,24 @@ def whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53 else value
 
 
-def split_pair(record: Mapping[str, Any], mapping: Mapping[str, str], where: str) -> Parts:
-    """The two records of a preference pair, to be read as rows; raises `DataError` if it cannot be read."""
+def split_pair(
+    record: Mapping[str, Any], mapping: Mapping[str, str], where: str, *, unused: Callable[[str], str]
+) -> Parts:
+    """The two records of a preference pair, to be read as rows; raises `DataError` if it cannot be read.
+
+    `unused` is given the name made from the contents of a pair without id, and returns one that no earlier pair has.
+    """
     columns = {role: mapping.get(role, role) for role in ("id", "prompt", *SIDES)}
     rest = {name: value for name, value in record.items() if name not in columns.values()}
     prompt, answers = record.get(columns["prompt"]), [record[columns[side]] for side in SIDES]
     given = without_nan(whole(record.get(columns["id"])))
-    pair = str(given) if given not in (None, "") else digest([prompt, answers])[:16]
+    pair = str(given) if given not in (None, "") else unused(digest([prompt, answers])[:16])
     parts: Parts = []
     sides = _answered(prompt, answers, columns, where, asked=question_column(record, mapping))
     for side, (role, contents) in zip(SIDES, sides, strict=True):
         ours = {"id": f"{pair}:{side}", "preference": side, "pair": pair, **contents}
         kept = {f"{name}_" if name in ours else name: value for name, value in rest.items()}
-        extras = {name: column for name, column in mapping.items() if name in ("tools", "hotwords")}
+        extras = {name: column for name, column in mapping.items() if name in ("tools", "system", "hotwords")}
         parts.append(({**kept, **ours}, {**extras, role: role}))
     return parts
 

@@ -5,17 +5,17 @@
 | text | text |
 | prompt + response, prompt + completion, question + answer | prompt, response |
 | instruction (+ input) + output | prompt (the instruction, an empty line, the input), response |
-| messages, or ShareGPT's conversations (+ system) | messages; prompt and response are the readable rendering |
+| messages, or ShareGPT's conversations | messages; prompt and response are the readable rendering |
 | prompt + response or prompt + completion that are lists of messages | messages; those of the prompt are context |
 
-A chat may have a column `tools` beside it.
+A chat may have a column `tools` beside it, and a column `system`: its text is the system turn of a chat without one.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from headwater.core.errors import DataError, unknown_name
@@ -29,6 +29,7 @@ from headwater.data.messages import (
     read_tools,
     readable,
     require_text,
+    starts_with_system,
 )
 from headwater.data.pairs import SIDES, is_pair, question_column, whole
 from headwater.data.rows import Row
@@ -63,7 +64,7 @@ SHAPES = (
     Shape("completion", prompt="prompt"),
     Shape("answer", prompt="question"),
     Shape("messages"),
-    Shape("conversations", context="system"),
+    Shape("conversations"),
     Shape("conversation"),
 )
 
@@ -78,8 +79,8 @@ KNOWN_SHAPES = "; ".join(map(str, SHAPES))
 EXTRA_ROLES = ("id", "hotwords")
 """Columns read in every shape."""
 
-OTHER_ROLES = ("tools", *SIDES)
-"""Columns of some records: the tools of a chat, which its template is given, and the sides of a preference pair."""
+OTHER_ROLES = ("tools", "system", *SIDES)
+"""Columns of some records: a chat's tools, which its template is given, its system turn, and the sides of a pair."""
 
 SHAPE_ROLES = frozenset(role for shape in SHAPES for role in shape.roles)
 
@@ -131,13 +132,19 @@ def read_row(
     column_of = {role: mapping.get(role, role) for role in (*shape.roles, *EXTRA_ROLES)}
     named = {role: record.get(column_of[role]) for role in shape.roles}
     tools_column = mapping.get("tools", "tools")
-    contents = _read_chat if _is_chat(shape, named) else _read_texts
+    contents = _read_texts
+    if _is_chat(shape, named):
+        contents = _read_chat
+        if _has_system_column(shape, record, mapping, named):
+            shape = replace(shape, context="system")
+            column_of["system"] = mapping.get("system", "system")
+            named["system"] = record[column_of["system"]]
     text, prompt, response, messages = contents(shape, named, column_of, where, need_response)
     read = set(column_of.values())
     values = {name: without_nan(value) for name, value in typed(record).items() if name not in read}
     # Where rows of several shapes share a table, the columns of the other shapes are present but null.
     metadata = {n: v for n, v in values.items() if v is not None or n not in ROLES}
-    if messages is not None and isinstance(given := metadata.get("chat_template_kwargs"), str):
+    if messages is not None and (given := metadata.get("chat_template_kwargs")) is not None:
         metadata["chat_template_kwargs"] = read_settings(given, "chat_template_kwargs", where)
     if messages is not None and (tools := read_tools(record.get(tools_column), tools_column, where)):
         metadata = {**{n: v for n, v in metadata.items() if n != tools_column}, "tools": tools}
@@ -159,6 +166,15 @@ def read_row(
 
 def _is_chat(shape: Shape, named: Mapping[str, Any]) -> bool:
     return shape.response in CHATS or (bool(shape.prompt) and any(is_chat(named.get(role)) for role in shape.required))
+
+
+def _has_system_column(
+    shape: Shape, record: Mapping[str, Any], mapping: Mapping[str, str], named: Mapping[str, Any]
+) -> bool:
+    """Whether the column `system` is a text and the system turn of a chat that does not begin with one itself."""
+    given = record.get(mapping.get("system", "system"))
+    there = bool(given.strip()) if isinstance(given, str) else given is not None and "system" in mapping
+    return there and not shape.context and not any(starts_with_system(named.get(role)) for role in shape.required)
 
 
 def unused_name(name: str, taken: Mapping[str, Any]) -> str:

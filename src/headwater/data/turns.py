@@ -12,6 +12,7 @@ the token that closes the turn.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -71,12 +72,13 @@ class TurnFinder:
         return turns
 
     def _start(self, chat: _Around) -> int | None:
-        whole = chat.whole
-        if chat.i and whole.startswith(chat.asked):
-            return len(chat.asked)
-        opening = self._opening
-        if chat.i and chat.asked.startswith(chat.before):
-            opening = chat.asked[len(chat.before) :]
+        asked, before, opening = chat.asked, chat.before, self._opening
+        if asked is None or before is None:
+            return self._start_inside(chat)
+        if chat.whole.startswith(asked):
+            return len(asked)
+        if asked.startswith(before):
+            opening = asked[len(before) :]
         heading = chat.heading  # what stands between the turn before and the answer
         if heading is None:
             return None
@@ -85,19 +87,30 @@ class TurnFinder:
             return chat.answer_start
         return chat.answer_start - len(heading) + shared
 
+    def _start_inside(self, chat: _Around) -> int | None:
+        """Where a turn starts whose beginning of the chat cannot be written: behind the last generation prompt."""
+        between = chat.between
+        if between is None:
+            return None
+        if not self._opening and not chat.i:
+            return 0
+        opening = _longest_inside(self._opening, between)
+        return chat.answer_start - (len(between) - between.rindex(opening) - len(opening) if opening else 0)
+
     @cached_property
     def _opening(self) -> str:
         """The generation prompt."""
         asked = [{"role": "user", "content": "a"}]
         prompted, bare = (self.writer.write(asked, "chat template", generation=g) for g in (True, False))
-        return prompted[len(bare) :] if prompted.startswith(bare) else ""
+        return prompted[_shared(prompted, bare) :]  # without a prompt some templates close the chat
 
     def _end(self, chat: _Around) -> int | None:
         whole = chat.whole
         if chat.i == len(chat.messages) - 1:
             return len(whole.rstrip()) if self.closing else len(whole)
-        if self.closing and whole.startswith(said := chat.write(chat.messages[: chat.i + 1]).rstrip()):
-            return len(said)
+        said = chat.beginning(chat.i + 1)
+        if self.closing and said is not None and whole.startswith(said.rstrip()):
+            return len(said.rstrip())
         after = _common_end(*chat.varied)
         if not whole.endswith(after):
             return None
@@ -125,15 +138,39 @@ class _Around:
     i: int
     whole: str
 
-    @cached_property
-    def asked(self) -> str:
-        """The chat before the turn, with a generation prompt."""
-        return self.write(self.messages[: self.i], generation=True)
+    def beginning(self, until: int, *, generation: bool = False) -> str | None:
+        """The chat up to a message; None if there is nothing before it, or the template refuses such a chat."""
+        if not until:
+            return None
+        with contextlib.suppress(DataError):  # some templates write no chat without a question
+            return self.write(self.messages[:until], generation=generation)
+        return None
 
     @cached_property
-    def before(self) -> str:
+    def asked(self) -> str | None:
+        """The chat before the turn, with a generation prompt."""
+        return self.beginning(self.i, generation=True)
+
+    @cached_property
+    def before(self) -> str | None:
         """The chat before the turn."""
-        return self.write(self.messages[: self.i])
+        return self.beginning(self.i)
+
+    @cached_property
+    def between(self) -> str | None:
+        """What the whole text has between the words before and the answer; None if that cannot be told."""
+        to_answer = self.whole[: self.answer_start]
+        if self.i == 0:
+            return to_answer
+        between = self._between_stand_ins
+        return between if between is not None and to_answer.endswith(between) else None
+
+    @cached_property
+    def _between_stand_ins(self) -> str | None:
+        """What stands between the turn before and the answer when both have other words."""
+        _, found, after = self._with({self.i - 1: EARLIER, self.i: STAND_INS[0]}).partition(EARLIER)
+        between, also, _ = after.partition(STAND_INS[0])
+        return between if found and also else None
 
     @cached_property
     def varied(self) -> tuple[str, str]:
@@ -154,15 +191,12 @@ class _Around:
     def heading(self) -> str | None:
         """What the whole text has between the turn before and the answer; None if that cannot be told."""
         to_answer = self.whole[: self.answer_start]
-        if self.i == 0:
-            return to_answer
-        if to_answer.startswith(self.before):
+        if self.before is not None and to_answer.startswith(self.before):
             return to_answer[len(self.before) :]
         # The text before is written differently in the whole chat, so that turn is replaced as well.
-        _, found, after = self._with({self.i - 1: EARLIER, self.i: STAND_INS[0]}).partition(EARLIER)
-        between, also, _ = after.partition(STAND_INS[0])
+        between = self._between_stand_ins
         _, _, closed = self._with({self.i - 1: EARLIER}, until=self.i).partition(EARLIER)
-        if not found or not also or not between.startswith(closed):
+        if between is None or not between.startswith(closed):
             return None
         heading = between[len(closed) :]
         return heading if to_answer.endswith(heading) else None
@@ -210,12 +244,31 @@ def _shared(first: str, second: str) -> int:
     return length
 
 
+def _longest_inside(text: str, other: str) -> str:
+    """The longest beginning of `text`, in whole pieces, that is somewhere in `other`."""
+    length = 0
+    for piece in PIECE.findall(text):
+        if text[: length + len(piece)] not in other:
+            break
+        length += len(piece)
+    return text[:length]
+
+
 def assign_marks(marks: Sequence[Span], write: Write, messages: Messages, whole: str) -> dict[int, list[Span]]:
     """The template's marks by the turn they belong to: a mark belongs to the last turn that starts before it."""
     spoken = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-    starts = [common_start(whole, write(messages[:i])) if i else 0 for i in spoken]
+    starts = [_earliest(_Around(write, messages, i, whole)) for i in spoken]
     owned: dict[int, list[Span]] = {i: [] for i in spoken}
     for start, end in marks:
         owner = max((i for i, at in zip(spoken, starts, strict=True) if at <= start), default=spoken[0])
         owned[owner].append((start, end))
     return owned
+
+
+def _earliest(chat: _Around) -> int:
+    """A place behind the words of the turn before, or inside them, and before the answer's mark."""
+    if not chat.i:
+        return 0
+    if chat.before is not None:
+        return common_start(chat.whole, chat.before)
+    return _Around(chat.write, chat.messages, chat.i - 1, chat.whole).answer_start + 1
