@@ -39,8 +39,8 @@ LONG, NEARLY_ALL = 20, 0.85
 OWN_OF_ANSWER, OWN_RUN = 0.2, 10
 """An answer has words of its own if they make this share of its pairs, or (plain texts) so many pairs in a row."""
 
-OWN_ALIKE = 0.6
-"""Less of their own pairs in common than this, and two texts differ."""
+OWN_ALIKE, FEW_OWN = 0.6, 12
+"""Less of their own pairs in common than this, and two texts differ; of so few pairs, all must be in common."""
 
 _LEAST_RATIO = 0.4
 _SINGLE, _FEW = 4, 10
@@ -195,7 +195,7 @@ class _Alike:
         here, back = long.holds(short.pairs), short.holds(long.pairs)
         own = [self._own(short) | ~here, self._own(long) | ~back]  # part of a frame is what both have, and many others
         if all(flags.any() and (flags.mean() >= floor or (run and _longest(flags) >= run)) for flags in own):
-            if max(here[own[0]].mean(), back[own[1]].mean()) < OWN_ALIKE:
+            if not any(_same(there[flags]) for there, flags in zip((here, back), own, strict=True)):
                 return 0.0
         return shared
 
@@ -206,6 +206,11 @@ class _Alike:
 
 def _share(some: UInt32[np.ndarray, " some"], among: UInt32[np.ndarray, " near"]) -> float:
     return float(contains(among, some).mean()) if len(some) else 0.0
+
+
+def _same(there: NDArray[np.bool_]) -> bool:
+    """Whether a text's own pairs, of which these are in the other text, are no others than that text's."""
+    return bool(there.mean() >= (OWN_ALIKE if len(there) > FEW_OWN else 1.0))
 
 
 def _longest(flags: NDArray[np.bool_]) -> int:
