@@ -40,7 +40,8 @@ OWN_OF_ANSWER, OWN_RUN = 0.2, 10
 """An answer has words of its own if they make this share of its pairs, or (plain texts) so many pairs in a row."""
 
 OWN_ALIKE, FEW_OWN = 0.6, 12
-"""Less of their own pairs in common than this, and two texts differ; of so few pairs, all must be in common."""
+"""Less of their own pairs in common than this, and two texts differ; of so few pairs, one text must have
+all of the other's, and hardly more."""
 
 _LEAST_RATIO = 0.4
 _SINGLE, _FEW = 4, 10
@@ -159,7 +160,8 @@ class _Alike:
     @classmethod
     def of(cls, sides: Sequence[Sides], threshold: float) -> _Alike:
         """Find the frames of these rows."""
-        every = [pieces.pairs for side in sides for pieces in (side.asked, side.answered)]
+        texts = [pieces for side in sides for pieces in (side.asked, side.answered)]
+        every = [pieces.near for pieces in texts] + [_above(pieces.pairs, pieces.level) for pieces in texts]
         return cls(threshold, frequent(np.concatenate(every), MANY) if every else np.zeros(0, dtype=np.uint32))
 
     def own(self, sides: Sequence[Sides]) -> list[UInt32[np.ndarray, " own"]]:
@@ -195,7 +197,7 @@ class _Alike:
         here, back = long.holds(short.pairs), short.holds(long.pairs)
         own = [self._own(short) | ~here, self._own(long) | ~back]  # part of a frame is what both have, and many others
         if all(flags.any() and (flags.mean() >= floor or (run and _longest(flags) >= run)) for flags in own):
-            if not any(_same(there[flags]) for there, flags in zip((here, back), own, strict=True)):
+            if not _same(here[own[0]], back[own[1]]):
                 return 0.0
         return shared
 
@@ -208,9 +210,12 @@ def _share(some: UInt32[np.ndarray, " some"], among: UInt32[np.ndarray, " near"]
     return float(contains(among, some).mean()) if len(some) else 0.0
 
 
-def _same(there: NDArray[np.bool_]) -> bool:
-    """Whether a text's own pairs, of which these are in the other text, are no others than that text's."""
-    return bool(there.mean() >= (OWN_ALIKE if len(there) > FEW_OWN else 1.0))
+def _same(here: NDArray[np.bool_], back: NDArray[np.bool_]) -> bool:
+    """Whether two texts' own pairs are the same, given which of them the other text has."""
+    fewer, more = sorted((len(here), len(back)))
+    if fewer > FEW_OWN:
+        return bool(max(here.mean(), back.mean()) >= OWN_ALIKE)
+    return bool(here.all() or back.all()) and fewer >= OWN_ALIKE * more
 
 
 def _longest(flags: NDArray[np.bool_]) -> int:
@@ -221,6 +226,10 @@ def _longest(flags: NDArray[np.bool_]) -> int:
 
 def _below(hashes: UInt32[np.ndarray, " _"], level: int) -> UInt32[np.ndarray, " _"]:
     return hashes[hashes >> np.uint32(32 - level) == 0] if level else hashes
+
+
+def _above(hashes: UInt32[np.ndarray, " _"], level: int) -> UInt32[np.ndarray, " _"]:
+    return hashes[hashes >> np.uint32(32 - level) != 0] if level else hashes[:0]
 
 
 def _pair(left: UInt64[np.ndarray, " n"], right: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
