@@ -104,6 +104,28 @@ def test_rows_behind_one_instruction_stay_apart(plain):
     assert len(set(clusters([*rows, *rows]).tolist())) == 200
 
 
+@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize(("instruction", "own"), [(60, 3), (110, 6), (200, 10), (400, 3), (400, 15)])
+def test_few_words_of_ones_own_keep_rows_of_a_long_instruction_apart(instruction, own, behind):
+    generator = np.random.default_rng(instruction)
+    frame, labels = " ".join(prose(generator, instruction)), ["positive", "negative"]
+    texts = [" ".join(prose(generator, own)) for _ in range(200)]
+    prompts = [f"Review: {text} {frame}" if behind else f"{frame} Review: {text}" for text in texts]
+    rows = [(prompt, str(generator.choice(labels))) for prompt in prompts]
+    assert len(set(clusters(rows).tolist())) == 200
+    primes = [(f"{frame} Is {k} prime?", str(generator.choice(["yes", "no"]))) for k in range(200)]
+    assert len(set(clusters(primes).tolist())) == 200
+
+
+def test_copies_behind_one_instruction_are_found_by_their_own_words():
+    generator = np.random.default_rng(7)
+    frame = " ".join(prose(generator, 300))
+    texts = [prose(generator, 20) for _ in range(200)]
+    rows = [(f"{frame} {' '.join(text)}", "positive") for text in texts]
+    copies = [(f"{frame} {' '.join(prose(generator, 2))} {every_tenth(text, generator)}", "positive") for text in texts]
+    assert clusters([*rows, *copies]).tolist() == [*range(200), *range(200)]
+
+
 def test_rows_of_one_frame_stay_apart():
     generator = np.random.default_rng(1)
     things = [" ".join(prose(generator, 2)) for _ in range(120)]
