@@ -10,7 +10,7 @@ import pytest
 
 from headwater.valuation.candidates import candidate_pairs
 from headwater.valuation.duplicates import clusters
-from headwater.valuation.normal_form import visible_length, words
+from headwater.valuation.normal_form import unspaced, visible_length, words
 from headwater.valuation.prices import Terms, price
 from headwater.valuation.values import Values
 
@@ -49,12 +49,41 @@ def case_and_punctuation(text: list[str], generator: np.random.Generator) -> str
     return " -- ".join(word.upper() if generator.random() < 0.5 else f"{word}!" for word in text)
 
 
+def leet(text: list[str], generator: np.random.Generator) -> str:
+    return " ".join(text).translate(str.maketrans({"e": "3", "a": "@", "o": "0", "i": "1", "s": "5", "t": "7"}))
+
+
+def doubled(text: list[str], generator: np.random.Generator) -> str:
+    places = [int(generator.integers(len(word))) for word in text]
+    return " ".join(word[:i] + word[i] * 2 + word[i + 1 :] for word, i in zip(text, places, strict=True))
+
+
+def html(text: list[str], generator: np.random.Generator) -> str:
+    forms = ["<b>{0}</b>", '<span style="x">{0}</span>', "<p>{0}<br/>", "&zwnj;{0}&nbsp;", "<!-- so -->{0}"]
+    return " ".join(
+        str(generator.choice(forms)).format("".join(f"&#{ord(c)};" if c == "a" else c for c in w)) for w in text
+    )
+
+
+def chained(text: list[str], generator: np.random.Generator) -> str:
+    return " ".join(text[:3]) + str(generator.choice(["-", "_", "."])) + "-".join(text[3:])
+
+
+def paired(text: list[str], generator: np.random.Generator) -> str:
+    return " ".join("_".join(text[i : i + 2]) for i in range(0, len(text), 2))
+
+
+def no_spaces(text: list[str], generator: np.random.Generator) -> str:
+    return "".join(text)
+
+
 def twice_over(text: list[str], generator: np.random.Generator) -> str:
     return " ".join([*text, *text])
 
 
 DISGUISES = [
     *(zero_width, look_alike, every_tenth, filler_before, filler_behind, case_and_punctuation, twice_over),
+    *(leet, doubled, html, chained, paired, no_spaces),
 ]
 
 
@@ -179,4 +208,9 @@ def test_words_in_their_plain_form():
     assert words("?!") == ["?!"]
     assert words("") == []
     assert words("17 and 19") != words("17 and 18")
+    for one, other in [
+        *(("3.14", "31.4"), ("1 23", "12 3"), ("mp3", "mp4"), ("World War I", "World War II"), ("AA", "AAA")),
+        *(("List<int>", "List<str>"), ("a < b", "a > c"), ("77", "7"), ("1.2.3.4", "12.3.4"), ("345", "eas")),
+    ]:
+        assert unspaced(words(one)) != unspaced(words(other))
     assert visible_length("a  b\u200bc \n d") == visible_length("a bc d") == 6

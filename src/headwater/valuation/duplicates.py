@@ -25,7 +25,7 @@ from jaxtyping import UInt32, UInt64
 from numpy.typing import NDArray
 
 from headwater.valuation.candidates import candidate_pairs, contains, frequent
-from headwater.valuation.normal_form import words
+from headwater.valuation.normal_form import unspaced, words
 
 THRESHOLD = 0.7
 """Two texts are alike from this share of the shorter one's word pairs."""
@@ -104,7 +104,7 @@ def clusters(rows: Iterable[tuple[str, str]], *, threshold: float = THRESHOLD) -
     sides: list[Sides] = []
     for place, (prompt, response) in enumerate(rows):
         asked, answered = words(prompt), words(response)
-        key = blake2b("\n".join([*asked, "", *answered]).encode("utf-8", "replace"), digest_size=16).digest()
+        key = blake2b(f"{unspaced(asked)}\n{unspaced(answered)}".encode("utf-8", "replace"), digest_size=16).digest()
         parent.append(first.setdefault(key, place))
         if parent[-1] == place:
             sides.append(Sides(cutter.cut(asked, seed=1), cutter.cut(answered, seed=2)))
