@@ -9,8 +9,8 @@ text change nothing. Two rows are near-duplicates if the answers are alike and t
 are nearly the same, whatever was asked.
 
 Text that many rows share says nothing: if two texts both have words of their own and these differ, they are not alike.
-That keeps rows behind one instruction, or in one frame, apart. Of a prompt, its own words count however few they are. Clusters are chained: if a and c are both near b, all
-three are in one cluster.
+That keeps rows behind one instruction, or in one frame, apart. Of a prompt, its own words count however few they are.
+Clusters are chained: if a and c are both near b, all three are in one cluster.
 """
 
 from __future__ import annotations
@@ -196,10 +196,8 @@ class _Alike:
             return shared
         here, back = long.holds(short.pairs), short.holds(long.pairs)
         own = [self._own(short) | ~here, self._own(long) | ~back]  # part of a frame is what both have, and many others
-        if all(flags.any() and (flags.mean() >= floor or (run and _longest(flags) >= run)) for flags in own):
-            if not _same(here[own[0]], back[own[1]]):
-                return 0.0
-        return shared
+        telling = all(flags.any() and (flags.mean() >= floor or (run and _longest(flags) >= run)) for flags in own)
+        return 0.0 if telling and not _same(here[own[0]], back[own[1]]) else shared
 
     def _own(self, pieces: Pieces) -> NDArray[np.bool_]:
         """Which pairs are not part of a frame."""

@@ -1,8 +1,8 @@
 """Write a text as plain words, so that texts that look alike or say the same have the same words.
 
-    no HTML marks → Unicode's compatible forms (NFKD) → no accents, zero-width or direction marks → look-alike letters become Latin ones
-    → lower case → no punctuation → words → no letter twice in a row → digits in words of letters as the letters they
-    stand for (`h3llo`)
+    no HTML marks → Unicode's compatible forms (NFKD) → no accents, zero-width or direction marks → look-alike letters
+    become Latin ones → lower case → no punctuation → words → no letter twice in a row → digits in words of letters as
+    the letters they stand for (`h3llo`)
 
 `unspaced` writes the words without spaces between them, so that it does not matter where a text is cut into words.
 
@@ -38,6 +38,8 @@ _BREAK = re.compile(rf"</?(?:{_BLOCK})(?:\s[^<>]*)?/?>", re.IGNORECASE)
 _SIGN_FOR_LETTER = re.compile(r"(?<=[^\W_])[@$!](?=[^\W_])|@(?=[^\W_])|(?<=[^\W\d_])@|\$(?=\d*[^\W\d_])")
 _TWICE = re.compile(r"([^\W\d_])\1+|(?<=[^\W\d_])(\d)\2+(?=[^\W\d_])")
 _SHORT = 20
+"""So few letters are compared as they are: in a short answer, a letter more can be another answer."""
+
 _ROMAN = re.compile(r"[ivxlcdm]+")
 _LEET = str.maketrans("34570", "easto")
 _ALIKE = str.maketrans({"i": "l", "1": "l", "0": "o"})
