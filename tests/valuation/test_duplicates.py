@@ -203,6 +203,8 @@ def test_words_in_their_plain_form():
         "Ηеllо, ｅｎｄ-tο-end W\u200bоR\u00adLD!"
     )  # Greek and Cyrillic letters
     assert words("naïve café") == words("naive cafe")
+    assert words("Coffee bb3fore n<b>oo</b>n") == words("coffe before no&#x6f;n")
+    assert words("Meettiing agaain") == words("meeting again")
     assert words("Москва не сразу") == words("МОСКВА, НЕ СРАЗУ")
     assert words("今天 ok") == ["今", "天", "ok"]
     assert words("?!") == ["?!"]

@@ -78,6 +78,8 @@ def _without_marks(text: str) -> str:
 def _joined(text: str) -> str:
     """Signs inside words taken out; those between digits and between the words of a chain become spaces."""
     text = _SIGN_FOR_LETTER.sub(lambda sign: {"@": "a", "$": "s", "!": "i"}[sign[0]], text.replace("|", "l"))
+    if not _INSIDE.search(text):
+        return text
     text = _CHAIN.sub(lambda chain: _INSIDE.sub(" ", chain[0]), _IN_NUMBER.sub(" ", text))
     return _INSIDE.sub("", text)
 
