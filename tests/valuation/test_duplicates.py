@@ -10,7 +10,7 @@ import pytest
 
 from headwater.valuation.candidates import candidate_pairs
 from headwater.valuation.duplicates import clusters
-from headwater.valuation.normal_form import visible_length, words
+from headwater.valuation.normal_form import unspaced, visible_length, words
 from headwater.valuation.prices import Terms, price
 from headwater.valuation.values import Values
 
@@ -49,12 +49,41 @@ def case_and_punctuation(text: list[str], generator: np.random.Generator) -> str
     return " -- ".join(word.upper() if generator.random() < 0.5 else f"{word}!" for word in text)
 
 
+def leet(text: list[str], generator: np.random.Generator) -> str:
+    return " ".join(text).translate(str.maketrans({"e": "3", "a": "@", "o": "0", "i": "1", "s": "5", "t": "7"}))
+
+
+def doubled(text: list[str], generator: np.random.Generator) -> str:
+    places = [int(generator.integers(len(word))) for word in text]
+    return " ".join(word[:i] + word[i] * 2 + word[i + 1 :] for word, i in zip(text, places, strict=True))
+
+
+def html(text: list[str], generator: np.random.Generator) -> str:
+    forms = ["<b>{0}</b>", '<span style="x">{0}</span>', "<p>{0}<br/>", "&zwnj;{0}&nbsp;", "<!-- so -->{0}"]
+    return " ".join(
+        str(generator.choice(forms)).format("".join(f"&#{ord(c)};" if c == "a" else c for c in w)) for w in text
+    )
+
+
+def chained(text: list[str], generator: np.random.Generator) -> str:
+    return " ".join(text[:3]) + str(generator.choice(["-", "_", "."])) + "-".join(text[3:])
+
+
+def paired(text: list[str], generator: np.random.Generator) -> str:
+    return " ".join("_".join(text[i : i + 2]) for i in range(0, len(text), 2))
+
+
+def no_spaces(text: list[str], generator: np.random.Generator) -> str:
+    return "".join(text)
+
+
 def twice_over(text: list[str], generator: np.random.Generator) -> str:
     return " ".join([*text, *text])
 
 
 DISGUISES = [
     *(zero_width, look_alike, every_tenth, filler_before, filler_behind, case_and_punctuation, twice_over),
+    *(leet, doubled, html, chained, paired, no_spaces),
 ]
 
 
@@ -102,6 +131,28 @@ def test_rows_behind_one_instruction_stay_apart(plain):
         rows.append(("", f"{instruction} {question} {answer}") if plain else (f"{instruction} {question}", answer))
     assert len(set(clusters(rows).tolist())) == 200
     assert len(set(clusters([*rows, *rows]).tolist())) == 200
+
+
+@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize(("instruction", "own"), [(60, 3), (110, 6), (400, 15)])
+def test_few_words_of_ones_own_keep_rows_of_a_long_instruction_apart(instruction, own, behind):
+    generator = np.random.default_rng(instruction)
+    frame, labels = " ".join(prose(generator, instruction)), ["positive", "negative"]
+    texts = [" ".join(prose(generator, own)) for _ in range(200)]
+    prompts = [f"Review: {text} {frame}" if behind else f"{frame} Review: {text}" for text in texts]
+    rows = [(prompt, str(generator.choice(labels))) for prompt in prompts]
+    assert len(set(clusters(rows).tolist())) == 200
+    primes = [(f"{frame} Is {k} prime?", str(generator.choice(["yes", "no"]))) for k in range(200)]
+    assert len(set(clusters(primes).tolist())) == 200
+
+
+def test_copies_behind_one_instruction_are_found_by_their_own_words():
+    generator = np.random.default_rng(7)
+    frame = " ".join(prose(generator, 300))
+    texts = [prose(generator, 20) for _ in range(200)]
+    rows = [(f"{frame} {' '.join(text)}", "positive") for text in texts]
+    copies = [(f"{frame} {' '.join(prose(generator, 2))} {every_tenth(text, generator)}", "positive") for text in texts]
+    assert clusters([*rows, *copies]).tolist() == [*range(200), *range(200)]
 
 
 def test_rows_of_one_frame_stay_apart():
@@ -152,9 +203,16 @@ def test_words_in_their_plain_form():
         "Ηеllо, ｅｎｄ-tο-end W\u200bоR\u00adLD!"
     )  # Greek and Cyrillic letters
     assert words("naïve café") == words("naive cafe")
+    assert words("Coffee bb3fore n<b>oo</b>n") == words("coffe before no&#x6f;n")
+    assert words("Meettiing agaain") == words("meeting again")
     assert words("Москва не сразу") == words("МОСКВА, НЕ СРАЗУ")
     assert words("今天 ok") == ["今", "天", "ok"]
     assert words("?!") == ["?!"]
     assert words("") == []
     assert words("17 and 19") != words("17 and 18")
+    for one, other in [
+        *(("3.14", "31.4"), ("1 23", "12 3"), ("mp3", "mp4"), ("World War I", "World War II"), ("AA", "AAA")),
+        *(("List<int>", "List<str>"), ("a < b", "a > c"), ("77", "7"), ("1.2.3.4", "12.3.4"), ("345", "eas")),
+    ]:
+        assert unspaced(words(one)) != unspaced(words(other))
     assert visible_length("a  b\u200bc \n d") == visible_length("a bc d") == 6

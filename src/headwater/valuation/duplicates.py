@@ -9,8 +9,8 @@ text change nothing. Two rows are near-duplicates if the answers are alike and t
 are nearly the same, whatever was asked.
 
 Text that many rows share says nothing: if two texts both have words of their own and these differ, they are not alike.
-That keeps rows behind one instruction, or in one frame, apart. Clusters are chained: if a and c are both near b, all
-three are in one cluster.
+That keeps rows behind one instruction, or in one frame, apart. Of a prompt, its own words count however few they are.
+Clusters are chained: if a and c are both near b, all three are in one cluster.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import chain
 
 import numpy as np
 from jaxtyping import UInt32, UInt64
 from numpy.typing import NDArray
 
 from headwater.valuation.candidates import candidate_pairs, contains, frequent
-from headwater.valuation.normal_form import words
+from headwater.valuation.normal_form import unspaced, words
 
 THRESHOLD = 0.7
 """Two texts are alike from this share of the shorter one's word pairs."""
@@ -35,11 +36,12 @@ MANY = 32
 LONG, NEARLY_ALL = 20, 0.85
 """Answers of so many words that have so much in common are one answer, whatever was asked."""
 
-OWN_OF_ANSWER, OWN_OF_PROMPT, OWN_RUN = 0.2, 0.05, 10
-"""A text has words of its own if they make this share of its pairs, or (plain texts) so many pairs in a row."""
+OWN_OF_ANSWER, OWN_RUN = 0.2, 10
+"""An answer has words of its own if they make this share of its pairs, or (plain texts) so many pairs in a row."""
 
-OWN_ALIKE = 0.6
-"""Less of their own pairs in common than this, and two texts differ."""
+OWN_ALIKE, FEW_OWN = 0.6, 12
+"""Less of their own pairs in common than this, and two texts differ; of so few pairs, one text must have
+all of the other's, and hardly more."""
 
 _LEAST_RATIO = 0.4
 _SINGLE, _FEW = 4, 10
@@ -53,9 +55,9 @@ class Pieces:
     Attributes:
         words: how many words it has.
         size: how many different pairs it has.
-        level: of a long text, only the pairs with a hash below 2^(32 − level) are kept: 128 or more.
-        pairs: neighbouring words, each pair once, in order.
-        near: these, and words with another one between them; sorted.
+        level: a long text is compared by the pairs with a hash below 2^(32 − level) only: 128 or more.
+        pairs: all neighbouring words, each pair once, in order.
+        near: these, and words with another one between them; sorted, and only the hashes below 2^(32 − level).
     """
 
     words: int
@@ -63,6 +65,16 @@ class Pieces:
     level: int
     pairs: UInt32[np.ndarray, " pairs"]
     near: UInt32[np.ndarray, " near"]
+
+    @property
+    def sample(self) -> UInt32[np.ndarray, " sample"]:
+        """The pairs by which the text as a whole is compared."""
+        return _below(self.pairs, self.level)
+
+    def holds(self, wanted: UInt32[np.ndarray, " wanted"]) -> NDArray[np.bool_]:
+        """Which of the wanted pairs the text has."""
+        near = contains(self.near, wanted)
+        return near | contains(np.sort(self.pairs), wanted) if self.level else near
 
 
 @dataclass(frozen=True)
@@ -76,8 +88,8 @@ class Sides:
     def telling(self) -> UInt32[np.ndarray, " pairs"]:
         """The pairs by which similar rows are found: a short answer says too little without its prompt."""
         if self.answered.words >= LONG:
-            return self.answered.pairs
-        return np.concatenate([self.answered.pairs, self.asked.pairs])
+            return self.answered.sample
+        return np.concatenate([self.answered.sample, self.asked.sample])
 
 
 def clusters(rows: Iterable[tuple[str, str]], *, threshold: float = THRESHOLD) -> NDArray[np.int64]:
@@ -92,13 +104,13 @@ def clusters(rows: Iterable[tuple[str, str]], *, threshold: float = THRESHOLD) -
     sides: list[Sides] = []
     for place, (prompt, response) in enumerate(rows):
         asked, answered = words(prompt), words(response)
-        key = blake2b("\n".join([*asked, "", *answered]).encode("utf-8", "replace"), digest_size=16).digest()
+        key = blake2b(f"{unspaced(asked)}\n{unspaced(answered)}".encode("utf-8", "replace"), digest_size=16).digest()
         parent.append(first.setdefault(key, place))
         if parent[-1] == place:
             sides.append(Sides(cutter.cut(asked, seed=1), cutter.cut(answered, seed=2)))
     places = list(first.values())
     alike = _Alike.of(sides, threshold)
-    for a, b in candidate_pairs([side.telling for side in sides]):
+    for a, b in chain(candidate_pairs([side.telling for side in sides]), candidate_pairs(alike.own(sides))):
         if _root(parent, places[a]) != _root(parent, places[b]) and alike.rows(sides[a], sides[b]):
             _join(parent, places[a], places[b])
     return np.array([_root(parent, place) for place in range(len(parent))], dtype=np.int64)
@@ -121,7 +133,7 @@ class _Cutter:
         _, place = np.unique(mixed, return_index=True)
         level = max(0, int(np.ceil(np.log2(max(len(place), 1) / (2 * _SAMPLE)))))
         around = np.unique(_short(np.concatenate(near), seed))
-        return Pieces(len(text), len(place), level, _below(mixed[np.sort(place)], level), _below(around, level))
+        return Pieces(len(text), len(place), level, mixed[np.sort(place)], _below(around, level))
 
     def _hash(self, word: str) -> int:
         found = self._known.get(word)
@@ -148,8 +160,18 @@ class _Alike:
     @classmethod
     def of(cls, sides: Sequence[Sides], threshold: float) -> _Alike:
         """Find the frames of these rows."""
-        every = [pieces.pairs for side in sides for pieces in (side.asked, side.answered)]
+        texts = [pieces for side in sides for pieces in (side.asked, side.answered)]
+        every = [pieces.near for pieces in texts] + [_above(pieces.pairs, pieces.level) for pieces in texts]
         return cls(threshold, frequent(np.concatenate(every), MANY) if every else np.zeros(0, dtype=np.uint32))
+
+    def own(self, sides: Sequence[Sides]) -> list[UInt32[np.ndarray, " own"]]:
+        """Each row's own pairs, by which copies in one frame are found; none for a row that is in no frame."""
+        found = []
+        for side in sides:
+            pairs = np.concatenate([side.answered.pairs, side.asked.pairs])
+            own = ~contains(self.frames, pairs)
+            found.append(pairs[own] if not own.all() else pairs[:0])
+        return found
 
     def rows(self, a: Sides, b: Sides) -> bool:
         """Whether two rows are near-duplicates."""
@@ -157,7 +179,7 @@ class _Alike:
         answers = self._texts(a.answered, b.answered, OWN_OF_ANSWER, OWN_RUN if plain else None)
         if answers < self.threshold:
             return False
-        if self._texts(a.asked, b.asked, OWN_OF_PROMPT, None) >= self.threshold:
+        if self._texts(a.asked, b.asked, 0.0, None) >= self.threshold:
             return True
         both = (a.answered, b.answered)
         telling = all(x.words >= LONG and self._own(x).mean() >= OWN_OF_ANSWER for x in both)
@@ -172,13 +194,10 @@ class _Alike:
         shared = _share(_below(short.pairs, level), long.near)
         if shared < self.threshold:
             return shared
-        own = [self._own(pieces) for pieces in (short, long)]
-        if all(flags.mean() >= floor or (run and _longest(flags) >= run) for flags in own):
-            there = _share(_below(short.pairs[own[0]], level), long.near)
-            back = _share(_below(long.pairs[own[1]], level), short.near)
-            if max(there, back) < OWN_ALIKE:
-                return 0.0
-        return shared
+        here, back = long.holds(short.pairs), short.holds(long.pairs)
+        own = [self._own(short) | ~here, self._own(long) | ~back]  # part of a frame is what both have, and many others
+        telling = all(flags.any() and (flags.mean() >= floor or (run and _longest(flags) >= run)) for flags in own)
+        return 0.0 if telling and not _same(here[own[0]], back[own[1]]) else shared
 
     def _own(self, pieces: Pieces) -> NDArray[np.bool_]:
         """Which pairs are not part of a frame."""
@@ -189,6 +208,14 @@ def _share(some: UInt32[np.ndarray, " some"], among: UInt32[np.ndarray, " near"]
     return float(contains(among, some).mean()) if len(some) else 0.0
 
 
+def _same(here: NDArray[np.bool_], back: NDArray[np.bool_]) -> bool:
+    """Whether two texts' own pairs are the same, given which of them the other text has."""
+    fewer, more = sorted((len(here), len(back)))
+    if fewer > FEW_OWN:
+        return bool(max(here.mean(), back.mean()) >= OWN_ALIKE)
+    return bool(here.all() or back.all()) and fewer >= OWN_ALIKE * more
+
+
 def _longest(flags: NDArray[np.bool_]) -> int:
     """The length of the longest run of True."""
     ends = np.flatnonzero(~np.concatenate([[False], flags, [False]]))
@@ -197,6 +224,10 @@ def _longest(flags: NDArray[np.bool_]) -> int:
 
 def _below(hashes: UInt32[np.ndarray, " _"], level: int) -> UInt32[np.ndarray, " _"]:
     return hashes[hashes >> np.uint32(32 - level) == 0] if level else hashes
+
+
+def _above(hashes: UInt32[np.ndarray, " _"], level: int) -> UInt32[np.ndarray, " _"]:
+    return hashes[hashes >> np.uint32(32 - level) != 0] if level else hashes[:0]
 
 
 def _pair(left: UInt64[np.ndarray, " n"], right: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
