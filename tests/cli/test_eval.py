@@ -86,8 +86,8 @@ def test_every_evaluation_has_a_command_with_an_example():
 
 def test_what_retraining_will_cost_stays_in_view_and_the_rest_moves_the_bar(capsys):
     moved = []
-    listener = _listener(Bar(lambda done, total, note: moved.append((note, done))))
+    listener = _listener(Bar(lambda done, total, unit, step: moved.append((step, done))))
     listener.on_note("3 of 64 models to train, 2.0 s each: 0.1 min in all.")
     listener.on_progress("retraining. Really", 0.5)
     assert capsys.readouterr().err == "3 of 64 models to train, 2.0 s each: 0.1 min in all.\n"
-    assert moved == [("retraining. Really", 500)]
+    assert moved == [("retraining. Really", 50)]
