@@ -14,6 +14,7 @@ from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 from headwater.data.questions import Speech
 from headwater.data.rows import Row
 from headwater.data.tokens import Tokenization
+from zoo import tiny_tokenizer
 
 QUICK = settings(max_examples=25, deadline=None)
 ANSWERS = st.sampled_from(["Paris", "the cat sat.", "Übung", "東京", "I do", "xyz 4", "A"])
@@ -137,3 +138,15 @@ def test_bytes_of_one_character_have_its_offsets():
     assert said.text == "é👩x"
     assert len(said.offsets) == len(ids)
     assert sorted(set(said.offsets)) == [(0, 1), (1, 2), (2, 3)]
+
+
+def test_a_header_that_marks_count_as_answer_stays_in_the_question() -> None:
+    """The marks begin before the header, and the generation prompt opens a thought that rows do not have."""
+    tokenizer = tiny_tokenizer(chat=True)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}<|bot|>{{ m.content }}<|end|>"
+        "{% endgeneration %}{% else %}<|user|>{{ m.content }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|bot|><think>\n{% endif %}"
+    )
+    template = Tokenization.of(tokenizer).template
+    assert template.question_text(Row("a", 0, prompt="moon?")) == "<|user|>moon?<|bot|>"
