@@ -41,6 +41,11 @@ def _strange(value: Any) -> bool:
     return not (value is None or isinstance(value, str | bool | int | float))
 
 
+def whole_number(value: Any) -> Any:
+    """A whole number that a data frame has made a float (`1.0`), as an integer again; other values as they are."""
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53 else value
+
+
 def json_ready(value: Any) -> Any:
     """The `default` of `json.dumps`: a value that JSON has no form for, in one that it has.
 

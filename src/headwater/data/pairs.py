@@ -16,7 +16,7 @@ from typing import Any
 
 from headwater.core.errors import DataError, UsageError, unknown_name
 from headwater.core.fingerprints import digest
-from headwater.core.plain import without_nan
+from headwater.core.plain import whole_number, without_nan
 from headwater.data.messages import Message, as_context, is_chat, read_messages, require_text
 
 SIDES = ("chosen", "rejected")
@@ -53,11 +53,6 @@ def question_column(record: Mapping[str, Any], mapping: Mapping[str, str]) -> st
     return next((name for name in _QUESTIONS if isinstance(record.get(name), str)), "")
 
 
-def whole(value: Any) -> Any:
-    """A number that a data frame made a float, `1.0`, as the whole number it was; other values as they are."""
-    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53 else value
-
-
 def split_pair(
     record: Mapping[str, Any], mapping: Mapping[str, str], where: str, *, unused: Callable[[str], str]
 ) -> Parts:
@@ -68,7 +63,7 @@ def split_pair(
     columns = {role: mapping.get(role, role) for role in ("id", "prompt", *SIDES)}
     rest = {name: value for name, value in record.items() if name not in columns.values()}
     prompt, answers = record.get(columns["prompt"]), [record[columns[side]] for side in SIDES]
-    given = without_nan(whole(record.get(columns["id"])))
+    given = without_nan(whole_number(record.get(columns["id"])))
     pair = str(given) if given not in (None, "") else unused(digest([prompt, answers])[:16])
     parts: Parts = []
     sides = _answered(prompt, answers, columns, where, asked=question_column(record, mapping))

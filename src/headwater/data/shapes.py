@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from headwater.core.errors import DataError, unknown_name
-from headwater.core.plain import without_nan
+from headwater.core.plain import whole_number, without_nan
 from headwater.data.cells import typed
 from headwater.data.messages import (
     as_context,
@@ -31,7 +31,7 @@ from headwater.data.messages import (
     require_text,
     starts_with_system,
 )
-from headwater.data.pairs import SIDES, is_pair, question_column, whole
+from headwater.data.pairs import SIDES, is_pair, question_column
 from headwater.data.rows import Row
 
 
@@ -255,7 +255,7 @@ def _read_chat(
 
 
 def _read_id(value: Any, where: str) -> str:
-    value = whole(value)
+    value = whole_number(value)
     if value is None or value == "":
         return ""
     if isinstance(value, bool) or not isinstance(value, (str, int)):
