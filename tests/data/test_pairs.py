@@ -104,12 +104,12 @@ FAULTS: dict[str, tuple[str | None, dict[str, Any], type[HeadwaterError], str]] 
         "memory:1: a preference pair of texts without a prompt"
         " (give the prompt as a column of its own, or both answers as lists of messages)",
     ),
-    "the DPO loss": (
+    "no pair": (
         "dpo",
-        PAIRS["texts"],
-        UsageError,
-        "--pairs dpo: the DPO loss compares a model with a reference model, and headwater reads rows with one model"
-        " (--pairs rows reads the two answers as two rows)",
+        {"prompt": "Tide?", "response": "High."},
+        DataError,
+        "memory:1: not a preference pair: no chosen and rejected answer"
+        " (leave it out, or put rows with one answer into an index of their own)",
     ),
     "typo": ("row", PAIRS["texts"], UsageError, "--pairs: unknown way to read pairs 'row' (did you mean 'rows'?)"),
 }

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from headwater.api.sources import AnyIndex, Model, Rows, corpus_of, index_of, reader_for, session_of
+from headwater.api.sources import AnyIndex, Model, Rows, corpus_of, index_of, preference, reader_for, session_of
 from headwater.core.arguments import parse_bytes
 from headwater.core.errors import MismatchError, StoreError, UsageError
 from headwater.data.inspection import require_usable
@@ -54,6 +54,8 @@ def build(
     max_tokens: int = MAX_TOKENS,
     tokens_per_batch: int = TOKENS_PER_BATCH,
     targets: str | None = None,
+    beta: float | None = None,
+    reference: str | Path | None = None,
     keep_text: bool = True,
     code: str | None = None,
     max_memory: int | str | None = None,
@@ -76,6 +78,8 @@ def build(
         tokens_per_batch: padded tokens in one forward pass.
         targets: what a row's loss is over: `all`, `assistant`, `response` or `last`; None is all of a text, and the
             assistant's turns.
+        beta: β of the DPO loss, for data opened with `open_corpus(..., pairs="dpo")`; None is 0.1.
+        reference: folder or hub name of the model that DPO began with; None is the model without its adapter.
         keep_text: store the rows' text beside their vectors.
         code: quantise the vectors to `int8`, `sign` (1 KiB a row) or `sign:BITS`; this loses accuracy.
         max_memory: bytes the process may take, as a number or as `8GiB`; batches are made to fit.
@@ -94,7 +98,8 @@ def build(
     chosen.require_vectors()
     require_vacant(str(out), resume=resume)
     how: dict[str, Any] = {"template": template, "max_tokens": max_tokens, "tokens_per_batch": tokens_per_batch}
-    rows = corpus_of(data, columns=columns)
+    rows = corpus_of(data, columns=columns, compared=True)
+    how |= preference(rows, beta, reference, loading)
     reader, corpus = reader_for(rows, model, loading, method=chosen, targets=targets, **how)
     bound = Bound.of(chosen, reader)
     limits = _limits(max_memory, max_disk)
@@ -119,6 +124,8 @@ def plan(
     max_tokens: int = MAX_TOKENS,
     tokens_per_batch: int = TOKENS_PER_BATCH,
     targets: str | None = None,
+    beta: float | None = None,
+    reference: str | Path | None = None,
     keep_text: bool = True,
     code: str | None = None,
     max_memory: int | str | None = None,
@@ -132,7 +139,8 @@ def plan(
     chosen = find_method(method, settings)
     chosen.require_vectors()
     how: dict[str, Any] = {"template": template, "max_tokens": max_tokens, "tokens_per_batch": tokens_per_batch}
-    rows = corpus_of(data, columns=columns)
+    rows = corpus_of(data, columns=columns, compared=True)
+    how |= preference(rows, beta, reference, loading)
     reader, corpus = reader_for(rows, model, loading, method=chosen, targets=targets, **how)
     limits = _limits(max_memory, max_disk)
     return plan_build(corpus, Bound.of(chosen, reader), keep_text=keep_text, code=code, limits=limits)
@@ -171,7 +179,7 @@ def add(
         StoreError: the index's build is unfinished, or another process is writing to it.
         MismatchError: the model or tokenizer is not the index's.
     """
-    corpus = corpus_of(data, columns=columns)
+    corpus = corpus_of(data, columns=columns, compared=True)
     if not isinstance(index, Session) and (model is None or isinstance(model, str | Path)):
         corpus = require_usable(corpus)  # what can be seen before the model is loaded
     session = session_of(index, model, loading)

@@ -11,6 +11,7 @@ from headwater.core.arguments import named
 from headwater.core.errors import UsageError, unknown_name
 from headwater.data.corpus import Corpus, open_corpus
 from headwater.data.inspection import require_usable
+from headwater.data.pairs import BETA
 from headwater.index.store import Index, open_index
 from headwater.indexing.session import Session, open_session
 from headwater.methods.method import Method
@@ -18,6 +19,7 @@ from headwater.methods.targets import Target
 from headwater.models.beforehand import tokenization_beforehand
 from headwater.models.load import LoadedModel, load_model
 from headwater.models.reader import Reader
+from headwater.models.reference import Reference
 from headwater.valuation.values import Values, read_values
 from headwater.valuing.value import Valued
 
@@ -36,11 +38,23 @@ AnyValues: TypeAlias = "str | Path | Values | Valued"
 
 
 def corpus_of(
-    rows: Rows, *, columns: Mapping[str, str] | None = None, split: str | None = None, need_response: bool = True
+    rows: Rows,
+    *,
+    columns: Mapping[str, str] | None = None,
+    split: str | None = None,
+    need_response: bool = True,
+    compared: bool = False,
 ) -> Corpus:
-    """The rows as a corpus; `columns` (role to column name) and `split` are for rows that are not open yet."""
+    """The rows as a corpus; `columns` (role to column name) and `split` are for rows that are not open yet.
+
+    Raises:
+        UsageError: preference pairs are read as one row each, for the DPO loss, and `compared` does not allow that.
+    """
     mapping = named(columns, where="columns", example={"prompt": "ask"})
     if isinstance(rows, Corpus):
+        if rows.pairs == "dpo" and not compared:
+            what = "only an index holds preference pairs with the DPO loss"
+            raise UsageError(what, where="--pairs dpo", remedy="--pairs rows reads the two answers as two rows")
         if mapping:
             raise UsageError("an opened corpus has its columns already", where="columns", remedy="leave columns out")
         return rows
@@ -83,7 +97,8 @@ def reader_for(
         loading: options of `load_model`, for a model given by name.
         method: the method that will read the rows.
         tokens_per_batch: padded tokens in one forward pass.
-        reading: arguments of `Tokenization.of` but for the tokenizer: `template`, `max_tokens`, `targets`.
+        reading: arguments of `Tokenization.of` but for the tokenizer: `template`, `max_tokens`, `targets`, `beta`; and
+            `reference`, of `Reader.of`.
 
     Raises:
         DataError: rows cannot be used; names them all, the first ten with their places and reasons.
@@ -92,13 +107,37 @@ def reader_for(
     early = None
     if isinstance(model, str | Path):
         options = named(loading, where="loading", example={"device": "cpu"})
-        early = tokenization_beforehand(str(model), options, **reading)
+        of_tokens = {name: value for name, value in reading.items() if name != "reference"}
+        early = tokenization_beforehand(str(model), options, **of_tokens)
         rows = require_usable(rows, early)
     reader = Reader.of(model_of(model, loading), tokens_per_batch=tokens_per_batch, **reading)
     reader.require_windows(method.spec.options)
     vocabulary = reader.tokenization.vocabulary
     known = early is not None and (early.vocabulary == vocabulary or len(early.tokenizer) <= (vocabulary or 0))
     return reader, rows if known else require_usable(rows, reader.tokenization)
+
+
+def preference(
+    rows: Corpus, beta: float | None, reference: str | Path | None, loading: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The arguments `beta` and `reference` of `reader_for`: both None unless the rows are pairs under the DPO loss.
+
+    The reference is loaded as the model is, without the model's adapter and tokenizer.
+
+    Raises:
+        UsageError: one of the two is given and the rows are read otherwise.
+    """
+    if rows.pairs != "dpo":
+        for option, value in (("--beta", beta), ("--reference", reference)):
+            if value is not None:
+                what = "only the DPO loss of preference pairs has this"
+                raise UsageError(what, where=option, remedy="leave it out, or read pairs with --pairs dpo")
+        return {}
+    if reference is None:
+        return {"beta": BETA if beta is None else beta}
+    own = ("adapter", "merge", "tokenizer", "revision")
+    shared = {name: value for name, value in (loading or {}).items() if name not in own and value is not None}
+    return {"beta": BETA if beta is None else beta, "reference": Reference(str(reference), shared)}
 
 
 def index_of(index: AnyIndex) -> Index:

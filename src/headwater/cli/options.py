@@ -46,7 +46,10 @@ Targets = Annotated[
     str | None,
     typer.Option(help="Tokens the loss is over: all, assistant, response or last."),
 ]
-Pairs = Annotated[str | None, typer.Option(help="rows: read a preference pair (chosen, rejected) as two rows.")]
+Pairs = Annotated[
+    str | None,
+    typer.Option(help="Preference pairs (chosen, rejected): rows (two rows) or dpo (one, with the DPO loss)."),
+]
 Columns = Annotated[list[str], typer.Option("--column", help="A data column, role=name: prompt=ask. Repeats.")]
 Asked = Annotated[
     str, typer.Option("--targets", help="What of a query: last (its last answer), assistant, response or all.")
@@ -155,6 +158,10 @@ class BuildOptions:
     code: Annotated[str | None, typer.Option(help="Store codes: int8, sign (1 KiB a row) or sign:BITS.")] = None
     max_memory: Annotated[str | None, typer.Option(help="Most memory the process may take: 8GiB.")] = None
     max_disk: Annotated[str | None, typer.Option(help="Most disk the index may take: 100GB.")] = None
+    beta: Annotated[float | None, typer.Option(help="β of the DPO loss (--pairs dpo); default 0.1.")] = None
+    reference: Annotated[
+        str | None, typer.Option(help="The model DPO began with; default: the model without its adapter.")
+    ] = None
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of `headwater.build` and `headwater.plan`."""
@@ -163,6 +170,7 @@ class BuildOptions:
         return {
             **{"model": self.model, "data": corpus, "method": self.method, "settings": settings},
             **{"loading": self.loading.chosen, "keep_text": not self.no_text, "code": self.code},
+            **{"beta": self.beta, "reference": self.reference},
             **vars(self.reading),
             **limits,
         }

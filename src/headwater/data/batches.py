@@ -62,8 +62,14 @@ class Window:
         size = min(self.size or context, context)
         return replace(self, size=size, overlap=min(self.overlap, size - 1))
 
-    def cuts(self, response: Bool[np.ndarray, " tokens"]) -> list[tuple[int, int]]:
-        """(start, end) of each window over a row whose targets are True; none lies wholly inside the one before it."""
+    def cuts(self, response: Bool[np.ndarray, " tokens"], split: int = 0) -> list[tuple[int, int]]:
+        """(start, end) of each window over a row whose targets are True; none lies wholly inside the one before it.
+
+        No window has tokens from both sides of `split` (`TokenRow.split`).
+        """
+        if split:
+            behind = self.cuts(response[split:])
+            return self.cuts(response[:split]) + [(start + split, end + split) for start, end in behind]
         tokens = len(response)
         if tokens <= (self.size or tokens):
             return [(0, tokens)]
@@ -86,12 +92,13 @@ class Window:
 
     def reading(self, row: TokenRow) -> RowReading:
         """How a row is read in these windows."""
-        cuts = np.array(self.cuts(row.response), dtype=np.int64)
+        cuts = np.array(self.cuts(row.response, row.split), dtype=np.int64)
         counted = np.concatenate([[0], np.cumsum(row.response)])
         first = np.maximum(cuts[:, 0] + 1, np.concatenate([[0], cuts[:-1, 1]]))  # first token a window predicts anew
         targets = counted[cuts[:, 1]] - counted[np.minimum(first, cuts[:, 1])]
         unread = int(counted[-1] - targets.sum()) + row.cut_targets
-        return RowReading(row.cut, len(cuts), unread, int(targets[cuts[:, 0] > 0].sum()))
+        begun = (cuts[:, 0] == 0) | (cuts[:, 0] == row.split)
+        return RowReading(row.cut, len(cuts) - (row.split > 0), unread, int(targets[~begun].sum()))
 
 
 @dataclass(frozen=True)
@@ -140,6 +147,18 @@ class TokenBatch:
         return add_at(total, self.item_row.to(values.device), values)
 
     @property
+    def paired(self) -> bool:
+        """Whether one of the rows is a preference pair under the DPO loss."""
+        return any(row.contrast is not None for row in self.rows)
+
+    @property
+    def side(self) -> Int[Tensor, " items"]:
+        """−1 for the windows of a pair's rejected answer, 1 for all others."""
+        splits = [row.split or len(row.ids) for row in self.rows]
+        split = torch.tensor(splits, device=self.start.device)[self.item_row]
+        return torch.where(self.start < split, 1, -1)
+
+    @property
     def target_counts(self) -> Int[Tensor, " rows"]:
         """How many target tokens each row has."""
         return self.sum_windows(self.response.sum(1))
@@ -158,7 +177,7 @@ def plan_batches(rows: Sequence[TokenRow], window: Window, *, tokens_per_batch: 
     """
     if tokens_per_batch < 1:
         raise UsageError(f"{tokens_per_batch} tokens a batch", where="tokens_per_batch", remedy="at least 1")
-    cuts = [np.array(window.cuts(row.response), dtype=np.int64) for row in rows]
+    cuts = [np.array(window.cuts(row.response, row.split), dtype=np.int64) for row in rows]
     widths = np.array([(cut[:, 1] - cut[:, 0]).max() for cut in cuts], dtype=np.int64)
     order = np.argsort(-widths, kind="stable")
     items = np.array([len(cut) for cut in cuts], dtype=np.int64)

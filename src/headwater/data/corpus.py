@@ -16,7 +16,7 @@ from typing import Any
 
 from headwater.core.errors import DataError, UsageError, unknown_name
 from headwater.core.fingerprints import digest
-from headwater.data.pairs import check_pairs, is_pair, split_pair
+from headwater.data.pairs import Parts, as_pair, check_pairs, is_pair, split_pair
 from headwater.data.readers import Source, open_source
 from headwater.data.rows import Row
 from headwater.data.shapes import check_mapping, read_row, unused_name
@@ -141,7 +141,7 @@ class Corpus:
 
         Rows that are left out count only if an inspection found them.
         """
-        known = None if self.pairs else self.source.count
+        known = None if self.pairs == "rows" else self.source.count
         if known is None:
             return None
         return (known if self.limit is None else min(known, self.limit)) - len(self.left_out)
@@ -174,7 +174,7 @@ class Corpus:
     def _row(
         self,
         number: int,
-        record: Mapping[str, Any] | DataError,
+        record: Mapping[str, Any] | Parts | DataError,
         mapping: Mapping[str, str],
         *,
         ordinal: int,
@@ -183,7 +183,10 @@ class Corpus:
         if isinstance(record, DataError):
             raise record
         place = self.source.place(number)
-        row = read_row(record, mapping, place, ordinal, need_response=self.need_response)
+        if isinstance(record, Mapping):
+            row = read_row(record, mapping, place, ordinal, need_response=self.need_response)
+        else:
+            row = as_pair(*(read_row(side, ours, place, ordinal) for side, ours in record))
         if self.ids == "row" and row.id:
             row = replace(row, id="", metadata={**row.metadata, unused_name("id_", row.metadata): row.id})
         if not row.id:
@@ -197,19 +200,22 @@ class Corpus:
             )
         return row
 
-    def _parts(self) -> Iterator[tuple[int, Mapping[str, Any] | DataError, Mapping[str, str]]]:
-        """What becomes a row each: a record with its number and mapping, or one side of a preference pair."""
+    def _parts(self) -> Iterator[tuple[int, Mapping[str, Any] | Parts | DataError, Mapping[str, str]]]:
+        """What becomes a row each, with its number and mapping: a record, one side of a preference pair, or both."""
         names = SeenIds()
         for number, record in self.source.attempts():
+            place = self.source.place(number)
             if isinstance(record, DataError) or not (self.pairs and is_pair(record, self.mapping)):
-                yield number, record, self.mapping
+                alone = self.pairs == "dpo" and not isinstance(record, DataError)
+                yield number, _no_pair(place) if alone else record, self.mapping
                 continue
             try:
-                sides = list(split_pair(record, self.mapping, self.source.place(number), unused=names.take))
+                sides = split_pair(record, self.mapping, place, unused=names.take)
             except DataError as error:
                 yield number, error, self.mapping
             else:
-                yield from ((number, side, mapping) for side, mapping in sides)
+                whole = [(number, sides, self.mapping)]
+                yield from whole if self.pairs == "dpo" else ((number, side, mapping) for side, mapping in sides)
 
 
 def open_corpus(
@@ -238,7 +244,7 @@ def open_corpus(
         split: which split of a source that has several; by default the only one, of a hub dataset `train`.
         streaming: read a hub dataset over the network instead of downloading it first.
         need_response: refuse a row with only a prompt, as queries have whose response is still to be generated.
-        pairs: `rows` reads a preference pair (prompt, chosen, rejected) as two rows; None refuses pairs.
+        pairs: `rows` reads a preference pair (prompt, chosen, rejected) as two rows, `dpo` as one; None refuses pairs.
         ids: `column` reads ids from the column `id`, and makes those that are missing from the rows' content; `row`
             makes all of them from the rows' content and keeps the column as metadata, `id_`.
         skip_unusable: leave out rows that cannot be used, and count them, instead of raising an error.
@@ -265,6 +271,11 @@ def open_corpus(
         check_mapping(columns, first, opened.name)
     listed = None if unusable_file is None else Path(unusable_file)
     return Corpus(opened, columns, limit, need_response, pairs, ids, skip_unusable, listed)
+
+
+def _no_pair(place: str) -> DataError:
+    remedy = "leave it out, or put rows with one answer into an index of their own"
+    return DataError("not a preference pair: no chosen and rejected answer", where=place, remedy=remedy)
 
 
 def _content_id(row: Row) -> str:

@@ -6,23 +6,29 @@
 | prompt, chosen, rejected, which are lists of messages | the chat with each answer |
 | chosen, rejected, which are whole chats | each chat; what they have in common is context |
 
-A pair's rows are `ID:chosen` and `ID:rejected`, with the metadata `preference` (which of the two) and `pair` (ID).
+With `--pairs rows` a pair's rows are `ID:chosen` and `ID:rejected`, with the metadata `preference` (which of the two)
+and `pair` (ID). With `--pairs dpo` the pair is one row, `ID`, and its loss compares the two answers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from headwater.core.errors import DataError, UsageError, unknown_name
+from headwater.core.errors import DataError, unknown_name
 from headwater.core.fingerprints import digest
 from headwater.core.plain import whole_number, without_nan
 from headwater.data.messages import Message, as_context, is_chat, read_messages, require_text
+from headwater.data.rows import BESIDE, Row
 
 SIDES = ("chosen", "rejected")
 
-PAIRS = ("rows",)
-"""Ways to read preference pairs."""
+PAIRS = ("rows", "dpo")
+"""Ways to read preference pairs: as two rows, or as one row whose loss is that of direct preference optimisation."""
+
+BETA = 0.1
+"""Default of DPO's β, as in the paper and in trl."""
 
 _QUESTIONS = ("question", "instruction", "query", "input", "ask", "user")
 """Names that data sets give the column with the prompt of a pair, the likeliest first."""
@@ -33,9 +39,6 @@ Parts = list[tuple[Mapping[str, Any], Mapping[str, str]]]
 
 def check_pairs(pairs: str | None) -> None:
     """Raise `UsageError` for a way to read pairs that there is not."""
-    if pairs == "dpo":
-        what = "the DPO loss compares a model with a reference model, and headwater reads rows with one model"
-        raise UsageError(what, where="--pairs dpo", remedy="--pairs rows reads the two answers as two rows")
     if pairs is not None and pairs not in PAIRS:
         raise unknown_name("way to read pairs", pairs, PAIRS, where="--pairs")
 
@@ -73,6 +76,20 @@ def split_pair(
         extras = {name: column for name, column in mapping.items() if name in ("tools", "system", "hotwords")}
         parts.append(({**kept, **ours}, {**extras, role: role}))
     return parts
+
+
+def as_pair(chosen: Row, rejected: Row) -> Row:
+    """The two rows of a pair as one, which has the pair's id."""
+    ours = ("preference", "pair")
+    own = {f"{name}_": name for name in ours}  # what `split_pair` renamed
+    kept = {own.get(name, name): value for name, value in chosen.metadata.items() if name not in ours}
+    beside = {name: kept[name] for name in BESIDE if name in kept}
+    return replace(
+        chosen,
+        id=chosen.metadata["pair"],
+        metadata=kept,
+        rejected=replace(rejected, id="", ordinal=0, metadata=beside),
+    )
 
 
 def _answered(

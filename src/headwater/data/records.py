@@ -7,19 +7,16 @@ the index holds it, so a chat stays a list of messages and is never rendered as 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from headwater.data.corpus import Corpus
 from headwater.data.readers import open_source
-from headwater.data.rows import Row
+from headwater.data.rows import BESIDE, Row
 from headwater.data.shapes import ROLES, unused_name
 
 HIT_KEYS = ("query", "rank", "id", "score")
 """The keys that a hit has besides those of its row."""
-
-
-BESIDE = ("tools", "chat_template_kwargs")
-"""Columns beside a chat that change the text that its template writes."""
 
 
 def as_given(row: Row) -> dict[str, Any]:
@@ -28,11 +25,21 @@ def as_given(row: Row) -> dict[str, Any]:
     `hotwords` belong to it, if it has any. Two rows of which this is equal are the same training example, whatever
     their ids and their other metadata.
     """
+    if row.rejected is not None:
+        return _pair_as_given(row, row.rejected)
     given: dict[str, Any] = dict(row.fields())
     if row.messages is not None:
         beside = {name: row.metadata[name] for name in BESIDE if row.metadata.get(name)}
         given = {"messages": [dict(message) for message in row.messages], **beside}
     return {**given, "hotwords": list(row.hotwords)} if row.hotwords else given
+
+
+def _pair_as_given(row: Row, rejected: Row) -> dict[str, Any]:
+    """A pair's prompt and two answers, or its two chats."""
+    if row.messages is None:
+        return {"prompt": row.prompt, "chosen": row.response, "rejected": rejected.response}
+    chosen, worse = as_given(replace(row, rejected=None)), as_given(rejected)
+    return {"chosen": chosen.pop("messages"), "rejected": worse["messages"], **chosen}
 
 
 def as_record(row: Row) -> dict[str, Any]:

@@ -16,6 +16,9 @@ from headwater.core.errors import DataError
 Record = Mapping[str, Any]
 """One row as in a JSONL file: `id`, `prompt`, `response`, then metadata columns."""
 
+BESIDE = ("tools", "chat_template_kwargs")
+"""Columns beside a chat that change the text that its template writes."""
+
 Span = tuple[int, int]
 """(start, end) of characters in a text."""
 
@@ -29,6 +32,9 @@ class Row:
     readable rendering of what precedes the last assistant turn, and that turn).
 
     `ordinal` is the position in the corpus, `place` is where the row was read, for messages (`rows.jsonl:17`).
+    `rejected` is the worse answer of a preference pair that is read with the DPO loss, as a row of its own; this row is
+    then the pair, with the better answer as its text.
+
     If `hotwords` is set, only these words of a query are its targets. `metadata` holds all other columns. `said` are
     the token ids of a response that a model has just generated; then these are read, not the response's text.
     """
@@ -43,6 +49,7 @@ class Row:
     hotwords: tuple[str, ...] = ()
     place: str = ""
     said: tuple[int, ...] | None = None
+    rejected: Row | None = None
 
     @property
     def where(self) -> str:

@@ -7,6 +7,7 @@ target if it lies inside a span.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,6 +21,7 @@ from tokenizers import Encoding, Tokenizer
 from headwater.core.errors import DataError, ModelError, UsageError, unknown_name
 from headwater.core.fingerprints import digest
 from headwater.core.spec import Role
+from headwater.data.contrasts import JOINT, Contrast
 from headwater.data.questions import Question, Speech, Spoken, said_after
 from headwater.data.rows import TARGETS, Rendered, Row, Span, Template, Turn, target_spans, word_spans
 from headwater.data.templates import resolve_template, restore_template
@@ -93,6 +95,7 @@ class TokenRow:
         cut: how many tokens were cut off at the end.
         digest: hash of the row's content, the template and the tokenizer.
         cut_targets: how many of the tokens that were cut off were targets.
+        contrast: for a preference pair, whose tokens are those of two texts, how they are compared; else None.
     """
 
     row: Row
@@ -103,6 +106,12 @@ class TokenRow:
     cut: int
     digest: str
     cut_targets: int = 0
+    contrast: Contrast | None = None
+
+    @property
+    def split(self) -> int:
+        """The token at which a second text begins, before which nothing of it is read; 0 if there is only one."""
+        return 0 if self.contrast is None else self.contrast.split
 
 
 def token_texts(row: TokenRow) -> list[str]:
@@ -131,6 +140,7 @@ class Tokenization:
         targets: what the loss is over, a name of `TARGETS`; None for all of a text, else the assistant's turns.
         asked: what of a query is asked about, a name of `TARGETS`; None for the same as in training.
         vocabulary: how many tokens the model's embedding has; a larger token id is refused. None if not known.
+        beta: β of the DPO loss, for rows that are preference pairs; None refuses them.
     """
 
     tokenizer: Any
@@ -139,8 +149,11 @@ class Tokenization:
     targets: str | None = None
     asked: str | None = None
     vocabulary: int | None = None
+    beta: float | None = None
 
     def __post_init__(self) -> None:
+        if self.beta is not None and not 0 < self.beta < math.inf:
+            raise UsageError(f"a beta of {self.beta}", where="--beta", remedy="a positive number, such as 0.1")
         for chosen in (self.targets, self.asked):
             if chosen is not None and chosen not in TARGETS:
                 raise unknown_name("targets", chosen, TARGETS, where="--targets")
@@ -150,16 +163,23 @@ class Tokenization:
 
     @classmethod
     def of(
-        cls, tokenizer: Any, template: str | None = None, max_tokens: int = MAX_TOKENS, *, targets: str | None = None
+        cls,
+        tokenizer: Any,
+        template: str | None = None,
+        max_tokens: int = MAX_TOKENS,
+        *,
+        targets: str | None = None,
+        beta: float | None = None,
     ) -> Tokenization:
         """The tokenisation of a tokenizer; see `resolve_template` for the names of templates and the default."""
-        return cls(tokenizer, resolve_template(template, tokenizer), max_tokens, targets)
+        return cls(tokenizer, resolve_template(template, tokenizer), max_tokens, targets, beta=beta)
 
     @classmethod
     def like(cls, tokenizer: Any, fingerprint: Mapping[str, Any]) -> Tokenization:
         """A tokenisation with the settings that an earlier one's fingerprint names, for a tokenizer that may differ."""
         template = restore_template(fingerprint["template"], tokenizer)
-        return cls(tokenizer, template, int(fingerprint["max_tokens"]), fingerprint.get("targets"))
+        most, targets = int(fingerprint["max_tokens"]), fingerprint.get("targets")
+        return cls(tokenizer, template, most, targets, beta=fingerprint.get("beta"))
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -169,6 +189,7 @@ class Tokenization:
             "template": dict(self.template.fingerprint),
             "max_tokens": self.max_tokens,
             **({} if self.targets is None else {"targets": self.targets}),
+            **({} if self.beta is None else {"beta": self.beta}),
         }
 
     @cached_property
@@ -182,8 +203,10 @@ class Tokenization:
         A query is about what was said, so `targets="all"` counts for training rows alone; `asked` chooses for queries.
         The targets of a query with hotwords are the tokens of these words alone, wherever they occur in its response.
         Raises `DataError` naming the row's place if no token would be a target, or if the model's embedding has no row
-        for a token.
+        for a token, or for a preference pair if there is no β. A pair's texts are each cut at `max_tokens`.
         """
+        if any(row.rejected is not None for row in rows):
+            return self._encode_pairs(rows, role)
         encoded: list[TokenRow] = []
         for start in range(0, len(rows), ENCODED_AT_ONCE):
             part = rows[start : start + ENCODED_AT_ONCE]
@@ -195,6 +218,33 @@ class Tokenization:
             for row, rendered, encoding, own in zip(part, renderings, encodings, said, strict=True):
                 encoded.append(self._token_row(row, rendered, encoding if own is None else own[1], role))
         return encoded
+
+    def _encode_pairs(self, rows: Sequence[Row], role: Role) -> list[TokenRow]:
+        """Rows among which are preference pairs: both texts of a pair, one behind the other."""
+        sides = [replace(row, rejected=None) for row in rows]
+        worse = [replace(row.rejected, place=row.where) for row in rows if row.rejected is not None]
+        chosen, rejected = self.encode(sides, role), iter(self.encode(worse, role))
+        return [
+            one if row.rejected is None else self._pair(row, one, next(rejected))
+            for row, one in zip(rows, chosen, strict=True)
+        ]
+
+    def _pair(self, row: Row, chosen: TokenRow, rejected: TokenRow) -> TokenRow:
+        if self.beta is None:
+            what = "a preference pair under the DPO loss, which is read by an index of such pairs alone"
+            raise DataError(what, where=row.where, remedy="--pairs rows reads its answers as two rows")
+        shift = len(chosen.text) + len(JOINT)
+        return TokenRow(
+            row=row,
+            text=chosen.text + JOINT + rejected.text,
+            ids=np.concatenate([chosen.ids, rejected.ids]),
+            response=np.concatenate([chosen.response, rejected.response]),
+            offsets=np.concatenate([chosen.offsets, rejected.offsets + shift]),
+            cut=chosen.cut + rejected.cut,
+            digest=digest([chosen.digest, rejected.digest]),
+            cut_targets=chosen.cut_targets + rejected.cut_targets,
+            contrast=Contrast(len(chosen.ids), self.beta),
+        )
 
     def question(self, row: Row) -> Question:
         """What a model is asked with, to answer the row's prompt or chat anew; an answer that it has is left out.

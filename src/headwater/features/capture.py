@@ -2,8 +2,8 @@
 
 Every parameter is frozen, so the backward pass runs over activations only. Hooks keep each watched module's input.
 When the gradient at its output arrives, the module's blocks are made, given to a visitor and dropped, one tensor at a
-time, while the pass goes on. Examples stay separate because each token's loss is weighted by 1 / (the row's target
-tokens) and summed: the gradient at example i's activations then depends on example i alone.
+time, while the pass goes on. Examples stay separate because each token's loss is weighted (by 1 / (the row's target
+tokens), if no pair is compared) and summed: the gradient at example i's activations depends on example i alone.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from headwater.features.apart import gradients_apart
 from headwater.features.idle import require_idle
 from headwater.features.layers import Call
 from headwater.features.regroup import Regroup
+from headwater.features.row_losses import token_weights
 from headwater.features.sites import ParameterSelection, Site
-from headwater.models.losses import losses_and_gradient, target_logits
+from headwater.models.losses import losses_and_gradient, target_logits, token_losses
 from headwater.sketch.blocks import Block, Gradient, merge
 from headwater.sketch.precision import tensor_cores
 
@@ -68,7 +69,7 @@ def visit_gradients(
         DataError: a row has no target token.
         ModelError: examples cannot be separated in a module.
     """
-    token_weights = _token_weights(batch, weights)
+    _require_targets(batch)
     capture = _Capture(Regroup(batch), visit)
     handles = [
         site.module.register_forward_hook(partial(capture.watch, site), with_kwargs=True) for site in selection.sites
@@ -78,7 +79,8 @@ def visit_gradients(
             logits, place = target_logits(model, batch.input_ids, batch.response)
             capture.backward = True
             _prove_idle(model, selection, capture.ran, batch)
-            of_loss = (table.gather(1, place).to(logits.device).flatten() for table in (batch.targets, token_weights))
+            of_tokens = _token_weights(batch, weights, logits.detach(), place)
+            of_loss = (table.gather(1, place).to(logits.device).flatten() for table in (batch.targets, of_tokens))
             losses, gradient = losses_and_gradient(logits.detach().flatten(0, 1), *of_loss)
             if logits.requires_grad:  # otherwise they depend on none of the parameters
                 logits.backward(gradient.view_as(logits))
@@ -87,7 +89,7 @@ def visit_gradients(
             handle.remove()
     capture.finish()
     if selection.apart:
-        for name, block in gradients_apart(model, selection.apart, batch, token_weights).items():
+        for name, block in gradients_apart(model, selection.apart, batch, of_tokens).items():
             visit(Gradient(name, selection.shapes[name], (block,)))
     table = torch.full(batch.response.shape, torch.nan, dtype=losses.dtype, device=batch.response.device)
     table.scatter_(1, place, losses.to(table.device).view_as(place))
@@ -102,16 +104,24 @@ def _prove_idle(model: Any, selection: ParameterSelection, ran: set[int], batch:
         selection.proved_idle.update(site.where for site in silent)
 
 
-def _token_weights(batch: TokenBatch, weights: Tensor | None) -> Float[Tensor, "items tokens"]:
+def _token_weights(
+    batch: TokenBatch, weights: Tensor | None, logits: Tensor, place: Tensor
+) -> Float[Tensor, "items tokens"]:
+    """What each token's loss counts for; a preference pair's answers are first compared by these logits."""
+    table = None
+    if batch.paired:
+        losses = token_losses(logits.flatten(0, 1), batch.targets.gather(1, place).to(logits.device).flatten())
+        table = losses.new_zeros(batch.response.shape).scatter_(1, place.to(losses.device), losses.view_as(place))
+    found = token_weights(batch, table).to(batch.response.device)
+    return found if weights is None else found * weights.to(found)[batch.item_row][:, None]
+
+
+def _require_targets(batch: TokenBatch) -> None:
     counts = batch.target_counts
     if not bool((counts > 0).all()):
         row = batch.rows[int((counts == 0).nonzero()[0, 0])].row
         remedy = "leave it out, or give it a response"
         raise DataError("no target token, so no loss and no gradient", where=f"row '{row.id}'", remedy=remedy)
-    scale = counts.double().reciprocal()
-    if weights is not None:
-        scale = scale * weights.to(scale)
-    return scale[batch.item_row][:, None] * batch.response
 
 
 @dataclass

@@ -20,7 +20,7 @@ from headwater.data.batches import TokenBatch
 from headwater.features.capture import visit_gradients
 from headwater.features.encoder import Encoded, TokenScores
 from headwater.features.exact import exact_scores
-from headwater.features.row_losses import require_finite, row_losses
+from headwater.features.row_losses import require_finite, row_losses, token_weights
 from headwater.features.sites import ParameterSelection
 from headwater.features.token_batches import single_tokens, spread
 from headwater.models.load import LoadedModel
@@ -88,8 +88,9 @@ class GradientSketch:
     ) -> tuple[TokenScores, ...]:
         """⟨vector of the token's own loss, probe⟩ for every target token.
 
-        Mode `token`: the gradient of that token's loss, normalised as a row's would be. Mode `row`: the token's part
-        of the row's mean loss, divided by the row's norms; these add up to the row's score.
+        Mode `token`: the gradient of that token's loss, normalised as a row's would be; the other way round in the
+        rejected answer of a preference pair. Mode `row`: the token's part of the row's loss, divided by the row's
+        norms; these add up to the row's score.
         """
         batch = batch.to(self.loaded.device)
         vectors, losses, places = self.token_vectors(batch)
@@ -118,17 +119,18 @@ class GradientSketch:
     def token_vectors(self, batch: TokenBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Vectors `[targets, dim]` and losses `[targets]` of the batch's target tokens, and their (item, position)."""
         batch = batch.to(self.loaded.device)
-        divisors = self.read(batch).squared if self.tokens == "row" else None
-        counts = batch.target_counts.double()
+        whole = self.read(batch) if self.tokens == "row" else None
+        shares = batch.side[:, None] * batch.response if whole is None else token_weights(batch, whole.losses)
         vectors, losses, places = [], [], []
         for some, place in single_tokens(batch, self.token_items):
-            row = batch.item_row[place[:, 0]]
-            if divisors is None:
+            row, share = batch.item_row[place[:, 0]], shares[place[:, 0], place[:, 1]]
+            if whole is None:
                 found = self.read(some)
+                vectors.append(found.vectors * share.to(found.vectors)[:, None])
             else:
-                shares = {name: squared[row] for name, squared in divisors.items()}
-                found = self.read(some, divisors=shares, weights=counts[row].reciprocal())
-            vectors.append(found.vectors)
+                divisors = {name: squared[row] for name, squared in whole.squared.items()}
+                found = self.read(some, divisors=divisors, weights=share)
+                vectors.append(found.vectors)
             losses.append(row_losses(found.losses, some))
             places.append(place)
         return torch.cat(vectors), torch.cat(losses), torch.cat(places)

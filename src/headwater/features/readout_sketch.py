@@ -11,8 +11,8 @@ CS_r and CS_g ∘ Wᵀ are columns of one matrix over the vocabulary, so one pro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -23,7 +23,7 @@ from headwater.core.spec import Column, Coverage, Role
 from headwater.data.batches import TokenBatch
 from headwater.features.encoder import Encoded, TokenScores
 from headwater.features.residuals import Support, readout_chunks
-from headwater.features.row_losses import require_finite, row_losses
+from headwater.features.row_losses import require_finite, row_losses, token_weights
 from headwater.models.readout import Readout
 from headwater.sketch.count_sketch import count_sketch_matrix
 from headwater.sketch.precision import tensor_cores
@@ -46,12 +46,26 @@ class Channels:
 
 @dataclass(frozen=True)
 class Factors:
-    """Sketched factors of every position of a batch; zero at positions that do not enter the vector."""
+    """Sketched factors of every position of a batch; zero at positions that do not enter the vector.
+
+    `share` is what a position counts for, if the batch has preference pairs; else all count alike.
+    """
 
     r: Float[Tensor, "items tokens width_r"]
     g: Float[Tensor, "items tokens width_g"]
     h: Float[Tensor, "items tokens width_h"]
     losses: Float[Tensor, "items tokens"]
+    share: Float[Tensor, "items tokens 1"] | None = None
+
+    def channels(self, weights: Channels) -> Iterator[tuple[float, Tensor, Tensor]]:
+        """The weight of each channel that is on, and its left factors (times `share`) and right factors."""
+        for weight, left, right in (
+            (weights.rh, self.r, self.h),
+            (weights.gh, self.g, self.h),
+            (weights.rg, self.r, self.g),
+        ):
+            if weight:
+                yield weight, left if self.share is None else left * self.share, right
 
 
 @dataclass(frozen=True)
@@ -139,7 +153,7 @@ class ReadoutSketch:
 
     def _read(self, batch: TokenBatch, role: Role) -> tuple[Tensor, Bool[Tensor, "items tokens"], Factors]:
         hidden = self.readout.hidden(batch.input_ids)
-        mask = batch.valid if self.positions[role] == "all" else batch.response
+        mask = self._positions(batch, role)
         # Losses are reported for the response, whichever positions enter the vector.
         wanted = mask | batch.response
         exact, tokens = self._hidden.dtype, mask.numel()
@@ -159,26 +173,33 @@ class ReadoutSketch:
         factors = Factors(
             (r * keep).view(*shape, -1), (g * keep).view(*shape, -1), right.view(*shape, -1), losses.view(shape)
         )
+        if batch.paired:
+            factors = replace(factors, share=self._shares(batch, factors.losses, mask).to(exact)[..., None])
         return hidden, mask, factors
 
+    def _shares(self, batch: TokenBatch, losses: Tensor, mask: Tensor) -> Float[Tensor, "items tokens"]:
+        """1 for rows that are no pairs; the derivative of a pair's loss, or its sign alone if vectors have norm 1."""
+        weights = batch.side[:, None] * mask if self.normalize_sample else token_weights(batch, losses)
+        return torch.where(_of_pairs(batch)[:, None], weights.double(), 1.0)
+
+    def _positions(self, batch: TokenBatch, role: Role) -> Bool[Tensor, "items tokens"]:
+        """The positions that enter the vectors; of a preference pair only those with a loss."""
+        if self.positions[role] != "all" or not batch.paired:
+            return batch.valid if self.positions[role] == "all" else batch.response
+        return torch.where(_of_pairs(batch)[:, None], batch.response, batch.valid)
+
     def _windows(self, f: Factors) -> Float[Tensor, "items dim"]:
-        c = self.channels
-        parts = [
-            weight * torch.bmm(left.mT, right).flatten(1)
-            for weight, left, right in ((c.rh, f.r, f.h), (c.gh, f.g, f.h), (c.rg, f.r, f.g))
-            if weight
-        ]
+        parts = [weight * torch.bmm(left.mT, right).flatten(1) for weight, left, right in f.channels(self.channels)]
         return torch.cat(parts, 1)
 
     def _contract(self, f: Factors, probe: Float[Tensor, "probes dim"]) -> Float[Tensor, "items tokens probes"]:
-        c, start = self.channels, 0
+        start = 0
         total = torch.zeros(*f.h.shape[:2], len(probe), dtype=f.h.dtype, device=f.h.device)
-        for weight, left, right in ((c.rh, f.r, f.h), (c.gh, f.g, f.h), (c.rg, f.r, f.g)):
-            if weight:
-                shape = (left.shape[-1], right.shape[-1])
-                part = probe[:, start : start + shape[0] * shape[1]].unflatten(1, shape)
-                total += weight * torch.einsum("itl,plr,itr->itp", left, part, right)
-                start += shape[0] * shape[1]
+        for weight, left, right in f.channels(self.channels):
+            shape = (left.shape[-1], right.shape[-1])
+            part = probe[:, start : start + shape[0] * shape[1]].unflatten(1, shape)
+            total += weight * torch.einsum("itl,plr,itr->itp", left, part, right)
+            start += shape[0] * shape[1]
         return total
 
     def _combine(
@@ -190,11 +211,19 @@ class ReadoutSketch:
         scales = weights / batch.sum_windows(weights)[batch.item_row].clamp_min(EPS)
         if self.normalize_sample:
             scales = scales / windows.norm(dim=1).clamp_min(EPS)
+        if batch.paired:
+            scales = torch.where(_of_pairs(batch), 1.0, scales)
         rows = batch.sum_windows(windows * scales[:, None])
         if self.normalize_sample:
             norms = rows.norm(dim=1).clamp_min(EPS)
             rows, scales = rows / norms[:, None], scales / norms[batch.item_row]
         return rows, scales
+
+
+def _of_pairs(batch: TokenBatch) -> Bool[Tensor, " items"]:
+    """Which windows belong to preference pairs."""
+    pairs = torch.tensor([row.contrast is not None for row in batch.rows], device=batch.item_row.device)
+    return pairs[batch.item_row]
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ model reads nothing after the predicting position, so the example ends there.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -23,6 +24,8 @@ def single_tokens(
     batch: TokenBatch, items: int, *, tokens: int = MOST_TOKENS
 ) -> Iterator[tuple[TokenBatch, Int[Tensor, "targets 2"]]]:
     """Batches of examples, each with one target token, and the (item, position) each stands for.
+
+    An example's loss is that of its token, also if the token belongs to a preference pair.
 
     A batch has at most `items` examples, and at most `tokens` positions unless it has only one example.
     """
@@ -73,5 +76,5 @@ def _one_target_each(batch: TokenBatch, place: Int[Tensor, "targets 2"]) -> Toke
         response=across == position[:, None],
         item_row=torch.arange(len(place), device=place.device),
         start=batch.start[item],
-        rows=tuple(batch.rows[row] for row in batch.item_row[item].tolist()),
+        rows=tuple(replace(batch.rows[row], contrast=None) for row in batch.item_row[item].tolist()),
     )

@@ -22,7 +22,7 @@ from headwater.data.batches import TokenBatch
 from headwater.features.capture import visit_gradients
 from headwater.features.encoder import Encoded, TokenScores
 from headwater.features.gradient_sketch import COLUMN, GradientSketch
-from headwater.features.row_losses import require_finite, row_losses
+from headwater.features.row_losses import require_finite, row_losses, token_weights
 from headwater.features.sites import ParameterSelection
 from headwater.features.token_batches import single_tokens, spread
 from headwater.models.load import LoadedModel
@@ -58,7 +58,10 @@ class MarginSketch:
     ) -> tuple[TokenScores, ...]:
         """Each token's part of the row's score on each probe; the parts add up to the score."""
         scored = self.inner.token_scores(batch, role, probes)
-        losses = torch.stack([scores.losses.nanmean() for scores in scored])
+        if batch.paired:
+            losses = self.inner.encode(batch, role).losses
+        else:
+            losses = torch.stack([scores.losses.nanmean() for scores in scored])
         return tuple(
             replace(scores, values={name: v * scale.to(v) for name, v in scores.values.items()})
             for scores, scale in zip(scored, _inverse_margin(losses), strict=True)
@@ -107,8 +110,9 @@ class TransformedSketch:
 
     def encode(self, batch: TokenBatch, role: Role) -> Encoded:
         """Vectors of each row's mean loss; raises `NumericError` naming a row whose vector is not finite."""
-        vectors, losses = self._read(batch.to(self.loaded.device), role)
-        return Encoded({COLUMN: vectors * self._scale(vectors)[:, None]}, losses.float())
+        batch = batch.to(self.loaded.device)
+        vectors, losses = self._read(batch, role)
+        return Encoded({COLUMN: vectors * self._scale(vectors)[:, None]}, row_losses(losses, batch).float())
 
     def token_scores(
         self, batch: TokenBatch, role: Role, probes: Mapping[str, Float[Tensor, "probes _dim"]]
@@ -118,14 +122,14 @@ class TransformedSketch:
         They add up to the row's score if Γ is linear; for Adam's update they do so only approximately.
         """
         batch = batch.to(self.loaded.device)
-        scale = self._scale(self._read(batch, role)[0])
-        counts = batch.target_counts.double()
+        whole, table = self._read(batch, role)
+        scale, weights = self._scale(whole), token_weights(batch, table)
         values, losses, places = [], [], []
         for some, place in single_tokens(batch, 32):
             row = batch.item_row[place[:, 0]]
-            vectors, loss = self._read(some, role, counts[row].reciprocal())
+            vectors, loss = self._read(some, role, weights[place[:, 0], place[:, 1]])
             values.append((vectors * scale[row][:, None]) @ probes[COLUMN].to(vectors).mT)
-            losses.append(loss)
+            losses.append(row_losses(loss, some))
             places.append(place)
         return spread(batch, torch.cat(places), {COLUMN: torch.cat(values)}, torch.cat(losses))
 
@@ -134,7 +138,7 @@ class TransformedSketch:
         return norms.reciprocal().masked_fill(norms == 0, 0.0) if self.unit else torch.ones_like(norms)
 
     def _read(self, batch: TokenBatch, role: Role, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Vectors `[rows, dim]` before scaling, and losses `[rows]` in nats."""
+        """Vectors `[rows, dim]` before scaling, and token losses `[items, tokens]` in nats."""
         total = torch.zeros(len(batch.rows), self.sketch.dim, device=self.loaded.device)
         transform = self.transforms.get(role)
 
@@ -146,7 +150,7 @@ class TransformedSketch:
                 values = transform(gradient.name, values) if transform else values
                 self.sketch.accumulate(total[rows], self._as_gradient(gradient, values), unit=False, norms=False)
 
-        losses = row_losses(visit_gradients(self.loaded.model, self.selection, batch, visit, weights=weights), batch)
+        losses = visit_gradients(self.loaded.model, self.selection, batch, visit, weights=weights)
         require_finite(total.isfinite().all(1), batch, "the row's vector")
         return total, losses
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import numpy as np
@@ -25,14 +25,19 @@ from headwater.core.plain import json_ready
 from headwater.core.spec import Column
 from headwater.data.columns import ColumnType, fits, nearest, storable
 from headwater.data.readings import RowReading
+from headwater.data.records import as_given
 from headwater.data.rows import Row
+from headwater.data.shapes import read_row
 from headwater.data.tokens import TokenRow
 
 CHECKSUM_BYTES = 8
 _NOT_SUMMED = ("checksum", "_rowid", "_rowaddr")
 
-TEXT_FIELDS = ("text", "prompt", "response", "messages", "hotwords")
-"""The fields that hold a row's text; `messages` and `hotwords` are stored as JSON text."""
+WORSE = "rejected_answer"
+"""The column with the rejected answer of a preference pair that is one row."""
+
+TEXT_FIELDS = ("text", "prompt", "response", "messages", "hotwords", WORSE)
+"""The fields that hold a row's text; `messages`, `hotwords` and `rejected_answer` are stored as JSON text."""
 
 READING_FIELDS = tuple(field.name for field in fields(RowReading))
 """The columns that say how a row was read; older indexes do not have them."""
@@ -76,6 +81,8 @@ def text_fields(row: Row) -> dict[str, str]:
         texts["messages"] = _in_order([dict(message) for message in row.messages])
     if row.hotwords:
         texts["hotwords"] = canonical(list(row.hotwords))
+    if row.rejected is not None:
+        texts[WORSE] = _in_order(as_given(row.rejected))
     return texts
 
 
@@ -173,7 +180,7 @@ def from_record(record: Mapping[str, Any], *, ordinal: int, place: str, vectors:
         for name, value in cells.items()
         if name not in RESERVED and name not in vectors and value is not None
     }
-    return Row(
+    row = Row(
         id=cells["id"],
         ordinal=ordinal,
         **texts,
@@ -182,6 +189,8 @@ def from_record(record: Mapping[str, Any], *, ordinal: int, place: str, vectors:
         hotwords=tuple(json.loads(hotwords)) if hotwords else (),
         place=place,
     )
+    worse = cells.get(WORSE)
+    return replace(row, rejected=read_row(json.loads(worse), {}, place, 0)) if worse else row
 
 
 def _metadata_types(rows: Sequence[Row], declared: Sequence[pa.Schema]) -> dict[str, pa.DataType]:

@@ -12,6 +12,7 @@ import importlib.metadata
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from headwater.core.errors import DataError, MismatchError, StoreError
 from headwater.data.corpus import Corpus
@@ -24,6 +25,7 @@ from headwater.index.rows import infer_schema
 from headwater.index.store import Index
 from headwater.indexing.blocks import IndexRows, Progress, begin, filling, rows_per_block
 from headwater.methods.bound import Bound
+from headwater.models.reader import Reader
 from headwater.search.codes import coded
 
 
@@ -71,12 +73,11 @@ def build(
 def make_manifest(corpus: Corpus, bound: Bound, *, keep_text: bool = True, code: str | None = None) -> Manifest:
     """The manifest of an index that is about to be built."""
     reader, columns = bound.reader, coded(bound.encoder.columns, code)
-    loaded = reader.loaded
     return Manifest(
         method=bound.method.spec,
         columns=columns,
         coverage=bound.encoder.coverage,
-        model={"name": loaded.name, "loading": dict(loaded.loading), "fingerprint": dict(loaded.fingerprint)},
+        model=_model(reader),
         tokenization=reader.tokenization.fingerprint,
         plan=Plan(rows_per_block(sum(column.row_bytes for column in columns)), reader.tokens_per_batch),
         data=(corpus.name,),
@@ -84,6 +85,12 @@ def make_manifest(corpus: Corpus, bound: Bound, *, keep_text: bool = True, code:
         left_out=len(corpus.left_out),
         library_version=importlib.metadata.version("headwater"),
     )
+
+
+def _model(reader: Reader) -> dict[str, Any]:
+    loaded = reader.loaded
+    own = {"name": loaded.name, "loading": dict(loaded.loading), "fingerprint": dict(loaded.fingerprint)}
+    return own if reader.reference is None else {**own, "reference": reader.reference.to_json()}
 
 
 def _require_same_data(index: Index, data: tuple[str, ...]) -> None:

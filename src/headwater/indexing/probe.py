@@ -123,7 +123,7 @@ def share_of_characters(found: Survey) -> float:
 def largest_row(bound: Bound, rows: Sequence[TokenRow]) -> int:
     """Most tokens that one row takes in a batch, all its windows together."""
     window = bound.reader.window(bound.form.windows["train"])
-    cuts = [window.cuts(row.response) for row in rows]
+    cuts = [window.cuts(row.response, row.split) for row in rows]
     return max(len(cut) * max(end - start for start, end in cut) for cut in cuts)
 
 

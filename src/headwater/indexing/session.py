@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from headwater.core.errors import MismatchError
+from headwater.core.errors import MismatchError, UsageError
 from headwater.core.spec import Coverage
 from headwater.index.store import Index, open_index
 from headwater.methods.bound import Bound
 from headwater.methods.catalog import restore_method
 from headwater.models.load import LoadedModel, load_model
 from headwater.models.reader import Reader
+from headwater.models.reference import Reference
 
 
 @dataclass(frozen=True)
@@ -39,21 +40,22 @@ def open_session(
         index: path, or an open index.
         model: a loaded model, or where the index's model is now; None for the place that the manifest names.
         loading: options of `load_model` that replace those the index was built with, such as `device`, `device_map`,
-            or the adapter's new place.
+            or the adapter's new place; and `reference`, the new place of the reference model of preference pairs.
 
     Raises:
         MismatchError: model or tokenizer differ from the index's; the message names the fields.
     """
     opened = index if isinstance(index, Index) else open_index(index)
     manifest = opened.manifest
+    given = {name: value for name, value in (loading or {}).items() if value is not None}
+    reference = _reference(manifest.model, given.pop("reference", None), given)
     if isinstance(model, LoadedModel):
         loaded = model
     else:
-        given = {name: value for name, value in (loading or {}).items() if value is not None}
         loaded = load_model(model or manifest.model["name"], **{**_recorded(manifest.model), **given})
     fingerprint, where = manifest.model["fingerprint"], f"the index '{opened.path}'"
     reader = Reader.like(loaded, fingerprint, manifest.tokenization, manifest.plan.tokens_per_batch, where=where)
-    bound = Bound.of(restore_method(manifest.method), reader)
+    bound = Bound.of(restore_method(manifest.method), replace(reader, reference=reference))
     require_same_parameters(manifest.coverage, bound.encoder.coverage, where)
     return Session(opened, bound)
 
@@ -64,6 +66,18 @@ def require_same_parameters(then: Coverage, now: Coverage, where: str) -> None:
     if counted and then.seen != now.seen:
         what = f"{where} was made from {then.seen:,} parameters, and this version reads {now.seen:,} of the same model"
         raise MismatchError(what, fields=("coverage",), remedy="build it again")
+
+
+def _reference(model: Mapping[str, Any], place: str | None, loading: Mapping[str, Any]) -> Reference | None:
+    """The reference model of an index of preference pairs, on the device that the model goes to."""
+    known = model.get("reference")
+    if known is None:
+        if place is not None:
+            what = "the index was built without a reference model"
+            raise UsageError(what, where="--reference", remedy="leave it out")
+        return None
+    where = {name: loading[name] for name in ("device", "device_map") if name in loading}
+    return Reference(place or known["name"], {**_recorded(known), **where}, known["fingerprint"])
 
 
 def _recorded(model: Mapping[str, Any]) -> dict[str, Any]:

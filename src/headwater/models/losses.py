@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from headwater.data.batches import TokenBatch
+
 SLICE_BYTES = {"cpu": 2**20, "cuda": 2**28}
 """Bytes of the logits' gradient made at a time: on a CPU, what stays in its nearest large cache."""
 
@@ -73,6 +75,14 @@ def loss_table(
     """
     losses = token_losses(logits, targets[where])
     return losses.new_zeros(where.shape).masked_scatter(where, losses)
+
+
+@torch.no_grad()
+def window_losses(model: Any, batch: TokenBatch) -> Float[Tensor, " items"]:
+    """The sum of the losses of each window's target tokens, in nats; logits are made for these only."""
+    logits, place = target_logits(model, batch.input_ids, batch.response)
+    kept = batch.response.gather(1, place)
+    return loss_table(logits[kept], batch.targets.gather(1, place), kept).sum(1)
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from headwater.data.rows import Row
 from headwater.data.tokens import MAX_TOKENS, Tokenization, TokenRow
 from headwater.models.limits import embedded_tokens, positions_of
 from headwater.models.load import LoadedModel
+from headwater.models.reference import Reference, compared, require_reference
 
 TOKENS_PER_BATCH = 8192
 """Default number of padded tokens in one forward pass."""
@@ -31,11 +32,13 @@ class Reader:
         loaded: the model.
         tokenization: how rows become its tokens.
         tokens_per_batch: padded tokens in one forward pass.
+        reference: what preference pairs are compared with; None is the model without its adapter.
     """
 
     loaded: LoadedModel
     tokenization: Tokenization
     tokens_per_batch: int = TOKENS_PER_BATCH
+    reference: Reference | None = None
 
     @classmethod
     def of(
@@ -46,10 +49,19 @@ class Reader:
         max_tokens: int = MAX_TOKENS,
         tokens_per_batch: int = TOKENS_PER_BATCH,
         targets: str | None = None,
+        beta: float | None = None,
+        reference: Reference | None = None,
     ) -> Reader:
-        """The reader for a model; see `resolve_template` for the names of templates, and `TARGETS` for targets."""
-        tokenization = Tokenization.of(loaded.tokenizer, template, max_tokens, targets=targets)
-        return cls(loaded, replace(tokenization, vocabulary=embedded_tokens(loaded.model)), tokens_per_batch)
+        """The reader for a model; see `resolve_template` for the names of templates, and `TARGETS` for targets.
+
+        Raises:
+            UsageError: β of the DPO loss, but neither a reference nor an adapter that can be switched off.
+        """
+        tokenization = Tokenization.of(loaded.tokenizer, template, max_tokens, targets=targets, beta=beta)
+        if beta is not None and reference is None:
+            require_reference(loaded)
+        known = replace(tokenization, vocabulary=embedded_tokens(loaded.model))
+        return cls(loaded, known, tokens_per_batch, reference)
 
     @classmethod
     def like(
@@ -111,5 +123,6 @@ class Reader:
         return self.plan(self.tokenize(rows, role), window)
 
     def plan(self, rows: Sequence[TokenRow], window: Window) -> list[TokenBatch]:
-        """The same for rows that are tokens already; their ordinals stay."""
-        return plan_batches(rows, self.window(window), tokens_per_batch=self.tokens_per_batch)
+        """The same for rows that are tokens already; their ordinals stay. The reference reads preference pairs."""
+        batches = plan_batches(rows, self.window(window), tokens_per_batch=self.tokens_per_batch)
+        return [compared(batch, self.loaded, self.reference) if batch.paired else batch for batch in batches]
