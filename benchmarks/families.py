@@ -23,7 +23,7 @@ from typing import Any
 from tiny_families import build
 
 SECONDS = 90
-"""Longest time a family may take."""
+"""Longest time a family may take by default."""
 
 TOLERANCE, FLOOR = 2e-3, 1e-5
 """Largest difference from autograd: as a share of the tensor's gradient, and of the largest tensor's."""
@@ -245,15 +245,15 @@ def keep(kind: str, kept: Path) -> None:
     kept.with_suffix(".part").rename(kept)
 
 
-def run(kind: str, out: Path) -> dict[str, Any]:
+def run(kind: str, out: Path, seconds: int = SECONDS) -> dict[str, Any]:
     """One family in a process of its own, or what an earlier run kept of it."""
     kept = out / f"{kind}.json"
     if not kept.exists():
         method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
         process = multiprocessing.get_context(method).Process(target=keep, args=(kind, kept))
         process.start()
-        process.join(SECONDS)
-        died = f"more than {SECONDS} seconds" if process.is_alive() else f"the process died ({process.exitcode})"
+        process.join(seconds)
+        died = f"more than {seconds} seconds" if process.is_alive() else f"the process died ({process.exitcode})"
         process.kill()
         process.join()
         if not kept.exists():
@@ -305,6 +305,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/families"), help="folder of results by family")
     parser.add_argument("--document", type=Path, help="the page whose table is rewritten")
+    parser.add_argument("--seconds", type=int, default=SECONDS, help="longest time a family may take")
     parser.add_argument("--only", nargs="+", help="these families alone")
     options = parser.parse_args()
     tokenizer()  # imports what every family needs, once for all of their processes
@@ -312,7 +313,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     results = {}
     for kind in options.only or families():
-        results[kind] = run(kind, options.out)
+        results[kind] = run(kind, options.out, options.seconds)
         print(kind, "  ".join(f"{m}: {v['status']} {v['note']}".strip() for m, v in results[kind].items()), flush=True)
     if options.document:
         write_table(options.document, results)
