@@ -6,14 +6,17 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
+from transformers import Phi3Config, Phi3ForCausalLM
 
 from headwater.core.errors import MismatchError
 from headwater.data.batches import Window
 from headwater.data.rows import Row
 from headwater.data.tokens import MAX_TOKENS, Tokenization
+from headwater.features.row_losses import mean_losses
 from headwater.models.load import LoadedModel, wrap_model
 from headwater.models.reader import TOKENS_PER_BATCH, Reader
-from zoo import tiny_loaded, tiny_tokenizer, zoo
+from zoo import VOCAB, tiny_loaded, tiny_tokenizer, zoo
 
 ROWS = [
     Row("a", 7, prompt="Where is Paris?", response="Paris is in France.", hotwords=("France",)),
@@ -93,3 +96,30 @@ def test_a_template_that_has_changed_is_refused_by_its_fields() -> None:
     with pytest.raises(MismatchError) as caught:
         again(reader, reader.loaded, template=changed)
     assert any(name.startswith("template") for name in caught.value.fields)
+
+
+def test_rows_on_both_sides_of_a_turning_length_do_not_share_a_batch() -> None:
+    """Phi-3's LongRoPE reads a whole batch by its longest sequence, so a short row would change beside a long one."""
+    factors = [1.0] * 4
+    longrope = {
+        **{"rope_type": "longrope", "original_max_position_embeddings": 32, "rope_theta": 10000.0},
+        **{"short_factor": factors, "long_factor": [4.0 * f for f in factors], "factor": 4.0},
+    }
+    sizes = {"pad_token_id": None, "bos_token_id": 0, "eos_token_id": 0}
+    sizes |= {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = Phi3Config(
+        vocab_size=VOCAB,
+        rope_parameters=longrope,
+        max_position_embeddings=128,
+        original_max_position_embeddings=32,
+        **sizes,
+    )
+    torch.manual_seed(0)
+    reader = Reader.of(wrap_model(Phi3ForCausalLM(config).eval(), tiny_tokenizer(), "phi3"))
+    rows = [Row(str(n), i, text="x" * n) for i, n in enumerate((19, 59, 32, 31))]  # and the end token
+    batches = reader.batches(rows, Window())
+    lengths = sorted(sorted(len(row.ids) for row in batch.rows) for batch in batches)
+    assert lengths == [[20, 32], [33, 60]]
+    together = mean_losses(reader.loaded, batches, len(rows))
+    alone = [mean_losses(reader.loaded, reader.batches([row], Window()), 1)[0] for row in rows]
+    torch.testing.assert_close(together, torch.stack(alone), rtol=1e-5, atol=1e-6)

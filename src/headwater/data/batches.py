@@ -164,12 +164,14 @@ class TokenBatch:
         return self.sum_windows(self.response.sum(1))
 
 
-def plan_batches(rows: Sequence[TokenRow], window: Window, *, tokens_per_batch: int = 8192) -> list[TokenBatch]:
+def plan_batches(
+    rows: Sequence[TokenRow], window: Window, *, tokens_per_batch: int = 8192, turning: int | None = None
+) -> list[TokenBatch]:
     """Batches of all rows' windows, longest first, of at most `tokens_per_batch` positions, padding included.
 
     All windows of a row are in one batch. A row that exceeds the budget by itself is a batch of its own. Rows of equal
-    length keep their order, and a batch's tensors depend on its rows alone. The caller puts results back in order by
-    `row.ordinal`.
+    length keep their order, and a batch's tensors depend on its rows alone. No batch has rows both longer and not
+    longer than `turning` tokens. The caller puts results back in order by `row.ordinal`.
 
     Raises:
         DataError: a row's windows predict none of its targets (each is the first token of a window without overlap).
@@ -183,8 +185,14 @@ def plan_batches(rows: Sequence[TokenRow], window: Window, *, tokens_per_batch: 
     items = np.array([len(cut) for cut in cuts], dtype=np.int64)
     return [
         _assemble(tuple(rows[i] for i in group), [cuts[i] for i in group])
-        for group in _groups(order, widths, items, tokens_per_batch)
+        for part in _parts(order, widths, turning)
+        for group in _groups(part, widths, items, tokens_per_batch)
     ]
+
+
+def _parts(order: NDArray[np.int64], widths: NDArray[np.int64], turning: int | None) -> tuple[NDArray[np.int64], ...]:
+    """`order`, cut between the rows that are longer than `turning` and the others."""
+    return (order,) if turning is None else (order[widths[order] > turning], order[widths[order] <= turning])
 
 
 def _groups(

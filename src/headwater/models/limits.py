@@ -1,4 +1,4 @@
-"""The limits of a model: how many positions it has, and for how many tokens its embedding has rows."""
+"""The limits of a model: how many positions it has, how they are read, and how many tokens its embedding has."""
 
 from __future__ import annotations
 
@@ -35,6 +35,17 @@ def positions_of(model: Any) -> int | None:
         and module.padding_idx is not None
     ]
     return limit - max(reserved, default=0)
+
+
+def turning_length(model: Any) -> int | None:
+    """The number of tokens beyond which the model reads every position in another way; None for most models.
+
+    LongRoPE turns by other angles when the longest sequence of a batch, padding included, is longer than this.
+    """
+    given = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
+    kinds = [given, *(value for value in given.values() if isinstance(value, dict))]
+    lengths = [kind["original_max_position_embeddings"] for kind in kinds if kind.get("rope_type") == "longrope"]
+    return min(lengths, default=None)
 
 
 def embedded_tokens(model: Any) -> int | None:

@@ -16,7 +16,7 @@ from headwater.core.spec import Role
 from headwater.data.batches import TokenBatch, Window, plan_batches
 from headwater.data.rows import Row
 from headwater.data.tokens import MAX_TOKENS, Tokenization, TokenRow
-from headwater.models.limits import embedded_tokens, positions_of
+from headwater.models.limits import embedded_tokens, positions_of, turning_length
 from headwater.models.load import LoadedModel
 from headwater.models.reference import Reference, compared, require_reference
 
@@ -99,6 +99,10 @@ class Reader:
         """How many positions the model has; None if its configuration names no limit."""
         return positions_of(self.loaded.model)
 
+    @cached_property
+    def _turning(self) -> int | None:
+        return turning_length(self.loaded.model)
+
     @property
     def context(self) -> int:
         """The most tokens that are read together: the model's positions, or `max_tokens` if that is less."""
@@ -124,5 +128,6 @@ class Reader:
 
     def plan(self, rows: Sequence[TokenRow], window: Window) -> list[TokenBatch]:
         """The same for rows that are tokens already; their ordinals stay. The reference reads preference pairs."""
-        batches = plan_batches(rows, self.window(window), tokens_per_batch=self.tokens_per_batch)
+        most, turning = self.tokens_per_batch, self._turning
+        batches = plan_batches(rows, self.window(window), tokens_per_batch=most, turning=turning)
         return [compared(batch, self.loaded, self.reference) if batch.paired else batch for batch in batches]
