@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headwater.cli.config import Context
-from headwater.cli.console import emit, emit_json, emit_pairs, emit_table, say
+from headwater.cli.console import as_fields, emit, emit_json, emit_pairs, emit_table, say
 from headwater.cli.options import (
     AnyModel,
     Columns,
@@ -39,6 +39,8 @@ from headwater.cli.progress import Bar, progress, resumable
 from headwater.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from headwater.cli.results import Audited
+    from headwater.valuing.third_party import Audit
     from headwater.valuing.value import Valued
 
 app = typer.Typer(invoke_without_command=True)
@@ -112,7 +114,7 @@ def value(
             pool = open_rows(candidates, columns, limit=limit, split=split, pairs=pairs, **unusable.chosen)
             _require_group(pool, by)
             valued = valuing.value(pool, target, **how, **vars(reading), **shared)
-    _show(valued, by, plot, as_json)
+    _show("value", valued, by, plot, as_json)
     return Made(out)
 
 
@@ -140,7 +142,10 @@ def export_target(
     how: dict[str, Any] = {"method": method, "settings": name_values(settings, "--set"), "loading": loading.chosen}
     query = export(rows, out, model=model, template=template, max_tokens=max_tokens, **how)
     shapes = {name: list(vectors.shape) for name, vectors in query.probes.vectors.items()}
-    emit({"out": str(out), "method": query.spec.name, "rows": len(rows.rows), "vectors": shapes}, as_json)
+    facts = {"out": str(out), "method": query.spec.name, "rows": len(rows.rows), "vectors": shapes}
+    words = " and ".join(f"{' × '.join(map(str, shape))} in '{name}'" for name, shape in shapes.items())
+    text = f"{out}: {len(rows.rows):,} rows as vectors of {query.spec.name}, {words}; no text of a row is in it"
+    emit("value export-target", facts, as_json, text)
     return Made(out)
 
 
@@ -183,7 +188,7 @@ def score(
         else:
             how: dict[str, Any] = {"loading": loading.chosen, "tokens_per_batch": tokens_per_batch}
             valued = valuing.value_query(corpus, str(query), model=str(model), **how, **shared)
-    _show(valued, by, None, as_json)
+    _show("value score", valued, by, None, as_json)
     return Made(out)
 
 
@@ -220,7 +225,7 @@ def audit(
     pool = open_rows(candidates, columns, split=read.about.get("split") if split is None else split)
     found = check(read, pool, query=query, target=target, **how)
     if as_json:
-        emit_json(found.to_json())
+        emit_json("value audit", _audited(found))
     else:
         emit_pairs({"rows": found.rows, "Spearman": found.spearman, "inside the interval": found.inside})
         row, off = found.largest
@@ -228,6 +233,19 @@ def audit(
         say("confirmed" if found.confirmed else f"NOT confirmed: below {threshold:g}")
     if not found.confirmed:
         raise typer.Exit(1)
+
+
+def _audited(found: Audit) -> Audited:
+    row, off = found.largest
+    return {
+        "rows": found.rows,
+        "spearman": found.spearman,
+        "inside": found.inside,
+        "largest_id": row,
+        "largest_difference": off,
+        "threshold": found.threshold,
+        "confirmed": found.confirmed,
+    }
 
 
 def _refuse_beside_index(context: Context) -> None:
@@ -261,7 +279,7 @@ def _common(out: Path, duplicates: float, resume: bool, bar: Bar) -> dict[str, A
     return {"out": out, "duplicates": duplicates, "resume": resume, "on_progress": bar.stage}
 
 
-def _show(valued: Valued, by: str | None, plot: Path | None, as_json: bool) -> None:
+def _show(command: str, valued: Valued, by: str | None, plot: Path | None, as_json: bool) -> None:
     """Print the summary of a values file, and save figures if a folder is given."""
     from headwater.report.plots import save_value_plots
     from headwater.valuation.values import summarise
@@ -276,12 +294,13 @@ def _show(valued: Valued, by: str | None, plot: Path | None, as_json: bool) -> N
     figures = save_value_plots(values, plot, by=by) if plot is not None else []
     if as_json:
         found = {"out": values.path, "leaked": len(valued.leaked), **summary, "meaning": values.meaning}
-        emit_json({**found, "notes": valued.notes, "plots": [str(path) for path in figures]})
+        found |= {"warnings": list(valued.warnings), "notes": as_fields(valued.notes)}
+        emit_json(command, {**found, "plots": [str(path) for path in figures]})
         return
     groups = summary.pop("groups", {})
     emit_pairs({**summary, **{k: v for k, v in valued.notes.items() if not isinstance(v, dict | list)}})
     if valued.recheck is not None:
-        emit_pairs({f"recheck: {name}": number for name, number in valued.recheck.to_json().items()})
+        emit_pairs({"recheck on fresh rows": valued.recheck.to_json()})
     if groups:
         keys = ("rows", "mean", "low", "high", *(["helpful"] if values.signed else []))
         emit_table(f"values by {by}", [str(by), *keys], [[n, *(g[k] for k in keys)] for n, g in groups.items()])
