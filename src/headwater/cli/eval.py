@@ -212,9 +212,7 @@ def leaderboard(
     from headwater.evaluation.leaderboard import run_leaderboard, summary
     from headwater.report.results import write_leaderboard
 
-    with progress(
-        "beginning", kept=f"what is finished is kept in {out}; the same command goes on", quiet=as_json
-    ) as bar:
+    with progress("beginning", kept=_kept(out)) as bar:
         results = run_leaderboard(out, _listener(bar))
     headings, rows = summary(results)
     page = out / "leaderboard.html"
@@ -255,9 +253,7 @@ def run_and_show(
     from headwater.report.results import publish
 
     given = {**settings, "methods": tuple(methods)} if methods else settings
-    with progress(
-        "beginning", kept=f"what is finished is kept in {out}; the same command goes on", quiet=as_json
-    ) as bar:
+    with progress("beginning", kept=_kept(out)) as bar:
         result = run_evaluation(task, given, out, _listener(bar))
     files = publish(result, out)
     if as_json:
@@ -269,7 +265,7 @@ def run_and_show(
 
 
 def _kept(out: Path) -> str:
-    return f"models and tasks that are finished are kept in {out}; the same command goes on"
+    return f"what is finished is kept in {out}; the same command goes on"
 
 
 def _listener(bar: Bar) -> Listener:

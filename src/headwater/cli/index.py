@@ -24,7 +24,7 @@ from headwater.cli.options import (
     warn_unseen,
     with_groups,
 )
-from headwater.cli.progress import progress, resumable
+from headwater.cli.progress import interruptible, progress, resumable
 from headwater.core.errors import DataError
 
 if TYPE_CHECKING:
@@ -59,7 +59,6 @@ def build(
     with progress(
         "reading rows",
         kept=resumable(out),
-        quiet=as_json,
     ) as bar:
         index = build_index(out, **arguments, resume=resume, on_progress=bar.rows)
     if options.max_memory or options.max_disk:
@@ -104,7 +103,6 @@ def add(
     with progress(
         "reading rows",
         kept="the rows that are in the index stay; run the same command again for the rest",
-        quiet=as_json,
     ) as bar:
         done = add_rows(opened, corpus, model=model, loading=loading.chosen, on_progress=bar.rows)
     after = readings(opened)
@@ -139,7 +137,8 @@ def delete(
     opened = open_index(index)
     given = [*ids, *([] if ids_file is None else _read_ids(ids_file))]
     warn_unseen(opened, where)
-    gone = delete_rows(opened, ids=given if given or ids_file else None, where=where, rows=rows)
+    with interruptible("no row was deleted; run it again"):
+        gone = delete_rows(opened, ids=given if given or ids_file else None, where=where, rows=rows)
     text = f"{index}: {gone:,} rows deleted, {opened.count:,} left; headwater index compact takes them off the disk"
     emit("index delete", {"index": index, "deleted": gone, "rows": opened.count}, as_json, text)
 
@@ -153,7 +152,9 @@ def compact(index: IndexPath, as_json: Json = False) -> None:
     """
     from headwater.api.indexing import compact as compact_index
 
-    done = compact_index(index)
+    again = "until `headwater index compact` is run again and ends, deleted rows may still be in files on disk"
+    with progress("compacting", kept=f"every row that was not deleted is kept; {again}"):
+        done = compact_index(index)
     sizes = "" if done.bytes_before is None else f", {done.bytes_before:,} bytes before, {done.bytes_after:,} now"
     emit("index compact", {"index": index, **asdict(done)}, as_json, f"{index}: {done.rows:,} rows{sizes}")
 
@@ -175,7 +176,8 @@ def verify(
     """
     from headwater.api.indexing import verify as find_faults
 
-    faults = find_faults(index, model=model, recompute=recompute, loading=loading.chosen)
+    with progress("verifying"):
+        faults = find_faults(index, model=model, recompute=recompute, loading=loading.chosen)
     if as_json:
         emit_json("index verify", {"index": index, "sound": not faults, "faults": [asdict(fault) for fault in faults]})
     else:
@@ -211,7 +213,6 @@ def quantise(
     with progress(
         "quantising rows",
         kept=resumable(out),
-        quiet=as_json,
     ) as bar:
         made = indexing.quantise(opened, out, code=code, resume=resume, on_progress=bar.rows)
     facts, kept = describe(made), None
@@ -246,7 +247,8 @@ def retention(
     from headwater.api.indexing import retention as measure
 
     chosen = loading.chosen
-    kept = measure(index, queries, exact=exact, relevant=relevant, sample=sample, model=model, loading=chosen)
+    with progress("searching"):
+        kept = measure(index, queries, exact=exact, relevant=relevant, sample=sample, model=model, loading=chosen)
     facts = {"index": index, **(_retention_facts(kept) or {})}
     emit("index retention", facts, as_json, f"{index}: {kept}")
 
@@ -269,7 +271,8 @@ def ann(
     from headwater.api.indexing import approximate_index
     from headwater.index.info import disk_bytes
 
-    built = approximate_index(index, column, kind=kind, partitions=partitions)
+    with progress("building the vector index", kept="the index is as it was; run it again"):
+        built = approximate_index(index, column, kind=kind, partitions=partitions)
     size = disk_bytes(index)
     text = f"{index}: '{built}' has a vector index, {kind}" + ("" if size is None else f"; {size:,} bytes in all")
     emit("index ann", {"index": index, "column": built, "kind": kind, "bytes_on_disk": size}, as_json, text)

@@ -26,6 +26,7 @@ from headwater.cli.options import (
     scan_memory,
     with_groups,
 )
+from headwater.cli.progress import progress
 from headwater.core.files import write_text
 from headwater.core.plain import json_ready
 from headwater.core.trace import Hit, Trace
@@ -78,18 +79,19 @@ def trace(
         "targets": targets,
     }
     ranked: dict[str, Any] = {"top": top, "by": by, "lowest": lowest, "where": where, "exact": exact, "engine": engine}
-    found = trace_index(
-        open_index_to_search(index, where),
-        queries,
-        **asked,
-        **ranked,
-        tokens=tokens or html is not None,
-        grids=grids,
-        model=model,
-        loading=loading.chosen,
-        columns=pairs(columns, "--column"),
-        **scan_memory(max_memory),
-    )
+    ranked |= {"columns": pairs(columns, "--column"), **scan_memory(max_memory)}
+    with progress("tracing") as bar:
+        found = trace_index(
+            open_index_to_search(index, where),
+            queries,
+            **asked,
+            **ranked,
+            tokens=tokens or html is not None,
+            grids=grids,
+            model=model,
+            loading=loading.chosen,
+            on_progress=bar.share,
+        )
     if out is not None:
         lines = [json.dumps(hit, ensure_ascii=False, default=json_ready) + "\n" for hit in found.hits()]
         write_text(out, "".join(lines))

@@ -22,7 +22,7 @@ from headwater.cli.options import (
     pairs,
     with_groups,
 )
-from headwater.cli.progress import interruptible
+from headwater.cli.progress import progress
 from headwater.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def unlearn(
     )
     chosen = loading.chosen
     kept = f"checkpoints are kept in {out}; the same command with --resume goes on from the last one"
-    with interruptible(kept):
+    with progress("unlearning", kept=kept):
         done = unlearn_model(
             model,
             forget,

@@ -101,7 +101,6 @@ def value(
     with progress(
         "valuing",
         kept=resumable(out),
-        quiet=as_json,
     ) as bar:
         shared = {**_common(out, duplicates, resume, bar), "model": model, "loading": loading.chosen}
         if index is not None:
@@ -180,7 +179,6 @@ def score(
     with progress(
         "valuing",
         kept=resumable(out),
-        quiet=as_json,
     ) as bar:
         shared = _common(out, duplicates, resume, bar)
         if student is not None:
