@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headwater.cli.config import Context
 from headwater.cli.console import emit, emit_json, emit_pairs, say
 from headwater.cli.console import out as show_line
+from headwater.cli.idle import LOADING, idle_when, refuse_idle
 from headwater.cli.options import (
     BuildOptions,
     IndexPath,
@@ -162,6 +164,7 @@ def compact(index: IndexPath, as_json: Json = False) -> None:
 @app.command()
 @with_groups
 def verify(
+    context: Context,
     index: IndexPath,
     loading: LoadingOptions,
     model: Annotated[str | None, typer.Option(help="Read some rows again with this model.")] = None,
@@ -176,6 +179,8 @@ def verify(
     """
     from headwater.api.indexing import verify as find_faults
 
+    unread = "no row is read again without --model or --recompute"
+    refuse_idle(context, idle_when(LOADING, unread, idle=model is None and recompute is None))
     with progress("verifying"):
         faults = find_faults(index, model=model, recompute=recompute, loading=loading.chosen)
     if as_json:
@@ -191,6 +196,7 @@ def verify(
 @app.command()
 @with_groups
 def quantise(
+    context: Context,
     index: IndexPath,
     loading: LoadingOptions,
     code: Annotated[str, typer.Option(help="int8, sign (1 KiB a row) or sign:BITS.")],
@@ -209,6 +215,8 @@ def quantise(
     from headwater.index.info import describe
     from headwater.index.store import open_index
 
+    unasked = "nothing is measured without --queries"
+    refuse_idle(context, idle_when(("relevant", "model", *LOADING), unasked, idle=queries is None))
     opened = open_index(index)
     with progress(
         "quantising rows",
@@ -229,6 +237,7 @@ def quantise(
 @app.command()
 @with_groups
 def retention(
+    context: Context,
     index: IndexPath,
     loading: LoadingOptions,
     queries: Annotated[Path, typer.Option(help="Queries to measure on: JSONL, CSV or Parquet.")],
@@ -246,6 +255,7 @@ def retention(
     """
     from headwater.api.indexing import retention as measure
 
+    refuse_idle(context, idle_when(("sample",), "with --exact all rows are compared", idle=exact is not None))
     chosen = loading.chosen
     with progress("searching"):
         kept = measure(index, queries, exact=exact, relevant=relevant, sample=sample, model=model, loading=chosen)

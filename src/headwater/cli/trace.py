@@ -9,7 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from headwater.cli.config import Context
 from headwater.cli.console import emit_json, emit_table, say
+from headwater.cli.idle import idle_in_trace, refuse_idle
 from headwater.cli.options import (
     Asked,
     By,
@@ -37,6 +39,7 @@ _SHOWN_IDS = 10
 
 @with_groups
 def trace(
+    context: Context,
     index: IndexPath,
     loading: LoadingOptions,
     queries: Annotated[Path | None, typer.Option(help="Rows to trace: JSONL, CSV or Parquet.")] = None,
@@ -71,6 +74,8 @@ def trace(
     from headwater.api.tracing import trace as trace_index
     from headwater.report import write_report
 
+    given = {"prompt": prompt is not None, "response": response is not None, "ann": engine == "ann"}
+    refuse_idle(context, idle_in_trace(**given))
     asked: dict[str, Any] = {
         "prompt": prompt,
         "response": response,

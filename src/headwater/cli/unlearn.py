@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headwater.cli.config import Context
 from headwater.cli.console import as_fields, emit_json, emit_pairs, emit_table, say
+from headwater.cli.idle import idle_in_unlearning, refuse_idle
 from headwater.cli.options import (
     Json,
     LoadingOptions,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 @with_groups
 def unlearn(
+    context: Context,
     model: ModelName,
     loading: LoadingOptions,
     forget: Annotated[Path, typer.Option(help="Rows with the unwanted answers, or hits of `trace --out`.")],
@@ -87,11 +90,13 @@ def unlearn(
     from headwater.api.unlearning import unlearn as unlearn_model
     from headwater.report.unlearning import write_unlearning_report
     from headwater.unlearning.adapter import Lora
-    from headwater.unlearning.objectives import METHODS, one_of
+    from headwater.unlearning.objectives import METHODS, OBJECTIVES, one_of
     from headwater.unlearning.options import UnlearnOptions
 
+    named = one_of("method", method, METHODS)
+    refuse_idle(context, idle_in_unlearning(OBJECTIVES.get(named), context.params))
     options = UnlearnOptions(
-        method=one_of("method", method, METHODS),
+        method=named,
         influence=influence,
         settings=pairs(settings, "--set") or UnlearnOptions().settings,
         weights=weights,
