@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headwater.cli.config import Context
 from headwater.cli.console import emit_json, emit_table, say
+from headwater.cli.idle import idle_when, refuse_idle
 from headwater.cli.options import Json, with_groups
 from headwater.cli.progress import Bar, progress
 
@@ -93,6 +95,7 @@ def lds(
 @eval_app.command()
 @with_groups
 def forgetting(
+    context: Context,
     methods: Annotated[
         list[str], typer.Option("--method", help="rapidun, rapidun:weights=uniform, npo:beta=0.2, ... Repeats.")
     ] = [],
@@ -120,6 +123,7 @@ def forgetting(
     from headwater.evaluation.result import read_result
     from headwater.report.plots import save, tradeoff
 
+    refuse_idle(context, idle_when(("rate",), "the tiny model has a rate of its own; --model has none", idle=not model))
     settings = {"rows": rows, "queries": queries, "seeds": tuple(range(seeds)), "sizes": tuple(sizes)}
     settings |= {"mistaken": mistaken, "model": model, "data": data, "epochs": epochs, "rate": rate}
     run_and_show("forgetting", settings, methods, out, as_json)
@@ -172,6 +176,7 @@ def sanity(
 @eval_app.command()
 @with_groups
 def selection(
+    context: Context,
     methods: Annotated[list[str], typer.Option("--method", help="alinfik, linfik, rise, ... Repeats.")] = ["alinfik"],
     pool: Annotated[
         str, typer.Option(help="mixed (helpful, neutral, garbled, poisoned) or junk (brain rot).")
@@ -189,8 +194,12 @@ def selection(
 
     Example:  headwater eval selection --pool mixed --method alinfik --method linfik
     """
+    from headwater.methods.catalog import CATALOG
     from headwater.report.plots import save_selection_curves
 
+    entries = [CATALOG[name] for name in (label.partition(":")[0] for label in methods) if name in CATALOG]
+    learned = any(entry.typical().learning is not None for entry in entries)
+    refuse_idle(context, idle_when(("labels",), "no method learns from labels", idle=not learned))
     settings = {"pool": pool, "rows": rows, "share": share, "labels": labels, "steps": steps, "seed": seed}
     settings["seeds"] = tuple(range(seeds))
     run_and_show("selection", settings, methods, out, as_json)
@@ -212,15 +221,14 @@ def leaderboard(
     from headwater.evaluation.leaderboard import run_leaderboard, summary
     from headwater.report.results import write_leaderboard
 
-    with progress(
-        "beginning", kept=f"what is finished is kept in {out}; the same command goes on", quiet=as_json
-    ) as bar:
+    with progress("beginning", kept=_kept(out)) as bar:
         results = run_leaderboard(out, _listener(bar))
     headings, rows = summary(results)
     page = out / "leaderboard.html"
     write_leaderboard(document, page, results, headings, rows)
     if as_json:
-        emit_json([result.to_json() for result in results])
+        documents = [result.to_json() for result in results]
+        emit_json("eval leaderboard", {"results": documents, "document": str(document), "page": str(page)})
         return
     emit_table("leaderboard", ["method", *headings, "build s", "bytes a row", "query s"], rows)
     say(f"document: {document}; page: {page}; run files: {out / 'runs'}")
@@ -240,29 +248,33 @@ def replay(
     from headwater.evaluation.result import read_result
 
     before = read_result(run)
-    run_and_show(before.task, dict(before.settings), [], out, as_json)
+    run_and_show(before.task, dict(before.settings), [], out, as_json, command="replay")
 
 
-def run_and_show(task: str, settings: dict[str, Any], methods: list[str], out: Path, as_json: bool) -> None:
-    """Run an evaluation, write `<task>.json`, `.md` and `.html` into `out`, and print its tables."""
+def run_and_show(
+    task: str, settings: dict[str, Any], methods: list[str], out: Path, as_json: bool, *, command: str = ""
+) -> None:
+    """Run an evaluation, write `<task>.json`, `.md` and `.html` into `out`, and print its tables.
+
+    `command` is the command's name, where it is not that of the task.
+    """
     from headwater.evaluation.runs import run_evaluation
     from headwater.report.results import publish
 
     given = {**settings, "methods": tuple(methods)} if methods else settings
-    with progress(
-        "beginning", kept=f"what is finished is kept in {out}; the same command goes on", quiet=as_json
-    ) as bar:
+    with progress("beginning", kept=_kept(out)) as bar:
         result = run_evaluation(task, given, out, _listener(bar))
     files = publish(result, out)
     if as_json:
-        emit_json({**result.to_json(), "files": {name: str(path) for name, path in files.items()}})
+        made = {name: str(path) for name, path in files.items()}
+        emit_json(f"eval {command or task}", {**result.to_json(), "files": made})
         return
     show(result)
     say(f"run file: {files['json']}; page: {files['html']}")
 
 
 def _kept(out: Path) -> str:
-    return f"models and tasks that are finished are kept in {out}; the same command goes on"
+    return f"what is finished is kept in {out}; the same command goes on"
 
 
 def _listener(bar: Bar) -> Listener:

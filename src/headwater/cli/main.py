@@ -13,9 +13,10 @@ from typing import Annotated
 import typer
 
 from headwater import __version__
-from headwater.cli import demo, index, methods, plan, price, run_file, score, select, trace, unlearn, value
+from headwater.cli import demo, index, methods, plan, price, run_file, schema, score, select, trace, unlearn, value
 from headwater.cli.console import say, show_notes
 from headwater.cli.eval import eval_app
+from headwater.cli.progress import NOTHING
 from headwater.core.errors import HeadwaterError
 
 app = typer.Typer(
@@ -37,6 +38,7 @@ app.command("price")(price.price)
 app.command("unlearn")(unlearn.unlearn)
 app.add_typer(eval_app, name="eval")
 app.command("methods")(methods.methods)
+app.command("schema")(schema.schema)
 app.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(run_file.run_file)
 
 
@@ -66,9 +68,9 @@ def run(arguments: list[str] | None = None) -> None:
     try:
         code = app([word for word in given if word != "--debug"], prog_name="headwater", standalone_mode=False)
         if code == _INTERRUPTED:  # what typer makes of Ctrl-C where no command said what it keeps
-            say("headwater: interrupted; nothing was written")
+            say(f"headwater: interrupted; {NOTHING}")
     except (typer.Abort, KeyboardInterrupt):
-        code = _fail("interrupted; nothing was written", _INTERRUPTED)
+        code = _fail(f"interrupted; {NOTHING}", _INTERRUPTED)
     except typer.TyperException as error:
         text = error.format_message()
         code = _help(text) if text.startswith("Usage:") else _fail(_usage(error), 2)

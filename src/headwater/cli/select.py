@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headwater.cli.config import Context
 from headwater.cli.console import emit_json, emit_pairs, say
+from headwater.cli.idle import idle_when, refuse_idle
 from headwater.cli.options import Json, Made, Writes, open_rows, with_groups
 from headwater.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from headwater.cli.results import Selected
 
 
 @with_groups
 def select(
+    context: Context,
     values: Annotated[Path, typer.Argument(help="Values file of `headwater value`.")],
     out: Annotated[Path, typer.Option(help="File to write: JSONL (also .gz), CSV or Parquet, best row first."), Writes],
     top: Annotated[str, typer.Option(help="How many rows: 500, or 10% of the pool.")] = "",
@@ -34,6 +40,7 @@ def select(
     from headwater.api.choosing import select as choose
     from headwater.valuation.values import read_values
 
+    refuse_idle(context, idle_when(("seed",), "there is no noise without --gumbel", idle=not gumbel))
     choice: dict[str, Any] = {"top": top, "above": above, "by": by, "distinct": distinct, "column": column}
     choice |= {"gumbel": gumbel, "seed": seed}
     if candidates:
@@ -42,14 +49,19 @@ def select(
     elif split is not None:
         raise UsageError("a split is chosen without --candidates", where="--split", remedy="give --candidates too")
     found = choose(values, **choice, out=out)
-    facts = {
-        **{"out": str(out), "rows": len(found.ids), "pool": len(found.pool)},
-        **{"mean value chosen": float(found.values.mean()), "mean value of the pool": float(found.pool.mean())},
-        "least value chosen": float(found.values.min()),
+    facts: Selected = {
+        "out": str(out),
+        "rows": len(found.ids),
+        "pool": len(found.pool),
+        "mean_chosen": float(found.values.mean()),
+        "mean_pool": float(found.pool.mean()),
+        "least_chosen": float(found.values.min()),
+        "ids": list(found.ids),
     }
     if as_json:
-        emit_json({**facts, "ids": found.ids})
+        emit_json("select", facts)
     else:
-        emit_pairs(facts)
+        means = {"of the chosen rows": facts["mean_chosen"], "of the pool": facts["mean_pool"]}
+        emit_pairs({"mean value": means, "least value chosen": facts["least_chosen"]})
         say(f"{out}: {len(found.ids):,} of {len(found.pool):,} rows")
     return Made(out)

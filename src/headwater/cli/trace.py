@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from headwater.cli.config import Context
 from headwater.cli.console import emit_json, emit_table, say
+from headwater.cli.idle import idle_in_trace, refuse_idle
 from headwater.cli.options import (
     Asked,
     By,
@@ -25,15 +28,18 @@ from headwater.cli.options import (
     scan_memory,
     with_groups,
 )
+from headwater.cli.progress import progress
 from headwater.core.files import write_text
 from headwater.core.plain import json_ready
-from headwater.core.trace import Trace
+from headwater.core.trace import Hit, Trace
 
 _SHOWN_WIDTH = 100
+_SHOWN_IDS = 10
 
 
 @with_groups
 def trace(
+    context: Context,
     index: IndexPath,
     loading: LoadingOptions,
     queries: Annotated[Path | None, typer.Option(help="Rows to trace: JSONL, CSV or Parquet.")] = None,
@@ -68,6 +74,8 @@ def trace(
     from headwater.api.tracing import trace as trace_index
     from headwater.report import write_report
 
+    given = {"prompt": prompt is not None, "response": response is not None, "ann": engine == "ann"}
+    refuse_idle(context, idle_in_trace(**given))
     asked: dict[str, Any] = {
         "prompt": prompt,
         "response": response,
@@ -76,18 +84,19 @@ def trace(
         "targets": targets,
     }
     ranked: dict[str, Any] = {"top": top, "by": by, "lowest": lowest, "where": where, "exact": exact, "engine": engine}
-    found = trace_index(
-        open_index_to_search(index, where),
-        queries,
-        **asked,
-        **ranked,
-        tokens=tokens or html is not None,
-        grids=grids,
-        model=model,
-        loading=loading.chosen,
-        columns=pairs(columns, "--column"),
-        **scan_memory(max_memory),
-    )
+    ranked |= {"columns": pairs(columns, "--column"), **scan_memory(max_memory)}
+    with progress("tracing") as bar:
+        found = trace_index(
+            open_index_to_search(index, where),
+            queries,
+            **asked,
+            **ranked,
+            tokens=tokens or html is not None,
+            grids=grids,
+            model=model,
+            loading=loading.chosen,
+            on_progress=bar.share,
+        )
     if out is not None:
         lines = [json.dumps(hit, ensure_ascii=False, default=json_ready) + "\n" for hit in found.hits()]
         write_text(out, "".join(lines))
@@ -101,15 +110,14 @@ def trace(
 
 def _show(found: Trace, as_json: bool) -> None:
     if as_json:
-        emit_json(found)
+        emit_json("trace", found)
         return
     for query in found.queries:
         generated = " (generated)" if query.generated else ""
         say(f"query {query.id}: {_short(query.prompt or '')} → {_short(query.response)}{generated}")
-        rows = [[hit.rank, hit.score, hit.id, _short(" → ".join(hit.row.values()))] for hit in query.hits]
-        if not rows:
-            continue
-        emit_table(f"rows behind '{query.id}', {found.about['order']}", ["rank", "score", "id", "row"], rows)
+        if query.hits:
+            title = f"rows behind '{query.id}', {found.about['order']}"
+            emit_table(title, ["rank", "score", "id", "row"], _folded(query.hits))
     say(found.about["sign"])
     if "rows" in found.about:
         say(f"rows {found.about['rows']}")
@@ -117,6 +125,21 @@ def _show(found: Trace, as_json: bool) -> None:
         say(f"no rows were found: the index is {found.about['index']}")
     if "engine" in found.about:
         say(found.about["engine"])
+
+
+def _folded(hits: Sequence[Hit]) -> list[list[Any]]:
+    """A line of the table for each text; hits that read the same are one line that names them all."""
+    groups: dict[tuple[str, ...], list[Hit]] = {}
+    for hit in hits:
+        groups.setdefault(tuple(hit.row.values()), []).append(hit)
+    rows = []
+    for texts, same in groups.items():
+        first, text = same[0], _short(" → ".join(texts))
+        if len(same) > 1:
+            ids = ", ".join(hit.id for hit in same[:_SHOWN_IDS]) + (", …" if len(same) > _SHOWN_IDS else "")
+            text = f"{text} (×{len(same)}, ids {ids})"
+        rows.append([first.rank, first.score, first.id, text])
+    return rows
 
 
 def _short(text: str) -> str:

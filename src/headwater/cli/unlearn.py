@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headwater.cli.console import emit_json, emit_pairs, emit_table, say
+from headwater.cli.config import Context
+from headwater.cli.console import as_fields, emit_json, emit_pairs, emit_table, say
+from headwater.cli.idle import idle_in_unlearning, refuse_idle
 from headwater.cli.options import (
     Json,
     LoadingOptions,
@@ -22,7 +24,7 @@ from headwater.cli.options import (
     pairs,
     with_groups,
 )
-from headwater.cli.progress import interruptible
+from headwater.cli.progress import progress
 from headwater.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 @with_groups
 def unlearn(
+    context: Context,
     model: ModelName,
     loading: LoadingOptions,
     forget: Annotated[Path, typer.Option(help="Rows with the unwanted answers, or hits of `trace --out`.")],
@@ -87,11 +90,13 @@ def unlearn(
     from headwater.api.unlearning import unlearn as unlearn_model
     from headwater.report.unlearning import write_unlearning_report
     from headwater.unlearning.adapter import Lora
-    from headwater.unlearning.objectives import METHODS, one_of
+    from headwater.unlearning.objectives import METHODS, OBJECTIVES, one_of
     from headwater.unlearning.options import UnlearnOptions
 
+    named = one_of("method", method, METHODS)
+    refuse_idle(context, idle_in_unlearning(OBJECTIVES.get(named), context.params))
     options = UnlearnOptions(
-        method=one_of("method", method, METHODS),
+        method=named,
         influence=influence,
         settings=pairs(settings, "--set") or UnlearnOptions().settings,
         weights=weights,
@@ -114,7 +119,7 @@ def unlearn(
     )
     chosen = loading.chosen
     kept = f"checkpoints are kept in {out}; the same command with --resume goes on from the last one"
-    with interruptible(kept):
+    with progress("unlearning", kept=kept):
         done = unlearn_model(
             model,
             forget,
@@ -153,10 +158,19 @@ def _show(done: Unlearned, files: dict[str, Path], as_json: bool) -> None:
     for warning in account.summary["warnings"]:
         say(f"warning: {warning}")
     if as_json:
-        samples = [vars(sample) for sample in account.samples]
-        emit_json({**account.summary, "samples": samples, "files": {k: str(v) for k, v in files.items()}})
+        summary = {name: value for name, value in account.summary.items() if name not in ("outcome", "warnings")}
+        emit_json(
+            "unlearn",
+            {
+                "outcome": account.summary["outcome"],
+                "warnings": account.summary["warnings"],
+                "summary": as_fields(summary),
+                "samples": [vars(sample) for sample in account.samples],
+                "files": {kind: str(path) for kind, path in files.items()},
+            },
+        )
         return
-    emit_pairs({k: v for k, v in account.summary.items() if not isinstance(v, dict | list)})
+    emit_pairs({k: v for k, v in account.summary.items() if k != "warnings"})
     rows = [[s.kind, s.prompt, s.before, s.after] for s in account.samples]
     emit_table("what the model says", ["from", "prompt", "before", "after"], rows)
     for kind, path in files.items():

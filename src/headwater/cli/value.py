@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headwater.cli.config import Context
-from headwater.cli.console import emit, emit_json, emit_pairs, emit_table, say
+from headwater.cli.console import as_fields, emit, emit_json, emit_pairs, emit_table, say
+from headwater.cli.idle import LOADING, READING, idle_in_value, idle_when, refuse_idle
 from headwater.cli.options import (
     AnyModel,
     Columns,
@@ -39,9 +40,15 @@ from headwater.cli.progress import Bar, progress, resumable
 from headwater.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from headwater.cli.results import Audited
+    from headwater.valuing.third_party import Audit
     from headwater.valuing.value import Valued
 
 app = typer.Typer(invoke_without_command=True)
+
+_OF_A_POOL = ("method", "settings", "columns", "limit", "split", "pairs", "student", "force", *READING)
+_OF_A_POOL += tuple(UnusableOptions.__dataclass_fields__)
+"""Options about reading a pool."""
 
 _POOL = "The pool: file, folder or pattern of JSONL, CSV or Parquet, or hub name. Repeats."
 Pool = Annotated[list[str], typer.Option(help=_POOL)]
@@ -94,25 +101,27 @@ def value(
         raise UsageError(what, where="value", remedy="see 'headwater value --help'")
     from headwater.api import valuing
     from headwater.index.store import open_index
+    from headwater.methods.catalog import find_method
     from headwater.valuing.index import IndexPool
 
     with progress(
         "valuing",
         kept=resumable(out),
-        quiet=as_json,
     ) as bar:
         shared = {**_common(out, duplicates, resume, bar), "model": model, "loading": loading.chosen}
         if index is not None:
-            _refuse_beside_index(context)
+            refuse_idle(context, dict.fromkeys(_OF_A_POOL, "an index has its rows, its method and its way of reading"))
             _require_group(IndexPool(open_index(index)), by)
             valued = valuing.value_index(index, target, **shared)
         else:
+            chosen = find_method(method, name_values(settings, "--set"))
+            refuse_idle(context, idle_in_value(chosen, model=model is not None))
             how: dict[str, Any] = {"method": method, "settings": name_values(settings, "--set"), "student": student}
             how["force"] = force
             pool = open_rows(candidates, columns, limit=limit, split=split, pairs=pairs, **unusable.chosen)
             _require_group(pool, by)
             valued = valuing.value(pool, target, **how, **vars(reading), **shared)
-    _show(valued, by, plot, as_json)
+    _show("value", valued, by, plot, as_json)
     return Made(out)
 
 
@@ -127,6 +136,7 @@ def export_target(
     settings: Settings = [],
     template: Template = None,
     max_tokens: MaxTokens = 8192,
+    targets: Targets = None,
     as_json: Json = False,
 ) -> Made:
     """For the owner: write the target as a query file, which holds vectors and no text.
@@ -138,15 +148,19 @@ def export_target(
 
     rows = target_of(target)
     how: dict[str, Any] = {"method": method, "settings": name_values(settings, "--set"), "loading": loading.chosen}
-    query = export(rows, out, model=model, template=template, max_tokens=max_tokens, **how)
+    query = export(rows, out, model=model, template=template, max_tokens=max_tokens, targets=targets, **how)
     shapes = {name: list(vectors.shape) for name, vectors in query.probes.vectors.items()}
-    emit({"out": str(out), "method": query.spec.name, "rows": len(rows.rows), "vectors": shapes}, as_json)
+    facts = {"out": str(out), "method": query.spec.name, "rows": len(rows.rows), "vectors": shapes}
+    words = " and ".join(f"{' × '.join(map(str, shape))} in '{name}'" for name, shape in shapes.items())
+    text = f"{out}: {len(rows.rows):,} rows as vectors of {query.spec.name}, {words}; no text of a row is in it"
+    emit("value export-target", facts, as_json, text)
     return Made(out)
 
 
 @app.command("score")
 @with_groups
 def score(
+    context: Context,
     candidates: Pool,
     out: Out,
     loading: LoadingOptions,
@@ -169,13 +183,16 @@ def score(
     from headwater.api import valuing
 
     if (query is None) == (student is None) or (query is not None and model is None):
-        raise UsageError("give either --student, or --query with --model", where="value score")
+        remedy = "give either --student, or --query with --model"
+        raise UsageError("it is not said by what to score", where="value score", remedy=remedy)
+    alone = idle_when(("model", "tokens_per_batch", *LOADING), "a student reads no model", idle=student is not None)
+    trained = idle_when(("force",), "no student is used", idle=student is None)
+    refuse_idle(context, {**alone, **trained})
     corpus = open_rows(candidates, columns, split=split)
     _require_group(corpus, by)
     with progress(
         "valuing",
         kept=resumable(out),
-        quiet=as_json,
     ) as bar:
         shared = _common(out, duplicates, resume, bar)
         if student is not None:
@@ -183,13 +200,14 @@ def score(
         else:
             how: dict[str, Any] = {"loading": loading.chosen, "tokens_per_batch": tokens_per_batch}
             valued = valuing.value_query(corpus, str(query), model=str(model), **how, **shared)
-    _show(valued, by, None, as_json)
+    _show("value score", valued, by, None, as_json)
     return Made(out)
 
 
 @app.command("audit")
 @with_groups
 def audit(
+    context: Context,
     values: Annotated[Path, typer.Argument(help="The values file to check.")],
     candidates: Pool,
     loading: LoadingOptions,
@@ -212,7 +230,10 @@ def audit(
     from headwater.valuation.values import read_values
 
     if (query is None) == (target is None):
-        raise UsageError("give either --query or --target", where="value audit")
+        raise UsageError("there is no target", where="value audit", remedy="give either --query or --target")
+    read_so = "the query file says how rows are read"
+    unloaded = idle_when(LOADING, "there is no --model to load", idle=model is None)
+    refuse_idle(context, {**unloaded, **idle_when(("template", "targets"), read_so, idle=query is not None)})
     how: dict[str, Any] = {"model": model, "template": template, "targets": targets, "loading": loading.chosen}
     how |= {"sample": sample, "threshold": threshold, "seed": seed}
     read = read_values(values)
@@ -220,7 +241,7 @@ def audit(
     pool = open_rows(candidates, columns, split=read.about.get("split") if split is None else split)
     found = check(read, pool, query=query, target=target, **how)
     if as_json:
-        emit_json(found.to_json())
+        emit_json("value audit", _audited(found))
     else:
         emit_pairs({"rows": found.rows, "Spearman": found.spearman, "inside the interval": found.inside})
         row, off = found.largest
@@ -230,16 +251,17 @@ def audit(
         raise typer.Exit(1)
 
 
-def _refuse_beside_index(context: Context) -> None:
-    """Refuse options about reading a pool: an index has its rows, its method and its way of reading already."""
-    of_a_pool = {"method", "settings", "columns", "limit", "split", "pairs", "student", "force"}
-    of_a_pool |= {*ReadingOptions.__dataclass_fields__, *UnusableOptions.__dataclass_fields__}
-    for parameter in context.command.params:
-        given = context.params.get(str(parameter.name))
-        if parameter.name in of_a_pool and (given or None) != (parameter.default or None):
-            what = f"{parameter.opts[0]} does not apply to the rows of an index"
-            remedy = "leave it out, or give --candidates instead of --index"
-            raise UsageError(what, where="value --index", remedy=remedy)
+def _audited(found: Audit) -> Audited:
+    row, off = found.largest
+    return {
+        "rows": found.rows,
+        "spearman": found.spearman,
+        "inside": found.inside,
+        "largest_id": row,
+        "largest_difference": off,
+        "threshold": found.threshold,
+        "confirmed": found.confirmed,
+    }
 
 
 def _require_group(rows: Any, by: str | None) -> None:
@@ -261,7 +283,7 @@ def _common(out: Path, duplicates: float, resume: bool, bar: Bar) -> dict[str, A
     return {"out": out, "duplicates": duplicates, "resume": resume, "on_progress": bar.stage}
 
 
-def _show(valued: Valued, by: str | None, plot: Path | None, as_json: bool) -> None:
+def _show(command: str, valued: Valued, by: str | None, plot: Path | None, as_json: bool) -> None:
     """Print the summary of a values file, and save figures if a folder is given."""
     from headwater.report.plots import save_value_plots
     from headwater.valuation.values import summarise
@@ -276,12 +298,13 @@ def _show(valued: Valued, by: str | None, plot: Path | None, as_json: bool) -> N
     figures = save_value_plots(values, plot, by=by) if plot is not None else []
     if as_json:
         found = {"out": values.path, "leaked": len(valued.leaked), **summary, "meaning": values.meaning}
-        emit_json({**found, "notes": valued.notes, "plots": [str(path) for path in figures]})
+        found |= {"warnings": list(valued.warnings), "notes": as_fields(valued.notes)}
+        emit_json(command, {**found, "plots": [str(path) for path in figures]})
         return
     groups = summary.pop("groups", {})
     emit_pairs({**summary, **{k: v for k, v in valued.notes.items() if not isinstance(v, dict | list)}})
     if valued.recheck is not None:
-        emit_pairs({f"recheck: {name}": number for name, number in valued.recheck.to_json().items()})
+        emit_pairs({"recheck on fresh rows": valued.recheck.to_json()})
     if groups:
         keys = ("rows", "mean", "low", "high", *(["helpful"] if values.signed else []))
         emit_table(f"values by {by}", [str(by), *keys], [[n, *(g[k] for k in keys)] for n, g in groups.items()])

@@ -9,7 +9,7 @@ float32. Rows with equal scores keep the row order, so the same index and probes
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +25,7 @@ from torch.utils.dlpack import from_dlpack
 
 from headwater.core.errors import DataError, MismatchError, NumericError, StoreError, UsageError
 from headwater.core.files import whole_file
+from headwater.core.progress import tell
 from headwater.core.scores import Scores
 from headwater.core.spec import Column
 from headwater.index.store import Index
@@ -71,6 +72,7 @@ def top_k(
     lowest: bool = False,
     max_memory: int = DEFAULT_MEMORY,
     metrics: Metrics = PLAIN,
+    on_rows: Callable[[int], None] | None = None,
 ) -> list[list[Found]]:
     """The k rows of highest score for each query, best first; equal scores keep row order.
 
@@ -82,6 +84,7 @@ def top_k(
         lowest: return the rows of lowest score (opponents), lowest first.
         max_memory: bytes the scan may hold.
         metrics: the columns' metrics, which scale rows; they are applied to the probes already.
+        on_rows: called after each block with the number of rows scored so far; what it raises ends the search.
 
     Raises:
         MismatchError: probes do not fit the index's columns.
@@ -92,9 +95,12 @@ def top_k(
     if k < 1:
         raise UsageError(f"top {k} rows were asked for", remedy="ask for 1 or more")
     sign = -1.0 if lowest else 1.0
-    best = None
+    best, done = None, 0
     for block in scan(index, probes, where=where, max_memory=max_memory, metrics=metrics):
         best = _merge(best, block, sign, k)
+        done += len(block.addresses)
+        if on_rows is not None:
+            on_rows(done)
     if best is None:
         return [[] for _ in range(next(iter(probes.values())).shape[0])]
     return [
@@ -268,4 +274,5 @@ def write_scores(
             values = block.scores.cpu().numpy()
             writer.write_table(pa.table([pa.array(block.ids), *map(pa.array, values)], schema=schema))
             rows += len(block.ids)
+            tell("scoring", rows, None if where else index.count)
     return rows
