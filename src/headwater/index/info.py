@@ -9,8 +9,9 @@ from typing import Any
 
 from headwater.core.errors import StoreError, UsageError, unknown_name
 from headwater.data.readings import Readings, reading_of
+from headwater.index.failures import storing
 from headwater.index.rows import READING_FIELDS, TEXT_FIELDS, vector_fields
-from headwater.index.store import Index, is_local, storing
+from headwater.index.store import Index, is_local
 
 KINDS = ("ivf_sq", "ivf_flat", "ivf_hnsw_sq")
 """Lance's kinds of vector index: partitions of 8-bit codes, of the plain vectors, and of a graph over 8-bit codes.

@@ -10,6 +10,7 @@ from typing import Any
 from headwater.core.errors import MismatchError
 from headwater.core.spec import Coverage
 from headwater.index.store import Index, open_index
+from headwater.indexing.places import places_now
 from headwater.methods.bound import Bound
 from headwater.methods.catalog import restore_method
 from headwater.models.load import LoadedModel, load_model
@@ -50,7 +51,9 @@ def open_session(
         loaded = model
     else:
         given = {name: value for name, value in (loading or {}).items() if value is not None}
-        loaded = load_model(model or manifest.model["name"], **{**_recorded(manifest.model), **given})
+        now = places_now(opened, {**given, "name": model})
+        name = model or now.pop("name")
+        loaded = load_model(name, **{**_recorded(manifest.model), **now, **given})
     fingerprint, where = manifest.model["fingerprint"], f"the index '{opened.path}'"
     reader = Reader.like(loaded, fingerprint, manifest.tokenization, manifest.plan.tokens_per_batch, where=where)
     bound = Bound.of(restore_method(manifest.method), reader)
