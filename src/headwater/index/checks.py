@@ -17,6 +17,7 @@ import pyarrow as pa
 from headwater.core.errors import StoreError
 from headwater.index.failures import storing
 from headwater.index.info import unfinished
+from headwater.index.noted import lost_versions
 from headwater.index.rows import vector_array, vector_fields
 from headwater.index.store import Index, open_index
 from headwater.index.upkeep import tally
@@ -86,6 +87,9 @@ def require_intact(index: Index, addresses: Sequence[int]) -> None:
 def _all_faults(index: Index) -> list[Fault]:
     warning = unfinished(index)
     faults = [Fault("unfinished", warning, index.path)] if warning else []
+    with index.reading():
+        lost = lost_versions(index.path, int(index.dataset.latest_version))
+    faults += [Fault("tally", lost, index.path)] if lost else []
     schema = list(_schema_faults(index))
     if schema:
         return faults + schema

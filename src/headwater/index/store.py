@@ -27,6 +27,7 @@ from headwater.index import manifest as manifests
 from headwater.index.conditions import readable_condition
 from headwater.index.failures import storing
 from headwater.index.manifest import METADATA_KEY, Manifest
+from headwater.index.noted import is_local, note_version
 from headwater.index.rows import checksums, from_record, infer_schema, vector_fields
 
 LOCK_NAME = ".writer.lock"
@@ -201,6 +202,7 @@ class Index:
         with self.writing(), storing(self.path):
             self.dataset.update_schema_metadata({METADATA_KEY: changed.dumps()})
         self.manifest = changed
+        note_version(self.path, self.dataset.version)
 
     def _require_unchanged(self) -> None:
         if not self._held:
@@ -243,11 +245,6 @@ class Index:
             from_record(record, ordinal=i, place=f"{self.path}#{record['id']}", vectors=self.vectors)
             for i, record in enumerate(table.to_pylist())
         ]
-
-
-def is_local(path: str) -> bool:
-    """True for a path on this machine, False for an object-store URI."""
-    return "://" not in path
 
 
 def locator(path: str) -> str:

@@ -13,7 +13,8 @@ from typing import Any
 
 from headwater.core.errors import ModelError
 from headwater.index.manifest import Manifest
-from headwater.index.store import Index, is_local
+from headwater.index.noted import is_local
+from headwater.index.store import Index
 
 ROLES = {"name": "model", "adapter": "adapter", "tokenizer": "tokenizer"}
 """What a model is loaded from, and the option that names each."""
