@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from headwater.core.errors import HeadwaterError, StoreError
+from headwater.index.conditions import with_dots
 
 _STORAGE_ERRORS = (OSError, ValueError, RuntimeError, NotImplementedError, pa.ArrowException)
 """What Lance raises; damaged files can also make it panic, which arrives as a `BaseException`."""
@@ -51,7 +52,7 @@ def storing(path: str, *, where: str | None = None) -> Iterator[None]:
             raise
         reason = _brief(str(error))
         if where is not None and (isinstance(error, ValueError) or "Invalid user input" in reason):
-            what, remedy = f"the condition {where!r} cannot be used: {reason}", _typed_literal(reason)
+            what, remedy = f"the condition {where!r} cannot be used: {with_dots(reason)}", _typed_literal(reason)
             raise StoreError(what, where=path, remedy=remedy) from error
         for signs, what, remedy in _CAUSES:
             if any(sign in str(error) for sign in signs):

@@ -78,6 +78,8 @@ def near(name: str) -> str:
 
 def brief(error: Exception, lines: int = 1) -> str:
     """The first lines of a library's error message, which may list every layer of a model."""
+    if isinstance(error, KeyError):  # its message is the key alone
+        return f"{error} is missing from its files"
     message = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(message[:lines])[:400] or type(error).__name__
 
