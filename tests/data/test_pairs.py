@@ -138,3 +138,28 @@ def test_a_pair_of_chats_has_the_system_column_as_its_system_turn() -> None:
     for row in open_corpus([{**PAIRS["whole chats"], "system": "Be brief."}], pairs="rows"):
         assert row.messages is not None
         assert [message["role"] for message in row.messages] == ["system", "user", "assistant"]
+
+
+BESIDE = {
+    "messages": {"messages": [USER, GOOD], "prompt": "Tide?", "chosen": [USER, GOOD], "rejected": [USER, BAD]},
+    "response": {"prompt": "Tide?", "response": "High.", "chosen": "High.", "rejected": "Who knows."},
+    "text": {"text": "Tide? High.", "chosen": "High.", "rejected": "Who knows."},
+}
+
+
+@pytest.mark.parametrize("role", BESIDE)
+def test_a_pair_beside_an_answer_is_not_dropped_without_a_word(role: str) -> None:
+    record = {"id": "7", **BESIDE[role]}
+    with pytest.raises(DataError, match=f"a preference pair .* beside .*--pairs rows.*--column {role}={role}"):
+        list(open_corpus([record]))
+    (row,) = open_corpus([record], mapping={role: role})  # the two remedies
+    assert row.metadata["rejected"] == record["rejected"]
+    if "prompt" in record:
+        assert len(list(open_corpus([record], pairs="rows"))) == 2
+
+
+def test_columns_that_only_have_the_names_of_a_pair_are_metadata() -> None:
+    (row,) = open_corpus([{"prompt": "Tide?", "response": "High.", "chosen": 1, "rejected": float("nan")}])
+    assert row.metadata["chosen"] == 1
+    (query,) = open_corpus([{"prompt": "Tide?", "chosen": "High.", "rejected": "No."}], need_response=False)
+    assert query.prompt == "Tide?"

@@ -14,6 +14,7 @@ from typing import Any
 from headwater.api.sources import Model, Rows, corpus_of, model_of
 from headwater.core.arguments import named
 from headwater.core.errors import DataError, UsageError, unknown_name
+from headwater.core.files import filling_folder
 from headwater.core.tables import Tabular
 from headwater.data.corpus import Corpus
 from headwater.data.inspection import require_usable
@@ -129,10 +130,11 @@ def unlearn(
     trains_adapter = options.lora is not None and options.method != "fisher"
     check_adapter(loaded, keep_adapter=keep_adapter, trains_adapter=trains_adapter)
     before = observe(reader, job, prompts)
-    result = run_unlearning(reader, job, options, unseen=unseen_rows, folder=folder, resume=resume)
-    after = observe(replace(reader, loaded=result.loaded), job, prompts)
-    account = make_account(result, job, before, after, prompts, model=loaded.name)
-    files = {} if folder is None else save_run(result, account, folder, keep_adapter=keep_adapter)
+    with filling_folder(folder or "", again="run the same command with --resume"):
+        result = run_unlearning(reader, job, options, unseen=unseen_rows, folder=folder, resume=resume)
+        after = observe(replace(reader, loaded=result.loaded), job, prompts)
+        account = make_account(result, job, before, after, prompts, model=loaded.name)
+        files = {} if folder is None else save_run(result, account, folder, keep_adapter=keep_adapter)
     return Unlearned(result.loaded, account, result, files)
 
 

@@ -23,7 +23,7 @@ from headwater.cli.options import (
     Relevant,
     Resume,
     RowOptions,
-    warn_unseen,
+    open_index_to_search,
     with_groups,
 )
 from headwater.cli.progress import interruptible, progress, resumable
@@ -134,11 +134,9 @@ def delete(
     Example:  headwater index delete runs/mine.lance --where "provider = 'a'"
     """
     from headwater.api.indexing import delete as delete_rows
-    from headwater.index.store import open_index
 
-    opened = open_index(index)
+    opened = open_index_to_search(index, where)
     given = [*ids, *([] if ids_file is None else _read_ids(ids_file))]
-    warn_unseen(opened, where)
     with interruptible("no row was deleted; run it again"):
         gone = delete_rows(opened, ids=given if given or ids_file else None, where=where, rows=rows)
     text = f"{index}: {gone:,} rows deleted, {opened.count:,} left; headwater index compact takes them off the disk"

@@ -18,6 +18,7 @@ from headwater.cli.console import say, show_notes
 from headwater.cli.eval import eval_app
 from headwater.cli.progress import NOTHING
 from headwater.core.errors import HeadwaterError
+from headwater.core.files import refusal
 
 app = typer.Typer(
     name="headwater",
@@ -81,14 +82,10 @@ def run(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except OSError as error:
+    except Exception as error:
         if debug:
             raise
-        code = _fail(" ".join(str(error).split()), 1)
-    except Exception as error:  # a bug of headwater; it is reported in one line too
-        if debug:
-            raise
-        code = _fail(f"{type(error).__name__}: {' '.join(str(error).split())} (a fault in headwater; --debug)", 1)
+        code = _unforeseen(error)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -98,6 +95,17 @@ _INTERRUPTED = 130
 def _fail(message: str, code: int) -> int:
     say(f"headwater: {message}")
     return code
+
+
+def _unforeseen(error: Exception) -> int:
+    """Report what no part of headwater expected: a refusal of the file system, or a bug of headwater."""
+    words = " ".join(str(error).split())
+    if (refused := refusal(error)) is not None:
+        return _fail(str(refused), 1)
+    if isinstance(error, OSError):
+        named = "" if error.filename is None else f"{error.filename}: "
+        return _fail(f"{named}{error.strerror or words} (check the path, then run the same command again)", 1)
+    return _fail(f"{type(error).__name__}: {words} (a fault in headwater; --debug)", 1)
 
 
 def _help(text: str) -> int:

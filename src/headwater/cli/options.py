@@ -186,11 +186,11 @@ def open_rows(data: Any, columns: list[str], **how: Any) -> Any:
 
 def open_index_to_search(path: str, where: str | None = None) -> Any:
     """Open an index, with a warning if it is unfinished, or has rows that the condition `where` cannot see."""
-    from headwater.index.info import unfinished
+    from headwater.index.info import warning_of
     from headwater.index.store import open_index
 
     opened = open_index(path)
-    if warning := unfinished(opened):
+    if warning := warning_of(opened):
         say(f"warning: {warning}")
     warn_unseen(opened, where)
     return opened
@@ -201,7 +201,10 @@ def warn_unseen(index: Any, where: str | None) -> None:
     from headwater.index.upkeep import unseen_rows
 
     for column, count in (unseen_rows(index, where) if where else {}).items():
-        say(f"warning: the condition cannot see {count:,} rows, whose '{column}' is of another type than the column's")
+        what = (
+            f"warning: the condition cannot see {count:,} rows, whose '{column}' is of another type than the column's"
+        )
+        say(f"{what}; these rows' values are in `extra`, which `extra LIKE '%\"{column}\":VALUE%'` finds")
 
 
 def scan_memory(text: str | None) -> dict[str, Any]:

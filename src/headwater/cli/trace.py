@@ -29,7 +29,7 @@ from headwater.cli.options import (
     with_groups,
 )
 from headwater.cli.progress import progress
-from headwater.core.files import write_text
+from headwater.core.files import whole_file
 from headwater.core.plain import json_ready
 from headwater.core.trace import Hit, Trace
 
@@ -98,8 +98,8 @@ def trace(
             on_progress=bar.share,
         )
     if out is not None:
-        lines = [json.dumps(hit, ensure_ascii=False, default=json_ready) + "\n" for hit in found.hits()]
-        write_text(out, "".join(lines))
+        with whole_file(out) as part, part.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(json.dumps(hit, ensure_ascii=False, default=json_ready) + "\n" for hit in found.each_hit())
     if html is not None:
         write_report(html, found)
         say(f"report: {html}")

@@ -24,8 +24,8 @@ from headwater.cli.options import (
     pairs,
     with_groups,
 )
-from headwater.cli.progress import progress
-from headwater.core.errors import UsageError
+from headwater.cli.progress import interruptible, progress
+from headwater.core.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from headwater.api.unlearning import Unlearned
@@ -138,8 +138,12 @@ def unlearn(
             skip_unusable=skip_unusable,
             resume=resume,
         )
-    report = write_unlearning_report(out / "report.html", done.account)
-    _show(done, {**done.files, "report": report}, as_json)
+    files = dict(done.files)
+    try:
+        files["report"] = write_unlearning_report(out / "report.html", done.account)
+    except StoreError as error:
+        say(f"warning: there is no report, but the model, its card and its account are whole: {error}")
+    _show(done, files, as_json)
     failed = done.result.outcome != "forgotten" and method != "retrain"
     return Made(out, code=1 if failed else 0)
 

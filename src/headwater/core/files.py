@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from headwater.core.errors import StoreError, UsageError
+from headwater.core.errors import HeadwaterError, StoreError, UsageError
 
 
 @contextlib.contextmanager
@@ -97,5 +99,58 @@ def _store_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        remedy = "free some space" if error.errno == 28 else "choose a folder you may write to"
-        raise StoreError(f"cannot be written: {error.strerror or error}", where=str(target), remedy=remedy) from error
+        found = refusal(error, target)
+        raise found or StoreError(f"cannot be written: {error.strerror or error}", where=str(target)) from error
+
+
+@contextlib.contextmanager
+def filling_folder(folder: str | Path, *, again: str) -> Iterator[None]:
+    """Turn errors of the libraries that write into `folder` into a `StoreError`; `again` says what to do afterwards.
+
+    torch does not pass on what the file system said, so its failed writing counts as a full disk.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, HeadwaterError) else error
+        found = None if cause is None else refusal(cause, folder, again=again)
+        if found is None:
+            raise
+        raise found from error
+
+
+def refusal(
+    error: BaseException, place: str | Path = "", *, again: str = "run the same command again"
+) -> StoreError | None:
+    """A `StoreError` in plain words if the file system refused, else None.
+
+    Args:
+        error: what was raised: an `OSError`, or a library's error that quotes one or came of a full disk.
+        place: the file or folder, where the error does not name it.
+        again: what to do after there is space.
+    """
+    number = getattr(error, "errno", None) if isinstance(error, OSError) else _quoted_number(str(error))
+    if number is None and "PytorchStreamWriter failed writing" in str(error):  # torch does not say why
+        number = errno.ENOSPC
+    named = getattr(error, "filename", None)
+    where = str(place or (named.decode() if isinstance(named, bytes) else named or ""))
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StoreError(
+            "the disk is full, or the file is larger than allowed", where=where, remedy=f"{_SPACE}{again}"
+        )
+    if number in (errno.EACCES, errno.EPERM):
+        owner = "the folder" if place else "the file"
+        remedy = f"give this user the right to {owner}, or choose another path"
+        return StoreError("this user may not read or write here", where=where, remedy=remedy)
+    if number == errno.EROFS:
+        return StoreError("the file system is read-only", where=where, remedy="choose a folder elsewhere")
+    return None
+
+
+_SPACE = "free some space, or choose another folder, then "
+
+
+def _quoted_number(text: str) -> int | None:
+    """The number of the system's error that a message quotes, such as `(os error 28)`."""
+    found = re.search(r"(?:os error|Errno) (\d+)", text)
+    return int(found[1]) if found else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,11 +92,13 @@ class Trace(Tabular):
 
         Each can be read as a row again, as `unlearn(forget=...)` and `delete(rows=...)` do.
         """
-        return [
-            {"query": q.id, "rank": h.rank, "id": h.id, "score": h.score, **_without_own(h.as_record())}
-            for q in self.queries
-            for h in q.hits
-        ]
+        return list(self.each_hit())
+
+    def each_hit(self) -> Iterator[dict[str, Any]]:
+        """The dictionaries of `hits`, one after the other; of many queries they need not all be in memory."""
+        for q in self.queries:
+            for h in q.hits:
+                yield {"query": q.id, "rank": h.rank, "id": h.id, "score": h.score, **_without_own(h.as_record())}
 
 
 def _without_own(record: dict[str, Any]) -> dict[str, Any]:

@@ -193,6 +193,10 @@ def _recognise(record: Mapping[str, Any], mapping: Mapping[str, str], where: str
     if len(fits) > 1:
         fits = [shape for shape in fits if any(role in mapping for role in shape.required)] or fits
     if len(fits) == 1:
+        sides = [record.get(mapping.get(side, side)) for side in SIDES]
+        answered = all(isinstance(side, str | list | tuple) for side in sides)
+        if need_response and answered and not any(role in mapping for role in fits[0].required):
+            raise _pair_beside(fits[0], where)
         return fits[0]
     columns = ", ".join(map(str, record)) or "none"
     if not fits and is_pair(record, mapping):
@@ -208,6 +212,14 @@ def _recognise(record: Mapping[str, Any], mapping: Mapping[str, str], where: str
         raise DataError(f"no text: '{column}' is {value}", where=where, remedy="fill it in or drop the row")
     remedy = f"known shapes: {KNOWN_SHAPES}; {MAPPING_REMEDY}"
     raise DataError(f"no text: no known shape fits the columns {columns}", where=where, remedy=remedy)
+
+
+def _pair_beside(shape: Shape, where: str) -> DataError:
+    """The error for a record that holds an answer and a preference pair: which of them trains the model is unknown."""
+    what = f"a preference pair (chosen, rejected) beside {shape}"
+    role = shape.response
+    remedy = f"`--pairs rows` reads the pair, `--column {role}={role}` reads {shape} and keeps the pair as metadata"
+    return DataError(what, where=where, remedy=remedy)
 
 
 def _empty_column(record: Mapping[str, Any], mapping: Mapping[str, str], there: set[str]) -> str | None:

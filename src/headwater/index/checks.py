@@ -15,9 +15,11 @@ import numpy as np
 import pyarrow as pa
 
 from headwater.core.errors import StoreError
+from headwater.index.failures import storing
 from headwater.index.info import unfinished
-from headwater.index.rows import checksums, vector_array, vector_fields
-from headwater.index.store import Index, open_index, storing
+from headwater.index.noted import lost_versions
+from headwater.index.rows import vector_array, vector_fields
+from headwater.index.store import Index, open_index
 from headwater.index.upkeep import tally
 
 _CHECKED_AT_ONCE = 256
@@ -75,7 +77,7 @@ def require_intact(index: Index, addresses: Sequence[int]) -> None:
     for start in range(0, len(addresses), _CHECKED_AT_ONCE):
         table = index.at(addresses[start : start + _CHECKED_AT_ONCE]).combine_chunks()
         stored = table.column("checksum").to_pylist()
-        for i, expected in enumerate(checksums(table, index.vectors, index.manifest.key())):
+        for i, expected in enumerate(index.checksums(table)):
             if stored[i] != expected:
                 row = table.column("id")[i].as_py()
                 remedy = "headwater index verify lists all damage; delete the row, or build the index again"
@@ -85,6 +87,9 @@ def require_intact(index: Index, addresses: Sequence[int]) -> None:
 def _all_faults(index: Index) -> list[Fault]:
     warning = unfinished(index)
     faults = [Fault("unfinished", warning, index.path)] if warning else []
+    with index.reading():
+        lost = lost_versions(index.path, int(index.dataset.latest_version))
+    faults += [Fault("tally", lost, index.path)] if lost else []
     schema = list(_schema_faults(index))
     if schema:
         return faults + schema
@@ -133,7 +138,7 @@ def _batch_faults(index: Index, batch: pa.RecordBatch, seen: _Seen) -> Iterator[
     ids = [str(value) for value in batch.column("id").to_pylist()]
     seen.ids.update(ids)
     stored = batch.column("checksum").to_pylist()
-    for i, expected in enumerate(checksums(batch, index.vectors, index.manifest.key())):
+    for i, expected in enumerate(index.checksums(batch)):
         if stored[i] != expected:
             yield Fault("checksum", "the row is not what was written, or is from another index", f"row '{ids[i]}'")
     for column in index.manifest.columns:

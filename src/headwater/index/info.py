@@ -9,8 +9,10 @@ from typing import Any
 
 from headwater.core.errors import StoreError, UsageError, unknown_name
 from headwater.data.readings import Readings, reading_of
+from headwater.index.failures import storing
+from headwater.index.noted import is_local, lost_versions
 from headwater.index.rows import READING_FIELDS, TEXT_FIELDS, vector_fields
-from headwater.index.store import Index, is_local, storing
+from headwater.index.store import Index
 
 KINDS = ("ivf_sq", "ivf_flat", "ivf_hnsw_sq")
 """Lance's kinds of vector index: partitions of 8-bit codes, of the plain vectors, and of a graph over 8-bit codes.
@@ -71,7 +73,7 @@ def describe(index: Index) -> dict[str, Any]:
     `bytes` counts the data files of the opened version, all columns; `bytes_on_disk` counts every file of a local
     index, earlier versions included (None on an object store). `bytes_per_row` splits `bytes` into vectors, text and
     the rest. `reading` counts the rows and tokens that were cut or read in windows (None in an older index, which does
-    not keep that). `warning` says what is unfinished, or is None.
+    not keep that). `warning` is that of `warning_of`.
     """
     manifest = index.manifest
     with storing(index.path):
@@ -88,7 +90,7 @@ def describe(index: Index) -> dict[str, Any]:
         "path": index.path,
         "rows": count,
         "deleted_rows": deleted,
-        "warning": unfinished(index),
+        "warning": warning_of(index),
         "bytes": sum(sizes.values()),
         "bytes_on_disk": disk_bytes(index.path),
         "bytes_per_row": {
@@ -123,6 +125,13 @@ def unfinished(index: Index) -> str | None:
         return None
     action, remedy = _UNFINISHED[index.manifest.status]
     return f"{index.path} is unfinished: its {action} was interrupted at {index.count:,} rows; {remedy}"
+
+
+def warning_of(index: Index) -> str | None:
+    """What is wrong with the index as a whole: newest versions that are lost, or an interrupted change; else None."""
+    with index.reading():
+        latest = int(index.dataset.latest_version)
+    return lost_versions(index.path, latest) or unfinished(index)
 
 
 def disk_bytes(path: str) -> int | None:

@@ -65,6 +65,9 @@ class Manifest:
         tally: what the index held when it was last finished; None if it never was.
         created: UTC, ISO 8601.
         left_out: how many rows of the data were left out because they cannot be used.
+        widened: columns that held whole numbers before additions brought fractions.
+        places: `name`, `adapter` and `tokenizer` of a model in local folders, as paths from the index's own folder; by
+            them the model is found again after all was moved together.
         library_version: the version of headwater that made the index.
         format_version: the version of this layout.
     """
@@ -81,6 +84,8 @@ class Manifest:
     tally: Tally | None = None
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     left_out: int = 0
+    widened: tuple[str, ...] = ()
+    places: Mapping[str, str] = field(default_factory=dict)
     library_version: str = ""
     format_version: int = FORMAT_VERSION
 
@@ -102,6 +107,8 @@ class Manifest:
             "data": list(self.data),
             "keeps_text": self.keeps_text,
             "left_out": self.left_out,
+            "widened": list(self.widened),
+            "places": dict(self.places),
             "tally": None if self.tally is None else asdict(self.tally),
         }
 
@@ -156,6 +163,8 @@ def _parse(raw: Mapping[str, Any]) -> Manifest:
         plan=Plan(**raw["plan"]),
         data=tuple(raw["data"]),
         left_out=raw.get("left_out", 0),
+        widened=tuple(raw.get("widened", ())),
+        places=raw.get("places", {}),
         tally=None if raw["tally"] is None else Tally(**raw["tally"]),
         **{name: raw[name] for name in ("keeps_text", "status", "created", "library_version", "format_version")},
     )

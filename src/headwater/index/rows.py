@@ -2,8 +2,7 @@
 
 Columns in order: `id`, `digest`, the text fields, the user's metadata, `extra`, `tokens`, how the row was read
 (`RowReading`), `loss`, the vector columns, `checksum`. Metadata columns take their types from the first block of rows
-(`headwater.data.columns`). A value that has a name that appears only later, or does not fit its column's type, is kept
-as JSON in `extra`, so nothing is lost. Of an object with other keys than its column's, the column shows the keys it
+( Of an object with other keys than its column's, the column shows the keys it
 has, and `extra` keeps the whole. A metadata name that clashes with one of headwater's columns gets a trailing
 underscore.
 """
@@ -12,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any
 
@@ -29,6 +28,7 @@ from headwater.data.records import as_given
 from headwater.data.rows import Row
 from headwater.data.shapes import read_row
 from headwater.data.tokens import TokenRow
+from headwater.index.conditions import with_dots, without_dots
 
 CHECKSUM_BYTES = 8
 _NOT_SUMMED = ("checksum", "_rowid", "_rowaddr")
@@ -48,17 +48,30 @@ RESERVED = frozenset(
 )
 """Column names that headwater or Lance use."""
 
+COPY = "~widened"
+"""Ends the name of the column that a widening copies values into, until it takes the place of the first."""
+
 _ELEMENTS = {"float16": pa.float16(), "float32": pa.float32(), "int8": pa.int8(), "sign": pa.uint8()}
 
 
-def checksums(table: pa.Table | pa.RecordBatch, vectors: Sequence[str], key: bytes) -> list[bytes]:
-    """The checksum of each row of a table that has all the index's columns; `vectors` names the vector columns."""
+def checksums(
+    table: pa.Table | pa.RecordBatch, vectors: Sequence[str], key: bytes, *, widened: Sequence[str] = ()
+) -> list[bytes]:
+    """The checksum of each row of a table that has all the index's columns; `vectors` names the vector columns.
+
+    `widened` names the columns that held whole numbers before they held numbers: 2.0 counts as 2 there, as it was
+    written.
+    """
+    names = set(table.schema.names)
     plain = [name for name in table.schema.names if name not in vectors and name not in _NOT_SUMMED]
+    plain = [name for name in plain if name.removesuffix(COPY) == name or name.removesuffix(COPY) not in names]
     blobs = [vector_array(table.column(name)).view(np.uint8) for name in vectors]
     sums = []
-    for i, cells in enumerate(table.select(plain).to_pylist()):
+    for i, row in enumerate(table.select(plain).to_pylist()):
         h = hashlib.blake2b(key=key, digest_size=CHECKSUM_BYTES)
-        h.update(canonical({name: value for name, value in cells.items() if value is not None}).encode())
+        cells = {name.removesuffix(COPY): value for name, value in row.items() if value is not None}
+        cells |= {name: int(cells[name]) for name in widened if name in cells and float(cells[name]).is_integer()}
+        h.update(canonical(cells).encode())
         for blob in blobs:
             h.update(blob[i])
         sums.append(h.digest())
@@ -87,15 +100,16 @@ def text_fields(row: Row) -> dict[str, str]:
 
 
 def stored_name(name: str, vectors: Sequence[str] = ()) -> str:
-    """The column that holds a metadata field: `loss` becomes `loss_`, and `loss_` becomes `loss__`."""
+    """The column that holds a metadata field: `loss` becomes `loss_`, `loss_` becomes `loss__`; dots are replaced."""
+    name = without_dots(name)
     bare = name.rstrip("_") or name
     return f"{name}_" if bare in RESERVED or bare in vectors or name in RESERVED else name
 
 
 def user_name(column: str, vectors: Sequence[str] = ()) -> str:
     """The inverse of `stored_name`."""
-    cut = column[:-1]
-    return cut if column.endswith("_") and cut and stored_name(cut, vectors) == column else column
+    cut, name = with_dots(column[:-1]), with_dots(column)
+    return cut if column.endswith("_") and cut and stored_name(cut, vectors) == column else name
 
 
 def vector_fields(columns: Sequence[Column]) -> list[pa.Field]:
@@ -110,18 +124,18 @@ def vector_fields(columns: Sequence[Column]) -> list[pa.Field]:
 
 
 def infer_schema(
-    rows: Sequence[Row], columns: Sequence[Column], *, keep_text: bool = True, declared: Sequence[pa.Schema] = ()
+    rows: Iterable[Row], columns: Sequence[Column], *, keep_text: bool = True, declared: Sequence[pa.Schema] = ()
 ) -> pa.Schema:
-    """The schema of an index; its metadata columns are inferred from `rows`, the first ones to be stored.
+    """The schema of an index; its text and metadata columns are inferred from `rows`, which are read once.
 
     Schemas that their source declares say the types of columns that are empty, or narrower, in these rows.
     """
     ours = vector_fields(columns)
     vectors = [field.name for field in ours]
-    present = {name for row in rows for name in text_fields(row)} if keep_text else set()
-    texts = [pa.field(name, pa.string()) for name in TEXT_FIELDS if name in present]
-    types = _metadata_types(rows, declared)
-    metadata = [pa.field(stored_name(name, vectors), kind) for name, kind in types.items() if storable(name)]
+    present, types = _found_in(rows, declared)
+    texts = [pa.field(name, pa.string()) for name in TEXT_FIELDS if keep_text and name in present]
+    named = {stored_name(name, vectors): kind for name, kind in types.items()}
+    metadata = [pa.field(name, kind) for name, kind in named.items() if storable(name) and not name.endswith(COPY)]
     return pa.schema(
         [
             *(pa.field("id", pa.string(), nullable=False), pa.field("digest", pa.string(), nullable=False)),
@@ -193,17 +207,22 @@ def from_record(record: Mapping[str, Any], *, ordinal: int, place: str, vectors:
     return replace(row, rejected=read_row(json.loads(worse), {}, place, 0)) if worse else row
 
 
-def _metadata_types(rows: Sequence[Row], declared: Sequence[pa.Schema]) -> dict[str, pa.DataType]:
-    """The Arrow type of each metadata field that a column can hold."""
+def _found_in(rows: Iterable[Row], declared: Sequence[pa.Schema]) -> tuple[set[str], dict[str, pa.DataType]]:
+    """The text fields that rows have, and the Arrow type of each metadata field that a column can hold."""
+    present: set[str] = set()
     kinds: dict[str, ColumnType] = {}
     for row in rows:
+        present.update(row.fields())
+        present.update({"messages"} if row.messages is not None else ())
+        present.update({"hotwords"} if row.hotwords else ())
+        present.update({WORSE} if row.rejected is not None else ())
         for name, value in row.metadata.items():
             kinds.setdefault(name, ColumnType()).add(value)
     for schema in declared:
         for entry in schema:
             if entry.name in kinds:
                 kinds[entry.name].add_type(entry.type)
-    return {name: kind.type for name, kind in kinds.items() if kind.type is not None}
+    return present, {name: kind.type for name, kind in kinds.items() if kind.type is not None}
 
 
 def _cells(

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,23 +21,20 @@ import lance
 import pyarrow as pa
 from lance.fragment import FragmentMetadata
 
-from headwater.core.errors import HeadwaterError, StoreError
+from headwater.core.errors import StoreError
 from headwater.data.rows import Row
 from headwater.index import manifest as manifests
+from headwater.index.conditions import readable_condition
+from headwater.index.failures import storing
 from headwater.index.manifest import METADATA_KEY, Manifest
+from headwater.index.noted import is_local, note_version
 from headwater.index.rows import checksums, from_record, infer_schema, vector_fields
 
 LOCK_NAME = ".writer.lock"
-_STORAGE_ERRORS = (OSError, ValueError, RuntimeError, NotImplementedError, pa.ArrowException)
-"""What Lance raises; damaged files can also make it panic, which arrives as a `BaseException`."""
-
 _READ_AHEAD = {"batch_readahead": 2, "fragment_readahead": 2, "io_buffer_size": 64 << 20}
 """Limits a scan to about 400 MiB without slowing it (16 KiB a row, any number of rows; Lance's defaults: 650 MiB)."""
 
 _ABSENT, _MAKES = "there is no index here", "headwater index build makes one"
-
-_LONGEST_REASON = 400
-"""At most so many characters of Lance's error messages are passed on."""
 
 _LOOKUP_CHUNK = 4096
 """At most so many addresses or ids are put into one filter."""
@@ -63,13 +59,41 @@ class Index:
     @property
     def count(self) -> int:
         """The number of rows, deleted ones not counted."""
-        return int(self.dataset.count_rows())
+        with self.reading():
+            return int(self.dataset.count_rows())
 
     def count_where(self, condition: str | None) -> int:
         """The number of rows that meet an SQL condition; None counts all."""
-        require_condition(condition, self.path)
-        with storing(self.path, where=condition):
-            return int(self.dataset.count_rows(filter=condition))
+        with self.reading(condition):
+            return int(self.dataset.count_rows(filter=self.condition(condition)))
+
+    @contextlib.contextmanager
+    def reading(self, where: str | None = None) -> Iterator[None]:
+        """Turn errors of the storage layer into `StoreError`; `where` is the user's condition, if there is one.
+
+        Raises:
+            StoreError: among others, a compaction has removed the version that this index is open at.
+        """
+        try:
+            with storing(self.path, where=where):
+                yield
+        except StoreError as error:
+            if "ot found" in error.what and self._is_removed():
+                what = "the index was compacted while it was being read"
+                raise StoreError(what, where=self.path, remedy="run the same command again") from error
+            raise
+
+    def _is_removed(self) -> bool:
+        """Whether the version that this index is open at is gone, while there is a later one."""
+        try:
+            versions = [entry["version"] for entry in lance.dataset(locator(self.path)).versions()]
+        except (OSError, ValueError):
+            return False
+        return self.dataset.version not in versions and max(versions, default=0) > self.dataset.version
+
+    def condition(self, where: str | None) -> str | None:
+        """A user's condition as Lance reads it over this index's columns."""
+        return readable_condition(where, self.dataset.schema, self.path)
 
     @property
     def vectors(self) -> tuple[str, ...]:
@@ -87,6 +111,10 @@ class Index:
         ours = {field.name for field in vector_fields(self.manifest.columns)}
         return [name for name in self.dataset.schema.names if name not in ours]
 
+    def checksums(self, table: pa.Table | pa.RecordBatch) -> list[bytes]:
+        """What the checksum of each row of the table should be; the table has all columns of the index."""
+        return checksums(table, self.vectors, self.manifest.key(), widened=self.manifest.widened)
+
     def refresh(self) -> None:
         """Switch to the latest version."""
         with storing(self.path):
@@ -100,16 +128,15 @@ class Index:
 
         Only rows that meet the SQL condition `where` are read; None reads all.
         """
-        require_condition(where, self.path)
         scanner = self.dataset.scanner(
             columns=list(columns),
-            filter=where,
+            filter=self.condition(where),
             batch_size=rows,
             with_row_address=True,
             scan_in_order=True,
             **_READ_AHEAD,
         )
-        with storing(self.path, where=where):
+        with self.reading(where):
             yield from scanner.to_batches()
 
     def ids(self) -> list[str]:
@@ -122,7 +149,7 @@ class Index:
 
     def take(self, positions: Sequence[int], columns: Sequence[str] | None = None) -> pa.Table:
         """The rows at these positions (0 is the first row), in the order given."""
-        with storing(self.path):
+        with self.reading():
             return self.dataset.take(list(positions), columns=None if columns is None else list(columns))
 
     def at(self, addresses: Sequence[int], columns: Sequence[str] | None = None) -> pa.Table:
@@ -175,6 +202,7 @@ class Index:
         with self.writing(), storing(self.path):
             self.dataset.update_schema_metadata({METADATA_KEY: changed.dumps()})
         self.manifest = changed
+        note_version(self.path, self.dataset.version)
 
     def _require_unchanged(self) -> None:
         if not self._held:
@@ -196,7 +224,7 @@ class Index:
         distinct, pieces = sorted(set(wanted)), []
         for start in range(0, len(distinct), _LOOKUP_CHUNK):
             condition = f"{by} IN ({', '.join(map(literal, distinct[start : start + _LOOKUP_CHUNK]))})"
-            with storing(self.path):
+            with self.reading():
                 scanner = self.dataset.scanner(columns=list(columns), filter=condition, with_row_address=True)
                 pieces.append(scanner.to_table())
         if not pieces:
@@ -219,11 +247,6 @@ class Index:
         ]
 
 
-def is_local(path: str) -> bool:
-    """True for a path on this machine, False for an object-store URI."""
-    return "://" not in path
-
-
 def locator(path: str) -> str:
     """The path as Lance needs it: absolute if local, because Lance takes a relative name with a colon for a URI."""
     return os.path.abspath(path) if is_local(path) else path
@@ -232,54 +255,6 @@ def locator(path: str) -> str:
 def quoted(text: str) -> str:
     """A string as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
-
-
-def without_texts(condition: str) -> str:
-    """An SQL condition without its quoted texts."""
-    return re.sub(r"'(?:[^']|'')*'", "''", condition)
-
-
-def require_condition(condition: str | None, path: str) -> None:
-    """Refuse a condition with text behind its end, which the storage layer would drop without a word."""
-    if condition is not None and ";" in without_texts(condition):
-        what = f"the condition {condition!r} has text after ';', which would not be read"
-        raise StoreError(what, where=path, remedy="give one condition, without ';'")
-
-
-@contextlib.contextmanager
-def storing(path: str, *, where: str | None = None) -> Iterator[None]:
-    """Turn errors of the storage layer into `StoreError`, with the place and a remedy.
-
-    `where` is the user's SQL condition, if there is one: it is named in the message if Lance refuses it.
-    """
-    try:
-        yield
-    except HeadwaterError:
-        raise
-    except BaseException as error:
-        if not isinstance(error, _STORAGE_ERRORS) and type(error).__name__ != "PanicException":
-            raise
-        reason = _brief(str(error))
-        if where is not None and (isinstance(error, ValueError) or "Invalid user input" in reason):
-            what, remedy = f"the condition {where!r} cannot be used: {reason}", _typed_literal(reason)
-            raise StoreError(what, where=path, remedy=remedy) from error
-        full = "No space left" in reason or "os error 28" in reason
-        remedy = (
-            "free some space and run the same command with --resume" if full else "headwater index verify says more"
-        )
-        raise StoreError("the disk is full" if full else reason, where=path, remedy=remedy) from error
-
-
-def _typed_literal(reason: str) -> str:
-    """How to write the text that Lance did not compare with a date or a time; empty for other reasons."""
-    found = re.search(r'literal Utf8\("(.*?)"\) .* of type .(Date|Timestamp)', reason)
-    return f"write {found[2].lower()} '{found[1]}' in place of '{found[1]}'" if found else ""
-
-
-def _brief(message: str) -> str:
-    """Lance's message on one line, shortened, and without the source locations that Lance adds."""
-    words = " ".join(message.split(", /", 1)[0].split())
-    return words if len(words) <= _LONGEST_REASON else f"{words[:_LONGEST_REASON]}…"
 
 
 def open_index(path: str | Path) -> Index:
@@ -361,7 +336,7 @@ def write_fragments(index: Index, table: pa.Table) -> list[dict[str, Any]]:
     files that are never committed.
     """
     with storing(index.path):
-        sums = pa.array(checksums(table, index.vectors, index.manifest.key()), type=pa.binary(8))
+        sums = pa.array(index.checksums(table), type=pa.binary(8))
         place = table.schema.names.index("checksum")
         table = table.set_column(place, table.schema.field(place), sums)
         written = lance.fragment.write_fragments(table, index.dataset, mode="append")

@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,10 +19,12 @@ from lance.optimize import Compaction
 
 from headwater.core.errors import StoreError, UsageError
 from headwater.core.progress import tell
+from headwater.index.conditions import mentions, with_dots
+from headwater.index.failures import storing
 from headwater.index.info import disk_bytes, unfinished
 from headwater.index.manifest import Status, Tally
 from headwater.index.rows import TEXT_FIELDS
-from headwater.index.store import Index, quoted, storing, without_texts
+from headwater.index.store import Index, quoted
 
 _AGES = timedelta(days=36500)
 """Longer than any version is old: a clean-up with this age removes only files that belong to no version."""
@@ -50,8 +51,7 @@ def changing(index: Index, status: Status, *, data: str | None = None, left_out:
         StoreError: another kind of change was interrupted and must be finished first.
     """
     with index.writing():
-        if index.manifest.status not in ("complete", status):
-            raise StoreError(f"the index cannot be changed yet: {unfinished(index)}", where=index.path)
+        require_free(index, status)
         before = index.manifest
         names = before.data if data is None else tuple(dict.fromkeys((*before.data, data)))
         begun_before = before.status == status  # then its rows that were left out are counted already
@@ -67,6 +67,12 @@ def changing(index: Index, status: Status, *, data: str | None = None, left_out:
                 index.set_manifest(before)
             raise
         seal(index)
+
+
+def require_free(index: Index, status: Status) -> None:
+    """Raise `StoreError` if another kind of change than `status` was interrupted and must be finished first."""
+    if index.manifest.status not in ("complete", status):
+        raise StoreError(f"the index cannot be changed yet: {unfinished(index)}", where=index.path)
 
 
 def seal(index: Index) -> None:
@@ -102,7 +108,7 @@ def delete_rows(index: Index, *, ids: Sequence[str] | None = None, where: str | 
         with contextlib.nullcontext() if amid else changing(index, "deleting"):
             if present:
                 with storing(index.path):
-                    index.dataset.delete(condition)
+                    index.dataset.delete(index.condition(condition))
     return present
 
 
@@ -111,8 +117,7 @@ def unseen_rows(index: Index, where: str) -> dict[str, int]:
 
     A value that does not fit its column's type is stored as JSON in `extra`, where SQL does not look.
     """
-    names = set(re.findall(r"[A-Za-z_]\w*", without_texts(where)))
-    return {name: count for name, count in kept_aside(index).items() if name in names}
+    return {name: count for name, count in kept_aside(index).items() if mentions(where, name)}
 
 
 def kept_aside(index: Index) -> dict[str, int]:
@@ -122,7 +127,7 @@ def kept_aside(index: Index) -> dict[str, int]:
     for batch in index.batches(index.plain, where="extra IS NOT NULL"):
         for row in batch.to_pylist():
             found.update(n for n in json.loads(row["extra"]) if n not in columns or row[n] is None)
-    return {name: count for name, count in found.items() if name not in TEXT_FIELDS}
+    return {with_dots(name): count for name, count in found.items() if name not in TEXT_FIELDS}
 
 
 def compact(index: Index) -> Compacted:

@@ -9,8 +9,8 @@ killed: the blocks follow from the manifest's plan alone, and batches are planne
 from __future__ import annotations
 
 import importlib.metadata
-import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from headwater.engines.blocks import Block, OnProgress, cut, run
 from headwater.index.info import unfinished
 from headwater.index.manifest import Manifest, Plan
 from headwater.index.rows import infer_schema
-from headwater.index.store import Index
+from headwater.index.store import Index, exists, open_index
+from headwater.indexing import places
 from headwater.indexing.blocks import IndexRows, Progress, begin, filling, rows_per_block
 from headwater.methods.bound import Bound
 from headwater.models.reader import Reader
@@ -57,15 +58,19 @@ def build(
         NumericError: a row's vector is not finite.
     """
     manifest = make_manifest(corpus, bound, keep_text=keep_text, code=code)
-    rows = iter(corpus)
-    first = list(itertools.islice(rows, manifest.plan.block_rows))
-    schema = infer_schema(first, manifest.columns, keep_text=keep_text, declared=corpus.schemas)
+    manifest = replace(manifest, places=places.from_index(str(out), manifest.model))
+    going_on = resume and exists(str(out))
+    if going_on:
+        before = open_index(out).manifest.model
+        manifest = replace(manifest, model=places.like_before(manifest.model, before))
+    surveyed = () if going_on else corpus  # all rows are read once to find the columns of their metadata
+    schema = infer_schema(surveyed, manifest.columns, keep_text=keep_text, declared=corpus.schemas)
     remedy = "give the settings it was begun with, or choose another name"
     index, is_new = begin(str(out), manifest, schema, resume=resume, other="other settings", remedy=remedy)
     _require_same_data(index, manifest.data)
     with filling(index, is_new=is_new):
         progress = Progress(on_progress, corpus.count)
-        blocks = _missing_blocks(itertools.chain(first, rows), index, bound, progress)
+        blocks = _missing_blocks(iter(corpus), index, bound, progress)
         run(blocks, IndexRows(index, bound, progress), progress.commit)
     return index
 
@@ -77,7 +82,7 @@ def make_manifest(corpus: Corpus, bound: Bound, *, keep_text: bool = True, code:
         method=bound.method.spec,
         columns=columns,
         coverage=bound.encoder.coverage,
-        model=_model(reader),
+        model=places.recorded(_model(reader)),
         tokenization=reader.tokenization.fingerprint,
         plan=Plan(rows_per_block(sum(column.row_bytes for column in columns)), reader.tokens_per_batch),
         data=(corpus.name,),

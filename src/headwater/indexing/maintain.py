@@ -24,9 +24,10 @@ from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
 from headwater.engines.blocks import Block, OnProgress, cut, run
 from headwater.index.checks import Fault
+from headwater.index.growth import make_room
 from headwater.index.rows import columnless, from_record
 from headwater.index.store import Index
-from headwater.index.upkeep import changing, delete_rows
+from headwater.index.upkeep import changing, delete_rows, require_free
 from headwater.indexing.blocks import IndexRows, Progress
 from headwater.indexing.session import Session
 from headwater.search import codes
@@ -55,11 +56,12 @@ class Added:
 def add(session: Session, corpus: Corpus, *, on_progress: OnProgress | None = None) -> Added:
     """Append the rows of the corpus that the index does not have, read in the same way as its own.
 
-    A row is new if its digest (of row, template and tokenizer) is. Duplicates are counted and not stored. After a kill,
-    the same call continues.
+    A row is new if its id is, whether its text is known or not: building and adding give the rows that one build of all
+    the data gives. Rows that the index has, with their id, are counted and not stored. Metadata that the index has no
+    column for gets one. After a kill, the same call continues.
 
     Raises:
-        DataError: a new row has the id of another row.
+        DataError: a row has the id of another row of the index, with another text.
         StoreError: the index's build is unfinished, or another process is writing to it.
     """
     index, bound = session.index, session.bound
@@ -68,7 +70,6 @@ def add(session: Session, corpus: Corpus, *, on_progress: OnProgress | None = No
 
     def new_blocks() -> Iterator[Block[TokenRow]]:
         nonlocal added
-        ids, known = _ids_and_digests(index)
         for block in cut(corpus, index.manifest.plan.block_rows):
             new = _new_rows(bound.reader.tokenization.encode(block.items), ids, known)
             added += len(new)
@@ -78,8 +79,12 @@ def add(session: Session, corpus: Corpus, *, on_progress: OnProgress | None = No
             progress.past(len(block.items) - len(new), 0)
             progress.within(0, 0)
 
-    with changing(index, "adding", data=corpus.name, left_out=len(corpus.left_out)):
-        run(new_blocks(), IndexRows(index, bound, progress), progress.commit)
+    with index.writing():
+        require_free(index, "adding")
+        ids, known = _ids_and_rows(index)
+        make_room(index, (row for row in corpus if ids.first(row.id) is None))
+        with changing(index, "adding", data=corpus.name, left_out=len(corpus.left_out)):
+            run(new_blocks(), IndexRows(index, bound, progress), progress.commit)
     return Added(added, progress.rows - added, len(corpus.left_out), dict(aside))
 
 
@@ -145,25 +150,25 @@ def _apart(stored: Float[Tensor, "rows dim"], again: Float[Tensor, "rows dim"]) 
     return apart
 
 
-def _ids_and_digests(index: Index) -> tuple[SeenIds, SeenIds]:
-    """The ids and the digests of the index's rows, in bounded memory."""
-    ids, digests = SeenIds(), SeenIds()
+def _ids_and_rows(index: Index) -> tuple[SeenIds, SeenIds]:
+    """The ids of the index's rows, and their ids together with their digests, in bounded memory."""
+    ids, known = SeenIds(), SeenIds()
     for batch in index.batches(["id", "digest"]):
-        for seen, name in ((ids, "id"), (digests, "digest")):
-            for value in batch.column(name).to_pylist():
-                seen.claim(value, 0)
-    return ids, digests
+        for row_id, row_digest in zip(*(batch.column(name).to_pylist() for name in ("id", "digest")), strict=True):
+            ids.claim(row_id, 0)
+            known.claim(row_digest + row_id, 0)
+    return ids, known
 
 
 def _new_rows(rows: Sequence[TokenRow], ids: SeenIds, known: SeenIds) -> list[TokenRow]:
-    """The rows whose digest is not in `known`; their ids are added to `ids`, their digests to `known`."""
+    """The rows whose id is not in `ids`, which are then added to it; `known` holds each row's digest and id."""
     new = []
     for row in rows:
-        if known.claim(row.digest, row.row.ordinal) is not None:
+        if known.claim(row.digest + row.row.id, row.row.ordinal) is not None:
             continue
         if ids.claim(row.row.id, row.row.ordinal) is not None:
             what = f"the index has another row with the id '{row.row.id}'"
-            raise DataError(what, where=row.row.place, remedy="make ids unique")
+            raise DataError(what, where=row.row.place, remedy="give the new row an id of its own")
         new.append(row)
     return new
 

@@ -10,6 +10,7 @@ from typing import Any
 from headwater.core.errors import MismatchError, UsageError
 from headwater.core.spec import Coverage
 from headwater.index.store import Index, open_index
+from headwater.indexing.places import places_now
 from headwater.methods.bound import Bound
 from headwater.methods.catalog import restore_method
 from headwater.models.load import LoadedModel, load_model
@@ -48,11 +49,13 @@ def open_session(
     opened = index if isinstance(index, Index) else open_index(index)
     manifest = opened.manifest
     given = {name: value for name, value in (loading or {}).items() if value is not None}
-    reference = _reference(manifest.model, given.pop("reference", None), given)
+    reference = _reference(opened, given.pop("reference", None), given)
     if isinstance(model, LoadedModel):
         loaded = model
     else:
-        loaded = load_model(model or manifest.model["name"], **{**_recorded(manifest.model), **given})
+        now = places_now(opened, {**given, "name": model, "reference": "asked for apart"})
+        name = model or now.pop("name")
+        loaded = load_model(name, **{**_recorded(manifest.model), **now, **given})
     fingerprint, where = manifest.model["fingerprint"], f"the index '{opened.path}'"
     reader = Reader.like(loaded, fingerprint, manifest.tokenization, manifest.plan.tokens_per_batch, where=where)
     bound = Bound.of(restore_method(manifest.method), replace(reader, reference=reference))
@@ -68,16 +71,18 @@ def require_same_parameters(then: Coverage, now: Coverage, where: str) -> None:
         raise MismatchError(what, fields=("coverage",), remedy="build it again")
 
 
-def _reference(model: Mapping[str, Any], place: str | None, loading: Mapping[str, Any]) -> Reference | None:
+def _reference(index: Index, place: str | None, loading: Mapping[str, Any]) -> Reference | None:
     """The reference model of an index of preference pairs, on the device that the model goes to."""
-    known = model.get("reference")
+    known = index.manifest.model.get("reference")
     if known is None:
         if place is not None:
             what = "the index was built without a reference model"
             raise UsageError(what, where="--reference", remedy="leave it out")
         return None
+    others = dict.fromkeys(("name", "adapter", "tokenizer"), "asked for apart")
+    there = place or places_now(index, others)["reference"]
     where = {name: loading[name] for name in ("device", "device_map") if name in loading}
-    return Reference(place or known["name"], {**_recorded(known), **where}, known["fingerprint"])
+    return Reference(there, {**_recorded(known), **where}, known["fingerprint"])
 
 
 def _recorded(model: Mapping[str, Any]) -> dict[str, Any]:

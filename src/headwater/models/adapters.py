@@ -63,17 +63,23 @@ def unreachable(kind: str, name: str, error: Exception) -> ModelError:
 
 
 def near(name: str) -> str:
-    """`; did you mean ...?` with the most similarly named model folder beside it, or an empty string."""
+    """`; did you mean ...?` with the most similarly named model or adapter folder beside it, or an empty string."""
     wanted = Path(name).expanduser()
     if not wanted.parent.is_dir():
         return ""
-    folders = {child.name: child for child in wanted.parent.iterdir() if (child / "config.json").is_file()}
+    folders = {
+        child.name: child
+        for child in wanted.parent.iterdir()
+        if any(map(Path.is_file, (child / "config.json", child / "adapter_config.json")))
+    }
     close = difflib.get_close_matches(wanted.name, folders.keys() - {wanted.name}, n=1, cutoff=0.5)
     return f"; did you mean '{folders[close[0]]}'?" if close else ""
 
 
 def brief(error: Exception, lines: int = 1) -> str:
     """The first lines of a library's error message, which may list every layer of a model."""
+    if isinstance(error, KeyError):  # its message is the key alone
+        return f"{error} is missing from its files"
     message = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(message[:lines])[:400] or type(error).__name__
 
@@ -93,6 +99,7 @@ def with_adapter(model: Any, adapter: str, *, merge: bool) -> Any:
     from peft import PeftModel
 
     require_joined(adapter)
+    _require_there(adapter)
     if Path(adapter).exists() and not (Path(adapter) / "adapter_config.json").is_file():
         inside = sorted(str(file.parent) for file in Path(adapter).glob("*/adapter_config.json"))
         remedy = f"give {' or '.join(inside[:3])}" if inside else "name the folder that PEFT's save_pretrained wrote"
@@ -111,6 +118,32 @@ def with_adapter(model: Any, adapter: str, *, merge: bool) -> Any:
     if table is not None and len(table.weight) > held and not table.weight[held:].any():
         raise _lacks_rows(f"the head uses its base's rows beyond {held}", adapter)
     return _merged(wrapped, adapter) if merge else wrapped
+
+
+def _require_there(adapter: str) -> None:
+    """Raise `ModelError` for an adapter that is no folder and cannot be on the hub."""
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    if Path(adapter).is_dir():
+        return
+    if Path(adapter).exists():
+        raise ModelError("a file is not an adapter folder", where=adapter, remedy="give the folder that contains it")
+    if adapter.startswith((".", "/", "~")) or adapter.count("/") > 1:
+        raise ModelError("no such adapter folder", where=adapter, remedy=f"check the path{near(adapter)}")
+    if HF_HUB_OFFLINE and not _cached(adapter):
+        what = "no such folder, and HF_HUB_OFFLINE is set with no adapter of this name in the local cache"
+        remedy = f"give a local folder, or unset HF_HUB_OFFLINE once to download{near(adapter)}"
+        raise ModelError(what, where=adapter, remedy=remedy)
+
+
+def _cached(adapter: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return isinstance(try_to_load_from_cache(adapter, "adapter_config.json"), str)
+    except HFValidationError:  # not even a hub name
+        return False
 
 
 def _merged(wrapped: Any, adapter: str) -> Any:

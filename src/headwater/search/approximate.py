@@ -14,7 +14,7 @@ from torch import Tensor
 
 from headwater.core.errors import StoreError, UsageError
 from headwater.index.info import approximate_columns
-from headwater.index.store import Index, storing
+from headwater.index.store import Index
 from headwater.search.codes import read_vectors
 from headwater.search.products import QueryVectors
 from headwater.search.retention import mean_overlap
@@ -92,9 +92,9 @@ def _nearest(
     largest = float(signed.abs().max()) or 1.0
     query = (signed / largest).numpy().astype(np.float16)  # scaling a query does not change the order of its products
     wanted = {"column": column, "q": query, "k": k, "nprobes": PROBED, "refine_factor": REFINED, "metric": "dot"}
-    with storing(index.path, where=where):
+    with index.reading(where):
         scanner = index.dataset.scanner(
-            columns=["_distance"], nearest=wanted, filter=where, prefilter=True, with_row_address=True
+            columns=["_distance"], nearest=wanted, filter=index.condition(where), prefilter=True, with_row_address=True
         )
         addresses = scanner.to_table().column("_rowaddr").to_pylist()
     if not addresses:

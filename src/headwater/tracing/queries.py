@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +24,9 @@ MAX_NEW_TOKENS = 128
 
 LAST = "last"
 """By default the last answer of a query is asked about."""
+
+_COPIES, _FEWEST = 4, 16
+"""How many copies of the query vectors a search holds, and how many queries are asked at once at least."""
 
 Queries = Any
 """Whatever `open_corpus` accepts: a file of rows, a frame, or rows."""
@@ -128,6 +131,7 @@ def ask(
     by: str | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
     targets: str = LAST,
+    metrics: Metrics | None = None,
 ) -> Asked:
     """Prepare queries for a search: generate missing responses, read vectors, fit the method's metrics on the index.
 
@@ -137,6 +141,7 @@ def ask(
         by: vector columns to rank by (`embedding`, `rise+embedding`); None for the method's own score.
         max_new_tokens: a generated response is cut after this many tokens.
         targets: what of a query is asked about, a name of `TARGETS`; `last` is the answer that is shown.
+        metrics: those of other queries of the same call; None fits them.
 
     Raises:
         UsageError: `by` names a column that the index does not have.
@@ -147,10 +152,18 @@ def ask(
     chosen = weights(index.manifest.columns, by)
     answered, generated = with_responses(list(queries), session, max_new_tokens=max_new_tokens)
     read = bound.encode(answered, "query")
-    wanted = {} if bound.form.metrics is None else bound.form.metrics(bound.encoder)
-    metrics = fit_metrics(index, {name: metric for name, metric in wanted.items() if name in chosen})
+    if metrics is None:
+        wanted = {} if bound.form.metrics is None else bound.form.metrics(bound.encoder)
+        metrics = fit_metrics(index, {name: metric for name, metric in wanted.items() if name in chosen})
     probes = weigh(apply_metrics(metrics, {name: read.vectors[name] for name in chosen}), chosen)
     return Asked(answered, generated, read, chosen, probes, metrics)
+
+
+def in_parts(session: Session, queries: Sequence[Row], max_memory: int) -> Iterator[Sequence[Row]]:
+    """The queries in parts whose vectors fit in about `max_memory` bytes; there is at least one part."""
+    each = _COPIES * 4 * sum(column.dim for column in session.bound.encoder.columns)
+    rows = max(max_memory // each, _FEWEST)
+    yield from (queries[start : start + rows] for start in range(0, max(len(queries), 1), rows))
 
 
 def weights(columns: Sequence[Column], by: str | None) -> dict[str, float]:

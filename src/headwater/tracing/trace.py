@@ -23,12 +23,15 @@ from headwater.indexing.session import Session
 from headwater.search.approximate import measure_recall, top_k_approximate
 from headwater.search.codes import read_vectors
 from headwater.search.scan import DEFAULT_MEMORY, Found, top_k
-from headwater.tracing.queries import LAST, MAX_NEW_TOKENS, Asked, ask, weigh
+from headwater.tracing.queries import LAST, MAX_NEW_TOKENS, Asked, ask, in_parts, weigh
 
 ENGINES = ("exact", "ann")
 
 OnProgress = Callable[[str, float], None]
 """Gets the name of a step, and the share of it that is done, 0 to 1."""
+
+_SHARE = 4
+"""A quarter of the memory of a search may hold query vectors; of more queries, some are asked after the others."""
 
 ADDITIVE = "a token's value is its part of the score; a side's values sum to the score, up to rounding"
 SIMILARITY = "higher = more alike in the columns ranked by; the sign does not say whether a row helps or harms"
@@ -92,17 +95,45 @@ def trace_rows(
         what = f"{session.bound.method.spec.name} cannot compare single tokens"
         raise UsageError(what, where="--grids", remedy="leave it out")
     session, tell = session.asking(options.targets), on_progress or _nothing
-    tell("reading the question", 0.0)
-    asked = ask(session, queries, by=options.by, max_new_tokens=max_new_tokens, targets=options.targets)
-    found, engine = _search(session.index, asked, options, tell)
-    if options.exact:
-        tell("scoring the shortlist exactly", 0.0)
-        found = _ranked_exactly(session, asked.rows, found, options)
+    seen: dict[int, _Shown] = {}
+    traces: list[QueryTrace] = []
+    notes: dict[str, str] = {}
+    first: Asked | None = None
+    for part in in_parts(session, queries, options.max_memory // _SHARE):
+        how: dict[str, Any] = {"by": options.by, "max_new_tokens": max_new_tokens, "targets": options.targets}
+        tell("reading the question", 0.0)
+        asked = ask(session, part, **how, metrics=None if first is None else first.metrics)
+        found, engine = _search(session.index, asked, options, tell)
+        first, notes = first or asked, notes or engine
+        if options.exact:
+            tell("scoring the shortlist exactly", 0.0)
+            found = _ranked_exactly(session, asked.rows, found, options)
+        if options.tokens:
+            tell("reading the rows that were found, token by token", 0.0)
+        traces += _traced(session, asked, found, options, seen)
+    chosen = {} if first is None else first.weights
+    return Trace(session.bound.method.spec.name, {**_about(session, options, chosen), **notes}, tuple(traces))
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A row that is shown, in the forms in which hits have it; all hits of the row share them."""
+
+    row: Row
+    fields: Mapping[str, str]
+    record: Mapping[str, Any]
+
+
+def _traced(
+    session: Session, asked: Asked, found: list[list[Found]], options: TraceOptions, seen: dict[int, _Shown]
+) -> list[QueryTrace]:
+    """The traces of some queries; `seen` keeps the rows that are shown, by address, for those of further queries."""
     shown = sorted({hit.address for hits in found for hit in hits})
-    require_intact(session.index, shown)
-    if options.tokens:
-        tell("reading the rows that were found, token by token", 0.0)
-    rows = dict(zip(shown, session.index.rows(shown), strict=True))
+    new = [address for address in shown if address not in seen]
+    require_intact(session.index, new)
+    for address, row in zip(new, session.index.rows(new), strict=True):
+        seen[address] = _Shown(row, row.fields(), as_record(row))
+    rows = {address: seen[address].row for address in shown}
     maps = _read_maps(session, asked, rows) if options.tokens and rows else None
     places = {address: i for i, address in enumerate(shown)}
     traces = []
@@ -112,12 +143,12 @@ def trace_rows(
                 rank=rank,
                 id=rows[hit.address].id,
                 score=hit.score,
-                row=rows[hit.address].fields(),
+                row=seen[hit.address].fields,
                 metadata=rows[hit.address].metadata,
                 row_tokens=_shares(*maps.rows[places[hit.address]], i) if maps else None,
                 query_tokens=_shares(*maps.queries[i], places[hit.address]) if maps else None,
                 grid=_grid(session, rows[hit.address], query) if rank <= options.shown_grids else None,
-                record=as_record(rows[hit.address]),
+                record=seen[hit.address].record,
             )
             for rank, hit in enumerate(found[i], 1)
         ]
@@ -125,8 +156,7 @@ def trace_rows(
         response = query.response if query.response is not None else (query.text or "")
         generated = query.id in asked.generated or query.said is not None
         traces.append(QueryTrace(query.id, query.prompt, response, losses, tuple(hits), generated))
-    about = {**_about(session, options, asked.weights), **engine}
-    return Trace(session.bound.method.spec.name, about, tuple(traces))
+    return traces
 
 
 def _nothing(step: str, share: float) -> None:

@@ -28,7 +28,8 @@ def require_vacant(out: Path, *, resume: bool) -> None:
     """Raise `StoreError` if the folder is not empty, unless it holds an unfinished run and `resume` is set."""
     if not out.exists() or not any(out.iterdir()):
         return
-    unfinished = (out / RUN).is_file() and not (out / ACCOUNT).is_file()
+    ours = {path.name for path in out.iterdir()} <= {WEIGHTS, CHECKPOINTS}  # interrupted before the run was noted
+    unfinished = ours or ((out / RUN).is_file() and not (out / ACCOUNT).is_file())
     if not unfinished:
         raise StoreError("the folder is not empty", where=str(out), remedy="choose another for --out")
     if not resume:
