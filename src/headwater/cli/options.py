@@ -132,6 +132,26 @@ class RowOptions:
 
 
 @dataclass(frozen=True)
+class EngineOptions:
+    """Where blocks of rows are computed."""
+
+    engine: Annotated[str, typer.Option(help="local (this process), or ray.")] = "local"
+    address: Annotated[str | None, typer.Option(help="A running Ray cluster, host:port; else one starts here.")] = None
+    workers: Annotated[int | None, typer.Option(help="Ray workers; default: one a GPU, else one a node.", min=1)] = None
+    gpus_per_worker: Annotated[
+        int | None, typer.Option(help="GPUs of a worker; with several, its model is spread over them.", min=0)
+    ] = None
+    cpus_per_worker: Annotated[int | None, typer.Option(help="CPUs and threads of a worker (1).", min=1)] = None
+
+    def open(self) -> Any:
+        """The engine."""
+        from headwater.engines.catalog import EngineChoice
+
+        ours = ("address", "workers", "gpus_per_worker", "cpus_per_worker")
+        return EngineChoice(self.engine, **{name: getattr(self, name) for name in ours}).open()
+
+
+@dataclass(frozen=True)
 class ReadingOptions:
     """How rows become tokens and batches."""
 

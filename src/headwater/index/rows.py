@@ -60,6 +60,13 @@ def checksums(table: pa.Table | pa.RecordBatch, vectors: Sequence[str], key: byt
     return sums
 
 
+def with_checksums(table: pa.Table, vectors: Sequence[str], key: bytes) -> pa.Table:
+    """The table with its column `checksum` filled; arguments as in `checksums`."""
+    place = table.schema.names.index("checksum")
+    sums = pa.array(checksums(table, vectors, key), type=pa.binary(CHECKSUM_BYTES))
+    return table.set_column(place, table.schema.field(place), sums)
+
+
 def vector_array(column: pa.ChunkedArray | pa.Array) -> NDArray[np.generic]:
     """A vector column as an array `[rows, dim]` of its storage type, without a copy if the column is one chunk."""
     chunk = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

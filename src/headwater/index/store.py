@@ -26,7 +26,7 @@ from headwater.core.errors import HeadwaterError, StoreError
 from headwater.data.rows import Row
 from headwater.index import manifest as manifests
 from headwater.index.manifest import METADATA_KEY, Manifest
-from headwater.index.rows import checksums, from_record, infer_schema, vector_fields
+from headwater.index.rows import from_record, infer_schema, vector_fields, with_checksums
 
 LOCK_NAME = ".writer.lock"
 _STORAGE_ERRORS = (OSError, ValueError, RuntimeError, NotImplementedError, pa.ArrowException)
@@ -357,15 +357,14 @@ def exists(path: str) -> bool:
 def write_fragments(index: Index, table: pa.Table) -> list[dict[str, Any]]:
     """Write a table as files that belong to no version yet, and return the JSON-ready input of `commit_fragments`.
 
-    The table has all the index's columns; its `checksum` column is filled here. `headwater.index.upkeep.sweep` removes
-    files that are never committed.
+    The table has all the index's columns; `checksum` is filled here if it is empty. `headwater.index.upkeep.sweep`
+    removes files that are never committed.
     """
     with storing(index.path):
-        sums = pa.array(checksums(table, index.vectors, index.manifest.key()), type=pa.binary(8))
-        place = table.schema.names.index("checksum")
-        table = table.set_column(place, table.schema.field(place), sums)
-        written = lance.fragment.write_fragments(table, index.dataset, mode="append")
-    return [fragment.to_json() for fragment in written]
+        empty = table.column("checksum").null_count
+        filled = with_checksums(table, index.vectors, index.manifest.key()) if empty else table
+        made = lance.fragment.write_fragments(filled, index.dataset, mode="append")
+    return [fragment.to_json() for fragment in made]
 
 
 def commit_fragments(index: Index, fragments: Sequence[Mapping[str, Any]]) -> None:

@@ -19,6 +19,7 @@ from datetime import timedelta
 from headwater.core.errors import StoreError, UsageError
 from headwater.index.info import disk_bytes, unfinished
 from headwater.index.manifest import Status, Tally
+from headwater.index.receipts import require_no_receipts
 from headwater.index.rows import TEXT_FIELDS
 from headwater.index.store import Index, quoted, storing, without_texts
 
@@ -131,6 +132,7 @@ def compact(index: Index) -> Compacted:
     Raises:
         StoreError: a version carries a tag, which protects it.
     """
+    require_no_receipts(index.path)
     with index.writing():
         before = disk_bytes(index.path)
         if index.manifest.status in ("complete", "compacting"):
@@ -156,7 +158,12 @@ def _drop_versions(index: Index) -> None:
 
 
 def sweep(index: Index) -> None:
-    """Remove files that belong to no version, which a killed writer left uncommitted; versions stay."""
+    """Remove files that belong to no version, which a killed writer left uncommitted; versions stay.
+
+    Raises:
+        StoreError: shards of the index wait to be committed; their files belong to no version yet.
+    """
+    require_no_receipts(index.path)
     with index.writing(), storing(index.path):
         index.dataset.cleanup_old_versions(older_than=_AGES, delete_unverified=True)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,8 @@ from headwater.data.corpus import Corpus, SeenIds
 from headwater.data.records import as_given
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
-from headwater.engines.blocks import Block, OnProgress, cut, run
+from headwater.engines.blocks import Block, Engine, OnProgress, cut
+from headwater.engines.local import Local
 from headwater.index.checks import Fault
 from headwater.index.rows import columnless, from_record
 from headwater.index.store import Index
@@ -52,11 +54,18 @@ class Added:
     aside: Mapping[str, int] = field(default_factory=dict)
 
 
-def add(session: Session, corpus: Corpus, *, on_progress: OnProgress | None = None) -> Added:
+def add(
+    session: Session,
+    corpus: Corpus,
+    *,
+    engine: Engine | None = None,
+    loading: Mapping[str, Any] | None = None,
+    on_progress: OnProgress | None = None,
+) -> Added:
     """Append the rows of the corpus that the index does not have, read in the same way as its own.
 
     A row is new if its digest (of row, template and tokenizer) is. Duplicates are counted and not stored. After a kill,
-    the same call continues.
+    the same call continues. `engine` and `loading` as in `headwater.indexing.build.build`.
 
     Raises:
         DataError: a new row has the id of another row.
@@ -79,7 +88,8 @@ def add(session: Session, corpus: Corpus, *, on_progress: OnProgress | None = No
             progress.within(0, 0)
 
     with changing(index, "adding", data=corpus.name, left_out=len(corpus.left_out)):
-        run(new_blocks(), IndexRows(index, bound, progress), progress.commit)
+        work = IndexRows(index, bound, progress, loading or {})
+        (engine or Local()).run(new_blocks(), work, progress.commit)
     return Added(added, progress.rows - added, len(corpus.left_out), dict(aside))
 
 
