@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         add,
         approximate_index,
         build,
+        commit,
         compact,
         delete,
         info,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         retention,
         verify,
     )
+    from headwater.api.planning import forecast
     from headwater.api.tracing import score, trace, write_scores
     from headwater.api.unlearning import unlearn
     from headwater.api.valuing import (
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
     from headwater.core.scores import Scores
     from headwater.core.trace import Trace
     from headwater.data.corpus import Corpus, open_corpus
+    from headwater.engines.local import Local
+    from headwater.engines.ray_pool import RayPool
     from headwater.index.store import Index, open_index
     from headwater.indexing.session import Session, open_session
     from headwater.methods.catalog import find_method
@@ -62,8 +66,10 @@ _HOMES = {
     "headwater.api.demo": ("run_demo",),
     "headwater.api.evaluating": ("evaluate",),
     "headwater.api.indexing": (
-        *("add", "approximate_index", "build", "compact", "delete", "info", "plan", "quantise", "retention", "verify"),
+        *("add", "approximate_index", "build", "commit", "compact", "delete", "info", "plan", "quantise", "retention"),
+        "verify",
     ),
+    "headwater.api.planning": ("forecast",),
     "headwater.api.tracing": ("score", "trace", "write_scores"),
     "headwater.api.unlearning": ("unlearn",),
     "headwater.api.valuing": (
@@ -73,6 +79,8 @@ _HOMES = {
     "headwater.core.scores": ("Scores",),
     "headwater.core.trace": ("Trace",),
     "headwater.data.corpus": ("Corpus", "open_corpus"),
+    "headwater.engines.local": ("Local",),
+    "headwater.engines.ray_pool": ("RayPool",),
     "headwater.index.store": ("Index", "open_index"),
     "headwater.indexing.session": ("Session", "open_session"),
     "headwater.methods.catalog": ("find_method",),

@@ -57,6 +57,7 @@ def build(
     targets: str | None = None,
     keep_text: bool = True,
     code: str | None = None,
+    block_rows: int | None = None,
     max_memory: int | str | None = None,
     max_disk: int | str | None = None,
     resume: bool = False,
@@ -81,10 +82,12 @@ def build(
             assistant's turns.
         keep_text: store the rows' text beside their vectors.
         code: quantise the vectors to `int8`, `sign` (1 KiB a row) or `sign:BITS`; this loses accuracy.
+        block_rows: rows that are computed and committed together; None is about 64 MiB of vectors. With several
+            workers there should be several blocks for each.
         max_memory: bytes the process may take, as a number or as `8GiB`; batches are made to fit.
         max_disk: bytes the index may take, as a number or as `100GB`.
         resume: continue an unfinished build, or start one if there is none.
-        engine: where blocks of rows are computed, as `headwater.engine` gives it; None: in this process.
+        engine: where blocks of rows are computed, `headwater.RayPool(...)` or None: in this process.
         shard: `3/16` computes the third of 16 parts of the index alone; `commit` then puts all parts together.
         on_progress: called with rows done, rows in all and tokens read.
 
@@ -110,10 +113,11 @@ def build(
         if resume and exists(str(out)):
             fitting = open_index(out).manifest.plan.tokens_per_batch
         else:
-            fitting = plan_build(corpus, bound, keep_text=keep_text, code=code, limits=limits).tokens_per_batch
+            kept: dict[str, Any] = {"keep_text": keep_text, "code": code, "block_rows": block_rows}
+            fitting = plan_build(corpus, bound, **kept, limits=limits).tokens_per_batch
         bound = Bound.of(chosen, replace(reader, tokens_per_batch=fitting))
     further: dict[str, Any] = {"resume": resume, "keep_text": keep_text, "code": code, "on_progress": on_progress}
-    further |= {"engine": engine, "loading": _placing(loading)}
+    further |= {"engine": engine, "loading": _placing(loading), "block_rows": block_rows}
     if part is not None:
         return build_shard(out, corpus, bound, part, **further)
     return build_index(out, corpus, bound, **further)
@@ -157,6 +161,7 @@ def plan(
     targets: str | None = None,
     keep_text: bool = True,
     code: str | None = None,
+    block_rows: int | None = None,
     max_memory: int | str | None = None,
     max_disk: int | str | None = None,
 ) -> BuildPlan:
@@ -171,7 +176,8 @@ def plan(
     rows = corpus_of(data, columns=columns)
     reader, corpus = reader_for(rows, model, loading, method=chosen, targets=targets, **how)
     limits = _limits(max_memory, max_disk)
-    return plan_build(corpus, Bound.of(chosen, reader), keep_text=keep_text, code=code, limits=limits)
+    kept: dict[str, Any] = {"keep_text": keep_text, "code": code, "block_rows": block_rows}
+    return plan_build(corpus, Bound.of(chosen, reader), **kept, limits=limits)
 
 
 def _limits(memory: int | str | None, disk: int | str | None) -> Limits:

@@ -173,6 +173,9 @@ class BuildOptions:
     settings: Settings = field(default_factory=list)
     no_text: Annotated[bool, typer.Option("--no-text", help="Leave the rows' text out of the index.")] = False
     code: Annotated[str | None, typer.Option(help="Store codes: int8, sign (1 KiB a row) or sign:BITS.")] = None
+    block_rows: Annotated[
+        int | None, typer.Option(help="Rows computed and committed together; default: 64 MiB of vectors.", min=1)
+    ] = None
     max_memory: Annotated[str | None, typer.Option(help="Most memory the process may take: 8GiB.")] = None
     max_disk: Annotated[str | None, typer.Option(help="Most disk the index may take: 100GB.")] = None
 
@@ -183,6 +186,7 @@ class BuildOptions:
         return {
             **{"model": self.model, "data": corpus, "method": self.method, "settings": settings},
             **{"loading": self.loading.chosen, "keep_text": not self.no_text, "code": self.code},
+            "block_rows": self.block_rows,
             **vars(self.reading),
             **limits,
         }

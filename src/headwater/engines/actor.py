@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import asdict
+from typing import Any
 
 from headwater.core import errors
 from headwater.core.errors import EngineError, HeadwaterError, MismatchError
@@ -45,26 +45,10 @@ class Worker:
         return os.getpid()
 
 
-@dataclass
-class Actor:
-    """A handle on an actor."""
-
-    ray: Any
-    handle: Any
-
-    @classmethod
-    def start(cls, ray: Any, recipe: Recipe, place: Place) -> Self:
-        """Ask the cluster for an actor; it starts when there is room."""
-        resources = {"num_cpus": place.threads or 1, "num_gpus": place.accelerators, "max_restarts": 0}
-        return cls(ray, ray.remote(Worker).options(**resources).remote(recipe, place))
-
-    def begin(self) -> Any:
-        """Have the actor make its work; the reference is what Ray waits for."""
-        return self.handle.begin.remote()
-
-    def compute(self, block: Block[Any]) -> Any:
-        """Have the actor compute a block."""
-        return self.handle.compute.remote(block)
+def start(ray: Any, recipe: Recipe, place: Place) -> Any:
+    """Ask the cluster for an actor, which starts when there is room; returns Ray's handle."""
+    resources = {"num_cpus": place.threads or 1, "num_gpus": place.accelerators, "max_restarts": 0}
+    return ray.remote(Worker).options(**resources).remote(recipe, place)
 
 
 def failed(error: HeadwaterError) -> str:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from headwater.core.errors import EngineError, HeadwaterError, UsageError
-from headwater.engines.actor import Actor, arrived, fault
+from headwater.engines.actor import arrived, fault, start
 from headwater.engines.blocks import Block, OnCommit, Place, Receipt, Recipe, Work, commit
 
 Item = TypeVar("Item")
@@ -111,9 +111,10 @@ class RayPool:
 
 
 @dataclass
-class _Flight(Actor):
+class _Flight:
     """An actor, and the block it computes with the block's place in the order of commits; None while it starts."""
 
+    handle: Any
     at: int = -1
     block: Block[Any] | None = None
 
@@ -173,13 +174,13 @@ class _Pool:
         return not exhausted and self.stop is None and between < self.size * BLOCKS_A_WORKER
 
     def _start(self) -> None:
-        actor = _Flight.start(self.ray, self.recipe, self.place)
-        self.flying[actor.begin()] = actor
+        actor = _Flight(start(self.ray, self.recipe, self.place))
+        self.flying[actor.handle.begin.remote()] = actor
 
     def _send(self, at: int, block: Block[Any]) -> None:
         actor = self.idle.popleft()
         actor.at, actor.block = at, block
-        self.flying[actor.compute(block)] = actor
+        self.flying[actor.handle.compute.remote(block)] = actor
 
     def _land(self) -> None:
         """Wait until an actor has started, computed a block, or died."""

@@ -37,6 +37,7 @@ def build(
     resume: bool = False,
     keep_text: bool = True,
     code: str | None = None,
+    block_rows: int | None = None,
     engine: Engine | None = None,
     loading: Mapping[str, Any] | None = None,
     on_progress: OnProgress | None = None,
@@ -50,6 +51,7 @@ def build(
         resume: continue an unfinished build, or start one if there is none.
         keep_text: store the rows' text as well as their vectors.
         code: store vectors as `int8`, `sign` (1 KiB a row) or `sign:BITS` instead of numbers; loses accuracy.
+        block_rows: rows that are computed and committed together; None: about 64 MiB of vectors.
         engine: where blocks are computed; None: in this process.
         loading: where an engine's other processes load the model (`device`, `device_map`).
         on_progress: called after each batch; for the last batch of a block, after the block's commit.
@@ -60,7 +62,7 @@ def build(
         DataError: a row cannot be used, or on resume the data is not what the build began with.
         NumericError: a row's vector is not finite.
     """
-    manifest = make_manifest(corpus, bound, keep_text=keep_text, code=code)
+    manifest = make_manifest(corpus, bound, keep_text=keep_text, code=code, block_rows=block_rows)
     index, is_new, rows = begin_build(str(out), corpus, manifest, resume=resume)
     with filling(index, is_new=is_new):
         progress = Progress(on_progress, corpus.count)
@@ -81,7 +83,9 @@ def begin_build(out: str, corpus: Corpus, manifest: Manifest, *, resume: bool) -
     return index, is_new, itertools.chain(first, rows)
 
 
-def make_manifest(corpus: Corpus, bound: Bound, *, keep_text: bool = True, code: str | None = None) -> Manifest:
+def make_manifest(
+    corpus: Corpus, bound: Bound, *, keep_text: bool = True, code: str | None = None, block_rows: int | None = None
+) -> Manifest:
     """The manifest of an index that is about to be built."""
     reader, columns = bound.reader, coded(bound.encoder.columns, code)
     loaded = reader.loaded
@@ -91,7 +95,7 @@ def make_manifest(corpus: Corpus, bound: Bound, *, keep_text: bool = True, code:
         coverage=bound.encoder.coverage,
         model={"name": loaded.name, "loading": dict(loaded.loading), "fingerprint": dict(loaded.fingerprint)},
         tokenization=reader.tokenization.fingerprint,
-        plan=Plan(rows_per_block(sum(column.row_bytes for column in columns)), reader.tokens_per_batch),
+        plan=Plan(block_rows or rows_per_block(sum(c.row_bytes for c in columns)), reader.tokens_per_batch),
         data=(corpus.name,),
         keeps_text=keep_text,
         left_out=len(corpus.left_out),

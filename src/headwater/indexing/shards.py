@@ -75,6 +75,7 @@ def build_shard(
     resume: bool = False,
     keep_text: bool = True,
     code: str | None = None,
+    block_rows: int | None = None,
     engine: Engine | None = None,
     loading: Mapping[str, Any] | None = None,
     on_progress: OnProgress | None = None,
@@ -87,7 +88,7 @@ def build_shard(
         StoreError: the shard was computed before, or was begun and `resume` is not set, or the index is finished.
         MismatchError: the index was begun with another model, method, plan, data, number of shards or version.
     """
-    manifest = make_manifest(corpus, bound, keep_text=keep_text, code=code)
+    manifest = make_manifest(corpus, bound, keep_text=keep_text, code=code, block_rows=block_rows)
     index, _, rows = begin_build(str(out), corpus, manifest, resume=True)
     _require_same_version(index)
     ours = _begun(index, shard, resume=resume)
