@@ -31,7 +31,7 @@ def shapes_of_model(
 
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES, where=name)
-    hub = {"revision": revision, "trust_remote_code": trust_remote_code}
+    hub: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         place = model_place(name)
         config = AutoConfig.from_pretrained(place, **hub)
