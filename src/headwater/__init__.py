@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # `as` tells type checkers that a name is public; they know n
     from headwater.api.indexing import add as add
     from headwater.api.indexing import approximate_index as approximate_index
     from headwater.api.indexing import build as build
+    from headwater.api.indexing import commit as commit
     from headwater.api.indexing import compact as compact
     from headwater.api.indexing import delete as delete
     from headwater.api.indexing import info as info
@@ -29,6 +30,7 @@ if TYPE_CHECKING:  # `as` tells type checkers that a name is public; they know n
     from headwater.api.indexing import quantise as quantise
     from headwater.api.indexing import retention as retention
     from headwater.api.indexing import verify as verify
+    from headwater.api.planning import forecast as forecast
     from headwater.api.tracing import answer as answer
     from headwater.api.tracing import score as score
     from headwater.api.tracing import trace as trace
@@ -45,6 +47,8 @@ if TYPE_CHECKING:  # `as` tells type checkers that a name is public; they know n
     from headwater.core.trace import Trace as Trace
     from headwater.data.corpus import Corpus as Corpus
     from headwater.data.corpus import open_corpus as open_corpus
+    from headwater.engines.local import Local as Local
+    from headwater.engines.ray_pool import RayPool as RayPool
     from headwater.index.store import Index as Index
     from headwater.index.store import open_index as open_index
     from headwater.indexing.session import Session as Session
@@ -68,8 +72,10 @@ _HOMES = {
     "headwater.api.demo": ("run_demo",),
     "headwater.api.evaluating": ("evaluate",),
     "headwater.api.indexing": (
-        *("add", "approximate_index", "build", "compact", "delete", "info", "plan", "quantise", "retention", "verify"),
+        *("add", "approximate_index", "build", "commit", "compact", "delete", "info", "plan", "quantise", "retention"),
+        "verify",
     ),
+    "headwater.api.planning": ("forecast",),
     "headwater.api.tracing": ("answer", "score", "trace", "write_scores"),
     "headwater.api.unlearning": ("unlearn",),
     "headwater.api.valuing": (
@@ -79,6 +85,8 @@ _HOMES = {
     "headwater.core.scores": ("Scores",),
     "headwater.core.trace": ("Trace",),
     "headwater.data.corpus": ("Corpus", "open_corpus"),
+    "headwater.engines.local": ("Local",),
+    "headwater.engines.ray_pool": ("RayPool",),
     "headwater.index.store": ("Index", "open_index"),
     "headwater.indexing.session": ("Session", "open_session"),
     "headwater.methods.catalog": ("find_method",),

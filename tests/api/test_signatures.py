@@ -55,5 +55,5 @@ def test_words_mean_the_same_in_every_verb(name):
 
 def test_a_plan_takes_what_a_build_takes():
     build, plan = (inspect.signature(FUNCTIONS[name]).parameters for name in ("build", "plan"))
-    assert set(build) - set(plan) == {"out", "resume", "on_progress"}
+    assert set(build) - set(plan) == {"out", "resume", "on_progress", "engine", "shard"}
     assert not set(plan) - set(build)

@@ -57,11 +57,11 @@ def test_a_killed_build_goes_on_without_them(folder: Path, monkeypatch: pytest.M
     monkeypatch.setattr(blocks, "_MOST_ROWS", 8)
     real, seen = blocks.IndexRows.compute, []
 
-    def killed(self: Any, block: Any) -> Any:
-        seen.append(block.number)
+    def killed(self: Any, prepared: Any) -> Any:
+        seen.append(prepared.block.number)
         if len(seen) == 2:
             raise KeyboardInterrupt
-        return real(self, block)
+        return real(self, prepared)
 
     monkeypatch.setattr(blocks.IndexRows, "compute", killed)
     rows = hw.open_corpus(folder / "rows.jsonl", skip_unusable=True)

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from headwater.core.errors import NumericError
 from headwater.data.corpus import open_corpus
 from headwater.data.tokens import TokenRow
-from headwater.engines.blocks import Block, Receipt, Work, cut, run
+from headwater.engines.blocks import Block, Receipt, Recipe, Work, cut, whole
+from headwater.engines.local import Local
 from headwater.index.rows import infer_schema
 from headwater.index.store import Index, create_index, open_index
 from headwater.index.upkeep import seal, sweep
@@ -24,6 +25,7 @@ from headwater.indexing.build import make_manifest
 from oracles.fake_method import corpus_of, fake_bound, fake_build, fake_method, records
 
 ROWS, SIZE = 14, 4
+SERIAL = Local(ahead=0)
 
 
 @pytest.fixture(autouse=True)
@@ -60,15 +62,25 @@ class Noted:
         self.committed: list[int] = []
         self.fails_at = fails_at
 
-    def compute(self, block: Block[int]) -> Receipt:
-        if block.number == self.fails_at:
+    def prepare(self, block: Block[int]) -> Block[int]:
+        return block
+
+    def compute(self, prepared: Block[int]) -> Block[int]:
+        if prepared.number == self.fails_at:
             raise ArithmeticError
-        self.done.append(f"compute {block.number}")
-        return Receipt(block.number, block.start, len(block.items), sum(block.items), {"items": list(block.items)})
+        self.done.append(f"compute {prepared.number}")
+        return prepared
+
+    def write(self, computed: Block[int]) -> Receipt:
+        items = list(computed.items)
+        return Receipt(computed.number, computed.start, len(items), sum(items), {"items": items})
 
     def commit(self, receipts: Sequence[Receipt]) -> None:
         self.done.extend(f"commit {receipt.block}" for receipt in receipts)
         self.committed.extend(item for receipt in receipts for item in receipt.written["items"])
+
+    def recipe(self) -> Recipe:
+        raise AssertionError("this work stays here")
 
 
 @given(st.lists(st.integers(), max_size=30), st.integers(1, 7))
@@ -90,7 +102,7 @@ def test_each_block_is_committed_before_the_next_is_drawn_and_told_afterwards() 
             work.done.append(f"draw {block.number}")
             yield block
 
-    run(drawn(), work, lambda receipt: told.append((receipt.block, receipt.rows, work.done[-1])))
+    SERIAL.run(drawn(), work, lambda receipt: told.append((receipt.block, receipt.rows, work.done[-1])))
     assert work.done == [f"{what} {i}" for i in range(3) for what in ("draw", "compute", "commit")]
     assert told == [(0, 2, "commit 0"), (1, 2, "commit 1"), (2, 1, "commit 2")]
     assert work.committed == [0, 1, 2, 3, 4]
@@ -99,7 +111,7 @@ def test_each_block_is_committed_before_the_next_is_drawn_and_told_afterwards() 
 def test_a_block_that_fails_leaves_those_before_it_committed() -> None:
     work = Noted(fails_at=2)
     with pytest.raises(ArithmeticError):
-        run(cut(range(10), 3), work)
+        SERIAL.run(cut(range(10), 3), work)
     assert work.committed == [0, 1, 2, 3, 4, 5]
 
 
@@ -107,7 +119,7 @@ def test_receipts_that_travelled_as_json_give_the_index_of_a_build(tmp_path: Pat
     clean = fake_build(tmp_path / "clean.lance", records(ROWS))
     index, blocks = begun(tmp_path / "a.lance")
     work = IndexRows(index, fake_bound())
-    receipts = [travelled(work.compute(block)) for block in reversed(blocks)][::-1]
+    receipts = [travelled(whole(work, block)) for block in reversed(blocks)][::-1]
     assert receipts == [travelled(receipt) for receipt in receipts]
     assert [(r.block, r.start, r.rows) for r in receipts] == [(0, 0, 4), (1, 4, 4), (2, 8, 4), (3, 12, 2)]
     assert sum(r.tokens for r in receipts) == sum(clean.dataset.to_table(["tokens"]).column("tokens").to_pylist())
@@ -125,7 +137,7 @@ def test_receipts_of_another_process_can_be_committed_by_a_handle_of_its_own(tmp
     index, blocks = begun(tmp_path / "a.lance")
     far, near = open_index(index.path), open_index(index.path)
     for block in blocks:
-        IndexRows(near, fake_bound()).commit([travelled(IndexRows(far, fake_bound()).compute(block))])
+        IndexRows(near, fake_bound()).commit([travelled(whole(IndexRows(far, fake_bound()), block))])
     assert far.count == 0
     assert near.ids() == open_index(index.path).ids() == [f"row-{i}" for i in range(ROWS)]
 
@@ -133,7 +145,7 @@ def test_receipts_of_another_process_can_be_committed_by_a_handle_of_its_own(tmp
 def test_rows_stand_in_the_order_of_the_commits(tmp_path: Path) -> None:
     index, blocks = begun(tmp_path / "a.lance")
     work = IndexRows(index, fake_bound())
-    receipts = [work.compute(block) for block in blocks]
+    receipts = [whole(work, block) for block in blocks]
     work.commit([receipts[1], receipts[0]])
     assert index.ids() == [f"row-{i}" for i in (4, 5, 6, 7, 0, 1, 2, 3)]
 
@@ -141,9 +153,9 @@ def test_rows_stand_in_the_order_of_the_commits(tmp_path: Path) -> None:
 def test_what_is_computed_and_not_committed_was_never_there(tmp_path: Path) -> None:
     index, blocks = begun(tmp_path / "a.lance")
     work = IndexRows(index, fake_bound())
-    work.commit([work.compute(blocks[0])])
+    work.commit([whole(work, blocks[0])])
     version, table, files = index.dataset.version, index.dataset.to_table(), data_files(index)
-    work.compute(blocks[1])
+    whole(work, blocks[1])
     assert len(data_files(index)) == len(files) + 1
     there = open_index(index.path)
     assert (there.dataset.version, there.count) == (version, SIZE)
@@ -156,7 +168,7 @@ def test_what_is_computed_and_not_committed_was_never_there(tmp_path: Path) -> N
 def test_a_block_computed_twice_is_the_same_block(tmp_path: Path) -> None:
     index, blocks = begun(tmp_path / "a.lance")
     work = IndexRows(index, fake_bound())
-    once, again = work.compute(blocks[0]), work.compute(blocks[0])
+    once, again = whole(work, blocks[0]), whole(work, blocks[0])
     assert once.written != again.written
     assert (once.rows, once.tokens) == (again.rows, again.tokens)
     work.commit([again])
@@ -168,7 +180,7 @@ def test_a_block_that_cannot_be_computed_writes_nothing(tmp_path: Path) -> None:
     index, blocks = begun(tmp_path / "a.lance")
     work = IndexRows(index, fake_bound(fake_method(poisoned=("row-5",))))
     with pytest.raises(NumericError, match="row-5"):
-        run(blocks, work)
+        SERIAL.run(blocks, work)
     assert open_index(index.path).count == SIZE
     assert len(data_files(index)) == 1
 
@@ -177,7 +189,7 @@ def test_progress_counts_within_a_block_and_after_it(tmp_path: Path) -> None:
     told: list[tuple[int, int | None, int]] = []
     index, blocks = begun(tmp_path / "a.lance")
     progress = Progress(lambda *now: told.append(now), ROWS)
-    run(blocks, IndexRows(index, fake_bound(tokens_per_batch=1), progress), progress.commit)
+    SERIAL.run(blocks, IndexRows(index, fake_bound(tokens_per_batch=1), progress), progress.commit)
     assert [rows for rows, _, _ in told] == list(range(1, ROWS + 1))
     assert {total for _, total, _ in told} == {ROWS}
     assert [tokens for _, _, tokens in told] == sorted(tokens for _, _, tokens in told)

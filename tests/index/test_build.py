@@ -15,11 +15,15 @@ import pytest
 from headwater.core.errors import DataError, MismatchError, NumericError, StoreError
 from headwater.core.spec import Column
 from headwater.data.tokens import Tokenization
+from headwater.engines.local import Local
 from headwater.index.checks import check_index
 from headwater.index.store import Index, open_index
 from headwater.indexing import blocks
 from headwater.indexing.blocks import rows_per_block
 from oracles.fake_method import DIM, FakeEncoder, fake_build, fake_loaded, fake_method, records, token_vector
+
+SERIAL = Local(ahead=0)
+"""Commits each block before it reads the next."""
 
 ROWS = 30
 
@@ -44,7 +48,7 @@ def stop_after(rows: int) -> Any:
 
 def interrupted(path: Path, after: int = 12, **options: Any) -> None:
     with pytest.raises(StopError):
-        fake_build(path, records(ROWS), on_progress=stop_after(after), **options)
+        fake_build(path, records(ROWS), on_progress=stop_after(after), engine=SERIAL, **options)
 
 
 def vectors_of(index: Index, name: str = "vector") -> np.ndarray:
@@ -68,7 +72,7 @@ def test_rows_come_in_order_with_their_own_vectors(tmp_path: Path) -> None:
 
 def test_progress_counts_rows_and_tokens(tmp_path: Path) -> None:
     told: list[tuple[int, int | None, int]] = []
-    index = fake_build(tmp_path / "a.lance", records(10), on_progress=lambda *now: told.append(now))
+    index = fake_build(tmp_path / "a.lance", records(10), on_progress=lambda *now: told.append(now), engine=SERIAL)
     tokens = sum(index.dataset.to_table(["tokens"]).column("tokens").to_pylist())
     assert [done for done, _, _ in told] == [4, 8, 10]
     assert told[-1] == (10, 10, tokens)
@@ -80,7 +84,7 @@ def test_progress_is_told_within_a_block_and_commits_are_not_told_early(tmp_path
     def watch(done: int, total: int | None, tokens: int) -> None:
         told.append((done, tokens, open_index(tmp_path / "a.lance").count))
 
-    index = fake_build(tmp_path / "a.lance", records(10), on_progress=watch, tokens_per_batch=1)
+    index = fake_build(tmp_path / "a.lance", records(10), on_progress=watch, tokens_per_batch=1, engine=SERIAL)
     tokens = index.dataset.to_table(["tokens"]).column("tokens").to_pylist()
     assert [done for done, _, _ in told] == list(range(1, 11))
     assert [committed for _, _, committed in told] == [0, 0, 0, 4, 4, 4, 4, 8, 8, 10]

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from headwater.api.sources import AnyIndex, Model, Rows, corpus_of, index_of, preference, reader_for, session_of
-from headwater.core.arguments import parse_bytes
+from headwater.core.arguments import named, parse_bytes
 from headwater.core.errors import MismatchError, StoreError, UsageError
 from headwater.data.inspection import require_usable
 from headwater.data.records import open_rows_or_hits
 from headwater.data.tokens import MAX_TOKENS
-from headwater.engines.blocks import OnProgress
+from headwater.engines.blocks import Engine, OnProgress
 from headwater.index import upkeep
 from headwater.index.checks import Fault, check_index
 from headwater.index.info import build_approximate, describe
@@ -31,6 +31,7 @@ from headwater.indexing.maintain import Added
 from headwater.indexing.plan import BuildPlan, Limits, plan_build
 from headwater.indexing.quantise import quantise_index
 from headwater.indexing.session import Session
+from headwater.indexing.shards import build_shard, commit_shards, parse_shard
 from headwater.methods.bound import Bound
 from headwater.methods.catalog import find_method
 from headwater.models.reader import TOKENS_PER_BATCH
@@ -58,9 +59,12 @@ def build(
     reference: str | Path | None = None,
     keep_text: bool = True,
     code: str | None = None,
+    block_rows: int | None = None,
     max_memory: int | str | None = None,
     max_disk: int | str | None = None,
     resume: bool = False,
+    engine: Engine | None = None,
+    shard: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> Index:
     """Read every row of `data` with `model`, and store the vectors of `method` in a new index.
@@ -82,13 +86,18 @@ def build(
         reference: folder or hub name of the model that DPO began with; None is the model without its adapter.
         keep_text: store the rows' text beside their vectors.
         code: quantise the vectors to `int8`, `sign` (1 KiB a row) or `sign:BITS`; this loses accuracy.
+        block_rows: rows that are computed and committed together; None is about 64 MiB of vectors. With several
+            workers there should be several blocks for each.
         max_memory: bytes the process may take, as a number or as `8GiB`; batches are made to fit.
         max_disk: bytes the index may take, as a number or as `100GB`.
         resume: continue an unfinished build, or start one if there is none.
+        engine: where blocks of rows are computed, `headwater.RayPool(...)` or None: in this process.
+        shard: `3/16` computes the third of 16 parts of the index alone; `commit` then puts all parts together.
         on_progress: called with rows done, rows in all and tokens read.
 
     Raises:
         UsageError: an unknown method or option, or a method that cannot fill an index.
+        EngineError: the engine's workers cannot be reached, or die.
         StoreError: something is at `out` already, the index would not fit, or another process writes there.
         MismatchError: on resume, model, method or data are not those the build began with.
         DataError: a row cannot be used.
@@ -96,20 +105,51 @@ def build(
     """
     chosen = find_method(method, settings)
     chosen.require_vectors()
-    require_vacant(str(out), resume=resume)
+    limits = _limits(max_memory, max_disk)
+    part = None if shard is None else parse_shard(shard, limited=limits != Limits())
+    require_vacant(str(out), resume=resume or part is not None)
     how: dict[str, Any] = {"template": template, "max_tokens": max_tokens, "tokens_per_batch": tokens_per_batch}
     rows = corpus_of(data, columns=columns, compared=True)
     how |= preference(rows, beta, reference, loading)
-    reader, corpus = reader_for(rows, model, loading, method=chosen, targets=targets, **how)
+    here = _loading_here(engine, model, loading)
+    reader, corpus = reader_for(rows, model, here, method=chosen, targets=targets, **how)
     bound = Bound.of(chosen, reader)
-    limits = _limits(max_memory, max_disk)
     if limits != Limits():
         if resume and exists(str(out)):
             fitting = open_index(out).manifest.plan.tokens_per_batch
         else:
-            fitting = plan_build(corpus, bound, keep_text=keep_text, code=code, limits=limits).tokens_per_batch
+            kept: dict[str, Any] = {"keep_text": keep_text, "code": code, "block_rows": block_rows}
+            fitting = plan_build(corpus, bound, **kept, limits=limits).tokens_per_batch
         bound = Bound.of(chosen, replace(reader, tokens_per_batch=fitting))
-    return build_index(out, corpus, bound, resume=resume, keep_text=keep_text, code=code, on_progress=on_progress)
+    further: dict[str, Any] = {"resume": resume, "keep_text": keep_text, "code": code, "on_progress": on_progress}
+    further |= {"engine": engine, "loading": _placing(loading), "block_rows": block_rows}
+    if part is not None:
+        return build_shard(out, corpus, bound, part, **further)
+    return build_index(out, corpus, bound, **further)
+
+
+def commit(index: AnyIndex) -> Index:
+    """Put together an index that was built in shards (`build(..., shard="3/16")`), and return it finished.
+
+    Raises:
+        StoreError: shards are missing or unfinished (the message names them), or there are none.
+        MismatchError: the shards were computed with different settings, data or versions of headwater.
+    """
+    return commit_shards(index_of(index))
+
+
+def _placing(loading: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Where a model is loaded, of the options of `load_model`: the rest is recorded with the loaded model."""
+    return {name: (loading or {}).get(name) for name in ("device", "device_map", "trust_remote_code")}
+
+
+def _loading_here(engine: Engine | None, model: Model | None, loading: Mapping[str, Any] | None) -> dict[str, Any]:
+    """How this process loads the model: on the CPU where other processes compute, which have the accelerators."""
+    given = named(loading, where="loading", example={"device": "cpu"})
+    by_name = model is None or isinstance(model, str | Path)
+    if engine is None or not engine.elsewhere or not by_name:
+        return given
+    return {**{name: value for name, value in given.items() if name != "device_map"}, "device": "cpu"}
 
 
 def plan(
@@ -128,6 +168,7 @@ def plan(
     reference: str | Path | None = None,
     keep_text: bool = True,
     code: str | None = None,
+    block_rows: int | None = None,
     max_memory: int | str | None = None,
     max_disk: int | str | None = None,
 ) -> BuildPlan:
@@ -143,7 +184,8 @@ def plan(
     how |= preference(rows, beta, reference, loading)
     reader, corpus = reader_for(rows, model, loading, method=chosen, targets=targets, **how)
     limits = _limits(max_memory, max_disk)
-    return plan_build(corpus, Bound.of(chosen, reader), keep_text=keep_text, code=code, limits=limits)
+    kept: dict[str, Any] = {"keep_text": keep_text, "code": code, "block_rows": block_rows}
+    return plan_build(corpus, Bound.of(chosen, reader), **kept, limits=limits)
 
 
 def _limits(memory: int | str | None, disk: int | str | None) -> Limits:
@@ -162,6 +204,7 @@ def add(
     columns: Mapping[str, str] | None = None,
     model: Model | None = None,
     loading: Mapping[str, Any] | None = None,
+    engine: Engine | None = None,
     on_progress: OnProgress | None = None,
 ) -> Added:
     """Add the rows of `data` that the index does not have yet; they are read with the index's own settings.
@@ -172,6 +215,7 @@ def add(
         columns: role to column.
         model: the index's model, loaded or by its present place; None takes the place that the index names.
         loading: options of `load_model` (`device`, `adapter`, ...), for a model that is not loaded yet.
+        engine: as in `build`.
         on_progress: called with rows done, rows in all and tokens read.
 
     Raises:
@@ -182,9 +226,10 @@ def add(
     corpus = corpus_of(data, columns=columns, compared=True)
     if not isinstance(index, Session) and (model is None or isinstance(model, str | Path)):
         corpus = require_usable(corpus)  # what can be seen before the model is loaded
-    session = session_of(index, model, loading)
+    here = loading if isinstance(index, Session) else _loading_here(engine, model, loading)
+    session = session_of(index, model, here)
     corpus = require_usable(corpus, session.bound.reader.tokenization)
-    return maintain.add(session, corpus, on_progress=on_progress)
+    return maintain.add(session, corpus, engine=engine, loading=_placing(loading), on_progress=on_progress)
 
 
 def delete(
@@ -239,7 +284,13 @@ def verify(
 
 
 def quantise(
-    index: AnyIndex, out: str | Path, *, code: str, resume: bool = False, on_progress: OnProgress | None = None
+    index: AnyIndex,
+    out: str | Path,
+    *,
+    code: str,
+    resume: bool = False,
+    engine: Engine | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Index:
     """Make a new index of the same rows with quantised vectors; no model is needed.
 
@@ -248,9 +299,10 @@ def quantise(
         out: folder or object-store URI of the index to make.
         code: `int8`, `sign` (1 KiB a row) or `sign:BITS`.
         resume: continue an interrupted run, or start one if there is none.
+        engine: as in `build`.
         on_progress: called with rows done, rows in all, and 0 (no tokens are read).
     """
-    return quantise_index(index_of(index), out, code=code, resume=resume, on_progress=on_progress)
+    return quantise_index(index_of(index), out, code=code, resume=resume, engine=engine, on_progress=on_progress)
 
 
 def retention(

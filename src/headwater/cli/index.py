@@ -15,6 +15,7 @@ from headwater.cli.console import out as show_line
 from headwater.cli.idle import LOADING, idle_when, refuse_idle
 from headwater.cli.options import (
     BuildOptions,
+    EngineOptions,
     IndexPath,
     Json,
     LoadingOptions,
@@ -44,9 +45,11 @@ Measured = Annotated[
 def build(
     out: Annotated[str, typer.Argument(help="Folder (or object-store URI) of the index to make.")],
     options: BuildOptions,
+    engine: EngineOptions,
+    shard: Annotated[str | None, typer.Option(help="Compute one part alone, such as 3/16; see index commit.")] = None,
     resume: Resume = False,
     as_json: Json = False,
-) -> Made:
+) -> Made | None:
     """Read every row with the model and store its vectors in a new index.
 
     Example:  headwater index build runs/mine.lance --model my-model --data train.jsonl --method rise
@@ -56,13 +59,17 @@ def build(
     from headwater.index.store import require_vacant
     from headwater.index.upkeep import kept_aside
 
-    require_vacant(out, resume=resume)
-    arguments = options.arguments()
+    require_vacant(out, resume=resume or shard is not None)
+    arguments = {**options.arguments(), "engine": engine.open(), "shard": shard, "resume": resume}
     with progress(
         "reading rows",
         kept=resumable(out),
     ) as bar:
-        index = build_index(out, **arguments, resume=resume, on_progress=bar.rows)
+        index = build_index(out, **arguments, on_progress=bar.rows)
+    if shard is not None:
+        text = f"{out}: shard {shard} is computed; when all are, headwater index commit {out} finishes the index"
+        emit({"index": out, "shard": shard}, as_json, text)
+        return None
     if options.max_memory or options.max_disk:
         say(f"built with batches of {index.manifest.plan.tokens_per_batch:,} tokens")
     say(f"covers {index.manifest.coverage}")
@@ -71,6 +78,19 @@ def build(
     _tell_aside(index, kept_aside(index))
     _show("index build", describe(index), as_json)
     return Made(out)
+
+
+@app.command()
+@with_groups
+def commit(index: IndexPath, as_json: Json = False) -> None:
+    """Put together an index that was built with --shard: check that all shards are there, and finish it.
+
+    Example:  headwater index commit runs/mine.lance
+    """
+    from headwater.api.indexing import commit as commit_index
+    from headwater.index.info import describe
+
+    _show(describe(commit_index(index)), as_json)
 
 
 @app.command()
@@ -89,7 +109,12 @@ def info(index: IndexPath, as_json: Json = False) -> None:
 @app.command()
 @with_groups
 def add(
-    index: IndexPath, rows: RowOptions, loading: LoadingOptions, model: OtherModel = None, as_json: Json = False
+    index: IndexPath,
+    rows: RowOptions,
+    loading: LoadingOptions,
+    engine: EngineOptions,
+    model: OtherModel = None,
+    as_json: Json = False,
 ) -> None:
     """Add the rows that the index does not have yet. If it is interrupted, run it again.
 
@@ -106,7 +131,8 @@ def add(
         "reading rows",
         kept="the rows that are in the index stay; run the same command again for the rest",
     ) as bar:
-        done = add_rows(opened, corpus, model=model, loading=loading.chosen, on_progress=bar.rows)
+        how = {"model": model, "loading": loading.chosen, "engine": engine.open()}
+        done = add_rows(opened, corpus, **how, on_progress=bar.rows)
     after = readings(opened)
     if before is not None and after is not None and (note := (after - before).note):
         say(note)
@@ -197,6 +223,7 @@ def quantise(
     context: Context,
     index: IndexPath,
     loading: LoadingOptions,
+    engine: EngineOptions,
     code: Annotated[str, typer.Option(help="int8, sign (1 KiB a row) or sign:BITS.")],
     out: Annotated[str, typer.Option(help="The index of codes to make.")],
     queries: Measured = None,
@@ -220,7 +247,7 @@ def quantise(
         "quantising rows",
         kept=resumable(out),
     ) as bar:
-        made = indexing.quantise(opened, out, code=code, resume=resume, on_progress=bar.rows)
+        made = indexing.quantise(opened, out, code=code, resume=resume, engine=engine.open(), on_progress=bar.rows)
     facts, kept = describe(made), None
     if queries is not None:
         kept = indexing.retention(made, queries, exact=opened, relevant=relevant, model=model, loading=loading.chosen)

@@ -135,6 +135,26 @@ class RowOptions:
 
 
 @dataclass(frozen=True)
+class EngineOptions:
+    """Where blocks of rows are computed."""
+
+    engine: Annotated[str, typer.Option(help="local (this process), or ray.")] = "local"
+    address: Annotated[str | None, typer.Option(help="A running Ray cluster, host:port; else one starts here.")] = None
+    workers: Annotated[int | None, typer.Option(help="Ray workers; default: one a GPU, else one a node.", min=1)] = None
+    gpus_per_worker: Annotated[
+        int | None, typer.Option(help="GPUs of a worker; with several, its model is spread over them.", min=0)
+    ] = None
+    cpus_per_worker: Annotated[int | None, typer.Option(help="CPUs and threads of a worker (1).", min=1)] = None
+
+    def open(self) -> Any:
+        """The engine."""
+        from headwater.engines.catalog import EngineChoice
+
+        ours = ("address", "workers", "gpus_per_worker", "cpus_per_worker")
+        return EngineChoice(self.engine, **{name: getattr(self, name) for name in ours}).open()
+
+
+@dataclass(frozen=True)
 class ReadingOptions:
     """How rows become tokens and batches."""
 
@@ -156,6 +176,9 @@ class BuildOptions:
     settings: Settings = field(default_factory=list)
     no_text: Annotated[bool, typer.Option("--no-text", help="Leave the rows' text out of the index.")] = False
     code: Annotated[str | None, typer.Option(help="Store codes: int8, sign (1 KiB a row) or sign:BITS.")] = None
+    block_rows: Annotated[
+        int | None, typer.Option(help="Rows computed and committed together; default: 64 MiB of vectors.", min=1)
+    ] = None
     max_memory: Annotated[str | None, typer.Option(help="Most memory the process may take: 8GiB.")] = None
     max_disk: Annotated[str | None, typer.Option(help="Most disk the index may take: 100GB.")] = None
     beta: Annotated[float | None, typer.Option(help="β of the DPO loss (--pairs dpo); default 0.1.")] = None
@@ -170,7 +193,7 @@ class BuildOptions:
         return {
             **{"model": self.model, "data": corpus, "method": self.method, "settings": settings},
             **{"loading": self.loading.chosen, "keep_text": not self.no_text, "code": self.code},
-            **{"beta": self.beta, "reference": self.reference},
+            **{"beta": self.beta, "reference": self.reference, "block_rows": self.block_rows},
             **vars(self.reading),
             **limits,
         }

@@ -24,7 +24,7 @@ from headwater.cli.options import (
     pairs,
     with_groups,
 )
-from headwater.cli.progress import interruptible, progress
+from headwater.cli.progress import progress
 from headwater.core.errors import StoreError, UsageError
 
 if TYPE_CHECKING:

@@ -45,6 +45,10 @@ class StoreError(HeadwaterError):
     """An index or file that is missing, damaged, incompatible, in the way, or cannot be written."""
 
 
+class EngineError(HeadwaterError):
+    """Processes or machines that do the work cannot be reached, do not fit together, or die."""
+
+
 class MismatchError(HeadwaterError):
     """Two things that should belong together do not; `fields` names where they differ."""
 

@@ -1,14 +1,15 @@
 """Divide work into blocks: computing a block gives a receipt, and receipts are committed in the order of the blocks.
 
-    run(cut(rows, 4096), work)      work.compute(block) → receipt,  work.commit([receipt, ...])
+    engine.run(cut(rows, 4096), work)       prepare ─▶ compute ─▶ write ─▶ receipt ═ in order ═▶ commit
 
 A block may be computed on any machine, and more than once: computing it only writes files that nothing refers to yet.
 Its receipt is committed once, in order, by one process, which makes the files part of the result. A run that is killed
-loses what was not committed.
+loses what was not committed. An `Engine` decides where and when blocks are computed; every engine gives the same bits.
 """
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ class Block(Generic[Item_co]):
     start: int
     items: Sequence[Item_co]
 
+    def __str__(self) -> str:
+        return f"block {self.number} (rows {self.start + 1:,} to {self.start + len(self.items):,})"
+
 
 @dataclass(frozen=True)
 class Receipt:
@@ -50,16 +54,87 @@ class Receipt:
     written: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Place:
+    """What a process may use that makes work from a recipe.
+
+    Attributes:
+        accelerators: how many accelerators; with several, a model is spread over them.
+        threads: how many threads a computation on the CPU takes; None leaves that to PyTorch.
+    """
+
+    accelerators: int = 0
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How another process makes the same work: the name of a function, and its JSON-ready arguments.
+
+    Attributes:
+        maker: `module:function`. The function takes a `Place` and the arguments, and returns the work.
+        arguments: by name.
+        fingerprint: what must be equal in both processes, such as the library's version; by name.
+    """
+
+    maker: str
+    arguments: Mapping[str, Any]
+    fingerprint: Mapping[str, str]
+
+    def make(self, place: Place) -> Work[Any]:
+        """Make the work in this process."""
+        module, _, function = self.maker.partition(":")
+        made: Work[Any] = getattr(importlib.import_module(module), function)(place, **self.arguments)
+        return made
+
+
 @runtime_checkable
 class Work(Protocol[Item_contra]):
-    """One kind of work in blocks."""
+    """One kind of work in blocks. Its steps are called in this order, each for one block at a time.
 
-    def compute(self, block: Block[Item_contra]) -> Receipt:
-        """Compute a block and write its results to files that nothing refers to yet."""
+    An engine may call them from different threads or processes, so that one block is written while the next one is
+    computed and the one after that is prepared.
+    """
+
+    def prepare(self, block: Block[Item_contra]) -> Any:
+        """Do what needs no model, such as tokenising."""
+        ...
+
+    def compute(self, prepared: Any) -> Any:
+        """Compute the results of a prepared block, in memory."""
+        ...
+
+    def write(self, computed: Any) -> Receipt:
+        """Write the results of a block to files that nothing refers to yet."""
         ...
 
     def commit(self, receipts: Sequence[Receipt]) -> None:
         """Make the results of consecutive blocks, in their order, part of the result."""
+        ...
+
+    def recipe(self) -> Recipe:
+        """How another process makes this work; raises `UsageError` if none can."""
+        ...
+
+
+OnCommit = Callable[[Receipt], None]
+"""Called after each block's commit with its receipt, in the order of the blocks."""
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Where and when blocks are computed; other processes make the work from its recipe."""
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether blocks are computed in other processes."""
+        ...
+
+    def run(self, blocks: Iterable[Block[Item]], work: Work[Item], on_commit: OnCommit | None = None) -> None:
+        """Compute all blocks and commit each of them, in their order.
+
+        A block that cannot be computed ends the run with its error, after all blocks before it have been committed.
+        """
         ...
 
 
@@ -71,10 +146,13 @@ def cut(items: Iterable[Item], size: int) -> Iterator[Block[Item]]:
         yield Block(number, number * size, chunk)
 
 
-def run(blocks: Iterable[Block[Item]], work: Work[Item], on_commit: Callable[[Receipt], None] | None = None) -> None:
-    """Compute and commit the blocks one after another in this process; `on_commit` is called after each commit."""
-    for block in blocks:
-        receipt = work.compute(block)
-        work.commit([receipt])
-        if on_commit is not None:
-            on_commit(receipt)
+def whole(work: Work[Item], block: Block[Item]) -> Receipt:
+    """Prepare, compute and write one block."""
+    return work.write(work.compute(work.prepare(block)))
+
+
+def commit(work: Work[Any], receipt: Receipt, on_commit: OnCommit | None) -> None:
+    """Commit one block and say so."""
+    work.commit([receipt])
+    if on_commit is not None:
+        on_commit(receipt)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from headwater.core.errors import HeadwaterError, ModelError
 from headwater.core.spec import Coverage
@@ -61,8 +62,9 @@ def prove_sites(model: Any, wanted: Sequence[str]) -> tuple[tuple[Site, ...], se
     parameters = dict(model.named_parameters())
     with _evaluating(model):
         offloaded = any(parameters[name].is_meta for name in wanted)
+        weightless = all(parameter.is_meta for parameter in parameters.values())
         batch = proving_batch(model)
-        runs = {} if offloaded else _recorded(model, wanted, batch)
+        runs = {} if offloaded and not weightless else _recorded(model, wanted, batch)
         holdings = find_holdings(model, wanted, runs)
         trial = _Trial(model, {name: parameters[name] for name in wanted}, batch)
         place = dict.fromkeys(range(len(holdings)), 0)
@@ -147,8 +149,12 @@ def _recorded(model: Any, wanted: Iterable[str], batch: TokenBatch) -> dict[str,
                 handle = module.register_forward_hook(partial(record, where), with_kwargs=True)
                 stack.callback(handle.remove)
         with torch.no_grad(), _told("the model cannot run a small batch"):
-            target_logits(model, batch.input_ids, batch.response)
-            _require_alone(model, batch)
+            if batch.input_ids.is_meta:
+                with FakeTensorMode(allow_non_fake_inputs=True):
+                    all_logits(model, batch.input_ids)
+            else:
+                target_logits(model, batch.input_ids, batch.response)
+                _require_alone(model, batch)
     return runs
 
 

@@ -115,6 +115,11 @@ class Index:
         """What the checksum of each row of the table should be; the table has all columns of the index."""
         return checksums(table, self.vectors, self.manifest.key(), widened=self.manifest.widened)
 
+    def summed(self, table: pa.Table) -> pa.Table:
+        """The table with its column `checksum` filled."""
+        sums, place = pa.array(self.checksums(table), type=pa.binary(8)), table.schema.names.index("checksum")
+        return table.set_column(place, table.schema.field(place), sums)
+
     def refresh(self) -> None:
         """Switch to the latest version."""
         with storing(self.path):
@@ -332,15 +337,13 @@ def exists(path: str) -> bool:
 def write_fragments(index: Index, table: pa.Table) -> list[dict[str, Any]]:
     """Write a table as files that belong to no version yet, and return the JSON-ready input of `commit_fragments`.
 
-    The table has all the index's columns; its `checksum` column is filled here. `headwater.index.upkeep.sweep` removes
-    files that are never committed.
+    The table has all the index's columns; `checksum` is filled here if it is empty. `headwater.index.upkeep.sweep`
+    removes files that are never committed.
     """
     with storing(index.path):
-        sums = pa.array(index.checksums(table), type=pa.binary(8))
-        place = table.schema.names.index("checksum")
-        table = table.set_column(place, table.schema.field(place), sums)
-        written = lance.fragment.write_fragments(table, index.dataset, mode="append")
-    return [fragment.to_json() for fragment in written]
+        filled = index.summed(table) if table.column("checksum").null_count else table
+        made = lance.fragment.write_fragments(filled, index.dataset, mode="append")
+    return [fragment.to_json() for fragment in made]
 
 
 def commit_fragments(index: Index, fragments: Sequence[Mapping[str, Any]]) -> None:

@@ -23,6 +23,7 @@ from headwater.index.conditions import mentions, with_dots
 from headwater.index.failures import storing
 from headwater.index.info import disk_bytes, unfinished
 from headwater.index.manifest import Status, Tally
+from headwater.index.receipts import require_no_receipts
 from headwater.index.rows import TEXT_FIELDS
 from headwater.index.store import Index, quoted
 
@@ -139,6 +140,7 @@ def compact(index: Index) -> Compacted:
     Raises:
         StoreError: a version carries a tag, which protects it.
     """
+    require_no_receipts(index.path)
     with index.writing():
         before = disk_bytes(index.path)
         if index.manifest.status in ("complete", "compacting"):
@@ -171,7 +173,12 @@ def _drop_versions(index: Index) -> None:
 
 
 def sweep(index: Index) -> None:
-    """Remove files that belong to no version, which a killed writer left uncommitted; versions stay."""
+    """Remove files that belong to no version, which a killed writer left uncommitted; versions stay.
+
+    Raises:
+        StoreError: shards of the index wait to be committed; their files belong to no version yet.
+    """
+    require_no_receipts(index.path)
     with index.writing(), storing(index.path):
         index.dataset.cleanup_old_versions(older_than=_AGES, delete_unverified=True)
 

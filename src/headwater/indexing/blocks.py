@@ -1,26 +1,42 @@
 """Write rows into an index block by block: what builds, additions and quantisations have in common.
 
-tokens ─compute─▶ vectors ─▶ a table ─▶ fragments (receipt) ─commit─▶ a version of the index
+rows ─prepare─▶ tokens ─compute─▶ vectors ─write─▶ a table, as fragments (receipt) ─commit─▶ a version of the index
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import hashlib
+import importlib.metadata
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from headwater.core.errors import HeadwaterError
+from headwater.core.errors import HeadwaterError, StoreError, UsageError
 from headwater.core.fingerprints import require_equal
+from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
-from headwater.engines.blocks import Block, OnProgress, Receipt
+from headwater.engines.blocks import Block, OnProgress, Receipt, Recipe
 from headwater.index.manifest import Manifest
 from headwater.index.rows import to_table
-from headwater.index.store import Index, commit_fragments, create_index, discard, exists, open_index, write_fragments
+from headwater.index.store import (
+    Index,
+    commit_fragments,
+    create_index,
+    discard,
+    exists,
+    locator,
+    open_index,
+    write_fragments,
+)
 from headwater.index.upkeep import seal, sweep
-from headwater.methods.bound import Bound
+from headwater.methods.bound import Bound, Stored
 
 _BLOCK_BYTES = 64 * 2**20
 _FEWEST_ROWS, _MOST_ROWS = 256, 8192
@@ -42,7 +58,11 @@ def begin(
         MismatchError: the index at `out` was begun with another manifest; `other` and `remedy` complete the message.
     """
     if not (resume and exists(out)):
-        return create_index(out, manifest, schema), True
+        try:
+            return create_index(out, manifest, schema), True
+        except StoreError:
+            if not (resume and exists(out)):  # else another shard's process made it at the same time
+                raise
     index = open_index(out)
     what = f"{out} was begun with {other}"
     require_equal(index.manifest.identity(), manifest.identity(), what=what, remedy=remedy)
@@ -70,62 +90,141 @@ def filling(index: Index, *, is_new: bool) -> Iterator[None]:
 
 @dataclass
 class Progress:
-    """Counts what a run over a corpus has done and reports it.
+    """Counts what a run over a corpus has done and reports it; threads may call it at the same time.
 
     Attributes:
         on_progress: called with rows done, rows in all and tokens read; None reports nothing.
         total: rows in all; None when unknown.
-        rows, tokens: how many are done, up to the end of the last block.
+        rows, tokens: how many are committed or were passed over.
     """
 
     on_progress: OnProgress | None
     total: int | None = None
     rows: int = 0
     tokens: int = 0
+    _waiting: tuple[int, int] = (0, 0)
+    _shown: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def within(self, rows: int, tokens: int) -> None:
         """Report that this many rows and tokens of the present block have been read."""
-        if self.on_progress is not None:
-            self.on_progress(self.rows + rows, self.total, self.tokens + tokens)
+        with self._lock:
+            done = self.rows + self._waiting[0] + rows
+            if self.on_progress is None or done < self._shown:
+                return
+            self._shown = done
+            read = self.tokens + self._waiting[1] + tokens
+        self.on_progress(done, self.total, read)
 
     def past(self, rows: int, tokens: int) -> None:
         """Count this many more rows and tokens as done, without a report."""
-        self.rows, self.tokens = self.rows + rows, self.tokens + tokens
+        with self._lock:
+            self.rows, self.tokens = self.rows + rows, self.tokens + tokens
+
+    def computed(self, rows: int, tokens: int) -> None:
+        """Count a block that has been computed in this process and waits to be written and committed."""
+        with self._lock:
+            self._waiting = (self._waiting[0] + rows, self._waiting[1] + tokens)
 
     def commit(self, receipt: Receipt) -> None:
         """Count a committed block as done and report it."""
+        with self._lock:
+            rows, tokens = self._waiting
+            self._waiting = (max(rows - receipt.rows, 0), max(tokens - receipt.tokens, 0))
         self.past(receipt.rows, receipt.tokens)
         self.within(0, 0)
 
 
 @dataclass(frozen=True)
+class _Read:
+    """A block whose rows are tokens; once it has been computed also their vectors, and their losses in nats."""
+
+    block: Block[Any]
+    rows: list[TokenRow]
+    vectors: Stored = field(default_factory=dict)
+    losses: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
+
+
+@dataclass(frozen=True)
 class IndexRows:
-    """`Work` that reads rows with a method and appends them to an index."""
+    """`Work` that reads rows with a method and appends them to an index.
+
+    Attributes:
+        index: the index.
+        bound: the method and the reader.
+        progress: told of each batch.
+        loading: where other processes load the model: `device` and `device_map` of `load_model`.
+    """
 
     index: Index
     bound: Bound
     progress: Progress = field(default_factory=lambda: Progress(None))
+    loading: Mapping[str, Any] = field(default_factory=dict)
 
-    def compute(self, block: Block[TokenRow]) -> Receipt:
-        """Read the rows with the model and write them as fragments that belong to no version yet."""
-        rows, manifest = list(block.items), self.index.manifest
+    def prepare(self, block: Block[Row | TokenRow]) -> _Read:
+        """Tokenise the rows that are not tokens yet."""
+        rows = [item for item in block.items if isinstance(item, Row)]
+        made = iter(self.bound.reader.tokenization.encode(rows))
+        return _Read(block, [item if isinstance(item, TokenRow) else next(made) for item in block.items])
+
+    def compute(self, prepared: _Read) -> _Read:
+        """Read the rows with the model."""
+        rows = prepared.rows
 
         def on_batch(done: int, tokens: int) -> None:
             if done < len(rows):  # the last batch is reported when the block is committed
                 self.progress.within(done, tokens)
 
-        vectors, losses = self.bound.stored(rows, manifest.columns, on_batch)
-        schema, readings = self.index.dataset.schema, self.bound.readings(rows)
-        table = to_table(rows, losses, vectors, schema, readings=readings, keep_text=manifest.keeps_text)
+        vectors, losses = self.bound.stored(rows, self.index.manifest.columns, on_batch)
+        self.progress.computed(len(rows), sum(len(row.ids) for row in rows))
+        return _Read(prepared.block, rows, vectors, losses)
+
+    def write(self, computed: _Read) -> Receipt:
+        """Write the rows as fragments that belong to no version yet."""
+        rows, index, block = computed.rows, self.index, computed.block
+        readings, schema, keep_text = self.bound.readings(rows), index.dataset.schema, index.manifest.keeps_text
+        table = to_table(rows, computed.losses, computed.vectors, schema, readings=readings, keep_text=keep_text)
         tokens = sum(len(row.ids) for row in rows)
-        return Receipt(block.number, block.start, len(rows), tokens, {"fragments": write_fragments(self.index, table)})
+        return Receipt(block.number, block.start, len(rows), tokens, written(index, table))
 
     def commit(self, receipts: Sequence[Receipt]) -> None:
         """Append the blocks to the index as one version."""
         commit_receipts(self.index, receipts)
+
+    def recipe(self) -> Recipe:
+        """How another process opens the index, loads its model, and does the same work."""
+        loaded = self.bound.reader.loaded
+        if "merge" not in loaded.loading:  # `wrap_model` made it of a model in memory
+            what = f"the model '{loaded.name}' is in the memory of this process, so no other can load it"
+            raise UsageError(what, where="--engine", remedy="give the model by its folder or hub name, or run locally")
+        chosen = {**loaded.loading, **{name: value for name, value in self.loading.items() if value is not None}}
+        loading = {name: _findable(value) for name, value in chosen.items()}
+        arguments = {"index": locator(self.index.path), "model": _findable(loaded.name), "loading": loading}
+        return Recipe("headwater.indexing.elsewhere:index_rows", arguments, versions())
+
+
+def written(index: Index, table: pa.Table) -> dict[str, Any]:
+    """Write a table as fragments; returns what a receipt holds of it: the fragments, and a digest of all checksums."""
+    table = index.summed(table)
+    return {"fragments": write_fragments(index, table), "checksum": digest_of(table.column("checksum").to_pylist())}
+
+
+def digest_of(checksums: Sequence[bytes | None]) -> str:
+    """A digest of the checksums of consecutive rows."""
+    return hashlib.blake2b(b"".join(value or b"" for value in checksums), digest_size=8).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """What all processes that fill one index must have in common."""
+    return {"headwater": importlib.metadata.version("headwater")}
 
 
 def commit_receipts(index: Index, receipts: Sequence[Receipt]) -> None:
     """Append the fragments of consecutive blocks to the index, in the order of the blocks, as one version."""
     fragments: list[dict[str, Any]] = [f for receipt in receipts for f in receipt.written["fragments"]]
     commit_fragments(index, fragments)
+
+
+def _findable(value: Any) -> Any:
+    """The path as another process finds it, if the value is the name of a file or folder that is here."""
+    return str(Path(value).absolute()) if isinstance(value, str) and value and Path(value).exists() else value

@@ -9,7 +9,7 @@ killed: the blocks follow from the manifest's plan alone, and batches are planne
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from headwater.core.errors import DataError, MismatchError, StoreError
 from headwater.data.corpus import Corpus
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
-from headwater.engines.blocks import Block, OnProgress, cut, run
+from headwater.engines.blocks import Block, Engine, OnProgress, cut
+from headwater.engines.local import Local
 from headwater.index.info import unfinished
 from headwater.index.manifest import Manifest, Plan
 from headwater.index.rows import infer_schema
@@ -38,6 +39,9 @@ def build(
     resume: bool = False,
     keep_text: bool = True,
     code: str | None = None,
+    block_rows: int | None = None,
+    engine: Engine | None = None,
+    loading: Mapping[str, Any] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Index:
     """Build an index of `corpus` at `out`.
@@ -49,6 +53,9 @@ def build(
         resume: continue an unfinished build, or start one if there is none.
         keep_text: store the rows' text as well as their vectors.
         code: store vectors as `int8`, `sign` (1 KiB a row) or `sign:BITS` instead of numbers; loses accuracy.
+        block_rows: rows that are computed and committed together; None: about 64 MiB of vectors.
+        engine: where blocks are computed; None: in this process.
+        loading: where an engine's other processes load the model (`device`, `device_map`).
         on_progress: called after each batch; for the last batch of a block, after the block's commit.
 
     Raises:
@@ -57,25 +64,36 @@ def build(
         DataError: a row cannot be used, or on resume the data is not what the build began with.
         NumericError: a row's vector is not finite.
     """
-    manifest = make_manifest(corpus, bound, keep_text=keep_text, code=code)
-    manifest = replace(manifest, places=places.from_index(str(out), manifest.model))
-    going_on = resume and exists(str(out))
-    if going_on:
-        before = open_index(out).manifest.model
-        manifest = replace(manifest, model=places.like_before(manifest.model, before))
-    surveyed = () if going_on else corpus  # all rows are read once to find the columns of their metadata
-    schema = infer_schema(surveyed, manifest.columns, keep_text=keep_text, declared=corpus.schemas)
-    remedy = "give the settings it was begun with, or choose another name"
-    index, is_new = begin(str(out), manifest, schema, resume=resume, other="other settings", remedy=remedy)
-    _require_same_data(index, manifest.data)
+    manifest = make_manifest(corpus, bound, keep_text=keep_text, code=code, block_rows=block_rows)
+    index, is_new = begin_build(str(out), corpus, manifest, resume=resume)
     with filling(index, is_new=is_new):
         progress = Progress(on_progress, corpus.count)
         blocks = _missing_blocks(iter(corpus), index, bound, progress)
-        run(blocks, IndexRows(index, bound, progress), progress.commit)
+        work = IndexRows(index, bound, progress, loading or {})
+        (engine or Local()).run(blocks, work, progress.commit)
     return index
 
 
-def make_manifest(corpus: Corpus, bound: Bound, *, keep_text: bool = True, code: str | None = None) -> Manifest:
+def begin_build(out: str, corpus: Corpus, manifest: Manifest, *, resume: bool) -> tuple[Index, bool]:
+    """The index to fill, and whether it is new; errors as in `build`.
+
+    All rows are read once to find the columns of a new index.
+    """
+    manifest = replace(manifest, places=places.from_index(out, manifest.model))
+    known: Iterable[Row] = corpus
+    if resume and exists(out):
+        manifest = replace(manifest, model=places.like_before(manifest.model, open_index(out).manifest.model))
+        known = ()
+    schema = infer_schema(known, manifest.columns, keep_text=manifest.keeps_text, declared=corpus.schemas)
+    remedy = "give the settings it was begun with, or choose another name"
+    index, is_new = begin(out, manifest, schema, resume=resume, other="other settings", remedy=remedy)
+    _require_same_data(index, manifest.data)
+    return index, is_new
+
+
+def make_manifest(
+    corpus: Corpus, bound: Bound, *, keep_text: bool = True, code: str | None = None, block_rows: int | None = None
+) -> Manifest:
     """The manifest of an index that is about to be built."""
     reader, columns = bound.reader, coded(bound.encoder.columns, code)
     return Manifest(
@@ -84,7 +102,7 @@ def make_manifest(corpus: Corpus, bound: Bound, *, keep_text: bool = True, code:
         coverage=bound.encoder.coverage,
         model=places.recorded(_model(reader)),
         tokenization=reader.tokenization.fingerprint,
-        plan=Plan(rows_per_block(sum(column.row_bytes for column in columns)), reader.tokens_per_batch),
+        plan=Plan(block_rows or rows_per_block(sum(c.row_bytes for c in columns)), reader.tokens_per_batch),
         data=(corpus.name,),
         keeps_text=keep_text,
         left_out=len(corpus.left_out),
@@ -108,28 +126,28 @@ def _require_same_data(index: Index, data: tuple[str, ...]) -> None:
         raise StoreError(f"the index was built and then changed: {unfinished(index)}", where=index.path)
 
 
-def _missing_blocks(rows: Iterator[Row], index: Index, bound: Bound, progress: Progress) -> Iterator[Block[TokenRow]]:
+def _missing_blocks(rows: Iterator[Row], index: Index, bound: Bound, progress: Progress) -> Iterator[Block[Row]]:
     """The blocks of rows that the index does not have yet; the rows it has must be the first of the corpus."""
     committed, seen = index.digests(), 0
     for block in cut(rows, index.manifest.plan.block_rows):
         seen += len(block.items)
-        token_rows = bound.reader.tokenization.encode(block.items)
-        old = min(max(len(committed) - block.start, 0), len(token_rows))
-        _require_same_rows(token_rows[:old], committed[block.start : block.start + old], index)
-        progress.past(old, sum(len(row.ids) for row in token_rows[:old]))
-        if old == len(token_rows):
+        old = min(max(len(committed) - block.start, 0), len(block.items))
+        there = bound.reader.tokenization.encode(block.items[:old])
+        _require_same_rows(there, committed[block.start : block.start + old], index)
+        progress.past(old, sum(len(row.ids) for row in there))
+        if old == len(block.items):
             progress.within(0, 0)
             continue
         if index.manifest.complete:
             what = f"the index is finished with {len(committed):,} rows and the data has more"
             raise StoreError(what, where=index.path, remedy="headwater index add adds them")
-        yield Block(block.number, block.start + old, token_rows[old:])
+        yield Block(block.number, block.start + old, block.items[old:])
     if seen < len(committed):
         what = f"the index has {len(committed):,} rows, the data only {seen:,}"
         raise DataError(what, where=index.path, remedy="give the data it was begun with")
 
 
-def _require_same_rows(rows: list[TokenRow], digests: list[str], index: Index) -> None:
+def _require_same_rows(rows: Sequence[TokenRow], digests: list[str], index: Index) -> None:
     for row, digest in zip(rows, digests, strict=True):
         if row.digest != digest:
             what = f"row '{row.row.id}' is not the row the build read there before: the data has changed"

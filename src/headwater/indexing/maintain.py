@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,8 @@ from headwater.data.corpus import Corpus, SeenIds
 from headwater.data.records import as_given
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
-from headwater.engines.blocks import Block, OnProgress, cut, run
+from headwater.engines.blocks import Block, Engine, OnProgress, cut
+from headwater.engines.local import Local
 from headwater.index.checks import Fault
 from headwater.index.growth import make_room
 from headwater.index.rows import columnless, from_record
@@ -53,12 +55,20 @@ class Added:
     aside: Mapping[str, int] = field(default_factory=dict)
 
 
-def add(session: Session, corpus: Corpus, *, on_progress: OnProgress | None = None) -> Added:
+def add(
+    session: Session,
+    corpus: Corpus,
+    *,
+    engine: Engine | None = None,
+    loading: Mapping[str, Any] | None = None,
+    on_progress: OnProgress | None = None,
+) -> Added:
     """Append the rows of the corpus that the index does not have, read in the same way as its own.
 
     A row is new if its id is, whether its text is known or not: building and adding give the rows that one build of all
     the data gives. Rows that the index has, with their id, are counted and not stored. Metadata that the index has no
-    column for gets one. After a kill, the same call continues.
+    column for gets one. After a kill, the same call continues. `engine` and `loading` as in
+    `headwater.indexing.build.build`.
 
     Raises:
         DataError: a row has the id of another row of the index, with another text.
@@ -84,7 +94,8 @@ def add(session: Session, corpus: Corpus, *, on_progress: OnProgress | None = No
         ids, known = _ids_and_rows(index)
         make_room(index, (row for row in corpus if ids.first(row.id) is None))
         with changing(index, "adding", data=corpus.name, left_out=len(corpus.left_out)):
-            run(new_blocks(), IndexRows(index, bound, progress), progress.commit)
+            work = IndexRows(index, bound, progress, loading or {})
+            (engine or Local()).run(new_blocks(), work, progress.commit)
     return Added(added, progress.rows - added, len(corpus.left_out), dict(aside))
 
 

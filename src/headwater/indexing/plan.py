@@ -81,7 +81,13 @@ class BuildPlan(Tabular):
 
 
 def plan_build(
-    corpus: Corpus, bound: Bound, *, keep_text: bool = True, code: str | None = None, limits: Limits | None = None
+    corpus: Corpus,
+    bound: Bound,
+    *,
+    keep_text: bool = True,
+    code: str | None = None,
+    block_rows: int | None = None,
+    limits: Limits | None = None,
 ) -> BuildPlan:
     """Measure what `headwater.indexing.build.build` would take with these arguments; no files are left.
 
@@ -91,11 +97,11 @@ def plan_build(
         DataError: a row of the data cannot be used.
     """
     limits = limits or Limits()
-    manifest = make_manifest(corpus, bound, keep_text=keep_text, code=code)
+    manifest = make_manifest(corpus, bound, keep_text=keep_text, code=code, block_rows=block_rows)
     found = survey(corpus, manifest.plan.block_rows)
     rows = bound.reader.tokenization.encode(found.sample)
     stored = measure_storing(rows, manifest)
-    disk, by_code = _disk(found.rows, share_of_characters(found) * len(rows), stored, manifest, bound.encoder.columns)
+    disk, by_code = disk_of(found.rows, share_of_characters(found) * len(rows), stored, manifest, bound.encoder.columns)
     _require_disk(disk, by_code, limits.disk)
     memory = measure_memory(bound, rows, manifest.columns, most_bytes=limits.memory)
     held = min(found.rows, manifest.plan.block_rows) * sum(column.row_bytes for column in manifest.columns)
@@ -116,7 +122,7 @@ def plan_build(
     )
 
 
-def _disk(
+def disk_of(
     rows: int, rows_of_text: float, stored: Stored, manifest: Manifest, columns: Sequence[Column]
 ) -> tuple[int, dict[str, int]]:
     """Bytes of the index with the manifest's columns, and with every code that the method's `columns` can have."""

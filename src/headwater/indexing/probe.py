@@ -198,6 +198,15 @@ def reset_peak() -> None:
             return
 
 
+def resident_bytes() -> int:
+    """The process's resident memory now; where only its peak is known, that."""
+    if sys.platform == "linux":
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmRSS:"):
+                return 1024 * int(line.split()[1])
+    return peak_bytes()
+
+
 def peak_bytes() -> int:
     """The process's peak of resident memory, on Linux, Windows and macOS."""
     if sys.platform == "linux":

@@ -7,7 +7,7 @@ Deleting the old index is left to the user. Like a build, the new index is writt
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,11 +16,12 @@ import pyarrow as pa
 
 from headwater.core.errors import DataError, UsageError
 from headwater.core.spec import Column
-from headwater.engines.blocks import Block, OnProgress, Receipt, run
+from headwater.engines.blocks import Block, Engine, OnProgress, Receipt, Recipe
+from headwater.engines.local import Local
 from headwater.index.info import unfinished
 from headwater.index.rows import vector_fields
-from headwater.index.store import Index, write_fragments
-from headwater.indexing.blocks import Progress, begin, commit_receipts, filling, rows_per_block
+from headwater.index.store import Index, locator, storing
+from headwater.indexing.blocks import Progress, begin, commit_receipts, filling, rows_per_block, versions, written
 from headwater.search.codes import coded, encode, stored_vectors
 
 _READ_BYTES = 32 * 2**20
@@ -28,7 +29,13 @@ _READ_BYTES = 32 * 2**20
 
 
 def quantise_index(
-    index: Index, out: str | Path, *, code: str, resume: bool = False, on_progress: OnProgress | None = None
+    index: Index,
+    out: str | Path,
+    *,
+    code: str,
+    resume: bool = False,
+    engine: Engine | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Index:
     """Write the rows of `index` to a new index at `out` whose vectors are codes, and return the new index.
 
@@ -37,6 +44,7 @@ def quantise_index(
         out: a path or object-store URI where nothing is yet.
         code: `int8`, `sign` (1 KiB a row and column) or `sign:BITS`.
         resume: continue an interrupted run, or start one if there is none.
+        engine: where blocks are coded; None: in this process.
         on_progress: called after each block.
 
     Raises:
@@ -57,46 +65,62 @@ def quantise_index(
     other, remedy = "another index or code", "give the index and the code it was begun with, or choose another name"
     target, is_new = begin(str(out), manifest, schema, resume=resume, other=other, remedy=remedy)
     with filling(target, is_new=is_new):
-        _fill(index, target, on_progress)
+        _fill(index, target, engine or Local(), on_progress)
     return target
 
 
-def _fill(index: Index, target: Index, on_progress: OnProgress | None) -> None:
+def _fill(index: Index, target: Index, engine: Engine, on_progress: OnProgress | None) -> None:
     """Append the rows that the target does not have yet, after checking that it holds the first rows of the index."""
     committed, source = target.digests(), index.digests()
     if committed != source[: len(committed)] or (target.manifest.complete and len(committed) < len(source)):
         what = f"{target.path} is not the beginning of {index.path}, which has changed since"
         raise DataError(what, remedy="choose another name")
     progress = Progress(on_progress, len(source), rows=len(committed))
-    blocks = _blocks(_tables(index, target, len(committed)), rows_per_block(target.rows_bytes))
-    run(blocks, Codes(target), progress.commit)
+    blocks = _blocks(range(len(committed), len(source)), rows_per_block(target.rows_bytes))
+    engine.run(blocks, Codes(index, target), progress.commit)
 
 
 @dataclass(frozen=True)
 class Codes:
-    """`Work` that writes tables of coded rows; a block's items are tables."""
+    """`Work` that writes coded rows of one index into another; a block's items are places of rows in the first one."""
 
+    index: Index
     target: Index
 
-    def compute(self, block: Block[pa.Table]) -> Receipt:
-        """Write the tables as fragments that belong to no version yet."""
-        table = pa.concat_tables(block.items)
-        return Receipt(block.number, block.start, table.num_rows, 0, {"fragments": write_fragments(self.target, table)})
+    def prepare(self, block: Block[int]) -> Block[int]:
+        """Nothing is prepared: whole blocks of uncoded rows would take much memory."""
+        return block
+
+    def compute(self, prepared: Block[int]) -> tuple[Block[int], pa.Table]:
+        """Read and code the rows, of which one batch is in memory at a time."""
+        old, new = self.index.manifest.columns, self.target.manifest.columns
+        size = max(_READ_BYTES // (4 * max(column.dim for column in old)), 16)
+        how = {"batch_size": size, "scan_in_order": True, "batch_readahead": 2, "fragment_readahead": 2}
+        with storing(self.index.path):
+            scanner = self.index.dataset.scanner(offset=prepared.items[0], limit=len(prepared.items), **how)
+            coded_tables = [_coded(pa.Table.from_batches([batch]), old, new) for batch in scanner.to_batches()]
+        return prepared, pa.concat_tables(coded_tables)
+
+    def write(self, computed: tuple[Block[int], pa.Table]) -> Receipt:
+        """Write the rows as fragments that belong to no version yet."""
+        block, table = computed
+        return Receipt(block.number, block.start, table.num_rows, 0, written(self.target, table))
 
     def commit(self, receipts: Sequence[Receipt]) -> None:
         """Append the blocks to the index as one version."""
         commit_receipts(self.target, receipts)
 
+    def recipe(self) -> Recipe:
+        """How another process opens both indexes and does the same work."""
+        paths = {"index": locator(self.index.path), "target": locator(self.target.path)}
+        arguments = {**paths, "version": self.index.dataset.version}
+        return Recipe("headwater.indexing.elsewhere:index_codes", arguments, versions())
 
-def _tables(index: Index, target: Index, skip: int) -> Iterator[pa.Table]:
-    """Tables with the target's columns, without the first `skip` rows; one table is in memory at a time."""
-    widest = max(column.dim for column in index.manifest.columns)
-    for batch in index.batches(index.dataset.schema.names, rows=max(_READ_BYTES // (4 * widest), 16)):
-        left = min(skip, batch.num_rows)
-        skip -= left
-        if left < batch.num_rows:
-            rows = pa.Table.from_batches([batch.slice(left)])
-            yield _coded(rows.drop_columns(["_rowaddr"]), index.manifest.columns, target.manifest.columns)
+
+def _blocks(places: range, rows: int) -> Iterator[Block[int]]:
+    """Blocks of `rows` consecutive places; the last may be shorter."""
+    for number, start in enumerate(range(places.start, places.stop, rows)):
+        yield Block(number, start, places[start - places.start :][:rows])
 
 
 def _coded(table: pa.Table, old: Sequence[Column], new: Sequence[Column]) -> pa.Table:
@@ -112,16 +136,3 @@ def _coded(table: pa.Table, old: Sequence[Column], new: Sequence[Column]) -> pa.
             made = made.add_column(place, fields[name], cells)
             place += 1
     return made
-
-
-def _blocks(tables: Iterable[pa.Table], rows: int) -> Iterator[Block[pa.Table]]:
-    """Collect tables into blocks of at least `rows` rows; the last may be shorter."""
-    held: list[pa.Table] = []
-    number = 0
-    for table in tables:
-        held.append(table)
-        if sum(part.num_rows for part in held) >= rows:
-            yield Block(number, number * rows, held)
-            held, number = [], number + 1
-    if held:
-        yield Block(number, number * rows, held)

@@ -64,6 +64,8 @@ class Vectors:
         grids: the encoder is a `GridEncoder`.
         additive: the token values of one side sum to the score, up to rounding.
         alike: a row has the same vector as index row and as query, so self-influence reads it only once.
+        passes: about how many forward passes reading a row costs, for plans of models that are not here.
+        backward: reading a row takes a backward pass, which keeps the activations of the forward pass.
     """
 
     windows: Mapping[Role, Window]
@@ -73,6 +75,8 @@ class Vectors:
     grids: bool = False
     additive: bool = True
     alike: bool = False
+    passes: float = 3.0
+    backward: bool = True
 
     def __post_init__(self) -> None:
         if self.metrics is not None and (self.exact or self.grids):

@@ -86,7 +86,7 @@ def rise(options: RiseOptions) -> Method:
         "train": Window(options.window, options.overlap, everywhere),
         "query": Window(options.query_window, options.overlap, options.embedding == "all"),
     }
-    vectors = Vectors(windows, lambda loaded: encoder(options, find_readout(loaded)))
+    vectors = Vectors(windows, lambda loaded: encoder(options, find_readout(loaded)), passes=2.0, backward=False)
     return Method(MethodSpec("rise", asdict(options)), vectors)
 
 

@@ -44,6 +44,11 @@ class LoadedModel:
     fingerprint: Mapping[str, Any]
     loading: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def weightless(self) -> bool:
+        """Whether the model has shapes alone and no weights, as `headwater.models.weightless` makes it."""
+        return all(parameter.is_meta for parameter in self.model.parameters())
+
 
 def load_model(
     name: str,

@@ -120,6 +120,9 @@ def find_readout(loaded: LoadedModel) -> Readout:
     if head is None:
         remedy = "give a causal language model, not an encoder or a classifier"
         raise ModelError(f"{type(inner).__name__} has no head over a vocabulary", where=loaded.name, remedy=remedy)
+    if loaded.weightless:  # nothing can be checked, and nothing is computed
+        weight, bias = head.weight, getattr(head, "bias", None)
+        return Readout(weight, bias, 1.0, None, _coverage(head, weight, bias, loaded), inner.base_model)
     weight, bias = _linear(head, loaded)
     scale, soft_cap = find_map(loaded)
     trunk = trunk_of(inner, head, _batch(loaded)[0])

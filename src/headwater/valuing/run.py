@@ -26,8 +26,8 @@ from headwater.core.errors import StoreError, UsageError
 from headwater.core.files import whole_file, write_text
 from headwater.core.fingerprints import digest, require_equal
 from headwater.data.rows import Row
-from headwater.engines.blocks import Block, Receipt, cut
-from headwater.engines.blocks import run as run_blocks
+from headwater.engines.blocks import Block, Receipt, Recipe, cut
+from headwater.engines.local import Local
 from headwater.methods.method import PROPONENT, Meaning
 from headwater.methods.targets import Scorer, Target
 from headwater.valuation.normal_form import visible_length
@@ -103,17 +103,30 @@ class EstimateFiles:
         """The file of a finished block."""
         return self.folder / f"{number:06d}.npy"
 
-    def compute(self, block: Block[Row]) -> Receipt:
-        """Estimate the rows and write the numbers to a file with a temporary name."""
+    def prepare(self, block: Block[Row]) -> Block[Row]:
+        """Nothing is prepared."""
+        return block
+
+    def compute(self, prepared: Block[Row]) -> tuple[Block[Row], Estimates]:
+        """Estimate the rows."""
+        return prepared, self.estimate(prepared.items)
+
+    def write(self, computed: tuple[Block[Row], Estimates]) -> Receipt:
+        """Write the numbers to a file with a temporary name."""
+        block, estimates = computed
         made = self.folder / f".{block.number:06d}.npy"
         with made.open("wb") as file:
-            np.save(file, self.estimate(block.items))
+            np.save(file, estimates)
         return Receipt(block.number, block.start, len(block.items), 0, {"file": made.name})
 
     def commit(self, receipts: Sequence[Receipt]) -> None:
         """Give the blocks' files their final names."""
         for receipt in receipts:
             os.replace(self.folder / receipt.written["file"], self.path(receipt.block))
+
+    def recipe(self) -> Recipe:
+        """Values are computed in this process alone."""
+        raise UsageError("values are computed in one process", where="--engine", remedy="leave it out")
 
 
 def estimate_rows(
@@ -129,7 +142,7 @@ def estimate_rows(
             elif on_rows is not None:
                 on_rows(block.start + len(block.items))
 
-    run_blocks(missing(), work, None if on_rows is None else lambda r: on_rows(r.start + r.rows))
+    Local().run(missing(), work, None if on_rows is None else lambda r: on_rows(r.start + r.rows))
 
 
 def of_scorer(scorer: Scorer) -> Estimate:

@@ -1,0 +1,129 @@
+"""Laws of the Ray engine on a cluster of two nodes: the order, the bits, deaths of workers, and clear errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headwater.api.indexing import build, quantise
+from headwater.core.errors import EngineError, NumericError, UsageError
+from headwater.engines.blocks import Block, cut
+from headwater.engines.catalog import EngineChoice
+from headwater.engines.local import Local
+from headwater.engines.ray_pool import RayPool
+from headwater.index.checks import check_index
+from oracles.counted_work import Squares
+from zoo import tiny_loaded, tiny_tokenizer, zoo
+
+TESTS = Path(__file__).parents[1]
+ROWS = [{"id": f"r{i}", "prompt": f"question {i}?", "response": "so " * (i % 9) + str(i * i)} for i in range(44)]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two nodes of two CPUs each, all on this machine, and a connection of this process to them."""
+    ray = pytest.importorskip("ray", reason="the extra headwater[ray]")
+    found = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(found)  # workers import the tests' own work
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    nodes.add_node(num_cpus=2)
+    os.environ["PYTHONPATH"] = os.pathsep.join(found[1:])
+    ray.init(address=nodes.address, log_to_driver=False)
+    yield nodes
+    ray.shutdown()
+    nodes.shutdown()
+
+
+def test_blocks_are_committed_in_order_whatever_ends_first_or_dies(cluster: Any, tmp_path: Path) -> None:
+    drawn: list[int] = []
+    work = Squares(tmp_path, pause=0.01, slow=(0, 3), dies_once=(2, 5))
+
+    def watched() -> Iterator[Block[int]]:
+        for block in cut(range(61), 5):
+            drawn.append(block.number - len(work.orders))
+            yield block
+
+    told: list[int] = []
+    RayPool(workers=3).run(watched(), work, lambda receipt: told.append(receipt.block))
+    assert work.orders == told == list(range(13))
+    assert work.committed == [i * i for i in range(61)]
+    assert max(drawn) <= 6, "the window is bounded"
+    makers = {path.name.split("-")[1] for path in tmp_path.glob("*.txt")}
+    assert len(makers) >= 2, "several processes computed"
+    assert {path.name for path in tmp_path.glob("died-*")} == {"died-2", "died-5"}
+
+
+def test_a_block_that_always_kills_its_worker_is_named_and_those_before_it_are_kept(
+    cluster: Any, tmp_path: Path
+) -> None:
+    work = Squares(tmp_path, dies=(4,), slow=(3,), pause=0.02)
+    with pytest.raises(EngineError, match=r"3 workers died of block 4 \(rows 21 to 25\).*--resume"):
+        RayPool(workers=2).run(cut(range(61), 5), work)
+    assert work.orders == [0, 1, 2, 3]
+
+
+def test_a_workers_own_error_arrives_as_it_was(cluster: Any, tmp_path: Path) -> None:
+    work = Squares(tmp_path, fails=(3, 4))
+    with pytest.raises(NumericError, match=r"here: the block 3 is not finite \(do otherwise\)"):
+        RayPool(workers=2).run(cut(range(61), 5), work)
+    assert work.orders == [0, 1, 2]
+
+
+def test_a_build_is_the_same_bits_as_a_local_one(cluster: Any, tmp_path: Path) -> None:
+    zoo()["llama"]().save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, ROWS)), encoding="utf-8")
+    made = {"model": tmp_path / "model", "data": tmp_path / "rows.jsonl", "settings": {"preset": "small"}}
+    made |= {"block_rows": 6, "loading": {"device": "cpu"}}
+    pool = RayPool(workers=2)
+    local = build(tmp_path / "a.lance", **made)
+    spread = build(tmp_path / "b.lance", engine=pool, **made)
+    assert local.dataset.to_table() == spread.dataset.to_table()
+    assert local.manifest.tally == spread.manifest.tally
+    assert check_index(spread.path) == []
+    codes = [quantise(local, tmp_path / f"{n}.lance", code="int8", engine=e) for n, e in enumerate((Local(), pool))]
+    assert codes[0].dataset.to_table() == codes[1].dataset.to_table()
+
+
+def test_what_cannot_be_had_is_refused_in_one_line(cluster: Any, tmp_path: Path) -> None:
+    for pool, message in (
+        (RayPool(workers=5), "5 workers ask for 5 CPUs, and the cluster has 4"),
+        (RayPool(workers=2, gpus_per_worker=1), "2 workers ask for 2 GPUs, and the cluster has 0"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            pool.run(cut(range(4), 2), Squares(tmp_path))
+    with pytest.raises(UsageError, match="in the memory of this process"):
+        build(
+            tmp_path / "m.lance", model=tiny_loaded("llama"), data=ROWS, settings={"preset": "small"}, engine=RayPool(1)
+        )
+    assert not (tmp_path / "m.lance").exists()
+
+
+def test_an_address_where_nothing_answers_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(EngineError, match=r"no Ray cluster answers at '127.0.0.1:9'.*ray start --head"):
+        RayPool(address="127.0.0.1:9").run(cut(range(4), 2), Squares(tmp_path))
+
+
+def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UsageError, match=r"Ray is not installed \(pip install 'headwater\[ray\]'\)"):
+        RayPool().run(cut(range(4), 2), Squares(tmp_path))
+
+
+def test_engines_are_chosen_by_name() -> None:
+    assert EngineChoice().open() == Local()
+    assert EngineChoice("ray", workers=3, address="a:1").open() == RayPool(3, "a:1")
+    with pytest.raises(UsageError, match="did you mean 'local'"):
+        EngineChoice("locol").open()
+    with pytest.raises(UsageError, match=r"--gpus-per-worker.*--engine ray"):
+        EngineChoice(gpus_per_worker=2).open()
