@@ -17,6 +17,7 @@ from headwater.data.rows import Row
 from headwater.indexing.session import Session
 from headwater.methods.bound import EncodedRows
 from headwater.models.generate import generate_answers
+from headwater.models.reader import Reader
 from headwater.search.products import Metrics, QueryVectors, apply_metrics, fit_metrics
 
 MAX_NEW_TOKENS = 128
@@ -43,7 +44,7 @@ def prompt_query(prompt: str, response: str | None, span: str | None) -> Row:
 
 
 def with_responses(
-    rows: list[Row], session: Session, *, max_new_tokens: int = MAX_NEW_TOKENS
+    rows: Sequence[Row], reader: Reader, *, max_new_tokens: int = MAX_NEW_TOKENS
 ) -> tuple[list[Row], set[str]]:
     """Generate every missing response greedily; returns the rows and the ids of those whose response was generated.
 
@@ -51,10 +52,9 @@ def with_responses(
     closing token is one of them only if the model wrote it.
     """
     missing = [i for i, row in enumerate(rows) if row.text is None and row.response is None]
-    questions = [session.bound.reader.tokenization.question(rows[i]) for i in missing]
+    questions = [reader.tokenization.question(rows[i]) for i in missing]
     done = list(rows)
-    loaded = session.bound.reader.loaded
-    answers = generate_answers(loaded, questions, max_new_tokens=max_new_tokens) if questions else []
+    answers = generate_answers(reader.loaded, questions, max_new_tokens=max_new_tokens) if questions else []
     for i, answer in zip(missing, answers, strict=True):
         if not answer.text.strip():
             raise DataError("the model answered nothing", where=f"query '{rows[i].id}'", remedy="give a response")
@@ -112,7 +112,7 @@ def ask(
     session = session.asking(targets)
     index, bound = session.index, session.bound
     chosen = weights(index.manifest.columns, by)
-    answered, generated = with_responses(list(queries), session, max_new_tokens=max_new_tokens)
+    answered, generated = with_responses(queries, bound.reader, max_new_tokens=max_new_tokens)
     read = bound.encode(answered, "query")
     wanted = {} if bound.form.metrics is None else bound.form.metrics(bound.encoder)
     metrics = fit_metrics(index, {name: metric for name, metric in wanted.items() if name in chosen})
