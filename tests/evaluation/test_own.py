@@ -165,7 +165,7 @@ def test_any_model_learns_by_a_recipe_and_only_what_the_recipe_trains(name, lora
 
 
 REFUSED = [
-    ({"relevant": "planted = 'yes'"}, DataError, "rows meet the condition"),
+    ({"relevant": "topic = 'nothing'"}, DataError, "rows meet the condition"),
     ({"relevant": "planted IS NOT NULL"}, DataError, "120 of 120 rows"),
     ({"relevant": "plantd = true"}, HeadwaterError, "did you mean|No field named"),
     ({"relevant": "planted = true; x"}, HeadwaterError, "without ';'"),

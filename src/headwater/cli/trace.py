@@ -27,9 +27,10 @@ from headwater.cli.options import (
 )
 from headwater.core.files import write_text
 from headwater.core.plain import json_ready
-from headwater.core.trace import Trace
+from headwater.core.trace import QueryTrace, Trace
 
 _SHOWN_WIDTH = 100
+_MODULES = 12
 
 
 @with_groups
@@ -58,6 +59,18 @@ def trace(
     html: Annotated[Path | None, typer.Option(help="Write a self-contained report (with token maps)."), Writes] = None,
     columns: Columns = [],
     targets: Asked = "last",
+    against: Annotated[
+        str | None, typer.Option(help="File of queries whose score is subtracted; with --prompt, another response.")
+    ] = None,
+    mean: Annotated[bool, typer.Option("--mean", help="Trace the mean of the queries, and of --against.")] = False,
+    direction: Annotated[
+        Path | None, typer.Option(help="Search with a vector instead of queries: .npy or .safetensors.")
+    ] = None,
+    by_module: Annotated[bool, typer.Option("--by-module", help="Divide each hit's score by module.")] = False,
+    group_by: Annotated[
+        str | None, typer.Option(help="Effect of all rows with one value of this column, with their interaction.")
+    ] = None,
+    damping: Annotated[float, typer.Option(help="Damping of --group-by, as a share of the mean eigenvalue.")] = 0.1,
     model: OtherModel = None,
     as_json: Json = False,
 ) -> Made | None:
@@ -74,13 +87,18 @@ def trace(
         "span": span,
         "max_new_tokens": max_new_tokens,
         "targets": targets,
+        "against": against,
+        "mean": mean,
+        "direction": direction,
     }
+    more: dict[str, Any] = {"by_module": by_module, "group_by": group_by, "damping": damping}
     ranked: dict[str, Any] = {"top": top, "by": by, "lowest": lowest, "where": where, "exact": exact, "engine": engine}
     found = trace_index(
         open_index_to_search(index, where),
         queries,
         **asked,
         **ranked,
+        **more,
         tokens=tokens or html is not None,
         grids=grids,
         model=model,
@@ -110,6 +128,13 @@ def _show(found: Trace, as_json: bool) -> None:
         if not rows:
             continue
         emit_table(f"rows behind '{query.id}', {found.about['order']}", ["rank", "score", "id", "row"], rows)
+        _show_modules(query)
+    if found.groups:
+        groups = [[g.query, g.group, g.rows, g.effect, g.summed, g.interaction] for g in found.groups]
+        emit_table("effects of groups", ["query", "group", "rows", "effect", "summed", "interaction"], groups)
+        say(found.about["groups"])
+    if "asked" in found.about:
+        say(f"asked about {found.about['asked']}")
     say(found.about["sign"])
     if "rows" in found.about:
         say(f"rows {found.about['rows']}")
@@ -117,6 +142,20 @@ def _show(found: Trace, as_json: bool) -> None:
         say(f"no rows were found: the index is {found.about['index']}")
     if "engine" in found.about:
         say(found.about["engine"])
+
+
+def _show_modules(query: QueryTrace) -> None:
+    """A table of the modules that add most to a query's hits: what they add to the best hit and to all shown."""
+    totals: dict[str, float] = {}
+    for hit in query.hits:
+        for name, part in (hit.modules or {}).items():
+            totals[name] = totals.get(name, 0.0) + part
+    if not totals:
+        return
+    best = query.hits[0].modules or {}
+    most = sorted(totals, key=lambda name: -abs(totals[name]))[:_MODULES]
+    rows = [[name, best[name], totals[name]] for name in most]
+    emit_table(f"modules behind '{query.id}'", ["module", "part of the first hit", "part of all hits"], rows)
 
 
 def _short(text: str) -> str:

@@ -19,6 +19,7 @@ from headwater.methods.bound import EncodedRows
 from headwater.models.generate import generate_answers
 from headwater.models.reader import Reader
 from headwater.search.products import Metrics, QueryVectors, apply_metrics, fit_metrics
+from headwater.tracing.aims import Aim
 
 MAX_NEW_TOKENS = 128
 """By default a generated response is cut after this many tokens."""
@@ -67,30 +68,44 @@ class Asked:
     """Queries with everything a search needs.
 
     Attributes:
-        rows: the queries, each with a response.
+        aim: what is asked.
+        rows: the queries, each with a response, and those that they are held against.
         generated: ids of the queries whose response the model generated.
-        read: their tokens, vectors and losses.
+        read: their tokens, vectors and losses; None for a direction.
         weights: column name to the weight of its inner product in a score.
-        probes: the vectors that rows' vectors are multiplied with, weighted and under the metrics.
+        probes: the vectors that rows' vectors are multiplied with, weighted and under the metrics: one a name.
         metrics: the metric of each column that has one, fitted on the index.
     """
 
+    aim: Aim
     rows: list[Row]
     generated: set[str]
-    read: EncodedRows
+    read: EncodedRows | None
     weights: Mapping[str, float]
     probes: QueryVectors
     metrics: Metrics
 
     @property
-    def names(self) -> list[str]:
-        """The queries' ids."""
-        return [row.id for row in self.rows]
+    def names(self) -> tuple[str, ...]:
+        """The names of what is asked about: the queries' ids, but for means and directions."""
+        return self.aim.names
+
+    @property
+    def plain_vectors(self) -> QueryVectors:
+        """The vectors of what is asked about, weighted, without the method's own metric."""
+        if self.read is None:
+            return weigh(self.aim.direction, self.weights)
+        return weigh({name: self.aim.combination @ self.read.vectors[name] for name in self.weights}, self.weights)
+
+    @property
+    def single(self) -> bool:
+        """Whether each name stands for a query of its own, which can be shown."""
+        return bool(self.rows) and not self.aim.mean
 
 
 def ask(
     session: Session,
-    queries: Sequence[Row],
+    queries: Sequence[Row] | Aim,
     *,
     by: str | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
@@ -100,7 +115,7 @@ def ask(
 
     Args:
         session: the index and its method on a model.
-        queries: what the model said; rows may lack a response.
+        queries: what the model said, or what else is asked; rows may lack a response.
         by: vector columns to rank by (`embedding`, `rise+embedding`); None for the method's own score.
         max_new_tokens: a generated response is cut after this many tokens.
         targets: what of a query is asked about, a name of `TARGETS`; `last` is the answer that is shown.
@@ -112,12 +127,17 @@ def ask(
     session = session.asking(targets)
     index, bound = session.index, session.bound
     chosen = weights(index.manifest.columns, by)
-    answered, generated = with_responses(queries, bound.reader, max_new_tokens=max_new_tokens)
-    read = bound.encode(answered, "query")
+    aim = queries if isinstance(queries, Aim) else Aim(tuple(queries))
     wanted = {} if bound.form.metrics is None else bound.form.metrics(bound.encoder)
     metrics = fit_metrics(index, {name: metric for name, metric in wanted.items() if name in chosen})
+    if aim.direction:
+        return Asked(aim, [], set(), None, chosen, weigh(apply_metrics(metrics, aim.direction), chosen), metrics)
+    answered, generated = with_responses(aim.rows, bound.reader, max_new_tokens=max_new_tokens)
+    read = bound.encode(answered, "query")
     probes = weigh(apply_metrics(metrics, {name: read.vectors[name] for name in chosen}), chosen)
-    return Asked(answered, generated, read, chosen, probes, metrics)
+    if aim.words:
+        probes = {name: aim.combination.to(vectors) @ vectors for name, vectors in probes.items()}
+    return Asked(aim, answered, generated, read, chosen, probes, metrics)
 
 
 def weights(columns: Sequence[Column], by: str | None) -> dict[str, float]:
