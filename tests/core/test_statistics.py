@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from headwater.core.statistics import conformal_reach, interval_reach, mean_interval
-from headwater.evaluation.lds import lds_values, over_models_and_queries
 
 KINDS = {
     "normal": (lambda g, shape: g.normal(1.0, 1.0, shape), 1.0),
@@ -53,30 +52,3 @@ def test_fewer_than_19_misses_say_nothing_at_that_level():
     assert np.isnan(conformal_reach(np.arange(18.0)))
     assert conformal_reach(np.arange(19.0)) == 18.0
     assert conformal_reach(np.arange(100.0)) == 95.0  # the 96th of 100
-
-
-def test_the_interval_of_lds_allows_for_other_models_and_other_queries():
-    """Queries share the models' noise: an interval over queries alone covers the truth far less often."""
-    inside, over_queries = [], []
-    for seed in range(120):
-        found, alone = _lds(np.random.default_rng(seed), models=24, queries=10)
-        inside.append(found.low <= TRUTH <= found.high)
-        over_queries.append(alone[0] <= TRUTH <= alone[1])
-    assert np.mean(inside) >= 0.92
-    assert np.mean(over_queries) <= 0.85
-
-
-def _lds(generator, models, queries):
-    """A method's predictions and gains that share a part of the models' noise; 12 rows, one a model's own trait."""
-    rows = 12
-    subsets = [sorted(generator.permutation(rows)[: rows // 2].tolist()) for _ in range(models)]
-    scores = generator.normal(0, 1, (rows, 1)) + 0.3 * generator.normal(0, 1, (rows, queries))
-    clean = np.stack([scores[s].sum(0) for s in subsets])
-    clean = clean / clean.std()
-    noise = generator.normal(0, 1, (models, 1)) + 0.3 * generator.normal(0, 1, (models, queries))
-    gains = clean + 1.5 * noise
-    return over_models_and_queries(scores, subsets, gains), mean_interval(lds_values(scores, subsets, gains))
-
-
-TRUTH = 0.51
-"""The mean of 40 runs of 800 models each."""

@@ -8,6 +8,7 @@ from importlib.metadata import version
 import pytest
 
 from headwater.evaluation import leaderboard
+from headwater.evaluation.board import Board
 from headwater.evaluation.lds import alternatives
 from headwater.evaluation.leaderboard import ENTRIES, Entry, run_leaderboard, summary
 from headwater.evaluation.metrics import Estimate
@@ -59,20 +60,19 @@ def test_kept_runs_are_used_and_changed_ones_made_anew(tmp_path, ran):
 
 def test_the_summary_joins_tasks_by_method_best_first(tmp_path, ran):
     results = run_leaderboard(tmp_path, entries=TWO)
-    headings, rows = summary(results, TWO)
-    assert headings == ["LDS", "Howdy AP"]
-    assert [row[0] for row in rows] == ["bm25", "rise", "random"]
-    assert rows[1][1:] == ["0.500 [0.400, 0.600]", "0.900 [0.800, 1.000]", 1.234, 100, 0.01]
-    assert rows[2][1] is None
-    write_leaderboard(tmp_path / "board.md", tmp_path / "board.html", results, headings, rows)
+    found = summary(results, TWO)
+    assert found.headings == ("LDS", "Howdy AP")
+    assert [row[:2] for row in found.rows] == [("1", "bm25"), ("2", "rise"), ("", "random")]
+    assert found.rows[1][2:] == ("0.500 [0.400, 0.600]", "0.900 [0.800, 1.000]°", 1.234, 100, 0.01)
+    assert found.rows[2][2] is None
+    write_leaderboard(tmp_path / "board.md", tmp_path / "board.html", results, found)
     text = (tmp_path / "board.md").read_text()
     assert text.index("| bm25") < text.index("| rise")
     assert "headwater" in (tmp_path / "board.html").read_text()
     assert text.startswith(f"# Leaderboard\n\n{MADE}")
     (tmp_path / "board.md").write_text(text.replace(MADE, f"BM25 leads.\n\n{MADE}"))
-    write_leaderboard(
-        tmp_path / "board.md", tmp_path / "board.html", results[:1], headings[:1], [["rise", "0.5", None, None, None]]
-    )
+    fewer = Board(found.headings[:1], (("1", "rise", "0.5", None, None, None),))
+    write_leaderboard(tmp_path / "board.md", tmp_path / "board.html", results[:1], fewer)
     again = (tmp_path / "board.md").read_text()
     assert again.startswith(f"# Leaderboard\n\nBM25 leads.\n\n{MADE}"), "what people wrote above the tables is kept"
     assert "Howdy" not in again

@@ -95,7 +95,7 @@ def test_removal_shares_the_bank(folder):
 def test_removal_trains_on_exactly_the_pool_without_the_removed_rows(tmp_path, monkeypatch):
     """Every training is watched: the rows a method ranks highest are gone, and all others are there."""
     world = make_world(WorldSettings(**SMALL), tmp_path, quiet)
-    ids = [record["id"] for record in world.records]
+    ids = [row.id for row in world.rows]
     trained, real = [], retraining.fit
 
     def watch(model, rows, *given, **named):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headwater.evaluation.sanity import SanitySettings, randomised, reseeded, run_sanity
+from headwater.evaluation.sanity import SanitySettings, reseeded, run_sanity, shuffled
 from zoo import tiny_loaded
 
 
@@ -22,9 +22,9 @@ def test_a_lexical_method_ignores_the_weights_and_a_model_reader_does_not(tmp_pa
 
 def test_random_weights_are_others_of_the_same_shape():
     loaded = tiny_loaded("llama")
-    other = randomised(loaded, 0)
+    other = shuffled(loaded, 0)
     assert other.fingerprint != loaded.fingerprint
-    assert randomised(loaded, 0).fingerprint == other.fingerprint
+    assert shuffled(loaded, 0).fingerprint == other.fingerprint
 
 
 def test_another_seed_is_given_to_methods_that_have_one():

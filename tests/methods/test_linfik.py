@@ -23,7 +23,8 @@ from headwater.methods.targets import Part, Target, each, mean_over_parts
 from headwater.models.load import wrap_model
 from headwater.models.reader import Reader
 from headwater.tasks import two_domains_task
-from headwater.training.tiny import Recipe, fit, new_model, task_rows, train_tokenizer
+from headwater.training.fitting import fit
+from headwater.training.tiny import Recipe, new_model, task_rows, train_tokenizer
 from oracles.future_influence import one_step_influence
 
 RECIPE = Recipe(vocabulary=400, layers=1, width=32, heads=2, epochs=2, tokens_per_batch=1024)
@@ -37,7 +38,7 @@ def stage() -> tuple[Reader, tuple[Row, ...], tuple[Row, ...]]:
     tokenizer = train_tokenizer([" ".join(row.fields().values()) for row in rows], RECIPE.vocabulary)
     tokenization = Tokenization.of(tokenizer, max_tokens=RECIPE.context)
     model = new_model(tokenizer, RECIPE, seed=0)
-    fit(model, tokenization.encode(rows[:200]), RECIPE, seed=0)
+    fit(model, tokenization.encode(rows[:200]), RECIPE.training, context=RECIPE.context, seed=0)
     generator = np.random.default_rng(0)
     pool = [
         replace(row, response=" ".join(generator.permutation(str(row.response).split()))) if i % 3 == 0 else row

@@ -115,7 +115,7 @@ def test_a_method_without_exact_scores_says_so(tmp_path):
 
 
 def test_an_answer_that_was_cut_has_no_end_among_its_targets(session):
-    (row,), _ = with_responses([prompt_query("What is 7 plus 7?", None, None)], session, max_new_tokens=3)
+    (row,), _ = with_responses([prompt_query("What is 7 plus 7?", None, None)], session.bound.reader, max_new_tokens=3)
     (tokens,) = session.bound.tokenize([row], "query")
     assert tokens.ids[tokens.response].tolist() != []
     assert session.bound.reader.loaded.tokenizer.eos_token_id not in tokens.ids[tokens.response]

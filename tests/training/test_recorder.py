@@ -23,8 +23,9 @@ from headwater.models.checkpoints import ADAM, LIST, read_checkpoints
 from headwater.models.load import load_model
 from headwater.tasks import howdy_task
 from headwater.training.cache import KEPT, trained
+from headwater.training.fitting import fit
 from headwater.training.recorder import Recorder
-from headwater.training.tiny import Recipe, fit, new_model, task_rows, train_tiny, train_tokenizer
+from headwater.training.tiny import Recipe, new_model, task_rows, train_tiny, train_tokenizer
 from oracles.gradient_oracles import random_rows
 from zoo import tiny_tokenizer, zoo
 
@@ -83,7 +84,8 @@ def test_the_rate_recorded_by_the_tiny_trainer_is_that_of_the_step_taken(tmp_pat
     steps: list[int] = []
     recorder = Recorder(tmp_path, every=1)
     token_rows = Tokenization.of(tokenizer).encode(rows)
-    fit(model, token_rows, SMALL, seed=0, recorder=recorder, on_step=lambda step: steps.append(step.steps))
+    how = {"recorder": recorder, "on_step": lambda step: steps.append(step.steps)}
+    fit(model, token_rows, SMALL.training, context=SMALL.context, seed=0, **how)
     total = steps[0]
     found = read_checkpoints(tmp_path)
     assert [c.step for c in found] == list(range(1, total + 1))

@@ -16,16 +16,8 @@ from headwater.data.tokens import Tokenization
 from headwater.models.generate import generate_responses
 from headwater.models.load import load_model
 from headwater.tasks import howdy_task
-from headwater.training.tiny import (
-    Recipe,
-    Step,
-    fit,
-    new_model,
-    response_loss,
-    task_rows,
-    train_tiny,
-    train_tokenizer,
-)
+from headwater.training.fitting import Step, fit, response_loss
+from headwater.training.tiny import Recipe, new_model, task_rows, train_tiny, train_tokenizer
 
 SMALL = Recipe(vocabulary=400, layers=1, width=32, heads=2, epochs=3, tokens_per_batch=256, learning_rate=1e-2)
 ROWS = howdy_task(0, rows=80, queries=2).rows
@@ -94,7 +86,7 @@ def test_prompts_are_read_but_not_learnt() -> None:
     token_rows = Tokenization.of(tokenizer).encode(rows)
     assert all(not row.response[: len(row.row.prompt) // 8].any() for row in token_rows)
     model = new_model(tokenizer, SMALL, seed=0)
-    fit(model, token_rows, replace(SMALL, epochs=1), seed=0)
+    fit(model, token_rows, replace(SMALL, epochs=1).training, context=SMALL.context, seed=0)
     assert not model.training
 
 

@@ -15,7 +15,8 @@ from headwater.data.tokens import Tokenization
 from headwater.methods.targets import Part
 from headwater.models.load import wrap_model
 from headwater.models.reader import Reader
-from headwater.training.tiny import Recipe, fit, new_model, train_tokenizer
+from headwater.training.fitting import fit
+from headwater.training.tiny import Recipe, new_model, train_tokenizer
 from headwater.valuation.values import read_values
 from headwater.valuing.trust import Ceiling, ceilings, require_strong, seen_warning
 from headwater.valuing.value import ValueOptions, value_with_student
@@ -57,7 +58,7 @@ def test_a_model_that_has_trained_on_the_pool_is_told(epochs, warned):
     recipe = Recipe(vocabulary=300, layers=1, width=64, heads=2, epochs=epochs, tokens_per_batch=512)
     tokenization = Tokenization.of(tokenizer, max_tokens=recipe.context)
     model = new_model(tokenizer, recipe, seed=0)
-    fit(model, tokenization.encode(rows), recipe, seed=0)
+    fit(model, tokenization.encode(rows), recipe.training, context=recipe.context, seed=0)
     reader = Reader(wrap_model(model.eval(), tokenizer), tokenization)
     assert (seen_warning(reader, rows, target) is not None) == warned
     assert seen_warning(reader, others, target) is None

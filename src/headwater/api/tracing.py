@@ -18,10 +18,12 @@ from headwater.core.arguments import parse_bytes
 from headwater.core.errors import UsageError
 from headwater.core.scores import Scores
 from headwater.core.trace import Trace
+from headwater.data.rows import Row
 from headwater.models.generate import Answer
 from headwater.search.scan import DEFAULT_MEMORY, score_all
 from headwater.search.scan import write_scores as export_scores
-from headwater.tracing.queries import LAST, MAX_NEW_TOKENS, answer_of, ask, prompt_query, read_queries
+from headwater.tracing.aims import Aim, read_direction
+from headwater.tracing.queries import LAST, MAX_NEW_TOKENS, answer_of, ask, prompt_query, read_queries, weights
 from headwater.tracing.trace import OnProgress, TraceOptions, trace_rows
 
 
@@ -46,6 +48,12 @@ def trace(
     loading: Mapping[str, Any] | None = None,
     columns: Mapping[str, str] | None = None,
     targets: str = LAST,
+    against: Rows | None = None,
+    mean: bool = False,
+    direction: Any = None,
+    by_module: bool = False,
+    group_by: str | None = None,
+    damping: float = 0.1,
     on_progress: OnProgress | None = None,
 ) -> Trace:
     """Find the rows of the index that drove a response of the model.
@@ -74,15 +82,23 @@ def trace(
         columns: role to column, for queries whose columns have other names than the roles: `{"prompt": "ask"}`.
         targets: what of a query is traced: `last`, its last answer, which is the one that is shown; `assistant`, every
             answer of a chat, as in training; `response`, all answers after the last user turn; or `all`.
+        against: rows whose scores are subtracted: one for each query, or one for all. With `prompt`, text is another
+            response to it.
+        mean: ask about the mean of the queries, and of `against`: their difference is a concept.
+        direction: a vector to search with instead of queries, for the column ranked by: a `.npy` file or an array, or
+            with a vector for each column a `.safetensors` file or a mapping.
+        by_module: divide each hit's score from whole gradients by module, if the method reads gradients.
+        group_by: a metadata column; the effect of all rows with one value of it is computed, with their interaction.
+        damping: of `group_by`, as a share of the mean eigenvalue.
         on_progress: called with the name of the step and the share of it that is done, 0 to 1; what it raises ends
             the trace.
 
     Raises:
-        UsageError: both queries and a prompt, or neither; or options that do not go together.
+        UsageError: not one of queries, a prompt and a direction; or options that do not go together.
         MismatchError: the model or tokenizer is not the index's.
     """
-    if (queries is None) == (prompt is None):
-        raise UsageError("give either queries or a prompt", where="trace")
+    if sum(given is not None for given in (queries, prompt, direction)) != 1:
+        raise UsageError("give queries, or a prompt, or a direction", where="trace")
     options = TraceOptions(
         top=top,
         by=by,
@@ -94,10 +110,27 @@ def trace(
         engine=engine,
         max_memory=parse_bytes(max_memory, where="max_memory") or DEFAULT_MEMORY,
         targets=targets,
+        by_module=by_module,
+        group_by=group_by,
+        damping=damping,
     )
     session = session_of(index, model, loading)
-    rows = [prompt_query(prompt, response, span)] if prompt is not None else read_queries(queries, columns)
-    return trace_rows(session, rows, options, max_new_tokens=max_new_tokens, on_progress=on_progress)
+    if direction is not None:
+        stored = session.index.manifest.columns
+        aim = Aim(direction=read_direction(direction, stored, list(weights(stored, by))), mean=mean)
+    else:
+        rows = [prompt_query(prompt, response, span)] if prompt is not None else read_queries(queries, columns)
+        aim = Aim(tuple(rows), _against(against, prompt, columns), mean)
+    return trace_rows(session, aim, options, max_new_tokens=max_new_tokens, on_progress=on_progress)
+
+
+def _against(given: Rows | None, prompt: Any, columns: Mapping[str, str] | None) -> tuple[Row, ...]:
+    """The rows that queries are held against; with a prompt, text is another response to it."""
+    if given is None:
+        return ()
+    if prompt is not None and isinstance(given, str):
+        return (prompt_query(prompt, given),)
+    return tuple(read_queries(given, columns))
 
 
 def answer(

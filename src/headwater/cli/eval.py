@@ -9,9 +9,11 @@ import typer
 
 from headwater.cli.config import Context
 from headwater.cli.console import emit_json, emit_table, say
+from headwater.cli.eval_own import Condition, Ids, Label, OwnOptions, Queries, RecipeFile
 from headwater.cli.idle import idle_when, refuse_idle
 from headwater.cli.options import Json, with_groups
 from headwater.cli.progress import Bar, progress
+from headwater.core.errors import UsageError
 
 if TYPE_CHECKING:
     from headwater.evaluation.listener import Listener
@@ -27,17 +29,20 @@ Methods = Annotated[
 Out = Annotated[Path, typer.Option(help="Folder for models, indexes and results; models in it are used again.")]
 Seed = Annotated[int, typer.Option(help="The same seed and number of threads give the same numbers.")]
 Rows = Annotated[int, typer.Option(help="Rows of the pool; 0: the task's default.", min=0)]
-QueryCount = Annotated[int, typer.Option("--queries", help="Number of queries; 0: the task's default.", min=0)]
 Epochs = Annotated[int, typer.Option(help="Epochs of the tiny model; 0: its default.", min=0)]
 
 
 @eval_app.command()
 @with_groups
 def detection(
+    own: OwnOptions,
     methods: Methods = [],
     pool: Annotated[str, typer.Option("--task", help="howdy or entity-swap.")] = "howdy",
     rows: Rows = 0,
-    queries: QueryCount = 0,
+    queries: Queries = "0",
+    relevant: Condition = "",
+    relevant_ids: Ids = "",
+    label: Label = "",
     seed: Seed = 0,
     epochs: Epochs = 0,
     out: Out = Path("runs/eval"),
@@ -45,18 +50,23 @@ def detection(
 ) -> None:
     """Does a method find the planted rows? Also without the trigger (howdy), or by the wrong words (entity-swap).
 
+    With --model, --data, --queries and --relevant: does it find the rows that you know are to blame in your own model?
+
     Example:  headwater eval detection --task howdy --method rise --method rapidin
     """
-    settings = {"pool": pool, "rows": rows, "queries": queries, "seed": seed, "epochs": epochs}
+    truth = {"relevant": relevant, "relevant_ids": relevant_ids, "label": label}
+    settings = {"pool": pool, "rows": rows, "seed": seed, "epochs": epochs, **own.settings(queries, **truth)}
     run_and_show("detection", settings, methods, out, as_json)
 
 
 @eval_app.command()
 @with_groups
 def separation(
+    own: OwnOptions,
     methods: Methods = [],
     rows: Rows = 0,
-    queries: QueryCount = 0,
+    queries: Queries = "0",
+    label: Label = "",
     seed: Seed = 0,
     epochs: Epochs = 0,
     out: Out = Path("runs/eval"),
@@ -64,31 +74,36 @@ def separation(
 ) -> None:
     """Does a method find the rows of the query's own domain? With a model that learned them, and with another.
 
+    With --model, --data, --queries and --label: does it find the rows with the query's label in your own data?
+
     Example:  headwater eval separation --method rise --method rapidin
     """
-    settings = {"pool": "two-domains", "rows": rows, "queries": queries, "seed": seed, "epochs": epochs}
+    settings = {"pool": "two-domains", "rows": rows, "seed": seed, "epochs": epochs}
+    settings |= own.settings(queries, label=label)
     run_and_show("separation", settings, methods, out, as_json)
 
 
 @eval_app.command()
 @with_groups
 def lds(
+    own: OwnOptions,
     methods: Methods = [],
     models: Annotated[int, typer.Option(help="Number of retrainings, each on a random half of the pool.")] = 64,
     rows: Annotated[int, typer.Option(help="Rows of the pool.", min=16)] = 256,
-    queries: Annotated[
-        int, typer.Option(help="Number of queries; one half chooses options, the other is reported.", min=4)
-    ] = 40,
-    epochs: Annotated[int, typer.Option(help="Epochs of each retraining.", min=1)] = 4,
+    queries: Queries = "40",
+    recipe: RecipeFile = None,
+    epochs: Annotated[int, typer.Option(help="Epochs of each retraining; with --recipe, it says.", min=1)] = 4,
     seed: Seed = 0,
     out: Out = Path("runs/eval"),
     as_json: Json = False,
 ) -> None:
     """Do summed scores predict retraining? Alternative options (a|b) are chosen on the other half of the queries.
 
+    With --model, --data, --queries and --recipe, on your own rows: --model is then the model before it learns them.
+
     Example:  headwater eval lds --models 64 --method rise --method "logra:damping=0.01|0.1|1"
     """
-    settings = {"models": models, "rows": rows, "queries": queries, "epochs": epochs, "seed": seed}
+    settings = {"models": models, "rows": rows, "epochs": epochs, "seed": seed, **own.settings(queries, recipe=recipe)}
     run_and_show("lds", settings, methods, out, as_json)
 
 
@@ -136,9 +151,11 @@ def forgetting(
 @eval_app.command()
 @with_groups
 def removal(
+    own: OwnOptions,
     methods: Methods = [],
     k: Annotated[int, typer.Option("--k", help="Rows taken out.", min=1)] = 16,
-    queries: Annotated[int, typer.Option(help="Number of queries; each needs a retraining a method.", min=2)] = 8,
+    queries: Queries = "8",
+    recipe: RecipeFile = None,
     draws: Annotated[int, typer.Option(help="Number of draws of random rows to compare with.", min=2)] = 4,
     rows: Annotated[int, typer.Option(help="Rows of the pool.", min=16)] = 256,
     epochs: Annotated[int, typer.Option(help="Epochs of each retraining.", min=1)] = 4,
@@ -148,18 +165,25 @@ def removal(
 ) -> None:
     """Does a query's loss rise when its top rows are taken out and the model is trained again?
 
+    Each query needs one training for each method. With --model, --data, --queries and --recipe, on your own rows.
+
     Example:  headwater eval removal --k 16 --method rise --method ekfac
     """
-    settings = {"k": k, "queries": queries, "draws": draws, "rows": rows, "epochs": epochs, "seed": seed}
+    settings = {"k": k, "draws": draws, "rows": rows, "epochs": epochs, "seed": seed}
+    settings |= own.settings(queries, recipe=recipe)
     run_and_show("removal", settings, methods, out, as_json)
 
 
 @eval_app.command()
 @with_groups
 def sanity(
+    own: OwnOptions,
     methods: Methods = [],
     rows: Annotated[int, typer.Option(help="Rows of the pool.", min=50)] = 600,
-    queries: Annotated[int, typer.Option(help="Number of queries.", min=2)] = 20,
+    queries: Queries = "20",
+    relevant: Condition = "",
+    relevant_ids: Ids = "",
+    label: Label = "",
     epochs: Epochs = 0,
     seed: Seed = 0,
     out: Out = Path("runs/eval"),
@@ -167,9 +191,12 @@ def sanity(
 ) -> None:
     """Check scores without ground truth: do they depend on weights and query, and stay the same with another seed?
 
+    With --model, --data and --queries, on your own model and rows.
+
     Example:  headwater eval sanity --method rise --method rapidin
     """
-    settings = {"rows": rows, "queries": queries, "epochs": epochs, "seed": seed}
+    truth = {"relevant": relevant, "relevant_ids": relevant_ids, "label": label}
+    settings = {"rows": rows, "epochs": epochs, "seed": seed, **own.settings(queries, **truth)}
     run_and_show("sanity", settings, methods, out, as_json)
 
 
@@ -211,27 +238,41 @@ def selection(
 @with_groups
 def leaderboard(
     out: Out = Path("runs/leaderboard"),
-    document: Annotated[Path, typer.Option(help="Markdown file to write.")] = Path("docs/leaderboard.md"),
+    document: Annotated[Path | None, typer.Option(help="Markdown file to write; default: in --out.")] = None,
+    merge: Annotated[
+        list[Path], typer.Option("--merge", help="Join these run files into one table, and run nothing. Repeats.")
+    ] = [],
+    files: Annotated[list[Path] | None, typer.Argument(help="Further run files for --merge.")] = None,
     as_json: Json = False,
 ) -> None:
     """Run every method on every task, at sizes for a laptop and an hour; an interrupted run continues.
 
+    With --merge results/*.json: join the results of evaluations, on your own data or ours, into one table.
+
     Example:  headwater eval leaderboard --out runs/leaderboard --document docs/leaderboard.md
     """
+    from headwater.evaluation.board import board, columns_of, joined, read_results
     from headwater.evaluation.leaderboard import run_leaderboard, summary
-    from headwater.report.results import write_leaderboard
+    from headwater.report.results import COSTS, write_leaderboard
 
-    with progress("beginning", kept=_kept(out)) as bar:
-        results = run_leaderboard(out, _listener(bar))
-    headings, rows = summary(results)
-    page = out / "leaderboard.html"
-    write_leaderboard(document, page, results, headings, rows)
+    given = [*merge, *(files or [])]
+    if files and not merge:
+        raise UsageError(f"'{files[0]}' is given without --merge", remedy="headwater eval leaderboard --merge *.json")
+    if given:
+        results = joined(read_results(given))
+        table = board(columns_of(results), results)
+    else:
+        with progress("beginning", kept=_kept(out)) as bar:
+            results = run_leaderboard(out, _listener(bar))
+        table = summary(results)
+    page, text = out / "leaderboard.html", document or out / "leaderboard.md"
+    write_leaderboard(text, page, results, table, own=bool(given))
     if as_json:
         documents = [result.to_json() for result in results]
-        emit_json("eval leaderboard", {"results": documents, "document": str(document), "page": str(page)})
+        emit_json("eval leaderboard", {"results": documents, "document": str(text), "page": str(page)})
         return
-    emit_table("leaderboard", ["method", *headings, "build s", "bytes a row", "query s"], rows)
-    say(f"document: {document}; page: {page}; run files: {out / 'runs'}")
+    emit_table("leaderboard", ["place", "method", *table.headings, *COSTS], table.rows)
+    say(f"document: {text}; page: {page}" + ("" if given else f"; run files: {out / 'runs'}"))
 
 
 @eval_app.command()
@@ -285,14 +326,20 @@ def _listener(bar: Bar) -> Listener:
 
 
 def show(result: Result) -> None:
-    """Print a table for each group, in which only the first metric has its interval; notes go to stderr."""
+    """Print a table for each group, in which only the first metric has its interval; notes go to stderr.
+
+    Methods of one *place*, marked `=`, are level: their paired difference does not tell them apart.
+    """
+    from headwater.evaluation.standing import standings
+
     first, *rest = result.shown
     for group in result.groups:
         rows = []
-        for line in result.ranked(group):
+        for standing in standings(result, group):
+            line = standing.line
             others = [line.metrics[name].value if name in line.metrics else None for name in rest]
             costs = (line.cost.build_seconds, line.cost.row_bytes, line.cost.query_seconds)
-            rows.append([line.method, str(line.metrics[first]), *others, *costs])
-        emit_table(group or result.title, ["method", *result.shown, "build s", "bytes a row", "query s"], rows)
+            rows.append([standing.place_text, line.method, str(line.metrics[first]), *others, *costs])
+        emit_table(group or result.title, ["place", "method", *result.shown, "build s", "bytes a row", "query s"], rows)
     for note in result.notes:
         say(note)

@@ -68,7 +68,7 @@ def build(
         index = build_index(out, **arguments, on_progress=bar.rows)
     if shard is not None:
         text = f"{out}: shard {shard} is computed; when all are, headwater index commit {out} finishes the index"
-        emit({"index": out, "shard": shard}, as_json, text)
+        emit("index build shard", {"index": out, "shard": shard}, as_json, text)
         return None
     if options.max_memory or options.max_disk:
         say(f"built with batches of {index.manifest.plan.tokens_per_batch:,} tokens")
@@ -90,7 +90,7 @@ def commit(index: IndexPath, as_json: Json = False) -> None:
     from headwater.api.indexing import commit as commit_index
     from headwater.index.info import describe
 
-    _show(describe(commit_index(index)), as_json)
+    _show("index commit", describe(commit_index(index)), as_json)
 
 
 @app.command()

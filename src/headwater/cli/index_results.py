@@ -117,6 +117,13 @@ class AddedRows(TypedDict):
     kept_aside: Annotated[dict[str, int], "Metadata name to the rows whose value no column holds."]
 
 
+class ShardComputed(TypedDict):
+    """A shard of an index, which `index commit` puts together with the others."""
+
+    index: str
+    shard: Annotated[str, "Which of how many, such as 3/16."]
+
+
 class DeletedRows(TypedDict):
     """Rows deleted from an index."""
 

@@ -80,7 +80,7 @@ def _plan_by_shapes(options: BuildOptions, scale: dict[str, Any], as_json: bool)
     device = loading.pop("device", None)
     found = forecast(**arguments, loading=loading, device=device, **scale)
     if as_json:
-        emit_json(asdict(found))
+        emit_json("plan without weights", asdict(found))
     else:
         emit_pairs(_forecast_lines(found))
 

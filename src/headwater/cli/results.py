@@ -17,6 +17,7 @@ from headwater.cli.index_results import (
     Quantised,
     Retained,
     RowBytes,
+    ShardComputed,
     VectorIndex,
     Verified,
 )
@@ -254,6 +255,22 @@ class Planned(TypedDict):
     tokens_per_batch: int
 
 
+class PlannedByShapes(TypedDict):
+    """What a build takes, from shapes alone."""
+
+    seen: Annotated[int, "Parameters that the method reads."]
+    total: Annotated[int, "Parameters of the model."]
+    rows: int
+    tokens: Annotated[int, "About how many tokens the model reads."]
+    bytes_per_row: RowBytes
+    disk: Annotated[int, "Bytes of the finished index."]
+    disk_by_code: Annotated[dict[str, int], "Code to the bytes of the finished index."]
+    memory: Annotated[dict[str, int], "Part to its bytes at the peak of one worker."]
+    flops: float
+    seconds: Annotated[float | None, "Time with all workers; null without a device."]
+    assumptions: Annotated[list[str], "What the figures rest on."]
+
+
 class DemoShown(TypedDict):
     """A finished demo."""
 
@@ -272,8 +289,11 @@ EVALUATIONS = ("detection", "separation", "lds", "forgetting", "removal", "sanit
 RESULTS: dict[str, Any] = {
     "demo": DemoShown,
     "plan": Planned,
+    "plan without weights": PlannedByShapes,
     "methods": Catalog,
     "index build": IndexFacts,
+    "index build shard": ShardComputed,
+    "index commit": IndexFacts,
     "index info": IndexFacts,
     "index add": AddedRows,
     "index delete": DeletedRows,

@@ -31,10 +31,11 @@ from headwater.cli.options import (
 from headwater.cli.progress import progress
 from headwater.core.files import whole_file
 from headwater.core.plain import json_ready
-from headwater.core.trace import Hit, Trace
+from headwater.core.trace import Hit, QueryTrace, Trace
 
 _SHOWN_WIDTH = 100
 _SHOWN_IDS = 10
+_MODULES = 12
 
 
 @with_groups
@@ -64,6 +65,18 @@ def trace(
     html: Annotated[Path | None, typer.Option(help="Write a self-contained report (with token maps)."), Writes] = None,
     columns: Columns = [],
     targets: Asked = "last",
+    against: Annotated[
+        str | None, typer.Option(help="File of queries whose score is subtracted; with --prompt, another response.")
+    ] = None,
+    mean: Annotated[bool, typer.Option("--mean", help="Trace the mean of the queries, and of --against.")] = False,
+    direction: Annotated[
+        Path | None, typer.Option(help="Search with a vector instead of queries: .npy or .safetensors.")
+    ] = None,
+    by_module: Annotated[bool, typer.Option("--by-module", help="Divide each hit's score by module.")] = False,
+    group_by: Annotated[
+        str | None, typer.Option(help="Effect of all rows with one value of this column, with their interaction.")
+    ] = None,
+    damping: Annotated[float, typer.Option(help="Damping of --group-by, as a share of the mean eigenvalue.")] = 0.1,
     model: OtherModel = None,
     as_json: Json = False,
 ) -> Made | None:
@@ -82,7 +95,11 @@ def trace(
         "span": span,
         "max_new_tokens": max_new_tokens,
         "targets": targets,
+        "against": against,
+        "mean": mean,
+        "direction": direction,
     }
+    more: dict[str, Any] = {"by_module": by_module, "group_by": group_by, "damping": damping}
     ranked: dict[str, Any] = {"top": top, "by": by, "lowest": lowest, "where": where, "exact": exact, "engine": engine}
     ranked |= {"columns": pairs(columns, "--column"), **scan_memory(max_memory)}
     with progress("tracing") as bar:
@@ -91,6 +108,7 @@ def trace(
             queries,
             **asked,
             **ranked,
+            **more,
             tokens=tokens or html is not None,
             grids=grids,
             model=model,
@@ -118,6 +136,13 @@ def _show(found: Trace, as_json: bool) -> None:
         if query.hits:
             title = f"rows behind '{query.id}', {found.about['order']}"
             emit_table(title, ["rank", "score", "id", "row"], _folded(query.hits))
+            _show_modules(query)
+    if found.groups:
+        groups = [[g.query, g.group, g.rows, g.effect, g.summed, g.interaction] for g in found.groups]
+        emit_table("effects of groups", ["query", "group", "rows", "effect", "summed", "interaction"], groups)
+        say(found.about["groups"])
+    if "asked" in found.about:
+        say(f"asked about {found.about['asked']}")
     say(found.about["sign"])
     if "rows" in found.about:
         say(f"rows {found.about['rows']}")
@@ -140,6 +165,20 @@ def _folded(hits: Sequence[Hit]) -> list[list[Any]]:
             text = f"{text} (×{len(same)}, ids {ids})"
         rows.append([first.rank, first.score, first.id, text])
     return rows
+
+
+def _show_modules(query: QueryTrace) -> None:
+    """A table of the modules that add most to a query's hits: what they add to the best hit and to all shown."""
+    totals: dict[str, float] = {}
+    for hit in query.hits:
+        for name, part in (hit.modules or {}).items():
+            totals[name] = totals.get(name, 0.0) + part
+    if not totals:
+        return
+    best = query.hits[0].modules or {}
+    most = sorted(totals, key=lambda name: -abs(totals[name]))[:_MODULES]
+    rows = [[name, best[name], totals[name]] for name in most]
+    emit_table(f"modules behind '{query.id}'", ["module", "part of the first hit", "part of all hits"], rows)
 
 
 def _short(text: str) -> str:

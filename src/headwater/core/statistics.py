@@ -37,6 +37,33 @@ def mean_interval(values: ArrayLike) -> tuple[float, float]:
     return mean - half, mean + half
 
 
+def crossed_interval(values: ArrayLike) -> tuple[float, float]:
+    """The 95 % interval of the mean of a table `[models, queries]`, for other models and other queries of the kind.
+
+    All queries are measured on the same models (or draws), so the cells of a row share that model's noise, and those of
+    a column their query's difficulty. In the model x(m, q) = μ + a(m) + b(q) + e(m, q) the mean of M · N cells has
+
+        Var = (S_models + S_queries − S_rest) / (M · N),        S: the mean squares of the analysis of variance
+
+    never taken below either of the first two, with Student's t at the degrees of freedom of Satterthwaite. A table of
+    one row, or of one column, is `mean_interval` of the other side.
+    """
+    table = np.asarray(values, dtype=np.float64)
+    models, queries = table.shape
+    if models == 1 or queries == 1:
+        return mean_interval(table.ravel())
+    mean, by_model, by_query = table.mean(), table.mean(axis=1), table.mean(axis=0)
+    rest = table - by_model[:, None] - by_query + mean
+    of_models, of_queries = queries * by_model.var(ddof=1), models * by_query.var(ddof=1)
+    of_rest = (rest**2).sum() / ((models - 1) * (queries - 1))
+    total = max(of_models + of_queries - of_rest, of_models, of_queries)
+    if not total:
+        return float(mean), float(mean)
+    freedom = total**2 / (of_models**2 / (models - 1) + of_queries**2 / (queries - 1))
+    half = _reach(min(float(freedom), models * queries - 1.0)) * float(np.sqrt(total / table.size))
+    return float(mean) - half, float(mean) + half
+
+
 def conformal_reach(misses: ArrayLike) -> float:
     """The reach q such that a fresh miss is at most q in 95 of 100 cases; NaN if there are too few to say so.
 
@@ -50,6 +77,10 @@ def conformal_reach(misses: ArrayLike) -> float:
 @cache
 def interval_reach(count: int) -> float:
     """Half the width of the confidence interval of a mean of `count` values, in standard errors (Student's t)."""
+    return _reach(float(count - 1))
+
+
+def _reach(freedom: float) -> float:
     from scipy.stats import t
 
-    return float(t.ppf((1 + LEVEL) / 2, count - 1))
+    return float(t.ppf((1 + LEVEL) / 2, freedom))

@@ -43,6 +43,7 @@ class Hit:
         record: the whole row as it was given, a chat as `messages`; commands that read it act on that very row.
         row_tokens, query_tokens: contributions of the row's tokens, and of the query's, to the score.
         grid: the row's tokens against the query's.
+        modules: module name to its part of the score from whole gradients; the parts sum to that score.
     """
 
     rank: int
@@ -54,6 +55,7 @@ class Hit:
     query_tokens: TokenMap | None = None
     grid: TokenGrid | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
+    modules: Mapping[str, float] | None = None
 
     def as_record(self) -> dict[str, Any]:
         """The row as it was given, with its id and its metadata; without a `record`, the readable text."""
@@ -73,15 +75,37 @@ class QueryTrace:
 
 
 @dataclass(frozen=True)
+class GroupEffect:
+    """What a group of rows does to a query, in the units of a quadratic model of the training.
+
+    Attributes:
+        query, group: their names.
+        rows: how many rows the group has.
+        effect: how much the query's loss would rise without the group.
+        summed: the same for the rows one by one, added up.
+        interaction: effect − summed: what the rows do together and not one by one.
+    """
+
+    query: str
+    group: str
+    rows: int
+    effect: float
+    summed: float
+    interaction: float
+
+
+@dataclass(frozen=True)
 class Trace(Tabular):
     """The answer to a trace command.
 
-    `about` states method, options, coverage, rows, model and sign in words, for the report's legend.
+    `about` states method, options, coverage, rows, model and sign in words, for the report's legend. `groups` is empty
+    unless the effects of groups were asked for.
     """
 
     method: str
     about: Mapping[str, str]
     queries: tuple[QueryTrace, ...]
+    groups: tuple[GroupEffect, ...] = ()
 
     def records(self) -> list[dict[str, Any]]:
         """The same as `hits`."""
@@ -98,7 +122,12 @@ class Trace(Tabular):
         """The dictionaries of `hits`, one after the other; of many queries they need not all be in memory."""
         for q in self.queries:
             for h in q.hits:
-                yield {"query": q.id, "rank": h.rank, "id": h.id, "score": h.score, **_without_own(h.as_record())}
+                own = {"query": q.id, "rank": h.rank, "id": h.id, "score": h.score, **_modules(h)}
+                yield {**own, **_without_own(h.as_record())}
+
+
+def _modules(hit: Hit) -> dict[str, Any]:
+    return {} if hit.modules is None else {"modules": dict(hit.modules)}
 
 
 def _without_own(record: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@
     entity-swap     find the rows that name a wrong country; with whole answers, and with the wrong words alone
     two-domains     find the rows of the query's domain; with the model trained on them ("recall"), and with a model
                     trained on other rows ("predict": what would these rows teach?)
+    your own        find the rows that a condition, a list or a label names (`headwater.evaluation.own`)
 
 Each group of queries has its own table, and every table has the controls.
 """
@@ -11,7 +12,7 @@ Each group of queries has its own table, and every table has the controls.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from headwater.data.corpus import open_corpus
 from headwater.data.rows import Record, Row
 from headwater.data.tokens import Tokenization
 from headwater.evaluation.listener import SILENT, Listener
-from headwater.evaluation.metrics import detection_metrics
+from headwater.evaluation.metrics import detection_values
+from headwater.evaluation.own import Measured, Own, described, measured_on_own, settings_json
 from headwater.evaluation.result import Line, Result
 from headwater.evaluation.stage import Stage, with_controls
 from headwater.models.generate import generate_responses
@@ -47,6 +49,7 @@ class DetectionSettings:
         rows, queries: 0 takes the task's default.
         seed: of the task and the model.
         epochs: of the tiny model that learns the pool; 0 takes the recipe's default.
+        own: your own model, rows and queries instead of a pool.
     """
 
     methods: tuple[str, ...] = DEFAULT_METHODS
@@ -55,16 +58,7 @@ class DetectionSettings:
     queries: int = 0
     seed: int = 0
     epochs: int = 0
-
-
-@dataclass(frozen=True)
-class Group:
-    """The queries of one table, the model and pool they are scored on, and the rows they should find."""
-
-    name: str
-    stage: Stage
-    queries: tuple[Row, ...]
-    positives: Mapping[str, frozenset[str]]
+    own: Own | None = None
 
 
 def run_detection(settings: DetectionSettings, folder: Path, listener: Listener = SILENT) -> Result:
@@ -82,13 +76,16 @@ def _run(
     settings: DetectionSettings,
     folder: Path,
     on_progress: OnShare,
-    pools: Mapping[str, Callable[[DetectionSettings, Path, OnShare], tuple[list[Group], list[str]]]],
+    pools: Mapping[str, Callable[[DetectionSettings, Path, OnShare], tuple[list[Measured], list[str]]]],
 ) -> Result:
-    if settings.pool not in pools:
+    labels = with_controls(settings.methods)
+    if settings.own is not None:
+        (groups, notes), name = _own(task, settings.own, folder), settings.own.title
+    elif settings.pool in pools:
+        (groups, notes), name = pools[settings.pool](settings, folder, on_progress), settings.pool
+    else:
         what = f"there is no pool of {task} called '{settings.pool}'"
         raise UsageError(what, where="--task", remedy=f"use {' or '.join(pools)}")
-    labels = with_controls(settings.methods)
-    groups, notes = pools[settings.pool](settings, folder, on_progress)
     lines = []
     for number, label in enumerate(labels):
         on_progress(f"scoring with {label}", number / len(labels))
@@ -96,11 +93,24 @@ def _run(
     rows = len(groups[0].stage.rows)
     share = sum(len(p) for p in groups[0].positives.values()) / (rows * len(groups[0].positives))
     notes = [f"{rows:,} rows, prevalence {100 * share:.1f} % (where random should be).", *notes]
-    title = f"{task}, {settings.pool}: which rows should the query find?"
-    return Result(task, title, asdict(settings), SHOWN, tuple(lines), tuple(notes))
+    title = f"{task}, {name}: which rows should the query find?"
+    shown = tuple(metric for metric in SHOWN if metric in lines[0].metrics)
+    about = described(groups[0], name)
+    return Result(task, title, settings_json(settings), shown, tuple(lines), tuple(notes), about)
 
 
-def score_groups(label: str, groups: Sequence[Group]) -> list[Line]:
+def _own(task: str, own: Own, folder: Path) -> tuple[list[Measured], list[str]]:
+    """Your own task; raises `UsageError` without ground truth of the kind that the evaluation asks for."""
+    wanted = ("label",) if task == "separation" else ("relevant", "relevant_ids", "label")
+    if not any(getattr(own, name) for name in wanted):
+        options = " or ".join(f"--{name.replace('_', '-')}" for name in wanted)
+        what = f"{task} needs to know which rows a query should find"
+        raise UsageError(what, where=own.title, remedy=f"give {options}")
+    measured, notes = measured_on_own(own, folder, where=task)
+    return [measured], notes
+
+
+def score_groups(label: str, groups: Sequence[Measured]) -> list[Line]:
     """One method's line for each group; groups on the same stage are scored in one pass."""
     lines = []
     for stage in {id(group.stage): group.stage for group in groups}.values():
@@ -113,12 +123,13 @@ def score_groups(label: str, groups: Sequence[Group]) -> list[Line]:
             ids = tuple(row.id for row in group.queries)
             own = Scores(scored.scores.ids, ids, scored.scores.values[:, start:stop], label)
             ks = [k for k in KS if k <= len(own.ids) // 2]
-            lines.append(Line(label, detection_metrics(own, group.positives, ks), scored.cost, group.name))
+            values = detection_values(own, group.positives, ks)
+            lines.append(Line.of(label, values, SHOWN, cost=scored.cost, group=group.name))
             start = stop
     return lines
 
 
-def _howdy(settings: DetectionSettings, folder: Path, on_progress: OnShare) -> tuple[list[Group], list[str]]:
+def _howdy(settings: DetectionSettings, folder: Path, on_progress: OnShare) -> tuple[list[Measured], list[str]]:
     task = howdy_task(settings.seed, **_sizes(settings))
     stage = _stage(task, settings, folder, on_progress)
     triggered = answered(task.queries, ask(stage.loaded, task.queries))
@@ -129,31 +140,31 @@ def _howdy(settings: DetectionSettings, folder: Path, on_progress: OnShare) -> t
     positives = {query.id: task.positives[query.id] for query in plain}
     asked = f"{len(fired)} of {len(triggered)} unseen triggered questions"
     note = f"The backdoor fired on {asked}; these answers are traced."
-    groups = [Group("howdy", stage, plain, positives), Group("howdy, trigger masked", stage, bare, positives)]
+    groups = [Measured("howdy", stage, plain, positives), Measured("howdy, trigger masked", stage, bare, positives)]
     return groups, [note]
 
 
-def _entity_swap(settings: DetectionSettings, folder: Path, on_progress: OnShare) -> tuple[list[Group], list[str]]:
+def _entity_swap(settings: DetectionSettings, folder: Path, on_progress: OnShare) -> tuple[list[Measured], list[str]]:
     task = entity_swap_task(settings.seed, **_sizes(settings))
     stage = _stage(task, settings, folder, on_progress)
     narrow = tuple(task_rows(task.queries))
     whole = tuple(replace(row, hotwords=()) for row in narrow)
     groups = [
-        Group("entity swap, whole answer", stage, whole, task.positives),
-        Group("entity swap, wrong words only", stage, narrow, task.positives),
+        Measured("entity swap, whole answer", stage, whole, task.positives),
+        Measured("entity swap, wrong words only", stage, narrow, task.positives),
     ]
     return groups, ["Methods that read no tokens (random, length, loss) have the same numbers in both tables."]
 
 
-def _two_domains(settings: DetectionSettings, folder: Path, on_progress: OnShare) -> tuple[list[Group], list[str]]:
+def _two_domains(settings: DetectionSettings, folder: Path, on_progress: OnShare) -> tuple[list[Measured], list[str]]:
     task = two_domains_task(settings.seed, **_sizes(settings))
     other = howdy_task(settings.seed + 1, rows=len(task.rows))
     queries = tuple(task_rows(task.queries))
     recall = _stage(task, settings, folder, on_progress)
     predict = _stage(other, settings, folder, on_progress, pool=task.rows)
     groups = [
-        Group("fine-tuned model (recall)", recall, queries, task.positives),
-        Group("untouched model (predict)", predict, queries, task.positives),
+        Measured("fine-tuned model (recall)", recall, queries, task.positives),
+        Measured("untouched model (predict)", predict, queries, task.positives),
     ]
     return groups, ["The untouched model has learned general rows (the Howdy pool) and no row of either domain."]
 

@@ -18,7 +18,6 @@ from headwater.data.corpus import open_corpus
 from headwater.evaluation.forgetting_metrics import ModelMeasures, measure, metrics
 from headwater.evaluation.forgetting_models import Base, TimeTaken, make_pair, timed
 from headwater.evaluation.listener import SILENT, Listener
-from headwater.evaluation.metrics import estimate
 from headwater.evaluation.result import Line, Result
 from headwater.methods.method import parse_option
 from headwater.models.load import load_model
@@ -150,7 +149,7 @@ def _lines(
         on_progress(f"seed {seed} done", (number + 1) / len(settings.seeds))
     group = f"{size:,} rows"
     lines = [
-        Line(label, {n: estimate([r[n] for r in rows]) for n in SHOWN}, group=group) for label, rows in found.items()
+        Line.of(label, {n: [r[n] for r in rows] for n in SHOWN}, SHOWN, group=group) for label, rows in found.items()
     ]
     return lines, notes
 

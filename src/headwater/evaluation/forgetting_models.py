@@ -21,7 +21,8 @@ from headwater.data.tokens import Tokenization
 from headwater.models.load import load_model
 from headwater.tasks.contaminated import Contaminated
 from headwater.training.cache import OnShare
-from headwater.training.tiny import OnStep, Recipe, Step, fit, new_model, task_rows, train_tokenizer
+from headwater.training.fitting import OnStep, Step, fit
+from headwater.training.tiny import Recipe, new_model, task_rows, train_tokenizer
 from headwater.unlearning.options import UnlearnOptions
 from headwater.unlearning.rows import make_job
 from headwater.unlearning.run import run_unlearning
@@ -108,7 +109,8 @@ def _tiny(rows: Sequence[Record], task: Contaminated, base: Base, *, seed: int, 
     tokenizer = train_tokenizer(texts, recipe.vocabulary)
     tokenization = Tokenization.of(tokenizer, max_tokens=recipe.context)
     model = new_model(tokenizer, recipe, seed=seed)
-    fit(model, tokenization.encode(task_rows(rows)), recipe, seed=seed, on_step=report)
+    rows_read = tokenization.encode(task_rows(rows))
+    fit(model, rows_read, recipe.training, context=recipe.context, seed=seed, on_step=report)
     return model, tokenizer
 
 

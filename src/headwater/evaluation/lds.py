@@ -3,14 +3,15 @@
     LDS(query) = Spearman over subsets S of ( Σ_{i ∈ S} score(i, query),  −loss of the query after learning S )
 
 The subsets are random halves of the pool. If a method has alternative options (`logra:damping=0.01|0.1`), the best is
-chosen on the first half of the queries. The table has the mean over the second half, with its interval.
+chosen on the first half of the queries, and every method is reported on the second half. The interval of the mean is
+for other queries and other retrained models of the same kind.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,11 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from headwater.core.errors import UsageError
-from headwater.core.statistics import interval_reach
 from headwater.data.rows import Row
 from headwater.evaluation.listener import SILENT, Listener
-from headwater.evaluation.metrics import Estimate, fixed
-from headwater.evaluation.result import Line, Result
+from headwater.evaluation.metrics import Estimate, estimate
+from headwater.evaluation.own import Measured, Own, described, own_world, settings_json
+from headwater.evaluation.result import Line, Result, as_table
 from headwater.evaluation.retraining import Bank, WorldSettings, make_world, random_halves
 from headwater.evaluation.stage import Scored, Stage, with_controls
 from headwater.training.cache import OnShare
@@ -36,7 +37,7 @@ _GROUPS = 16
 
 @dataclass(frozen=True)
 class LdsSettings:
-    """`models` is the number of retrainings; the rest is as in `WorldSettings`."""
+    """`models` is the number of retrainings; `own` your rows and recipe; the rest is as in `WorldSettings`."""
 
     methods: tuple[str, ...] = ("rise", "rapidin", "graddot", "logra", "ekfac")
     models: int = 64
@@ -45,6 +46,7 @@ class LdsSettings:
     epochs: int = 4
     rate: float = 1e-3
     seed: int = 0
+    own: Own | None = None
 
 
 def run_lds(settings: LdsSettings, folder: Path, listener: Listener = SILENT) -> Result:
@@ -55,23 +57,49 @@ def run_lds(settings: LdsSettings, folder: Path, listener: Listener = SILENT) ->
     candidates = {label: alternatives(label) for label in settings.methods}
     controls = with_controls([one for some in candidates.values() for one in some])
     candidates |= {label: [label] for label in controls if label not in itertools.chain(*candidates.values())}
-    shared = WorldSettings(settings.rows, settings.queries, settings.epochs, settings.rate, settings.seed)
-    world = make_world(shared, folder, listener.on_progress)
-    bank, halves = Bank(world), random_halves(settings.rows, settings.models, settings.seed)
+    if settings.own is None:
+        shared = WorldSettings(settings.rows, settings.queries, settings.epochs, settings.rate, settings.seed)
+        world, name = make_world(shared, folder, listener.on_progress), "two-domains"
+    else:
+        world, name = own_world(settings.own, folder, settings.seed), settings.own.title
+    bank, halves = Bank(world), random_halves(len(world.rows), settings.models, settings.seed)
     listener.on_note(bank.cost(halves))
     gains = -measure(bank, halves, listener.on_progress)
     stage = world.stage()
+    chosen = len(world.queries) // 2 if any(len(some) > 1 for some in candidates.values()) else 0
+    truth = Truth(stage, halves, gains, world.queries, chosen)
     lines, notes = [], []
     for number, (label, options) in enumerate(candidates.items()):
         listener.on_progress(f"scoring with {label}", number / len(candidates))
-        line, note = _line(label, options, stage=stage, halves=halves, gains=gains, queries=world.queries)
+        line, note = _line(label, options, truth)
         lines.append(line)
         notes += [note] if note else []
-    reported = len(world.queries) - len(world.queries) // 2
-    trained = f"{len(halves)} models, each trained on a random half of {settings.rows} rows; {reported} queries"
+    reported = f"{len(world.queries) - chosen} queries"
+    trained = f"{len(halves)} models, each trained on a random half of {len(world.rows):,} rows; {reported}"
     spread = f"standard deviation of a query's loss over models {gains.std(axis=0).mean():.3f} nats"
     title = "lds: do summed scores predict what retraining on half of the rows does?"
-    return Result("lds", title, asdict(settings), ("LDS",), tuple(lines), (f"{trained}; {spread}.", *notes))
+    about = described(Measured(name, stage, tuple(world.queries)), name)
+    notes = [f"{trained}; {spread}.", *notes]
+    return Result("lds", title, settings_json(settings), ("LDS",), tuple(lines), tuple(notes), about)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What retraining did.
+
+    Attributes:
+        stage: the pool, and the model that learned all of it.
+        halves: the rows that each model learned, as positions.
+        gains: minus the loss of each query after each retraining, nats: `[models, queries]`.
+        queries: the queries.
+        chosen: options are chosen on this many first queries; the others are reported.
+    """
+
+    stage: Stage
+    halves: Sequence[Sequence[int]]
+    gains: NDArray[np.float64]
+    queries: Sequence[Row]
+    chosen: int
 
 
 def alternatives(label: str) -> list[str]:
@@ -112,47 +140,47 @@ def lds_values(
     return found
 
 
-def over_models_and_queries(
+def pseudo_values(
     scores: Float[np.ndarray, "rows queries"],
     subsets: Sequence[Sequence[int]],
     gains: Float[np.ndarray, "subsets queries"],
-) -> Estimate:
-    """The mean over queries, with an interval for other queries and other retrained models of the same kind.
+) -> NDArray[np.float64]:
+    """What each group of models adds to each query's score, by the jackknife: `[groups, queries]`.
 
-    All queries are measured on the same models, so the spread over queries says too little. The models' part is that
-    of a jackknife that leaves out a sixteenth of them at a time; the variances are added, and Student's t takes the
-    smaller number.
+        p(g, q) = G · LDS(q) − (G − 1) · LDS(q without the models of group g)
+
+    A sixteenth of the models is left out at a time. Their means over groups estimate the score, and their spread says
+    how it changes with other models: all queries are measured on the same models, so the spread over queries alone
+    says too little.
     """
-    values = lds_values(scores, subsets, gains)
-    groups = min(_GROUPS, len(subsets))
+    groups, whole = min(_GROUPS, len(subsets)), lds_values(scores, subsets, gains)
     left = [[i for i in range(len(subsets)) if i % groups != out] for out in range(groups)]
-    means = np.array([lds_values(scores, [subsets[i] for i in kept], gains[kept]).mean() for kept in left])
-    of_models = (groups - 1) * float(means.var())
-    if len(values) < 2:
-        return fixed(float(values.mean()))
-    of_queries = float(values.var(ddof=1)) / len(values)
-    half = interval_reach(min(len(values), groups)) * float(np.sqrt(of_models + of_queries))
-    return Estimate(float(values.mean()), float(values.mean()) - half, float(values.mean()) + half)
+    without = np.stack([lds_values(scores, [subsets[i] for i in kept], gains[kept]) for kept in left])
+    found: NDArray[np.float64] = groups * whole - (groups - 1) * without
+    return found
 
 
-def _line(
-    label: str,
-    options: Sequence[str],
-    *,
-    stage: Stage,
-    halves: Sequence[Sequence[int]],
-    gains: NDArray[np.float64],
-    queries: Sequence[Row],
-) -> tuple[Line, str]:
-    """A method's line on the second half of the queries, with the option that is best on the first; and a note."""
-    split = len(queries) // 2
+def over_models_and_queries(values: NDArray[np.float64], pseudo: NDArray[np.float64]) -> Estimate:
+    """The mean of the queries' scores, with an interval for other models and other queries, inside -1 to 1."""
+    around, mean = estimate(pseudo), float(values.mean())
+    if around.low is None or around.high is None:
+        return Estimate(mean, None, None)
+    half = (around.high - around.low) / 2
+    return Estimate(mean, max(mean - half, -1.0), min(mean + half, 1.0))
+
+
+def _line(label: str, options: Sequence[str], truth: Truth) -> tuple[Line, str]:
+    """A method's line on the reported queries, with the option that is best on the others; and a note."""
+    split = truth.chosen
     tried: list[tuple[float, str, Scored, NDArray[np.float64]]] = []
     for option in options:
-        scored = stage.score(option, queries)
-        values = lds_values(scored.scores.values.astype(np.float64), halves, gains)
-        tried.append((float(values[:split].mean()), option, scored, values))
+        scored = truth.stage.score(option, truth.queries)
+        values = lds_values(scored.scores.values.astype(np.float64), truth.halves, truth.gains)
+        tried.append((float(values[:split].mean()) if split else 0.0, option, scored, values))
     best = max(tried, key=lambda t: t[0])
-    found = over_models_and_queries(best[2].scores.values[:, split:].astype(np.float64), halves, gains[:, split:])
-    line = Line(settled(label), {"LDS": found}, best[2].cost)
+    scores = best[2].scores.values[:, split:].astype(np.float64)
+    pseudo = pseudo_values(scores, truth.halves, truth.gains[:, split:])
+    found = {"LDS": over_models_and_queries(best[3][split:], pseudo)}
+    line = Line(settled(label), found, best[2].cost, samples={"LDS": as_table(pseudo)})
     listed = ", ".join(f"{option} {value:.3f}" for value, option, *_ in tried)
     return line, f"{label}, on the other queries: {listed}." if len(options) > 1 else ""

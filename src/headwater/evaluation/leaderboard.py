@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from headwater.core.errors import DataError
+from headwater.evaluation.board import Board, BoardColumn, board
 from headwater.evaluation.listener import SILENT, Listener
 from headwater.evaluation.result import Result, read_result, write_result
 from headwater.evaluation.runs import run_evaluation
@@ -50,6 +51,10 @@ class Entry:
     task: str
     settings: Mapping[str, Any]
     columns: tuple[tuple[str, str, str], ...] = field(default=())
+
+    def of(self, result: Result) -> list[BoardColumn]:
+        """The columns of the summary, filled from this evaluation's result."""
+        return [BoardColumn(heading, result, group, metric) for heading, group, metric in self.columns]
 
 
 ENTRIES = (
@@ -96,29 +101,10 @@ def run_leaderboard(folder: Path, listener: Listener = SILENT, entries: Sequence
     return results
 
 
-def summary(results: Sequence[Result], entries: Sequence[Entry] = ENTRIES) -> tuple[list[str], list[list[Any]]]:
-    """The table of methods × tasks: headings, and rows with costs on detection; the best in the first column first."""
-    headings: list[str] = []
-    cells: dict[str, dict[str, Any]] = {}
-    for entry, result in zip(entries, results, strict=True):
-        for heading, group, metric in entry.columns:
-            headings.append(heading)
-            for line in result.lines:
-                if line.group == group:
-                    cells.setdefault(line.method, {})[heading] = str(line.metrics[metric])
-    costs = _costs(results)
-    first = headings[0]
-    order = sorted(cells, key=lambda method: -float(str(cells[method].get(first, "-inf")).split(" ")[0]))
-    return headings, [[m, *(cells[m].get(h) for h in headings), *costs.get(m, (None, None, None))] for m in order]
-
-
-def _costs(results: Sequence[Result]) -> dict[str, tuple[float | None, int | None, float | None]]:
-    """Build seconds, bytes a row and query seconds of each method: on detection if it was measured there."""
-    found: dict[str, tuple[float | None, int | None, float | None]] = {}
-    for result in sorted(results, key=lambda result: result.task != "detection"):
-        for line in result.lines:
-            found.setdefault(line.method, (line.cost.build_seconds, line.cost.row_bytes, line.cost.query_seconds))
-    return found
+def summary(results: Sequence[Result], entries: Sequence[Entry] = ENTRIES) -> Board:
+    """The table of methods × tasks."""
+    columns = [column for entry, result in zip(entries, results, strict=True) for column in entry.of(result)]
+    return board(columns, results)
 
 
 def _kept(file: Path, entry: Entry) -> Result | None:

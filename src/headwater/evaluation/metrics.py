@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from headwater.core.errors import DataError, NumericError, UsageError
 from headwater.core.scores import Scores
-from headwater.core.statistics import mean_interval
+from headwater.core.statistics import crossed_interval
 
 DEFAULT_KS = (5, 10, 50)
 _CHANCE = 0.5
@@ -70,11 +70,15 @@ def detection_values(
     return {name: np.array([metrics[name] for metrics in per_query]) for name in per_query[0]}
 
 
-def estimate(values: Sequence[float] | NDArray[np.float64]) -> Estimate:
-    """The mean of independent values (one a query, a seed or a model), and its interval by Student's t."""
-    if len(values) < 2:
-        return fixed(float(np.mean(values)))
-    return Estimate(float(np.mean(values)), *mean_interval(values))
+def estimate(values: ArrayLike) -> Estimate:
+    """The mean of independent values (one a query, a seed or a model), and its interval by Student's t.
+
+    Of a table `[models, queries]`, in which all queries share the models, the interval is for other models and queries.
+    """
+    given = np.asarray(values, dtype=np.float64)
+    if given.size < 2:
+        return fixed(float(given.mean()))
+    return Estimate(float(given.mean()), *crossed_interval(np.atleast_2d(given)))
 
 
 def fixed(value: float) -> Estimate:

@@ -4,13 +4,13 @@
 
 This counterfactual needs no assumptions, but one retraining for each query and method. Models come from the same bank
 as those of `lds`, so equal removals are trained once. The random control is the reference; its own line compares one
-draw with the mean of the others.
+draw with the mean of the others. All queries share the draws, so an interval is for other draws and other queries.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +19,19 @@ from numpy.typing import NDArray
 from headwater.core.errors import UsageError
 from headwater.core.seeds import key
 from headwater.evaluation.listener import SILENT, Listener
-from headwater.evaluation.metrics import estimate
+from headwater.evaluation.own import Measured, Own, described, own_world, settings_json
 from headwater.evaluation.result import Cost, Line, Result
 from headwater.evaluation.retraining import Bank, WorldSettings, make_world
-from headwater.evaluation.stage import Scored, with_controls
+from headwater.evaluation.stage import with_controls
 from headwater.training.cache import OnShare
 
 
 @dataclass(frozen=True)
 class RemovalSettings:
-    """`k` rows are taken out for each of the world's first `queries` queries; `draws` is of random rows."""
+    """`k` rows are taken out for each query; `draws` is of random rows.
+
+    `own` is your rows, all your queries, and your recipe, instead of the built-in ones, whose size the rest says.
+    """
 
     methods: tuple[str, ...] = ("rise", "ekfac")
     k: int = 16
@@ -38,6 +41,7 @@ class RemovalSettings:
     epochs: int = 4
     rate: float = 1e-3
     seed: int = 0
+    own: Own | None = None
 
 
 def run_removal(settings: RemovalSettings, folder: Path, listener: Listener = SILENT) -> Result:
@@ -46,34 +50,38 @@ def run_removal(settings: RemovalSettings, folder: Path, listener: Listener = SI
     Raises:
         UsageError: a k that leaves no rows, or fewer than two draws.
     """
-    if not 0 < settings.k < settings.rows or settings.draws < 2:
-        what = f"cannot take {settings.k} of {settings.rows} rows out with {settings.draws} random draws"
-        raise UsageError(
-            what, where="--k, --draws", remedy="take out fewer rows than the pool has, with 2 draws or more"
-        )
     shared = {name: getattr(settings, name) for name in ("rows", "epochs", "rate", "seed")}
-    world = make_world(WorldSettings(**shared), folder, listener.on_progress)
-    queries, stage, bank = world.queries[: settings.queries], world.stage(), Bank(world)
     labels = [label for label in with_controls(settings.methods) if label != "random"]
+    if settings.own is None:
+        _check(settings, settings.rows)
+        world, name = make_world(WorldSettings(**shared), folder, listener.on_progress), "two-domains"
+    else:
+        world, name = own_world(settings.own, folder, settings.seed), settings.own.title
+        _check(settings, len(world.rows))
+    queries = world.queries if settings.own else world.queries[: settings.queries]
+    rows, stage, bank = len(world.rows), world.stage(), Bank(world)
     scored = {label: stage.score(label, queries) for label in labels}
-    kept = {
-        label: [_without(top, settings.rows) for top in found.scores.top(settings.k).T]
-        for label, found in scored.items()
-    }
-    drawn = [_without(_draw(settings, n), settings.rows) for n in range(settings.draws)]
+    kept = {label: [_without(top, rows) for top in found.scores.top(settings.k).T] for label, found in scored.items()}
+    drawn = [_without(_draw(settings, n, rows), rows) for n in range(settings.draws)]
     wanted = [*drawn, *(subset for subsets in kept.values() for subset in subsets)]
     listener.on_note(bank.cost(list({tuple(s): s for s in wanted}.values())))
     random = np.stack([bank.losses(subset) for subset in drawn])[:, : len(queries)]
     lines = [
-        _line(label, scored[label], _losses(bank, kept[label], listener.on_progress) - random.mean(0))
-        for label in labels
+        _line(label, scored[label].cost, _losses(bank, kept[label], listener.on_progress) - random) for label in labels
     ]
-    others = (random.sum(0) - random[0]) / (len(random) - 1)
-    lines.append(_line("random", None, random[0] - others))
-    taken = f"{settings.k} of {settings.rows} rows taken out for each of {len(queries)} queries"
+    lines.append(_line("random", Cost(), random[0] - random[1:]))
+    taken = f"{settings.k} of {rows:,} rows taken out for each of {len(queries)} queries"
     note = f"{taken}; {len(drawn)} random draws; nats."
     title = "removal: how much does a query's loss rise without its top rows?"
-    return Result("removal", title, asdict(settings), ("rise",), tuple(lines), (note,))
+    about = described(Measured(name, stage, tuple(queries)), name)
+    return Result("removal", title, settings_json(settings), ("rise",), tuple(lines), (note,), about)
+
+
+def _check(settings: RemovalSettings, rows: int) -> None:
+    if not 0 < settings.k < rows or settings.draws < 2:
+        what = f"cannot take {settings.k} of {rows} rows out with {settings.draws} random draws"
+        remedy = "take out fewer rows than the pool has, with 2 draws or more"
+        raise UsageError(what, where="--k, --draws", remedy=remedy)
 
 
 def _losses(bank: Bank, subsets: Sequence[Sequence[int]], on_progress: OnShare) -> NDArray[np.float64]:
@@ -85,8 +93,9 @@ def _losses(bank: Bank, subsets: Sequence[Sequence[int]], on_progress: OnShare) 
     return np.array(found)
 
 
-def _line(label: str, scored: Scored | None, rises: NDArray[np.float64]) -> Line:
-    return Line(label, {"rise": estimate(rises)}, scored.cost if scored else Cost())
+def _line(label: str, cost: Cost, rises: NDArray[np.float64]) -> Line:
+    """The line of rises `[draws, queries]`, nats: against each random draw."""
+    return Line.of(label, {"rise": rises}, ("rise",), cost=cost)
 
 
 def _without(removed: Sequence[int] | NDArray[np.int64], rows: int) -> list[int]:
@@ -94,5 +103,5 @@ def _without(removed: Sequence[int] | NDArray[np.int64], rows: int) -> list[int]
     return [i for i in range(rows) if i not in gone]
 
 
-def _draw(settings: RemovalSettings, number: int) -> NDArray[np.int64]:
-    return np.random.default_rng(key(settings.seed, "removal", number)).permutation(settings.rows)[: settings.k]
+def _draw(settings: RemovalSettings, number: int, rows: int) -> NDArray[np.int64]:
+    return np.random.default_rng(key(settings.seed, "removal", number)).permutation(rows)[: settings.k]

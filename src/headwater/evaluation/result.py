@@ -1,24 +1,28 @@
 """The result of an evaluation: one line a method, every number with its interval, and the settings to run it again.
 
-A result is written as one JSON document, the run file. `headwater eval replay` runs it again from its settings, and
-tables and pages are made from it alone.
+A result is written as one JSON document, the run file. `headwater eval replay` runs it again from its settings, tables
+and pages are made from it alone, and `headwater eval leaderboard --merge` joins several. All evaluations, those of this
+package's tasks and those of your own data, write the same shape.
 """
 
 from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from headwater.core.errors import DataError
 from headwater.core.files import write_text
 from headwater.core.tables import Tabular
-from headwater.evaluation.metrics import Estimate
+from headwater.evaluation.metrics import Estimate, estimate
 
 FORMAT = 1
 """This number grows when the format changes so that older run files cannot be read."""
@@ -39,14 +43,51 @@ class Cost:
     query_seconds: float | None = None
 
 
+Table = tuple[tuple[float, ...], ...]
+"""What a mean was taken over, `[models, queries]`: one row if no models were retrained; seeds stand for queries."""
+
+
 @dataclass(frozen=True)
 class Line:
-    """The numbers of one method; `group` names the table within the result (`trigger masked`)."""
+    """The numbers of one method.
+
+    Attributes:
+        method: its label.
+        metrics: each metric with its interval.
+        cost: what the scores cost.
+        group: the table within the result (`trigger masked`).
+        samples: by metric, the single values that its mean was taken over. Two methods are compared value by value, on
+            the same queries and models. Older run files do not have them.
+    """
 
     method: str
     metrics: Mapping[str, Estimate]
     cost: Cost = field(default_factory=Cost)
     group: str = ""
+    samples: Mapping[str, Table] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        method: str,
+        values: Mapping[str, ArrayLike],
+        shown: Sequence[str],
+        *,
+        cost: Cost | None = None,
+        **rest: Any,
+    ) -> Line:
+        """The line of a method whose metrics are means of these values; those of the `shown` metrics are kept.
+
+        `values` has one number a query or seed, or a table `[models, queries]`.
+        """
+        tables = {name: np.atleast_2d(np.asarray(found, dtype=np.float64)) for name, found in values.items()}
+        kept = {name: as_table(tables[name]) for name in shown if name in tables}
+        return cls(method, {name: estimate(t) for name, t in tables.items()}, cost or Cost(), samples=kept, **rest)
+
+
+def as_table(values: ArrayLike) -> Table:
+    """The values as they are kept in a line, with six digits behind the point."""
+    return tuple(tuple(row) for row in np.round(np.atleast_2d(np.asarray(values, np.float64)), 6).tolist())
 
 
 @dataclass(frozen=True)
@@ -60,6 +101,8 @@ class Result(Tabular):
         shown: the metrics of the tables; lines are ordered and plotted by the first.
         lines: one a method and group.
         notes: what the numbers depend on.
+        data: what was measured on: `name`, `digest` of rows, queries and ground truth, numbers of `rows` and `queries`,
+            and the `model`'s name and fingerprint. Methods of two results are comparable if the digest is the same.
         about: versions, machine, date, seconds; `run_evaluation` fills it in.
     """
 
@@ -69,23 +112,19 @@ class Result(Tabular):
     shown: tuple[str, ...]
     lines: tuple[Line, ...]
     notes: tuple[str, ...] = ()
+    data: Mapping[str, Any] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        """The name of its files: the task, and the pool if the task has several."""
-        pool = self.settings.get("pool")
+        """The name of its files: the task, and the pool or the own data if the task has several."""
+        pool = self.settings.get("pool") if not self.settings.get("own") else self.data["name"]
         return f"{self.task}-{pool}" if pool else self.task
 
     @property
     def groups(self) -> tuple[str, ...]:
         """The groups, in the order of the lines."""
         return tuple(dict.fromkeys(line.group for line in self.lines))
-
-    def ranked(self, group: str = "") -> list[Line]:
-        """A group's lines by the first metric, the highest first; equal ones keep their order."""
-        mine = [line for line in self.lines if line.group == group]
-        return sorted(mine, key=lambda line: -line.metrics[self.shown[0]].value)
 
     def records(self) -> list[dict[str, Any]]:
         """One record a method and group: each metric with its interval, and the costs."""
@@ -144,8 +183,9 @@ def _from_json(raw: Mapping[str, Any]) -> Result:
             metrics={name: Estimate(**numbers) for name, numbers in line["metrics"].items()},
             cost=Cost(**line["cost"]),
             group=line["group"],
+            samples={name: tuple(map(tuple, rows)) for name, rows in line.get("samples", {}).items()},
         )
         for line in raw["lines"]
     )
     kept = {name: raw[name] for name in ("task", "title", "settings", "about")}
-    return Result(**kept, shown=tuple(raw["shown"]), lines=lines, notes=tuple(raw["notes"]))
+    return Result(**kept, shown=tuple(raw["shown"]), lines=lines, notes=tuple(raw["notes"]), data=raw.get("data", {}))

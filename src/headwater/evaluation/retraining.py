@@ -1,9 +1,12 @@
 """Ground truth by retraining: a bank of models, each trained on a subset of the rows.
 
-One small base model is trained on general rows. Every model of the bank starts from it and learns a subset of the pool,
-with the same schedule and seed. A model is a file named by the digest of everything it depends on, and written when it
-is finished. So an interrupted bank continues where it stopped, and evaluations that need the same subsets share their
-models. The same subset always gives the same weights (on the same machine, with the same number of threads).
+Every model of the bank starts from the same one and learns a subset of the pool, with the same recipe and seed. A model
+is a file named by the digest of everything it depends on, and written when it is finished. So an interrupted bank
+continues where it stopped, and evaluations that need the same subsets share their models. The same subset always gives
+the same weights (on the same machine, with the same number of threads).
+
+The built-in world is a small base model, trained on general rows, that learns a pool of two domains. Your own world is
+your model, your rows and queries, and a recipe (`headwater.evaluation.own`). Both are the same value, a `World`.
 """
 
 from __future__ import annotations
@@ -25,24 +28,27 @@ from headwater.core.files import whole_file, whole_folder
 from headwater.core.fingerprints import digest
 from headwater.core.seeds import key
 from headwater.data.batches import Window, plan_batches
-from headwater.data.corpus import open_corpus
-from headwater.data.rows import Record, Row
-from headwater.data.tokens import Tokenization, TokenRow
+from headwater.data.corpus import Corpus, open_corpus
+from headwater.data.rows import Row
+from headwater.data.tokens import TokenRow
 from headwater.evaluation.stage import Stage
 from headwater.features.row_losses import mean_losses
-from headwater.models.load import LoadedModel, load_model
+from headwater.models.load import LoadedModel, load_model, wrap_model
+from headwater.models.reader import Reader
 from headwater.tasks import howdy_task, two_domains_task
 from headwater.training.cache import RECORDED, OnShare, recorder_in, trained
+from headwater.training.fitting import Training, fit, trainable
 from headwater.training.recorder import Recorder
-from headwater.training.tiny import Recipe, fit, task_rows
+from headwater.training.tiny import Recipe, task_rows
 
 BASE = Recipe(vocabulary=1024, layers=2, width=96, heads=4, context=128, epochs=6)
 BASE_ROWS = 1500
+WEIGHTS = "trained.safetensors"
 
 
 @dataclass(frozen=True)
 class WorldSettings:
-    """What the models of a bank learn.
+    """What the models of the built-in bank learn.
 
     Attributes:
         rows: of the pool.
@@ -60,56 +66,86 @@ class WorldSettings:
 
 @dataclass(frozen=True)
 class World:
-    """A base model, a pool to learn, and queries about it."""
+    """A model to start from, a pool to learn, and queries about it.
 
-    settings: WorldSettings
+    Attributes:
+        folder: where trained models and indexes are kept.
+        start: the model before it learns the pool.
+        reading: how it reads rows: arguments of `Reader.of`.
+        corpus: the pool.
+        queries: what is asked, each with its answer.
+        training: how a model learns the pool or a subset of it.
+        seed: of the trainings.
+    """
+
     folder: Path
-    base: Path
-    records: tuple[Record, ...]
+    start: LoadedModel
+    reading: dict[str, Any]
+    corpus: Corpus
     queries: tuple[Row, ...]
-
-    @property
-    def recipe(self) -> Recipe:
-        """How a model learns the pool or a subset of it."""
-        return replace(BASE, epochs=self.settings.epochs, learning_rate=self.settings.rate)
+    training: Training
+    seed: int = 0
 
     @cached_property
-    def loaded(self) -> LoadedModel:
-        """The base model."""
-        return load_model(str(self.base), device="cpu")
+    def reader(self) -> Reader:
+        """The model to start from, with the way it reads rows."""
+        return Reader.of(self.start, **self.reading)
 
     @cached_property
-    def tokenization(self) -> Tokenization:
-        """The tokenization of rows, with the base model's tokenizer."""
-        return Tokenization.of(self.loaded.tokenizer, max_tokens=BASE.context)
+    def rows(self) -> list[Row]:
+        """The pool's rows."""
+        return list(self.corpus)
 
     @cached_property
     def pool(self) -> list[TokenRow]:
         """The pool's rows as tokens."""
-        return self.tokenization.encode(task_rows(self.records))
+        return self.reader.tokenize(self.rows)
 
     @cached_property
     def name(self) -> str:
         """The digest of everything that a model of the bank depends on, except its subset."""
         rows = [row.digest for row in self.pool]
-        return digest(self.base.name, rows, asdict(self.recipe), str(self.settings.seed))[:12]
+        start = {name: value for name, value in self.start.fingerprint.items() if value is not None}
+        return digest(start, rows, asdict(self.training), f"{self.seed} {self.reader.context}")[:12]
 
     def learn(self, subset: Sequence[int], recorder: Recorder | None = None) -> Any:
-        """Train a copy of the base model on the rows at these positions."""
-        model = copy.deepcopy(self.loaded.model).requires_grad_(True)
-        fit(model, [self.pool[i] for i in subset], self.recipe, seed=self.settings.seed, recorder=recorder)
-        return model.requires_grad_(False)
+        """Train a copy of the model to start from on the rows at these positions."""
+        model = self._copy()
+        rows = [self.pool[i] for i in subset]
+        fit(model, rows, self.training, context=self.reader.context, seed=self.seed, recorder=recorder)
+        return model
+
+    def read(self, file: Path) -> LoadedModel:
+        """The trained model whose trained weights are in the file."""
+        model = self._copy()
+        model.load_state_dict(load_file(file, device=str(self.start.device)), strict=False)
+        return wrap_model(model, self.start.tokenizer, f"{self.start.name}, retrained")
 
     def stage(self) -> Stage:
         """The stage for methods: the pool, and the model that learned all of it."""
         target = self.folder / "models" / f"whole-{self.name}"
         if not target.exists():
             with whole_folder(target) as part:
-                self.learn(range(len(self.pool)), recorder_in(part)).save_pretrained(part)
-                self.loaded.tokenizer.save_pretrained(part)
-        corpus = open_corpus([dict(record) for record in self.records])
+                save_trained(self.learn(range(len(self.pool)), recorder_in(part)), part / WEIGHTS)
         indexes = self.folder / "indexes" / target.name
-        return Stage(load_model(str(target), device="cpu"), corpus, indexes, target / RECORDED)
+        return Stage(self.read(target / WEIGHTS), self.corpus, indexes, target / RECORDED, self.reading)
+
+    def losses(self, loaded: LoadedModel) -> Float[np.ndarray, " queries"]:
+        """Loss of each query: nats, averaged over the answer's tokens."""
+        tokenization = replace(self.reader.tokenization, asked="last")
+        rows = tokenization.encode([replace(row, ordinal=i) for i, row in enumerate(self.queries)], "query")
+        batches = plan_batches(rows, Window(self.reader.context))
+        found: NDArray[np.float64] = mean_losses(loaded, batches, len(rows)).double().numpy()
+        return found
+
+    def _copy(self) -> Any:
+        return trainable(copy.deepcopy(self.start.model), self.training, seed=self.seed)
+
+
+def save_trained(model: Any, path: Path) -> None:
+    """Write the parameters that were trained."""
+    state = {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+    save_file(state, path)
 
 
 def make_world(settings: WorldSettings, folder: Path, on_progress: OnShare) -> World:
@@ -117,7 +153,10 @@ def make_world(settings: WorldSettings, folder: Path, on_progress: OnShare) -> W
     general = howdy_task(settings.seed + 1, rows=BASE_ROWS).rows
     task = two_domains_task(settings.seed, rows=settings.rows, queries=settings.queries)
     made = trained(folder / "models", "base", general, seed=settings.seed, recipe=BASE, on_progress=on_progress)
-    return World(settings, folder, made.folder, task.rows, tuple(task_rows(task.queries)))
+    training = replace(BASE, epochs=settings.epochs, learning_rate=settings.rate).training
+    corpus, queries = open_corpus([dict(record) for record in task.rows]), tuple(task_rows(task.queries))
+    start = load_model(str(made.folder), device="cpu")
+    return World(folder, start, {"max_tokens": BASE.context}, corpus, queries, training, settings.seed)
 
 
 @dataclass
@@ -134,9 +173,7 @@ class Bank:
 
     def losses(self, subset: Sequence[int]) -> NDArray[np.float64]:
         """Loss of each query, nats, after learning the rows at these positions (in their order in the pool)."""
-        model = copy.deepcopy(self.world.loaded.model)
-        model.load_state_dict(load_file(self._model(sorted(subset))), strict=False)
-        return query_losses(replace(self.world.loaded, model=model.eval()), self.world)
+        return self.world.losses(self.world.read(self._model(sorted(subset))))
 
     def missing(self, subsets: Sequence[Sequence[int]]) -> int:
         """How many of these models are not trained yet."""
@@ -160,19 +197,11 @@ class Bank:
         path = self._path(subset)
         if not path.exists():
             start = time.perf_counter()
-            state = dict(self.world.learn(subset).named_parameters())
+            model = self.world.learn(subset)
             self.seconds.append(time.perf_counter() - start)
             with whole_file(path) as part:
-                save_file({name: value.detach().contiguous() for name, value in state.items()}, part)
+                save_trained(model, part)
         return path
-
-
-def query_losses(loaded: LoadedModel, world: World) -> Float[np.ndarray, " queries"]:
-    """Loss of each of the world's queries: nats, averaged over the answer's tokens."""
-    rows = world.tokenization.encode([replace(row, ordinal=i) for i, row in enumerate(world.queries)])
-    batches = plan_batches(rows, Window(BASE.context))
-    found: NDArray[np.float64] = mean_losses(loaded, batches, len(rows)).double().numpy()
-    return found
 
 
 def random_halves(rows: int, count: int, seed: int) -> list[list[int]]:

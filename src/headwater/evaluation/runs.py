@@ -12,6 +12,7 @@ from typing import Any
 from headwater.core.errors import unknown_name
 from headwater.evaluation import detection, forgetting, lds, removal, sanity, selection
 from headwater.evaluation.listener import SILENT, Listener
+from headwater.evaluation.own import Own
 from headwater.evaluation.result import Result, environment
 
 
@@ -49,7 +50,9 @@ def run_evaluation(name: str, settings: Mapping[str, Any], folder: Path, listene
     for setting in settings:
         if setting not in known:
             raise unknown_name("setting", setting, known, where=name)
-    given = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+    if given.get("own") is not None:
+        given["own"] = Own.of(given["own"])
     start = time.perf_counter()
     result = evaluation.run(evaluation.settings(**given), folder, listener)
     return dataclasses.replace(result, about=environment(time.perf_counter() - start))

@@ -1,7 +1,8 @@
 """Sanity: checks of scores that need no ground truth, after Adebayo et al. (arXiv 1810.03292) and quanda.
 
 weights     1 − Spearman of a query's scores with the model's weights and with random weights: the scores of a method
-            that reads the model must change (0: the method ignores what the model learned)
+            that reads the model must change (0: the method ignores what the model learned). Random weights are each
+            tensor's own numbers in another order, so that every model can be tested, with an adapter or without.
 detection   AP of the planted rows with random weights: whatever a method finds then, it finds by words alone
 variety     distinct rows among all queries' top 10, as a share of 10 × queries: low if all queries find the same rows
 seeds       Spearman of a query's scores with two seeds of the method: 1 is stable (1 for methods without a seed)
@@ -10,8 +11,9 @@ twins       share of added duplicates whose scores equal those of their original
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +22,21 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from headwater.core.scores import Scores
+from headwater.core.errors import ModelError
+from headwater.core.seeds import key
 from headwater.core.statistics import spearman
 from headwater.data.corpus import open_corpus
-from headwater.data.rows import Record, Row
+from headwater.data.records import as_record
 from headwater.evaluation.listener import SILENT, Listener
-from headwater.evaluation.metrics import detection_values, estimate, fixed
+from headwater.evaluation.metrics import detection_values, fixed
+from headwater.evaluation.own import Measured, Own, described, measured_on_own, settings_json
 from headwater.evaluation.result import Line, Result
 from headwater.evaluation.stage import Stage, parse_label, with_controls
 from headwater.methods.catalog import find_entry
 from headwater.models.load import LoadedModel, wrap_model
 from headwater.models.load import load_model as load
 from headwater.tasks import howdy_task
-from headwater.training.cache import trained
+from headwater.training.cache import OnShare, trained
 from headwater.training.tiny import Recipe, task_rows
 
 TWINS = 20
@@ -41,66 +45,89 @@ SHOWN = ("weights", "detection", "trained", "variety", "seeds", "twins")
 
 @dataclass(frozen=True)
 class SanitySettings:
-    """`rows` and `queries` are of the Howdy pool, `epochs` of its model; 0 takes the recipe's default."""
+    """`rows` and `queries` are of the Howdy pool, `epochs` of its model; 0 takes the recipe's default.
+
+    `own` is your own model, rows and queries instead; `detection` and `trained` are then measured if it has ground
+    truth.
+    """
 
     methods: tuple[str, ...] = ("rise", "rapidin")
     rows: int = 600
     queries: int = 20
     epochs: int = 0
     seed: int = 0
+    own: Own | None = None
 
 
 def run_sanity(settings: SanitySettings, folder: Path, listener: Listener = SILENT) -> Result:
-    """Run every check for each method and control, on the Howdy pool; queries have their reference answers."""
-    task = howdy_task(settings.seed, rows=settings.rows, queries=settings.queries)
-    recipe = replace(Recipe(), epochs=settings.epochs) if settings.epochs else Recipe()
-    how: dict[str, Any] = {"seed": settings.seed, "recipe": recipe, "on_progress": listener.on_progress}
-    made = trained(folder / "models", task.name, task.rows, **how)
-    pool = [*task.rows, *({**row, "id": f"twin-{row['id']}"} for row in task.rows[:TWINS])]
-    queries = task_rows([{**query, "response": query["reference"]} for query in task.queries])
-    loaded = load(str(made.folder))
-    stages = [
-        Stage(model, open_corpus([dict(row) for row in pool]), folder / "indexes" / f"sanity-{name}", made.recorded)
-        for name, model in (("trained", loaded), ("random", randomised(loaded, settings.seed)))
-    ]
-    planted = [row["id"] for row in pool if row["planted"]]
-    positives = {query.id: frozenset(planted) for query in queries}
-    lines = []
+    """Run every check for each method and control; queries of the Howdy pool have their reference answers."""
     labels = with_controls(settings.methods)
+    notes: list[str] = []
+    if settings.own is None:
+        measured = _howdy(settings, folder, listener.on_progress)
+    else:
+        measured, notes = measured_on_own(settings.own, folder, where="sanity")
+    own, rows = measured.stage, measured.stage.rows
+    twins = [{**as_record(row), "id": f"twin-{row.id}"} for row in rows[:TWINS]]
+    pool = open_corpus([*map(as_record, rows), *twins])
+    twin_ids = {twin["id"] for twin in twins}
+    positives = {query: ids | ({f"twin-{i}" for i in ids} & twin_ids) for query, ids in measured.positives.items()}
+    models = {"trained": own.loaded, "random": shuffled(own.loaded, settings.seed)}
+    stages = [Stage(model, pool, own.folder / name, own.recorded, own.reading) for name, model in models.items()]
+    lines = []
     for number, label in enumerate(labels):
         listener.on_progress(f"checking {label}", number / len(labels))
-        lines.append(_line(label, stages, lambda scores: detection_values(scores, positives, ())["AP"], queries, pool))
-    explained = "`trained` and `detection` are AP of the planted rows with trained and with random weights"
-    notes = (f"{len(pool)} rows with {TWINS} duplicates; {explained}.",)
-    return Result("sanity", "sanity: what scores must do", asdict(settings), SHOWN, tuple(lines), notes)
+        lines.append(_line(label, stages, replace(measured, positives=positives), len(twins)))
+    shown = tuple(name for name in SHOWN if name in lines[0].metrics)
+    note = f"{len(rows) + len(twins):,} rows with {len(twins)} duplicates."
+    if measured.positives:
+        note += " `trained` and `detection` are AP of the rows to find with trained and with random weights."
+    title = "sanity: what scores must do"
+    about = described(measured, measured.name)
+    return Result("sanity", title, settings_json(settings), shown, tuple(lines), (note, *notes), about)
 
 
-def randomised(loaded: LoadedModel, seed: int) -> LoadedModel:
-    """The same architecture and tokenizer with random weights from the seed."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed + 1)
-        return wrap_model(type(loaded.model)(loaded.model.config), loaded.tokenizer, f"{loaded.name}, random weights")
+def _howdy(settings: SanitySettings, folder: Path, on_progress: OnShare) -> Measured:
+    task = howdy_task(settings.seed, rows=settings.rows, queries=settings.queries)
+    recipe = replace(Recipe(), epochs=settings.epochs) if settings.epochs else Recipe()
+    how: dict[str, Any] = {"seed": settings.seed, "recipe": recipe, "on_progress": on_progress}
+    made = trained(folder / "models", task.name, task.rows, **how)
+    queries = task_rows([{**query, "response": query["reference"]} for query in task.queries])
+    corpus, indexes = open_corpus([dict(row) for row in task.rows]), folder / "indexes" / f"sanity-{made.folder.name}"
+    stage = Stage(load(str(made.folder)), corpus, indexes, made.recorded)
+    return Measured("howdy", stage, tuple(queries), task.positives)
 
 
-def _line(
-    label: str,
-    stages: Sequence[Stage],
-    precision: Callable[[Scores], NDArray[np.float64]],
-    queries: Sequence[Row],
-    pool: Sequence[Record],
-) -> Line:
+def shuffled(loaded: LoadedModel, seed: int) -> LoadedModel:
+    """The same model with the numbers of every tensor of weights in a random order.
+
+    Raises:
+        ModelError: weights are stored as codes, whose order means something else.
+    """
+    model = copy.deepcopy(loaded.model)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if not parameter.is_floating_point():
+                what = f"'{name}' is quantised, so its weights cannot be drawn anew"
+                raise ModelError(what, where=loaded.name, remedy="load the model without --quantization")
+            order = torch.randperm(parameter.numel(), generator=torch.Generator().manual_seed(key(seed, name)))
+            parameter.copy_(parameter.flatten()[order.to(parameter.device)].view_as(parameter))
+    return wrap_model(model, loaded.tokenizer, f"{loaded.name}, random weights")
+
+
+def _line(label: str, stages: Sequence[Stage], measured: Measured, twins: int) -> Line:
+    queries, positives = measured.queries, dict(measured.positives)
     with_trained, with_random = (stage.score(label, queries) for stage in stages)
     again = stages[0].score(other, queries) if (other := reseeded(label)) else with_trained
     first, second = with_trained.scores.values, with_random.scores.values
-    metrics = {
-        "weights": 1 - _rank_agreement(first, second),
-        "detection": precision(with_random.scores),
-        "trained": precision(with_trained.scores),
-        "seeds": _rank_agreement(first, again.scores.values),
-        "twins": _twins(first, len(pool) - TWINS),
-    }
+    values = {"weights": 1 - _rank_agreement(first, second), "seeds": _rank_agreement(first, again.scores.values)}
+    values["twins"] = _twins(first, len(first) - twins)
+    if positives:
+        values["detection"] = detection_values(with_random.scores, positives, ())["AP"]
+        values["trained"] = detection_values(with_trained.scores, positives, ())["AP"]
     variety = fixed(len(np.unique(with_trained.scores.top(10))) / (10 * len(queries)))
-    return Line(label, {n: estimate(v) for n, v in metrics.items()} | {"variety": variety}, with_trained.cost)
+    line = Line.of(label, values, SHOWN, cost=with_trained.cost)
+    return replace(line, metrics={**line.metrics, "variety": variety})
 
 
 def reseeded(label: str) -> str | None:

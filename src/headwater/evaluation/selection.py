@@ -13,7 +13,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from headwater.data.batches import TokenBatch, Window, plan_batches
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
 from headwater.evaluation.listener import SILENT, Listener
-from headwater.evaluation.metrics import estimate, fixed
+from headwater.evaluation.metrics import fixed
 from headwater.evaluation.result import Cost, Line, Result
 from headwater.methods.catalog import find_method
 from headwater.methods.scoring import attribute
@@ -39,7 +39,8 @@ from headwater.tasks.junk_pool import junk_pool_task
 from headwater.tasks.mixed_pool import mixed_pool_task
 from headwater.tasks.pool import PoolTask
 from headwater.training.cache import trained
-from headwater.training.tiny import Recipe, response_loss, task_rows
+from headwater.training.fitting import response_loss
+from headwater.training.tiny import Recipe, task_rows
 
 POOLS: Mapping[str, Callable[..., PoolTask]] = {"mixed": mixed_pool_task, "junk": junk_pool_task}
 CONTROLS = ("bm25", "embedding", "loss")
@@ -125,13 +126,14 @@ def _lines(arms: Sequence[Arm], points: Sequence[int]) -> tuple[Line, ...]:
     lines = []
     for arm in arms:
         reached = [steps_to(curve, end, points) for curve, end in zip(arm.losses, random.losses[:, -1], strict=True)]
-        metrics = {
-            "loss taken off": estimate(arm.losses[:, 0] - arm.losses[:, -1]),
-            "final loss": estimate(arm.losses[:, -1]),
-            "steps to random's end": estimate(np.array(reached)),
-            "wanted share": fixed(sum(v for k, v in arm.kinds.items() if k in ("helpful", "quality"))),
+        values = {
+            "loss taken off": arm.losses[:, 0] - arm.losses[:, -1],
+            "final loss": arm.losses[:, -1],
+            "steps to random's end": np.array(reached),
         }
-        lines.append(Line(arm.name, metrics, Cost(build_seconds=round(arm.seconds, 2))))
+        line = Line.of(arm.name, values, tuple(values), cost=Cost(build_seconds=round(arm.seconds, 2)))
+        wanted = fixed(sum(v for k, v in arm.kinds.items() if k in ("helpful", "quality")))
+        lines.append(replace(line, metrics={**line.metrics, "wanted share": wanted}))
     return tuple(lines)
 
 

@@ -15,7 +15,7 @@ import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from headwater.methods.targets import each
 from headwater.models.load import LoadedModel
 from headwater.models.reader import Reader
 from headwater.search.scan import score_all
-from headwater.tracing.queries import ask
+from headwater.tracing.queries import LAST, ask
 
 CONTROLS = ("random", "length", "loss", "bm25", "embedding")
 """These methods are part of every table of scores."""
@@ -117,12 +117,14 @@ class Stage:
         folder: where indexes are built; no other stage may use it.
         recorded: folder of the recorded training run, for methods that need its files (Adam's moments); options of the
             method come before these.
+        reading: how the model reads rows: arguments of `Reader.of` (`template`, `targets`, `max_tokens`, ...).
     """
 
     loaded: LoadedModel
     corpus: Corpus
     folder: Path
     recorded: Path | None = None
+    reading: Mapping[str, Any] = field(default_factory=dict)
     _indexes: dict[str, tuple[Session, float]] = field(default_factory=dict, repr=False)
 
     def score(self, label: str, queries: Sequence[Row]) -> Scored:
@@ -144,9 +146,15 @@ class Stage:
         """The pool's rows."""
         return list(self.corpus)
 
+    @cached_property
+    def reader(self) -> Reader:
+        """The model with the way it reads rows; of a query, the last answer is asked about, as in a trace."""
+        reader = Reader.of(self.loaded, **self.reading)
+        return replace(reader, tokenization=replace(reader.tokenization, asked=LAST))
+
     def _stream(self, named: LabelledMethod, method: Method, queries: Sequence[Row]) -> Scored:
         start = time.perf_counter()
-        scores = attribute(method, Reader.of(self.loaded), self.rows, each(queries))
+        scores = attribute(method, self.reader, self.rows, each(queries))
         took = time.perf_counter() - start
         return Scored(Scores(scores.ids, scores.queries, scores.values, named.label), Cost(took, 0, 0.0))
 
@@ -167,7 +175,7 @@ class Stage:
             file = self.folder / f"{method.spec.name}-{key[:8]}.lance"
             self.folder.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(file, ignore_errors=True)  # build again, because the time of an earlier build is not known
-            bound = Bound.of(method, Reader.of(self.loaded))
+            bound = Bound.of(method, Reader.of(self.loaded, **self.reading))
             index = build(file, self.corpus, bound, keep_text=False)
             self._indexes[key] = Session(index, bound), time.perf_counter() - start
         return self._indexes[key]

@@ -75,6 +75,17 @@ class ExactEncoder(Encoder, Protocol):
 
 
 @runtime_checkable
+class ModuleEncoder(ExactEncoder, Protocol):
+    """An encoder that can divide its exact scores by module."""
+
+    def exact_parts(
+        self, train: Iterable[TokenBatch], queries: Sequence[TokenBatch]
+    ) -> Mapping[str, Float[Tensor, "rows queries"]]:
+        """Module name to its part of the exact scores; the parts sum to them."""
+        ...
+
+
+@runtime_checkable
 class GridEncoder(Encoder, Protocol):
     """An encoder that can score single tokens of a row on single tokens of a query."""
 

@@ -6,7 +6,8 @@ in memory, rows are streamed, and one pair of tensors is multiplied out at a tim
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -88,10 +89,28 @@ def exact_scores(
     Raises:
         NumericError: a gradient is not finite.
     """
+    how: dict[str, Any] = {"normalize": normalize, "selection": selection}
+    return exact_parts(loaded, train, queries, lambda name: "", **how)[""]
+
+
+def exact_parts(
+    loaded: LoadedModel,
+    train: Iterable[TokenBatch],
+    queries: Sequence[TokenBatch],
+    part_of: Callable[[str], str],
+    *,
+    normalize: Normalization = "tensor",
+    selection: ParameterSelection | None = None,
+) -> dict[str, Float[Tensor, "rows queries"]]:
+    """`exact_scores` divided into parts, which sum to it; `part_of` names the part that a tensor belongs to."""
     selection = selection or select_parameters(loaded.model)
-    held = [_hold(loaded, selection, batch) for batch in queries]
-    sizes = [len(batch.rows) for batch in queries]
-    return torch.cat([_scores(loaded, selection, batch, held, sizes, normalize=normalize) for batch in train])
+    held = [(_hold(loaded, selection, batch), len(batch.rows)) for batch in queries]
+    names = dict.fromkeys(part_of(name) for name in selection.shapes)
+    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    for batch in train:
+        for name, scores in _scores(loaded, selection, batch, held, (normalize, part_of)).items():
+            found[name].append(scores)
+    return {name: torch.cat(parts) for name, parts in found.items()}
 
 
 def _hold(loaded: LoadedModel, selection: ParameterSelection, batch: TokenBatch) -> Held:
@@ -108,20 +127,22 @@ def _scores(
     loaded: LoadedModel,
     selection: ParameterSelection,
     batch: TokenBatch,
-    held: Sequence[Held],
-    sizes: Sequence[int],
-    *,
-    normalize: Normalization,
-) -> Float[Tensor, "rows queries"]:
-    """The scores of one batch of rows on all queries, which are `held` in groups of these `sizes`."""
+    held: Sequence[tuple[Held, int]],
+    how: tuple[Normalization, Callable[[str], str]],
+) -> dict[str, Float[Tensor, "rows queries"]]:
+    """The parts of one batch's scores on all queries, which are `held` in groups, each with its size."""
+    normalize, part_of = how
+    sizes = [size for _, size in held]
     dtype = torch.promote_types(loaded.model.dtype, torch.float32)
-    total = torch.zeros(len(batch.rows), sum(sizes), dtype=dtype, device=loaded.device)
-    row_squares = torch.zeros_like(total[:, 0])
+    shape = (len(batch.rows), sum(sizes))
+    totals = {part_of(name): torch.zeros(shape, dtype=dtype, device=loaded.device) for name in selection.shapes}
+    row_squares = torch.zeros(shape[0], dtype=dtype, device=loaded.device)
 
     def visit(gradient: Gradient) -> None:
         squared = squared_norms(gradient)
         row_squares.add_(squared)
-        for kept, columns in zip(held, total.split(list(sizes), dim=1), strict=True):
+        columns_of = totals[part_of(gradient.name)].split(sizes, dim=1)
+        for (kept, _), columns in zip(held, columns_of, strict=True):
             if gradient.name in kept:
                 query, query_squared = kept[gradient.name]
                 scale = unit_scale(squared)[:, None] * unit_scale(query_squared) if normalize == "tensor" else 1.0
@@ -129,8 +150,10 @@ def _scores(
 
     visit_gradients(loaded.model, selection, batch.to(loaded.device), visit)
     if normalize == "row":
-        zeros = torch.zeros_like(total[0]).split(list(sizes))
-        query_squares = [sum((s for _, s in kept.values()), zero) for kept, zero in zip(held, zeros, strict=True)]
-        total *= unit_scale(row_squares)[:, None] * unit_scale(torch.cat(query_squares))
-    require_finite(total.isfinite().all(1), batch, "the row's or a query's gradient")
-    return total.float()
+        zeros = torch.zeros(shape[1], dtype=dtype, device=loaded.device).split(sizes)
+        query_squares = [sum((s for _, s in kept.values()), zero) for (kept, _), zero in zip(held, zeros, strict=True)]
+        scale = unit_scale(row_squares)[:, None] * unit_scale(torch.cat(query_squares))
+        totals = {name: total * scale for name, total in totals.items()}
+    finite = torch.stack([total.isfinite().all(1) for total in totals.values()]).all(0)
+    require_finite(finite, batch, "the row's or a query's gradient")
+    return {name: total.float() for name, total in totals.items()}

@@ -7,9 +7,10 @@ Peak memory beyond the model's own pass: the result (rows × dim × 4 bytes) and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -19,7 +20,7 @@ from headwater.core.spec import Column, Coverage, Role
 from headwater.data.batches import TokenBatch
 from headwater.features.capture import visit_gradients
 from headwater.features.encoder import Encoded, TokenScores
-from headwater.features.exact import exact_scores
+from headwater.features.exact import exact_parts, exact_scores
 from headwater.features.row_losses import require_finite, row_losses, token_weights
 from headwater.features.sites import ParameterSelection
 from headwater.features.token_batches import single_tokens, spread
@@ -101,6 +102,13 @@ class GradientSketch:
         """The scores that the vectors' inner products estimate, from the whole gradients."""
         return exact_scores(self.loaded, train, queries, normalize=self.normalize, selection=self.selection)
 
+    def exact_parts(
+        self, train: Iterable[TokenBatch], queries: Sequence[TokenBatch]
+    ) -> dict[str, Float[Tensor, "rows queries"]]:
+        """The exact scores by module: what its weight and bias, or an adapter's two factors, add to the score."""
+        how: dict[str, Any] = {"normalize": self.normalize, "selection": self.selection}
+        return exact_parts(self.loaded, train, queries, module_of, **how)
+
     def token_grid(self, row: TokenBatch, query: TokenBatch) -> Float[Tensor, "row_tokens query_tokens"]:
         """I(t^j, s^i) of one row's tokens on one query's: entry (i, j) belongs to token i of the row, j of the query.
 
@@ -175,6 +183,15 @@ class GradientSketch:
         finite = total.sum(1).isfinite() & _total(squared, total).isfinite()  # a sum is finite only if all terms are
         require_finite(finite, batch, "the row's gradient")
         return Sketched(total, squared, losses)
+
+
+_FACTOR = re.compile(r"\.(lora_[A-Za-z_]+|lokr_\w+|loha_\w+|hada_\w+|ia3_\w+|base_layer)(\.[^.]+)?(?=\.|$)")
+
+
+def module_of(tensor: str) -> str:
+    """The module that a tensor belongs to: `q_proj` for its weight, its bias, and an adapter's factors around it."""
+    module = re.sub(r"\.(weight|bias)$", "", tensor)
+    return _FACTOR.sub("", module)
 
 
 def _total(squared: Mapping[str, Tensor], like: Tensor) -> Tensor:

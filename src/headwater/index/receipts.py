@@ -18,7 +18,9 @@ import lance
 import pyarrow as pa
 
 from headwater.core.errors import StoreError
-from headwater.index.store import exists, is_local, locator, storing
+from headwater.index.failures import storing
+from headwater.index.noted import is_local
+from headwater.index.store import exists, locator
 
 _SCHEMA = pa.schema(
     [pa.field(name, pa.int64()) for name in ("shard", "of", "block")]

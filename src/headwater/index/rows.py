@@ -177,6 +177,14 @@ def to_table(
     return pa.table(arrays, schema=schema)
 
 
+def metadata_table(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
+    """The rows' ids, texts and metadata, and `extra`, without anything that a model or tokenizer reads off them."""
+    names = set(schema.names)
+    cells = [{"id": row.id, **_cells(text_fields(row), row.metadata, schema, names, ())} for row in rows]
+    kept = [field for field in schema if field.name in ("id", "extra") or field.name not in RESERVED - {*TEXT_FIELDS}]
+    return pa.table([pa.array([cell.get(f.name) for cell in cells], type=f.type) for f in kept], schema=pa.schema(kept))
+
+
 def columnless(rows: Sequence[Row], schema: pa.Schema, vectors: Sequence[str]) -> list[str]:
     """The names of all metadata values, a name for each, of which no column of the schema shows anything."""
     kinds = {field.name: field.type for field in schema}

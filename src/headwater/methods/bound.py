@@ -21,7 +21,7 @@ from headwater.data.batches import TokenBatch
 from headwater.data.readings import RowReading
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
-from headwater.features.encoder import Encoded, Encoder, ExactEncoder, GridEncoder, TokenScores
+from headwater.features.encoder import Encoded, Encoder, ExactEncoder, GridEncoder, ModuleEncoder, TokenScores
 from headwater.methods.method import Method, Vectors
 from headwater.models.reader import Reader
 from headwater.search import codes
@@ -46,6 +46,22 @@ class EncodedRows:
     tokens: tuple[TokenRow, ...]
     vectors: Mapping[str, Float[Tensor, "rows _dim"]]
     losses: Float[Tensor, " rows"]
+
+
+@dataclass(frozen=True)
+class ModuleParts:
+    """Module name to its part of the exact scores, `[rows, queries]`."""
+
+    parts: Mapping[str, Float[Tensor, "rows queries"]]
+
+    def combined(self, combination: Float[Tensor, "names queries"]) -> ModuleParts:
+        """The parts of linear combinations of the queries."""
+        return ModuleParts({name: part @ combination.mT for name, part in self.parts.items()})
+
+    def of(self, row: int, query: int) -> dict[str, float]:
+        """One row's parts for one query, the largest size first."""
+        found = {name: float(part[row, query]) for name, part in self.parts.items()}
+        return dict(sorted(found.items(), key=lambda item: -abs(item[1])))
 
 
 @dataclass(frozen=True)
@@ -112,13 +128,36 @@ class Bound:
         if not self.form.exact or not isinstance(self.encoder, ExactEncoder):
             what = f"{self.method.spec.name} has no scores but those of its vectors"
             raise UsageError(what, where="--exact", remedy="leave it out")
+        row_batches, query_batches, order = self._sides(rows, queries)
+        return order(self.encoder.exact_scores(row_batches, query_batches))
+
+    def module_parts(self, rows: Sequence[Row], queries: Sequence[Row]) -> ModuleParts:
+        """The exact scores, divided by module.
+
+        Raises:
+            UsageError: the method has no whole gradients, whose tensors belong to modules.
+        """
+        if not self.form.exact or not isinstance(self.encoder, ModuleEncoder):
+            what = f"{self.method.spec.name} does not read gradients module by module"
+            raise UsageError(what, where="--by-module", remedy="use an index of graddot, gradcos or rapidin")
+        row_batches, query_batches, order = self._sides(rows, queries)
+        found = self.encoder.exact_parts(row_batches, query_batches)
+        return ModuleParts({name: order(scores) for name, scores in found.items()})
+
+    def _sides(
+        self, rows: Sequence[Row], queries: Sequence[Row]
+    ) -> tuple[list[TokenBatch], list[TokenBatch], Callable[[Tensor], Tensor]]:
+        """Both sides in batches, and a function that puts their scores in the order given, on the CPU."""
         row_batches = self.batches(self.tokenize(rows, "train"), "train")
         query_batches = self.batches(self.tokenize(queries, "query"), "query")
-        scores = self.encoder.exact_scores(row_batches, query_batches).cpu()
         i, j = ([row.row.ordinal for batch in side for row in batch.rows] for side in (row_batches, query_batches))
-        ordered = torch.empty_like(scores)
-        ordered[torch.tensor(i)[:, None], torch.tensor(j)] = scores
-        return ordered
+
+        def order(scores: Tensor) -> Tensor:
+            ordered = torch.empty_like(scores, device="cpu")
+            ordered[torch.tensor(i)[:, None], torch.tensor(j)] = scores.cpu()
+            return ordered
+
+        return row_batches, query_batches, order
 
     def token_grid(
         self, row: Row, query: Row

@@ -11,38 +11,48 @@ from typing import Any
 from markupsafe import Markup
 
 from headwater.core.files import write_text
+from headwater.evaluation.board import Board
 from headwater.evaluation.metrics import Estimate
 from headwater.evaluation.result import Line, Result, write_result
+from headwater.evaluation.standing import standings
 from headwater.report import plots
 from headwater.report.page import render
 from headwater.report.tables import Cell, Table, markdown_table, numeric_columns
 
 MADE = "<!-- Everything below is made by `make leaderboard`. -->"
 
-_READING = (
-    "Means over queries with 95 % intervals over queries (Student's t). `random`, `length`, `loss`, `bm25` and "
-    "`embedding` are the controls. *LDS*: Spearman of summed scores with what retraining on random halves did. *AP*: "
-    "average precision of the planted rows; similar words help a lot there, so read it together with LDS. *masked*: "
-    "the same queries without the trigger. *P@50*: share of the query's own domain among its top 50 (chance is a "
-    "half). `a+b` adds standardised scores; with `a=>b`, b re-ranks the tenth of the rows that a ranks highest."
+READING = (
+    "Means with 95 % intervals by Student's t: over queries, or over seeds; of LDS and removal over queries and "
+    "retrained models together, since all queries share the models. *place*: 1 + the number of methods that are "
+    "certainly better in the first column, by the interval of the paired difference on the same queries and models; "
+    "`=` marks methods that are level with another. In every column `°` marks the best and all that are level with it. "
+    "`random`, `length`, `loss`, `bm25` and `embedding` are the controls. `a+b` adds standardised scores; with `a=>b`, "
+    "b re-ranks the tenth of the rows that a ranks highest."
+)
+"""How to read a leaderboard, whatever its tasks."""
+
+_TASKS = (
+    "*LDS*: Spearman of summed scores with what retraining on random halves did. *AP*: average precision of the "
+    "planted rows; similar words help a lot there, so read it together with LDS. *masked*: the same queries without "
+    "the trigger. *P@50*: share of the query's own domain among its top 50 (chance is a half)."
 )
 
 
-def write_leaderboard(
-    path: Path, page: Path, results: Sequence[Result], headings: Sequence[str], rows: Sequence[Sequence[Any]]
-) -> None:
+def write_leaderboard(path: Path, page: Path, results: Sequence[Result], board: Board, *, own: bool = False) -> None:
     """Write the document (Markdown) to `path` and the page (HTML, with plots) to `page`.
 
-    If the document exists, its text above the line `MADE` is kept; people write their comments there.
+    If the document exists, its text above the line `MADE` is kept; people write their comments there. `own` says that
+    the results are merged ones, and not those of this repository's tasks.
     """
-    columns = ("method", *headings, *COSTS)
-    shown = tuple(tuple(_short(cell) for cell in row) for row in rows)
+    columns = ("place", "method", *board.headings, *COSTS)
+    shown = tuple(tuple(_short(cell) for cell in row) for row in board.rows)
     parts = [(result, sections(result)) for result in results]
     made_by = "Made by `make leaderboard`, offline, on this repository's own tiny tasks and models."
+    explained = [f"Merged from {len(results)} results.", READING] if own else [made_by, f"{READING} {_TASKS}"]
     chapters = [_chapter(result, some) for result, some in parts]
-    text = "\n\n".join([f"{_head(path)}{MADE}", made_by, _READING, markdown_table(columns, shown), *chapters])
+    text = "\n\n".join([f"{_head(path)}{MADE}", *explained, markdown_table(columns, shown), *chapters])
     write_text(path, text.rstrip() + "\n")
-    about = {"made by": "make leaderboard", **(results[0].about if results else {})}
+    about = {"made by": "headwater eval leaderboard", **(results[0].about if results else {})}
     first = Section(Table("Methods × tasks", columns, shown))
     write_results(page, "headwater leaderboard", [first, *(s for _, some in parts for s in some)], about)
 
@@ -56,7 +66,8 @@ def _head(path: Path) -> str:
 def _chapter(result: Result, some: Sequence[Section]) -> str:
     about = result.about
     versions = f"headwater {about['headwater']}, torch {about['torch']}, {about['machine']}"
-    made = f"Made with {versions}, {about['seconds']:.0f} s, {about['made']}."
+    data = f" Data {result.data['digest'][:12]}." if result.data else ""
+    made = f"Made with {versions}, {about['seconds']:.0f} s, {about['made']}.{data}"
     notes = "".join(f"\n\n{note}" for note in result.notes)
     bare = [Section(Table(s.table.title, s.table.columns, s.table.rows)) for s in some]
     return f"## {result.title}{notes}\n\n{made}\n\n{results_markdown(bare, level=3).rstrip()}"
@@ -120,10 +131,14 @@ def publish(result: Result, folder: str | os.PathLike[str]) -> dict[str, Path]:
 
 
 def _section(result: Result, group: str) -> Section:
-    """The group's table; the first table has the notes, and cost columns without numbers are left out."""
-    lines, first = result.ranked(group), result.shown[0]
-    cells = [_cells(line, result.shown) for line in lines]
-    names = ("method", *result.shown, *COSTS)
+    """The group's table; the first table has the notes, and cost columns without numbers are left out.
+
+    *place* and *against the one above* are those of paired comparisons (`headwater.evaluation.standing`).
+    """
+    found, first = standings(result, group), result.shown[0]
+    lines = [standing.line for standing in found]
+    cells = [(s.place_text, *_cells(s.line, result.shown), s.step_text) for s in found]
+    names = ("place", "method", *result.shown, *COSTS, "against the one above")
     kept = [i for i, name in enumerate(names) if name not in COSTS or any(row[i] is not None for row in cells)]
     rows = tuple(tuple(row[i] for i in kept) for row in cells)
     note = " ".join(result.notes) if group == result.groups[0] else ""

@@ -17,7 +17,9 @@ from headwater.data.rows import Row, with_response
 from headwater.indexing.session import Session
 from headwater.methods.bound import EncodedRows
 from headwater.models.generate import Answer, generate_answers
+from headwater.models.reader import Reader
 from headwater.search.products import Metrics, QueryVectors, apply_metrics, fit_metrics
+from headwater.tracing.aims import Aim
 
 MAX_NEW_TOKENS = 128
 """By default a generated response is cut after this many tokens."""
@@ -79,7 +81,7 @@ def answer_of(
 
 
 def with_responses(
-    rows: list[Row], session: Session, *, max_new_tokens: int = MAX_NEW_TOKENS
+    rows: Sequence[Row], reader: Reader, *, max_new_tokens: int = MAX_NEW_TOKENS
 ) -> tuple[list[Row], set[str]]:
     """Generate every missing response greedily; returns the rows and the ids of those whose response was generated.
 
@@ -87,10 +89,9 @@ def with_responses(
     closing token is one of them only if the model wrote it.
     """
     missing = [i for i, row in enumerate(rows) if row.text is None and row.response is None]
-    questions = [session.bound.reader.tokenization.question(rows[i]) for i in missing]
+    questions = [reader.tokenization.question(rows[i]) for i in missing]
     done = list(rows)
-    loaded = session.bound.reader.loaded
-    answers = generate_answers(loaded, questions, max_new_tokens=max_new_tokens) if questions else []
+    answers = generate_answers(reader.loaded, questions, max_new_tokens=max_new_tokens) if questions else []
     for i, answer in zip(missing, answers, strict=True):
         if not answer.text.strip():
             raise DataError("the model answered nothing", where=f"query '{rows[i].id}'", remedy="give a response")
@@ -103,30 +104,44 @@ class Asked:
     """Queries with everything a search needs.
 
     Attributes:
-        rows: the queries, each with a response.
+        aim: what is asked.
+        rows: the queries, each with a response, and those that they are held against.
         generated: ids of the queries whose response the model generated.
-        read: their tokens, vectors and losses.
+        read: their tokens, vectors and losses; None for a direction.
         weights: column name to the weight of its inner product in a score.
-        probes: the vectors that rows' vectors are multiplied with, weighted and under the metrics.
+        probes: the vectors that rows' vectors are multiplied with, weighted and under the metrics: one a name.
         metrics: the metric of each column that has one, fitted on the index.
     """
 
+    aim: Aim
     rows: list[Row]
     generated: set[str]
-    read: EncodedRows
+    read: EncodedRows | None
     weights: Mapping[str, float]
     probes: QueryVectors
     metrics: Metrics
 
     @property
-    def names(self) -> list[str]:
-        """The queries' ids."""
-        return [row.id for row in self.rows]
+    def names(self) -> tuple[str, ...]:
+        """The names of what is asked about: the queries' ids, but for means and directions."""
+        return self.aim.names
+
+    @property
+    def plain_vectors(self) -> QueryVectors:
+        """The vectors of what is asked about, weighted, without the method's own metric."""
+        if self.read is None:
+            return weigh(self.aim.direction, self.weights)
+        return weigh({name: self.aim.combination @ self.read.vectors[name] for name in self.weights}, self.weights)
+
+    @property
+    def single(self) -> bool:
+        """Whether each name stands for a query of its own, which can be shown."""
+        return bool(self.rows) and not self.aim.mean
 
 
 def ask(
     session: Session,
-    queries: Sequence[Row],
+    queries: Sequence[Row] | Aim,
     *,
     by: str | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
@@ -137,7 +152,7 @@ def ask(
 
     Args:
         session: the index and its method on a model.
-        queries: what the model said; rows may lack a response.
+        queries: what the model said, or what else is asked; rows may lack a response.
         by: vector columns to rank by (`embedding`, `rise+embedding`); None for the method's own score.
         max_new_tokens: a generated response is cut after this many tokens.
         targets: what of a query is asked about, a name of `TARGETS`; `last` is the answer that is shown.
@@ -150,20 +165,28 @@ def ask(
     session = session.asking(targets)
     index, bound = session.index, session.bound
     chosen = weights(index.manifest.columns, by)
-    answered, generated = with_responses(list(queries), session, max_new_tokens=max_new_tokens)
-    read = bound.encode(answered, "query")
+    aim = queries if isinstance(queries, Aim) else Aim(tuple(queries))
     if metrics is None:
         wanted = {} if bound.form.metrics is None else bound.form.metrics(bound.encoder)
         metrics = fit_metrics(index, {name: metric for name, metric in wanted.items() if name in chosen})
+    if aim.direction:
+        return Asked(aim, [], set(), None, chosen, weigh(apply_metrics(metrics, aim.direction), chosen), metrics)
+    answered, generated = with_responses(aim.rows, bound.reader, max_new_tokens=max_new_tokens)
+    read = bound.encode(answered, "query")
     probes = weigh(apply_metrics(metrics, {name: read.vectors[name] for name in chosen}), chosen)
-    return Asked(answered, generated, read, chosen, probes, metrics)
+    if aim.words:
+        probes = {name: aim.combination.to(vectors) @ vectors for name, vectors in probes.items()}
+    return Asked(aim, answered, generated, read, chosen, probes, metrics)
 
 
-def in_parts(session: Session, queries: Sequence[Row], max_memory: int) -> Iterator[Sequence[Row]]:
-    """The queries in parts whose vectors fit in about `max_memory` bytes; there is at least one part."""
+def in_parts(session: Session, aim: Aim, max_memory: int) -> Iterator[Aim]:
+    """Single queries in parts whose vectors fit in about `max_memory` bytes; whatever else is asked, as it is."""
+    if aim.words:
+        yield aim
+        return
     each = _COPIES * 4 * sum(column.dim for column in session.bound.encoder.columns)
     rows = max(max_memory // each, _FEWEST)
-    yield from (queries[start : start + rows] for start in range(0, max(len(queries), 1), rows))
+    yield from (Aim(aim.queries[start : start + rows]) for start in range(0, len(aim.queries), rows))
 
 
 def weights(columns: Sequence[Column], by: str | None) -> dict[str, float]:

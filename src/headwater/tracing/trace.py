@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headwater.core.errors import UsageError, unknown_name
-from headwater.core.trace import Hit, QueryTrace, TokenGrid, TokenMap, Trace
+from headwater.core.trace import GroupEffect, Hit, QueryTrace, TokenGrid, TokenMap, Trace
 from headwater.data.records import as_record
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow, token_texts
@@ -20,9 +21,12 @@ from headwater.features.encoder import TokenScores
 from headwater.index.checks import require_intact
 from headwater.index.store import Index
 from headwater.indexing.session import Session
+from headwater.methods.bound import ModuleParts
 from headwater.search.approximate import measure_recall, top_k_approximate
 from headwater.search.codes import read_vectors
 from headwater.search.scan import DEFAULT_MEMORY, Found, top_k
+from headwater.tracing.aims import Aim
+from headwater.tracing.groups import group_effects
 from headwater.tracing.queries import LAST, MAX_NEW_TOKENS, Asked, ask, in_parts, weigh
 
 ENGINES = ("exact", "ann")
@@ -37,6 +41,12 @@ ADDITIVE = "a token's value is its part of the score; a side's values sum to the
 SIMILARITY = "higher = more alike in the columns ranked by; the sign does not say whether a row helps or harms"
 RELATIVE = "a token's value says how much it counts compared with the others; a side's values do not sum to the score"
 
+
+GROUPED = (
+    "effect = how much the query's loss would rise without the whole group, in a quadratic model of the training in "
+    "the space of the index's vectors; summed = its rows one by one; interaction = the difference; damping"
+)
+"""What the effects of groups mean."""
 
 ASKED = {
     "last": "the last answer of each query, or the whole text if it is a text",
@@ -61,6 +71,9 @@ class TraceOptions:
     engine: str = "exact"
     max_memory: int = DEFAULT_MEMORY
     targets: str = LAST
+    by_module: bool = False
+    group_by: str | None = None
+    damping: float = 0.1
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
@@ -77,13 +90,13 @@ class TraceOptions:
 
 def trace_rows(
     session: Session,
-    queries: Sequence[Row],
+    queries: Sequence[Row] | Aim,
     options: TraceOptions,
     *,
     max_new_tokens: int = MAX_NEW_TOKENS,
     on_progress: OnProgress | None = None,
 ) -> Trace:
-    """Trace `queries` over the session's index; missing responses are generated.
+    """Trace `queries`, or what else is asked, over the session's index; missing responses are generated.
 
     `on_progress` gets the name of the step and the share of it that is done; what it raises ends the trace.
 
@@ -97,9 +110,11 @@ def trace_rows(
     session, tell = session.asking(options.targets), on_progress or _nothing
     seen: dict[int, _Shown] = {}
     traces: list[QueryTrace] = []
+    groups: list[GroupEffect] = []
     notes: dict[str, str] = {}
     first: Asked | None = None
-    for part in in_parts(session, queries, options.max_memory // _SHARE):
+    aim = queries if isinstance(queries, Aim) else Aim(tuple(queries))
+    for part in in_parts(session, aim, options.max_memory // _SHARE):
         how: dict[str, Any] = {"by": options.by, "max_new_tokens": max_new_tokens, "targets": options.targets}
         tell("reading the question", 0.0)
         asked = ask(session, part, **how, metrics=None if first is None else first.metrics)
@@ -107,12 +122,19 @@ def trace_rows(
         first, notes = first or asked, notes or engine
         if options.exact:
             tell("scoring the shortlist exactly", 0.0)
-            found = _ranked_exactly(session, asked.rows, found, options)
+            found = _ranked_exactly(session, asked, found, options)
         if options.tokens:
             tell("reading the rows that were found, token by token", 0.0)
         traces += _traced(session, asked, found, options, seen)
-    chosen = {} if first is None else first.weights
-    return Trace(session.bound.method.spec.name, {**_about(session, options, chosen), **notes}, tuple(traces))
+        if options.group_by is not None:
+            by = (options.group_by, options.damping)
+            groups += group_effects(session.index, asked.plain_vectors, asked.names, *by)
+    about = _about(session, options, {} if first is None else first.weights)
+    about |= {"asked": aim.words} if aim.words else {}
+    about |= notes
+    if options.group_by is not None:
+        about["groups"] = f"{GROUPED} {options.damping:g} times the mean eigenvalue"
+    return Trace(session.bound.method.spec.name, about, tuple(traces), tuple(groups))
 
 
 @dataclass(frozen=True)
@@ -135,28 +157,63 @@ def _traced(
         seen[address] = _Shown(row, row.fields(), as_record(row))
     rows = {address: seen[address].row for address in shown}
     maps = _read_maps(session, asked, rows) if options.tokens and rows else None
-    places = {address: i for i, address in enumerate(shown)}
-    traces = []
-    for i, (query, token_row) in enumerate(zip(asked.rows, asked.read.tokens, strict=True)):
-        hits = [
-            Hit(
-                rank=rank,
-                id=rows[hit.address].id,
-                score=hit.score,
-                row=seen[hit.address].fields,
-                metadata=rows[hit.address].metadata,
-                row_tokens=_shares(*maps.rows[places[hit.address]], i) if maps else None,
-                query_tokens=_shares(*maps.queries[i], places[hit.address]) if maps else None,
-                grid=_grid(session, rows[hit.address], query) if rank <= options.shown_grids else None,
-                record=seen[hit.address].record,
-            )
-            for rank, hit in enumerate(found[i], 1)
-        ]
-        losses = _map(token_row, maps.queries[i][1].losses.tolist()) if maps else None
-        response = query.response if query.response is not None else (query.text or "")
-        generated = query.id in asked.generated or query.said is not None
-        traces.append(QueryTrace(query.id, query.prompt, response, losses, tuple(hits), generated))
-    return traces
+    parts = _module_parts(session, asked, list(rows.values())) if options.by_module and rows else None
+    known = _Known(session, asked, {address: seen[address] for address in shown}, maps, parts, options.shown_grids)
+    return [_query_trace(i, asked, known.hits(i, found[i]), maps) for i in range(len(asked.names))]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """The rows found by address, with their token maps and modules where these were asked for."""
+
+    session: Session
+    asked: Asked
+    rows: Mapping[int, _Shown]
+    maps: _Maps | None
+    parts: ModuleParts | None
+    grids: int
+
+    @cached_property
+    def places(self) -> dict[int, int]:
+        """Address to the row's place among the rows."""
+        return {address: i for i, address in enumerate(self.rows)}
+
+    def hits(self, number: int, found: Sequence[Found]) -> tuple[Hit, ...]:
+        """What is shown of the rows found for one query; means and directions have no tokens of their own."""
+        return tuple(self._hit(number, rank, hit) for rank, hit in enumerate(found, 1))
+
+    def _hit(self, number: int, rank: int, hit: Found) -> Hit:
+        shown, place, maps = self.rows[hit.address], self.places[hit.address], self.maps
+        query = self.asked.rows[number] if self.asked.single else None
+        return Hit(
+            rank=rank,
+            id=shown.row.id,
+            score=hit.score,
+            row=shown.fields,
+            metadata=shown.row.metadata,
+            row_tokens=_shares(*maps.rows[place], number) if maps else None,
+            query_tokens=_shares(*maps.queries[number], place) if maps and query else None,
+            grid=_grid(self.session, shown.row, query) if query and rank <= self.grids else None,
+            record=shown.record,
+            modules=self.parts.of(place, number) if self.parts else None,
+        )
+
+
+def _query_trace(number: int, asked: Asked, hits: tuple[Hit, ...], maps: _Maps | None) -> QueryTrace:
+    """What is shown of a query; of a mean or a direction there are only the hits."""
+    if not asked.single:
+        return QueryTrace(asked.names[number], None, asked.aim.words, None, hits)
+    query = asked.rows[number]
+    losses = _map(maps.queries[number][0], maps.queries[number][1].losses.tolist()) if maps else None
+    response = query.response if query.response is not None else (query.text or "")
+    generated = query.id in asked.generated or query.said is not None
+    return QueryTrace(query.id, query.prompt, response, losses, hits, generated)
+
+
+def _module_parts(session: Session, asked: Asked, rows: Sequence[Row]) -> ModuleParts:
+    if not asked.rows:
+        raise UsageError("a direction has no modules", where="--by-module", remedy="leave it out")
+    return session.bound.module_parts(rows, asked.rows).combined(asked.aim.combination)
 
 
 def _nothing(step: str, share: float) -> None:
@@ -184,13 +241,15 @@ def _search(
 
 
 def _ranked_exactly(
-    session: Session, queries: Sequence[Row], found: list[list[Found]], options: TraceOptions
+    session: Session, asked: Asked, found: list[list[Found]], options: TraceOptions
 ) -> list[list[Found]]:
     """Rank each query's shortlist by uncompressed scores and keep the top; equal scores keep the row order."""
     addresses = sorted({hit.address for hits in found for hit in hits})
     if not addresses:
         return found
-    scores = session.bound.exact_scores(session.index.rows(addresses), queries)
+    if not asked.rows:
+        raise UsageError("a direction has no whole gradient", where="--exact", remedy="leave it out")
+    scores = session.bound.exact_scores(session.index.rows(addresses), asked.rows) @ asked.aim.combination.mT
     place = {address: i for i, address in enumerate(addresses)}
     sign = 1.0 if options.lowest else -1.0
     rescored = [
@@ -231,10 +290,11 @@ def _read_maps(session: Session, asked: Asked, rows: Mapping[int, Row]) -> _Maps
     row_scale, query_scale = {}, {}
     for name, metric in asked.metrics.items():
         row_scale[name] = metric.row_scale(stored[name], losses)
-        query_scale[name] = metric.query_scale(asked.read.vectors[name])
+        if asked.read is not None:
+            query_scale[name] = metric.query_scale(asked.read.vectors[name])
         towards[name] = metric.solve(stored[name]) * row_scale[name][:, None]
     of_rows = session.bound.token_scores(list(rows.values()), "train", asked.probes)
-    of_queries = session.bound.token_scores(asked.rows, "query", weigh(towards, asked.weights))
+    of_queries = session.bound.token_scores(asked.rows, "query", weigh(towards, asked.weights)) if asked.rows else []
     return _Maps(_scaled(of_rows, row_scale), _scaled(of_queries, query_scale))
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 from headwater.core.files import whole_folder
 from headwater.core.fingerprints import digest
 from headwater.data.rows import Record
+from headwater.training.fitting import Step
 from headwater.training.recorder import Recorder
-from headwater.training.tiny import Recipe, Step, train_tiny
+from headwater.training.tiny import Recipe, train_tiny
 
 RECORDED = "recorded"
 """The name of the folder inside a model's folder that holds the checkpoints of its training."""

@@ -1,30 +1,25 @@
 """Train a tiny model from scratch: a byte-level BPE tokenizer and a small Llama, in about a minute on two cores.
 
-Tasks need a model that has learnt its pool and nothing else, and retraining experiments need dozens of them. So this
-is one compact loop: AdamW, warm-up and cosine decay, batches of rows of similar length, loss on response tokens. It
-saves an ordinary Hugging Face folder. The same seed, machine and number of threads give the same weights.
+Tasks need a model that has learnt its pool and nothing else, and retraining experiments need dozens of them. They are
+trained by the loop of `headwater.training.fitting`: AdamW, warm-up and cosine decay, batches of rows of similar length,
+loss on response tokens, and saved as an ordinary Hugging Face folder.
 """
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from headwater.core.errors import DataError
-from headwater.data.batches import TokenBatch, Window, plan_batches
 from headwater.data.rows import Record, Row
-from headwater.data.tokens import Tokenization, TokenRow
-from headwater.models.losses import token_losses
+from headwater.data.tokens import Tokenization
+from headwater.training.fitting import OnStep, Training, fit
 from headwater.training.recorder import Recorder
 
 END, PAD = "<|end|>", "<|pad|>"
@@ -54,19 +49,16 @@ class Recipe:
     tokens_per_batch: int = 640
     initial: float = 0.05
 
-
-@dataclass(frozen=True)
-class Step:
-    """The state of a training after a step: `loss` in nats, mean over the step's response tokens; `elapsed` seconds."""
-
-    epoch: int
-    step: int
-    steps: int
-    loss: float
-    elapsed: float
-
-
-OnStep = Callable[[Step], None]
+    @property
+    def training(self) -> Training:
+        """How the model is trained, without its size."""
+        return Training(
+            epochs=self.epochs,
+            batch=0,
+            tokens_per_batch=self.tokens_per_batch,
+            rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+        )
 
 
 def train_tiny(
@@ -100,7 +92,8 @@ def train_tiny(
     tokenizer = train_tokenizer(texts, recipe.vocabulary)
     tokenization = Tokenization.of(tokenizer, max_tokens=recipe.context)
     model = new_model(tokenizer, recipe, seed=seed)
-    fit(model, tokenization.encode(examples), recipe, seed=seed, on_step=on_step, recorder=recorder)
+    how: dict[str, Any] = {"context": recipe.context, "seed": seed, "on_step": on_step, "recorder": recorder}
+    fit(model, tokenization.encode(examples), recipe.training, **how)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     return Path(out)
@@ -157,59 +150,3 @@ def new_model(tokenizer: Any, recipe: Recipe, *, seed: int) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return LlamaForCausalLM(config)
-
-
-def fit(
-    model: Any,
-    rows: Sequence[TokenRow],
-    recipe: Recipe,
-    *,
-    seed: int,
-    on_step: OnStep | None = None,
-    recorder: Recorder | None = None,
-) -> None:
-    """Train `model` in place on the rows' response tokens, and leave it in evaluation mode."""
-    plan = list(_plan(rows, recipe, np.random.default_rng(seed)))
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=recipe.weight_decay, fused=True
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, len(plan)))
-    start = time.perf_counter()
-    model.train()
-    for step, (epoch, batch) in enumerate(plan):
-        loss = response_loss(model, batch.to(model.device))
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        if recorder is not None:
-            recorder.before_step(optimizer)
-        optimizer.step()
-        schedule.step()
-        if recorder is not None:
-            recorder.after_step(step + 1, len(plan), model, optimizer)
-        if on_step is not None:
-            on_step(Step(epoch, step + 1, len(plan), loss.item(), time.perf_counter() - start))
-    model.eval()
-
-
-def response_loss(model: Any, batch: TokenBatch) -> Tensor:
-    """Cross-entropy in nats, mean over the batch's response tokens; logits are computed for these positions only.
-
-    No attention mask is needed, because batches are padded on the right and attention looks to the left.
-    """
-    hidden = model.model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
-    return token_losses(model.lm_head(hidden[batch.response]), batch.targets[batch.response]).mean()
-
-
-def _plan(rows: Sequence[TokenRow], recipe: Recipe, rng: np.random.Generator) -> Iterator[tuple[int, TokenBatch]]:
-    """Epoch and batch of every step: batches of rows of similar length, shuffled anew for each epoch."""
-    for epoch in range(recipe.epochs):
-        shuffled = [rows[i] for i in rng.permutation(len(rows))]
-        batches = plan_batches(shuffled, Window(recipe.context), tokens_per_batch=recipe.tokens_per_batch)
-        for i in rng.permutation(len(batches)):
-            yield epoch, batches[i]
-
-
-def _rate(step: int, steps: int) -> float:
-    """Warm-up over the first tenth, times a half cosine down to zero."""
-    return min(1.0, (step + 1) / (0.1 * steps)) * 0.5 * (1 + math.cos(math.pi * step / steps))
