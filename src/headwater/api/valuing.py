@@ -32,8 +32,9 @@ from headwater.models.reader import TOKENS_PER_BATCH, Reader
 from headwater.valuation.duplicates import THRESHOLD
 from headwater.valuing import third_party
 from headwater.valuing.index import value_index as value_rows_of_index
+from headwater.valuing.request import OnStage, Valued, ValueOptions
 from headwater.valuing.third_party import Audit, QueryFile, read_query
-from headwater.valuing.value import OnStage, Valued, ValueOptions, value_pool
+from headwater.valuing.value import value_pool
 from headwater.valuing.value import value_with_student as value_pool_with_student
 
 

@@ -39,7 +39,7 @@ from headwater.cli.progress import Bar, progress, resumable
 from headwater.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from headwater.valuing.value import Valued
+    from headwater.valuing.request import Valued
 
 app = typer.Typer(invoke_without_command=True)
 
