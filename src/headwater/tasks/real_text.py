@@ -4,7 +4,7 @@ Questions and answers from WordNet, FOLDOC and the Jargon File, and texts from f
 Some rows of every domain are corrupted (their words shuffled, or the answer to another question), and some are junk.
 The target asks for words of one domain. The base model has read other entries, of other domains.
 
-    help      rows of the target's domain
+    helpful   rows of the target's domain
     other     rows of other domains
     corrupt   rows of the target's domain and of others, shuffled or with a strange answer
     junk      signs without words
@@ -12,7 +12,6 @@ The target asks for words of one domain. The base model has read other entries, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -40,7 +39,7 @@ def real_text_task(
     seed: int,
     *,
     rows: int = 3600,
-    target: int = 40,
+    target: int = 80,
     warm_up: int = 6000,
     domain: str = "animal",
     place: str | Path = "/usr",
@@ -49,7 +48,7 @@ def real_text_task(
 
     Args:
         seed: of all draws.
-        rows: of the pool, at least 100.
+        rows: of the pool, at least 100; with all sources at their shares, the text lasts for about 12,000.
         target: how many target rows; as many more are held out for measuring.
         warm_up: rows of the base model; none of them is in the pool.
         domain: of the target, one of WordNet's in `SHARES`.
@@ -60,8 +59,7 @@ def real_text_task(
     """
     rng = Random(seed)
     sources = _sources(Path(place), rng)
-    asked = [{**_row(domain, e), "kind": "help"} for e in _take(sources, domain, 2 * target)]
-    held = [{**row, "kind": "help"} for row in asked]
+    asked = [{**_row(domain, e), "kind": "helpful"} for e in _take(sources, domain, 2 * target)]
     pool: list[dict[str, Any]] = []
     for source, share in SHARES.items():
         count = round(share * rows)
@@ -70,7 +68,7 @@ def real_text_task(
         elif source == "corrupt":
             pool += _corrupted(sources, count, domain, rng)
         else:
-            kind = "help" if source == domain else "other"
+            kind = "helpful" if source == domain else "other"
             pool += [{**_row(source, entry), "kind": kind} for entry in _take(sources, source, count)]
     for row in pool:
         row["provider"] = _provider(row, rng)
@@ -78,8 +76,8 @@ def real_text_task(
     before = [_row(s, e) for s, share in BEFORE.items() for e in _take(sources, s, round(share * warm_up))]
     return PoolTask(
         rows=numbered(pool, "row"),
-        target=numbered(held[:target], "target"),
-        held_out=numbered(held[target:], "held"),
+        target=numbered(asked[:target], "target"),
+        held_out=numbered(asked[target:], "held"),
         warm_up=numbered(before, "known"),
     )
 
@@ -139,9 +137,3 @@ def _provider(row: Record, rng: Random) -> str:
     if row["kind"] == "corrupt" and rng.random() < 0.7:
         return "scrape"
     return "resale" if rng.random() < 0.1 else _PROVIDERS.get(row["source"], "word house")
-
-
-def by_kind(rows: Sequence[Record]) -> dict[str, int]:
-    """How many rows of each kind there are."""
-    kinds = [str(row["kind"]) for row in rows]
-    return {kind: kinds.count(kind) for kind in sorted(set(kinds))}
