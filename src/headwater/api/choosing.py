@@ -139,6 +139,7 @@ def price(
     reserve: float = 0.0,
     unit: str = "row",
     column: str = "value",
+    only_certain: bool = False,
     currency: str = "",
     out: str | Path | None = None,
     rows: str | Path | None = None,
@@ -153,6 +154,7 @@ def price(
         reserve: rows with a lower value are not bought.
         unit: `row` pays a row by its value, `character` by its value times its length.
         column: the column that holds the value.
+        only_certain: do not buy rows whose value cannot be told from zero: whose 95 % interval reaches down to it.
         currency: shown beside amounts.
         out: ledger to write: CSV, one line a provider.
         rows: CSV file to write, one line a row.
@@ -160,12 +162,12 @@ def price(
 
     Raises:
         UsageError: an unknown unit, or a budget that is not an amount above 0 with at most two decimals.
-        DataError: no row is worth more than the reserve, or a column is missing.
+        DataError: no row is worth more than the reserve, a column is missing, or no row is certain.
         NumericError: a value is not finite.
     """
     if unit not in ("row", "character"):
         raise UsageError(f"unknown unit '{unit}'", where="--unit", remedy="row or character")
-    terms = Terms(to_cents(budget), reserve, unit, by, column)  # type: ignore[arg-type]
+    terms = Terms(to_cents(budget), reserve, unit, by, column, only_certain)  # type: ignore[arg-type]
     valued = read(values)
     require_apart({"out": out, "rows": rows, "html": html}, [valued.path])
     priced = price_rows(valued, terms)

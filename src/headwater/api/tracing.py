@@ -9,7 +9,7 @@ for prompt in prompts: hw.trace(session, prompt=prompt)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,20 @@ from headwater.core.arguments import parse_bytes
 from headwater.core.errors import UsageError
 from headwater.core.scores import Scores
 from headwater.core.trace import Trace
+from headwater.models.generate import Answer
 from headwater.search.scan import DEFAULT_MEMORY, score_all
 from headwater.search.scan import write_scores as export_scores
-from headwater.tracing.queries import LAST, MAX_NEW_TOKENS, ask, prompt_query, read_queries
-from headwater.tracing.trace import TraceOptions, trace_rows
+from headwater.tracing.queries import LAST, MAX_NEW_TOKENS, answer_of, ask, prompt_query, read_queries
+from headwater.tracing.trace import OnProgress, TraceOptions, trace_rows
 
 
 def trace(
     index: AnyIndex,
     queries: Rows | None = None,
     *,
-    prompt: str | None = None,
-    response: str | None = None,
-    span: str | None = None,
+    prompt: str | Sequence[Mapping[str, Any]] | None = None,
+    response: str | Answer | None = None,
+    span: str | Sequence[str] | None = None,
     top: int = 20,
     by: str | None = None,
     tokens: bool = False,
@@ -45,6 +46,7 @@ def trace(
     loading: Mapping[str, Any] | None = None,
     columns: Mapping[str, str] | None = None,
     targets: str = LAST,
+    on_progress: OnProgress | None = None,
 ) -> Trace:
     """Find the rows of the index that drove a response of the model.
 
@@ -52,9 +54,9 @@ def trace(
         index: an index, or an open session.
         queries: rows to trace; a row without a response, or a chat that does not end with an answer, gets one generated
             greedily.
-        prompt: one query instead of `queries`.
-        response: the model's response to `prompt`; None generates it.
-        span: words of the response to trace instead of all of it.
+        prompt: one query instead of `queries`: a text, or a chat's messages, which end with a question.
+        response: the model's response to `prompt`, as text or as `answer` gave it; None generates it.
+        span: words of the response to trace instead of all of it; a list of several takes each.
         top: hits a query.
         by: vector columns to rank by (`embedding`, `rise+embedding`); None is the method's own score.
         tokens: compute token maps of both sides, by reading the queries and the shown rows again.
@@ -72,6 +74,8 @@ def trace(
         columns: role to column, for queries whose columns have other names than the roles: `{"prompt": "ask"}`.
         targets: what of a query is traced: `last`, its last answer, which is the one that is shown; `assistant`, every
             answer of a chat, as in training; `response`, all answers after the last user turn; or `all`.
+        on_progress: called with the name of the step and the share of it that is done, 0 to 1; what it raises ends
+            the trace.
 
     Raises:
         UsageError: both queries and a prompt, or neither; or options that do not go together.
@@ -93,7 +97,30 @@ def trace(
     )
     session = session_of(index, model, loading)
     rows = [prompt_query(prompt, response, span)] if prompt is not None else read_queries(queries, columns)
-    return trace_rows(session, rows, options, max_new_tokens=max_new_tokens)
+    return trace_rows(session, rows, options, max_new_tokens=max_new_tokens, on_progress=on_progress)
+
+
+def answer(
+    index: AnyIndex,
+    prompt: str | Sequence[Mapping[str, Any]],
+    *,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    on_text: Callable[[str], None] | None = None,
+    model: Model | None = None,
+    loading: Mapping[str, Any] | None = None,
+) -> Answer:
+    """What the index's model answers to a prompt, greedily, as `trace` asks it: text, whether it ended, token ids.
+
+    Args:
+        index: an index, or an open session.
+        prompt: a text, or a chat's messages, which end with a question.
+        max_new_tokens: most tokens of the answer.
+        on_text: called after each token with the answer so far; what it raises ends the generation.
+        model: as in `trace`.
+        loading: as in `trace`.
+    """
+    session = session_of(index, model, loading)
+    return answer_of(session, prompt, max_new_tokens=max_new_tokens, on_text=on_text)
 
 
 def score(

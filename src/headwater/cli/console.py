@@ -6,17 +6,17 @@ import dataclasses
 import json
 import logging
 import math
-import shutil
+import re
 import sys
-import textwrap
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from headwater.cli.layout import facts_text, paragraph_text, table_text
+from headwater.cli.schemas import schema_name
 from headwater.core.plain import json_ready
 
 errors = Console(stderr=True, highlight=False)
@@ -57,52 +57,60 @@ def out(text: object) -> None:
     sys.stdout.write(harmless(str(text)) + "\n")
 
 
-def emit(facts: Mapping[str, Any], as_json: bool, text: str | None = None) -> None:
-    """Print a result on stdout: as JSON, else as the `text`, else as a line for each fact."""
+def emit(command: str, facts: Mapping[str, Any], as_json: bool, text: str | None = None) -> None:
+    """Print a command's result on stdout: as JSON, else as the `text`, else as a line for each fact."""
     if as_json:
-        emit_json(facts)
+        emit_json(command, facts)
     elif text is None:
         emit_pairs(facts)
     else:
         out(text)
 
 
-def emit_json(value: Any) -> None:
-    """Print one JSON document on stdout; NaN and infinities, which JSON does not have, become null."""
-    sys.stdout.write(json.dumps(_finite(value), ensure_ascii=False, indent=2, default=json_ready) + "\n")
+def emit_json(command: str, facts: Any) -> None:
+    """Print a command's result as one JSON document, whose field `schema` names its form.
+
+    NaN and infinities, which JSON does not have, become null.
+    """
+    document = {"schema": schema_name(command), **_finite(facts)}
+    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2, default=json_ready) + "\n")
+
+
+_BY_DATA = ("ceilings",)
+"""Facts whose keys are data (names of targets), not names of fields."""
+
+
+def as_fields(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts with names of fields for keys, however deep: `forget loss before` becomes `forget_loss_before`."""
+    found: dict[str, Any] = {}
+    for name, value in facts.items():
+        inner = value
+        if name in _BY_DATA:
+            inner = {key: as_fields(one) for key, one in value.items()}
+        elif isinstance(value, Mapping):
+            inner = as_fields(value)
+        found["_".join(re.findall(r"\w+", str(name).lower()))] = inner
+    return found
 
 
 def emit_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a table on stdout; cells are printed literally."""
-    table = Table(title=harmless(title), title_justify="left", title_style="bold", pad_edge=False)
-    for i, column in enumerate(columns):
-        numeric = bool(rows) and all(isinstance(row[i], int | float) for row in rows)
-        table.add_column(harmless(column), justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(harmless(_cell(value))) for value in row))
-    Console(highlight=False).print(table)
+    """Print a table on stdout that is no wider than the terminal, or 80 columns elsewhere; words stay whole."""
+    out(table_text(title, columns, rows, width=_width()))
 
 
 def emit_pairs(pairs: Mapping[str, Any]) -> None:
-    """Print names and values on stdout, a line each."""
-    width = max(map(len, pairs), default=0)
-    for name, value in pairs.items():
-        out(f"{name:<{width}}  {_cell(value)}")
+    """Print names and values on stdout, a line each; what a nested value holds is indented below its name."""
+    out(facts_text(pairs, width=_width()))
 
 
 def emit_paragraph(name: str, lines: Sequence[str]) -> None:
     """Print a name and, indented below it, some lines on stdout."""
-    width = shutil.get_terminal_size().columns
-    wrapped = [textwrap.fill(line, width, initial_indent="  ", subsequent_indent="    ") for line in lines if line]
-    out("\n".join([name, *wrapped]))
+    out(paragraph_text(name, lines, width=_width()))
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "–"}[value]
-    if not isinstance(value, float):
-        return str(value)
-    return f"{value:.3f}" if value == 0 or abs(value) >= 0.1 else f"{value:.3g}"
+def _width() -> int:
+    """The columns of the terminal; 80, or COLUMNS, where stdout is none."""
+    return Console().width
 
 
 def _finite(value: Any) -> Any:

@@ -36,7 +36,7 @@ def demo(
     table = Table("How well each way of scoring finds the planted rows", ("scores", *METRICS), rows, note)
     write_report(report, result.trace, title="headwater demo: who taught the model science fiction?", tables=[table])
     if as_json:
-        emit_json({**result.summary(), "report": str(report)})
+        emit_json("demo", {**result.summary(), "report": str(report)})
         return Made(out)
     emit_table(table.title, table.columns, table.rows)
     say(note)

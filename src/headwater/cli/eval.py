@@ -221,7 +221,8 @@ def leaderboard(
     page = out / "leaderboard.html"
     write_leaderboard(document, page, results, headings, rows)
     if as_json:
-        emit_json([result.to_json() for result in results])
+        documents = [result.to_json() for result in results]
+        emit_json("eval leaderboard", {"results": documents, "document": str(document), "page": str(page)})
         return
     emit_table("leaderboard", ["method", *headings, "build s", "bytes a row", "query s"], rows)
     say(f"document: {document}; page: {page}; run files: {out / 'runs'}")
@@ -241,11 +242,16 @@ def replay(
     from headwater.evaluation.result import read_result
 
     before = read_result(run)
-    run_and_show(before.task, dict(before.settings), [], out, as_json)
+    run_and_show(before.task, dict(before.settings), [], out, as_json, command="replay")
 
 
-def run_and_show(task: str, settings: dict[str, Any], methods: list[str], out: Path, as_json: bool) -> None:
-    """Run an evaluation, write `<task>.json`, `.md` and `.html` into `out`, and print its tables."""
+def run_and_show(
+    task: str, settings: dict[str, Any], methods: list[str], out: Path, as_json: bool, *, command: str = ""
+) -> None:
+    """Run an evaluation, write `<task>.json`, `.md` and `.html` into `out`, and print its tables.
+
+    `command` is the command's name, where it is not that of the task.
+    """
     from headwater.evaluation.runs import run_evaluation
     from headwater.report.results import publish
 
@@ -256,7 +262,8 @@ def run_and_show(task: str, settings: dict[str, Any], methods: list[str], out: P
         result = run_evaluation(task, given, out, _listener(bar))
     files = publish(result, out)
     if as_json:
-        emit_json({**result.to_json(), "files": {name: str(path) for name, path in files.items()}})
+        made = {name: str(path) for name, path in files.items()}
+        emit_json(f"eval {command or task}", {**result.to_json(), "files": made})
         return
     show(result)
     say(f"run file: {files['json']}; page: {files['html']}")

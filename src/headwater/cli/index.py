@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headwater.cli.console import emit, emit_json, say
+from headwater.cli.console import emit, emit_json, emit_pairs, say
 from headwater.cli.console import out as show_line
 from headwater.cli.options import (
     BuildOptions,
@@ -68,7 +68,7 @@ def build(
     if (read := readings(index)) is not None and read.note:
         say(read.note)
     _tell_aside(index, kept_aside(index))
-    _show(describe(index), as_json)
+    _show("index build", describe(index), as_json)
     return Made(out)
 
 
@@ -82,7 +82,7 @@ def info(index: IndexPath, as_json: Json = False) -> None:
     from headwater.index.info import describe
     from headwater.index.store import open_index
 
-    _show(describe(open_index(index)), as_json)
+    _show("index info", describe(open_index(index)), as_json)
 
 
 @app.command()
@@ -114,7 +114,7 @@ def add(
     facts: dict[str, Any] = {"index": index, "added": done.rows, "duplicates": done.duplicates}
     facts |= {"left_out": done.left_out, "rows": opened.count, "kept_aside": dict(done.aside)}
     text = f"{index}: {done.rows:,} rows added, {done.duplicates:,} were there already; {opened.count:,} in all"
-    emit(facts, as_json, text)
+    emit("index add", facts, as_json, text)
 
 
 @app.command()
@@ -141,7 +141,7 @@ def delete(
     warn_unseen(opened, where)
     gone = delete_rows(opened, ids=given if given or ids_file else None, where=where, rows=rows)
     text = f"{index}: {gone:,} rows deleted, {opened.count:,} left; headwater index compact takes them off the disk"
-    emit({"index": index, "deleted": gone, "rows": opened.count}, as_json, text)
+    emit("index delete", {"index": index, "deleted": gone, "rows": opened.count}, as_json, text)
 
 
 @app.command()
@@ -155,7 +155,7 @@ def compact(index: IndexPath, as_json: Json = False) -> None:
 
     done = compact_index(index)
     sizes = "" if done.bytes_before is None else f", {done.bytes_before:,} bytes before, {done.bytes_after:,} now"
-    emit({"index": index, **asdict(done)}, as_json, f"{index}: {done.rows:,} rows{sizes}")
+    emit("index compact", {"index": index, **asdict(done)}, as_json, f"{index}: {done.rows:,} rows{sizes}")
 
 
 @app.command()
@@ -177,7 +177,7 @@ def verify(
 
     faults = find_faults(index, model=model, recompute=recompute, loading=loading.chosen)
     if as_json:
-        emit_json({"index": index, "sound": not faults, "faults": [asdict(fault) for fault in faults]})
+        emit_json("index verify", {"index": index, "sound": not faults, "faults": [asdict(fault) for fault in faults]})
     else:
         for fault in faults:
             show_line(fault)
@@ -221,7 +221,7 @@ def quantise(
     text = f"{out}: {facts['rows']:,} rows, {facts['bytes_per_row']['vectors']:,.0f} bytes of vectors a row"
     measured = "" if kept is None else f"\n{code}: {kept}"
     found = {"index": index, "out": out, "code": code, **sizes, "retention": _retention_facts(kept)}
-    emit(found, as_json, text + measured)
+    emit("index quantise", found, as_json, text + measured)
     return Made(out)
 
 
@@ -247,7 +247,8 @@ def retention(
 
     chosen = loading.chosen
     kept = measure(index, queries, exact=exact, relevant=relevant, sample=sample, model=model, loading=chosen)
-    emit({"index": index, **(_retention_facts(kept) or {})}, as_json, f"{index}: {kept}")
+    facts = {"index": index, **(_retention_facts(kept) or {})}
+    emit("index retention", facts, as_json, f"{index}: {kept}")
 
 
 @app.command()
@@ -271,7 +272,7 @@ def ann(
     built = approximate_index(index, column, kind=kind, partitions=partitions)
     size = disk_bytes(index)
     text = f"{index}: '{built}' has a vector index, {kind}" + ("" if size is None else f"; {size:,} bytes in all")
-    emit({"index": index, "column": built, "kind": kind, "bytes_on_disk": size}, as_json, text)
+    emit("index ann", {"index": index, "column": built, "kind": kind, "bytes_on_disk": size}, as_json, text)
 
 
 def _retention_facts(kept: Retention | None) -> dict[str, Any] | None:
@@ -286,11 +287,44 @@ def _tell_aside(index: Any, aside: Mapping[str, int]) -> None:
         say(f"note: '{name}' of {count:,} rows {what}; it is kept in `extra`, which --where does not see")
 
 
-def _show(facts: dict[str, object], as_json: bool) -> None:
+def _show(command: str, facts: dict[str, Any], as_json: bool) -> None:
     if facts.get("warning"):
         say(f"warning: {facts['warning']}")
-    shown = facts if as_json else {n: value for n, value in facts.items() if n not in ("versions", "warning")}
-    emit(shown, as_json)
+    if as_json:
+        emit_json(command, facts)
+    else:
+        emit_pairs(_described(facts))
+
+
+def _described(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts of an index as people read them."""
+    sizes, read, loading = facts["bytes_per_row"], facts["reading"] or {}, facts["model"].get("loading", {})
+    deleted = f", and {facts['deleted_rows']:,} deleted" if facts["deleted_rows"] else ""
+    disk = "" if facts["bytes_on_disk"] is None else f"; {facts['bytes_on_disk']:,} in all files"
+    searched = ", ".join(f"{name} ({kind})" for name, kind in facts["vector_indices"].items())
+    template = facts["tokenization"].get("template") or {}
+    return {
+        "path": facts["path"],
+        "status": facts["status"],
+        "rows": f"{facts['rows']:,}{deleted}",
+        **({"rows left out": facts["left_out"]} if facts["left_out"] else {}),
+        "bytes": f"{facts['bytes']:,}{disk}",
+        "bytes a row": ", ".join(f"{name} {size:,.0f}" for name, size in sizes.items()),
+        "made": f"{facts['created']} by headwater {facts['library_version']}, format {facts['format_version']}",
+        "data": facts["data"],
+        "row texts": "kept" if facts["keeps_text"] else "left out",
+        "covers": facts["covers"],
+        **{name.replace("_", " "): count for name, count in read.items() if count},
+        "columns": facts["column_names"],
+        "vector columns": [{n: column[n] for n in ("name", "dim", "dtype", "weight")} for column in facts["columns"]],
+        **({"vector indices": searched} if searched else {}),
+        "model": {"name": facts["model"].get("name"), **{n: v for n, v in loading.items() if v}},
+        "fingerprint": facts["model"].get("fingerprint", {}),
+        "template": template.get("name") if isinstance(template, dict) else template,
+        "most tokens of a row": facts["tokenization"].get("max_tokens"),
+        "method": facts["method"]["name"],
+        "method options": facts["method"]["options"],
+    }
 
 
 def _read_ids(path: Path) -> list[str]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headwater.cli.console import emit_json, emit_paragraph
 from headwater.cli.options import Json, with_groups
+
+if TYPE_CHECKING:
+    from headwater.cli.results import MethodFacts
+    from headwater.methods.method import MethodEntry
 
 
 @with_groups
@@ -17,21 +21,9 @@ def methods(as_json: Json = False) -> None:
     """
     from headwater.methods.catalog import CATALOG
 
-    described: list[dict[str, Any]] = []
-    for entry in CATALOG.values():
-        method = entry.typical()
-        described.append(
-            {
-                **{name: getattr(entry, name) for name in ("name", "summary", "reads", "stores", "cost", "source")},
-                "capabilities": list(method.capabilities()),
-                "meaning": method.meaning.text,
-                "signed": method.meaning.signed,
-                "index": method.vectors is not None,
-                "presets": {name: asdict(options) for name, options in entry.presets.items()},
-            }
-        )
+    described = [_facts(entry) for entry in CATALOG.values()]
     if as_json:
-        emit_json(described)
+        emit_json("methods", {"methods": described})
         return
     for one in described:
         lines = [
@@ -45,3 +37,20 @@ def methods(as_json: Json = False) -> None:
             one["source"],
         ]
         emit_paragraph(one["name"], [line for line in lines if line])
+
+
+def _facts(entry: MethodEntry[Any]) -> MethodFacts:
+    method = entry.typical()
+    return {
+        "name": entry.name,
+        "summary": entry.summary,
+        "reads": entry.reads,
+        "stores": entry.stores,
+        "cost": entry.cost,
+        "source": entry.source,
+        "capabilities": list(method.capabilities()),
+        "meaning": method.meaning.text,
+        "signed": method.meaning.signed,
+        "index": method.vectors is not None,
+        "presets": {name: asdict(options) for name, options in entry.presets.items()},
+    }

@@ -23,7 +23,7 @@ def plan(options: BuildOptions, as_json: Json = False) -> None:
 
     found = plan_build(**options.arguments())
     if as_json:
-        emit_json(asdict(found))
+        emit_json("plan", asdict(found))
     else:
         emit_pairs(_lines(found))
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headwater.cli.console import emit_json, emit_table, say
 from headwater.cli.options import Json, Made, Writes, with_groups
+
+if TYPE_CHECKING:
+    from headwater.cli.results import Priced
 
 
 @with_groups
@@ -20,6 +23,9 @@ def price(
     reserve: Annotated[float, typer.Option(help="Do not buy rows with a lower value.")] = 0.0,
     unit: Annotated[str, typer.Option(help="Pay by row (value) or by character (value times length).")] = "row",
     column: Annotated[str, typer.Option(help="The column that holds the value.")] = "value",
+    only_certain: Annotated[
+        bool, typer.Option("--only-certain", help="Do not buy rows whose value cannot be told from zero.")
+    ] = False,
     rows: Annotated[Path | None, typer.Option(help="Also write one CSV line a row."), Writes] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a readable statement."), Writes] = None,
     currency: Annotated[str, typer.Option(help="Shown beside amounts.")] = "",
@@ -32,14 +38,30 @@ def price(
     from headwater.api.choosing import price as divide
     from headwater.valuation.prices import money
 
-    files = {"out": out, "rows": rows, "html": html}
-    found = divide(values, budget, by=by, reserve=reserve, unit=unit, column=column, currency=currency, **files)
-    total, lines = money(found.prices.terms.budget), found.accounts
+    files: dict[str, Any] = {"out": out, "rows": rows, "html": html}
+    terms: dict[str, Any] = {"by": by, "reserve": reserve, "unit": unit, "column": column, "currency": currency}
+    found = divide(values, budget, only_certain=only_certain, **terms, **files)
+    total, lines, unsure = money(found.prices.terms.budget), found.accounts, found.prices.unsure
+    paid_rows = sum(line.paid for line in lines)
+    if unsure is None:
+        say("note: these values have no intervals, so nothing says how many paid rows can be told from zero")
+    elif unsure[0]:
+        what = f"{unsure[0]:,} of {paid_rows:,} paid rows, with {money(unsure[1])} of {total}, cannot be told from zero"
+        say(f"warning: {what}: their 95 % intervals reach down to it; --only-certain pays the other rows alone")
     if html is not None:
         say(f"statement: {html}")
     if as_json:
-        paid = {line.provider: money(line.cents) for line in lines}
-        emit_json({"out": str(out), "budget": total, "paid": paid, "paid_rows": sum(line.paid for line in lines)})
+        priced: Priced = {
+            "out": str(out),
+            "budget": total,
+            "currency": currency,
+            "only_certain": only_certain,
+            "paid": {line.provider: money(line.cents) for line in lines},
+            "paid_rows": paid_rows,
+            "uncertain_rows": None if unsure is None else unsure[0],
+            "uncertain_amount": None if unsure is None else money(unsure[1]),
+        }
+        emit_json("price", priced)
     else:
         table = [[a.provider, a.rows, a.paid, a.clusters, a.worth, money(a.cents)] for a in lines]
         emit_table("ledger", ["provider", "rows", "paid", "distinct", "worth", f"amount {currency}".strip()], table)

@@ -49,7 +49,7 @@ def score(
     how: dict[str, Any] = {**scan_memory(max_memory), "columns": pairs(columns, "--column"), "targets": targets}
     rows, count = write_scores(opened, queries, out, by=by, model=model, loading=loading.chosen, **how)
     if as_json:
-        emit_json({"out": str(out), "rows": rows, "queries": count})
+        emit_json("score", {"out": str(out), "rows": rows, "queries": count})
     else:
         say(f"{out}: {rows:,} rows × {count:,} queries")
     return Made(out)

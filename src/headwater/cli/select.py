@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headwater.cli.console import emit_json, emit_pairs, say
 from headwater.cli.options import Json, Made, Writes, open_rows, with_groups
 from headwater.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from headwater.cli.results import Selected
 
 
 @with_groups
@@ -42,14 +45,19 @@ def select(
     elif split is not None:
         raise UsageError("a split is chosen without --candidates", where="--split", remedy="give --candidates too")
     found = choose(values, **choice, out=out)
-    facts = {
-        **{"out": str(out), "rows": len(found.ids), "pool": len(found.pool)},
-        **{"mean value chosen": float(found.values.mean()), "mean value of the pool": float(found.pool.mean())},
-        "least value chosen": float(found.values.min()),
+    facts: Selected = {
+        "out": str(out),
+        "rows": len(found.ids),
+        "pool": len(found.pool),
+        "mean_chosen": float(found.values.mean()),
+        "mean_pool": float(found.pool.mean()),
+        "least_chosen": float(found.values.min()),
+        "ids": list(found.ids),
     }
     if as_json:
-        emit_json({**facts, "ids": found.ids})
+        emit_json("select", facts)
     else:
-        emit_pairs(facts)
+        means = {"of the chosen rows": facts["mean_chosen"], "of the pool": facts["mean_pool"]}
+        emit_pairs({"mean value": means, "least value chosen": facts["least_chosen"]})
         say(f"{out}: {len(found.ids):,} of {len(found.pool):,} rows")
     return Made(out)

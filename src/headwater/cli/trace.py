@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,9 +28,10 @@ from headwater.cli.options import (
 )
 from headwater.core.files import write_text
 from headwater.core.plain import json_ready
-from headwater.core.trace import Trace
+from headwater.core.trace import Hit, Trace
 
 _SHOWN_WIDTH = 100
+_SHOWN_IDS = 10
 
 
 @with_groups
@@ -101,15 +103,14 @@ def trace(
 
 def _show(found: Trace, as_json: bool) -> None:
     if as_json:
-        emit_json(found)
+        emit_json("trace", found)
         return
     for query in found.queries:
         generated = " (generated)" if query.generated else ""
         say(f"query {query.id}: {_short(query.prompt or '')} → {_short(query.response)}{generated}")
-        rows = [[hit.rank, hit.score, hit.id, _short(" → ".join(hit.row.values()))] for hit in query.hits]
-        if not rows:
-            continue
-        emit_table(f"rows behind '{query.id}', {found.about['order']}", ["rank", "score", "id", "row"], rows)
+        if query.hits:
+            title = f"rows behind '{query.id}', {found.about['order']}"
+            emit_table(title, ["rank", "score", "id", "row"], _folded(query.hits))
     say(found.about["sign"])
     if "rows" in found.about:
         say(f"rows {found.about['rows']}")
@@ -117,6 +118,21 @@ def _show(found: Trace, as_json: bool) -> None:
         say(f"no rows were found: the index is {found.about['index']}")
     if "engine" in found.about:
         say(found.about["engine"])
+
+
+def _folded(hits: Sequence[Hit]) -> list[list[Any]]:
+    """A line of the table for each text; hits that read the same are one line that names them all."""
+    groups: dict[tuple[str, ...], list[Hit]] = {}
+    for hit in hits:
+        groups.setdefault(tuple(hit.row.values()), []).append(hit)
+    rows = []
+    for texts, same in groups.items():
+        first, text = same[0], _short(" → ".join(texts))
+        if len(same) > 1:
+            ids = ", ".join(hit.id for hit in same[:_SHOWN_IDS]) + (", …" if len(same) > _SHOWN_IDS else "")
+            text = f"{text} (×{len(same)}, ids {ids})"
+        rows.append([first.rank, first.score, first.id, text])
+    return rows
 
 
 def _short(text: str) -> str:

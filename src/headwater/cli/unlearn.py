@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headwater.cli.console import emit_json, emit_pairs, emit_table, say
+from headwater.cli.console import as_fields, emit_json, emit_pairs, emit_table, say
 from headwater.cli.options import (
     Json,
     LoadingOptions,
@@ -153,10 +153,19 @@ def _show(done: Unlearned, files: dict[str, Path], as_json: bool) -> None:
     for warning in account.summary["warnings"]:
         say(f"warning: {warning}")
     if as_json:
-        samples = [vars(sample) for sample in account.samples]
-        emit_json({**account.summary, "samples": samples, "files": {k: str(v) for k, v in files.items()}})
+        summary = {name: value for name, value in account.summary.items() if name not in ("outcome", "warnings")}
+        emit_json(
+            "unlearn",
+            {
+                "outcome": account.summary["outcome"],
+                "warnings": account.summary["warnings"],
+                "summary": as_fields(summary),
+                "samples": [vars(sample) for sample in account.samples],
+                "files": {kind: str(path) for kind, path in files.items()},
+            },
+        )
         return
-    emit_pairs({k: v for k, v in account.summary.items() if not isinstance(v, dict | list)})
+    emit_pairs({k: v for k, v in account.summary.items() if k != "warnings"})
     rows = [[s.kind, s.prompt, s.before, s.after] for s in account.samples]
     emit_table("what the model says", ["from", "prompt", "before", "after"], rows)
     for kind, path in files.items():

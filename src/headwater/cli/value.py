@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headwater.cli.config import Context
-from headwater.cli.console import emit, emit_json, emit_pairs, emit_table, say
+from headwater.cli.console import as_fields, emit, emit_json, emit_pairs, emit_table, say
 from headwater.cli.options import (
     AnyModel,
     Columns,
@@ -39,7 +39,9 @@ from headwater.cli.progress import Bar, progress, resumable
 from headwater.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from headwater.cli.results import Audited
     from headwater.valuing.request import Valued
+    from headwater.valuing.third_party import Audit
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -47,6 +49,10 @@ _POOL = "The pool: file, folder or pattern of JSONL, CSV or Parquet, or hub name
 Pool = Annotated[list[str], typer.Option(help=_POOL)]
 Split = Annotated[str | None, typer.Option(help="Split of the pool, where it has several.")]
 Query = Annotated[Path | None, typer.Option(help="The owner's query file (see `value export-target`).")]
+Proxy = Annotated[
+    str | None,
+    typer.Option("--student-proxy", help="A small model whose sketches a student may read."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Write the values although the student that made them is weak.")]
 Out = Annotated[
     Path, typer.Option(help="Parquet file to write: id, value, low, high, then the rows' own columns."), Writes
@@ -75,6 +81,10 @@ def value(
     pairs: Pairs = None,
     duplicates: Duplicates = 0.7,
     student: Annotated[Path | None, typer.Option(help="Folder for the student, for methods that train one.")] = None,
+    student_cost: Annotated[
+        str | None, typer.Option(help="The most a student may cost, as a share of its teacher's time: 1/20.")
+    ] = None,
+    student_proxy: Proxy = None,
     by: GroupBy = None,
     plot: Annotated[Path | None, typer.Option(help="Folder for figures of the values.")] = None,
     resume: Resume = False,
@@ -107,12 +117,13 @@ def value(
             _require_group(IndexPool(open_index(index)), by)
             valued = valuing.value_index(index, target, **shared)
         else:
-            how: dict[str, Any] = {"method": method, "settings": name_values(settings, "--set"), "student": student}
+            how: dict[str, Any] = {"method": method, "student": student}
+            how["settings"] = _student_settings(settings, method, cost=student_cost, proxy=student_proxy)
             how["force"] = force
             pool = open_rows(candidates, columns, limit=limit, split=split, pairs=pairs, **unusable.chosen)
             _require_group(pool, by)
             valued = valuing.value(pool, target, **how, **vars(reading), **shared)
-    _show(valued, by, plot, as_json)
+    _show("value", valued, by, plot, as_json)
     return Made(out)
 
 
@@ -140,7 +151,10 @@ def export_target(
     how: dict[str, Any] = {"method": method, "settings": name_values(settings, "--set"), "loading": loading.chosen}
     query = export(rows, out, model=model, template=template, max_tokens=max_tokens, **how)
     shapes = {name: list(vectors.shape) for name, vectors in query.probes.vectors.items()}
-    emit({"out": str(out), "method": query.spec.name, "rows": len(rows.rows), "vectors": shapes}, as_json)
+    facts = {"out": str(out), "method": query.spec.name, "rows": len(rows.rows), "vectors": shapes}
+    words = " and ".join(f"{' × '.join(map(str, shape))} in '{name}'" for name, shape in shapes.items())
+    text = f"{out}: {len(rows.rows):,} rows as vectors of {query.spec.name}, {words}; no text of a row is in it"
+    emit("value export-target", facts, as_json, text)
     return Made(out)
 
 
@@ -152,6 +166,7 @@ def score(
     loading: LoadingOptions,
     query: Query = None,
     student: Annotated[Path | None, typer.Option(help="A saved student instead of a query file and model.")] = None,
+    student_proxy: Proxy = None,
     model: AnyModel = None,
     columns: Columns = [],
     split: Split = None,
@@ -179,11 +194,13 @@ def score(
     ) as bar:
         shared = _common(out, duplicates, resume, bar)
         if student is not None:
-            valued = valuing.value_with_student(corpus, student, force=force, **shared)
+            valued = valuing.value_with_student(
+                corpus, student, force=force, model=model, proxy=student_proxy, loading=loading.chosen, **shared
+            )
         else:
             how: dict[str, Any] = {"loading": loading.chosen, "tokens_per_batch": tokens_per_batch}
             valued = valuing.value_query(corpus, str(query), model=str(model), **how, **shared)
-    _show(valued, by, None, as_json)
+    _show("value score", valued, by, None, as_json)
     return Made(out)
 
 
@@ -220,7 +237,7 @@ def audit(
     pool = open_rows(candidates, columns, split=read.about.get("split") if split is None else split)
     found = check(read, pool, query=query, target=target, **how)
     if as_json:
-        emit_json(found.to_json())
+        emit_json("value audit", _audited(found))
     else:
         emit_pairs({"rows": found.rows, "Spearman": found.spearman, "inside the interval": found.inside})
         row, off = found.largest
@@ -230,9 +247,33 @@ def audit(
         raise typer.Exit(1)
 
 
+def _audited(found: Audit) -> Audited:
+    row, off = found.largest
+    return {
+        "rows": found.rows,
+        "spearman": found.spearman,
+        "inside": found.inside,
+        "largest_id": row,
+        "largest_difference": off,
+        "threshold": found.threshold,
+        "confirmed": found.confirmed,
+    }
+
+
 def _refuse_beside_index(context: Context) -> None:
     """Refuse options about reading a pool: an index has its rows, its method and its way of reading already."""
-    of_a_pool = {"method", "settings", "columns", "limit", "split", "pairs", "student", "force"}
+    of_a_pool = {
+        "method",
+        "settings",
+        "columns",
+        "limit",
+        "split",
+        "pairs",
+        "student",
+        "student_cost",
+        "student_proxy",
+        "force",
+    }
     of_a_pool |= {*ReadingOptions.__dataclass_fields__, *UnusableOptions.__dataclass_fields__}
     for parameter in context.command.params:
         given = context.params.get(str(parameter.name))
@@ -240,6 +281,19 @@ def _refuse_beside_index(context: Context) -> None:
             what = f"{parameter.opts[0]} does not apply to the rows of an index"
             remedy = "leave it out, or give --candidates instead of --index"
             raise UsageError(what, where="value --index", remedy=remedy)
+
+
+def _student_settings(settings: list[str], method: str, *, cost: str | None, proxy: str | None) -> dict[str, str]:
+    """The method's settings, with the student's own options among them."""
+    found = name_values(settings, "--set")
+    for name, option, value in (("cost", "--student-cost", cost), ("proxy", "--student-proxy", proxy)):
+        if value is None:
+            continue
+        if method != "alinfik":
+            what, remedy = f"'{method}' trains no student", "give --method alinfik"
+            raise UsageError(what, where=option, remedy=remedy)
+        found[name] = value
+    return found
 
 
 def _require_group(rows: Any, by: str | None) -> None:
@@ -261,7 +315,7 @@ def _common(out: Path, duplicates: float, resume: bool, bar: Bar) -> dict[str, A
     return {"out": out, "duplicates": duplicates, "resume": resume, "on_progress": bar.stage}
 
 
-def _show(valued: Valued, by: str | None, plot: Path | None, as_json: bool) -> None:
+def _show(command: str, valued: Valued, by: str | None, plot: Path | None, as_json: bool) -> None:
     """Print the summary of a values file, and save figures if a folder is given."""
     from headwater.report.plots import save_value_plots
     from headwater.valuation.values import summarise
@@ -276,12 +330,14 @@ def _show(valued: Valued, by: str | None, plot: Path | None, as_json: bool) -> N
     figures = save_value_plots(values, plot, by=by) if plot is not None else []
     if as_json:
         found = {"out": values.path, "leaked": len(valued.leaked), **summary, "meaning": values.meaning}
-        emit_json({**found, "notes": valued.notes, "plots": [str(path) for path in figures]})
+        found |= {"warnings": list(valued.warnings), "notes": as_fields(valued.notes)}
+        emit_json(command, {**found, "plots": [str(path) for path in figures]})
         return
     groups = summary.pop("groups", {})
     emit_pairs({**summary, **{k: v for k, v in valued.notes.items() if not isinstance(v, dict | list)}})
-    if valued.recheck is not None:
-        emit_pairs({f"recheck: {name}": number for name, number in valued.recheck.to_json().items()})
+    for name, checked in valued.rechecks.items():
+        of = f" of {name}" if len(valued.rechecks) > 1 else ""
+        emit_pairs({f"recheck on fresh rows{of}": checked.to_json()})
     if groups:
         keys = ("rows", "mean", "low", "high", *(["helpful"] if values.signed else []))
         emit_table(f"values by {by}", [str(by), *keys], [[n, *(g[k] for k in keys)] for n, g in groups.items()])

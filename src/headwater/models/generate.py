@@ -45,6 +45,7 @@ def generate_answers(
     seed: int | None = None,
     temperature: float = 0.0,
     batch_size: int = 32,
+    on_text: Callable[[str], None] | None = None,
 ) -> list[Answer]:
     """The response to each prompt, in their order: up to the end-of-text token, without special tokens.
 
@@ -62,11 +63,15 @@ def generate_answers(
         seed: the seed of sampling, for the whole list; greedy decoding needs none.
         temperature: 0 for greedy decoding, else that of plain sampling, without top-k or top-p.
         batch_size: prompts in a batch.
+        on_text: called after each token with the answer so far, for a single prompt; what it raises ends the
+            generation.
 
     Raises:
         DataError: a prompt has no tokens, or as many as the model has positions.
-        UsageError: a negative temperature, or sampling without a seed.
+        UsageError: a negative temperature, sampling without a seed, or `on_text` with several prompts.
     """
+    if on_text is not None and len(prompts) != 1:
+        raise UsageError(f"on_text with {len(prompts)} prompts", where="generation", remedy="give one prompt")
     settings = _settings(loaded, max_new_tokens, temperature, seed)
     asked = _questions(loaded.tokenizer, prompts)
     speech = Speech(bare_backend(loaded.tokenizer), len(loaded.tokenizer))
@@ -78,7 +83,7 @@ def generate_answers(
             alike = list(places)
             for first in range(0, len(alike), batch_size):
                 chosen = alike[first : first + batch_size]
-                answers = _continued([asked[i] for i in chosen], loaded, settings, speech, most)
+                answers = _continued([asked[i] for i in chosen], loaded, settings, speech, most, on_text=on_text)
                 for i, answer in zip(chosen, answers, strict=True):
                     responses[i] = answer
     return responses
@@ -126,8 +131,26 @@ class _Begin:
         return self._fitting[text]
 
 
+class _Heard:
+    """Tells what a single question's answer says so far, after each token; it never ends the generation itself."""
+
+    def __init__(self, question: Question, start: int, speech: Speech, on_text: Callable[[str], None]) -> None:
+        self.question, self.start, self.speech, self.on_text = question, start, speech, on_text
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        text = self.speech.text(tuple(input_ids[0, self.start :].tolist()))
+        self.on_text(text[self.question.before_answer(text) :])
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+
 def _continued(
-    asked: Sequence[Question], loaded: LoadedModel, settings: Any, speech: Speech, most: int
+    asked: Sequence[Question],
+    loaded: LoadedModel,
+    settings: Any,
+    speech: Speech,
+    most: int,
+    *,
+    on_text: Callable[[str], None] | None = None,
 ) -> list[Answer]:
     """The responses of one batch, of at most so many tokens."""
     longest = max(len(question.ids) for question in asked)
@@ -145,6 +168,7 @@ def _continued(
         max_new_tokens=most,
         eos_token_id=ends or None,
         logits_processor=[_Begin(begun, longest, speech)] if any(begun) else None,
+        stopping_criteria=None if on_text is None else [_Heard(asked[0], longest, speech, on_text)],
     )
     answers = []
     for question, ids in zip(asked, output[:, longest:].tolist(), strict=True):

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from headwater.core.files import write_text
 from headwater.report.page import render
 from headwater.report.tables import number_text
@@ -35,7 +33,8 @@ def render_statement(values: Values, prices: Prices, accounts: Sequence[Provider
         "reserve": number_text(terms.reserve),
         "rows offered": f"{len(prices.cents):,}",
         "rows paid": f"{int((prices.cents > 0).sum()):,}",
-        "paid rows that cannot be told from zero": _uncertain(values, prices),
+        "paid rows that cannot be told from zero": _uncertain(prices),
+        **({"only certain rows": "rows that cannot be told from zero are not paid"} if terms.only_certain else {}),
         "values file": values.path,
         "pool digest": values.about.get("pool", "not recorded"),
     }
@@ -44,17 +43,13 @@ def render_statement(values: Values, prices: Prices, accounts: Sequence[Provider
     return render("statement.html.j2", accounts=views, facts=facts, total=total, currency=currency)
 
 
-def _uncertain(values: Values, prices: Prices) -> str:
+def _uncertain(prices: Prices) -> str:
     """How many paid rows have an interval that reaches down to zero; in words if the values have no intervals."""
-    column = prices.terms.column
-    low = "low" if column == "value" else column.replace("value_", "low_", 1)
-    paid = prices.cents > 0
-    if low == column or low not in values.table.column_names or not paid.any():
-        return "not known: these values have no intervals"
-    bounds = values.numbers(low)[paid]
-    if np.isnan(bounds).all():
-        return "not known: a target of one part gives no intervals"
-    return f"{int((~(bounds > 0)).sum()):,} of {len(bounds):,}: their 95 % intervals reach down to zero"
+    if prices.unsure is None:
+        return "not known: these values have no intervals, as with a target of one part"
+    rows, cents = prices.unsure
+    share = f"{money(cents)} of {money(prices.terms.budget)}"
+    return f"{rows:,} of {int((prices.cents > 0).sum()):,}, paid {share}: their 95 % intervals reach down to zero"
 
 
 def write_statement(

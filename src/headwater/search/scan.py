@@ -9,7 +9,7 @@ float32. Rows with equal scores keep the row order, so the same index and probes
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -71,6 +71,7 @@ def top_k(
     lowest: bool = False,
     max_memory: int = DEFAULT_MEMORY,
     metrics: Metrics = PLAIN,
+    on_rows: Callable[[int], None] | None = None,
 ) -> list[list[Found]]:
     """The k rows of highest score for each query, best first; equal scores keep row order.
 
@@ -82,6 +83,7 @@ def top_k(
         lowest: return the rows of lowest score (opponents), lowest first.
         max_memory: bytes the scan may hold.
         metrics: the columns' metrics, which scale rows; they are applied to the probes already.
+        on_rows: called after each block with the number of rows scored so far; what it raises ends the search.
 
     Raises:
         MismatchError: probes do not fit the index's columns.
@@ -92,9 +94,12 @@ def top_k(
     if k < 1:
         raise UsageError(f"top {k} rows were asked for", remedy="ask for 1 or more")
     sign = -1.0 if lowest else 1.0
-    best = None
+    best, done = None, 0
     for block in scan(index, probes, where=where, max_memory=max_memory, metrics=metrics):
         best = _merge(best, block, sign, k)
+        done += len(block.addresses)
+        if on_rows is not None:
+            on_rows(done)
     if best is None:
         return [[] for _ in range(next(iter(probes.values())).shape[0])]
     return [

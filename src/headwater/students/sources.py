@@ -144,6 +144,7 @@ class Sketches:
             "model": str(self.reader.loaded.name),
             "fingerprint": dict(self.reader.loaded.fingerprint),
             "tokenizer": tokenizer_digest(self.reader.loaded.tokenizer),
+            "tokenization": self.reader.tokenization.fingerprint,
             "widths": [c.width_r, c.width_h, c.width_g],
             "seed": self.sketch.seed,
         }
@@ -241,9 +242,9 @@ def restored(described: Mapping[str, Any], name: str, *, reader: Reader | None, 
         remedy = "name it with --model, or train a student that reads words or a proxy: --set sources=words"
         raise UsageError(what, where="student", remedy=remedy)
     if name == "model" and reader is not None:
-        found = Sketches.of(reader, "model")
-    else:
-        found = Sketches.load(elsewhere or str(described["model"]), "proxy")
+        like = (described["fingerprint"], described["tokenization"], reader.tokens_per_batch)
+        return Sketches.of(Reader.like(reader.loaded, *like, where="the student"), "model")
+    found = Sketches.load(elsewhere or str(described["model"]), "proxy")
     _require_same(described, found.described, ("tokenizer", "widths", "fingerprint"), name)
     return found
 

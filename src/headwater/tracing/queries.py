@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,10 +13,10 @@ from headwater.core.arguments import named
 from headwater.core.errors import DataError, UsageError, unknown_name
 from headwater.core.spec import Column
 from headwater.data.corpus import open_corpus
-from headwater.data.rows import Row
+from headwater.data.rows import Row, with_response
 from headwater.indexing.session import Session
 from headwater.methods.bound import EncodedRows
-from headwater.models.generate import generate_answers
+from headwater.models.generate import Answer, generate_answers
 from headwater.search.products import Metrics, QueryVectors, apply_metrics, fit_metrics
 
 MAX_NEW_TOKENS = 128
@@ -35,11 +35,44 @@ def read_queries(source: Queries, columns: Mapping[str, str] | None = None) -> l
     return list(open_corpus(source, mapping=mapping or None, need_response=False))
 
 
-def prompt_query(prompt: str, response: str | None, span: str | None) -> Row:
-    """A query made of one prompt; a `response` of None is generated later; `span` is a part of it to trace alone."""
+def prompt_query(
+    prompt: str | Sequence[Mapping[str, Any]],
+    response: str | Answer | None = None,
+    span: str | Sequence[str] | None = None,
+) -> Row:
+    """A query made of one prompt; a `response` of None is generated later; `span` is a part of it to trace alone.
+
+    Of an `Answer`, the tokens are read that the model wrote.
+    """
     if not prompt:
         raise UsageError("the prompt is empty", where="--prompt")
-    return Row(id="prompt", ordinal=0, prompt=prompt, response=response, hotwords=(span,) if span else ())
+    words = (span,) if isinstance(span, str) else tuple(span or ())
+    if isinstance(prompt, str):
+        asked = Row(id="prompt", ordinal=0, prompt=prompt)
+    else:
+        record = {"id": "prompt", "messages": [dict(message) for message in prompt]}
+        (asked,) = open_corpus([record], need_response=False)
+        if asked.response is not None:
+            raise UsageError("the chat ends with an answer", where="prompt", remedy="leave it out; give it as response")
+    if response is None:
+        return replace(asked, hotwords=words) if words else asked
+    text = response if isinstance(response, str) else response.text
+    said = None if isinstance(response, str) else response.ids
+    return replace(with_response(asked, text), said=said, hotwords=words)
+
+
+def answer_of(
+    session: Session,
+    prompt: str | Sequence[Mapping[str, Any]],
+    *,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    on_text: Callable[[str], None] | None = None,
+) -> Answer:
+    """What the model answers, greedily; `on_text` gets the answer so far after each token."""
+    question = session.bound.reader.tokenization.question(prompt_query(prompt))
+    loaded = session.bound.reader.loaded
+    (found,) = generate_answers(loaded, [question], max_new_tokens=max_new_tokens, on_text=on_text)
+    return found
 
 
 def with_responses(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +26,9 @@ from headwater.search.scan import DEFAULT_MEMORY, Found, top_k
 from headwater.tracing.queries import LAST, MAX_NEW_TOKENS, Asked, ask, weigh
 
 ENGINES = ("exact", "ann")
+
+OnProgress = Callable[[str, float], None]
+"""Gets the name of a step, and the share of it that is done, 0 to 1."""
 
 ADDITIVE = "a token's value is its part of the score; a side's values sum to the score, up to rounding"
 SIMILARITY = "higher = more alike in the columns ranked by; the sign does not say whether a row helps or harms"
@@ -70,9 +73,16 @@ class TraceOptions:
 
 
 def trace_rows(
-    session: Session, queries: Sequence[Row], options: TraceOptions, *, max_new_tokens: int = MAX_NEW_TOKENS
+    session: Session,
+    queries: Sequence[Row],
+    options: TraceOptions,
+    *,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    on_progress: OnProgress | None = None,
 ) -> Trace:
     """Trace `queries` over the session's index; missing responses are generated.
+
+    `on_progress` gets the name of the step and the share of it that is done; what it raises ends the trace.
 
     Raises:
         UsageError: `options` asks for grids or exact scores that the method does not have, or for an unknown column.
@@ -81,13 +91,17 @@ def trace_rows(
     if options.grids and not session.bound.form.grids:
         what = f"{session.bound.method.spec.name} cannot compare single tokens"
         raise UsageError(what, where="--grids", remedy="leave it out")
-    session = session.asking(options.targets)
+    session, tell = session.asking(options.targets), on_progress or _nothing
+    tell("reading the question", 0.0)
     asked = ask(session, queries, by=options.by, max_new_tokens=max_new_tokens, targets=options.targets)
-    found, engine = _search(session.index, asked, options)
+    found, engine = _search(session.index, asked, options, tell)
     if options.exact:
+        tell("scoring the shortlist exactly", 0.0)
         found = _ranked_exactly(session, asked.rows, found, options)
     shown = sorted({hit.address for hits in found for hit in hits})
     require_intact(session.index, shown)
+    if options.tokens:
+        tell("reading the rows that were found, token by token", 0.0)
     rows = dict(zip(shown, session.index.rows(shown), strict=True))
     maps = _read_maps(session, asked, rows) if options.tokens and rows else None
     places = {address: i for i, address in enumerate(shown)}
@@ -109,16 +123,26 @@ def trace_rows(
         ]
         losses = _map(token_row, maps.queries[i][1].losses.tolist()) if maps else None
         response = query.response if query.response is not None else (query.text or "")
-        traces.append(QueryTrace(query.id, query.prompt, response, losses, tuple(hits), query.id in asked.generated))
+        generated = query.id in asked.generated or query.said is not None
+        traces.append(QueryTrace(query.id, query.prompt, response, losses, tuple(hits), generated))
     about = {**_about(session, options, asked.weights), **engine}
     return Trace(session.bound.method.spec.name, about, tuple(traces))
 
 
-def _search(index: Index, asked: Asked, options: TraceOptions) -> tuple[list[list[Found]], dict[str, str]]:
+def _nothing(step: str, share: float) -> None:
+    """Tells nobody."""
+
+
+def _search(
+    index: Index, asked: Asked, options: TraceOptions, tell: OnProgress
+) -> tuple[list[list[Found]], dict[str, str]]:
     """The rows found for each query, and a note on the search for `Trace.about`."""
     count = options.exact or options.top
     choice: dict[str, Any] = {"where": options.where, "lowest": options.lowest}
+    tell("searching the rows", 0.0)
     if options.engine == "exact":
+        rows = max(index.count, 1)
+        choice |= {"on_rows": lambda done: tell("searching the rows", done / rows)}
         found = top_k(index, asked.probes, count, max_memory=options.max_memory, metrics=asked.metrics, **choice)
         return found, {}
     if asked.metrics:

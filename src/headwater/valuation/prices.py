@@ -4,6 +4,8 @@
                        providers there · the cluster's parties)
     price of a row     ∝ weight; all prices sum to the budget
 
+If only certain rows are paid, a row whose 95 % interval reaches down to zero weighs nothing.
+
 A cluster of near-duplicates is worth one row. Parties who bring the same row share its price equally, however many
 copies each has, and a party's providers and their copies share the party's part. Providers of whose clusters four
 fifths are the same are one party, so that nobody gains by offering the same rows under a second name. Cents are rounded
@@ -47,6 +49,7 @@ class Terms:
         unit: what a price is for.
         by: the metadata column that names the provider; None: one provider.
         column: the column that holds the value.
+        only_certain: rows whose value cannot be told from zero are not bought.
     """
 
     budget: int
@@ -54,6 +57,7 @@ class Terms:
     unit: Unit = "row"
     by: str | None = None
     column: str = "value"
+    only_certain: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,9 +67,10 @@ class Prices:
     Attributes:
         terms: the terms of the purchase.
         cents: int64 `[rows]`; sums to the budget.
-        worth: max(value − reserve, 0) [× characters]; float64 `[rows]`.
+        worth: max(value − reserve, 0) [× characters], and 0 for a row that the terms leave out; float64 `[rows]`.
         providers: `[rows]`.
         clusters: int64 `[rows]`; near-duplicates share a number.
+        uncertain: whether a value's 95 % interval reaches down to zero; bool `[rows]`. None: there are no intervals.
     """
 
     terms: Terms
@@ -73,6 +78,15 @@ class Prices:
     worth: NDArray[np.float64]
     providers: tuple[str, ...]
     clusters: NDArray[np.int64]
+    uncertain: NDArray[np.bool_] | None = None
+
+    @property
+    def unsure(self) -> tuple[int, int] | None:
+        """How many paid rows cannot be told from zero, and their cents; None if there are no intervals."""
+        if self.uncertain is None:
+            return None
+        doubtful = self.uncertain & (self.cents > 0)
+        return int(doubtful.sum()), int(self.cents[doubtful].sum())
 
 
 def to_cents(text: str | int | float) -> int:
@@ -98,7 +112,8 @@ def price(values: Values, terms: Terms) -> Prices:
 
     Raises:
         UsageError: the budget is not above 0.
-        DataError: no row is worth more than the reserve, or a column is missing (the message lists the columns).
+        DataError: no row is worth more than the reserve, a column is missing (the message lists the columns), or only
+            certain rows are to be paid and there are no intervals, or none that lies above zero.
         NumericError: a value is not finite.
     """
     if terms.budget <= 0:
@@ -111,11 +126,35 @@ def price(values: Values, terms: Terms) -> Prices:
     if not worth.any():
         what = f"no row is worth more than the reserve of {terms.reserve:g}"
         raise DataError(what, where=f"{values.path}, {terms.column}", remedy="lower --reserve")
+    uncertain = uncertain_rows(values, terms.column)
+    if terms.only_certain:
+        worth = _certain(worth, uncertain, where=f"{values.path}, {terms.column}")
     has_clusters = "cluster" in values.table.column_names
     clusters = values.numbers("cluster") if has_clusters else np.full(len(worth), np.nan)
     alone = -1 - np.arange(len(worth))
     known = np.where(np.isnan(clusters), alone, clusters).astype(np.int64)
-    return Prices(terms, shares(terms.budget, worth, providers, known), worth, tuple(providers), known)
+    return Prices(terms, shares(terms.budget, worth, providers, known), worth, tuple(providers), known, uncertain)
+
+
+def uncertain_rows(values: Values, column: str = "value") -> NDArray[np.bool_] | None:
+    """Whether each row's 95 % interval reaches down to zero, bool `[rows]`; None if the values have no intervals."""
+    low = "low" if column == "value" else column.replace("value_", "low_", 1)
+    if low == column or low not in values.table.column_names:
+        return None
+    bounds = values.numbers(low)
+    return None if np.isnan(bounds).all() else ~(bounds > 0)
+
+
+def _certain(worth: NDArray[np.float64], uncertain: NDArray[np.bool_] | None, *, where: str) -> NDArray[np.float64]:
+    """The worth of the rows that can be told from zero, and 0 for the others."""
+    if uncertain is None:
+        what, remedy = "these values have no intervals, so none can be told from zero", "leave --only-certain out"
+        raise DataError(what, where=where, remedy=remedy)
+    kept = np.where(uncertain, 0.0, worth)
+    if not kept.any():
+        what = "no row can be told from zero: all 95 % intervals reach down to it"
+        raise DataError(what, where=where, remedy="value with more target rows, or leave --only-certain out")
+    return kept
 
 
 def shares(

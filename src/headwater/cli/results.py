@@ -1,0 +1,468 @@
+"""What each command prints with `--json`: the one home of the fields' names, types and meanings.
+
+`headwater.cli.schemas` makes a JSON Schema of each; mypy checks that commands fill in what is written here. A number
+that is NaN or infinite is null in JSON. Keys of a `dict` are data: names of metrics, columns, providers.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, NotRequired, TypedDict
+
+Number = float | None
+"""A number, or null where there is none."""
+
+Meaning = Annotated[str, "What a value means, and its sign."]
+
+
+class Interval(TypedDict):
+    """An estimate with its 95 % interval."""
+
+    value: Annotated[Number, "The estimate."]
+    low: Annotated[Number, "The interval's lower end; null without an interval."]
+    high: Annotated[Number, "The interval's upper end; null without an interval."]
+
+
+class RowBytes(TypedDict):
+    """Bytes of a row, by what they hold."""
+
+    vectors: float
+    text: float
+    other: float
+
+
+class Version(TypedDict):
+    """One version of the index's dataset."""
+
+    version: int
+    written: Annotated[str, "Date and time, ISO 8601."]
+
+
+class Chosen(TypedDict):
+    """A method with all its options."""
+
+    name: str
+    options: dict[str, Any]
+
+
+class VectorColumn(TypedDict):
+    """A vector column of an index."""
+
+    name: str
+    dim: Annotated[int, "Numbers in a vector."]
+    dtype: Annotated[str, "float16, float32, int8 or sign."]
+    weight: Annotated[float, "What multiplies its inner product in a score; 0: it is not in the method's own score."]
+    bits: Annotated[int, "Length of a sign code; 0 for others."]
+
+
+class Covered(TypedDict):
+    """The part of the model that enters the scores."""
+
+    seen: Annotated[int, "Parameters."]
+    total: int
+    note: str
+    tensors_seen: int
+    tensors_total: int
+
+
+class Reading(TypedDict):
+    """How many rows and tokens were cut or read in windows."""
+
+    rows_cut: int
+    tokens_cut: int
+    targets_unread: int
+    rows_in_windows: int
+    rows_without_beginning: int
+    targets_without_beginning: int
+
+
+class Tallied(TypedDict):
+    """What the index held when it was last finished."""
+
+    rows: int
+    checksum: str
+
+
+class Batches(TypedDict):
+    """How a build was divided."""
+
+    block_rows: int
+    tokens_per_batch: int
+
+
+class IndexFacts(TypedDict):
+    """An index, described."""
+
+    path: str
+    rows: int
+    deleted_rows: Annotated[int, "Deleted rows that are still in the files."]
+    warning: Annotated[str | None, "What is unfinished."]
+    bytes: Annotated[int, "Data files of this version."]
+    bytes_on_disk: Annotated[int | None, "All files; null on an object store."]
+    bytes_per_row: RowBytes
+    covers: Annotated[str, "The coverage as a sentence."]
+    reading: Annotated[Reading | None, "Null in an index that does not keep it."]
+    column_names: list[str]
+    vector_indices: Annotated[dict[str, str], "Column to the kind of its vector index."]
+    versions: list[Version]
+    format_version: int
+    library_version: str
+    created: str
+    status: str
+    method: Chosen
+    columns: list[VectorColumn]
+    coverage: Covered
+    model: Annotated[dict[str, Any], "Name, fingerprint and loading options."]
+    tokenization: dict[str, Any]
+    plan: Batches
+    data: Annotated[list[str], "The corpora the rows came from."]
+    keeps_text: bool
+    left_out: Annotated[int, "Rows that cannot be used."]
+    tally: Tallied | None
+
+
+class AddedRows(TypedDict):
+    """Rows added to an index."""
+
+    index: str
+    added: Annotated[int, "Rows that were computed and stored."]
+    duplicates: Annotated[int, "Rows that were there already."]
+    left_out: Annotated[int, "Rows that cannot be used."]
+    rows: Annotated[int, "Rows in the index now."]
+    kept_aside: Annotated[dict[str, int], "Metadata name to the rows whose value no column holds."]
+
+
+class DeletedRows(TypedDict):
+    """Rows deleted from an index."""
+
+    index: str
+    deleted: int
+    rows: Annotated[int, "Rows left."]
+
+
+class CompactedIndex(TypedDict):
+    """An index without its deleted rows."""
+
+    index: str
+    rows: int
+    bytes_before: int | None
+    bytes_after: int | None
+
+
+class FaultFound(TypedDict):
+    """A fault of an index."""
+
+    kind: str
+    what: str
+    where: str
+
+
+class Verified(TypedDict):
+    """The faults of an index."""
+
+    index: str
+    sound: bool
+    faults: list[FaultFound]
+
+
+class Agreement(TypedDict):
+    """How well a search agrees with the exact one."""
+
+    queries: int
+    rows: int
+    top: Annotated[int, "Top rows of a query that were compared."]
+    agreement: Annotated[float, "Mean share of the exact top rows that were found."]
+    precision: Annotated[Number, "Mean share of relevant rows among those found; null without --relevant."]
+    exact_precision: Number
+    precision_kept: Annotated[Number, "precision / exact_precision."]
+
+
+class Quantised(TypedDict):
+    """An index of codes."""
+
+    index: str
+    out: str
+    code: str
+    rows: int
+    bytes: int
+    bytes_per_row: RowBytes
+    retention: Annotated[Agreement | None, "Null without --queries."]
+
+
+class Retained(Agreement):
+    """How well a quantised index agrees with exact search."""
+
+    index: str
+
+
+class VectorIndex(TypedDict):
+    """A vector index for approximate search."""
+
+    index: str
+    column: str
+    kind: str
+    bytes_on_disk: int | None
+
+
+class Tokens(TypedDict):
+    """A number for each token, in reading order; null where a token has none."""
+
+    tokens: list[str]
+    values: list[Number]
+
+
+class Grid(TypedDict):
+    """Influence of each of the row's tokens (lines) on each of the query's (columns)."""
+
+    row_tokens: list[str]
+    query_tokens: list[str]
+    values: list[list[Number]]
+
+
+class HitFound(TypedDict):
+    """A row that was found."""
+
+    rank: Annotated[int, "1 is the first."]
+    id: str
+    score: Number
+    row: Annotated[dict[str, str], "Readable text: prompt and response, or text."]
+    metadata: dict[str, Any]
+    row_tokens: Annotated[Tokens | None, "Null without --tokens."]
+    query_tokens: Annotated[Tokens | None, "Null without --tokens."]
+    grid: Grid | None
+    record: Annotated[dict[str, Any], "The row as it was given."]
+
+
+class QueryFound(TypedDict):
+    """A query and the rows behind it."""
+
+    id: str
+    prompt: str | None
+    response: str
+    losses: Annotated[Tokens | None, "Loss of each token in nats; null without --tokens."]
+    hits: list[HitFound]
+    generated: Annotated[bool, "Whether the model made the response."]
+
+
+class Traced(TypedDict):
+    """The rows behind each query."""
+
+    method: str
+    about: Annotated[dict[str, str], "Index, model, coverage, sign and order, in words."]
+    queries: list[QueryFound]
+
+
+class Scored(TypedDict):
+    """A file of scores."""
+
+    out: Annotated[str, "The Parquet file."]
+    rows: Annotated[int, "Rows of the index, a line each."]
+    queries: Annotated[int, "Queries, a column each."]
+
+
+class Summary(TypedDict):
+    """Values of some rows."""
+
+    rows: int
+    mean: Number
+    low: Annotated[Number, "Lower end of the mean's 95 % interval over rows."]
+    high: Number
+    least: Number
+    median: Number
+    most: Number
+    helpful: NotRequired[Annotated[Number, "Share of rows above 0; only of values that have a sign."]]
+
+
+class ValuesMade(Summary):
+    """A file of values."""
+
+    out: str
+    leaked: Annotated[int, "Candidates with the same text as a target row."]
+    meaning: Meaning
+    warnings: Annotated[list[str], "Reasons to doubt the values."]
+    notes: Annotated[dict[str, Any], "What the method chose or measured, by field name."]
+    plots: Annotated[list[str], "Figures that were saved."]
+    by: NotRequired[Annotated[str, "The column of --by."]]
+    groups: NotRequired[Annotated[dict[str, Summary], "The same for each group of --by."]]
+
+
+class TargetExported(TypedDict):
+    """A query file."""
+
+    out: str
+    method: str
+    rows: int
+    vectors: Annotated[dict[str, list[int]], "Column to the shape of its vectors."]
+
+
+class Audited(TypedDict):
+    """How well values agree with a third party's scores."""
+
+    rows: Annotated[int, "Rows that were scored again."]
+    spearman: Number
+    inside: Annotated[Number, "Share of new scores inside the values' intervals; null without intervals."]
+    largest_id: Annotated[str, "The row with the largest difference."]
+    largest_difference: Annotated[Number, "In standard deviations of the new scores."]
+    threshold: float
+    confirmed: bool
+
+
+class Selected(TypedDict):
+    """A file of chosen rows."""
+
+    out: str
+    rows: int
+    pool: Annotated[int, "Rows of the pool."]
+    mean_chosen: Annotated[Number, "Mean value of the chosen rows."]
+    mean_pool: Annotated[Number, "Mean value of the pool."]
+    least_chosen: Annotated[Number, "Least value of the chosen rows."]
+    ids: Annotated[list[str], "The chosen rows, best first."]
+
+
+class Priced(TypedDict):
+    """A ledger."""
+
+    out: str
+    budget: Annotated[str, "The amount that was divided."]
+    currency: str
+    only_certain: Annotated[bool, "Whether rows that cannot be told from zero are left unpaid."]
+    paid: Annotated[dict[str, str], "Provider to its amount."]
+    paid_rows: int
+    uncertain_rows: Annotated[int | None, "Paid rows whose interval reaches zero; null if there are no intervals."]
+    uncertain_amount: Annotated[str | None, "What they are paid; null if there are no intervals."]
+
+
+class Answers(TypedDict):
+    """A prompt, and what the model answers before and after."""
+
+    kind: Annotated[str, "Where it comes from: forget, retain or asked."]
+    prompt: str
+    before: str
+    after: str
+
+
+class Forgotten(TypedDict):
+    """A run of unlearning."""
+
+    summary: Annotated[dict[str, Any], "Numbers and settings of the run, by field name."]
+    outcome: Annotated[str, "forgotten, or what stopped the run before that."]
+    warnings: list[str]
+    samples: list[Answers]
+    files: Annotated[dict[str, str], "What was written: model, card, account, report."]
+
+
+class Spent(TypedDict):
+    """What a method's scores cost."""
+
+    build_seconds: Number
+    row_bytes: int | None
+    query_seconds: Number
+
+
+class Measured(TypedDict):
+    """The numbers of one method."""
+
+    method: str
+    metrics: Annotated[dict[str, Interval], "Metric to its estimate."]
+    cost: Spent
+    group: Annotated[str, "The table within the evaluation; empty if there is one."]
+
+
+class Evaluated(TypedDict):
+    """A finished evaluation, as in its run file."""
+
+    format: Annotated[int, "Version of the run file."]
+    task: str
+    title: str
+    settings: Annotated[dict[str, Any], "Enough to run it again."]
+    shown: Annotated[list[str], "The metrics of the tables."]
+    lines: list[Measured]
+    notes: list[str]
+    about: Annotated[dict[str, Any], "Versions, machine, date, seconds."]
+    files: NotRequired[Annotated[dict[str, str], "What was written."]]
+
+
+class Leaderboard(TypedDict):
+    """All evaluations of the leaderboard."""
+
+    results: list[Evaluated]
+    document: str
+    page: str
+
+
+class MethodFacts(TypedDict):
+    """A method."""
+
+    name: str
+    summary: str
+    reads: str
+    stores: str
+    cost: str
+    source: str
+    capabilities: list[str]
+    meaning: Annotated[str, "What a score means."]
+    signed: bool
+    index: Annotated[bool, "Whether it can fill an index."]
+    presets: Annotated[dict[str, dict[str, Any]], "Preset to its options."]
+
+
+class Catalog(TypedDict):
+    """All methods."""
+
+    methods: list[MethodFacts]
+
+
+class Planned(TypedDict):
+    """What a build takes."""
+
+    rows: int
+    tokens: Annotated[int, "About how many tokens the model reads."]
+    probed_rows: Annotated[int, "Rows that were measured."]
+    bytes_per_row: RowBytes
+    disk: Annotated[int, "Bytes of the finished index."]
+    disk_by_code: Annotated[dict[str, int], "Code to the bytes of the finished index."]
+    memory: Annotated[int, "Bytes at the peak, of the whole process."]
+    seconds: Annotated[float, "Time to read and store all rows."]
+    tokens_per_batch: int
+
+
+class DemoShown(TypedDict):
+    """A finished demo."""
+
+    seed: int
+    rows: int
+    prevalence: Annotated[float, "Share of planted rows."]
+    attack_success: float
+    false_alarms: float
+    measured: Annotated[dict[str, dict[str, Interval]], "Scores to metric to estimate."]
+    seconds: Annotated[dict[str, float], "Seconds of each step."]
+    report: str
+
+
+EVALUATIONS = ("detection", "separation", "lds", "forgetting", "removal", "sanity", "selection", "replay")
+
+RESULTS: dict[str, Any] = {
+    "demo": DemoShown,
+    "plan": Planned,
+    "methods": Catalog,
+    "index build": IndexFacts,
+    "index info": IndexFacts,
+    "index add": AddedRows,
+    "index delete": DeletedRows,
+    "index compact": CompactedIndex,
+    "index verify": Verified,
+    "index quantise": Quantised,
+    "index retention": Retained,
+    "index ann": VectorIndex,
+    "trace": Traced,
+    "score": Scored,
+    "value": ValuesMade,
+    "value export-target": TargetExported,
+    "value score": ValuesMade,
+    "value audit": Audited,
+    "select": Selected,
+    "price": Priced,
+    "unlearn": Forgotten,
+    **{f"eval {name}": Evaluated for name in EVALUATIONS},
+    "eval leaderboard": Leaderboard,
+}
+"""Command to the type of what it prints with `--json`."""
