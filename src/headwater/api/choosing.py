@@ -139,7 +139,8 @@ def price(
     reserve: float = 0.0,
     unit: str = "row",
     column: str = "value",
-    only_certain: bool = False,
+    only_certain: bool | None = None,
+    shrink: bool = False,
     currency: str = "",
     out: str | Path | None = None,
     rows: str | Path | None = None,
@@ -155,6 +156,8 @@ def price(
         unit: `row` pays a row by its value, `character` by its value times its length.
         column: the column that holds the value.
         only_certain: do not buy rows whose value cannot be told from zero: whose 95 % interval reaches down to it.
+            None: so if the values have intervals.
+        shrink: draw values towards their provider's mean first, by how unsure they are (empirical Bayes).
         currency: shown beside amounts.
         out: ledger to write: CSV, one line a provider.
         rows: CSV file to write, one line a row.
@@ -167,7 +170,7 @@ def price(
     """
     if unit not in ("row", "character"):
         raise UsageError(f"unknown unit '{unit}'", where="--unit", remedy="row or character")
-    terms = Terms(to_cents(budget), reserve, unit, by, column, only_certain)  # type: ignore[arg-type]
+    terms = Terms(to_cents(budget), reserve, unit, by, column, only_certain, shrink)  # type: ignore[arg-type]
     valued = read(values)
     require_apart({"out": out, "rows": rows, "html": html}, [valued.path])
     priced = price_rows(valued, terms)

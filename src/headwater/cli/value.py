@@ -40,6 +40,7 @@ from headwater.core.errors import UsageError
 
 if TYPE_CHECKING:
     from headwater.cli.results import Audited
+    from headwater.valuation.values import Values
     from headwater.valuing.request import Valued
     from headwater.valuing.third_party import Audit
 
@@ -217,6 +218,8 @@ def audit(
     sample: Annotated[int, typer.Option(help="How many rows to score again.", min=10)] = 100,
     threshold: Annotated[float, typer.Option(help="Least Spearman correlation that confirms the values.")] = 0.9,
     seed: Annotated[int, typer.Option(help="Seed of the sample; choose it after the values are delivered.")] = 0,
+    budget: Annotated[str | None, typer.Option(help="Also say how sure the payments of this budget are.")] = None,
+    by: GroupBy = None,
     template: Template = None,
     targets: Targets = None,
     as_json: Json = False,
@@ -236,18 +239,28 @@ def audit(
     columns = [f"{role}={column}" for role, column in read.about.get("columns", {}).items()]
     pool = open_rows(candidates, columns, split=read.about.get("split") if split is None else split)
     found = check(read, pool, query=query, target=target, **how)
+    changes = None if budget is None else _changeable(read, budget, by)
     if as_json:
-        emit_json("value audit", _audited(found))
+        emit_json("value audit", _audited(found, changes))
     else:
         emit_pairs({"rows": found.rows, "Spearman": found.spearman, "inside the interval": found.inside})
         row, off = found.largest
         say(f"furthest off: row '{row}', by {off:.2f} standard deviations")
+        for provider, share in sorted((changes or {}).items(), key=lambda pair: -pair[1]):
+            say(f"'{provider}': other labels would change its pay by over 10 % with probability {share:.2f}")
         say("confirmed" if found.confirmed else f"NOT confirmed: below {threshold:g}")
     if not found.confirmed:
         raise typer.Exit(1)
 
 
-def _audited(found: Audit) -> Audited:
+def _changeable(values: Values, budget: str, by: str | None) -> dict[str, float] | None:
+    """The probability that other labels would change each provider's pay by more than a tenth."""
+    from headwater.api.choosing import price
+
+    return price(values, budget, by=by).prices.changeable
+
+
+def _audited(found: Audit, changes: dict[str, float] | None) -> Audited:
     row, off = found.largest
     return {
         "rows": found.rows,
@@ -257,6 +270,7 @@ def _audited(found: Audit) -> Audited:
         "largest_difference": off,
         "threshold": found.threshold,
         "confirmed": found.confirmed,
+        "changeable": changes,
     }
 
 
