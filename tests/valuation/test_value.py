@@ -99,7 +99,7 @@ def test_every_method_values_a_pool(tmp_path, method):
 
 def test_a_run_goes_on_where_it_was_killed_and_ends_with_the_same_values(tmp_path, monkeypatch):
     monkeypatch.setattr("headwater.valuing.run.Job.block_rows", 16, raising=False)
-    monkeypatch.setattr("headwater.valuing.value.Job", _small_blocks)
+    monkeypatch.setattr("headwater.valuing.request.Job", _small_blocks)
     whole = run(tmp_path, "whole.parquet", method="gradcos").values
 
     def kill(words: str, done: int, total: int | None) -> None:
