@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from headwater.core.errors import MismatchError, StoreError, UsageError
+from headwater.core.errors import MismatchError, ModelError, StoreError, UsageError
 from headwater.core.files import whole_folder
 from headwater.core.fingerprints import require_equal
 from headwater.core.statistics import conformal_reach
@@ -37,6 +37,8 @@ from headwater.students.transformer import Training, TransformerStudent, fit_tra
 FAMILIES = ("regression", "transformer")
 FILE = "student.json"
 FORMAT = 2
+_TOGETHER = 1024
+"""Rows whose features are in memory together."""
 _FLOOR = 0.1
 """Added to the members' spread, in standard deviations of the labels: members that agree can still be wrong."""
 
@@ -211,16 +213,15 @@ def fit_students(
         how = Training(epochs=options.epochs, ranking=options.ranking)
         shared: dict[str, Any] = {"members": options.members, "seed": options.seed, "encoder": encoder}
         return [_finished(fit_transformer(one, training=how, **shared), one, options, given, {}) for one in lessons]
-    sources: list[Source] = [Words(), *([Encoded(encoder)] if encoder else [])]
-    sources += [Sketches.load(options.proxy, "proxy")] if options.proxy else []
-    sources += [Sketches.of(given.reader, "model")] if given.reader is not None else []
+    sources, unread = _sources(options, given.reader, encoder)
     limit, seconds = to_share(options.cost), given.teacher_seconds
     choices = priced(sources, rows, teacher_seconds=seconds, share=limit, named=options.sources)
     blocks = read_blocks([choice.source for choice in choices if choice.fits], rows)
     found = []
     for lesson in lessons:
         ensemble, choice = fit_best(lesson, blocks, choices, members=options.members, seed=options.seed)
-        found.append(_finished(ensemble, lesson, options, given, choice))
+        told = {**choice, "not read": [*choice["not read"], *unread]}
+        found.append(_finished(ensemble, lesson, options, given, told))
     return found
 
 
@@ -230,10 +231,29 @@ def estimates_of(students: Sequence[Student]) -> Callable[[Sequence[Row]], Float
     sources = {s.name: s for e in ensembles if isinstance(e, RegressionStudent) for s in e.sources}
 
     def estimate(rows: Sequence[Row]) -> Float[np.ndarray, "rows targets 3"]:
-        blocks = read_blocks(list(sources.values()), rows)
-        return np.concatenate([student.estimates(rows, blocks) for student in students], axis=1)
+        found = np.empty((len(rows), len(students), 3))
+        for start in range(0, len(rows), _TOGETHER):
+            some = rows[start : start + _TOGETHER]
+            blocks = read_blocks(list(sources.values()), some)
+            for place, student in enumerate(students):
+                found[start : start + len(some), place] = student.estimates(some, blocks)[:, 0]
+        return found
 
     return estimate
+
+
+def _sources(
+    options: StudentOptions, reader: Reader | None, encoder: HiddenStates | None
+) -> tuple[list[Source], list[str]]:
+    """All that a student may read, the words first; and why the language model cannot be, in words."""
+    sources: list[Source] = [Words(), *([Encoded(encoder)] if encoder else [])]
+    sources += [Sketches.load(options.proxy, "proxy")] if options.proxy else []
+    if reader is None:
+        return sources, []
+    try:
+        return [*sources, Sketches.of(reader, "model")], []
+    except ModelError as error:  # a head that cannot be read leaves the other sources
+        return sources, [f"model: {error.what}"]
 
 
 def _finished(
