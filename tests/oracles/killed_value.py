@@ -23,7 +23,7 @@ from headwater.data.corpus import open_corpus
 from headwater.methods.catalog import find_method
 from headwater.methods.targets import Target
 from headwater.models.reader import Reader
-from headwater.valuing import distil
+from headwater.valuing import distil, request
 from headwater.valuing import run as value
 from headwater.valuing import value as valuing
 from zoo import SENTENCES, tiny_loaded
@@ -75,7 +75,7 @@ def run(out: Path, moment: tuple[str, int] | None) -> None:
     torch.set_num_threads(1)
     job = value.Job
     distil.BLOCK_ROWS = 8
-    valuing.Job = lambda *given: replace(job(*given), block_rows=16)
+    request.Job = lambda *given: replace(job(*given), block_rows=16)
 
     def watch(words: str, done: int, _: int | None) -> None:
         if moment is not None and words == moment[0] and done >= moment[1]:

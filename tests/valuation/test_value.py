@@ -28,7 +28,7 @@ from headwater.methods.scoring import attribute
 from headwater.methods.targets import Part, PartScorer, Target
 from headwater.models.reader import Reader
 from headwater.students.labels import Lesson
-from headwater.students.student import StudentOptions, fit_student, load_student
+from headwater.students.student import StudentOptions, Taught, fit_student, load_student
 from headwater.valuation.duplicates import THRESHOLD
 from headwater.valuation.prices import Terms, price
 from headwater.valuation.values import Values, read_values, summarise
@@ -99,7 +99,7 @@ def test_every_method_values_a_pool(tmp_path, method):
 
 def test_a_run_goes_on_where_it_was_killed_and_ends_with_the_same_values(tmp_path, monkeypatch):
     monkeypatch.setattr("headwater.valuing.run.Job.block_rows", 16, raising=False)
-    monkeypatch.setattr("headwater.valuing.value.Job", _small_blocks)
+    monkeypatch.setattr("headwater.valuing.request.Job", _small_blocks)
     whole = run(tmp_path, "whole.parquet", method="gradcos").values
 
     def kill(words: str, done: int, total: int | None) -> None:
@@ -167,8 +167,12 @@ def test_several_targets_are_valued_at_once(tmp_path):
     mean = (values.numbers("value_task") + values.numbers("value_other")) / 2
     np.testing.assert_allclose(values.numbers(), mean)
     student = find_method("alinfik", {"labels": 30, "teacher": "gradcos"})
-    with pytest.raises(UsageError, match="one target"):
-        value_pool(corpus, [TARGET, other], tmp_path / "w.parquet", method=student, reader=READER)
+    how = ValueOptions(force=True)
+    both = value_pool(corpus, [TARGET, other], tmp_path / "w.parquet", method=student, reader=READER, options=how)
+    assert list(both.students) == list(both.rechecks) == ["task", "other"]
+    alone = value_pool(corpus, [other], tmp_path / "a.parquet", method=student, reader=READER, options=how)
+    np.testing.assert_array_equal(both.values.numbers("value_other"), alone.values.numbers())
+    assert (tmp_path / "w.task.student" / "student.json").exists()
     with pytest.raises(UsageError, match="called 'task'"):
         value_pool(corpus, [TARGET, TARGET], tmp_path / "x.parquet", method=find_method("linfik"), reader=READER)
 
@@ -235,7 +239,9 @@ def test_a_student_of_any_teacher_is_a_method():
 def test_a_saved_student_scores_the_same_and_knows_its_tokenizer(tmp_path, family):
     rows = list(open_corpus(records(120)))
     labels = np.array([float("fox" in (row.response or "")) + 0.1 * len(row.response or "") for row in rows])
-    student = fit_student(rows, labels, StudentOptions(family=family, members=2, epochs=3), about={"target": "t"})
+    student = fit_student(
+        rows, labels, StudentOptions(family=family, members=2, epochs=3), Taught(about={"target": "t"})
+    )
     folder = student.save(tmp_path / "student")
     again = load_student(folder)
     np.testing.assert_allclose(again.estimates(rows), student.estimates(rows), rtol=1e-5, atol=1e-5)

@@ -7,7 +7,7 @@ hw.price("values.parquet", 2500, by="provider", out="ledger.csv")
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,13 @@ from headwater.core.errors import UsageError
 from headwater.core.files import require_apart
 from headwater.core.tables import Tabular
 from headwater.data.corpus import Corpus
-from headwater.valuation.chosen import kind_of, records_of, with_value, write_records
+from headwater.valuation.chosen import kind_of, records_of, texts_of, with_value, write_records
+from headwater.valuation.diverse import SPARE
+from headwater.valuation.diverse import diverse as spread_out
 from headwater.valuation.ledger import ProviderAccount, accounts, write_ledger, write_row_prices
 from headwater.valuation.prices import Prices, Terms, money, to_cents
 from headwater.valuation.prices import price as price_rows
-from headwater.valuation.selection import Choice
+from headwater.valuation.selection import Choice, amount
 from headwater.valuation.selection import select as choose
 
 
@@ -59,6 +61,7 @@ def select(
     by: str | None = None,
     gumbel: float = 0.0,
     distinct: bool = False,
+    diverse: bool = False,
     column: str = "value",
     seed: int = 0,
     candidates: Rows | None = None,
@@ -75,6 +78,7 @@ def select(
         gumbel: standard deviation of Gumbel noise that is added to the ranking, in standard deviations of the values;
             0 adds none.
         distinct: take one row of each near-duplicate cluster.
+        diverse: of five times as many of the best rows, those that together say most of what is valuable.
         column: the column that holds the value.
         seed: of the noise.
         candidates: the pool the values are of; None takes the place that the values file names.
@@ -83,12 +87,19 @@ def select(
 
     Raises:
         DataError: no row is left to choose, a column is missing, or a row is not in the pool.
-        UsageError: `top` is not a number of rows or a share, or the file has another ending.
+        UsageError: `top` is not a number of rows or a share, the file has another ending, or `diverse` without `top`
+            or with groups.
     """
     if out is not None:
         kind_of(Path(out))
     valued = read(values)
     choice = Choice(top=str(top), above=above, by=by, gumbel=gumbel, distinct=distinct, column=column, seed=seed)
+    if diverse and (not choice.top or by is not None):
+        raise UsageError("diverse rows need --top, and no groups", where="--diverse", remedy="give --top, without --by")
+    count = 0
+    if diverse:
+        count = amount(choice.top, len(valued.ids))
+        choice = replace(choice, top=str(SPARE * count))
     chosen = choose(valued, choice)
     named = valued.about.get("columns") if columns is None else columns
     source = valued.about.get("candidates", "") if candidates is None else candidates
@@ -102,10 +113,12 @@ def select(
     else:
         split = valued.about.get("split") if candidates is None else None
         pool = corpus_of(source, columns=named, split=split)
+    about, numbers = valued.about, valued.numbers(column)
+    if diverse:
+        texts = texts_of(pool.like(about), [valued.ids[i] for i in chosen], rows=about.get("rows"))
+        chosen = chosen[spread_out(numbers[chosen], texts, count)]
     ids = [valued.ids[i] for i in chosen]
-    about = valued.about
     records = records_of(pool.like(about), ids, rows=about.get("rows"), digest=about.get("pool", ""))
-    numbers = valued.numbers(column)
     path = None if out is None else write_records(out, records)
     return Selection(tuple(ids), tuple(records), numbers[chosen], numbers, path)
 
@@ -139,7 +152,8 @@ def price(
     reserve: float = 0.0,
     unit: str = "row",
     column: str = "value",
-    only_certain: bool = False,
+    only_certain: bool | None = None,
+    shrink: bool = False,
     currency: str = "",
     out: str | Path | None = None,
     rows: str | Path | None = None,
@@ -155,6 +169,8 @@ def price(
         unit: `row` pays a row by its value, `character` by its value times its length.
         column: the column that holds the value.
         only_certain: do not buy rows whose value cannot be told from zero: whose 95 % interval reaches down to it.
+            None: so if the values have intervals.
+        shrink: draw values towards their provider's mean first, by how unsure they are (empirical Bayes).
         currency: shown beside amounts.
         out: ledger to write: CSV, one line a provider.
         rows: CSV file to write, one line a row.
@@ -167,7 +183,7 @@ def price(
     """
     if unit not in ("row", "character"):
         raise UsageError(f"unknown unit '{unit}'", where="--unit", remedy="row or character")
-    terms = Terms(to_cents(budget), reserve, unit, by, column, only_certain)  # type: ignore[arg-type]
+    terms = Terms(to_cents(budget), reserve, unit, by, column, only_certain, shrink)  # type: ignore[arg-type]
     valued = read(values)
     require_apart({"out": out, "rows": rows, "html": html}, [valued.path])
     priced = price_rows(valued, terms)

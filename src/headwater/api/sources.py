@@ -21,7 +21,7 @@ from headwater.models.load import LoadedModel, load_model
 from headwater.models.reader import Reader
 from headwater.models.reference import Reference
 from headwater.valuation.values import Values, read_values
-from headwater.valuing.value import Valued
+from headwater.valuing.request import Valued
 
 Rows: TypeAlias = Any
 """Rows: a path (file, folder or pattern), a hub name, a list of these, a pandas or polars `DataFrame`, an Arrow table,

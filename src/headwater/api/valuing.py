@@ -32,8 +32,9 @@ from headwater.models.reader import TOKENS_PER_BATCH, Reader
 from headwater.valuation.duplicates import THRESHOLD
 from headwater.valuing import third_party
 from headwater.valuing.index import value_index as value_rows_of_index
+from headwater.valuing.request import OnStage, Valued, ValueOptions
 from headwater.valuing.third_party import Audit, QueryFile, read_query
-from headwater.valuing.value import OnStage, Valued, ValueOptions, value_pool
+from headwater.valuing.value import value_pool
 from headwater.valuing.value import value_with_student as value_pool_with_student
 
 
@@ -130,11 +131,26 @@ def value_with_student(
     duplicates: float | None = THRESHOLD,
     resume: bool = False,
     force: bool = False,
+    model: Model | None = None,
+    proxy: str | Path | None = None,
+    loading: Mapping[str, Any] | None = None,
     on_progress: OnStage | None = None,
 ) -> Valued:
-    """Estimate values with a saved student, without language model and target; arguments as in `value`."""
+    """Estimate values with a saved student, without the target, and mostly without the language model.
+
+    Other arguments as in `value`.
+
+    Args:
+        student: the student's folder.
+        model: the language model, for a student that reads its sketches.
+        proxy: where the student's small model is on this machine; None: where it was.
+    """
     options = ValueOptions(duplicates=duplicates, resume=resume, on_progress=on_progress, force=force)
-    return value_pool_with_student(corpus_of(candidates, columns=columns), student, out, options=options)
+    pool, reader = corpus_of(candidates, columns=columns), None
+    if model is not None:
+        reader, pool = reader_for(pool, model, loading, method=find_method("linfik"), tokens_per_batch=TOKENS_PER_BATCH)
+    small = "" if proxy is None else str(proxy)
+    return value_pool_with_student(pool, student, out, options=options, reader=reader, proxy=small)
 
 
 def export_target(

@@ -206,8 +206,9 @@ def selection(
     context: Context,
     methods: Annotated[list[str], typer.Option("--method", help="alinfik, linfik, rise, ... Repeats.")] = ["alinfik"],
     pool: Annotated[
-        str, typer.Option(help="mixed (helpful, neutral, garbled, poisoned) or junk (brain rot).")
+        str, typer.Option(help="mixed (helpful, neutral, garbled, poisoned), junk (brain rot) or real text.")
     ] = "mixed",
+    text: Annotated[str, typer.Option(help="For --pool real: folder of the unpacked Debian packages.")] = "/usr",
     rows: Annotated[int, typer.Option(help="Rows of the pool.", min=200)] = 6000,
     share: Annotated[float, typer.Option(help="Share of the pool that an arm trains on.")] = 0.1,
     labels: Annotated[float, typer.Option(help="Share of the pool that alinfik's teacher labels.")] = 0.1,
@@ -228,7 +229,7 @@ def selection(
     learned = any(entry.typical().learning is not None for entry in entries)
     refuse_idle(context, idle_when(("labels",), "no method learns from labels", idle=not learned))
     settings = {"pool": pool, "rows": rows, "share": share, "labels": labels, "steps": steps, "seed": seed}
-    settings["seeds"] = tuple(range(seeds))
+    settings |= {"seeds": tuple(range(seeds)), "text": text}
     run_and_show("selection", settings, methods, out, as_json)
     figure = save_selection_curves(out / f"selection-{pool}-curves.json", out / f"selection-{pool}-curves.svg")
     say(f"learning curves: {figure}")

@@ -25,6 +25,9 @@ LOADING = tuple(entry.name for entry in fields(LoadingOptions))
 READING = tuple(entry.name for entry in fields(ReadingOptions))
 
 
+_OF_STUDENTS = ("student", "student_cost", "student_proxy", "force")
+
+
 def refuse_idle(context: Context, idle: Idle) -> None:
     """Raise `UsageError` if an option was given that does nothing.
 
@@ -71,7 +74,7 @@ def idle_in_value(method: Method, *, model: bool) -> Idle:
     return {
         **idle_when(("model", *LOADING, *READING), unread, idle=not method.reads_model),
         **idle_when(LOADING, "there is no --model to load", idle=method.reads_model and not model),
-        **idle_when(("student", "force"), f"the method '{name}' trains no student", idle=method.learning is None),
+        **idle_when(_OF_STUDENTS, f"the method '{name}' trains no student", idle=method.learning is None),
     }
 
 

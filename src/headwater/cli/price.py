@@ -24,7 +24,11 @@ def price(
     unit: Annotated[str, typer.Option(help="Pay by row (value) or by character (value times length).")] = "row",
     column: Annotated[str, typer.Option(help="The column that holds the value.")] = "value",
     only_certain: Annotated[
-        bool, typer.Option("--only-certain", help="Do not buy rows whose value cannot be told from zero.")
+        bool | None,
+        typer.Option("--only-certain/--also-uncertain", help="Leave out rows whose value cannot be told from zero."),
+    ] = None,
+    shrink: Annotated[
+        bool, typer.Option("--shrink", help="Draw unsure values towards their provider's mean first.")
     ] = False,
     rows: Annotated[Path | None, typer.Option(help="Also write one CSV line a row."), Writes] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a readable statement."), Writes] = None,
@@ -40,14 +44,18 @@ def price(
 
     files: dict[str, Any] = {"out": out, "rows": rows, "html": html}
     terms: dict[str, Any] = {"by": by, "reserve": reserve, "unit": unit, "column": column, "currency": currency}
-    found = divide(values, budget, only_certain=only_certain, **terms, **files)
+    terms |= {"only_certain": only_certain, "shrink": shrink}
+    found = divide(values, budget, **terms, **files)
     total, lines, unsure = money(found.prices.terms.budget), found.accounts, found.prices.unsure
     paid_rows = sum(line.paid for line in lines)
     if unsure is None:
         say("note: these values have no intervals, so nothing says how many paid rows can be told from zero")
     elif unsure[0]:
         what = f"{unsure[0]:,} of {paid_rows:,} paid rows, with {money(unsure[1])} of {total}, cannot be told from zero"
-        say(f"warning: {what}: their 95 % intervals reach down to it; --only-certain pays the other rows alone")
+        say(f"warning: {what}")
+    if worst := max((found.prices.changeable or {}).items(), key=lambda pair: pair[1], default=None):
+        name, share = worst
+        say(f"most changeable: '{name}': other labels would change its pay by over 10 % with probability {share:.2f}")
     if html is not None:
         say(f"statement: {html}")
     if as_json:
@@ -55,11 +63,12 @@ def price(
             "out": str(out),
             "budget": total,
             "currency": currency,
-            "only_certain": only_certain,
+            "only_certain": found.prices.only_certain,
             "paid": {line.provider: money(line.cents) for line in lines},
             "paid_rows": paid_rows,
             "uncertain_rows": None if unsure is None else unsure[0],
             "uncertain_amount": None if unsure is None else money(unsure[1]),
+            "changeable": found.prices.changeable,
         }
         emit_json("price", priced)
     else:

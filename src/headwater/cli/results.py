@@ -134,6 +134,10 @@ class Audited(TypedDict):
     largest_difference: Annotated[Number, "In standard deviations of the new scores."]
     threshold: float
     confirmed: bool
+    changeable: Annotated[
+        dict[str, float] | None,
+        "Provider to the probability that other labels would change its pay by over 10 %; null without --budget.",
+    ]
 
 
 class Selected(TypedDict):
@@ -159,6 +163,10 @@ class Priced(TypedDict):
     paid_rows: int
     uncertain_rows: Annotated[int | None, "Paid rows whose interval reaches zero; null if there are no intervals."]
     uncertain_amount: Annotated[str | None, "What they are paid; null if there are no intervals."]
+    changeable: Annotated[
+        dict[str, float] | None,
+        "Provider to the probability that other labels would change its pay by over 10 %; null without intervals.",
+    ]
 
 
 class Answers(TypedDict):

@@ -27,6 +27,7 @@ def select(
     by: Annotated[str | None, typer.Option(help="Metadata column; --top then counts within each group.")] = None,
     gumbel: Annotated[float, typer.Option(help="Noise in standard deviations of the values; 0: none.")] = 0.0,
     distinct: Annotated[bool, typer.Option("--distinct", help="One row of each near-duplicate cluster.")] = False,
+    diverse: Annotated[bool, typer.Option("--diverse", help="Rows of the best that are not all alike.")] = False,
     column: Annotated[str, typer.Option(help="The column that holds the value; value_TASK for one target.")] = "value",
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     candidates: Annotated[list[str], typer.Option(help="Present place of the pool, if it has moved. Repeats.")] = [],
@@ -42,7 +43,7 @@ def select(
 
     refuse_idle(context, idle_when(("seed",), "there is no noise without --gumbel", idle=not gumbel))
     choice: dict[str, Any] = {"top": top, "above": above, "by": by, "distinct": distinct, "column": column}
-    choice |= {"gumbel": gumbel, "seed": seed}
+    choice |= {"gumbel": gumbel, "seed": seed, "diverse": diverse}
     if candidates:
         named = read_values(values).about.get("columns", {})
         choice["candidates"] = open_rows(candidates, [f"{role}={name}" for role, name in named.items()], split=split)

@@ -41,12 +41,25 @@ from headwater.core.errors import UsageError
 
 if TYPE_CHECKING:
     from headwater.cli.results import Audited
+    from headwater.valuation.values import Values
+    from headwater.valuing.request import Valued
     from headwater.valuing.third_party import Audit
-    from headwater.valuing.value import Valued
 
 app = typer.Typer(invoke_without_command=True)
 
-_OF_A_POOL = ("method", "settings", "columns", "limit", "split", "pairs", "student", "force", *READING)
+_OF_A_POOL = (
+    "method",
+    "settings",
+    "columns",
+    "limit",
+    "split",
+    "pairs",
+    "student",
+    "student_cost",
+    "student_proxy",
+    "force",
+    *READING,
+)
 _OF_A_POOL += tuple(UnusableOptions.__dataclass_fields__)
 """Options about reading a pool."""
 
@@ -54,6 +67,10 @@ _POOL = "The pool: file, folder or pattern of JSONL, CSV or Parquet, or hub name
 Pool = Annotated[list[str], typer.Option(help=_POOL)]
 Split = Annotated[str | None, typer.Option(help="Split of the pool, where it has several.")]
 Query = Annotated[Path | None, typer.Option(help="The owner's query file (see `value export-target`).")]
+Proxy = Annotated[
+    str | None,
+    typer.Option("--student-proxy", help="A small model whose sketches a student may read."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Write the values although the student that made them is weak.")]
 Out = Annotated[
     Path, typer.Option(help="Parquet file to write: id, value, low, high, then the rows' own columns."), Writes
@@ -82,6 +99,10 @@ def value(
     pairs: Pairs = None,
     duplicates: Duplicates = 0.7,
     student: Annotated[Path | None, typer.Option(help="Folder for the student, for methods that train one.")] = None,
+    student_cost: Annotated[
+        str | None, typer.Option(help="The most a student may cost, as a share of its teacher's time: 1/20.")
+    ] = None,
+    student_proxy: Proxy = None,
     by: GroupBy = None,
     plot: Annotated[Path | None, typer.Option(help="Folder for figures of the values.")] = None,
     resume: Resume = False,
@@ -114,9 +135,11 @@ def value(
             _require_group(IndexPool(open_index(index)), by)
             valued = valuing.value_index(index, target, **shared)
         else:
-            chosen = find_method(method, name_values(settings, "--set"))
-            refuse_idle(context, idle_in_value(chosen, model=model is not None))
-            how: dict[str, Any] = {"method": method, "settings": name_values(settings, "--set"), "student": student}
+            given = name_values(settings, "--set")
+            refuse_idle(context, idle_in_value(find_method(method, given), model=model is not None))
+            of_student = {"cost": student_cost, "proxy": student_proxy}
+            given |= {name: text for name, text in of_student.items() if text is not None}
+            how: dict[str, Any] = {"method": method, "settings": given, "student": student}
             how["force"] = force
             pool = open_rows(candidates, columns, limit=limit, split=split, pairs=pairs, **unusable.chosen)
             _require_group(pool, by)
@@ -166,6 +189,7 @@ def score(
     loading: LoadingOptions,
     query: Query = None,
     student: Annotated[Path | None, typer.Option(help="A saved student instead of a query file and model.")] = None,
+    student_proxy: Proxy = None,
     model: AnyModel = None,
     columns: Columns = [],
     split: Split = None,
@@ -196,7 +220,9 @@ def score(
     ) as bar:
         shared = _common(out, duplicates, resume, bar)
         if student is not None:
-            valued = valuing.value_with_student(corpus, student, force=force, **shared)
+            valued = valuing.value_with_student(
+                corpus, student, force=force, model=model, proxy=student_proxy, loading=loading.chosen, **shared
+            )
         else:
             how: dict[str, Any] = {"loading": loading.chosen, "tokens_per_batch": tokens_per_batch}
             valued = valuing.value_query(corpus, str(query), model=str(model), **how, **shared)
@@ -218,6 +244,8 @@ def audit(
     sample: Annotated[int, typer.Option(help="How many rows to score again.", min=10)] = 100,
     threshold: Annotated[float, typer.Option(help="Least Spearman correlation that confirms the values.")] = 0.9,
     seed: Annotated[int, typer.Option(help="Seed of the sample; choose it after the values are delivered.")] = 0,
+    budget: Annotated[str | None, typer.Option(help="Also say how sure the payments of this budget are.")] = None,
+    by: GroupBy = None,
     template: Template = None,
     targets: Targets = None,
     as_json: Json = False,
@@ -240,18 +268,28 @@ def audit(
     columns = [f"{role}={column}" for role, column in read.about.get("columns", {}).items()]
     pool = open_rows(candidates, columns, split=read.about.get("split") if split is None else split)
     found = check(read, pool, query=query, target=target, **how)
+    changes = None if budget is None else _changeable(read, budget, by)
     if as_json:
-        emit_json("value audit", _audited(found))
+        emit_json("value audit", _audited(found, changes))
     else:
         emit_pairs({"rows": found.rows, "Spearman": found.spearman, "inside the interval": found.inside})
         row, off = found.largest
         say(f"furthest off: row '{row}', by {off:.2f} standard deviations")
+        for provider, share in sorted((changes or {}).items(), key=lambda pair: -pair[1]):
+            say(f"'{provider}': other labels would change its pay by over 10 % with probability {share:.2f}")
         say("confirmed" if found.confirmed else f"NOT confirmed: below {threshold:g}")
     if not found.confirmed:
         raise typer.Exit(1)
 
 
-def _audited(found: Audit) -> Audited:
+def _changeable(values: Values, budget: str, by: str | None) -> dict[str, float] | None:
+    """The probability that other labels would change each provider's pay by more than a tenth."""
+    from headwater.api.choosing import price
+
+    return price(values, budget, by=by).prices.changeable
+
+
+def _audited(found: Audit, changes: dict[str, float] | None) -> Audited:
     row, off = found.largest
     return {
         "rows": found.rows,
@@ -261,6 +299,7 @@ def _audited(found: Audit) -> Audited:
         "largest_difference": off,
         "threshold": found.threshold,
         "confirmed": found.confirmed,
+        "changeable": changes,
     }
 
 
@@ -303,8 +342,9 @@ def _show(command: str, valued: Valued, by: str | None, plot: Path | None, as_js
         return
     groups = summary.pop("groups", {})
     emit_pairs({**summary, **{k: v for k, v in valued.notes.items() if not isinstance(v, dict | list)}})
-    if valued.recheck is not None:
-        emit_pairs({"recheck on fresh rows": valued.recheck.to_json()})
+    for name, checked in valued.rechecks.items():
+        of = f" of {name}" if len(valued.rechecks) > 1 else ""
+        emit_pairs({f"recheck on fresh rows{of}": checked.to_json()})
     if groups:
         keys = ("rows", "mean", "low", "high", *(["helpful"] if values.signed else []))
         emit_table(f"values by {by}", [str(by), *keys], [[n, *(g[k] for k in keys)] for n, g in groups.items()])

@@ -38,13 +38,20 @@ from headwater.models.reader import Reader
 from headwater.tasks.junk_pool import junk_pool_task
 from headwater.tasks.mixed_pool import mixed_pool_task
 from headwater.tasks.pool import PoolTask
+from headwater.tasks.real_text import real_text_task
 from headwater.training.cache import trained
 from headwater.training.fitting import response_loss
 from headwater.training.tiny import Recipe, task_rows
 
-POOLS: Mapping[str, Callable[..., PoolTask]] = {"mixed": mixed_pool_task, "junk": junk_pool_task}
+POOLS: Mapping[str, Callable[..., PoolTask]] = {
+    "mixed": mixed_pool_task,
+    "junk": junk_pool_task,
+    "real": real_text_task,
+}
 CONTROLS = ("bm25", "embedding", "loss")
 CONTEXT = 128
+REAL = Recipe(epochs=2, width=96, vocabulary=2400, tokens_per_batch=2048, context=CONTEXT)
+"""The model before the purchase of real text: two epochs over other real text."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class SelectionSettings:
     """The settings of a run.
 
     Attributes:
-        pool: `mixed` or `junk`.
+        pool: `mixed`, `junk`, or `real`: text of Debian packages.
         methods: the methods that choose rows, beside the controls.
         rows: of the pool.
         share: the share of the pool that an arm takes.
@@ -60,6 +67,7 @@ class SelectionSettings:
         steps, items, rate: of the training: steps, rows a step, highest learning rate.
         seeds: of the arms' trainings.
         seed: of the pool and of the model that every arm starts from.
+        text: the folder below which the packages of the pool `real` are.
     """
 
     pool: str = "mixed"
@@ -72,6 +80,7 @@ class SelectionSettings:
     rate: float = 1e-3
     seeds: tuple[int, ...] = (0, 1, 2)
     seed: int = 0
+    text: str = "/usr"
 
     def __post_init__(self) -> None:
         if self.pool not in POOLS:
@@ -93,8 +102,10 @@ class Arm:
 
 def run_selection(settings: SelectionSettings, folder: Path, listener: Listener = SILENT) -> Result:
     """Run every arm; learning curves go to `selection-POOL-curves.json` in the folder."""
-    task = POOLS[settings.pool](settings.seed, rows=settings.rows)
-    how: dict[str, Any] = {"seed": settings.seed, "recipe": buyer_recipe(), "on_progress": listener.on_progress}
+    where = {"place": settings.text} if settings.pool == "real" else {}
+    task = POOLS[settings.pool](settings.seed, rows=settings.rows, **where)
+    recipe = REAL if settings.pool == "real" else buyer_recipe()
+    how: dict[str, Any] = {"seed": settings.seed, "recipe": recipe, "on_progress": listener.on_progress}
     made = trained(folder, f"buyer-{settings.pool}", task.warm_up, **how)
     ground = _Ground.of(task, load_model(str(made.folder)), settings)
     names = [*dict.fromkeys((*settings.methods, *CONTROLS)), "random", "all data"]

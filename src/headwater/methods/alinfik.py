@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -23,7 +24,10 @@ from headwater.methods.method import Find, Learning, Method, MethodEntry, parse_
 from headwater.methods.scoring import prepare
 from headwater.methods.targets import Part, PartScorer, Target, mean_over_parts
 from headwater.models.reader import Reader
-from headwater.students.student import FAMILIES, StudentOptions, fit_student
+from headwater.students.choice import seconds_a_row, to_share
+from headwater.students.student import FAMILIES, StudentOptions, Taught, estimates_of, fit_students
+
+_TIMED = 16
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,11 @@ class ALinFiKOptions:
     """All options.
 
     teacher: any method but this one; teacher_set: its options as `name=value;name=value`. labels: how many rows the
-    teacher labels; 0 is 2,000 or a twentieth of the pool, whichever is more. stratify: a metadata column; the sample
-    has equally many rows of each of its values, if there are enough. recheck: how many fresh rows are labelled
-    afterwards to measure the student; 0 for none. family, members, encoder, ranking, epochs, seed as in
+    teacher labels; 0 is 2,000 or a twentieth of the pool, whichever is more. seconds: how long it may label instead.
+    stratify: a metadata column; the sample has equally many rows of each of its values, if there are enough. cheap:
+    take the sample evenly over the rows' BM25 scores with the target. active: the share of the labels that goes to
+    rows on which the members of a first student disagree. recheck: how many fresh rows are labelled afterwards to
+    measure the student; 0 for none. family, members, encoder, ranking, epochs, proxy, sources, cost, seed as in
     `StudentOptions`.
     """
 
@@ -48,6 +54,12 @@ class ALinFiKOptions:
     ranking: bool = False
     epochs: int = 30
     seed: int = 0
+    seconds: float = 0.0
+    cheap: bool = False
+    active: float = 0.0
+    proxy: str = ""
+    sources: str = ""
+    cost: str = "1/20"
 
     def budget(self, rows: int) -> int:
         """How many rows of a pool of `rows` rows the teacher labels."""
@@ -57,8 +69,13 @@ class ALinFiKOptions:
 def alinfik(o: ALinFiKOptions, find: Find) -> Method:
     """The method with these options; if `labels` is 0, the teacher labels the whole sample."""
     teacher = find(o.teacher, parse_settings(o.teacher_set, where="alinfik.teacher_set"))
-    student = StudentOptions(o.family, o.members, o.encoder, o.ranking, o.epochs, o.seed)
-    learning = Learning(teacher, student, o.budget, o.recheck, o.stratify)
+    if o.seconds < 0 or o.labels < 0 or not 0 <= o.active < 1:
+        what = f"{o.labels} labels in {o.seconds:g} seconds, {o.active:g} of them active"
+        raise UsageError(what, where="alinfik", remedy="give numbers above 0, or 0 for what is usual; active below 1")
+    to_share(o.cost)  # a wrong share is told before anything is labelled
+    reads: dict[str, Any] = {"proxy": o.proxy, "sources": o.sources, "cost": o.cost}
+    student = StudentOptions(o.family, o.members, o.encoder, o.ranking, o.epochs, o.seed, **reads)
+    learning = Learning(teacher, student, o.budget, o.recheck, o.stratify, o.cheap, o.active, o.seconds, o.labels)
     return student_of(learning, MethodSpec("alinfik", asdict(o)), sample=o.labels)
 
 
@@ -89,10 +106,13 @@ def _learn(
         raise DataError(what, where="labels", remedy="give a larger sample")
     scorer = prepare(learning.teacher, reader, targets, sample)
     labels = mean_over_parts(scorer(sample), scorer.parts).astype(np.float64)
-    students = [fit_student(sample, labels[:, i], learning.student) for i in range(len(targets))]
+    given = reader if learning.teacher.reads_model else None
+    seconds = None if learning.teacher.whole_pool else seconds_a_row(scorer, sample[:_TIMED])
+    students = fit_students(sample, labels, learning.student, Taught(given, seconds))
+    estimate = estimates_of(students)
 
     def score(rows: Sequence[Row]) -> Float[np.ndarray, "rows parts"]:
-        return np.stack([student.predict(rows) for student in students], axis=1)
+        return estimate(rows)[:, :, 0]
 
     held_out = {target.name: student.held_out for target, student in zip(targets, students, strict=True)}
     return PartScorer(tuple(Part(target.name) for target in targets), score, {"held-out Spearman": held_out})
@@ -104,7 +124,7 @@ def entry(find: Find) -> MethodEntry[ALinFiKOptions]:
         name="alinfik",
         summary="A small student trained on a sample of a teacher's scores: LinFiK's, or any method's.",
         reads="the teacher reads a sample; the student reads text",
-        cost="the teacher's on the sample, then about 0.2 ms of one core",
+        cost="the teacher's on the sample, then at most 1/20 of it a row",
         source="Pan et al., arXiv 2503.01052",
         presets={"default": ALinFiKOptions(), "transformer": ALinFiKOptions(family="transformer", members=3)},
         make=partial(alinfik, find=find),

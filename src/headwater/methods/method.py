@@ -100,6 +100,10 @@ class Learning:
         labels: takes the size of the pool and returns how many of its rows the teacher labels.
         recheck: how many fresh rows the teacher labels afterwards, to measure the student.
         stratify: a metadata column; the sample has equally many rows of each of its values, if there are enough.
+        cheap: take rows evenly over their BM25 score with the target.
+        active: share of the labels that is given where a first student's members disagree.
+        seconds: time that the teacher may take for labels instead of their number; 0: the number counts.
+        asked: the number of labels that the user asked for, or 0.
     """
 
     teacher: Method
@@ -107,6 +111,10 @@ class Learning:
     labels: Callable[[int], int]
     recheck: int = 0
     stratify: str = ""
+    cheap: bool = False
+    active: float = 0.0
+    seconds: float = 0.0
+    asked: int = 0
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ As in `page`, all text is escaped by Jinja, and a content security policy forbid
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,10 @@ def render_statement(values: Values, prices: Prices, accounts: Sequence[Provider
         "rows offered": f"{len(prices.cents):,}",
         "rows paid": f"{int((prices.cents > 0).sum()):,}",
         "paid rows that cannot be told from zero": _uncertain(prices),
-        **({"only certain rows": "rows that cannot be told from zero are not paid"} if terms.only_certain else {}),
+        **({"only certain rows": "rows that cannot be told from zero are not paid"} if prices.only_certain else {}),
+        **({"shrunk": "values are drawn towards their provider's mean by their error"} if terms.shrink else {}),
+        **_trust(values.about.get("notes", {})),
+        **_changeable(prices),
         "values file": values.path,
         "pool digest": values.about.get("pool", "not recorded"),
     }
@@ -49,7 +52,24 @@ def _uncertain(prices: Prices) -> str:
         return "not known: these values have no intervals, as with a target of one part"
     rows, cents = prices.unsure
     share = f"{money(cents)} of {money(prices.terms.budget)}"
-    return f"{rows:,} of {int((prices.cents > 0).sum()):,}, paid {share}: their 95 % intervals reach down to zero"
+    return f"{rows:,} of {int((prices.cents > 0).sum()):,}, paid {share}: they cannot be told from zero"
+
+
+def _trust(notes: Mapping[str, Any]) -> dict[str, str]:
+    """The target's ceiling and the student's share of it, as `value` noted them."""
+    found = {}
+    for name, fact in notes.items():
+        if name.endswith(("ceiling", "share of the ceiling", "student reads")) and isinstance(fact, float | str):
+            found[name] = f"{fact:.2f}" if isinstance(fact, float) else fact
+    return found
+
+
+def _changeable(prices: Prices) -> dict[str, str]:
+    if not prices.changeable:
+        return {}
+    name, share = max(prices.changeable.items(), key=lambda pair: pair[1])
+    words = f"at most {share:.2f} (of {shortened(name, LONGEST_NAME)})"
+    return {"probability that other labels would change a provider's pay by over 10 %": words}
 
 
 def write_statement(

@@ -73,10 +73,11 @@ class Lesson:
     scale: Scale
 
     @classmethod
-    def of(cls, rows: Sequence[Row], labels: NDArray[np.float64], *, seed: int) -> Lesson:
+    def of(cls, rows: Sequence[Row], labels: NDArray[np.float64], *, seed: int, random: int | None = None) -> Lesson:
         """Split labelled rows; some are held out, drawn by seed and row id.
 
-        A tenth is held out, but at least 19 rows, as many as an interval needs, up to a quarter of the rows.
+        A tenth is held out, but at least 19 rows, as many as an interval needs, up to a quarter of the rows. They are
+        among the first `random` rows, because rows that were chosen for a reason tell nothing of the pool.
 
         Raises:
             DataError: there are too few rows, or the labels are all equal.
@@ -88,9 +89,11 @@ class Lesson:
         bad = np.flatnonzero(~np.isfinite(labels))
         if len(bad):
             raise NumericError(f"label {labels[bad[0]]}", where=f"row '{rows[int(bad[0])].id}'")
-        order = np.argsort([key(seed, "held out", row.id) for row in rows], kind="stable")
+        sampled = len(rows) if random is None else random
+        order = np.argsort([key(seed, "held out", row.id) for row in rows[:sampled]], kind="stable")
         count = max(round(HELD_OUT * len(rows)), min(HELD_OUT_FEWEST, len(rows) // 4))
-        held_out, train = np.sort(order[:count]), np.sort(order[count:])
+        held_out = np.sort(order[:count])
+        train = np.setdiff1d(np.arange(len(rows)), held_out)
         scale = Scale.of(labels[train])
         return cls(tuple(rows), scale.apply(labels), train, held_out, scale)
 

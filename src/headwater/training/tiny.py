@@ -100,9 +100,14 @@ def train_tiny(
 
 
 def task_rows(records: Sequence[Record]) -> list[Row]:
-    """A task's rows or queries as corpus rows; raises `DataError` for one without id, prompt or response."""
-    rows, needed = [], ("id", "prompt", "response")
+    """A task's rows or queries as corpus rows.
+
+    Raises:
+        DataError: a row lacks its id, or has neither `text` nor both `prompt` and `response`.
+    """
+    rows: list[Row] = []
     for number, record in enumerate(records):
+        needed = ("id", "text") if "text" in record else ("id", "prompt", "response")
         missing = [name for name in needed if name not in record]
         if missing:
             raise DataError(f"no '{missing[0]}' in {dict(record)!r}", where=f"row {number + 1}")

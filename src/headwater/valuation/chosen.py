@@ -50,6 +50,17 @@ def records_of(
     return [found[name] for name in ids]
 
 
+def texts_of(corpus: Corpus, ids: Sequence[str], *, rows: int | None = None) -> list[str]:
+    """The texts of the rows with these ids, in the order of the ids; raises `DataError` if one is missing."""
+    wanted = set(ids)
+    found = {row.id: " ".join(row.fields().values()) for row in islice(corpus, rows) if row.id in wanted}
+    missing = [name for name in ids if name not in found]
+    if missing:
+        what = f"row '{missing[0]}' is not in this pool, nor are {len(missing) - 1:,} more of {len(ids):,}"
+        raise DataError(what, where=corpus.name, remedy="give the pool that was valued, with --candidates")
+    return [found[name] for name in ids]
+
+
 def with_value(record: Mapping[str, Any], value: float) -> dict[str, Any]:
     """A record with its `value`; a column of its own with that name gets an underscore behind it."""
     own = "value_"

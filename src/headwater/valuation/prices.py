@@ -4,7 +4,7 @@
                        providers there · the cluster's parties)
     price of a row     ∝ weight; all prices sum to the budget
 
-If only certain rows are paid, a row whose 95 % interval reaches down to zero weighs nothing.
+A row whose value cannot be told from zero weighs nothing, unless the terms say otherwise or there are no intervals.
 
 A cluster of near-duplicates is worth one row. Parties who bring the same row share its price equally, however many
 copies each has, and a party's providers and their copies share the party's part. Providers of whose clusters four
@@ -15,15 +15,17 @@ copying nor rounding moves money from one cluster to another.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
+from functools import cached_property, partial
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headwater.core.errors import DataError, UsageError
+from headwater.valuation.certainty import DRAWS, SURE, certain, changeable, shrunk
 from headwater.valuation.values import Values
 
 Unit = Literal["row", "character"]
@@ -49,7 +51,8 @@ class Terms:
         unit: what a price is for.
         by: the metadata column that names the provider; None: one provider.
         column: the column that holds the value.
-        only_certain: rows whose value cannot be told from zero are not bought.
+        only_certain: rows whose value cannot be told from zero are not bought; None: so if there are intervals.
+        shrink: values are drawn towards their provider's mean first, by how unsure they are.
     """
 
     budget: int
@@ -57,7 +60,8 @@ class Terms:
     unit: Unit = "row"
     by: str | None = None
     column: str = "value"
-    only_certain: bool = False
+    only_certain: bool | None = None
+    shrink: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ class Prices:
         worth: max(value − reserve, 0) [× characters], and 0 for a row that the terms leave out; float64 `[rows]`.
         providers: `[rows]`.
         clusters: int64 `[rows]`; near-duplicates share a number.
-        uncertain: whether a value's 95 % interval reaches down to zero; bool `[rows]`. None: there are no intervals.
+        uncertain: whether a value cannot be told from zero, as `certain` does; bool `[rows]`. None: no intervals.
+        redraw: computes `changeable`; None: no intervals.
     """
 
     terms: Terms
@@ -79,6 +84,20 @@ class Prices:
     providers: tuple[str, ...]
     clusters: NDArray[np.int64]
     uncertain: NDArray[np.bool_] | None = None
+    redraw: Callable[[], dict[str, float]] | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def changeable(self) -> dict[str, float] | None:
+        """The probability that other labels would change each provider's pay by more than a tenth.
+
+        The rows' errors are taken to be independent. None if there are no intervals.
+        """
+        return None if self.redraw is None else self.redraw()
+
+    @property
+    def only_certain(self) -> bool:
+        """Whether rows that cannot be told from zero are left unpaid."""
+        return self.uncertain is not None if self.terms.only_certain is None else self.terms.only_certain
 
     @property
     def unsure(self) -> tuple[int, int] | None:
@@ -113,48 +132,94 @@ def price(values: Values, terms: Terms) -> Prices:
     Raises:
         UsageError: the budget is not above 0.
         DataError: no row is worth more than the reserve, a column is missing (the message lists the columns), or only
-            certain rows are to be paid and there are no intervals, or none that lies above zero.
+            certain rows are to be paid, or values shrunk, and there are no intervals, or none that lies above zero.
         NumericError: a value is not finite.
     """
     if terms.budget <= 0:
         what = f"cannot divide a budget of {money(terms.budget)}"
         raise UsageError(what, where="--budget", remedy="give more than 0")
     providers = values.groups(terms.by) if terms.by is not None else [NOBODY] * values.table.num_rows
-    worth = np.maximum(values.finite(terms.column) - terms.reserve, 0.0)
-    if terms.unit == "character":
-        worth = worth * values.finite("characters")
-    if not worth.any():
+    where = f"{values.path}, {terms.column}"
+    numbers, errors = values.finite(terms.column), _errors(values, terms.column)
+    if errors is None and (terms.only_certain or terms.shrink):
+        what, option = "these values have no intervals", "--shrink" if terms.shrink else "--only-certain"
+        raise DataError(f"{what}, so nothing says how sure they are", where=where, remedy=f"leave {option} out")
+    length = values.finite("characters") if terms.unit == "character" else np.ones(len(numbers))
+    if not (np.maximum(numbers - terms.reserve, 0.0) * length).any():
         what = f"no row is worth more than the reserve of {terms.reserve:g}"
-        raise DataError(what, where=f"{values.path}, {terms.column}", remedy="lower --reserve")
-    uncertain = uncertain_rows(values, terms.column)
-    if terms.only_certain:
-        worth = _certain(worth, uncertain, where=f"{values.path}, {terms.column}")
+        raise DataError(what, where=where, remedy="lower --reserve")
+    rule = _Rule(terms, errors, length, tuple(providers))
+    worth = rule.worth(numbers)
+    if not worth.any():
+        what = "no row that can be told from zero is worth more than the reserve"
+        remedy = "value with more target rows or labels, or pay by value all the same: --also-uncertain"
+        raise DataError(what, where=where, remedy=remedy)
     has_clusters = "cluster" in values.table.column_names
     clusters = values.numbers("cluster") if has_clusters else np.full(len(worth), np.nan)
     alone = -1 - np.arange(len(worth))
     known = np.where(np.isnan(clusters), alone, clusters).astype(np.int64)
-    return Prices(terms, shares(terms.budget, worth, providers, known), worth, tuple(providers), known, uncertain)
+    cents = shares(terms.budget, worth, providers, known)
+    found = Prices(terms, cents, worth, tuple(providers), known)
+    if errors is None:
+        return found
+    return replace(found, uncertain=~certain(numbers, errors), redraw=partial(rule.changeable, numbers, known))
 
 
-def uncertain_rows(values: Values, column: str = "value") -> NDArray[np.bool_] | None:
-    """Whether each row's 95 % interval reaches down to zero, bool `[rows]`; None if the values have no intervals."""
+@dataclass(frozen=True)
+class _Rule:
+    """What the terms make of values: errors and lengths are float64 `[rows]`."""
+
+    terms: Terms
+    errors: NDArray[np.float64] | None
+    length: NDArray[np.float64]
+    providers: tuple[str, ...]
+
+    def worth(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The worth of the rows that the terms buy, and 0 for the others."""
+        value, errors, terms = numbers, self.errors, self.terms
+        if errors is not None and terms.shrink:
+            value = shrunk(numbers, errors, self.providers)
+        worth = np.maximum(value - terms.reserve, 0.0) * self.length
+        if errors is None or terms.only_certain is False:
+            return worth
+        return np.where(certain(numbers, errors), worth, 0.0)
+
+    def changeable(self, numbers: NDArray[np.float64], clusters: NDArray[np.int64]) -> dict[str, float]:
+        """The probability, over values redrawn within their errors, that a provider's pay changes by over a tenth."""
+        split, generator = _divisors(self.providers, clusters), np.random.default_rng(0)
+        errors = np.zeros(len(numbers)) if self.errors is None else self.errors
+
+        def paid(values: NDArray[np.float64]) -> NDArray[np.float64]:
+            worth = self.worth(values) / split
+            return worth / worth.sum() if worth.any() else worth
+
+        draws = [paid(numbers + errors * generator.standard_normal(len(numbers))) for _ in range(DRAWS)]
+        return changeable(paid(numbers), draws, self.providers)
+
+
+def _errors(values: Values, column: str) -> NDArray[np.float64] | None:
+    """The standard error of each value, from its interval's lower end; None if the values have no intervals.
+
+    A single missing interval counts as one that reaches down to zero.
+    """
     low = "low" if column == "value" else column.replace("value_", "low_", 1)
     if low == column or low not in values.table.column_names:
         return None
-    bounds = values.numbers(low)
-    return None if np.isnan(bounds).all() else ~(bounds > 0)
+    numbers, bounds = values.numbers(column), values.numbers(low)
+    if np.isnan(bounds).all():
+        return None
+    return np.where(np.isnan(bounds), np.abs(numbers) + 1.0, np.maximum(numbers - bounds, 0.0)) / SURE
 
 
-def _certain(worth: NDArray[np.float64], uncertain: NDArray[np.bool_] | None, *, where: str) -> NDArray[np.float64]:
-    """The worth of the rows that can be told from zero, and 0 for the others."""
-    if uncertain is None:
-        what, remedy = "these values have no intervals, so none can be told from zero", "leave --only-certain out"
-        raise DataError(what, where=where, remedy=remedy)
-    kept = np.where(uncertain, 0.0, worth)
-    if not kept.any():
-        what = "no row can be told from zero: all 95 % intervals reach down to it"
-        raise DataError(what, where=where, remedy="value with more target rows, or leave --only-certain out")
-    return kept
+def _divisors(providers: Sequence[str], clusters: NDArray[np.int64]) -> NDArray[np.float64]:
+    """What divides each row's worth: its provider's rows in the cluster, its party's providers, and the parties."""
+    _, owner = np.unique(np.asarray(providers), return_inverse=True)
+    _, cluster = np.unique(clusters, return_inverse=True)
+    pairs, of_pair = _grouped(cluster, owner)
+    teams, of_team = _grouped(pairs[0], parties(pairs[1], pairs[0])[pairs[1]])
+    rows, members, groups = np.bincount(of_pair), np.bincount(of_team), np.bincount(teams[0])
+    found: NDArray[np.float64] = (rows * members[of_team] * groups[teams[0]][of_team])[of_pair].astype(np.float64)
+    return found
 
 
 def shares(

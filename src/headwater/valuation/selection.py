@@ -65,10 +65,10 @@ def select(values: Values, choice: Choice) -> NDArray[np.int64]:
     if not choice.top:
         return order
     if choice.by is None:
-        return order[: _amount(choice.top, len(numbers))]
+        return order[: amount(choice.top, len(numbers))]
     groups = np.array(values.groups(choice.by))
     names = sorted(set(groups))
-    taken = [order[groups[order] == name][: _amount(choice.top, int((groups == name).sum()))] for name in names]
+    taken = [order[groups[order] == name][: amount(choice.top, int((groups == name).sum()))] for name in names]
     return np.concatenate(taken)
 
 
@@ -90,7 +90,7 @@ def _first_of_each(order: NDArray[np.int64], clusters: NDArray[np.float64]) -> N
     return order[np.sort(first)]
 
 
-def _amount(text: str, rows: int) -> int:
+def amount(text: str, rows: int) -> int:
     """How many of `rows` rows `text` asks for: at least one."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", text)
     number = float(match[1]) if match else 0.0

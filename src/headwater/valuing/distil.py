@@ -1,27 +1,27 @@
-"""Train a student for a whole pool: label a sample with the teacher, train on it, and measure on fresh rows.
+"""Train students for a whole pool: label a sample with the teacher, train on it, and measure on fresh rows.
 
-Labels are saved block by block in the run's folder, and the student in a folder of its own. So a run that was killed
-continues where it stopped.
+Labels are saved block by block in the run's folder, and each target's student in a folder of its own. So a run
+that was killed continues where it stopped.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headwater.core.errors import UsageError
 from headwater.core.statistics import spearman
 from headwater.data.rows import Row
 from headwater.methods.targets import Scorer
-from headwater.students.student import Student, StudentOptions, fit_student, load_student
+from headwater.students.labels import FEWEST
+from headwater.students.student import Student, StudentOptions, Taught, estimates_of, fit_students, load_student
 from headwater.valuing.run import BLOCK_ROWS, Estimate, OnRows, estimate_rows, of_scorer
 
 
@@ -61,74 +61,112 @@ class Recheck:
         }
 
 
+@dataclass(frozen=True)
+class Labelled:
+    """Labelled rows: the teacher's values float64 `[rows, targets]`; the first `random` rows are a random sample."""
+
+    rows: tuple[Row, ...]
+    labels: NDArray[np.float64]
+    random: int
+
+
 def distil(
-    scorer: Scorer,
-    sample: Sequence[Row],
+    gather: Callable[[], Labelled],
     options: StudentOptions,
     *,
-    run: Path,
-    folder: Path,
-    about: Mapping[str, Any],
-    whole_pool: bool = False,
-    on_stage: Callable[[str, int], None] | None = None,
-) -> Student:
-    """Return the student in the folder if there is one that learned the same scores; else train and save it.
+    folders: Mapping[str, Path],
+    about: Mapping[str, Mapping[str, Any]],
+    taught: Taught,
+    on_training: Callable[[int], None] | None = None,
+) -> dict[str, Student]:
+    """Return each target's student if its folder has one that learned the same scores; else train and save it.
 
     Args:
-        scorer: the teacher, prepared for one target.
-        sample: rows to label.
+        gather: labels the sample; called only if a student is missing.
         options: how to train.
-        run: folder for labels; it is made if it does not exist.
-        folder: folder of the student.
-        about: teacher, target and model of the scores; a saved student must have the same.
-        whole_pool: the teacher reads all rows as one block.
-        on_stage: called with the name of the current step and the rows done.
+        folders: folder of each target's student.
+        about: of each target: teacher, target and model of the scores; a saved student must have the same.
+        taught: the language model whose sketches a student may read, and the teacher's time.
+        on_training: called with the number of labels when the students begin to learn.
 
     Raises:
-        UsageError: several targets.
-        MismatchError: the folder's student learned other scores.
+        MismatchError: a folder's student learned other scores.
     """
-    require_one_target(scorer)
-    if folder.exists():
-        student = load_student(folder)
-        student.require(about)
-        return student
-    on_rows = None if on_stage is None else partial(on_stage, "labelling")
-    labels = label(scorer, sample, run / "labels", whole_pool=whole_pool, on_rows=on_rows)
-    if on_stage is not None:
-        on_stage("training the student", len(sample))
-    student = fit_student(sample, labels, options, about=about)
-    student.save(folder)
-    return student
+    saved = {name: load_student(place, reader=taught.reader) for name, place in folders.items() if place.exists()}
+    for name, student in saved.items():
+        student.require(about[name])
+    if len(saved) == len(folders):
+        return saved
+    lesson = gather()
+    if on_training is not None:
+        on_training(len(lesson.rows))
+    students = fit_students(lesson.rows, lesson.labels, options, replace(taught, random=lesson.random))
+    made = {}
+    for name, student in zip(folders, students, strict=True):
+        made[name] = saved.get(name) or replace(student, about=dict(about[name]))
+        if name not in saved:
+            made[name].save(folders[name])
+    return made
+
+
+def folders_of(folder: Path, targets: Sequence[str]) -> dict[str, Path]:
+    """The folder of each target's student: the given one for one target, else with the target's name in it."""
+    if len(targets) == 1:
+        return {targets[0]: folder}
+    plain = [re.sub(r"[^\w.-]+", "-", name) for name in targets]
+    names = [name if plain.count(name) == 1 else f"{place}-{name}" for place, name in enumerate(plain)]
+    return {
+        target: folder.with_name(f"{folder.stem}.{name}{folder.suffix}")
+        for target, name in zip(targets, names, strict=True)
+    }
+
+
+def doubled(curve: Sequence[tuple[int, float]]) -> float | None:
+    """The held-out correlation that twice the labels would bring if 1 − ρ falls as a power of the labels.
+
+    None if the curve has fewer than three points from 20 labels on, or does not rise.
+    """
+    points = [(count, 1 - rho) for count, rho in curve if count >= FEWEST and rho < 1]
+    if len(points) < 3:
+        return None
+    counts, misses = np.log(np.array(points, dtype=np.float64)).T
+    slope = float(np.polyfit(counts, misses, 1)[0])
+    return None if slope >= 0 else float(1 - points[-1][1] * 2**slope)
 
 
 def label(
     scorer: Scorer, rows: Sequence[Row], folder: Path, *, whole_pool: bool = False, on_rows: OnRows | None = None
 ) -> NDArray[np.float64]:
-    """The teacher's values of the rows, float64 `[rows]`; blocks that are in the folder are not computed again."""
+    """The teacher's values, float64 `[rows, targets]`; blocks that are in the folder are not computed again."""
     folder.mkdir(parents=True, exist_ok=True)
     estimate_rows(folder, rows, of_scorer(scorer), len(rows) if whole_pool else BLOCK_ROWS, on_rows)
-    found = [np.load(path)[:, 0, 0] for path in sorted(folder.glob("*.npy"))]
+    found = [np.load(path)[:, :, 0] for path in sorted(folder.glob("*.npy"))]
     values: NDArray[np.float64] = np.concatenate(found)
     return values
 
 
-def recheck(teacher: Estimate, student: Student, rows: Sequence[Row]) -> Recheck:
-    """Compare the student with its teacher on rows it has not learned from, and time both."""
+def recheck(teacher: Estimate, students: Mapping[str, Student], rows: Sequence[Row]) -> dict[str, Recheck]:
+    """Compare each target's student with its teacher on rows it has not learned from, and time all.
+
+    The teacher's time and the students' are for all targets together.
+    """
     start = time.perf_counter()
-    truth = teacher(rows)[:, 0, 0]
+    truths = teacher(rows)[:, :, 0]
     half = time.perf_counter()
-    estimates = student.estimates(rows)[:, 0]
+    estimates = estimates_of(list(students.values()))(rows)
     end = time.perf_counter()
-    inside = (estimates[:, 1] <= truth) & (truth <= estimates[:, 2])
-    return Recheck(
-        rows=len(rows),
-        spearman=spearman(estimates[:, 0], truth, if_constant=0.0),
-        recall=best_recall(estimates[:, 0], truth),
-        covered=float(inside.mean()) if student.has_intervals else float("nan"),
-        teacher_seconds=(half - start) / len(rows),
-        student_seconds=(end - half) / len(rows),
-    )
+    found = {}
+    for place, (name, student) in enumerate(students.items()):
+        truth, (value, low, high) = truths[:, place], estimates[:, place].T
+        found[name] = Recheck(
+            rows=len(rows),
+            spearman=spearman(value, truth, if_constant=0.0),
+            recall=best_recall(value, truth),
+            covered=float(((low <= truth) & (truth <= high)).mean()) if student.has_intervals else float("nan"),
+            teacher_seconds=(half - start) / len(rows),
+            student_seconds=(end - half) / len(rows),
+        )
+    return found
 
 
 def best_recall(found: NDArray[np.float64], truth: NDArray[np.float64], share: float = 0.1) -> float:
@@ -136,11 +174,3 @@ def best_recall(found: NDArray[np.float64], truth: NDArray[np.float64], share: f
     count = max(1, round(share * len(truth)))
     best = set(np.argsort(-truth, kind="stable")[:count].tolist())
     return len(best & set(np.argsort(-found, kind="stable")[:count].tolist())) / count
-
-
-def require_one_target(scorer: Scorer) -> None:
-    """Raise `UsageError` if there are several targets, because a student learns one."""
-    names = {part.target for part in scorer.parts}
-    if len(names) > 1:
-        what = f"there are {len(names)} targets for one student"
-        raise UsageError(what, where="--target", remedy="give one target; train a student for each")

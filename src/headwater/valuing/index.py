@@ -20,10 +20,10 @@ from headwater.methods.targets import Part, Target, evenly_spaced, laid_out
 from headwater.search.scan import score_all
 from headwater.tracing.queries import ask
 from headwater.valuation.values import intervals
+from headwater.valuing.request import Valued, ValueOptions
 from headwater.valuing.run import Estimates, Job, check_targets, require_vacant, run, target_digest
 from headwater.valuing.survey import survey
 from headwater.valuing.trust import Doubts, ceilings
-from headwater.valuing.value import Valued, ValueOptions
 
 SOME = 1000
 """Rows of the index on which the target's ceiling is measured."""

@@ -34,9 +34,9 @@ from headwater.methods.targets import Part, Scorer, Target
 from headwater.models.load import LoadedModel
 from headwater.models.reader import TOKENS_PER_BATCH, Reader
 from headwater.valuation.values import Values
+from headwater.valuing.request import Valued, ValueOptions
 from headwater.valuing.run import Job, of_scorer, require_vacant, run, run_folder
 from headwater.valuing.survey import Pool, survey
-from headwater.valuing.value import Valued, ValueOptions
 
 FOLDS = 8
 """The target's rows are split into so many folds, and the query file holds the mean vectors of each fold alone."""

@@ -133,7 +133,13 @@ def doubt(reader: Reader | None, targets: Sequence[Target], scorer: Scorer, rows
     if reader is None:
         return Doubts([])
     seen = seen_warning(reader, rows, laid_out(targets))
-    return Doubts(ceilings(scorer(rows), scorer.parts), (seen,) if seen else ())
+    single = [_single(target.name) for target in targets if len(target.rows) == 1]
+    return Doubts(ceilings(scorer(rows), scorer.parts), (*single, *((seen,) if seen else ())))
+
+
+def _single(name: str) -> str:
+    what = f"target '{name}' has one row, so nothing tells how much of a value is about the task and not this row"
+    return f"{what}; give it 16 rows or more"
 
 
 def _halves(count: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -171,7 +177,7 @@ def seen_warning(reader: Reader, candidates: Sequence[Row], target: Sequence[Row
 
 
 def require_strong(
-    quality: float, ceiling: Ceiling | None, labels: int, *, force: bool, remedy: str = ""
+    quality: float, ceiling: Ceiling | None, labels: int, *, force: bool, remedy: str = "", of: str = ""
 ) -> str | None:
     """Raise `DataError` if a student is too weak for its values to mean anything; with `force`, return a warning.
 
@@ -181,12 +187,13 @@ def require_strong(
         labels: how many rows the student learned from.
         force: go on all the same.
         remedy: what helps; empty: what helps where a student has just been trained.
+        of: words that say which student, if there are several.
     """
     limit = max(WEAK, ceiling.stepped_up / 2 if ceiling else 0.0)
     if quality >= limit:
         return None
     found = f"a correlation of {quality:.2f} only, below {limit:.2f}"
-    what = f"the student ranks rows it has not seen as its teacher does at {found}"
+    what = f"the student{of} ranks rows it has not seen as its teacher does at {found}"
     if ceiling is not None:
         what += f"; the target's ceiling is {ceiling.stepped_up:.2f}"
     if force:

@@ -1,0 +1,129 @@
+"""How well ALinFiK's students foretell LinFiK on real text, beside BM25, embedding similarity and loss.
+
+The pool is text of Debian packages (`headwater.tasks.real_text`), and the base model has read other text of them. All
+rows are labelled, in so many parts that the ceiling of targets of several sizes is known. 15 % of the labels teach;
+the other rows are fresh. Every stage is kept in --out, so that a run that was stopped goes on.
+
+Run:  apt-get install dict-foldoc dict-jargon wordnet-base fortunes
+      python benchmarks/real_text_students.py --out runs/real-text           (about 10 minutes on one core)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from headwater.core.seeds import key
+from headwater.core.statistics import spearman
+from headwater.data.rows import Row
+from headwater.evaluation.selection import CONTEXT, REAL
+from headwater.methods.catalog import find_method
+from headwater.methods.scoring import attribute, prepare
+from headwater.methods.targets import Part, Target
+from headwater.models.load import load_model, wrap_model
+from headwater.models.reader import Reader
+from headwater.students.choice import seconds_a_row
+from headwater.students.student import StudentOptions, Taught, fit_student
+from headwater.tasks.real_text import real_text_task
+from headwater.training.cache import trained
+from headwater.training.tiny import Recipe, task_rows
+from headwater.valuing.distil import best_recall
+from headwater.valuing.trust import ceilings
+
+PROXY = Recipe(epochs=2, width=32, layers=1, heads=2, vocabulary=1200, tokens_per_batch=2048, context=CONTEXT)
+PARTS = 16
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--text", default="/usr", help="the folder that holds share/dictd, share/wordnet, the fortunes")
+    parser.add_argument("--rows", type=int, default=3600)
+    parser.add_argument("--labels", type=float, default=0.15, help="share of the pool that the teacher labels")
+    parser.add_argument("--target", type=int, default=80, help="rows of the target, of 160")
+    parser.add_argument("--out", type=Path, default=Path("runs/real-text"))
+    given = parser.parse_args()
+    task = real_text_task(0, rows=given.rows, target=160, place=given.text)
+    how = {"on_progress": lambda *_: None}
+    base = trained(given.out, "base", task.warm_up, seed=0, recipe=REAL, **how).folder
+    proxy = trained(given.out, "proxy", task.warm_up[:3000], seed=1, recipe=PROXY, **how).folder
+    reader = Reader.of(load_model(str(base)), max_tokens=CONTEXT)
+    rows, asked = task_rows(task.rows), task_rows(task.target)
+    parts = labels_of(reader, rows, asked, given.out / f"labels-{given.rows}.npy")
+    report = {"ceilings": {str(10 * n): ceiling_of(parts[:, :n], n) for n in (4, 8, PARTS)}}
+    used = given.target // 10
+    chosen = [row for place, row in enumerate(asked) if place % PARTS < used]  # those of the first parts
+    values = parts[:, :used].mean(axis=1)
+    order = sorted(range(len(rows)), key=lambda i: key(0, "sample", rows[i].id))
+    cut = round(given.labels * len(rows))
+    sample, fresh = [rows[i] for i in order[:cut]], [rows[i] for i in order[cut:]]
+    known, truth = values[order[:cut]], values[order[cut:]]
+    ceiling = report["ceilings"][str(given.target)]
+    teacher = prepare(find_method("linfik"), reader, [Target("words", tuple(chosen))], sample[:32])
+    taught = Taught(reader, seconds_a_row(teacher, sample[:32]))
+    report["teacher ms a row"] = 1000 * taught.teacher_seconds
+    for name in ("words", "proxy", "model", "words+proxy", "words+model"):
+        options = StudentOptions(proxy=str(proxy), sources=name)
+        student = fit_student(sample, known, options, taught)
+        report[name] = measured(student.predict(fresh), truth, ceiling)
+        report[name] |= {
+            "held-out Spearman": student.held_out,
+            "1 / share of the teacher's time": 1 / student.choice["student's share of the teacher's time"],
+            "curve": student.curve,
+        }
+        print(name, report[name], flush=True)
+    shuffled = np.random.default_rng(0).permutation(known)
+    student = fit_student(sample, shuffled, StudentOptions(sources="words+model"), taught)
+    report["shuffled labels, words+model"] = measured(student.predict(fresh), truth, ceiling)
+    for name in ("bm25", "embedding", "loss"):
+        found = attribute(find_method(name), reader, fresh, [Target("words", tuple(chosen))]).values[:, 0]
+        report[name] = measured(found.astype(np.float64), truth, ceiling)
+    report["teachers' ms a row"] = teacher_times(reader, chosen, sample[:16])
+    print(json.dumps(report, indent=2, default=str))
+    (given.out / "report.json").write_text(json.dumps(report, indent=2, default=str), encoding="utf-8")
+
+
+def labels_of(reader: Reader, rows: list[Row], asked: list[Row], kept: Path) -> np.ndarray:
+    """LinFiK of every row on every part of the target, float64 `[rows, parts]`."""
+    if not kept.exists():
+        folds = {"folds": str(PARTS)}
+        scorer = prepare(find_method("linfik", folds), reader, [Target("words", tuple(asked))], rows[:32])
+        found = np.concatenate([scorer(rows[start : start + 256]) for start in range(0, len(rows), 256)])
+        np.save(kept, found)
+    return np.load(kept).astype(np.float64)
+
+
+def ceiling_of(parts: np.ndarray, count: int) -> float:
+    """The stepped-up correlation of the values from two halves of the parts."""
+    (found,) = ceilings(parts.astype(np.float32), [Part("words", 10)] * count)
+    return found.stepped_up
+
+
+def measured(found: np.ndarray, truth: np.ndarray, ceiling: float) -> dict[str, float]:
+    """Rank correlation with the teacher on fresh rows, its share of the ceiling, and the recall of the best tenth."""
+    rho = spearman(found, truth)
+    return {"Spearman": rho, "share of the ceiling": rho / ceiling, "recall": best_recall(found, truth)}
+
+
+def teacher_times(reader: Reader, target: list[Row], rows: list[Row]) -> dict[str, float]:
+    """What LinFiK takes a row with the base model, and with an untrained model of 36 million parameters."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(reader.loaded.tokenizer),
+        **{"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "intermediate_size": 1792},
+        tie_word_embeddings=True,
+    )
+    large = wrap_model(LlamaForCausalLM(config).eval(), reader.loaded.tokenizer)
+    found = {}
+    for name, one in (("base", reader), ("36 million", Reader.of(large, max_tokens=CONTEXT))):
+        scorer = prepare(find_method("linfik", {"distance": "0.001"}), one, [Target("words", tuple(target[:16]))], rows)
+        found[name] = 1000 * seconds_a_row(scorer, rows)
+    return found
+
+
+if __name__ == "__main__":
+    main()

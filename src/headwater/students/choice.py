@@ -1,0 +1,142 @@
+"""Which features a student reads: the best on left-out labels among those that cost little enough.
+
+The time a row takes is measured for the teacher and for each source of features. A source is used only if it, with the
+words, costs at most the wished share of the teacher's time; the words of the text may always be read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+from headwater.core.errors import UsageError
+from headwater.data.rows import Row
+from headwater.students.labels import Lesson
+from headwater.students.regression import Blocks, RegressionStudent, fit_regression
+from headwater.students.sources import Source
+
+TIMED = 64
+"""Rows that are read to measure a source's time."""
+
+
+@dataclass(frozen=True)
+class Priced:
+    """A source and what it costs.
+
+    Attributes:
+        source: the source.
+        seconds: time of one row.
+        share: the same over the teacher's time; None if that is not known.
+        fits: whether a student may read it.
+    """
+
+    source: Source
+    seconds: float
+    share: float | None
+    fits: bool
+
+    @property
+    def cost(self) -> str:
+        """Its cost in words."""
+        if self.share is None:
+            return f"{1000 * self.seconds:.2f} ms a row"
+        return f"1/{1 / max(self.share, 1e-9):.3g} of the teacher's time"
+
+
+def to_share(text: str) -> float:
+    """A share such as `1/20` or `0.05`; raises `UsageError` unless it is above 0."""
+    try:
+        found = float(Fraction(text.strip()))
+    except (ValueError, ZeroDivisionError):
+        found = 0.0
+    if found <= 0:
+        remedy = "a share of the teacher's time above 0, such as 1/20 or 0.05"
+        raise UsageError(f"'{text}' is not a share of the teacher's cost", where="--student-cost", remedy=remedy)
+    return found
+
+
+def priced(
+    sources: Sequence[Source], rows: Sequence[Row], *, teacher_seconds: float | None, share: float, named: str
+) -> list[Priced]:
+    """Measure the sources on some rows.
+
+    Args:
+        sources: all that there are; the first is the words.
+        rows: some rows, read twice.
+        teacher_seconds: the teacher's time of one row, if it is known.
+        share: of that time, the most that a student may take.
+        named: sources to read whatever they cost, joined by `+`; empty: those that fit.
+
+    Raises:
+        UsageError: `named` names a source that there is not.
+    """
+    asked = [name.strip() for name in named.split("+") if name.strip()]
+    known = [source.name for source in sources]
+    for name in asked:
+        if name not in known:
+            remedy = f"there are {', '.join(known)}; a proxy needs --student-proxy, sketches of the model a model"
+            raise UsageError(f"a student cannot read '{name}' here", where="alinfik.sources", remedy=remedy)
+    found = []
+    for source in sources:
+        if asked:
+            if source.name not in asked:
+                continue
+            found.append(_measured(source, rows, teacher_seconds, fits=True))
+            continue
+        one = _measured(source, rows, teacher_seconds, fits=True)
+        words = found[0].seconds if found else 0.0
+        total = None if teacher_seconds is None else (one.seconds + words) / teacher_seconds
+        found.append(replace(one, fits=source.name == "words" or total is None or total <= share))
+    return found
+
+
+def _measured(source: Source, rows: Sequence[Row], teacher_seconds: float | None, *, fits: bool) -> Priced:
+    some = rows[:TIMED]
+    seconds = seconds_a_row(source.read, some)
+    return Priced(source, seconds, None if teacher_seconds is None else seconds / teacher_seconds, fits)
+
+
+def seconds_a_row(read: Callable[[Sequence[Row]], Any], rows: Sequence[Row]) -> float:
+    """The lesser time of two readings, over the rows."""
+    times = []
+    for _ in range(2):
+        start = time.perf_counter()
+        read(rows)
+        times.append(time.perf_counter() - start)
+    return min(times) / len(rows)
+
+
+def fit_best(
+    lesson: Lesson, blocks: Blocks, choices: Sequence[Priced], *, members: int, seed: int
+) -> tuple[RegressionStudent, dict[str, Any]]:
+    """Fit a student on each single source and on all together; return the best on left-out labels, and what was tried.
+
+    Args:
+        lesson: the labelled rows.
+        blocks: the features of its rows, of all sources that fit.
+        choices: the sources and their costs.
+        members, seed: of the ensemble.
+    """
+    fitting = [choice for choice in choices if choice.fits]
+    groups = [[choice] for choice in fitting] + ([fitting] if len(fitting) > 1 else [])
+    best: RegressionStudent | None = None
+    tried: dict[str, float] = {}
+    for group in groups:
+        names = [choice.source.name for choice in group]
+        own: Mapping[str, Any] = {name: block for name, block in blocks.items() if name.split("/")[0] in names}
+        student = fit_regression(lesson, own, [choice.source for choice in group], members=members, seed=seed)
+        tried["+".join(names)] = student.left_out
+        if best is None or student.left_out > best.left_out:
+            best = student
+    assert best is not None  # the words always fit
+    reads = [choice for choice in fitting if choice.source in best.sources]
+    shares = [choice.share for choice in reads if choice.share is not None]
+    return best, {
+        "student reads": " and ".join(f"{choice.source.name} ({choice.cost})" for choice in reads),
+        "student's share of the teacher's time": sum(shares) if shares else None,
+        "left-out Spearman of each student": tried,
+        "not read": [f"{c.source.name}: {c.cost}, more than --student-cost allows" for c in choices if not c.fits],
+    }
