@@ -109,7 +109,7 @@ def test_unlearning_and_deleting_act_on_the_rows_that_were_found(place):
     words = ("--forget", "few.jsonl", "--method", "ga", "--lr", "0.001", "--steps", 1, "--guard", 0, "--target", 99)
     account = json.loads(run(place, "unlearn", "--model", "model", *words, "--out", "run", "--json", code=1))
     found = {hit["id"] for hit in hits(place) if hit["rank"] <= 4}
-    assert account["forget rows"] == len(found)
+    assert account["summary"]["forget_rows"] == len(found)
     rows = {row["id"]: row for row in ROWS}
     assert {s["prompt"] for s in account["samples"] if s["kind"] == "forget"} <= {
         as_prompt(rows[name]) for name in found

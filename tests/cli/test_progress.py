@@ -83,4 +83,4 @@ def wait() -> None:
 run(["wait"])
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr.strip()) == (130, "headwater: interrupted; nothing was written")
+    assert (done.returncode, done.stderr.strip()) == (130, "headwater: interrupted; nothing was written; run it again")

@@ -212,7 +212,8 @@ def verify(
     else:
         for fault in faults:
             show_line(fault)
-        say(f"{index}: {len(faults):,} faults" if faults else f"{index}: sound")
+        count = f"{len(faults):,} fault" + ("s" if len(faults) > 1 else "")
+        say(f"{index}: {count}" if faults else f"{index}: sound")
     if faults:
         raise typer.Exit(1)
 
@@ -239,10 +240,13 @@ def quantise(
     from headwater.api import indexing
     from headwater.index.info import describe
     from headwater.index.store import open_index
+    from headwater.tracing.queries import read_queries
 
     unasked = "nothing is measured without --queries"
     refuse_idle(context, idle_when(("relevant", "model", *LOADING), unasked, idle=queries is None))
     opened = open_index(index)
+    if queries is not None:
+        read_queries(queries)  # a fault in them is told before anything is written
     with progress(
         "quantising rows",
         kept=resumable(out),

@@ -17,6 +17,7 @@ from headwater.cli import demo, index, methods, plan, price, run_file, schema, s
 from headwater.cli.console import say, show_notes
 from headwater.cli.eval import eval_app
 from headwater.cli.progress import NOTHING
+from headwater.cli.usage import usage_text
 from headwater.core.errors import HeadwaterError
 from headwater.core.files import refusal
 
@@ -74,7 +75,7 @@ def run(arguments: list[str] | None = None) -> None:
         code = _fail(f"interrupted; {NOTHING}", _INTERRUPTED)
     except typer.TyperException as error:
         text = error.format_message()
-        code = _help(text) if text.startswith("Usage:") else _fail(_usage(error), 2)
+        code = _help(text) if text.startswith("Usage:") else _fail(usage_text(error, given), 2)
     except HeadwaterError as error:
         if debug:
             raise
@@ -112,12 +113,6 @@ def _help(text: str) -> int:
     """Show the help of a group of commands that was given none of them."""
     print(text, file=sys.stderr)
     return 2
-
-
-def _usage(error: typer.TyperException) -> str:
-    context = getattr(error, "ctx", None)
-    words = error.format_message()
-    return " ".join(words.split()) + (f" (see '{context.command_path} --help')" if context else "")
 
 
 def _quiet_libraries(debug: bool) -> None:

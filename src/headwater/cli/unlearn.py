@@ -40,7 +40,9 @@ def unlearn(
     out: Annotated[Path, typer.Option(help="Folder to make: model, card, account, report."), Writes],
     retain: Annotated[Path | None, typer.Option(help="Clean rows, to keep the model's other behaviour.")] = None,
     retain_from: Annotated[str | None, typer.Option(help="Training data to draw clean retain rows from.")] = None,
-    draw: Annotated[int, typer.Option(help="Rows to draw from it: half near the forget rows, half random.")] = 120,
+    draw: Annotated[
+        int, typer.Option(help="Rows to draw from it: half near the forget rows, half random.", min=1)
+    ] = 120,
     method: Annotated[
         str, typer.Option(help="rapidun, ga, graddiff, npo, simnpo, loreun, fisher or retrain.")
     ] = "rapidun",
@@ -62,7 +64,7 @@ def unlearn(
     compat: Annotated[
         bool, typer.Option("--compat", help="RapidUn's mapping as published; add --influence graddot for its vectors.")
     ] = False,
-    ceiling: Annotated[float | None, typer.Option(help="Loss at which ascent fades, nats a token.")] = None,
+    ceiling: Annotated[float | None, typer.Option(help="Loss at which ascent fades, nats a token.", min=0)] = None,
     beta: Annotated[float | None, typer.Option(help="β of npo (default 0.1) and simnpo (4.5).")] = None,
     keep: Annotated[str, typer.Option(help="Loss of retain rows: nll, or kl (divergence from the old model).")] = "nll",
     dynamic: Annotated[bool, typer.Option("--dynamic", help="LoReUn: weights follow the current losses.")] = False,
