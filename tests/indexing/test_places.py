@@ -62,9 +62,9 @@ def test_a_lost_adapter_is_named_and_following_the_advice_helps(made: Path, plac
     index = shutil.copytree(place / "runs" / "a.lance", place / "elsewhere" / "b.lance")
     away = made.rename(made.with_name("away"))
     try:
-        with pytest.raises(ModelError, match="the model that the index was built with.* --model FOLDER"):
+        with pytest.raises(ModelError, match=r"the model that the index was built with.* --model FOLDER"):
             top(index)
-        with pytest.raises(ModelError, match="the adapter that the index was built with.* --adapter FOLDER"):
+        with pytest.raises(ModelError, match=r"the adapter that the index was built with.* --adapter FOLDER"):
             top(index, model=str(place / "model"))
         assert top(index, model=str(place / "model"), loading={"adapter": str(place / "lora")}) == ["r0"]
     finally:
