@@ -24,6 +24,7 @@ from headwater.api.sources import (
     values_of,
 )
 from headwater.core.errors import UsageError
+from headwater.core.files import filling_folder
 from headwater.data.corpus import Corpus
 from headwater.data.inspection import require_usable
 from headwater.data.tokens import MAX_TOKENS
