@@ -29,9 +29,9 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 def test_a_file_that_does_not_fit_leaves_the_old_one(tmp_path: Path) -> None:
     target = write_text(tmp_path / "hits.jsonl", "old\n")
-    with pytest.raises(StoreError, match=r"hits.jsonl: the disk is full.*then run the same command again"):
-        with files_of_at_most(100), whole_file(target) as part, part.open("w") as file:
-            file.writelines("new\n" for _ in range(10**5))
+    full = pytest.raises(StoreError, match=r"hits.jsonl: the disk is full.*then run the same command again")
+    with full, files_of_at_most(100), whole_file(target) as part, part.open("w") as file:
+        file.writelines("new\n" for _ in range(10**5))
     assert target.read_text() == "old\n"
     assert [path.name for path in tmp_path.iterdir()] == ["hits.jsonl"]
     write_text(target, "new\n")  # there is space again
@@ -39,7 +39,7 @@ def test_a_file_that_does_not_fit_leaves_the_old_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "number, words", [(errno.EACCES, "may not"), (errno.EROFS, "read-only"), (errno.ENOSPC, "full")]
+    ("number", "words"), [(errno.EACCES, "may not"), (errno.EROFS, "read-only"), (errno.ENOSPC, "full")]
 )
 def test_a_refusal_names_place_and_remedy(tmp_path: Path, number: int, words: str) -> None:
     for error in (OSError(number, "raw", "a.txt"), RuntimeError(f"I/O error: raw (os error {number})")):
@@ -59,9 +59,9 @@ def test_torch_and_safetensors_on_a_full_disk_are_a_full_disk(tmp_path: Path) ->
         lambda: torch.save(weight, tmp_path / "a.pt"),
         lambda: safetensors.torch.save_file({"a": weight}, tmp_path / "a.safetensors"),
     ):
-        with pytest.raises(StoreError, match="the disk is full.*then go on with --resume"):
-            with files_of_at_most(1000), filling_folder(tmp_path, again="go on with --resume"):
-                save()
+        full = pytest.raises(StoreError, match=r"the disk is full.*then go on with --resume")
+        with full, files_of_at_most(1000), filling_folder(tmp_path, again="go on with --resume"):
+            save()
 
 
 def test_other_faults_stay_what_they_are(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ LAUNCHER = Path(__file__).parents[1] / "oracles" / "killed_life.py"
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("verb", ["add", "delete", "compact", "encode"])
+@pytest.mark.parametrize("verb", ["add", "grow", "delete", "compact", "encode"])
 def test_a_killed_change_done_again_is_the_change(tmp_path: Path, verb: str) -> None:
     command = [sys.executable, "-W", "ignore", str(LAUNCHER), str(tmp_path), verb, str(KILLS), "3"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
@@ -29,7 +29,7 @@ def test_a_killed_change_done_again_is_the_change(tmp_path: Path, verb: str) -> 
     ending = ".coded" if verb == "encode" else ".lance"
     clean = open_index(tmp_path / f"clean{ending}")
     table = clean.dataset.to_table()
-    assert table.num_rows == {"add": 90, "delete": 40, "compact": 40, "encode": 60}[verb]
+    assert table.num_rows == {"add": 90, "grow": 70, "delete": 40, "compact": 40, "encode": 60}[verb]
     for i in range(KILLS):
         survivor = open_index(tmp_path / f"{i}{ending}")
         assert check_index(survivor.path) == []

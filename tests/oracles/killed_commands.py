@@ -100,7 +100,8 @@ def prepare(base: Path) -> None:
 def killed(name: str, base: Path, folder: Path, *, times: int, dice: random.Random) -> dict[str, object]:
     """Kill the command so many times, each time on a new copy of the base, and give it again."""
     resumed = f"{COMMANDS[name]} --resume" if name in RESUMED else COMMANDS[name]
-    whole = fresh(base, folder / "undisturbed")
+    place = folder / "place"  # one path for all, because an index records where its model is
+    whole = fresh(base, place)
     began = time.perf_counter()
     finished(whole, lambda: command(COMMANDS[name]))
     lasts, expected = time.perf_counter() - began, outcome(name, whole)
@@ -108,7 +109,7 @@ def killed(name: str, base: Path, folder: Path, *, times: int, dice: random.Rand
     for attempt in range(5 * times):
         if hits == times:
             break
-        place = fresh(base, folder / "killed")
+        fresh(base, place)
         if fork(place, lambda: command(COMMANDS[name]), after=dice.uniform(0, lasts)) == 0:
             continue
         hits += 1

@@ -40,6 +40,9 @@ COMMITS = (
     (lance.LanceDataset, "delete"),
     (lance.LanceDataset, "update_schema_metadata"),
     (lance.LanceDataset, "cleanup_old_versions"),
+    (lance.LanceDataset, "add_columns"),
+    (lance.LanceDataset, "drop_columns"),
+    (lance.LanceDataset, "alter_columns"),
     (DatasetOptimizer, "compact_files"),
 )
 """Where a version is made, or taken away."""
@@ -47,6 +50,12 @@ COMMITS = (
 
 def add_rows(path: Path) -> None:
     add(fake_session(open_index(path), method=fake_method(pause=0.001)), corpus_of(records(MORE, ROWS - 10)))
+
+
+def grow_columns(path: Path) -> None:
+    """An addition that brings a column, and fractions to a column of whole numbers."""
+    rows = [{**row, "year": row["year"] + 0.5, "fresh": "yes"} for row in records(MORE // 4, ROWS)]
+    add(fake_session(open_index(path), method=fake_method(pause=0.001)), corpus_of(rows))
 
 
 def delete_rows(path: Path) -> None:
@@ -61,11 +70,12 @@ def encode_rows(path: Path) -> None:
     quantise.quantise_index(open_index(path), path.with_suffix(".coded"), code="int8", resume=True)
 
 
-STEPS = {"add": 10, "delete": 3, "compact": 2, "encode": 5}
+STEPS = {"add": 10, "grow": 10, "delete": 3, "compact": 2, "encode": 5}
 """How many commits each makes."""
 
 VERBS: dict[str, Callable[[Path], None]] = {
     "add": add_rows,
+    "grow": grow_columns,
     "delete": delete_rows,
     "compact": compact_rows,
     "encode": encode_rows,

@@ -24,6 +24,7 @@ from headwater.api.sources import (
     values_of,
 )
 from headwater.core.errors import UsageError
+from headwater.core.files import filling_folder
 from headwater.data.corpus import Corpus
 from headwater.data.inspection import require_usable
 from headwater.data.tokens import MAX_TOKENS
@@ -94,7 +95,8 @@ def value(
         pool = require_usable(pool)
     options = ValueOptions(duplicates, None if student is None else Path(student), resume, on_progress, force)
     if out is not None:
-        return value_pool(pool, wanted, out, method=chosen, reader=reader, options=options)
+        with filling_folder(out, again="run the same command with --resume"):
+            return value_pool(pool, wanted, out, method=chosen, reader=reader, options=options)
     with tempfile.TemporaryDirectory(prefix="headwater-value-") as folder:
         file = Path(folder) / "values.parquet"
         return value_pool(pool, wanted, file, method=chosen, reader=reader, options=options)
