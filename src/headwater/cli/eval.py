@@ -308,7 +308,9 @@ def _listener(bar: Bar) -> Listener:
 
 
 def show(result: Result) -> None:
-    """Print a table for each group, in which only the first metric has its interval; notes go to stderr.
+    """Print a table for each group, in which only the first metric has its interval, and one of costs.
+
+    Notes go to stderr.
 
     Methods of one *place*, marked `=`, are level: their paired difference does not tell them apart.
     """
@@ -320,8 +322,11 @@ def show(result: Result) -> None:
         for standing in standings(result, group):
             line = standing.line
             others = [line.metrics[name].value if name in line.metrics else None for name in rest]
-            costs = (line.cost.build_seconds, line.cost.row_bytes, line.cost.query_seconds)
-            rows.append([standing.place_text, line.method, str(line.metrics[first]), *others, *costs])
-        emit_table(group or result.title, ["place", "method", *result.shown, "build s", "bytes a row", "query s"], rows)
+            rows.append([standing.place_text, line.method, str(line.metrics[first]), *others])
+        emit_table(group or result.title, ["place", "method", *result.shown], rows)
+    costs = {line.method: line.cost for line in result.lines}
+    if any(cost.build_seconds is not None for cost in costs.values()):
+        listed = [[method, c.build_seconds, c.row_bytes, c.query_seconds] for method, c in costs.items()]
+        emit_table("cost", ["method", "build s", "bytes a row", "query s"], listed)
     for note in result.notes:
         say(note)
