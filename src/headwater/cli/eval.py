@@ -53,7 +53,8 @@ def detection(
     Example:  headwater eval detection --task howdy --method rise --method rapidin
     """
     truth = {"relevant": relevant, "relevant_ids": relevant_ids, "label": label}
-    settings = {"pool": pool, "rows": rows, "seed": seed, "epochs": epochs, **own.settings(queries, **truth)}
+    built_in = {"--task": pool != "howdy", "--rows": rows != 0, "--epochs": epochs != 0}
+    settings = {"pool": pool, "rows": rows, "seed": seed, "epochs": epochs, **own.settings(queries, built_in, **truth)}
     run_and_show("detection", settings, methods, out, as_json)
 
 
@@ -77,7 +78,7 @@ def separation(
     Example:  headwater eval separation --method rise --method rapidin
     """
     settings = {"pool": "two-domains", "rows": rows, "seed": seed, "epochs": epochs}
-    settings |= own.settings(queries, label=label)
+    settings |= own.settings(queries, {"--rows": rows != 0, "--epochs": epochs != 0}, label=label)
     run_and_show("separation", settings, methods, out, as_json)
 
 
@@ -101,7 +102,8 @@ def lds(
 
     Example:  headwater eval lds --models 64 --method rise --method "logra:damping=0.01|0.1|1"
     """
-    settings = {"models": models, "rows": rows, "epochs": epochs, "seed": seed, **own.settings(queries, recipe=recipe)}
+    settings = {"models": models, "rows": rows, "epochs": epochs, "seed": seed}
+    settings |= own.settings(queries, {"--rows": rows != 256, "--epochs": epochs != 4}, recipe=recipe)
     run_and_show("lds", settings, methods, out, as_json)
 
 
@@ -166,7 +168,7 @@ def removal(
     Example:  headwater eval removal --k 16 --method rise --method ekfac
     """
     settings = {"k": k, "draws": draws, "rows": rows, "epochs": epochs, "seed": seed}
-    settings |= own.settings(queries, recipe=recipe)
+    settings |= own.settings(queries, {"--rows": rows != 256, "--epochs": epochs != 4}, recipe=recipe)
     run_and_show("removal", settings, methods, out, as_json)
 
 
@@ -192,7 +194,8 @@ def sanity(
     Example:  headwater eval sanity --method rise --method rapidin
     """
     truth = {"relevant": relevant, "relevant_ids": relevant_ids, "label": label}
-    settings = {"rows": rows, "epochs": epochs, "seed": seed, **own.settings(queries, **truth)}
+    built_in = {"--rows": rows != 600, "--epochs": epochs != 0}
+    settings = {"rows": rows, "epochs": epochs, "seed": seed, **own.settings(queries, built_in, **truth)}
     run_and_show("sanity", settings, methods, out, as_json)
 
 
