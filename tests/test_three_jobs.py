@@ -118,9 +118,9 @@ def test_job_1_trace_add_delete_value_price_and_unlearn_with_an_adapter(folder, 
     ledger = pd.read_csv("ledger.csv")
     paid = ledger.loc[ledger["provider"].isin(["forum", "desk", "crowd"]), "amount"]
     assert round(float(paid.sum()), 2) == 2500
-    assert (folder / "runs" / "cleaned" / "adapter_config.json").exists()
+    assert (folder / "runs" / "cleaned" / "model" / "config.json").exists()
     assert "<" in (folder / "report.html").read_text(encoding="utf-8")
-    hw.load_model("base", adapter="runs/cleaned")
+    hw.load_model("runs/cleaned/model")
 
 
 def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

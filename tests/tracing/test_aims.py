@@ -110,7 +110,7 @@ def hw_row(record):
 
 def test_a_probe_of_hidden_states_finds_rows_along_it(tmp_path):
     loaded = tiny_loaded("llama")
-    index = hw.build(tmp_path / "i.lance", model=loaded, data=ROWS, method="rise", settings={"preset": "small"})
+    index = hw.build(tmp_path / "i.lance", model=loaded, data=ROWS, method="rise")
     states = read_vectors(index, addresses(index), ["embedding"])["embedding"].numpy()
     probe = np.random.default_rng(0).normal(size=states.shape[1]).astype(np.float32)
     found = hw.trace(index, direction=probe, by="embedding", model=loaded, top=3)

@@ -102,8 +102,9 @@ def select(
         choice = replace(choice, top=str(SPARE * count))
     chosen = choose(valued, choice)
     named = valued.about.get("columns") if columns is None else columns
-    source = valued.about.get("candidates", "") if candidates is None else candidates
-    held = "memory" if source == "memory" else "an index" if "index" in valued.about.get("notes", {}) else None
+    place = valued.about.get("candidates", "")
+    source = place if candidates is None else candidates
+    held = "memory" if place == "memory" else "an index" if "index" in valued.about.get("notes", {}) else None
     if candidates is None and held:
         what = f"the values are of rows in {held}, which cannot be read again"
         raise UsageError(what, where="candidates", remedy="give the rows, as --candidates or candidates=")

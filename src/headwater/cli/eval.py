@@ -55,7 +55,8 @@ def detection(
     Example:  headwater eval detection --task howdy --method rise --method rapidin
     """
     truth = {"relevant": relevant, "relevant_ids": relevant_ids, "label": label}
-    settings = {"pool": pool, "rows": rows, "seed": seed, "epochs": epochs, **own.settings(queries, **truth)}
+    built_in = {"--task": pool != "howdy", "--rows": rows != 0, "--epochs": epochs != 0}
+    settings = {"pool": pool, "rows": rows, "seed": seed, "epochs": epochs, **own.settings(queries, built_in, **truth)}
     run_and_show("detection", settings, methods, out, as_json)
 
 
@@ -79,7 +80,7 @@ def separation(
     Example:  headwater eval separation --method rise --method rapidin
     """
     settings = {"pool": "two-domains", "rows": rows, "seed": seed, "epochs": epochs}
-    settings |= own.settings(queries, label=label)
+    settings |= own.settings(queries, {"--rows": rows != 0, "--epochs": epochs != 0}, label=label)
     run_and_show("separation", settings, methods, out, as_json)
 
 
@@ -103,7 +104,8 @@ def lds(
 
     Example:  headwater eval lds --models 64 --method rise --method "logra:damping=0.01|0.1|1"
     """
-    settings = {"models": models, "rows": rows, "epochs": epochs, "seed": seed, **own.settings(queries, recipe=recipe)}
+    settings = {"models": models, "rows": rows, "epochs": epochs, "seed": seed}
+    settings |= own.settings(queries, {"--rows": rows != 256, "--epochs": epochs != 4}, recipe=recipe)
     run_and_show("lds", settings, methods, out, as_json)
 
 
@@ -170,7 +172,7 @@ def removal(
     Example:  headwater eval removal --k 16 --method rise --method ekfac
     """
     settings = {"k": k, "draws": draws, "rows": rows, "epochs": epochs, "seed": seed}
-    settings |= own.settings(queries, recipe=recipe)
+    settings |= own.settings(queries, {"--rows": rows != 256, "--epochs": epochs != 4}, recipe=recipe)
     run_and_show("removal", settings, methods, out, as_json)
 
 
@@ -196,7 +198,8 @@ def sanity(
     Example:  headwater eval sanity --method rise --method rapidin
     """
     truth = {"relevant": relevant, "relevant_ids": relevant_ids, "label": label}
-    settings = {"rows": rows, "epochs": epochs, "seed": seed, **own.settings(queries, **truth)}
+    built_in = {"--rows": rows != 600, "--epochs": epochs != 0}
+    settings = {"rows": rows, "epochs": epochs, "seed": seed, **own.settings(queries, built_in, **truth)}
     run_and_show("sanity", settings, methods, out, as_json)
 
 
@@ -327,7 +330,9 @@ def _listener(bar: Bar) -> Listener:
 
 
 def show(result: Result) -> None:
-    """Print a table for each group, in which only the first metric has its interval; notes go to stderr.
+    """Print a table for each group, in which only the first metric has its interval, and one of costs.
+
+    Notes go to stderr.
 
     Methods of one *place*, marked `=`, are level: their paired difference does not tell them apart.
     """
@@ -339,8 +344,11 @@ def show(result: Result) -> None:
         for standing in standings(result, group):
             line = standing.line
             others = [line.metrics[name].value if name in line.metrics else None for name in rest]
-            costs = (line.cost.build_seconds, line.cost.row_bytes, line.cost.query_seconds)
-            rows.append([standing.place_text, line.method, str(line.metrics[first]), *others, *costs])
-        emit_table(group or result.title, ["place", "method", *result.shown, "build s", "bytes a row", "query s"], rows)
+            rows.append([standing.place_text, line.method, str(line.metrics[first]), *others])
+        emit_table(group or result.title, ["place", "method", *result.shown], rows)
+    costs = {line.method: line.cost for line in result.lines}
+    if any(cost.build_seconds is not None for cost in costs.values()):
+        listed = [[method, c.build_seconds, c.row_bytes, c.query_seconds] for method, c in costs.items()]
+        emit_table("cost", ["method", "build s", "bytes a row", "query s"], listed)
     for note in result.notes:
         say(note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -58,13 +59,15 @@ class OwnOptions:
     split: Annotated[str | None, typer.Option(help="Split of --data, where it has several.")] = None
     pairs: Pairs = None
 
-    def settings(self, queries: str, **more: Any) -> dict[str, Any]:
+    def settings(self, queries: str, built_in: Mapping[str, bool], **more: Any) -> dict[str, Any]:
         """The settings of an evaluation: `own`, or for a built-in task the number of `queries`.
 
-        `more` holds further fields of `headwater.evaluation.own.Own`.
+        `built_in` says of each option that built-in tasks alone have whether it was given; `more` holds further fields
+        of `headwater.evaluation.own.Own`.
 
         Raises:
-            UsageError: options for your own rows without a model, rows or queries.
+            UsageError: options for your own rows without a model, rows or queries, or options of built-in tasks with
+                them.
         """
         count = int(queries) if queries.isdecimal() else None
         if self.model is None and not self.data and count is not None:
@@ -72,6 +75,12 @@ class OwnOptions:
                 what = f"{given[0]} is for your own rows"
                 raise UsageError(what, where=given[0], remedy="give --model, --data and --queries FILE as well")
             return {"queries": count}
+        if useless := [option for option, given in built_in.items() if given]:
+            what, remedy = (
+                f"{useless[0]} is for the built-in tasks",
+                "leave it out; --limit takes the first rows of --data",
+            )
+            raise UsageError(what, where=useless[0], remedy=remedy)
         from headwater.evaluation.own import Own
 
         opening = {"limit": self.limit, "split": self.split, "pairs": self.pairs, **self.unusable.chosen}

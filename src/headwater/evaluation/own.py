@@ -41,7 +41,7 @@ class Own:
     Attributes:
         model: folder, hub name or loaded model. For `lds` and `removal`, the model before it learns the rows.
         data: the rows: whatever `open_corpus` reads.
-        queries: what the model said; a row without a response gets one generated.
+        queries: what the model said; a row without a response gets one generated, but for `lds` and `removal`.
         relevant, relevant_ids, label: ground truth, see above; at most one.
         recipe: how a model learns the rows (`lds`, `removal`): a YAML or JSON file, or the names in it.
         name: of the task in tables and file names; empty takes the name of the first data file.
@@ -194,7 +194,8 @@ def _rows_of(own: Own) -> tuple[Corpus, list[Row]]:
     data = own.data[0] if isinstance(own.data, list | tuple) and len(own.data) == 1 else own.data
     corpus = data if isinstance(data, Corpus) else open_corpus(data, mapping=own.columns or None, **own.opening)
     asked = own.query_columns or own.columns
-    queries = list(open_corpus(own.queries, mapping=asked or None, need_response=False))
+    retrained = own.recipe is not None  # a model that has not learned the rows cannot answer for the one that has
+    queries = list(open_corpus(own.queries, mapping=asked or None, need_response=retrained))
     return require_usable(corpus), queries
 
 
