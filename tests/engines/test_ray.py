@@ -26,20 +26,43 @@ ROWS = [{"id": f"r{i}", "prompt": f"question {i}?", "response": "so " * (i % 9) 
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
+def server() -> Iterator[str]:
+    """A local S3-compatible server with the bucket `ray`."""
+    pytest.importorskip("flask", reason="the S3 server of moto needs it: moto[server]")
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    started = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    started.start()
+    address = "http://{}:{}".format(*started.get_host_and_port())
+    keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1"}
+    boto3.resource("s3", endpoint_url=address, **keys).create_bucket(Bucket="ray")
+    yield address
+    started.stop()
+
+
+@pytest.fixture(scope="module")
+def cluster(server: str) -> Iterator[Any]:
     """Two nodes of two CPUs each, all on this machine, and a connection of this process to them."""
     ray = pytest.importorskip("ray", reason="the extra headwater[ray]")
-    found = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
-    os.environ["PYTHONPATH"] = os.pathsep.join(found)  # workers import the tests' own work
     from ray.cluster_utils import Cluster
 
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
-    nodes.add_node(num_cpus=2)
-    os.environ["PYTHONPATH"] = os.pathsep.join(found[1:])
-    ray.init(address=nodes.address, log_to_driver=False)
-    yield nodes
-    ray.shutdown()
-    nodes.shutdown()
+    with pytest.MonkeyPatch.context() as patch:  # the workers get the environment of their node
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")])))
+        for name, value in {
+            "AWS_ENDPOINT_URL": server,
+            "AWS_ACCESS_KEY_ID": "a",
+            "AWS_SECRET_ACCESS_KEY": "b",
+            "AWS_REGION": "us-east-1",
+            "AWS_ALLOW_HTTP": "true",
+        }.items():
+            patch.setenv(name, value)
+        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+        nodes.add_node(num_cpus=2)
+        ray.init(address=nodes.address, log_to_driver=False)
+        yield nodes
+        ray.shutdown()
+        nodes.shutdown()
 
 
 def test_blocks_are_committed_in_order_whatever_ends_first_or_dies(cluster: Any, tmp_path: Path) -> None:
@@ -77,19 +100,19 @@ def test_a_workers_own_error_arrives_as_it_was(cluster: Any, tmp_path: Path) -> 
     assert work.orders == [0, 1, 2]
 
 
-def test_a_build_is_the_same_bits_as_a_local_one(cluster: Any, tmp_path: Path) -> None:
+def test_two_workers_write_to_an_object_store_what_a_local_build_writes(cluster: Any, tmp_path: Path) -> None:
     zoo()["llama"]().save_pretrained(tmp_path / "model")
     tiny_tokenizer().save_pretrained(tmp_path / "model")
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, ROWS)), encoding="utf-8")
     made = {"model": tmp_path / "model", "data": tmp_path / "rows.jsonl", "settings": {"preset": "small"}}
     made |= {"block_rows": 6, "loading": {"device": "cpu"}}
-    pool = RayPool(workers=2)
     local = build(tmp_path / "a.lance", **made)
-    spread = build(tmp_path / "b.lance", engine=pool, **made)
+    spread = build("s3://ray/b.lance", engine=RayPool(workers=2), **made)
     assert local.dataset.to_table() == spread.dataset.to_table()
     assert local.manifest.tally == spread.manifest.tally
     assert check_index(spread.path) == []
-    codes = [quantise(local, tmp_path / f"{n}.lance", code="int8", engine=e) for n, e in enumerate((Local(), pool))]
+    engines = (Local(), RayPool(workers=1))
+    codes = [quantise(local, tmp_path / f"{n}.lance", code="int8", engine=e) for n, e in enumerate(engines)]
     assert codes[0].dataset.to_table() == codes[1].dataset.to_table()
 
 

@@ -42,7 +42,7 @@ def whole_gradients(
 
         def keep(gradient: Gradient, places: Tensor = places) -> None:
             for rows, first, piece in chunks(gradient):
-                found[gradient.name][places[rows], first : first + piece.shape[1]] = piece.float()
+                found[gradient.name][places[rows], first : first + piece.shape[1]] = piece.float().to(places.device)
 
         visit_gradients(loaded.model, selection, batch.to(loaded.device), keep)
     return found
@@ -63,8 +63,8 @@ def products_with(
 
         def multiply(gradient: Gradient, total: Tensor = total) -> None:
             for rows, first, piece in chunks(gradient):
-                probe = probes[gradient.name][:, first : first + piece.shape[1]]
-                total[rows] += piece.float().flatten(1) @ probe.flatten(1).mT
+                probe = probes[gradient.name][:, first : first + piece.shape[1]].to(piece.device)
+                total[rows] += (piece.float().flatten(1) @ probe.flatten(1).mT).to(total.device)
 
         visit_gradients(loaded.model, selection, batch.to(loaded.device), multiply)
         require_finite(total.isfinite().all(1), batch, "the row's gradient")
@@ -140,18 +140,20 @@ def _scores(
 
     def visit(gradient: Gradient) -> None:
         squared = squared_norms(gradient)
-        row_squares.add_(squared)
+        row_squares.add_(squared.to(row_squares))
         columns_of = totals[part_of(gradient.name)].split(sizes, dim=1)
         for (kept, _), columns in zip(held, columns_of, strict=True):
             if gradient.name in kept:
                 query, query_squared = kept[gradient.name]
                 scale = unit_scale(squared)[:, None] * unit_scale(query_squared) if normalize == "tensor" else 1.0
-                columns.add_(inner_products(gradient, query) * scale)
+                columns.add_((inner_products(gradient, query) * scale).to(columns))
 
     visit_gradients(loaded.model, selection, batch.to(loaded.device), visit)
     if normalize == "row":
         zeros = torch.zeros(shape[1], dtype=dtype, device=loaded.device).split(sizes)
-        query_squares = [sum((s for _, s in kept.values()), zero) for (kept, _), zero in zip(held, zeros, strict=True)]
+        query_squares = [
+            sum((s.to(zero) for _, s in kept.values()), zero) for (kept, _), zero in zip(held, zeros, strict=True)
+        ]
         scale = unit_scale(row_squares)[:, None] * unit_scale(torch.cat(query_squares))
         totals = {name: total * scale for name, total in totals.items()}
     finite = torch.stack([total.isfinite().all(1) for total in totals.values()]).all(0)

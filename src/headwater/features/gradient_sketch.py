@@ -24,6 +24,7 @@ from headwater.features.exact import exact_parts, exact_scores
 from headwater.features.row_losses import require_finite, row_losses, token_weights
 from headwater.features.sites import ParameterSelection
 from headwater.features.token_batches import single_tokens, spread
+from headwater.features.totals import Totals
 from headwater.models.load import LoadedModel
 from headwater.sketch.blocks import Gradient
 from headwater.sketch.products import Normalization, unit_scale
@@ -159,14 +160,12 @@ class GradientSketch:
         Raises:
             NumericError: a gradient is not finite; names the row.
         """
-        total: Tensor | None = None
+        totals = Totals(len(batch.rows), self.sketch.dim, self.loaded.device)
         squared: dict[str, Tensor] = {}
         unit = self.normalize == "tensor" and divisors is None
 
         def visit(gradient: Gradient) -> None:
-            nonlocal total
-            if total is None:
-                total = torch.zeros(gradient.rows, self.sketch.dim, dtype=gradient.dtype, device=self.loaded.device)
+            total = totals.on(gradient.device, gradient.dtype)
             if self.normalize == "tensor" and divisors is not None:
                 part = torch.zeros_like(total)
                 squared[gradient.name] = self.sketch.accumulate(part, gradient, unit=False)
@@ -176,8 +175,7 @@ class GradientSketch:
                 squared[gradient.name] = self.sketch.accumulate(total, gradient, unit=unit, norms=norms)
 
         losses = visit_gradients(self.loaded.model, self.selection, batch, visit, weights=weights)
-        if total is None:
-            total = torch.zeros(len(batch.rows), self.sketch.dim, device=self.loaded.device)
+        total = totals.whole()
         if self.normalize == "row":
             total *= unit_scale(_total(divisors or squared, total))[:, None]
         finite = total.sum(1).isfinite() & _total(squared, total).isfinite()  # a sum is finite only if all terms are

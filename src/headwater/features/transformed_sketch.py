@@ -25,6 +25,7 @@ from headwater.features.gradient_sketch import COLUMN, GradientSketch
 from headwater.features.row_losses import require_finite, row_losses, token_weights
 from headwater.features.sites import ParameterSelection
 from headwater.features.token_batches import single_tokens, spread
+from headwater.features.totals import Totals
 from headwater.models.load import LoadedModel
 from headwater.sketch.blocks import Dense, Gradient, Outer
 from headwater.sketch.products import FORMED_BYTES, dense
@@ -139,11 +140,12 @@ class TransformedSketch:
 
     def _read(self, batch: TokenBatch, role: Role, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Vectors `[rows, dim]` before scaling, and token losses `[items, tokens]` in nats."""
-        total = torch.zeros(len(batch.rows), self.sketch.dim, device=self.loaded.device)
+        totals = Totals(len(batch.rows), self.sketch.dim, self.loaded.device)
         transform = self.transforms.get(role)
 
         def visit(gradient: Gradient) -> None:
             step = max(1, FORMED_BYTES // (4 * gradient.size))
+            total = totals.on(gradient.device)
             for first in range(0, gradient.rows, step):
                 rows = slice(first, min(first + step, gradient.rows))
                 values = dense(gradient.take(rows)).to(total.dtype)
@@ -151,6 +153,7 @@ class TransformedSketch:
                 self.sketch.accumulate(total[rows], self._as_gradient(gradient, values), unit=False, norms=False)
 
         losses = visit_gradients(self.loaded.model, self.selection, batch, visit, weights=weights)
+        total = totals.whole()
         require_finite(total.isfinite().all(1), batch, "the row's vector")
         return total, losses
 
