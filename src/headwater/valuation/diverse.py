@@ -1,6 +1,6 @@
 """Choose valuable rows that are not all alike: a facility location over the best rows.
 
-    f(S) = Σ_i (v_i − v_min) · max_{j ∈ S} sim(i, j)          i: the best rows, five times as many as are wanted
+    f(S) = Σ_i (v_i − min(0, v_min)) · max_{j ∈ S} sim(i, j)   i: the best rows, five times as many as are wanted
 
 Each row's worth is counted as far as a chosen row says the same in similar words (cosine of word counts). Greedy choice
 reaches at least 1 − 1/e of the best f, because f is monotone and submodular. Gains only fall, so a row whose old gain
@@ -39,7 +39,7 @@ def diverse(values: NDArray[np.float64], texts: Sequence[str], count: int) -> ND
         remedy = f"choose at most {MOST // SPARE:,} rows, or leave --diverse out"
         raise UsageError(f"{len(texts):,} rows cannot be compared each with each", where="--diverse", remedy=remedy)
     alike = _similarities(texts)
-    worth = (values - values.min()).astype(np.float32)
+    worth = (values - min(0.0, float(values.min()))).astype(np.float32)
     covered = np.zeros(len(texts), dtype=np.float32)
     queue = [(-float(worth @ alike[i]), i, 0) for i in range(len(texts))]
     heapq.heapify(queue)

@@ -76,7 +76,7 @@ class Plan:
     def gather(self, learning: Learning, scorer: Scorer, taught: Taught, *, on_rows: OnRows | None = None) -> Labelled:
         """Label the rows, in two rounds if the learning is active."""
         whole = learning.teacher.whole_pool
-        first = self.labels - round(learning.active * self.labels)
+        first = max(self.labels - round(learning.active * self.labels), min(FEWEST, self.labels))
         rows = self.candidates[:first]
         labels = label(scorer, rows, self.folder / "labels", whole_pool=whole, on_rows=on_rows)
         if first == self.labels:
