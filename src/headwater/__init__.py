@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         retention,
         verify,
     )
-    from headwater.api.tracing import answer, score, trace, write_scores
+    from headwater.api.tracing import answer, score, trace, trace_words, write_scores
     from headwater.api.unlearning import unlearn
     from headwater.api.valuing import (
         audit,
@@ -64,7 +64,7 @@ _HOMES = {
     "headwater.api.indexing": (
         *("add", "approximate_index", "build", "compact", "delete", "info", "plan", "quantise", "retention", "verify"),
     ),
-    "headwater.api.tracing": ("answer", "score", "trace", "write_scores"),
+    "headwater.api.tracing": ("answer", "score", "trace", "trace_words", "write_scores"),
     "headwater.api.unlearning": ("unlearn",),
     "headwater.api.valuing": (
         *("audit", "export_target", "value", "value_index", "value_query", "value_with_student"),

@@ -11,15 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import lance
+
 import pyarrow as pa
 import pyarrow.compute as pc
+from lance.dataset import ColumnOrdering
 
-from headwater.core.errors import StoreError, UsageError
+from headwater.core.errors import UsageError
 from headwater.data.rows import Row
 from headwater.index.info import unfinished
 from headwater.index.store import Index, quoted, storing
 from headwater.view.filters import column_name, condition_of, facet_columns, metadata_columns
+from headwater.view.site import Missing
 from headwater.view.snapshots import Snapshots
 
 PAGE, LARGEST_PAGE = 50, 200
@@ -117,7 +119,8 @@ def row_of(index: Index, row_id: str) -> tuple[int, Row, dict[str, Any]]:
     """A row's address, the row, and its stored numbers (tokens, loss, how it was read).
 
     Raises:
-        StoreError: there is no such row, or the index was built without text.
+        Missing: there is no such row.
+        StoreError: the index was built without text.
     """
     with storing(index.path):
         scanner = index.dataset.scanner(
@@ -125,7 +128,7 @@ def row_of(index: Index, row_id: str) -> tuple[int, Row, dict[str, Any]]:
         )
         found = scanner.to_table().to_pylist()
     if not found:
-        raise StoreError(f"no row '{row_id[:200]}'", where="index", remedy="it may have been deleted")
+        raise Missing(f"no row '{row_id[:200]}'", remedy="it may have been deleted")
     (row,) = index.rows([found[0]["_rowaddr"]])
     return int(found[0]["_rowaddr"]), row, found[0]
 
@@ -135,11 +138,20 @@ def _count(index: Index, condition: str | None) -> int:
 
 
 def _scan(index: Index, shown: list[str], condition: str | None, wanted: Wanted, first: int) -> pa.Table:
-    order = [lance.ColumnOrdering(wanted.sort, ascending=not wanted.down)] if wanted.sort else None
+    """The rows of a page; a sort reads its own column alone, and then the rows that it puts on the page."""
     with storing(index.path, where=condition):
-        return index.dataset.scanner(
-            columns=shown, filter=condition, order_by=order, limit=wanted.size, offset=first
-        ).to_table()
+        if not wanted.sort:
+            return index.dataset.scanner(columns=shown, filter=condition, limit=wanted.size, offset=first).to_table()
+        ordered = index.dataset.scanner(
+            columns=[wanted.sort],
+            filter=condition,
+            order_by=[ColumnOrdering(wanted.sort, ascending=not wanted.down)],
+            limit=wanted.size,
+            offset=first,
+            with_row_address=True,
+        )
+        addresses = ordered.to_table().column("_rowaddr").to_pylist()
+    return index.at(addresses, shown)
 
 
 def _count_values(index: Index, condition: str | None) -> dict[str, list[tuple[Any, int]]]:
