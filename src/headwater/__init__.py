@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from headwater.unlearning.options import UnlearnOptions
     from headwater.valuation.values import Values, read_values
     from headwater.valuing.third_party import read_query
+    from headwater.view.notebook import view
 
 __version__ = version("headwater")
 
@@ -83,6 +84,7 @@ _HOMES = {
     "headwater.unlearning.options": ("UnlearnOptions",),
     "headwater.valuation.values": ("Values", "read_values"),
     "headwater.valuing.third_party": ("read_query",),
+    "headwater.view.notebook": ("view",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

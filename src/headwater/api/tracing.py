@@ -19,11 +19,14 @@ from headwater.core.errors import UsageError
 from headwater.core.scores import Scores
 from headwater.core.trace import Trace
 from headwater.models.generate import Answer
+from headwater.report.page import framed
 from headwater.search.scan import DEFAULT_MEMORY, score_all
 from headwater.search.scan import write_scores as export_scores
 from headwater.tracing.queries import LAST, MAX_NEW_TOKENS, answer_of, ask, prompt_query, read_queries
 from headwater.tracing.trace import OnProgress, TraceOptions, trace_rows
 from headwater.tracing.words import trace_by_words
+
+Trace.drawn = staticmethod(framed)
 
 
 def trace(

@@ -69,6 +69,13 @@ def render_trace(trace: Trace, *, title: str | None = None, tables: Sequence[Tab
     return page
 
 
+def framed(trace: Trace) -> str:
+    """The page of a trace in a frame of its own, for notebooks: its style and script touch nothing around it."""
+    page = escape(render_trace(trace))
+    look = "width:100%;height:42rem;border:1px solid #8884;border-radius:8px"
+    return f'<iframe title="trace" sandbox="allow-scripts" style="{look}" srcdoc="{page}"></iframe>'
+
+
 def write_report(
     path: str | os.PathLike[str], trace: Trace, *, title: str | None = None, tables: Sequence[Table] = ()
 ) -> Path:

@@ -24,6 +24,7 @@ from headwater.search.approximate import measure_recall, top_k_approximate
 from headwater.search.codes import read_vectors
 from headwater.search.scan import DEFAULT_MEMORY, Found, top_k
 from headwater.tracing.queries import LAST, MAX_NEW_TOKENS, Asked, ask, weigh
+from headwater.tracing.rarity import rarity_of
 
 ENGINES = ("exact", "ann")
 
@@ -126,7 +127,9 @@ def trace_rows(
         generated = query.id in asked.generated or query.said is not None
         traces.append(QueryTrace(query.id, query.prompt, response, losses, tuple(hits), generated))
     about = {**_about(session, options, asked.weights), **engine}
-    return Trace(session.bound.method.spec.name, about, tuple(traces))
+    shown_texts = [text for row in rows.values() for text in row.fields().values()] if maps else []
+    rarity = rarity_of(session.index, [*shown_texts, *(query.response for query in traces)]) if maps else {}
+    return Trace(session.bound.method.spec.name, about, tuple(traces), rarity)
 
 
 def _nothing(step: str, share: float) -> None:

@@ -6,7 +6,6 @@ of the query are counted, so that memory holds a few numbers a row that has one 
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -113,19 +112,3 @@ def _counted(
             on_progress("comparing words", rows / max(index.count, 1))
     table = np.array(counts, dtype=np.float64).reshape(len(counts), len(words))
     return np.array(addresses, np.int64), np.array(lengths, np.float64), table, rows, total
-
-
-def rarity_of(index: Index, words: Sequence[str], *, most_rows: int = 20_000) -> dict[str, float]:
-    """How rare each word is in the index: log((rows + 1) / (rows with it + 1)), over at most the first `most_rows`.
-
-    Words are compared in lower case; an index without text gives every word the same.
-    """
-    fields = [name for name in ("text", "prompt", "response") if name in index.plain]
-    wanted, having, rows = {word.casefold() for word in words}, Counter[str](), 0
-    for batch in index.batches(fields) if fields and wanted else ():
-        for texts in zip(*(batch.column(name).to_pylist() for name in fields), strict=True):
-            having.update(wanted & set(_WORD.findall(" ".join(text or "" for text in texts).casefold())))
-            rows += 1
-        if rows >= most_rows:
-            break
-    return {word: math.log((rows + 1) / (having[word.casefold()] + 1)) for word in words}

@@ -20,7 +20,7 @@ from headwater.view import asking, browse
 from headwater.view.filters import checked
 from headwater.view.jobs import Job, Question
 from headwater.view.shelf import nameless
-from headwater.view.site import Missing, Site, View
+from headwater.view.site import MissingError, Site, View
 
 MOST_SECONDS, SECONDS = 600.0, 60.0
 """The longest a request may wait for a trace, and how long it does if it does not say."""
@@ -111,7 +111,7 @@ async def _waited(site: Site, question: Question, seconds: float, tell: Any) -> 
 async def _job(site: Site, request: Request) -> Response:
     job = site.jobs.get(request.path_params["id"])
     if job is None:
-        return _error(Missing("this question is not known any more", remedy="ask it again"))
+        return _error(MissingError("this question is not known any more", remedy="ask it again"))
     return JSONResponse(_job_json(job))
 
 
@@ -123,7 +123,7 @@ def _job_json(job: Job) -> dict[str, Any]:
 async def _cancel(site: Site, request: Request) -> Response:
     job = site.jobs.get(request.path_params["id"])
     if job is None:
-        return _error(Missing("this question is not known any more", remedy="ask it again"))
+        return _error(MissingError("this question is not known any more", remedy="ask it again"))
     site.jobs.cancel(job)
     await anyio.to_thread.run_sync(partial(job.ended.wait, 10))
     return JSONResponse({"job": job.told()})
@@ -141,7 +141,9 @@ async def _body(request: Request) -> dict[str, Any]:
     for name, value in given.items():
         if name not in _FIELDS:
             raise UsageError(f"unknown field '{name[:60]}'", where="body", remedy=f"known: {', '.join(_FIELDS)}")
-        if value is not None and (not isinstance(value, _FIELDS[name]) or (value is True and bool not in _FIELDS[name])):
+        if value is not None and (
+            not isinstance(value, _FIELDS[name]) or (value is True and bool not in _FIELDS[name])
+        ):
             raise UsageError(f"'{name}' has the wrong type", where="body", remedy="see /api")
     return {name: value for name, value in given.items() if value is not None}
 
@@ -169,7 +171,7 @@ def _seconds(given: Mapping[str, Any]) -> float:
 
 
 def _error(error: HeadwaterError) -> Response:
-    status = 404 if isinstance(error, Missing) else 400 if isinstance(error, UsageError) else 422
+    status = 404 if isinstance(error, MissingError) else 400 if isinstance(error, UsageError) else 422
     said = {"error": nameless(error.what), "where": nameless(error.where), "remedy": nameless(error.remedy)}
     return JSONResponse(said, status)
 
@@ -178,7 +180,9 @@ def openapi_view() -> View:
     """The description of the API as a page."""
     document = openapi_document()
     calls = [
-        {"path": path, "verb": verb.upper(), **about} for path, verbs in document["paths"].items() for verb, about in verbs.items()
+        {"path": path, "verb": verb.upper(), **about}
+        for path, verbs in document["paths"].items()
+        for verb, about in verbs.items()
     ]
     table = [{"path": c["path"], "verb": c["verb"], "summary": c["summary"]} for c in calls]
     return View("api.html.j2", "The API", document, table, {"calls": calls})
@@ -193,7 +197,11 @@ _ASKED = {
     "span": {"type": "array", "items": _TEXT, "description": "words of the answer to trace alone"},
     "by": {**_TEXT, "description": "a vector column, bm25, or empty for the method's own score"},
     "max_new_tokens": {**_WHOLE, "maximum": 1024, "description": "most tokens of the answer"},
-    "wait": {"type": "number", "maximum": MOST_SECONDS, "description": "seconds to wait; after them, a job is answered"},
+    "wait": {
+        "type": "number",
+        "maximum": MOST_SECONDS,
+        "description": "seconds to wait; after them, a job is answered",
+    },
 }
 _TRACE = {
     **_ASKED,
@@ -210,7 +218,10 @@ _GETS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("index", "q", "where", "sort", "down", "page", "size"),
     ),
     "/i/{key}/row.json": ("One row: its text, tokens, loss, values, prices, and the traces that found it.", ("id",)),
-    "/i/{key}/near.json": ("Rows whose stored vectors resemble a row's, by influence or a vector column.", ("id", "by")),
+    "/i/{key}/near.json": (
+        "Rows whose stored vectors resemble a row's, by influence or a vector column.",
+        ("id", "by"),
+    ),
     "/i/{key}/trace.json": (
         "A trace that was made since the app started, by its question.",
         ("prompt", "messages", "response", "span", "by", "where", "lowest", "top"),

@@ -7,8 +7,10 @@ hands them out. Every view is built from one version of an index.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,14 +22,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from headwater.core.errors import HeadwaterError, MismatchError, UsageError
+from headwater.core.errors import DataError, HeadwaterError, MismatchError, UsageError
 from headwater.view import asking, browse, results
 from headwater.view.api import api_routes, openapi_view
 from headwater.view.jobs import FINAL, Job
 from headwater.view.pages import FORMATS, assets, rendered
 from headwater.view.safety import HEADERS, POLICY, Guard
 from headwater.view.shelf import nameless
-from headwater.view.site import Missing, Site, View, address
+from headwater.view.site import MissingError, Site, View, address
 
 THREADS = 16
 """How many views are made at once; others wait."""
@@ -57,6 +59,7 @@ VIEWS: dict[str, Make] = {
     "/u/{key}": lambda site, at, given: results.unlearning(site, at["key"]),
     "/e/{key}": lambda site, at, given: results.evaluation(site, at["key"]),
     "/compare": lambda site, at, given: results.compare(site, _one(given, "a"), _one(given, "b")),
+    "/both": lambda site, at, given: asking.both(site, _one(given, "a"), _one(given, "b"), _one(given, "prompt")),
     "/api": lambda site, at, given: openapi_view(),
 }
 """Path to view; each is also there with `.json` and `.csv` behind the path."""
@@ -71,8 +74,8 @@ def make_app(site: Site, *, hosts: Iterable[str] | None, token: str = "") -> Gua
         path = request.url.path.removesuffix(suffix) if suffix else request.url.path
         if not limiter:
             limiter.append(anyio.CapacityLimiter(THREADS))
-        work = partial(_made, site, make, dict(request.path_params), given)
-        page = partial(work, suffix, "/home" if path == "/" else path, _query(request))
+        making = partial(make, site, dict(request.path_params), given)
+        page = partial(_made, site, making, suffix, "/home" if path == "/" else path, _query(request))
         status, text = await anyio.to_thread.run_sync(page, limiter=limiter[0], abandon_on_cancel=True)
         headers = {} if suffix != ".csv" else {"content-disposition": f'attachment; filename="{_file_name(path)}.csv"'}
         return Response(text, status, headers, FORMATS[suffix])
@@ -84,6 +87,7 @@ def make_app(site: Site, *, hosts: Iterable[str] | None, token: str = "") -> Gua
         Route("/assets/{name}", _asset),
         Route("/r/{key}", partial(_report, site)),
         Route("/i/{key}/ask", partial(_asked, site, respond), methods=["POST"]),
+        Route("/ask-both", partial(_asked_both, site, respond), methods=["POST"]),
         Route("/jobs/{id}", partial(_job, site, respond)),
         Route("/jobs/{id}/events", partial(_events, site)),
         Route("/jobs/{id}/cancel", partial(_cancel, site), methods=["POST"]),
@@ -98,23 +102,22 @@ async def _view(respond: Any, make: Make, suffix: str, request: Request) -> Resp
     return found
 
 
-def _made(
-    site: Site, make: Make, at: Mapping[str, str], given: Given, suffix: str, path: str, query: str
-) -> tuple[int, str]:
+def _made(site: Site, make: Callable[[], View], suffix: str, path: str, query: str) -> tuple[int, str]:
     """The status and text of a view, or of the page that says why there is none."""
     try:
-        view = make(site, at, given)
+        view = make()
         return view.status, rendered(site, view, suffix, path=path, query=query)
     except HeadwaterError as error:
         view = failed(error)
-    except RecursionError:
-        view = failed(UsageError("this is nested too deep", remedy="ask for less"))
+    except Exception as error:  # a fault of headwater; the app goes on, and the terminal has the traceback
+        logging.getLogger("headwater.view").exception("a page could not be made")
+        view = replace(failed(DataError(f"a fault in headwater: {type(error).__name__}")), status=500)
     return view.status, rendered(site, view, suffix, path=path, query=query)
 
 
 def failed(error: HeadwaterError) -> View:
     """The view that says what is wrong and what to do, without a path of this machine."""
-    kinds = ((Missing, 404), (UsageError, 400), (MismatchError, 409))
+    kinds = ((MissingError, 404), (UsageError, 400), (MismatchError, 409))
     status = next((code for kind, code in kinds if isinstance(error, kind)), 422)
     said = {"error": nameless(error.what), "where": nameless(error.where), "remedy": nameless(error.remedy)}
     title = "There is nothing here" if status == 404 else "This did not work"
@@ -122,7 +125,7 @@ def failed(error: HeadwaterError) -> View:
 
 
 def _nowhere(site: Site, at: Mapping[str, str], given: Given) -> View:
-    raise Missing("no view has this address", remedy="the start page lists all")
+    raise MissingError("no view has this address", remedy="the start page lists all")
 
 
 def _query(request: Request) -> str:
@@ -166,14 +169,28 @@ async def _asked(site: Site, respond: Any, request: Request) -> Response:
     try:
         place = await anyio.to_thread.run_sync(partial(queued, site, key, given))
     except HeadwaterError as error:
-        fault = error
-
-        def fail(*_: Any) -> View:
-            raise fault
-
-        found: Response = await respond(request, fail, "")
-        return found
+        return await _refused(respond, request, error)
     return RedirectResponse(place, 303)
+
+
+async def _asked_both(site: Site, respond: Any, request: Request) -> Response:
+    """A question to the models of two indices: both into the queue."""
+    given = parse_qs((await request.body()).decode("utf-8", "replace"), max_num_fields=20)
+    keys, prompt = [_one(given, name) for name in ("a", "b")], _one(given, "prompt").replace("\r\n", "\n")
+    try:
+        for key in keys:
+            await anyio.to_thread.run_sync(partial(queued, site, key, {"prompt": [prompt]}))
+    except HeadwaterError as error:
+        return await _refused(respond, request, error)
+    return RedirectResponse(address("/both", {"a": keys[0], "b": keys[1], "prompt": prompt}), 303)
+
+
+async def _refused(respond: Any, request: Request, fault: HeadwaterError) -> Response:
+    def fail(*_: Any) -> View:
+        raise fault
+
+    found: Response = await respond(request, fail, "")
+    return found
 
 
 def queued(site: Site, key: str, given: Mapping[str, list[str]]) -> str:
@@ -189,7 +206,7 @@ def queued(site: Site, key: str, given: Mapping[str, list[str]]) -> str:
 def _job_of(site: Site, job_id: str) -> Job:
     job = site.jobs.get(job_id)
     if job is None:
-        raise Missing("this question is not known any more", remedy="ask it again")
+        raise MissingError("this question is not known any more", remedy="ask it again")
     return job
 
 

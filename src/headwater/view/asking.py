@@ -80,7 +80,13 @@ def ask(site: Site, key: str, given: Mapping[str, Sequence[str]]) -> View:
     item, index = site.index(key)
     filled = {name: values[-1] for name, values in given.items() if values}
     data = {"index": key, "ways": list(ways_of(index)), "live": site.live_model}
-    shown = {"item": item, "ways": ways_of(index), "filled": filled, "live": site.live_model, "opening": _examples(index)}
+    shown = {
+        "item": item,
+        "ways": ways_of(index),
+        "filled": filled,
+        "live": site.live_model,
+        "opening": _examples(index),
+    }
     return View("ask.html.j2", f"Ask {item.title}", data, [], shown)
 
 
@@ -108,7 +114,13 @@ def traced(site: Site, key: str, given: Mapping[str, Sequence[str]]) -> View:
     ways = ways_of(index)
     if kept is None:
         data = {"index": key, "trace": None, "error": "this has not been traced since the app started: POST /api/trace"}
-        shown = {"item": item, "question": question, "prompt": prompt_text(question), "ways": ways, "live": site.live_model}
+        shown = {
+            "item": item,
+            "question": question,
+            "prompt": prompt_text(question),
+            "ways": ways,
+            "live": site.live_model,
+        }
         shown["fields"] = fields_of(question)
         return View("untraced.html.j2", "Not traced yet", data, [], shown, status=200)
     return sides_view(item, kept, ways) if question.by == SIDES else trace_view(site, item, kept, ways)
@@ -116,12 +128,9 @@ def traced(site: Site, key: str, given: Mapping[str, Sequence[str]]) -> View:
 
 def fields_of(question: Question, **changed: Any) -> list[tuple[str, str]]:
     """The hidden fields of a form that asks this question."""
-    pairs = []
-    for name, value in parameters_of(question, **changed).items():
-        for one in value if isinstance(value, list) else [value]:
-            if one not in (None, "", False):
-                pairs.append((name, "1" if one is True else str(one)))
-    return pairs
+    given = parameters_of(question, **changed).items()
+    flat = [(name, one) for name, value in given for one in (value if isinstance(value, list) else [value])]
+    return [(name, "1" if one is True else str(one)) for name, one in flat if one not in (None, "", False)]
 
 
 def trace_json(kept: Traced) -> dict[str, Any]:
@@ -177,6 +186,31 @@ def trace_file(site: Site, key: str) -> View:
     return View("tracefile.html.j2", item.title, data, trace.hits(), shown)
 
 
+def both(site: Site, a: str, b: str, prompt: str) -> View:
+    """One question to the models of two indices, side by side."""
+    sides = []
+    for key in (a, b):
+        item, _ = site.index(key)
+        side: dict[str, Any] = {"key": key, "title": item.title, "trace": None, "error": "", "step": "not asked yet"}
+        question = Question(key, prompt)
+        if kept := site.jobs.traced(question.name):
+            hits = kept.trace.queries[0].hits
+            lines = [{"id": h.id, "score": h.score, "text": " → ".join(h.row.values())[:200]} for h in hits[:10]]
+            side |= {"trace": kept.question.name, "response": kept.question.response, "hits": lines}
+            side["parameters"] = kept.question.parameters()
+        elif job := site.jobs.asked(question.name):
+            side |= {
+                "error": job.error or ("cancelled" if job.state == "cancelled" else ""),
+                "step": job.step or job.state,
+            }
+        sides.append(side)
+    waiting = any(not side["trace"] and not side["error"] for side in sides)
+    data = {"prompt": prompt, "sides": [{n: v for n, v in side.items() if n != "parameters"} for side in sides]}
+    table = [{"index": s["key"], "response": s.get("response"), **h} for s in sides for h in s.get("hits", [])]
+    shown = {"a": a, "b": b, "prompt": prompt, "sides": sides, "waiting": waiting}
+    return View("both.html.j2", "Two models", data, table, shown)
+
+
 def _title(question: Question) -> str:
     said = " ".join((question.response or "").split())
     return f"What taught the model: {said[:80]}"
@@ -210,7 +244,7 @@ def _facets(question: Question, hits: Sequence[Hit]) -> list[dict[str, Any]]:
         if len(counted) > MOST_VALUES * 2 or (len(counted) == len(hits) and len(hits) > 3):
             continue
         lines = [_narrowed(question, name, value, count) for value, count in counted.most_common(MOST_VALUES)]
-        found.append({"name": name, "values": lines})
+        found.append({"name": name, "values": lines, "chosen": False})
     return found[:MOST_FACETS]
 
 

@@ -28,7 +28,7 @@ NEIGHBOURS = 12
 def home(site: Site) -> View:
     """Everything on the shelf, by kind."""
     site.shelf.look()
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"kind": kind, "title": title, "items": [_card(site, item) for item in site.shelf.of(kind)]}
         for kind, title in PLURALS.items()
     ]
@@ -141,8 +141,10 @@ def _facet(wanted: Wanted, name: str, values: list[tuple[Any, int]]) -> dict[str
         cell = as_cell(value)
         after = [v for v in chosen if v != cell] if cell in chosen else [*chosen, cell]
         label = "(none)" if value is None else cell
-        lines.append({"label": label, "count": count, "chosen": cell in chosen, "after": parameters_of(wanted, **{name: after})})
-    return {"name": name, "values": lines}
+        lines.append(
+            {"label": label, "count": count, "chosen": cell in chosen, "after": parameters_of(wanted, **{name: after})}
+        )
+    return {"name": name, "values": lines, "chosen": bool(chosen)}
 
 
 def _line(index: Index, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,12 +204,16 @@ def row(site: Site, key: str, row_id: str) -> View:
         "row": found,
         "texts": found.fields(),
         "messages": [_turn(m) for m in found.messages or ()],
-        "metadata": {n: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False, default=json_ready) for n, v in found.metadata.items()},
+        "metadata": {name: _as_text(value) for name, value in found.metadata.items()},
         "numbers": numbers_shown,
         "columns": neighbour_columns(index),
         "known": known,
-    }  # fmt: skip
+    }
     return View("row.html.j2", f"Row {row_id}", data, [record | stored], shown)
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=json_ready)
 
 
 def _turn(message: Mapping[str, Any]) -> dict[str, str]:

@@ -21,9 +21,51 @@ DEEPEST = 20
 """Most brackets inside each other."""
 
 FUNCTIONS = frozenset(
-    "abs array_contains array_has ceil char_length character_length coalesce contains date_part date_trunc ends_with "
-    "floor ilike in is json_get length lower not now nullif octet_length or and ltrim rtrim btrim trim regexp_like "
-    "regexp_match round starts_with strpos substr upper cast like between date timestamp decimal any all".split()
+    [
+        "abs",
+        "array_contains",
+        "array_has",
+        "ceil",
+        "char_length",
+        "character_length",
+        "coalesce",
+        "contains",
+        "date_part",
+        "date_trunc",
+        "ends_with",
+        "floor",
+        "ilike",
+        "in",
+        "is",
+        "json_get",
+        "length",
+        "lower",
+        "not",
+        "now",
+        "nullif",
+        "octet_length",
+        "or",
+        "and",
+        "ltrim",
+        "rtrim",
+        "btrim",
+        "trim",
+        "regexp_like",
+        "regexp_match",
+        "round",
+        "starts_with",
+        "strpos",
+        "substr",
+        "upper",
+        "cast",
+        "like",
+        "between",
+        "date",
+        "timestamp",
+        "decimal",
+        "any",
+        "all",
+    ]
 )
 """What may stand before a bracket: functions whose result is no larger than what they are given, and SQL's words."""
 

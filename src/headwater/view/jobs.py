@@ -32,7 +32,7 @@ KEPT = 200
 LONGEST_PROMPT, LONGEST_ANSWER, MOST_TOP, MOST_TOKENS = 20_000, 20_000, 200, 1024
 
 
-class Cancelled(Exception):
+class CancelledError(Exception):
     """Raised inside a trace to end it."""
 
 
@@ -171,6 +171,11 @@ class Jobs:
         with self._lock:
             return self._jobs.get(job_id)
 
+    def asked(self, name: str) -> Job | None:
+        """The latest job for the question with this name."""
+        with self._lock:
+            return next((job for job in reversed(self._jobs.values()) if job.question.name == name), None)
+
     def ahead(self, job: Job) -> int:
         """How many jobs are done before this one."""
         with self._lock:
@@ -202,7 +207,7 @@ class Jobs:
     def _do(self, job: Job) -> None:
         def tell(step: str, share: float) -> None:
             if job.stop.is_set():
-                raise Cancelled
+                raise CancelledError
             job.step, job.share = step, min(share, 1.0)
 
         def hear(text: str) -> None:
@@ -212,7 +217,7 @@ class Jobs:
         started = time.perf_counter()
         try:
             job.traced = self._run(job, tell, hear)
-        except Cancelled:
+        except CancelledError:
             _end(job, "cancelled")
         except HeadwaterError as error:
             job.error = nameless(str(error))

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from headwater.core.plain import without_nan
 from headwater.core.trace import Hit, QueryTrace, Trace
 from headwater.view.shelf import Item
 from headwater.view.site import Site, place_of
@@ -59,7 +60,9 @@ def once_a_file(path: str, what: str, read: Callable[[str], Any]) -> Any:
 
 
 def hits_of(item: Item) -> Trace:
-    """The trace of a file that `headwater trace --out` wrote; it has no token maps, and its queries only their names."""
+    """The trace of a file of `headwater trace --out`: it has no token maps, and of its queries only the names."""
+    if item.held is not None:
+        return item.held
     found: Trace = once_a_file(item.path, "trace", _read_hits)
     return found
 
@@ -125,7 +128,7 @@ def _value(path: str, row_id: str) -> dict[str, Any] | None:
     if place < 0:
         return None
     (found,) = table.slice(place, 1).to_pylist()
-    return {name: None if value != value else value for name, value in found.items() if name != "id"}
+    return {name: without_nan(value) for name, value in found.items() if name != "id"}
 
 
 def _price(path: str, row_id: str) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from typing import Any
 from headwater.api.tracing import answer, trace, trace_words
 from headwater.core.errors import UsageError
 from headwater.core.trace import Trace
-from headwater.index.store import open_index
+from headwater.index.store import Index, open_index
 from headwater.indexing.session import Session, open_session
 from headwater.models.generate import Answer
 from headwater.models.load import LoadedModel
@@ -68,7 +68,9 @@ class Models:
             return self._by_words(job, tell)
         if not self.allowed:
             what = "the app runs without a model"
-            raise UsageError(what, where="ask", remedy="start it without --no-model, or give the answer and choose BM25")
+            raise UsageError(
+                what, where="ask", remedy="start it without --no-model, or give the answer and choose BM25"
+            )
         job.state = "loading the model"
         tell("loading the model", 0.0)
         session = self._session(job)

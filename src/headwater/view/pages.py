@@ -1,4 +1,4 @@
-"""Turn a view into a page, JSON or CSV, and serve the style sheet and scripts: all from the package, with no build step.
+"""Turn a view into a page, JSON or CSV, and serve the style sheet and scripts, which all come with the package.
 
 Templates are this room's and the report's; the environment escapes all text. The style sheet is the report's, and what
 the app adds to it.
@@ -75,7 +75,7 @@ def asset_address(name: str, *, static: bool = False) -> str:
 
 
 _META = Markup(  # htmx may neither evaluate text nor write styles nor ask other sites
-    "<meta name=\"htmx-config\" content='"
+    '<meta name="htmx-config" content=\''
     '{"allowEval":false,"includeIndicatorStyles":false,"selfRequestsOnly":true,"historyCacheSize":0}'
     "'>"
 )

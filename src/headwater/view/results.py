@@ -16,7 +16,7 @@ from headwater.core.errors import UsageError
 from headwater.evaluation.result import read_result
 from headwater.report.page import with_alignment
 from headwater.report.results import sections
-from headwater.report.tables import Table, cell_text, number_text
+from headwater.report.tables import Cell, Table, cell_text, number_text
 from headwater.report.unlearning import KINDS
 from headwater.valuation.values import Values, read_values, summarise
 from headwater.view.browse import plain_json
@@ -46,12 +46,19 @@ def values(site: Site, key: str, by: str) -> View:
         "item": item,
         "bars": bars_of(numbers),
         "columns": columns,
-        "facts": {name: number_text(v) if isinstance(v, float) else f"{v:,}" for name, v in summary.items() if name != "by"},
+        "facts": {
+            name: number_text(v) if isinstance(v, float) else f"{v:,}" for name, v in summary.items() if name != "by"
+        },
         "index": next(iter(site.shelf.of("index")), None),
-        "reach": max((abs(v) for g in ranked for v in (g["low"], g["high"], g["mean"]) if v == v), default=1.0) or 1.0,
+        "reach": _reach(ranked),
         "signed": found.signed,
     }
     return View("values.html.j2", item.title, plain_json(data), ranked or best, shown)
+
+
+def _reach(groups: Sequence[Mapping[str, float]]) -> float:
+    """The largest mean of a group, above or below zero; 1 if there is none."""
+    return max((abs(group["mean"]) for group in groups), default=0.0) or 1.0
 
 
 def group_columns(values: Values) -> list[str]:
@@ -88,7 +95,9 @@ def bars_of(numbers: Any) -> dict[str, Any]:
 
 
 def _lines(values: Values, places: Any) -> list[dict[str, Any]]:
-    wanted = [n for n in values.table.column_names if n in ("id", "value", "low", "high", "provider", "topic", "cluster")]
+    wanted = [
+        n for n in values.table.column_names if n in ("id", "value", "low", "high", "provider", "topic", "cluster")
+    ]
     found: list[dict[str, Any]] = values.table.select(wanted).take(pa.array(places)).to_pylist()
     return found
 
@@ -108,7 +117,13 @@ def ledger(site: Site, key: str) -> View:
     numeric = [{name: _number(value) for name, value in line.items()} for line in lines]
     table = Table(item.title, columns, tuple(tuple(line.values()) for line in numeric))
     data = {"ledger": key, "kind": item.kind, "lines": numeric}
-    return View("tables.html.j2", item.title, data, numeric, {"item": item, "tables": with_alignment([table]), "lead": _LEDGER[item.kind]})
+    return View(
+        "tables.html.j2",
+        item.title,
+        data,
+        numeric,
+        {"item": item, "tables": with_alignment([table]), "lead": _LEDGER[item.kind]},
+    )
 
 
 _LEDGER = {
@@ -139,8 +154,16 @@ def unlearning(site: Site, key: str) -> View:
     ]
     tables.append(Table("Loss, nats a token", ("rows", "before", "after"), tuple(losses)))
     facts = {n: nameless(cell_text(v)) for n, v in account.items() if not isinstance(v, dict | list)}
-    lead = f"{facts.get('forget rows', '')} rows were unlearned with {account['method']}; outcome: {account['outcome']}."
-    shown = {"item": item, "tables": with_alignment(tables), "lead": lead, "facts": facts, "warnings": account.get("warnings", [])}
+    lead = (
+        f"{facts.get('forget rows', '')} rows were unlearned with {account['method']}; outcome: {account['outcome']}."
+    )
+    shown = {
+        "item": item,
+        "tables": with_alignment(tables),
+        "lead": lead,
+        "facts": facts,
+        "warnings": account.get("warnings", []),
+    }
     clean = _without_paths(account)
     return View("tables.html.j2", item.title, {"unlearning": key, **plain_json(clean)}, samples, shown)
 
@@ -164,7 +187,9 @@ def evaluation(site: Site, key: str) -> View:
     result = once_a_file(item.path, "result", read_result)
     tables = [section.table for section in sections(result)]
     shown = {"item": item, "tables": with_alignment(tables), "lead": result.title, "warnings": []}
-    shown["facts"] = {name: nameless(cell_text(v)) for name, v in result.about.items() if not isinstance(v, dict | list)}
+    shown["facts"] = {
+        name: nameless(cell_text(v)) for name, v in result.about.items() if not isinstance(v, dict | list)
+    }
     data = {"evaluation": key, **plain_json(_without_paths(result.to_json()))}
     return View("tables.html.j2", result.title, data, result.records(), shown)
 
@@ -173,17 +198,33 @@ def compare(site: Site, a: str, b: str) -> View:
     """Two things of one kind side by side; without both, the choice."""
     first, second = (site.item(key) if key else None for key in (a, b))
     choices = [item for item in site.shelf.items if item.kind in _COMPARED]
-    shown: dict[str, Any] = {"choices": choices, "a": a, "b": b, "tables": [], "lead": "", "first": first, "second": second}
+    shown: dict[str, Any] = {
+        "choices": choices,
+        "a": a,
+        "b": b,
+        "tables": [],
+        "lead": "",
+        "first": first,
+        "second": second,
+    }
     if first is None or second is None:
         return View("compare.html.j2", "Compare", {"choices": [item.key for item in choices]}, [], shown)
     if first.kind != second.kind or first.kind not in _COMPARED:
         what = f"'{first.title}' is {_A[first.kind]}, and '{second.title}' is {_A[second.kind]}"
-        raise UsageError(what, where="compare", remedy="choose two indices, traces, values, unlearning runs or evaluations")
+        raise UsageError(
+            what, where="compare", remedy="choose two indices, traces, values, unlearning runs or evaluations"
+        )
     tables, lead = _COMPARED[first.kind](site, first, second)
     records = [dict(zip(t.columns, row, strict=True)) for t in tables[-1:] for row in t.rows]
     shown |= {"tables": with_alignment(tables), "lead": lead}
     named = [{"title": t.title, "columns": list(t.columns), "rows": [list(row) for row in t.rows]} for t in tables]
-    return View("compare.html.j2", f"{first.title} and {second.title}", plain_json({"a": a, "b": b, "tables": named}), records, shown)
+    return View(
+        "compare.html.j2",
+        f"{first.title} and {second.title}",
+        plain_json({"a": a, "b": b, "tables": named}),
+        records,
+        shown,
+    )
 
 
 _A = {
@@ -200,14 +241,16 @@ _A = {
 
 def _two_indices(site: Site, a: Item, b: Item) -> tuple[list[Table], str]:
     both = [site.snapshots.of(item) for item in (a, b)]
-    facts = []
+    facts: list[dict[str, Cell]] = []
     for index in both:
         m = index.manifest
         options = {f"option {name}": str(value) for name, value in m.method.options.items()}
         model = {"model": nameless(str(m.model["name"])), "made": m.created, "status": m.status}
         facts.append({"rows": index.count, "method": m.method.name, **model, "scores see": str(m.coverage), **options})
     names = list(dict.fromkeys([*facts[0], *facts[1]]))
-    rows = tuple((n, facts[0].get(n), facts[1].get(n), "" if facts[0].get(n) == facts[1].get(n) else "differs") for n in names)
+    rows = tuple(
+        (n, facts[0].get(n), facts[1].get(n), "" if facts[0].get(n) == facts[1].get(n) else "differs") for n in names
+    )
     return [Table("What they are", ("", a.title, b.title, "same?"), rows)], "Two indices, fact by fact."
 
 
@@ -218,7 +261,8 @@ def _two_traces(site: Site, a: Item, b: Item) -> tuple[list[Table], str]:
         ranks = [{hit.id: hit for hit in side[name].hits} for side in (left, right)]
         ids = list(dict.fromkeys([*ranks[0], *ranks[1]]))
         lines = tuple(
-            (i, *(x for side in ranks for x in ((side[i].rank, side[i].score) if i in side else (None, None)))) for i in ids
+            (i, *(x for side in ranks for x in ((side[i].rank, side[i].score) if i in side else (None, None))))
+            for i in ids
         )
         shared = len(set(ranks[0]) & set(ranks[1]))
         columns = ("row", f"rank in {a.title}", "score", f"rank in {b.title}", "score ")
@@ -233,7 +277,10 @@ def _two_values(site: Site, a: Item, b: Item) -> tuple[list[Table], str]:
     mine = dict(zip(left.ids, left.numbers().tolist(), strict=True))
     pairs = [(i, mine[i], v) for i, v in zip(right.ids, right.numbers().tolist(), strict=True) if i in mine]
     apart = sorted(pairs, key=lambda pair: -abs(pair[1] - pair[2]))[:200]
-    first = [("rows", len(left.ids), len(right.ids)), ("mean", float(np.nanmean(left.numbers())), float(np.nanmean(right.numbers())))]
+    first = [
+        ("rows", len(left.ids), len(right.ids)),
+        ("mean", float(np.nanmean(left.numbers())), float(np.nanmean(right.numbers()))),
+    ]
     facts = Table("In all", ("", a.title, b.title), (*first, ("rows in both", len(pairs), len(pairs))))
     lines = Table("Rows whose values differ most", ("row", a.title, b.title), tuple(apart))
     return [facts, lines], "The values of the same rows in two files."

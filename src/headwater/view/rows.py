@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-
 import pyarrow as pa
 import pyarrow.compute as pc
 from lance.dataset import ColumnOrdering
@@ -21,7 +20,7 @@ from headwater.data.rows import Row
 from headwater.index.info import unfinished
 from headwater.index.store import Index, quoted, storing
 from headwater.view.filters import column_name, condition_of, facet_columns, metadata_columns
-from headwater.view.site import Missing
+from headwater.view.site import MissingError
 from headwater.view.snapshots import Snapshots
 
 PAGE, LARGEST_PAGE = 50, 200
@@ -108,9 +107,7 @@ def shown_columns(index: Index) -> list[str]:
     return ["id", *texts, *metadata_columns(index), *numbers]
 
 
-def facets_of(
-    snapshots: Snapshots, index: Index, condition: str | None
-) -> dict[str, list[tuple[Any, int]]]:
+def facets_of(snapshots: Snapshots, index: Index, condition: str | None) -> dict[str, list[tuple[Any, int]]]:
     """For each metadata column of few values, the most frequent values of the rows that meet the condition."""
     return snapshots.once(index, ("facets", condition), lambda: _count_values(index, condition))
 
@@ -119,7 +116,7 @@ def row_of(index: Index, row_id: str) -> tuple[int, Row, dict[str, Any]]:
     """A row's address, the row, and its stored numbers (tokens, loss, how it was read).
 
     Raises:
-        Missing: there is no such row.
+        MissingError: there is no such row.
         StoreError: the index was built without text.
     """
     with storing(index.path):
@@ -128,7 +125,7 @@ def row_of(index: Index, row_id: str) -> tuple[int, Row, dict[str, Any]]:
         )
         found = scanner.to_table().to_pylist()
     if not found:
-        raise Missing(f"no row '{row_id[:200]}'", remedy="it may have been deleted")
+        raise MissingError(f"no row '{row_id[:200]}'", remedy="it may have been deleted")
     (row,) = index.rows([found[0]["_rowaddr"]])
     return int(found[0]["_rowaddr"]), row, found[0]
 

@@ -74,7 +74,7 @@ class Guard:
         try:
             bound = None if scope["path"].startswith(PATIENT) else SECONDS
             await asyncio.wait_for(self.app(scope, small, sending), bound)
-        except _TooLarge:
+        except _TooLargeError:
             if not started:
                 await _answer(send, 413, f"a request may have {LARGEST_BODY:,} bytes at most")
         except TimeoutError:
@@ -119,7 +119,7 @@ class Guard:
         message["headers"] = [*message["headers"], *found]
 
 
-class _TooLarge(Exception):
+class _TooLargeError(Exception):
     pass
 
 
@@ -133,7 +133,7 @@ class _Bounded:
         message = await self._receive()
         self._seen += len(message.get("body", b""))
         if self._seen > LARGEST_BODY:
-            raise _TooLarge
+            raise _TooLargeError
         return message
 
 

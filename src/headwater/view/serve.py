@@ -60,8 +60,8 @@ class Running:
         self.close()
 
     def _repr_html_(self) -> str:
-        """A frame with the app, for notebooks."""
-        return f'<iframe src="{self.url}" width="100%" height="800" style="border:1px solid #ccc"></iframe>'
+        """A link to the app, for notebooks; its pages refuse to stand in a frame of another page."""
+        return f'<a href="{self.url}" target="_blank" rel="noopener">{self.url}</a>'
 
 
 def open_site(
@@ -153,7 +153,9 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         remedy = "choose another with --port, or --port 0 for any that is free"
-        raise UsageError(f"cannot listen on {host} port {port}: {error.strerror}", where="--port", remedy=remedy) from None
+        raise UsageError(
+            f"cannot listen on {host} port {port}: {error.strerror}", where="--port", remedy=remedy
+        ) from None
     return listening
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from headwater.core.errors import StoreError
+from headwater.core.trace import Trace
 from headwater.data.records import HIT_KEYS
 from headwater.index.store import is_local
 from headwater.valuation.ledger import COLUMNS
@@ -52,19 +53,21 @@ class Item:
         key: its name in URLs: letters, digits, `-` and `.`.
         title: its place below the path that was given, for people.
         path: where it is; never shown.
+        held: the trace itself, if it is in memory and no file.
     """
 
     kind: Kind
     key: str
     title: str
     path: str
+    held: Trace | None = None
 
 
 class Shelf:
-    """What was found under the given paths, in a fixed order."""
+    """What was found under the given paths, in a fixed order; and traces that were given as they are, before them."""
 
-    def __init__(self, runs: Sequence[str | Path]) -> None:
-        self.runs = tuple(str(run) for run in runs)
+    def __init__(self, runs: Sequence[str | Path], *, traces: Sequence[Trace] = ()) -> None:
+        self.runs, self.traces = tuple(str(run) for run in runs), tuple(traces)
         self.items: tuple[Item, ...] = ()
         self.look()
 
@@ -76,6 +79,7 @@ class Shelf:
         """
         items: list[Item] = []
         taken: set[str] = set()
+        items += [Item("trace", _free("trace", taken), f"a trace with {t.method}", "", t) for t in self.traces]
         for kind, title, path in (found for run in self.runs for found in _found(run)):
             key = _free(_slug(title), taken)
             items.append(Item(kind, key, title, path))

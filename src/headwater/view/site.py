@@ -58,7 +58,7 @@ class View:
     status: int = 200
 
 
-class Missing(StoreError):
+class MissingError(StoreError):
     """There is nothing at an address."""
 
 
@@ -94,13 +94,15 @@ class Site:
         return self.models.allowed and not self.static
 
     def item(self, key: str, *kinds: Kind) -> Item:
-        """The thing on the shelf; raises `Missing` if there is none."""
+        """The thing on the shelf; raises `MissingError` if there is none."""
         found = self.shelf.get(key, *kinds)
         if found is None:
             self.shelf.look()
             found = self.shelf.get(key, *kinds)
         if found is None:
-            raise Missing(f"there is no {kinds[0] if kinds else 'thing'} '{key[:80]}'", remedy="the start page lists all")
+            raise MissingError(
+                f"there is no {kinds[0] if kinds else 'thing'} '{key[:80]}'", remedy="the start page lists all"
+            )
         return found
 
     def index(self, key: str) -> tuple[Item, Index]:

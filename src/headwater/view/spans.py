@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import regex
 
-from headwater.report.tokens import PUNCTUATION
+from headwater.core.trace import PUNCTUATION
 
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _PIECE = regex.compile(rf"(?:[{_UNSPACED}]\p{{M}}*)|(?:(?![{_UNSPACED}])\S)+")
