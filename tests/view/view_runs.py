@@ -1,4 +1,4 @@
-"""A folder of runs for the app's tests: an index of a tiny model, hits, values, prices, accounts; all with hostile text."""
+"""A folder of runs for the app's tests: indices of a tiny model, hits, values, accounts; all with hostile text."""
 
 from __future__ import annotations
 
@@ -55,10 +55,17 @@ def made_in(folder: Path) -> Path:
         (runs / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     for name, tilt in (("values", 1.0), ("values2", -1.0)):
         _values(runs / f"{name}.parquet", tilt)
-    _csv(runs / "ledger.csv", COLUMNS, [["harbour", 40, 20, 20, 1.5, 1.0, "9.00"], ["TOTAL", 40, 20, 20, "", 1, "9.00"]])
+    _csv(
+        runs / "ledger.csv", COLUMNS, [["harbour", 40, 20, 20, 1.5, 1.0, "9.00"], ["TOTAL", 40, 20, 20, "", 1, "9.00"]]
+    )
     _csv(runs / "paid.csv", ("id", "provider", "worth", "cluster", "amount"), [["row003", "harbour", 0.3, 3, "0.45"]])
     account = {"method": "ga", "outcome": "forgotten", "model": model, "forget rows": 3, "warnings": [EVIL]}
-    account |= {"forget loss before": 1.0, "forget loss after": 3.0, "retain loss before": 1.0, "retain loss after": 1.1}
+    account |= {
+        "forget loss before": 1.0,
+        "forget loss after": 3.0,
+        "retain loss before": 1.0,
+        "retain loss after": 1.1,
+    }
     account["samples"] = [{"kind": "forget", "prompt": EVIL, "before": "low", "after": "high"}]
     (runs / "unlearn.json").write_text(json.dumps(account), encoding="utf-8")
     hw.write_report(runs / "report.html", hw.trace_words(runs / "rows.lance", QUESTION, ANSWER, top=3), title=EVIL)
