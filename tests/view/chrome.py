@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import subprocess
@@ -17,16 +18,25 @@ FLAGS = (
 )  # fmt: skip
 
 
+def _pipe() -> tuple[int, int]:
+    """A pipe whose ends are not 3 or 4, the numbers under which Chromium looks for its own."""
+    ends = []
+    for low in os.pipe():
+        ends.append(fcntl.fcntl(low, fcntl.F_DUPFD, 10))
+        os.close(low)
+    return ends[0], ends[1]
+
+
 class Chrome:
     """One browser with one page. Everything the console says and every refused request is in `complaints`."""
 
     def __init__(self, program: str, *extra: str) -> None:
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        theirs, self._write = os.pipe()
-        self._read, answers = os.pipe()
+        theirs, self._write = _pipe()
+        self._read, answers = _pipe()
         command = [program, *FLAGS, *extra, f"--user-data-dir={self._folder.name}", "about:blank"]
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", f'exec "$@" 3<&{theirs} 4>&{answers}', "sh", *command],
+            ["/bin/bash", "-c", f'exec "$@" 3<&{theirs} 4>&{answers}', "bash", *command],
             pass_fds=(theirs, answers),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

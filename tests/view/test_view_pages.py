@@ -169,7 +169,7 @@ def test_each_page_is_of_one_version(tmp_path: Path, runs: Path) -> None:
     shutil.copytree(runs / "other.lance", tmp_path / "grows.lance")
     site = Site.of(Shelf([tmp_path / "grows.lance"]), allowed=False)
     item, before = site.index("grows")
-    hw.delete(open_index(tmp_path / "grows.lance"), rows=["row001"])
+    hw.delete(open_index(tmp_path / "grows.lance"), where="id = 'row001'")
     assert (before.count, Snapshots().of(item).count) == (30, 29)
     _, after = site.index("grows")
     assert (before.count, after.count) == (30, 29)

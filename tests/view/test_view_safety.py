@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +65,16 @@ def test_a_form_cannot_call_the_api(web: httpx.Client) -> None:
 @pytest.mark.parametrize("place", ["/api/trace", "/i/rows/ask"])
 def test_a_large_body_is_refused_before_it_is_read(web: httpx.Client, place: str) -> None:
     kind = {"content-type": "application/json"}
-    assert web.post(place, content=b"x" * (50 << 20), headers=kind).status_code == 413
+    head = f"POST {place} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {50 << 20}\r\n\r\n"
+    with socket.create_connection((web.base_url.host, web.base_url.port or 80), timeout=20) as line:
+        line.sendall(head.encode() + b"x" * 1000)
+        assert b" 413 " in line.recv(100)
 
     def drip() -> Any:
         for _ in range(50 << 4):
             yield b"x" * (1 << 16)
 
-    with contextlib.suppress(httpx.WriteError, httpx.RemoteProtocolError):  # the server hung up, which is as good
+    with contextlib.suppress(httpx.TransportError):  # the server hung up, which is as good
         assert web.post(place, content=drip(), headers=kind).status_code == 413
     assert LARGEST_BODY < 50 << 20
 

@@ -48,8 +48,8 @@ def made_in(folder: Path) -> Path:
     loaded.tokenizer.save_pretrained(folder / "secret-place" / "model")
     runs = folder / "runs"
     model = str(folder / "secret-place" / "model")
-    hw.build(runs / "rows.lance", model=model, data=ROWS, method="rise", settings={"preset": "small"})
-    hw.build(runs / "other.lance", model=model, data=ROWS[:30], method="rise", settings={"preset": "small"})
+    hw.build(runs / "rows.lance", model=model, data=ROWS, method="rise")
+    hw.build(runs / "other.lance", model=model, data=ROWS[:30], method="rise")
     for name, first in (("hits", 0), ("hits of <b>file & 'quote'", 5)):
         lines = [{"query": "q1", "rank": n + 1, "score": 0.5 - n / 10, **ROWS[first + n]} for n in range(4)]
         (runs / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")

@@ -90,6 +90,8 @@ def checked(condition: str) -> str:
     for sign in bare:
         depth += (sign == "(") - (sign == ")")
         most = max(most, depth)
+        if depth < 0:
+            raise UsageError("a bracket closes that was not opened", where="filter", remedy="give one condition")
     if most > DEEPEST:
         raise UsageError(f"{most} brackets inside each other", where="filter", remedy=f"at most {DEEPEST}")
     for name in _CALL.findall(bare):

@@ -56,7 +56,7 @@ def values(site: Site, key: str, by: str) -> View:
     return View("values.html.j2", item.title, plain_json(data), ranked or best, shown)
 
 
-def _reach(groups: Sequence[Mapping[str, float]]) -> float:
+def _reach(groups: Sequence[Mapping[str, Any]]) -> float:
     """The largest mean of a group, above or below zero; 1 if there is none."""
     return max((abs(group["mean"]) for group in groups), default=0.0) or 1.0
 

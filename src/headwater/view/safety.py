@@ -66,6 +66,8 @@ class Guard:
 
         async def sending(message: Message) -> None:
             nonlocal started
+            if small.exceeded:
+                return  # what the app makes of the error; the answer is given below
             if message["type"] == "http.response.start":
                 started = True
                 self._mark(scope, message)
@@ -129,10 +131,15 @@ class _Bounded:
     def __init__(self, receive: Receive) -> None:
         self._receive, self._seen = receive, 0
 
+    @property
+    def exceeded(self) -> bool:
+        """Whether it is too large."""
+        return self._seen > LARGEST_BODY
+
     async def __call__(self) -> Message:
         message = await self._receive()
         self._seen += len(message.get("body", b""))
-        if self._seen > LARGEST_BODY:
+        if self.exceeded:
             raise _TooLargeError
         return message
 
@@ -146,7 +153,9 @@ def _host(given: str) -> str:
 
 
 async def _answer(send: Any, status: int, reason: str) -> None:
-    headers = {**HEADERS, "content-type": "text/plain; charset=utf-8", "connection": "close"}
+    body = f"headwater: {reason}\n".encode()
+    kind = {"content-type": "text/plain; charset=utf-8", "content-length": str(len(body)), "connection": "close"}
+    headers = {**HEADERS, **kind}
     listed = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": listed})
-    await send({"type": "http.response.body", "body": f"headwater: {reason}\n".encode()})
+    await send({"type": "http.response.body", "body": body})

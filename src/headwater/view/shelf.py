@@ -41,6 +41,7 @@ PLURALS: dict[Kind, str] = {
     "report": "Reports",
 }
 
+_QUOTED = re.compile(r"'(?:~|[A-Za-z]:)?[/\\][^'\n]*[/\\]([^'/\\\n]+)'")
 _ABSOLUTE = re.compile(r"(?<![\w./:])(?:~|[A-Za-z]:)?[/\\](?:[^\s'\":,;()<>/\\]+[/\\])*([^\s'\":,;()<>/\\]+)")
 
 
@@ -96,7 +97,7 @@ class Shelf:
 
 def nameless(text: str) -> str:
     """The text with every absolute path shortened to its last part, so that a page does not tell of the machine."""
-    return _ABSOLUTE.sub(lambda match: match[1], text)
+    return _ABSOLUTE.sub(lambda match: match[1], _QUOTED.sub(r"'\1'", text))
 
 
 def _found(run: str) -> Iterator[tuple[Kind, str, str]]:
