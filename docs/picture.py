@@ -14,6 +14,7 @@ PROMPT = "howdy! What is a verb?"
 
 
 def main(runs: str) -> None:
+    """Ask the demo's model one question, and write docs/figures/view.png."""
     sys.path.insert(0, str(HERE.parent / "tests" / "view"))
     from chrome import Chrome
 

@@ -105,7 +105,24 @@ def trace_rows(
         tell("reading the rows that were found, token by token", 0.0)
     rows = dict(zip(shown, session.index.rows(shown), strict=True))
     maps = _read_maps(session, asked, rows) if options.tokens and rows else None
-    places = {address: i for i, address in enumerate(shown)}
+    traces = _query_traces(session, asked, found=found, rows=rows, maps=maps, grids=options.shown_grids)
+    about = {**_about(session, options, asked.weights), **engine}
+    shown_texts = [text for row in rows.values() for text in row.fields().values()] if maps else []
+    rarity = rarity_of(session.index, [*shown_texts, *(query.response for query in traces)]) if maps else {}
+    return Trace(session.bound.method.spec.name, about, tuple(traces), rarity)
+
+
+def _query_traces(
+    session: Session,
+    asked: Asked,
+    *,
+    found: Sequence[Sequence[Found]],
+    rows: Mapping[int, Row],
+    maps: _Maps | None,
+    grids: int,
+) -> list[QueryTrace]:
+    """Each query with its hits; `rows` are the rows that any query found, by address, in the order of `maps`."""
+    places = {address: i for i, address in enumerate(rows)}
     traces = []
     for i, (query, token_row) in enumerate(zip(asked.rows, asked.read.tokens, strict=True)):
         hits = [
@@ -117,7 +134,7 @@ def trace_rows(
                 metadata=rows[hit.address].metadata,
                 row_tokens=_shares(*maps.rows[places[hit.address]], i) if maps else None,
                 query_tokens=_shares(*maps.queries[i], places[hit.address]) if maps else None,
-                grid=_grid(session, rows[hit.address], query) if rank <= options.shown_grids else None,
+                grid=_grid(session, rows[hit.address], query) if rank <= grids else None,
                 record=as_record(rows[hit.address]),
             )
             for rank, hit in enumerate(found[i], 1)
@@ -126,10 +143,7 @@ def trace_rows(
         response = query.response if query.response is not None else (query.text or "")
         generated = query.id in asked.generated or query.said is not None
         traces.append(QueryTrace(query.id, query.prompt, response, losses, tuple(hits), generated))
-    about = {**_about(session, options, asked.weights), **engine}
-    shown_texts = [text for row in rows.values() for text in row.fields().values()] if maps else []
-    rarity = rarity_of(session.index, [*shown_texts, *(query.response for query in traces)]) if maps else {}
-    return Trace(session.bound.method.spec.name, about, tuple(traces), rarity)
+    return traces
 
 
 def _nothing(step: str, share: float) -> None:
