@@ -91,7 +91,7 @@ class Chrome:
             raise RuntimeError(found["exceptionDetails"].get("exception", {}).get("description", script))
         return found["result"].get("value")
 
-    def wait_for(self, script: str, seconds: float = 30) -> Any:
+    def wait_for(self, script: str, seconds: float = 90) -> Any:
         """The expression's value as soon as it is true; a page that is being left counts as not yet."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -104,7 +104,8 @@ class Chrome:
         raise AssertionError(f"never true: {script}; at {self.run('location.href + document.body.innerText')[:600]}")
 
     def click(self, css: str) -> None:
-        """Click the first element with the mouse, where it is."""
+        """Click the first element with the mouse, where it is, once the page is there."""
+        self.wait_for(f"document.readyState === 'complete' && document.querySelector({json.dumps(css)}) !== null")
         place = self.run(
             f"(() => {{ const e = document.querySelector({json.dumps(css)}); e.scrollIntoView({{block: 'center'}}); "
             "const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()"

@@ -251,7 +251,7 @@ def _two_indices(site: Site, a: Item, b: Item) -> tuple[list[Table], str]:
     rows = tuple(
         (n, facts[0].get(n), facts[1].get(n), "" if facts[0].get(n) == facts[1].get(n) else "differs") for n in names
     )
-    return [Table("What they are", ("", a.title, b.title, "same?"), rows)], "Two indices, fact by fact."
+    return [Table("What they are", ("fact", a.title, b.title, "same?"), rows)], "Two indices, fact by fact."
 
 
 def _two_traces(site: Site, a: Item, b: Item) -> tuple[list[Table], str]:
@@ -281,7 +281,7 @@ def _two_values(site: Site, a: Item, b: Item) -> tuple[list[Table], str]:
         ("rows", len(left.ids), len(right.ids)),
         ("mean", float(np.nanmean(left.numbers())), float(np.nanmean(right.numbers()))),
     ]
-    facts = Table("In all", ("", a.title, b.title), (*first, ("rows in both", len(pairs), len(pairs))))
+    facts = Table("In all", ("number", a.title, b.title), (*first, ("rows in both", len(pairs), len(pairs))))
     lines = Table("Rows whose values differ most", ("row", a.title, b.title), tuple(apart))
     return [facts, lines], "The values of the same rows in two files."
 
@@ -289,7 +289,9 @@ def _two_values(site: Site, a: Item, b: Item) -> tuple[list[Table], str]:
 def _two_accounts(site: Site, a: Item, b: Item) -> tuple[list[Table], str]:
     one, two = (once_a_file(item.path, "account", _json) for item in (a, b))
     names = [n for n, v in one.items() if not isinstance(v, dict | list)]
-    facts = Table("In numbers", ("", a.title, b.title), tuple((n, _cell(one.get(n)), _cell(two.get(n))) for n in names))
+    facts = Table(
+        "In numbers", ("fact", a.title, b.title), tuple((n, _cell(one.get(n)), _cell(two.get(n))) for n in names)
+    )
     after = {s["prompt"]: s["after"] for s in two.get("samples", [])}
     said = tuple((s["prompt"], s["before"], s["after"], after.get(s["prompt"])) for s in one.get("samples", []))
     columns = ("prompt", "before", f"after {a.title}", f"after {b.title}")
