@@ -18,7 +18,7 @@ from headwater.core.errors import HeadwaterError, UsageError
 from headwater.index.store import quoted
 from headwater.view import asking, browse
 from headwater.view.filters import checked
-from headwater.view.jobs import Job, Question
+from headwater.view.jobs import Job, Question, ended
 from headwater.view.shelf import nameless
 from headwater.view.site import MissingError, Site, View
 
@@ -99,8 +99,7 @@ async def _waited(site: Site, question: Question, seconds: float, tell: Any) -> 
     kept = site.jobs.traced(question.name)
     if kept is None or kept.version != index.dataset.version:
         job = site.jobs.add(question, item)
-        await anyio.to_thread.run_sync(partial(job.ended.wait, seconds), abandon_on_cancel=True)
-        if not job.ended.is_set():
+        if not await ended(job, seconds):
             return JSONResponse({"job": job.told(), "at": f"/api/jobs/{job.id}"}, 202)
         if job.traced is None:
             return JSONResponse({"error": job.error or job.state, "job": job.told()}, 422)
@@ -125,7 +124,7 @@ async def _cancel(site: Site, request: Request) -> Response:
     if job is None:
         return _error(MissingError("this question is not known any more", remedy="ask it again"))
     site.jobs.cancel(job)
-    await anyio.to_thread.run_sync(partial(job.ended.wait, 10))
+    await ended(job, 10)
     return JSONResponse({"job": job.told()})
 
 

@@ -25,7 +25,7 @@ from starlette.routing import Route
 from headwater.core.errors import DataError, HeadwaterError, MismatchError, UsageError
 from headwater.view import asking, browse, results
 from headwater.view.api import api_routes, openapi_view
-from headwater.view.jobs import FINAL, Job
+from headwater.view.jobs import FINAL, Job, ended
 from headwater.view.pages import FORMATS, assets, rendered
 from headwater.view.safety import HEADERS, POLICY, Guard
 from headwater.view.shelf import nameless
@@ -243,7 +243,7 @@ async def _cancel(site: Site, request: Request) -> Response:
     job = site.jobs.get(request.path_params["id"])
     if job is not None:
         site.jobs.cancel(job)
-        await anyio.to_thread.run_sync(partial(job.ended.wait, 10))
+        await ended(job, 10)
     return RedirectResponse(f"/jobs/{request.path_params['id']}", 303)
 
 

@@ -7,6 +7,7 @@ rows. What was traced is kept for a while, so that its URL shows it to everybody
 
 from __future__ import annotations
 
+import asyncio
 import json
 import queue
 import threading
@@ -232,6 +233,15 @@ class Jobs:
                 _shrink(self._traced)
             job.step = f"traced in {time.perf_counter() - started:.1f} s"
             _end(job, "done")
+
+
+async def ended(job: Job, seconds: float) -> bool:
+    """Wait for a job without holding a thread; whether it has ended within so many seconds."""
+    end, pause = time.monotonic() + seconds, 0.004
+    while not job.ended.is_set() and time.monotonic() < end:
+        await asyncio.sleep(pause)
+        pause = min(1.2 * pause, 0.1)
+    return job.ended.is_set()
 
 
 def _end(job: Job, state: State) -> None:

@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from lance.dataset import ColumnOrdering
 
-from headwater.core.errors import UsageError
+from headwater.core.errors import StoreError, UsageError
 from headwater.data.rows import Row
 from headwater.index.info import unfinished
+from headwater.index.rows import from_record
 from headwater.index.store import Index, quoted, storing
 from headwater.view.filters import column_name, condition_of, facet_columns, metadata_columns
 from headwater.view.site import MissingError
@@ -126,7 +127,10 @@ def row_of(index: Index, row_id: str) -> tuple[int, Row, dict[str, Any]]:
         found = scanner.to_table().to_pylist()
     if not found:
         raise MissingError(f"no row '{row_id[:200]}'", remedy="it may have been deleted")
-    (row,) = index.rows([found[0]["_rowaddr"]])
+    if not index.manifest.keeps_text:
+        what = "the index was built without text, so its rows cannot be shown"
+        raise StoreError(what, where="index", remedy="look the id up in the data")
+    row = from_record(found[0], ordinal=0, place=row_id, vectors=index.vectors)
     return int(found[0]["_rowaddr"]), row, found[0]
 
 
