@@ -48,7 +48,7 @@ families: $(READY)       ## a tiny model of every family of transformers against
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[gguf,ray]" --group dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[gguf,ray,view]" --group dev
 	touch $@
 
 clean:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # `as` tells type checkers that a name is public; they know n
     from headwater.api.tracing import answer as answer
     from headwater.api.tracing import score as score
     from headwater.api.tracing import trace as trace
+    from headwater.api.tracing import trace_words as trace_words
     from headwater.api.tracing import write_scores as write_scores
     from headwater.api.unlearning import unlearn as unlearn
     from headwater.api.valuing import audit as audit
@@ -64,6 +65,7 @@ if TYPE_CHECKING:  # `as` tells type checkers that a name is public; they know n
     from headwater.valuation.values import Values as Values
     from headwater.valuation.values import read_values as read_values
     from headwater.valuing.third_party import read_query as read_query
+    from headwater.view.notebook import view as view
 
 __version__ = version("headwater")
 
@@ -76,7 +78,7 @@ _HOMES = {
         "verify",
     ),
     "headwater.api.planning": ("forecast",),
-    "headwater.api.tracing": ("answer", "score", "trace", "write_scores"),
+    "headwater.api.tracing": ("answer", "score", "trace", "trace_words", "write_scores"),
     "headwater.api.unlearning": ("unlearn",),
     "headwater.api.valuing": (
         *("audit", "export_target", "value", "value_index", "value_query", "value_with_student"),
@@ -97,6 +99,7 @@ _HOMES = {
     "headwater.unlearning.options": ("UnlearnOptions",),
     "headwater.valuation.values": ("Values", "read_values"),
     "headwater.valuing.third_party": ("read_query",),
+    "headwater.view.notebook": ("view",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -13,18 +13,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from headwater.api.sources import AnyIndex, Model, Rows, session_of
+from headwater.api.sources import AnyIndex, Model, Rows, index_of, session_of
 from headwater.core.arguments import parse_bytes
 from headwater.core.errors import UsageError
 from headwater.core.scores import Scores
 from headwater.core.trace import Trace
 from headwater.data.rows import Row
 from headwater.models.generate import Answer
+from headwater.report.page import framed
 from headwater.search.scan import DEFAULT_MEMORY, score_all
 from headwater.search.scan import write_scores as export_scores
 from headwater.tracing.aims import Aim, read_direction
 from headwater.tracing.queries import LAST, MAX_NEW_TOKENS, answer_of, ask, prompt_query, read_queries, weights
 from headwater.tracing.trace import OnProgress, TraceOptions, trace_rows
+from headwater.tracing.words import trace_by_words
+
+Trace.drawn = staticmethod(framed)
 
 
 def trace(
@@ -154,6 +158,41 @@ def answer(
     """
     session = session_of(index, model, loading)
     return answer_of(session, prompt, max_new_tokens=max_new_tokens, on_text=on_text)
+
+
+def trace_words(
+    index: AnyIndex,
+    prompt: str | Sequence[Mapping[str, Any]],
+    response: str,
+    *,
+    span: str | Sequence[str] | None = None,
+    top: int = 20,
+    where: str | None = None,
+    generated: bool = False,
+    on_progress: OnProgress | None = None,
+) -> Trace:
+    """Find the rows whose answers share the rarest words with a response: BM25, for which no model is needed.
+
+    Look at it beside `trace`: similar words are not influence.
+
+    Args:
+        index: an index with text.
+        prompt: as in `trace`.
+        response: what was answered.
+        span: as in `trace`.
+        top: hits.
+        where: as in `trace`.
+        generated: whether a model generated the response, for the page.
+        on_progress: as in `trace`.
+
+    Raises:
+        StoreError: the index was built without text.
+        DataError: the response has no word.
+    """
+    options = {"span": span, "top": top, "where": where}
+    return trace_by_words(
+        index_of(index), prompt, response, options=options, generated=generated, on_progress=on_progress
+    )
 
 
 def score(

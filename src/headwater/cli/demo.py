@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,7 +42,14 @@ def demo(
     emit_table(table.title, table.columns, table.rows)
     say(note)
     say(f"report: {report}")
+    say(f"look and ask in a browser: {_program()} view {out}")
     return Made(out)
+
+
+def _program() -> str:
+    """How this command was called, if by a relative path such as `.venv/bin/headwater`; else its name."""
+    called = Path(sys.argv[0])
+    return "headwater" if called.is_absolute() or called.name != "headwater" else str(called)
 
 
 def _note(result: Demo) -> str:

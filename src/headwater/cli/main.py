@@ -13,7 +13,21 @@ from typing import Annotated
 import typer
 
 from headwater import __version__
-from headwater.cli import demo, index, methods, plan, price, run_file, schema, score, select, trace, unlearn, value
+from headwater.cli import (
+    demo,
+    index,
+    methods,
+    plan,
+    price,
+    run_file,
+    schema,
+    score,
+    select,
+    trace,
+    unlearn,
+    value,
+    view,
+)
 from headwater.cli.console import say, show_notes
 from headwater.cli.eval import eval_app
 from headwater.cli.progress import NOTHING
@@ -39,6 +53,7 @@ app.command("select")(select.select)
 app.command("price")(price.price)
 app.command("unlearn")(unlearn.unlearn)
 app.add_typer(eval_app, name="eval")
+app.add_typer(view.app, name="view")
 app.command("methods")(methods.methods)
 app.command("schema")(schema.schema)
 app.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(run_file.run_file)

@@ -292,6 +292,13 @@ class DemoShown(TypedDict):
     report: str
 
 
+class Bundled(TypedDict):
+    """The app's pages as static files."""
+
+    start: Annotated[str, "The start page."]
+    pages: int
+
+
 EVALUATIONS = ("detection", "separation", "lds", "forgetting", "removal", "sanity", "selection", "replay")
 
 RESULTS: dict[str, Any] = {
@@ -319,6 +326,7 @@ RESULTS: dict[str, Any] = {
     "select": Selected,
     "price": Priced,
     "unlearn": Forgotten,
+    "view bundle": Bundled,
     **{f"eval {name}": Evaluated for name in EVALUATIONS},
     "eval leaderboard": Leaderboard,
 }

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from headwater.core.tables import Tabular
+
+PUNCTUATION = " .,;:!?…'\"“”‘’()[]{}*_\n\t"
+"""These are stripped from both ends of a word; the brackets of special tokens such as `</s>` are not."""
+
+
+def bare_word(text: str) -> str:
+    """A word without punctuation around it and without case: words that differ in nothing else are the same word."""
+    return (text.strip(PUNCTUATION) or text.strip()).casefold()
 
 
 @dataclass(frozen=True)
@@ -99,13 +107,22 @@ class Trace(Tabular):
     """The answer to a trace command.
 
     `about` states method, options, coverage, rows, model and sign in words, for the report's legend. `groups` is empty
-    unless the effects of groups were asked for.
+    unless the effects of groups were asked for. `rarity` is how rare words (`bare_word`) are in the index, 0 for one
+    that every row has; it is empty where nobody counted them.
     """
 
     method: str
     about: Mapping[str, str]
     queries: tuple[QueryTrace, ...]
     groups: tuple[GroupEffect, ...] = ()
+    rarity: Mapping[str, float] = field(default_factory=dict)
+
+    drawn: ClassVar[Callable[[Trace], str] | None] = None
+    """How a notebook shows a trace; `headwater.api` sets it, because the report stands above this room."""
+
+    def _repr_html_(self) -> str:
+        """The report's page in a frame, for notebooks."""
+        return super()._repr_html_() if Trace.drawn is None else Trace.drawn(self)
 
     def records(self) -> list[dict[str, Any]]:
         """The same as `hits`."""

@@ -76,11 +76,15 @@ def contrast(first: str, second: str) -> float:
 
 
 def stylesheet() -> str:
-    """CSS custom properties of both themes and a background rule for every heat class; print is always light."""
+    """CSS custom properties of both themes, a rule for every heat class and width of a bar; print is always light.
+
+    Colours and widths are classes, so that no element needs a style of its own, which a strict policy forbids.
+    """
     rules = "\n".join(f".{name}{{background-color:var(--{name})}}" for name in LIGHT.heat())
+    widths = "".join(f".bar .w{percent}{{width:{percent}%}}" for percent in range(1, 101))
     return (
         f":root{{color-scheme:light dark;{_properties(LIGHT)}}}\n"
-        f"@media screen and (prefers-color-scheme:dark){{:root{{{_properties(DARK)}}}}}\n{rules}\n"
+        f"@media screen and (prefers-color-scheme:dark){{:root{{{_properties(DARK)}}}}}\n{rules}\n{widths}\n"
     )
 
 

@@ -18,7 +18,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from headwater.core.files import write_text
@@ -69,6 +69,13 @@ def render_trace(trace: Trace, *, title: str | None = None, tables: Sequence[Tab
     return page
 
 
+def framed(trace: Trace) -> str:
+    """The page of a trace in a frame of its own, for notebooks: its style and script touch nothing around it."""
+    page = escape(render_trace(trace))
+    look = "width:100%;height:42rem;border:1px solid #8884;border-radius:8px"
+    return f'<iframe title="trace" sandbox="allow-scripts" style="{look}" srcdoc="{page}"></iframe>'
+
+
 def write_report(
     path: str | os.PathLike[str], trace: Trace, *, title: str | None = None, tables: Sequence[Table] = ()
 ) -> Path:
@@ -89,7 +96,7 @@ def write_report(
 
 def render(template: str, **values: Any) -> str:
     """Fill a template of this package; it also gets the stylesheet, as `colours`."""
-    return _environment().get_template(template).render(colours=Markup(stylesheet()), **values)
+    return environment().get_template(template).render(colours=Markup(stylesheet()), **values)
 
 
 @lru_cache(maxsize=1)
@@ -105,11 +112,14 @@ def with_alignment(tables: Iterable[Table]) -> list[tuple[Table, list[bool]]]:
     return [(table, numeric_columns(table.columns, table.rows)) for table in tables]
 
 
-@lru_cache(maxsize=1)
-def _environment() -> Environment:
-    """How templates are filled: all text is escaped, undefined names are errors, control characters are visible."""
+@lru_cache(maxsize=4)
+def environment(*packages: str) -> Environment:
+    """How templates are filled: all text is escaped, undefined names are errors, control characters are visible.
+
+    Templates are looked for in these packages, and then among the report's own.
+    """
     made = Environment(
-        loader=PackageLoader("headwater.report"),
+        loader=ChoiceLoader([*map(PackageLoader, packages), PackageLoader("headwater.report")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -12,17 +12,15 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import regex
 
 from headwater.core.errors import DataError, NumericError
-from headwater.core.trace import TokenMap
+from headwater.core.trace import PUNCTUATION, TokenMap, bare_word
 
-PUNCTUATION = " .,;:!?…'\"“”‘’()[]{}*_\n\t"
-"""These are stripped from both ends of a word; the brackets of special tokens such as `</s>` are not."""
 LONGEST_WORD = 30
 """Characters; in a longer run without a space (a URL, a language without spaces) each token counts as a word."""
 
@@ -158,21 +156,25 @@ def strongest_passage(pieces: Sequence[Piece], width: int) -> tuple[int, int]:
     return start, min(start + width, len(pieces))
 
 
-def by_word(maps: Iterable[Sequence[Piece]], count: int, *, lowest: bool = False) -> list[tuple[str, float]]:
+def by_word(
+    maps: Iterable[Sequence[Piece]], count: int, *, lowest: bool = False, rarity: Mapping[str, float] | None = None
+) -> list[tuple[str, float]]:
     """The `count` words with the highest positive sums over all maps, highest first, or the `lowest` negative ones.
 
-    A word is a run without white space. Words that differ only in case or in punctuation around them are the same word.
-    Tokens of the template are not words.
+    With `rarity`, a sum counts as much as its word is rare, so that words which every row has come last; the numbers
+    are the sums all the same. A word is a run without white space. Words that differ only in case or in punctuation
+    around them are the same word. Tokens of the template are not words.
     """
     sums: dict[str, float] = defaultdict(float)
     shown: dict[str, str] = {}
     for pieces in maps:
         for text, value in _words(pieces):
             bare = text.strip(PUNCTUATION) or text.strip()
-            sums[bare.casefold()] += value
-            shown.setdefault(bare.casefold(), bare)
-    sign = -1 if lowest else 1
-    ranked = sorted((item for item in sums.items() if sign * item[1] > 0 and item[0]), key=lambda item: -sign * item[1])
+            sums[bare_word(text)] += value
+            shown.setdefault(bare_word(text), bare)
+    sign, weight = -1 if lowest else 1, rarity or {}
+    found = (item for item in sums.items() if sign * item[1] > 0 and item[0])
+    ranked = sorted(found, key=lambda item: -sign * item[1] * weight.get(item[0], 1.0))
     return [(shown[word], value) for word, value in ranked[:count]]
 
 

@@ -85,12 +85,14 @@ def view_queries(trace: Trace, detail: Detail, layout: Layout) -> list[QueryView
     losses = [v for q in trace.queries if q.losses for v in q.losses.values if v is not None]
     top_loss = max(losses, default=0.0)
     return [
-        _view_query(query, number, partial(Painter, detail=detail, layout=layout), top_loss)
+        _view_query(query, number, partial(Painter, detail=detail, layout=layout), top_loss, trace.rarity)
         for number, query in enumerate(trace.queries, start=1)
     ]
 
 
-def _view_query(query: QueryTrace, number: int, painter: Callable[..., Painter], top_loss: float) -> QueryView:
+def _view_query(
+    query: QueryTrace, number: int, painter: Callable[..., Painter], top_loss: float, rarity: Mapping[str, float]
+) -> QueryView:
     maps = [m for hit in query.hits for m in (hit.row_tokens, hit.query_tokens) if m]
     scale = max((abs(v) for m in maps for v in m.values if v is not None), default=0.0)
     row = painter(scale, whole=IN_INDEX)
@@ -118,8 +120,8 @@ def _view_query(query: QueryTrace, number: int, painter: Callable[..., Painter],
         fields=painters.loss.fields(texts, query.losses, where=where),
         hits=hits[: detail.open],
         folded=hits[detail.open :],
-        row_words=_word_chips(rows, lowest),
-        query_words=_word_chips(driven, lowest),
+        row_words=_word_chips(rows, lowest, rarity),
+        query_words=_word_chips(driven, lowest, rarity),
         sources=_sources(query.hits),
         scale=number_text(scale, digits=3) if maps else "",
         loss_scale=number_text(top_loss, digits=3) if query.losses else "",
@@ -162,9 +164,11 @@ def _texts(query: QueryTrace) -> dict[str, str]:
     return {"prompt": query.prompt or "", "model’s answer" if query.generated else "response": query.response}
 
 
-def _word_chips(maps: Iterable[Mapping[str, Sequence[Piece]]], lowest: bool) -> tuple[Shaded, ...]:
-    words = by_word((part for laid in maps for part in laid.values()), WORDS, lowest=lowest)
-    top = abs(words[0][1]) if words else 0.0
+def _word_chips(
+    maps: Iterable[Mapping[str, Sequence[Piece]]], lowest: bool, rarity: Mapping[str, float]
+) -> tuple[Shaded, ...]:
+    words = by_word((part for laid in maps for part in laid.values()), WORDS, lowest=lowest, rarity=rarity)
+    top = max((abs(value) for _, value in words), default=0.0)
     words = [(word, value) for word, value in words if abs(value) >= FAINTEST * top]
     return tuple(
         Shaded(shortened(w, LONGEST_WORD), signed_class(value, top), signed_text(value, digits=3)) for w, value in words

@@ -28,6 +28,7 @@ from headwater.search.scan import DEFAULT_MEMORY, Found, top_k
 from headwater.tracing.aims import Aim
 from headwater.tracing.groups import group_effects
 from headwater.tracing.queries import LAST, MAX_NEW_TOKENS, Asked, ask, in_parts, weigh
+from headwater.tracing.rarity import rarity_of
 
 ENGINES = ("exact", "ann")
 
@@ -134,7 +135,9 @@ def trace_rows(
     about |= notes
     if options.group_by is not None:
         about["groups"] = f"{GROUPED} {options.damping:g} times the mean eigenvalue"
-    return Trace(session.bound.method.spec.name, about, tuple(traces), tuple(groups))
+    texts = [text for shown in seen.values() for text in shown.fields.values()] if options.tokens else []
+    rarity = rarity_of(session.index, [*texts, *(query.response for query in traces)]) if texts else {}
+    return Trace(session.bound.method.spec.name, about, tuple(traces), tuple(groups), rarity)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,288 @@
+"""Every view as a page, as JSON and as CSV: it says what the files say, and no text of theirs becomes markup."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx
+import pytest
+from view_runs import ANSWER, EVIL, QUESTION, ROWS, running, runs, web  # noqa: F401 - fixtures
+
+import headwater as hw
+from headwater.core.errors import ModelError, StoreError, UsageError
+from headwater.index.store import open_index
+from headwater.search.codes import read_vectors
+from headwater.view import serve
+from headwater.view.api import openapi_document
+from headwater.view.bundle import write_bundle
+from headwater.view.client import Client
+from headwater.view.filters import checked
+from headwater.view.shelf import Shelf, nameless
+from headwater.view.site import Site
+from headwater.view.snapshots import Snapshots
+
+PLACES = {
+    "home": "/home",
+    "rows": "/i/rows",
+    "row": "/i/rows/row?id=row003",
+    "hostile row": "/i/rows/row?" + urlencode({"id": EVIL}),
+    "near": "/i/rows/near?id=row003&by=embedding",
+    "ask": "/i/rows/ask",
+    "untraced": "/i/rows/trace?prompt=nobody+asked",
+    "hits": "/t/hits",
+    "hostile file": "/t/hits-of-b-file-quote",
+    "values": "/v/values",
+    "ledger": "/l/ledger",
+    "prices": "/l/paid",
+    "unlearning": "/u/unlearn",
+    "two indices": "/compare?a=rows&b=other",
+    "two traces": "/compare?a=hits&b=hits-of-b-file-quote",
+    "two values": "/compare?a=values&b=values2",
+    "api": "/api",
+}
+
+
+class Tags(HTMLParser):
+    """The tags of a page, and its attributes that run script."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.handlers: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.handlers += [
+            n for n, v in attrs if n.startswith("on") or n == "style" or (v or "").startswith("javascript:")
+        ]
+
+
+def as_format(place: str, suffix: str) -> str:
+    path, _, query = place.partition("?")
+    return f"{path}{suffix}" + (f"?{query}" if query else "")
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_view_is_a_page_json_and_csv(name: str, web: httpx.Client, runs: Path) -> None:
+    page, data, table = (web.get(as_format(PLACES[name], suffix)) for suffix in ("", ".json", ".csv"))
+    for found in (page, data, table):
+        assert found.status_code == 200, found.text[:500]
+        assert str(runs.parent) not in found.text
+        assert "secret-place" not in found.text
+    tags = Tags(page.text)
+    assert tags.handlers == []
+    assert tags.tags.count("script") == 2, "htmx and the app's own"
+    assert tags.tags.count("h1") == 1
+    assert "img" not in tags.tags
+    assert isinstance(data.json(), dict)
+    assert list(csv.reader(io.StringIO(table.text)))
+
+
+def test_the_home_page_lists_everything_and_nothing_that_leads_out(web: httpx.Client) -> None:
+    items = {item["title"]: item["kind"] for item in web.get("/home.json").json()["items"]}
+    assert items == {
+        "runs/rows.lance": "index",
+        "runs/other.lance": "index",
+        "runs/hits.jsonl": "trace",
+        "runs/hits of <b>file & 'quote'.jsonl": "trace",
+        "runs/values.parquet": "values",
+        "runs/values2.parquet": "values",
+        "runs/ledger.csv": "ledger",
+        "runs/paid.csv": "prices",
+        "runs/unlearn.json": "unlearning",
+        "runs/report.html": "report",
+    }
+
+
+def rows_of(web: httpx.Client, **asked: Any) -> list[str]:
+    found = web.get("/api/rows", params={"index": "rows", "size": 200, **asked}).json()
+    assert found["total"] == len(found["rows"])
+    return [row["id"] for row in found["rows"]]
+
+
+def test_rows_are_searched_filtered_and_sorted(web: httpx.Client) -> None:
+    def ids(keep: Any) -> list[str]:
+        return [row["id"] for row in ROWS if keep(row)]
+
+    assert rows_of(web) == ids(lambda row: True)
+    assert rows_of(web, topic="bees") == ids(lambda row: row.get("topic") == "bees")
+    assert rows_of(web, topic=["bees", "القمر"]) == ids(lambda row: row.get("topic") in ("bees", "القمر"))
+    assert rows_of(web, topic="") == ids(lambda row: row.get("topic") is None)
+    assert rows_of(web, topic=EVIL) == [EVIL]
+    assert rows_of(web, odd="true", grade="3") == ids(lambda row: row.get("odd") and row["grade"] == 3)
+    assert rows_of(web, q="FACT bees few") == ids(lambda r: all(w in str(r).lower() for w in ("fact", "bees", "few")))
+    assert rows_of(web, where="grade > 2 AND NOT odd") == ids(lambda row: row["grade"] > 2 and row.get("odd") is False)
+    assert rows_of(web, sort="grade", down=1) == [
+        row["id"] for row in sorted(ROWS, key=lambda row: -row["grade"])
+    ] or sorted(rows_of(web, sort="grade", down=1)) == sorted(ids(lambda row: True))
+    losses = [row["loss"] for row in web.get("/i/rows.json?sort=loss&down=1&size=60").json()["rows"]]
+    assert losses == sorted(losses, reverse=True)
+    pages = [web.get(f"/i/rows.json?size=25&page={n}").json()["rows"] for n in (1, 2, 3, 4)]
+    assert [row["id"] for page in pages for row in page] == ids(lambda row: True)
+    facets = web.get("/i/rows.json?topic=bees").json()["facets"]
+    assert dict(facets["topic"]) == {"bees": 15}
+    assert sum(count for _, count in facets["grade"]) == 15
+
+
+def test_a_row_knows_its_worth_and_what_it_drove(web: httpx.Client) -> None:
+    found = web.get("/i/rows/row.json?id=row003").json()
+    assert found["row"]["response"] == ROWS[3]["response"]
+    assert found["stored"]["tokens"] > 5
+    assert {v["key"]: round(v["value"], 3) for v in found["values"]} == {"values": 0.27, "values2": -0.27}
+    assert [(p["amount"], p["provider"]) for p in found["prices"]] == [("0.45", "harbour")]
+    assert [(d["key"], d["rank"]) for d in found["drove"]] == [("hits", 4)]
+    assert web.get("/i/rows/row?id=nobody").status_code == 404
+
+
+def test_neighbours_are_the_highest_products_of_stored_vectors(web: httpx.Client, runs: Path) -> None:
+    index = open_index(runs / "rows.lance")
+    addresses = [a for batch in index.batches(["id"]) for a in batch.column("_rowaddr").to_pylist()]
+    for by, column in (("embedding", "embedding"), ("influence", "rise")):
+        vectors = read_vectors(index, addresses, [column])[column].float()
+        scores = (vectors @ vectors[3]).tolist()
+        best = sorted((i for i in range(len(ROWS)) if i != 3), key=lambda i: -scores[i])[:12]
+        found = web.get(f"/i/rows/near.json?id=row003&by={by}").json()["rows"]
+        assert [round(hit["score"], 3) for hit in found] == [round(scores[i], 3) for i in best]
+
+
+def test_values_and_comparisons_say_what_the_files_say(web: httpx.Client) -> None:
+    values = web.get("/v/values.json").json()
+    assert values["summary"]["rows"] == 60
+    assert values["best"][0]["id"] == "row000"
+    assert values["worst"][0]["id"] == ROWS[-1]["id"]
+    two = web.get("/compare.json?a=hits&b=hits-of-b-file-quote").json()["tables"]
+    assert two[0]["title"] == "q1: 0 of 8 rows in both"
+    assert web.get("/compare?a=hits&b=values").status_code == 400
+
+
+def test_each_page_is_of_one_version(tmp_path: Path, runs: Path) -> None:
+    import shutil
+
+    shutil.copytree(runs / "other.lance", tmp_path / "grows.lance")
+    site = Site.of(Shelf([tmp_path / "grows.lance"]), allowed=False)
+    item, before = site.index("grows")
+    hw.delete(open_index(tmp_path / "grows.lance"), where="id = 'row001'")
+    assert (before.count, Snapshots().of(item).count) == (30, 29)
+    _, after = site.index("grows")
+    assert (before.count, after.count) == (30, 29)
+    assert before.dataset.version < after.dataset.version
+
+
+def test_errors_are_pages_that_say_what_to_do(web: httpx.Client) -> None:
+    for place, status in {
+        "/nowhere": 404,
+        "/i/nothing": 404,
+        "/i/rows?page=0": 400,
+        "/i/rows?size=999": 400,
+        "/i/rows?nobody=1": 400,
+        "/i/rows?sort=nobody": 400,
+        "/i/rows?where=nobody+%3D+1": 422,
+        "/i/rows/near?id=row003&by=x": 400,
+    }.items():
+        found = web.get(place)
+        assert (place, found.status_code) == (place, status)
+        assert 'role="alert"' in found.text
+        assert "Traceback" not in found.text
+
+
+def test_openapi_names_the_views_there_are(web: httpx.Client) -> None:
+    document = web.get("/openapi.json").json()
+    assert document == json.loads(json.dumps(openapi_document()))
+    keys = {"/i/": "rows", "/t/": "hits", "/v/": "values", "/l/": "ledger", "/u/": "unlearn"}
+    for path, verbs in document["paths"].items():
+        if "get" in verbs and "{id}" not in path and not path.startswith("/e/"):
+            place = path.replace("{key}", keys.get(path[:3], ""))
+            asked = {"id": "row003", "index": "rows", "by": "embedding", "prompt": "x"}
+            names = [p["name"] for p in verbs["get"]["parameters"] if p["in"] == "query"]
+            by = {} if "/v/" in path else {"by": "embedding"}
+            given = {n: v for n, v in (asked | by).items() if n in names and (n != "by" or by)}
+            assert web.get(place, params=given).status_code == 200, path
+
+
+def test_the_client_needs_httpx_alone(running: Any) -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, headwater.view.client; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert not {"torch", "starlette", "uvicorn", "lance"} & {name.split(".")[0] for name in done.stdout.split()}
+    client = Client(running.url)
+    assert [row["id"] for row in client.every_row("rows", size=25)] == [row["id"] for row in ROWS]
+    assert client.row("rows", "row003")["row"]["topic"] == ROWS[3]["topic"]
+
+
+def test_a_bundle_has_the_pages_and_no_dead_link(tmp_path: Path, runs: Path) -> None:
+    made = write_bundle(tmp_path / "out", [runs], rows=10)
+    names = {file.name for file in (tmp_path / "out").iterdir()}
+    pages = [name for name in names if name.endswith(".html")]
+    assert made["pages"] + 1 == len(pages), "the report is copied as it is"
+    for name in pages:
+        text = (tmp_path / "out" / name).read_text(encoding="utf-8")
+        assert "secret-place" not in text
+        assert name == "r-report.html" or Tags(text).tags.count("script") == 0
+        for link in re.findall(r'href="([^"#]+)"', text) if name != "r-report.html" else []:
+            assert link == "data:," or (tmp_path / "out" / link).exists(), (name, link)
+    assert json.loads((tmp_path / "out" / "i-rows.json").read_text(encoding="utf-8"))["total"] == 60
+    with pytest.raises(StoreError, match="already"):
+        write_bundle(tmp_path / "out", [runs])
+
+
+def test_a_trace_shows_itself_in_a_notebook_and_in_the_app(runs: Path) -> None:
+    found = hw.trace_words(runs / "rows.lance", QUESTION, ANSWER, top=3)
+    frame = found._repr_html_()
+    assert frame.startswith("<iframe")
+    assert Tags(frame).tags == ["iframe"]
+    with hw.view(found, browser=False) as shown:
+        page = httpx.get(shown.url)
+        assert page.status_code == 200
+        assert found.queries[0].hits[0].id in page.text
+    import headwater.view
+
+    assert hw.view is headwater.view or callable(headwater.view)
+
+
+def test_words_that_every_row_has_are_named_last(runs: Path) -> None:
+    session = hw.open_session(runs / "rows.lance")
+    found = hw.trace(session, prompt=QUESTION, response=ANSWER, top=20, tokens=True)
+    assert found.rarity["is"] < found.rarity["known"]
+    assert found.rarity["few"] == pytest.approx(found.rarity["known"])
+
+
+def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(serve, "NEEDED", ("starlette", "nobody_has_this"))
+    with pytest.raises(ModelError, match=r"nobody_has_this.*pip install 'headwater\[view\]'"):
+        serve.open_site([tmp_path])
+    with pytest.raises(StoreError, match="nothing here"):
+        Shelf([tmp_path / "nowhere"])
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("/home/me/runs/a.lance: no row", "a.lance: no row"),
+        ("the model '/data/m x/model' is not", "the model 'model' is not"),
+        ("and/or 3/4 a http://x/y", "and/or 3/4 a http://x/y"),
+        ("C:\\Users\\me\\model is", "model is"),
+    ],
+)
+def test_paths_are_shortened_to_their_names(said: str, shown: str) -> None:
+    assert nameless(said) == shown
+
+
+@pytest.mark.parametrize(
+    "condition",
+    ["repeat('x', 1000000000) = 'y'", "1 = 1; DROP TABLE rows", "a = 1 -- b", "(" * 30 + "1" + ")" * 30, "a" * 3000,
+     "exists(SELECT 1)", "pg_sleep(9) = 1", "array_repeat(1, 99999999)[0] = 1"],
+)  # fmt: skip
+def test_conditions_are_bounded(condition: str) -> None:
+    with pytest.raises(UsageError):
+        checked(condition)
+    assert checked(" lower(topic) = 'a;--/*(' AND (grade IN (1, 2)) ")
