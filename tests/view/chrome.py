@@ -107,7 +107,8 @@ class Chrome:
         """Click the first element with the mouse, where it is, once the page is there."""
         self.wait_for(f"document.readyState === 'complete' && document.querySelector({json.dumps(css)}) !== null")
         place = self.run(
-            f"(() => {{ const e = document.querySelector({json.dumps(css)}); e.scrollIntoView({{block: 'center', behavior: 'instant'}}); "
+            f"(() => {{ const e = document.querySelector({json.dumps(css)}); "
+            "e.scrollIntoView({block: 'center', behavior: 'instant'}); "
             "const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()"
         )
         for kind in ("mousePressed", "mouseReleased"):
