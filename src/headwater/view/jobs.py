@@ -240,7 +240,7 @@ async def ended(job: ModelJob, seconds: float) -> bool:
     end, pause = time.monotonic() + seconds, 0.004
     while not job.ended.is_set() and time.monotonic() < end:
         await asyncio.sleep(pause)
-        pause = min(1.2 * pause, 0.1)
+        pause = min(1.2 * pause, 0.02)
     return job.ended.is_set()
 
 
