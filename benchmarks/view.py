@@ -198,14 +198,13 @@ def traces(demo: Path, times: int = 5) -> dict[str, float]:
     session = hw.open_session(demo / "index.lance")
     library, app = [], []
     hw.trace(session, **asked, tokens=True)
-    for place in range(times):
-        start = time.perf_counter()
-        hw.trace(session, **{**asked, "response": f"The rebel armada met {place} ships."}, tokens=True)
-        library.append(time.perf_counter() - start)
     served = Served(demo / "index.lance")
     client = Client(served.url)
     client.trace("index", asked["prompt"], response="warm up")
-    for place in range(times):
+    for place in range(times):  # in turn, so that what else the machine does meets both
+        start = time.perf_counter()
+        hw.trace(session, **{**asked, "response": f"The rebel armada met {place} ships."}, tokens=True)
+        library.append(time.perf_counter() - start)
         start = time.perf_counter()
         client.trace("index", asked["prompt"], response=f"The rebel armada met {place} ships.", top=20)
         app.append(time.perf_counter() - start)

@@ -17,7 +17,7 @@ from headwater.core.errors import UsageError
 from headwater.data.rows import Row
 from headwater.methods.lexical import bm25_scores
 from headwater.view.client import Client
-from headwater.view.jobs import WAITING, CancelledError, Job, Jobs, Question, Traced
+from headwater.view.jobs import WAITING, CancelledError, Inquiry, Jobs, ModelJob, Traced
 from headwater.view.serve import Running
 from headwater.view.shelf import Item
 from headwater.view.spans import passages, words_of
@@ -144,7 +144,7 @@ def test_without_a_model_words_are_compared_and_the_rest_says_why(runs: Path) ->
         assert "--no-model" in caught.value.response.json()["error"]
 
 
-def slow(job: Job, tell: Any, hear: Any) -> Traced:
+def slow(job: ModelJob, tell: Any, hear: Any) -> Traced:
     """A run that goes on until it is ended."""
     job.state = "answering"
     for number in range(10_000):
@@ -153,7 +153,7 @@ def slow(job: Job, tell: Any, hear: Any) -> Traced:
     raise AssertionError("nobody ended it")
 
 
-def wait_for(job: Job, state: str) -> None:
+def wait_for(job: ModelJob, state: str) -> None:
     end = time.monotonic() + 20
     while job.state != state:
         assert time.monotonic() < end
@@ -162,7 +162,7 @@ def wait_for(job: Job, state: str) -> None:
 
 def test_jobs_are_cancelled_while_they_run_and_while_they_wait() -> None:
     jobs = Jobs(slow)
-    first, second = (jobs.add(Question("x", text), ITEM) for text in ("one", "two"))
+    first, second = (jobs.add(Inquiry("x", text), ITEM) for text in ("one", "two"))
     wait_for(first, "answering")
     assert jobs.ahead(second) == 1
     jobs.cancel(second)
@@ -171,7 +171,7 @@ def test_jobs_are_cancelled_while_they_run_and_while_they_wait() -> None:
     assert first.ended.wait(10)
     assert first.state == "cancelled"
     assert first.text.startswith("word")
-    third = jobs.add(Question("x", "three"), ITEM)
+    third = jobs.add(Inquiry("x", "three"), ITEM)
     wait_for(third, "answering")
     jobs.cancel(third)
 
@@ -187,11 +187,11 @@ def test_a_trace_is_ended_at_its_next_block(session: Any) -> None:
 
 def test_the_queue_is_bounded() -> None:
     jobs = Jobs(slow)
-    added: list[Job] = []
+    added: list[ModelJob] = []
 
     def fill() -> None:
         for number in range(WAITING + 5):
-            added.append(jobs.add(Question("x", f"q{number}"), ITEM))  # noqa: PERF401 - what was added counts
+            added.append(jobs.add(Inquiry("x", f"q{number}"), ITEM))  # noqa: PERF401 - what was added counts
 
     with pytest.raises(UsageError, match="wait already"):
         fill()

@@ -25,7 +25,7 @@ from headwater.view.bundle import write_bundle
 from headwater.view.client import Client
 from headwater.view.filters import checked
 from headwater.view.shelf import Shelf, nameless
-from headwater.view.site import Site
+from headwater.view.site import AppSite
 from headwater.view.snapshots import Snapshots
 
 PLACES = {
@@ -167,7 +167,7 @@ def test_each_page_is_of_one_version(tmp_path: Path, runs: Path) -> None:
     import shutil
 
     shutil.copytree(runs / "other.lance", tmp_path / "grows.lance")
-    site = Site.of(Shelf([tmp_path / "grows.lance"]), allowed=False)
+    site = AppSite.of(Shelf([tmp_path / "grows.lance"]), allowed=False)
     item, before = site.index("grows")
     hw.delete(open_index(tmp_path / "grows.lance"), where="id = 'row001'")
     assert (before.count, Snapshots().of(item).count) == (30, 29)
@@ -262,6 +262,23 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         serve.open_site([tmp_path])
     with pytest.raises(StoreError, match="nothing here"):
         Shelf([tmp_path / "nowhere"])
+
+
+def test_the_command_takes_paths_and_says_in_one_line_what_is_wrong(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headwater.cli.main import run
+
+    asked: list[Any] = []
+    monkeypatch.setattr(serve, "serve", lambda shown, **how: asked.append((shown, how["host"], how["allowed"])))
+    for words in (["view", "a", "b", "--no-model"], ["view", "open", "a", "b", "--no-model"]):
+        with pytest.raises(SystemExit):
+            run(words)
+    assert asked == [(["a", "b"], "127.0.0.1", False)] * 2
+    with pytest.raises(SystemExit) as ended:
+        run(["view", "bundle", str(tmp_path / "out"), str(tmp_path / "nowhere")])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

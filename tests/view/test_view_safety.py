@@ -16,7 +16,7 @@ from headwater.view.app import make_app
 from headwater.view.safety import LARGEST_BODY, Guard
 from headwater.view.serve import NAMES, Running, _is_loopback
 from headwater.view.shelf import Shelf
-from headwater.view.site import Site
+from headwater.view.site import AppSite
 
 
 def test_every_answer_carries_the_policy(web: httpx.Client) -> None:
@@ -158,7 +158,7 @@ def test_csv_cannot_become_a_formula(web: httpx.Client) -> None:
 
 @pytest.fixture
 def guarded(runs: Path) -> httpx.AsyncClient:
-    app: Guard = make_app(Site.of(Shelf([runs]), allowed=False), hosts=None, token="right")
+    app: Guard = make_app(AppSite.of(Shelf([runs]), allowed=False), hosts=None, token="right")
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://10.0.0.1:8127")
 
 

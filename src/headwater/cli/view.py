@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from headwater.cli.console import emit, say
+from headwater.cli.console import emit, emit_json, say
 from headwater.cli.options import Json, LoadingOptions, OtherModel, Writes, with_groups
 
 PORT = 8127
@@ -51,17 +52,24 @@ def open_app(
         str, typer.Option(help="Address to listen on. Another than this machine's own needs a token, which is printed.")
     ] = "127.0.0.1",
     model: OtherModel = None,
+    as_json: Json = False,
 ) -> None:
-    """Open the app on indices, traces, values, ledgers, unlearning runs and evaluations. `open` may be left out.
+    """Open the app on indices, traces, values, unlearning runs and evaluations; the word `open` may be left out.
 
-    Example:  headwater view runs/demo --no-open
+    With `--json`, the app's address is printed on stdout as JSON once it can be opened.
+
+    Example:  headwater view open runs/demo --no-open
     """
     from headwater.view.serve import serve
 
     def ready(url: str) -> None:
         if "token=" in url:
             say("warning: everybody who has this address sees the rows and may ask the model; it is not encrypted")
-        say(f"headwater view: {url}  (Ctrl-C ends it)")
+        if as_json:
+            emit_json({"url": url})
+            sys.stdout.flush()
+        else:
+            say(f"headwater view: {url}  (Ctrl-C ends it)")
 
     options = {"model": model, "loading": loading.chosen, "allowed": not no_model}
     serve(runs or default_runs(), host=host, port=port, on_ready=ready, browser=not no_open, **options)

@@ -18,9 +18,9 @@ from headwater.core.errors import HeadwaterError, UsageError
 from headwater.index.store import quoted
 from headwater.view import asking, browse
 from headwater.view.filters import checked
-from headwater.view.jobs import Job, Question, ended
+from headwater.view.jobs import Inquiry, ModelJob, ended
 from headwater.view.shelf import nameless
-from headwater.view.site import MissingError, Site, View
+from headwater.view.site import AppSite, MissingError, View
 
 MOST_SECONDS, SECONDS = 600.0, 60.0
 """The longest a request may wait for a trace, and how long it does if it does not say."""
@@ -42,7 +42,7 @@ _FIELDS: dict[str, tuple[type, ...]] = {
 }
 
 
-def api_routes(site: Site, respond: Any) -> list[Route]:
+def api_routes(site: AppSite, respond: Any) -> list[Route]:
     """The routes of the API."""
 
     async def rows(request: Request) -> Response:
@@ -63,7 +63,7 @@ def api_routes(site: Site, respond: Any) -> list[Route]:
     ]
 
 
-async def _traced(site: Site, request: Request) -> Response:
+async def _traced(site: AppSite, request: Request) -> Response:
     try:
         given = await _body(request)
         question = question_from(given)
@@ -72,7 +72,7 @@ async def _traced(site: Site, request: Request) -> Response:
         return _error(error)
 
 
-async def _scored(site: Site, request: Request) -> Response:
+async def _scored(site: AppSite, request: Request) -> Response:
     """Scores of named rows: a trace among these rows alone."""
     try:
         given = await _body(request)
@@ -93,7 +93,7 @@ async def _scored(site: Site, request: Request) -> Response:
         return _error(error)
 
 
-async def _waited(site: Site, question: Question, seconds: float, tell: Any) -> Response:
+async def _waited(site: AppSite, question: Inquiry, seconds: float, tell: Any) -> Response:
     """The finished trace; or, if it takes longer, the job (status 202)."""
     item, index = await anyio.to_thread.run_sync(partial(site.index, question.index))
     kept = site.jobs.traced(question.name)
@@ -107,19 +107,19 @@ async def _waited(site: Site, question: Question, seconds: float, tell: Any) -> 
     return JSONResponse(await anyio.to_thread.run_sync(partial(tell, kept)))
 
 
-async def _job(site: Site, request: Request) -> Response:
+async def _job(site: AppSite, request: Request) -> Response:
     job = site.jobs.get(request.path_params["id"])
     if job is None:
         return _error(MissingError("this question is not known any more", remedy="ask it again"))
     return JSONResponse(_job_json(job))
 
 
-def _job_json(job: Job) -> dict[str, Any]:
+def _job_json(job: ModelJob) -> dict[str, Any]:
     result = asking.trace_json(job.traced) if job.traced else None
     return {"job": job.told(), "trace": result}
 
 
-async def _cancel(site: Site, request: Request) -> Response:
+async def _cancel(site: AppSite, request: Request) -> Response:
     job = site.jobs.get(request.path_params["id"])
     if job is None:
         return _error(MissingError("this question is not known any more", remedy="ask it again"))
@@ -147,7 +147,7 @@ async def _body(request: Request) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def question_from(given: Mapping[str, Any]) -> Question:
+def question_from(given: Mapping[str, Any]) -> Inquiry:
     """The question of a JSON body.
 
     Raises:
@@ -162,7 +162,7 @@ def question_from(given: Mapping[str, Any]) -> Question:
         raise UsageError("'span' is not words", where="span", remedy="a text, or a list of texts")
     plain = {name: given[name] for name in ("response", "by", "lowest", "top", "max_new_tokens") if name in given}
     where = checked(given.get("where", ""))
-    return Question(str(given.get("index", "")), prompt, spans=tuple(spans), where=where, **plain)
+    return Inquiry(str(given.get("index", "")), prompt, spans=tuple(spans), where=where, **plain)
 
 
 def _seconds(given: Mapping[str, Any]) -> float:

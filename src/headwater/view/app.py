@@ -25,11 +25,11 @@ from starlette.routing import Route
 from headwater.core.errors import DataError, HeadwaterError, MismatchError, UsageError
 from headwater.view import asking, browse, results
 from headwater.view.api import api_routes, openapi_view
-from headwater.view.jobs import FINAL, Job, ended
+from headwater.view.jobs import FINAL, ModelJob, ended
 from headwater.view.pages import FORMATS, assets, rendered
 from headwater.view.safety import HEADERS, POLICY, Guard
 from headwater.view.shelf import nameless
-from headwater.view.site import MissingError, Site, View, address
+from headwater.view.site import AppSite, MissingError, View, address
 
 THREADS = 16
 """How many views are made at once; others wait."""
@@ -37,7 +37,7 @@ TICK = 0.06
 """Seconds between two looks at a job whose page is open."""
 
 Given = Mapping[str, list[str]]
-Make = Callable[[Site, Mapping[str, str], Given], View]
+Make = Callable[[AppSite, Mapping[str, str], Given], View]
 
 
 def _one(given: Given, name: str) -> str:
@@ -65,7 +65,7 @@ VIEWS: dict[str, Make] = {
 """Path to view; each is also there with `.json` and `.csv` behind the path."""
 
 
-def make_app(site: Site, *, hosts: Iterable[str] | None, token: str = "") -> Guard:
+def make_app(site: AppSite, *, hosts: Iterable[str] | None, token: str = "") -> Guard:
     """The ASGI app of a site; `hosts` and `token` as in `Guard`."""
     limiter: list[anyio.CapacityLimiter] = []
 
@@ -102,7 +102,7 @@ async def _view(respond: Any, make: Make, suffix: str, request: Request) -> Resp
     return found
 
 
-def _made(site: Site, make: Callable[[], View], suffix: str, path: str, query: str) -> tuple[int, str]:
+def _made(site: AppSite, make: Callable[[], View], suffix: str, path: str, query: str) -> tuple[int, str]:
     """The status and text of a view, or of the page that says why there is none."""
     try:
         view = make()
@@ -124,7 +124,7 @@ def failed(error: HeadwaterError) -> View:
     return View("failed.html.j2", title, said, [said], {"said": said}, status)
 
 
-def _nowhere(site: Site, at: Mapping[str, str], given: Given) -> View:
+def _nowhere(site: AppSite, at: Mapping[str, str], given: Given) -> View:
     raise MissingError("no view has this address", remedy="the start page lists all")
 
 
@@ -145,7 +145,7 @@ async def _asset(request: Request) -> Response:
     return Response(content, headers={"content-type": kind, "cache-control": "public, max-age=31536000, immutable"})
 
 
-async def _report(site: Site, request: Request) -> Response:
+async def _report(site: AppSite, request: Request) -> Response:
     """A report's page as it was written; its own policy allows its style, and here no script and no form at all."""
 
     def read() -> str:
@@ -161,7 +161,7 @@ async def _report(site: Site, request: Request) -> Response:
     return Response(text, headers={"content-type": "text/html; charset=utf-8", "content-security-policy": policy})
 
 
-async def _asked(site: Site, respond: Any, request: Request) -> Response:
+async def _asked(site: AppSite, respond: Any, request: Request) -> Response:
     """A form's question: into the queue, or straight to its trace if that is known."""
     body = (await request.body()).decode("utf-8", "replace")
     given = parse_qs(body, keep_blank_values=False, max_num_fields=5000)
@@ -173,7 +173,7 @@ async def _asked(site: Site, respond: Any, request: Request) -> Response:
     return RedirectResponse(place, 303)
 
 
-async def _asked_both(site: Site, respond: Any, request: Request) -> Response:
+async def _asked_both(site: AppSite, respond: Any, request: Request) -> Response:
     """A question to the models of two indices: both into the queue."""
     given = parse_qs((await request.body()).decode("utf-8", "replace"), max_num_fields=20)
     keys, prompt = [_one(given, name) for name in ("a", "b")], _one(given, "prompt").replace("\r\n", "\n")
@@ -193,7 +193,7 @@ async def _refused(respond: Any, request: Request, fault: HeadwaterError) -> Res
     return found
 
 
-def queued(site: Site, key: str, given: Mapping[str, list[str]]) -> str:
+def queued(site: AppSite, key: str, given: Mapping[str, list[str]]) -> str:
     """Queue a question, and return the address of its page: the job's, or that of the trace if it is known already."""
     item, index = site.index(key)
     question = asking.question_of(key, given)
@@ -203,14 +203,14 @@ def queued(site: Site, key: str, given: Mapping[str, list[str]]) -> str:
     return f"/jobs/{site.jobs.add(question, item).id}"
 
 
-def _job_of(site: Site, job_id: str) -> Job:
+def _job_of(site: AppSite, job_id: str) -> ModelJob:
     job = site.jobs.get(job_id)
     if job is None:
         raise MissingError("this question is not known any more", remedy="ask it again")
     return job
 
 
-async def _job(site: Site, respond: Any, request: Request) -> Response:
+async def _job(site: AppSite, respond: Any, request: Request) -> Response:
     job = site.jobs.get(request.path_params["id"])
     if job is not None and job.traced is not None:
         place = address(f"/i/{job.item.key}/trace", asking.parameters_of(job.traced.question))
@@ -219,7 +219,7 @@ async def _job(site: Site, respond: Any, request: Request) -> Response:
     return found
 
 
-async def _events(site: Site, request: Request) -> Response:
+async def _events(site: AppSite, request: Request) -> Response:
     """What a job tells, as server-sent events, until it ends."""
     job = site.jobs.get(request.path_params["id"])
     if job is None:
@@ -239,7 +239,7 @@ async def _events(site: Site, request: Request) -> Response:
     return StreamingResponse(told(), media_type="text/event-stream", headers={"cache-control": "no-store"})
 
 
-async def _cancel(site: Site, request: Request) -> Response:
+async def _cancel(site: AppSite, request: Request) -> Response:
     job = site.jobs.get(request.path_params["id"])
     if job is not None:
         site.jobs.cancel(job)

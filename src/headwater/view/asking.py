@@ -19,17 +19,17 @@ from headwater.report.views import QueryView, view_queries
 from headwater.valuation.duplicates import clusters
 from headwater.view.browse import plain_json
 from headwater.view.filters import as_cell, checked, column_name
-from headwater.view.jobs import Job, Question, Traced
+from headwater.view.jobs import Inquiry, ModelJob, Traced
 from headwater.view.known import hits_of
 from headwater.view.models import SIDES, ways_of
 from headwater.view.shelf import Item
-from headwater.view.site import Site, View
+from headwater.view.site import AppSite, View
 from headwater.view.spans import passages, words_of
 
 MOST_FACETS, MOST_VALUES = 6, 8
 
 
-def question_of(index: str, given: Mapping[str, Sequence[str]]) -> Question:
+def question_of(index: str, given: Mapping[str, Sequence[str]]) -> Inquiry:
     """The question that the fields of a form or the parameters of an address ask; words are selected by number."""
 
     def one(name: str) -> str:
@@ -46,7 +46,7 @@ def question_of(index: str, given: Mapping[str, Sequence[str]]) -> Question:
     top, most = one("top") or "20", one("max_new_tokens") or "128"
     if not top.isdecimal() or not most.isdecimal():
         raise UsageError(f"'{top[:20]}' hits, '{most[:20]}' tokens", where="ask", remedy="give whole numbers")
-    return Question(
+    return Inquiry(
         index, prompt, response, spans, one("by"), checked(one("where")), one("lowest") in ("1", "true"), int(top),
         int(most),
     )  # fmt: skip
@@ -63,19 +63,19 @@ def messages_of(chat: Any) -> tuple[dict[str, Any], ...]:
     return tuple(raw)
 
 
-def parameters_of(question: Question, **changed: Any) -> dict[str, Any]:
+def parameters_of(question: Inquiry, **changed: Any) -> dict[str, Any]:
     """The parameters of the address that asks this question."""
     return replace(question, **changed).parameters()
 
 
-def prompt_text(question: Question) -> str:
+def prompt_text(question: Inquiry) -> str:
     """The prompt as people read it."""
     if isinstance(question.prompt, str):
         return question.prompt
     return "\n".join(f"{message['role']}: {message.get('content', '')}" for message in question.prompt)
 
 
-def ask(site: Site, key: str, given: Mapping[str, Sequence[str]]) -> View:
+def ask(site: AppSite, key: str, given: Mapping[str, Sequence[str]]) -> View:
     """The form."""
     item, index = site.index(key)
     filled = {name: values[-1] for name, values in given.items() if values}
@@ -98,7 +98,7 @@ def _examples(index: Index) -> list[str]:
     return [text for text in rows if text and len(text) < 120]
 
 
-def job(site: Site, found: Job) -> View:
+def job(site: AppSite, found: ModelJob) -> View:
     """A question on its way."""
     told = found.told() | {"ahead": site.jobs.ahead(found)}
     shown = {"job": found, "item": found.item, "prompt": prompt_text(found.question), "told": told}
@@ -106,7 +106,7 @@ def job(site: Site, found: Job) -> View:
     return View("job.html.j2", "Tracing", told, [told], shown)
 
 
-def traced(site: Site, key: str, given: Mapping[str, Sequence[str]]) -> View:
+def traced(site: AppSite, key: str, given: Mapping[str, Sequence[str]]) -> View:
     """A trace by its address; one that is not known any more is offered to be made again."""
     item, index = site.index(key)
     question = question_of(key, given)
@@ -126,7 +126,7 @@ def traced(site: Site, key: str, given: Mapping[str, Sequence[str]]) -> View:
     return sides_view(item, kept, ways) if question.by == SIDES else trace_view(site, item, kept, ways)
 
 
-def fields_of(question: Question, **changed: Any) -> list[tuple[str, str]]:
+def fields_of(question: Inquiry, **changed: Any) -> list[tuple[str, str]]:
     """The hidden fields of a form that asks this question."""
     given = parameters_of(question, **changed).items()
     flat = [(name, one) for name, value in given for one in (value if isinstance(value, list) else [value])]
@@ -146,7 +146,7 @@ def trace_json(kept: Traced) -> dict[str, Any]:
     return found
 
 
-def trace_view(site: Site, item: Item, kept: Traced, ways: Mapping[str, str]) -> View:
+def trace_view(site: AppSite, item: Item, kept: Traced, ways: Mapping[str, str]) -> View:
     """The page of a finished trace."""
     question, (query,) = kept.question, kept.trace.queries
     view, detail = _viewed(kept.trace)
@@ -174,7 +174,7 @@ def trace_view(site: Site, item: Item, kept: Traced, ways: Mapping[str, str]) ->
     return View("traced.html.j2", _title(question), trace_json(kept), kept.trace.hits(), shown)
 
 
-def trace_file(site: Site, key: str) -> View:
+def trace_file(site: AppSite, key: str) -> View:
     """A file of hits."""
     item = site.item(key, "trace")
     trace = hits_of(item)
@@ -186,13 +186,13 @@ def trace_file(site: Site, key: str) -> View:
     return View("tracefile.html.j2", item.title, data, trace.hits(), shown)
 
 
-def both(site: Site, a: str, b: str, prompt: str) -> View:
+def both(site: AppSite, a: str, b: str, prompt: str) -> View:
     """One question to the models of two indices, side by side."""
     sides = []
     for key in (a, b):
         item, _ = site.index(key)
         side: dict[str, Any] = {"key": key, "title": item.title, "trace": None, "error": "", "step": "not asked yet"}
-        question = Question(key, prompt)
+        question = Inquiry(key, prompt)
         if kept := site.jobs.traced(question.name):
             hits = kept.trace.queries[0].hits
             lines = [{"id": h.id, "score": h.score, "text": " → ".join(h.row.values())[:200]} for h in hits[:10]]
@@ -211,7 +211,7 @@ def both(site: Site, a: str, b: str, prompt: str) -> View:
     return View("both.html.j2", "Two models", data, table, shown)
 
 
-def _title(question: Question) -> str:
+def _title(question: Inquiry) -> str:
     said = " ".join((question.response or "").split())
     return f"What taught the model: {said[:80]}"
 
@@ -233,7 +233,7 @@ def _folded(hits: Sequence[Hit], views: Sequence[Any]) -> list[dict[str, Any]]:
     return list(groups.values())
 
 
-def _facets(question: Question, hits: Sequence[Hit]) -> list[dict[str, Any]]:
+def _facets(question: Inquiry, hits: Sequence[Hit]) -> list[dict[str, Any]]:
     """The metadata of the hits: how many have each value, and the question with only rows that do."""
     found = []
     for name in dict.fromkeys(name for hit in hits for name in hit.metadata):
@@ -248,7 +248,7 @@ def _facets(question: Question, hits: Sequence[Hit]) -> list[dict[str, Any]]:
     return found[:MOST_FACETS]
 
 
-def _narrowed(question: Question, name: str, value: Any, count: int) -> dict[str, Any]:
+def _narrowed(question: Inquiry, name: str, value: Any, count: int) -> dict[str, Any]:
     column = column_name(name)
     literal = quoted(value) if isinstance(value, str) else as_cell(value)
     only = f"{column} IS NULL" if value is None else f"{column} = {literal}"

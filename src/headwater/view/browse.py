@@ -18,14 +18,14 @@ from headwater.view.filters import as_cell, facet_columns, metadata_columns
 from headwater.view.known import known_of
 from headwater.view.rows import PAGE, Page, Wanted, facets_of, page_of, row_of
 from headwater.view.shelf import PLURALS, Item, nameless
-from headwater.view.site import Site, View, place_of
+from headwater.view.site import AppSite, View, place_of
 
 OPENING = 220
 """Characters of a text in a list of rows."""
 NEIGHBOURS = 12
 
 
-def home(site: Site) -> View:
+def home(site: AppSite) -> View:
     """Everything on the shelf, by kind."""
     site.shelf.look()
     groups: list[dict[str, Any]] = [
@@ -43,7 +43,7 @@ def home(site: Site) -> View:
     return View("home.html.j2", "headwater", data, table, {"groups": groups, "kept": kept})
 
 
-def _card(site: Site, item: Item) -> dict[str, Any]:
+def _card(site: AppSite, item: Item) -> dict[str, Any]:
     about = ""
     if item.kind == "index":
         try:
@@ -96,7 +96,7 @@ def parameters_of(wanted: Wanted, **changed: Any) -> dict[str, Any]:
     return found
 
 
-def rows(site: Site, key: str, given: Mapping[str, list[str]]) -> View:
+def rows(site: AppSite, key: str, given: Mapping[str, list[str]]) -> View:
     """A page of an index's rows."""
     item, index = site.index(key)
     wanted = wanted_of(index, given)
@@ -182,7 +182,7 @@ def _facts(index: Index) -> dict[str, str]:
     }
 
 
-def row(site: Site, key: str, row_id: str) -> View:
+def row(site: AppSite, key: str, row_id: str) -> View:
     """One row: its text, its numbers, what it drove, its value and price."""
     item, index = site.index(key)
     _, found, numbers = row_of(index, row_id)
@@ -232,7 +232,7 @@ def neighbour_columns(index: Index) -> dict[str, str]:
     return found | {c.name: c.name for c in beside}
 
 
-def neighbours(site: Site, key: str, row_id: str, by: str) -> View:
+def neighbours(site: AppSite, key: str, row_id: str, by: str) -> View:
     """The rows whose stored vectors have the highest products with this row's: no model is needed."""
     item, index = site.index(key)
     known = neighbour_columns(index)

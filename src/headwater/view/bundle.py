@@ -21,7 +21,7 @@ from headwater.view.known import hits_of
 from headwater.view.pages import assets, rendered
 from headwater.view.rows import PAGE, Wanted, page_of, row_of
 from headwater.view.shelf import Shelf, nameless
-from headwater.view.site import Parameters, Site, View, place_of
+from headwater.view.site import AppSite, Parameters, View, place_of
 
 NAMED = 2_000
 """Rows that traces and values name, at most, that get a page besides the first ones."""
@@ -42,7 +42,7 @@ def write_bundle(out: str | Path, runs: Sequence[str | Path], *, rows: int = 500
     Raises:
         StoreError: the folder exists already, or a run does not.
     """
-    site = Site.of(Shelf(runs), static=True, allowed=False)
+    site = AppSite.of(Shelf(runs), static=True, allowed=False)
     pages = _pages(site, rows)
     with whole_folder(out) as folder:
         (folder / "assets").mkdir()
@@ -75,14 +75,14 @@ def _plain(parameters: Parameters) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((n, str(v)) for n, v in given.items()))
 
 
-def _write(file: Path, site: Site, path: str, make: Callable[[], View], href: Any) -> None:
+def _write(file: Path, site: AppSite, path: str, make: Callable[[], View], href: Any) -> None:
     view = make()
     text = rendered(site, view, "", path=path, href=href)
     file.write_text(_DEAD.sub(r"\1", text), encoding="utf-8")
     file.with_suffix(".json").write_text(rendered(site, view, ".json", path=path), encoding="utf-8")
 
 
-def _pages(site: Site, rows: int) -> dict[Address, Callable[[], View]]:
+def _pages(site: AppSite, rows: int) -> dict[Address, Callable[[], View]]:
     """Every page of the bundle, by its address in the app."""
     found: dict[Address, Callable[[], View]] = {("/", ()): partial(browse.home, site)}
     makers = {
@@ -102,7 +102,7 @@ def _pages(site: Site, rows: int) -> dict[Address, Callable[[], View]]:
     return found
 
 
-def _index_pages(site: Site, key: str, rows: int) -> dict[Address, Callable[[], View]]:
+def _index_pages(site: AppSite, key: str, rows: int) -> dict[Address, Callable[[], View]]:
     """The list of an index's first rows in pages, and a page for each of these and for the rows that others name."""
     _, index = site.index(key)
     ids: list[str] = []
@@ -120,7 +120,7 @@ def _index_pages(site: Site, key: str, rows: int) -> dict[Address, Callable[[], 
     return found
 
 
-def _named(site: Site) -> list[str]:
+def _named(site: AppSite) -> list[str]:
     """Ids of rows that traces and values name."""
     ids = [hit.id for item in site.shelf.of("trace") for query in hits_of(item).queries for hit in query.hits]
     for item in site.shelf.of("values"):

@@ -38,7 +38,7 @@ class CancelledError(Exception):
 
 
 @dataclass(frozen=True)
-class Question:
+class Inquiry:
     """What is asked of an index.
 
     Attributes:
@@ -91,7 +91,7 @@ class Question:
             "by": self.by,
             "where": self.where,
             "lowest": self.lowest,
-            "top": self.top if self.top != Question.top else None,
+            "top": self.top if self.top != Inquiry.top else None,
         }
 
 
@@ -102,7 +102,7 @@ class Traced:
     If all methods were asked for, `others` has the trace of each.
     """
 
-    question: Question
+    question: Inquiry
     trace: Trace
     version: int
     seconds: float
@@ -110,10 +110,10 @@ class Traced:
 
 
 @dataclass
-class Job:
+class ModelJob:
     """One question on its way; `text` is the answer so far, `share` the part of `step` that is done."""
 
-    question: Question
+    question: Inquiry
     item: Item
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     state: State = "waiting"
@@ -132,7 +132,7 @@ class Job:
         return {**found, "text": self.text, "error": self.error, "trace": result}
 
 
-Run = Callable[[Job, Callable[[str, float], None], Callable[[str], None]], Traced]
+Run = Callable[[ModelJob, Callable[[str, float], None], Callable[[str], None]], Traced]
 """Answers and traces a job's question; told are the step and its share, and the answer so far."""
 
 
@@ -141,19 +141,19 @@ class Jobs:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._queue: queue.Queue[Job] = queue.Queue(WAITING)
-        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._queue: queue.Queue[ModelJob] = queue.Queue(WAITING)
+        self._jobs: OrderedDict[str, ModelJob] = OrderedDict()
         self._traced: OrderedDict[str, Traced] = OrderedDict()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def add(self, question: Question, item: Item) -> Job:
+    def add(self, question: Inquiry, item: Item) -> ModelJob:
         """Queue a question; what has been traced at the same version is not traced again by the runner.
 
         Raises:
             UsageError: too many wait already.
         """
-        job = Job(question, item)
+        job = ModelJob(question, item)
         try:
             self._queue.put_nowait(job)
         except queue.Full:
@@ -167,30 +167,30 @@ class Jobs:
                 self._thread.start()
         return job
 
-    def get(self, job_id: str) -> Job | None:
+    def get(self, job_id: str) -> ModelJob | None:
         """The job with this id, if it is still known."""
         with self._lock:
             return self._jobs.get(job_id)
 
-    def asked(self, name: str) -> Job | None:
+    def asked(self, name: str) -> ModelJob | None:
         """The latest job for the question with this name."""
         with self._lock:
             return next((job for job in reversed(self._jobs.values()) if job.question.name == name), None)
 
-    def ahead(self, job: Job) -> int:
+    def ahead(self, job: ModelJob) -> int:
         """How many jobs are done before this one."""
         with self._lock:
             waiting = [j for j in self._jobs.values() if j.state not in FINAL]
         return waiting.index(job) if job in waiting else 0
 
-    def cancel(self, job: Job) -> None:
+    def cancel(self, job: ModelJob) -> None:
         """End a job: at once if it waits, else at its next token or block of rows."""
         job.stop.set()
         if job.state == "waiting":
             _end(job, "cancelled")
 
     def traced(self, name: str) -> Traced | None:
-        """The trace with this name (`Question.name`), if it is still known."""
+        """The trace with this name (`Inquiry.name`), if it is still known."""
         with self._lock:
             return self._traced.get(name)
 
@@ -205,7 +205,7 @@ class Jobs:
             if not job.stop.is_set():
                 self._do(job)
 
-    def _do(self, job: Job) -> None:
+    def _do(self, job: ModelJob) -> None:
         def tell(step: str, share: float) -> None:
             if job.stop.is_set():
                 raise CancelledError
@@ -235,16 +235,16 @@ class Jobs:
             _end(job, "done")
 
 
-async def ended(job: Job, seconds: float) -> bool:
+async def ended(job: ModelJob, seconds: float) -> bool:
     """Wait for a job without holding a thread; whether it has ended within so many seconds."""
     end, pause = time.monotonic() + seconds, 0.004
     while not job.ended.is_set() and time.monotonic() < end:
         await asyncio.sleep(pause)
-        pause = min(1.2 * pause, 0.1)
+        pause = min(1.2 * pause, 0.02)
     return job.ended.is_set()
 
 
-def _end(job: Job, state: State) -> None:
+def _end(job: ModelJob, state: State) -> None:
     job.state = state
     job.ended.set()
 

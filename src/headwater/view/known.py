@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from headwater.core.plain import without_nan
 from headwater.core.trace import Hit, QueryTrace, Trace
 from headwater.view.shelf import Item
-from headwater.view.site import Site, place_of
+from headwater.view.site import AppSite, place_of
 
 FILES = 16
 """How many files' contents are kept."""
@@ -89,7 +89,7 @@ def _row(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in raw.items() if name not in ("query", "rank", "score")}
 
 
-def known_of(site: Site, item: Item, row_id: str) -> dict[str, Any]:
+def known_of(site: AppSite, item: Item, row_id: str) -> dict[str, Any]:
     """Values, prices and traces of a row, JSON-ready; each names where it is from and that thing's place."""
     values = [_source(i) | found for i in site.shelf.of("values") if (found := _value(i.path, row_id))]
     prices = [_source(i) | found for i in site.shelf.of("prices") if (found := _price(i.path, row_id))]

@@ -15,7 +15,7 @@ from headwater.index.store import Index, open_index
 from headwater.indexing.session import Session, open_session
 from headwater.models.generate import Answer
 from headwater.models.load import LoadedModel
-from headwater.view.jobs import Job, Question, Traced
+from headwater.view.jobs import Inquiry, ModelJob, Traced
 from headwater.view.shelf import nameless
 from headwater.view.snapshots import Snapshots
 
@@ -61,7 +61,7 @@ class Models:
         self._loaded: dict[str, LoadedModel] = {}
         self._answers: OrderedDict[tuple[Any, ...], Answer] = OrderedDict()
 
-    def run(self, job: Job, tell: Callable[[str, float], None], hear: Callable[[str], None]) -> Traced:
+    def run(self, job: ModelJob, tell: Callable[[str, float], None], hear: Callable[[str], None]) -> Traced:
         """Answer and trace a job's question; `tell` and `hear` raise to end it."""
         question = job.question
         if question.by == BM25 and question.response is not None:
@@ -99,7 +99,7 @@ class Models:
         return Traced(answered, next(iter(others.values())), version, seconds, others)
 
     def _traced(
-        self, session: Session, question: Question, said: str | Answer, job: Job, tell: Callable[[str, float], None]
+        self, session: Session, question: Inquiry, said: str | Answer, job: ModelJob, tell: Callable[[str, float], None]
     ) -> Trace:
         """One ranking of the rows behind an answer, with token maps if it is the only one asked for."""
         if question.by == BM25:
@@ -118,14 +118,14 @@ class Models:
         )
         return shown(found, job.item.title)
 
-    def _by_words(self, job: Job, tell: Callable[[str, float], None]) -> Traced:
+    def _by_words(self, job: ModelJob, tell: Callable[[str, float], None]) -> Traced:
         job.state = "tracing"
         index, started = open_index(job.item.path), time.perf_counter()
         found = self._words(index, job.question, job, tell, generated=False)
         return Traced(job.question, found, int(index.dataset.version), time.perf_counter() - started)
 
     def _words(
-        self, index: Any, question: Question, job: Job, tell: Callable[[str, float], None], *, generated: bool
+        self, index: Any, question: Inquiry, job: ModelJob, tell: Callable[[str, float], None], *, generated: bool
     ) -> Trace:
         found = trace_words(
             index,
@@ -139,7 +139,7 @@ class Models:
         )
         return shown(found, job.item.title)
 
-    def _session(self, job: Job) -> Session:
+    def _session(self, job: ModelJob) -> Session:
         key = job.item.path
         if key not in self._sessions:
             index = self.snapshots.of(job.item)
@@ -164,10 +164,10 @@ def shown(found: Trace, title: str) -> Trace:
     return replace(found, about={**about, "index": f"{title}, {rows}"} if "index" in about else about)
 
 
-def _prompt(question: Question) -> Any:
+def _prompt(question: Inquiry) -> Any:
     return question.prompt if isinstance(question.prompt, str) else [dict(message) for message in question.prompt]
 
 
-def _asked(question: Question) -> tuple[Any, ...]:
+def _asked(question: Inquiry) -> tuple[Any, ...]:
     """What an answer depends on."""
     return question.index, repr(question.prompt), question.max_new_tokens

@@ -24,11 +24,11 @@ def view(*shown: str | Path | Trace, port: int = 0, browser: bool = True, **mode
         StoreError: a path does not exist.
     """
     from headwater.view.shelf import Shelf
-    from headwater.view.site import Site
+    from headwater.view.site import AppSite
 
     traces = [one for one in shown if isinstance(one, Trace)]
     runs = [one for one in shown if not isinstance(one, Trace)]
-    running = open_site(runs, port=port, site=Site.of(Shelf(runs, traces=traces), **models))
+    running = open_site(runs, port=port, site=AppSite.of(Shelf(runs, traces=traces), **models))
     if len(shown) == 1 and traces:
         running.url = f"{running.url}/t/{running.site.shelf.of('trace')[0].key}"
     if browser:

@@ -18,7 +18,7 @@ from headwater import __version__
 from headwater.report.colours import stylesheet
 from headwater.report.page import environment
 from headwater.view.results import as_csv
-from headwater.view.site import Href, Site, View, address
+from headwater.view.site import AppSite, Href, View, address
 
 FORMATS = {
     "": "text/html; charset=utf-8",
@@ -48,7 +48,7 @@ def asset_version() -> str:
     return whole.hexdigest()[:12]
 
 
-def rendered(site: Site, view: View, suffix: str, *, path: str, query: str = "", href: Href = address) -> str:
+def rendered(site: AppSite, view: View, suffix: str, *, path: str, query: str = "", href: Href = address) -> str:
     """The view in one format of `FORMATS`; `path` and `query` are where it is, without the format's suffix."""
     if suffix == ".json":
         return json.dumps(view.data, ensure_ascii=False, indent=1, default=str) + "\n"

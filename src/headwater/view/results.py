@@ -22,13 +22,13 @@ from headwater.valuation.values import Values, read_values, summarise
 from headwater.view.browse import plain_json
 from headwater.view.known import hits_of, once_a_file
 from headwater.view.shelf import Item, nameless
-from headwater.view.site import Site, View
+from headwater.view.site import AppSite, View
 
 BINS, ENDS, GROUPS = 41, 25, 40
 """Bars of a distribution; rows shown at each end; groups shown."""
 
 
-def values(site: Site, key: str, by: str) -> View:
+def values(site: AppSite, key: str, by: str) -> View:
     """A values file: its distribution, its groups, and the rows at both ends."""
     item = site.item(key, "values")
     found: Values = once_a_file(item.path, "all values", read_values)
@@ -102,7 +102,7 @@ def _lines(values: Values, places: Any) -> list[dict[str, Any]]:
     return found
 
 
-def ledger(site: Site, key: str) -> View:
+def ledger(site: AppSite, key: str) -> View:
     """A ledger: what each provider is paid; or the prices of rows, the dearest first."""
     item = site.item(key, "ledger", "prices")
 
@@ -139,7 +139,7 @@ def _number(text: str) -> Any:
         return text
 
 
-def unlearning(site: Site, key: str) -> View:
+def unlearning(site: AppSite, key: str) -> View:
     """An unlearning run: answers and losses before and after."""
     item = site.item(key, "unlearning")
     account: dict[str, Any] = once_a_file(item.path, "account", _json)
@@ -181,7 +181,7 @@ def _without_paths(value: Any) -> Any:
     return nameless(value) if isinstance(value, str) else value
 
 
-def evaluation(site: Site, key: str) -> View:
+def evaluation(site: AppSite, key: str) -> View:
     """An evaluation: its tables, with intervals and controls."""
     item = site.item(key, "evaluation")
     result = once_a_file(item.path, "result", read_result)
@@ -194,7 +194,7 @@ def evaluation(site: Site, key: str) -> View:
     return View("tables.html.j2", result.title, data, result.records(), shown)
 
 
-def compare(site: Site, a: str, b: str) -> View:
+def compare(site: AppSite, a: str, b: str) -> View:
     """Two things of one kind side by side; without both, the choice."""
     first, second = (site.item(key) if key else None for key in (a, b))
     choices = [item for item in site.shelf.items if item.kind in _COMPARED]
@@ -239,7 +239,7 @@ _A = {
 }
 
 
-def _two_indices(site: Site, a: Item, b: Item) -> tuple[list[Table], str]:
+def _two_indices(site: AppSite, a: Item, b: Item) -> tuple[list[Table], str]:
     both = [site.snapshots.of(item) for item in (a, b)]
     facts: list[dict[str, Cell]] = []
     for index in both:
@@ -254,7 +254,7 @@ def _two_indices(site: Site, a: Item, b: Item) -> tuple[list[Table], str]:
     return [Table("What they are", ("fact", a.title, b.title, "same?"), rows)], "Two indices, fact by fact."
 
 
-def _two_traces(site: Site, a: Item, b: Item) -> tuple[list[Table], str]:
+def _two_traces(site: AppSite, a: Item, b: Item) -> tuple[list[Table], str]:
     tables = []
     left, right = ({q.id: q for q in hits_of(item).queries} for item in (a, b))
     for name in [n for n in left if n in right][:50]:
@@ -272,7 +272,7 @@ def _two_traces(site: Site, a: Item, b: Item) -> tuple[list[Table], str]:
     return tables, "The same queries in two traces: rank and score of every row that either found."
 
 
-def _two_values(site: Site, a: Item, b: Item) -> tuple[list[Table], str]:
+def _two_values(site: AppSite, a: Item, b: Item) -> tuple[list[Table], str]:
     left, right = (once_a_file(item.path, "all values", read_values) for item in (a, b))
     mine = dict(zip(left.ids, left.numbers().tolist(), strict=True))
     pairs = [(i, mine[i], v) for i, v in zip(right.ids, right.numbers().tolist(), strict=True) if i in mine]
@@ -286,7 +286,7 @@ def _two_values(site: Site, a: Item, b: Item) -> tuple[list[Table], str]:
     return [facts, lines], "The values of the same rows in two files."
 
 
-def _two_accounts(site: Site, a: Item, b: Item) -> tuple[list[Table], str]:
+def _two_accounts(site: AppSite, a: Item, b: Item) -> tuple[list[Table], str]:
     one, two = (once_a_file(item.path, "account", _json) for item in (a, b))
     names = [n for n, v in one.items() if not isinstance(v, dict | list)]
     facts = Table(
@@ -298,7 +298,7 @@ def _two_accounts(site: Site, a: Item, b: Item) -> tuple[list[Table], str]:
     return [facts, Table("Answers", columns, said)], "Two unlearning runs: numbers, and answers after each."
 
 
-def _two_results(site: Site, a: Item, b: Item) -> tuple[list[Table], str]:
+def _two_results(site: AppSite, a: Item, b: Item) -> tuple[list[Table], str]:
     one, two = (once_a_file(item.path, "result", read_result) for item in (a, b))
     tables = [s.table for result in (one, two) for s in sections(result)]
     return tables, "Two evaluations, one below the other."

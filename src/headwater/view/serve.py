@@ -79,9 +79,9 @@ def open_site(
         StoreError: a run does not exist.
     """
     require_extra()
-    from headwater.view.site import Site
+    from headwater.view.site import AppSite
 
-    shown = site or Site.of(Shelf(runs), **models)
+    shown = site or AppSite.of(Shelf(runs), **models)
     server, listening, url = _server(shown, host, port)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True, name="headwater-view")
     thread.start()
@@ -110,9 +110,9 @@ def serve(
         models: arguments of `Models`.
     """
     require_extra()
-    from headwater.view.site import Site
+    from headwater.view.site import AppSite
 
-    server, listening, url = _server(Site.of(Shelf(runs), **models), host, port)
+    server, listening, url = _server(AppSite.of(Shelf(runs), **models), host, port)
     on_ready(url)
     if browser:
         threading.Timer(0.3, webbrowser.open, [url]).start()

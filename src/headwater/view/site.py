@@ -63,7 +63,7 @@ class MissingError(StoreError):
 
 
 @dataclass
-class Site:
+class AppSite:
     """Everything a request may ask for.
 
     Attributes:
@@ -82,7 +82,7 @@ class Site:
     static: bool = False
 
     @classmethod
-    def of(cls, shelf: Shelf, *, static: bool = False, **models: Any) -> Site:
+    def of(cls, shelf: Shelf, *, static: bool = False, **models: Any) -> AppSite:
         """A site of a shelf; other arguments are those of `Models`."""
         snapshots = Snapshots()
         known = Models(snapshots, **models)
