@@ -71,3 +71,38 @@ def test_commands_are_found_and_wrong_ones_are_seen():
     assert fault(["trase", "i.lance"]) == "no such command: trase i.lance"
     assert fault(["index", "build", "i.lance", "--model", "m", "--data"]) == "--data has no value"
     assert fault(["index", "info", "i.lance", "--json"]) is None
+
+
+READS = (
+    "--data",
+    "--queries",
+    "--candidates",
+    "--target",
+    "--forget",
+    "--retain",
+    "--retain-from",
+    "--unseen",
+    "--ask",
+)
+READS += ("--model", "--query", "--student", "--rows", "--ids-file", "--adapter", "--exact", "--index", "--config")
+
+
+def foreign(lines: list[list[str]]) -> set[str]:
+    """Files that the commands read and that neither the demo nor a command before them makes."""
+    made, read = {"runs/"}, set[str]()
+    for words in lines:
+        for option, value in zip(words, words[1:], strict=False):
+            if option in READS and not value.startswith(tuple(made)) and not value.isdigit():
+                read.add(value)
+        made |= {
+            value for option, value in zip(words, words[1:], strict=False) if option in ("--out", "--rows", "--html")
+        }
+    return read
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_a_page_says_which_files_stand_for_the_readers_own(page):
+    text = page.read_text(encoding="utf-8")
+    if page.name == "cli.md" or not foreign(commands(text)):
+        return
+    assert "stand for your own" in " ".join(text.split()), sorted(foreign(commands(text)))
