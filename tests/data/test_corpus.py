@@ -220,8 +220,8 @@ def test_hub_failure_is_one_line() -> None:
 
 SHAPES_REMEDY = (
     "known shapes: text; prompt + response; instruction + output + (input); prompt + completion; "
-    "question + answer; messages; conversations; conversation; say which columns to read with a mapping "
-    "from role to column"
+    "question + answer; messages; conversations; conversation; say which column is which, such as "
+    "--column prompt=NAME --column response=NAME"
 )
 
 BAD_FILES = {
