@@ -76,11 +76,17 @@ FIRST = {  # commands whose first word is a file to read
 }
 NUMBERS = ("many", "-1")
 NUMERIC = {
-    "--limit": ("plan", "index build", "index add", "value"),
-    "--max-tokens": ("plan", "index build", "value export-target", "unlearn"),
-    "--tokens-per-batch": ("plan", "index build"),
-    "--max-memory": ("plan", "index build", "trace", "score"),
-    "--max-disk": ("plan", "index build"),
+    "--limit": (
+        "plan",
+        "value",
+    ),
+    "--max-tokens": ("plan",),
+    "--tokens-per-batch": ("plan",),
+    "--max-memory": (
+        "plan",
+        "score",
+    ),
+    "--max-disk": ("plan",),
     "--top": ("trace", "select"),
     "--exact": ("trace",),
     "--grids": ("trace",),
@@ -107,20 +113,45 @@ NUMERIC = {
     "--epochs": ("eval detection", "eval lds"),
 }
 NAMED = {
-    "--method": ("plan", "index build", "value", "value export-target", "unlearn", "eval detection", "eval lds"),
-    "--set": ("plan", "index build", "value"),
-    "--template": ("plan", "index build", "value export-target", "unlearn"),
-    "--targets": ("plan", "index build", "value export-target", "unlearn", "trace", "score"),
-    "--code": ("plan", "index build", "index quantise"),
-    "--dtype": ("plan", "index build", "trace", "score", "unlearn"),
-    "--device": ("plan", "index build", "trace", "score", "unlearn"),
-    "--quantization": ("plan", "index build"),
-    "--adapter": ("plan", "index build", "trace"),
-    "--tokenizer": ("plan", "index build"),
-    "--model": ("plan", "index build", "value export-target", "unlearn", "trace", "score", "index add"),
-    "--pairs": ("plan", "index build", "value"),
-    "--ids": ("plan", "index build", "value"),
-    "--column": ("plan", "index build", "trace", "value"),
+    "--method": (
+        "plan",
+        "value",
+        "unlearn",
+        "eval lds",
+    ),
+    "--set": (
+        "plan",
+        "value",
+    ),
+    "--template": (
+        "plan",
+        "unlearn",
+    ),
+    "--targets": (
+        "plan",
+        "trace",
+    ),
+    "--code": (
+        "plan",
+        "index quantise",
+    ),
+    "--dtype": ("plan",),
+    "--device": ("plan",),
+    "--quantization": ("plan",),
+    "--adapter": ("plan",),
+    "--tokenizer": ("plan",),
+    "--model": (
+        "plan",
+        "trace",
+        "unlearn",
+    ),
+    "--pairs": ("plan",),
+    "--ids": ("plan",),
+    "--column": (
+        "plan",
+        "trace",
+        "value",
+    ),
     "--where": ("trace", "index delete"),
     "--by": ("trace", "score", "value", "select", "price"),
     "--engine": ("trace",),
@@ -138,9 +169,9 @@ NAMED = {
 
 NEEDS = {
     ("unlearn", "--draw"): {"--retain-from": "rows.jsonl"},
-    ("unlearn", "--influence"): {"--method": "rapidun", "--retain": "rows.jsonl"},
-    ("unlearn", "--weights"): {"--method": "rapidun", "--retain": "rows.jsonl"},
-    ("unlearn", "--keep"): {"--method": "graddiff", "--retain": "rows.jsonl"},
+    ("unlearn", "--influence"): {"--method": "rapidun", "--retain": "right.jsonl"},
+    ("unlearn", "--weights"): {"--method": "rapidun", "--retain": "right.jsonl"},
+    ("unlearn", "--keep"): {"--method": "graddiff", "--retain": "right.jsonl"},
 }
 """Options that count only beside others."""
 
@@ -180,6 +211,7 @@ def place(tmp_path_factory) -> Path:
     loaded.tokenizer.save_pretrained(folder / "model")
     lines(folder / "rows.jsonl", ROWS)
     lines(folder / "few.jsonl", ROWS[:5])
+    lines(folder / "right.jsonl", [{**row, "response": f"{row['response']} Sure."} for row in ROWS[5:30]])
     lines(folder / "queries.jsonl", [QUERY, {**QUERY, "id": "q2", "response": "No idea."}])
     (folder / "folder").mkdir()
     (folder / "folder" / "notes.txt").write_text("no rows")

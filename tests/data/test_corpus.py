@@ -220,8 +220,8 @@ def test_hub_failure_is_one_line() -> None:
 
 SHAPES_REMEDY = (
     "known shapes: text; prompt + response; instruction + output + (input); prompt + completion; "
-    "question + answer; messages; conversations; conversation; say which columns to read with a mapping "
-    "from role to column"
+    "question + answer; messages; conversations; conversation; say which column is which, such as "
+    "--column prompt=NAME --column response=NAME"
 )
 
 BAD_FILES = {
@@ -264,7 +264,7 @@ BAD_FILES = {
         "jsonl",
         '{"text": "t", "question": "q", "answer": "a"}\n',
         "{path}:1: several shapes fit the columns text, question, answer: text; question + answer "
-        "(say which columns to read with a mapping from role to column)",
+        "(say which column is which, such as --column prompt=NAME --column response=NAME)",
     ),
     "unknown shape": (
         "jsonl",

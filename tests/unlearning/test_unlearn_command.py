@@ -35,6 +35,8 @@ QUICK = (
     "--target",
     "99",
 )
+WEIGHED = (*QUICK[: QUICK.index("--influence")], *QUICK[QUICK.index("--target") :])
+"""The same without the options that make weights, beside a file of weights."""
 
 
 def lines(path: Path, rows: list[dict]) -> Path:
@@ -98,7 +100,7 @@ def test_weights_are_edited_and_used_and_the_adapter_is_kept(place):
     raw = json.loads((place / "first" / "weights.json").read_text())
     raw["rows"][0]["weight"] = 0.0
     (place / "edited.json").write_text(json.dumps(raw))
-    code, _, err = unlearn(place, *words, "--weights", "edited.json", "--keep-adapter", out="second")
+    code, _, err = unlearn(place, *words[:2], *WEIGHED, "--weights", "edited.json", "--keep-adapter", out="second")
     assert code == 1, err
     assert json.loads((place / "second" / "weights.json").read_text())["rows"][0]["weight"] == 0.0
     loaded = headwater("trace", "nowhere.lance", cwd=place)
@@ -106,7 +108,7 @@ def test_weights_are_edited_and_used_and_the_adapter_is_kept(place):
     from headwater.models.load import load_model
 
     assert load_model(str(place / "model"), adapter=str(place / "second" / "adapter")).adapter is not None
-    code, _, err = unlearn(place, *words[:1], "train.jsonl", *QUICK, "--weights", "edited.json", out="third")
+    code, _, err = unlearn(place, *words[:1], "train.jsonl", *WEIGHED, "--weights", "edited.json", out="third")
     assert code == 1
     assert "both forgotten and retained: 'b0'" in err
 
