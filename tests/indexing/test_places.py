@@ -59,7 +59,7 @@ def test_an_index_that_moved_with_its_model_finds_it(
 
 
 def test_a_lost_adapter_is_named_and_following_the_advice_helps(made: Path, place: Path) -> None:
-    index = shutil.copytree(place / "runs" / "a.lance", place / "elsewhere" / "b.lance")
+    index = shutil.copytree(place / "runs" / "a.lance", place / "else" / "where" / "b.lance")
     away = made.rename(made.with_name("away"))
     try:
         with pytest.raises(ModelError, match=r"the model that the index was built with.* --model FOLDER"):

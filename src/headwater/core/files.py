@@ -130,7 +130,7 @@ def refusal(
         again: what to do after there is space.
     """
     number = getattr(error, "errno", None) if isinstance(error, OSError) else _quoted_number(str(error))
-    if number is None and "PytorchStreamWriter failed writing" in str(error):  # torch does not say why
+    if number is None and _TORCH_CANNOT_WRITE.search(str(error)):  # it does not say why
         number = errno.ENOSPC
     named = getattr(error, "filename", None)
     where = str(place or (named.decode() if isinstance(named, bytes) else named or ""))
@@ -146,6 +146,8 @@ def refusal(
         return StoreError("the file system is read-only", where=where, remedy="choose a folder elsewhere")
     return None
 
+
+_TORCH_CANNOT_WRITE = re.compile(r"PytorchStreamWriter failed writing|unexpected pos \d+ vs \d+|iostream error")
 
 _SPACE = "free some space, or choose another folder, then "
 

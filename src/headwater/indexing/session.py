@@ -55,7 +55,10 @@ def open_session(
     else:
         now = places_now(opened, {**given, "name": model, "reference": "asked for apart"})
         name = model or now.pop("name")
-        loaded = load_model(name, **{**_recorded(manifest.model), **now, **given})
+        recorded = {**_recorded(manifest.model), **now}
+        if recorded.get("tokenizer") == manifest.model["name"]:  # the base model's own, wherever that is now
+            recorded["tokenizer"] = name
+        loaded = load_model(name, **{**recorded, **given})
     fingerprint, where = manifest.model["fingerprint"], f"the index '{opened.path}'"
     reader = Reader.like(loaded, fingerprint, manifest.tokenization, manifest.plan.tokens_per_batch, where=where)
     bound = Bound.of(restore_method(manifest.method), replace(reader, reference=reference))
