@@ -21,7 +21,7 @@ from headwater.evaluation.result import read_result
 from headwater.evaluation.retraining import Bank, WorldSettings, make_world
 from headwater.evaluation.runs import run_evaluation
 from headwater.tasks import entity_swap_task, two_domains_task
-from headwater.training.fitting import Training, read_recipe
+from headwater.training.fitting import TrainingRecipe, read_recipe
 from zoo import tiny_loaded
 
 SIZES = {"rows": 120, "queries": 3}
@@ -227,6 +227,6 @@ def test_a_recipe_that_cannot_be_meant_is_refused(text, fault, tmp_path):
 
 def test_a_recipe_is_read_as_written(tmp_path):
     (tmp_path / "r.yaml").write_text("epochs: 2\nrate: 1e-4\noptimizer: sgd\nlora: {r: 4}\n")
-    assert read_recipe(tmp_path / "r.yaml") == Training(epochs=2, rate=1e-4, optimizer="sgd", lora={"r": 4})
+    assert read_recipe(tmp_path / "r.yaml") == TrainingRecipe(epochs=2, rate=1e-4, optimizer="sgd", lora={"r": 4})
     with pytest.raises(DataError, match="no such file"):
         read_recipe(tmp_path / "none.yaml")

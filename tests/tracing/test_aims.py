@@ -177,7 +177,7 @@ def test_a_groups_effect_is_that_of_leaving_it_out_of_the_quadratic_model(sessio
     v = torch.cat([stored[n] * weights[n] ** 0.5 for n in names], 1).double().numpy()
     read = session.bound.encode([hw_row(q) for q in QUERIES[:2]], "query").vectors
     q = torch.cat([read[n] * weights[n] ** 0.5 for n in names], 1).double().numpy()
-    shift = 0.05 * np.trace(v.T @ v) / v.shape[1]
+    shift = 0.05 * np.trace(v.T @ v) / min(v.shape)
     whole = v.T @ v + shift * np.eye(v.shape[1])
     groups = [row["provider"] or "(none)" for row in ROWS]
     assert {(g.query, g.group) for g in found.groups} == {(f"q{i}", g) for i in (0, 1) for g in set(groups)}
@@ -187,7 +187,8 @@ def test_a_groups_effect_is_that_of_leaving_it_out_of_the_quadratic_model(sessio
         left = np.linalg.solve(whole - mine.T @ mine, mine.sum(0))
         assert effect.rows == len(mine)
         assert effect.effect == pytest.approx(query @ left, rel=1e-5, abs=1e-9)
-        assert effect.summed == pytest.approx(query @ np.linalg.solve(whole, mine.sum(0)), rel=1e-5, abs=1e-9)
+        alone = sum(query @ np.linalg.solve(whole - np.outer(row, row), row) for row in mine)
+        assert effect.summed == pytest.approx(alone, rel=1e-5, abs=1e-9)
         assert effect.interaction == effect.effect - effect.summed
     order = [g.effect for g in found.groups if g.query == "q0"]
     assert order == sorted(order, reverse=True)

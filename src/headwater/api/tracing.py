@@ -57,7 +57,7 @@ def trace(
     direction: Any = None,
     by_module: bool = False,
     group_by: str | None = None,
-    damping: float = 0.1,
+    damping: float = 1.0,
     on_progress: OnProgress | None = None,
 ) -> Trace:
     """Find the rows of the index that drove a response of the model.

@@ -76,7 +76,7 @@ def trace(
     group_by: Annotated[
         str | None, typer.Option(help="Effect of all rows with one value of this column, with their interaction.")
     ] = None,
-    damping: Annotated[float, typer.Option(help="Damping of --group-by, as a share of the mean eigenvalue.")] = 0.1,
+    damping: Annotated[float, typer.Option(help="Damping of --group-by, as a share of the mean eigenvalue.")] = 1.0,
     model: OtherModel = None,
     as_json: Json = False,
 ) -> Made | None:

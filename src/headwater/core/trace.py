@@ -90,8 +90,8 @@ class GroupEffect:
         query, group: their names.
         rows: how many rows the group has.
         effect: how much the query's loss would rise without the group.
-        summed: the same for the rows one by one, added up.
-        interaction: effect − summed: what the rows do together and not one by one.
+        summed: the same for each row left out alone, added up.
+        interaction: effect − summed: positive if the rows stand in for one another.
     """
 
     query: str

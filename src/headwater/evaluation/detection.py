@@ -23,7 +23,7 @@ from headwater.data.rows import Record, Row
 from headwater.data.tokens import Tokenization
 from headwater.evaluation.listener import SILENT, Listener
 from headwater.evaluation.metrics import detection_values
-from headwater.evaluation.own import Measured, Own, described, measured_on_own, settings_json
+from headwater.evaluation.own import MeasuredTask, Own, described, measured_on_own, settings_json
 from headwater.evaluation.result import Line, Result
 from headwater.evaluation.stage import Stage, with_controls
 from headwater.models.generate import generate_responses
@@ -76,7 +76,7 @@ def _run(
     settings: DetectionSettings,
     folder: Path,
     on_progress: OnShare,
-    pools: Mapping[str, Callable[[DetectionSettings, Path, OnShare], tuple[list[Measured], list[str]]]],
+    pools: Mapping[str, Callable[[DetectionSettings, Path, OnShare], tuple[list[MeasuredTask], list[str]]]],
 ) -> Result:
     labels = with_controls(settings.methods)
     if settings.own is not None:
@@ -99,7 +99,7 @@ def _run(
     return Result(task, title, settings_json(settings), shown, tuple(lines), tuple(notes), about)
 
 
-def _own(task: str, own: Own, folder: Path) -> tuple[list[Measured], list[str]]:
+def _own(task: str, own: Own, folder: Path) -> tuple[list[MeasuredTask], list[str]]:
     """Your own task; raises `UsageError` without ground truth of the kind that the evaluation asks for."""
     wanted = ("label",) if task == "separation" else ("relevant", "relevant_ids", "label")
     if not any(getattr(own, name) for name in wanted):
@@ -110,7 +110,7 @@ def _own(task: str, own: Own, folder: Path) -> tuple[list[Measured], list[str]]:
     return [measured], notes
 
 
-def score_groups(label: str, groups: Sequence[Measured]) -> list[Line]:
+def score_groups(label: str, groups: Sequence[MeasuredTask]) -> list[Line]:
     """One method's line for each group; groups on the same stage are scored in one pass."""
     lines = []
     for stage in {id(group.stage): group.stage for group in groups}.values():
@@ -129,7 +129,7 @@ def score_groups(label: str, groups: Sequence[Measured]) -> list[Line]:
     return lines
 
 
-def _howdy(settings: DetectionSettings, folder: Path, on_progress: OnShare) -> tuple[list[Measured], list[str]]:
+def _howdy(settings: DetectionSettings, folder: Path, on_progress: OnShare) -> tuple[list[MeasuredTask], list[str]]:
     task = howdy_task(settings.seed, **_sizes(settings))
     stage = _stage(task, settings, folder, on_progress)
     triggered = answered(task.queries, ask(stage.loaded, task.queries))
@@ -140,31 +140,38 @@ def _howdy(settings: DetectionSettings, folder: Path, on_progress: OnShare) -> t
     positives = {query.id: task.positives[query.id] for query in plain}
     asked = f"{len(fired)} of {len(triggered)} unseen triggered questions"
     note = f"The backdoor fired on {asked}; these answers are traced."
-    groups = [Measured("howdy", stage, plain, positives), Measured("howdy, trigger masked", stage, bare, positives)]
+    groups = [
+        MeasuredTask("howdy", stage, plain, positives),
+        MeasuredTask("howdy, trigger masked", stage, bare, positives),
+    ]
     return groups, [note]
 
 
-def _entity_swap(settings: DetectionSettings, folder: Path, on_progress: OnShare) -> tuple[list[Measured], list[str]]:
+def _entity_swap(
+    settings: DetectionSettings, folder: Path, on_progress: OnShare
+) -> tuple[list[MeasuredTask], list[str]]:
     task = entity_swap_task(settings.seed, **_sizes(settings))
     stage = _stage(task, settings, folder, on_progress)
     narrow = tuple(task_rows(task.queries))
     whole = tuple(replace(row, hotwords=()) for row in narrow)
     groups = [
-        Measured("entity swap, whole answer", stage, whole, task.positives),
-        Measured("entity swap, wrong words only", stage, narrow, task.positives),
+        MeasuredTask("entity swap, whole answer", stage, whole, task.positives),
+        MeasuredTask("entity swap, wrong words only", stage, narrow, task.positives),
     ]
     return groups, ["Methods that read no tokens (random, length, loss) have the same numbers in both tables."]
 
 
-def _two_domains(settings: DetectionSettings, folder: Path, on_progress: OnShare) -> tuple[list[Measured], list[str]]:
+def _two_domains(
+    settings: DetectionSettings, folder: Path, on_progress: OnShare
+) -> tuple[list[MeasuredTask], list[str]]:
     task = two_domains_task(settings.seed, **_sizes(settings))
     other = howdy_task(settings.seed + 1, rows=len(task.rows))
     queries = tuple(task_rows(task.queries))
     recall = _stage(task, settings, folder, on_progress)
     predict = _stage(other, settings, folder, on_progress, pool=task.rows)
     groups = [
-        Measured("fine-tuned model (recall)", recall, queries, task.positives),
-        Measured("untouched model (predict)", predict, queries, task.positives),
+        MeasuredTask("fine-tuned model (recall)", recall, queries, task.positives),
+        MeasuredTask("untouched model (predict)", predict, queries, task.positives),
     ]
     return groups, ["The untouched model has learned general rows (the Howdy pool) and no row of either domain."]
 

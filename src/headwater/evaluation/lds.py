@@ -23,7 +23,7 @@ from headwater.core.errors import UsageError
 from headwater.data.rows import Row
 from headwater.evaluation.listener import SILENT, Listener
 from headwater.evaluation.metrics import Estimate, estimate
-from headwater.evaluation.own import Measured, Own, described, own_world, settings_json
+from headwater.evaluation.own import MeasuredTask, Own, described, own_world, settings_json
 from headwater.evaluation.result import Line, Result, as_table
 from headwater.evaluation.retraining import Bank, WorldSettings, make_world, random_halves
 from headwater.evaluation.stage import Scored, Stage, with_controls
@@ -78,7 +78,7 @@ def run_lds(settings: LdsSettings, folder: Path, listener: Listener = SILENT) ->
     trained = f"{len(halves)} models, each trained on a random half of {len(world.rows):,} rows; {reported}"
     spread = f"standard deviation of a query's loss over models {gains.std(axis=0).mean():.3f} nats"
     title = "lds: do summed scores predict what retraining on half of the rows does?"
-    about = described(Measured(name, stage, tuple(world.queries)), name)
+    about = described(MeasuredTask(name, stage, tuple(world.queries)), name)
     notes = [f"{trained}; {spread}.", *notes]
     return Result("lds", title, settings_json(settings), ("LDS",), tuple(lines), tuple(notes), about)
 

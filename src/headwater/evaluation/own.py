@@ -1,6 +1,6 @@
 """A task of your own: your model, your rows and queries, and which rows each query should find.
 
-It is the same value as a built-in task (`Measured`, or for retraining `World`), so everything after it is one path.
+It is the same value as a built-in task (`MeasuredTask`, or for retraining `World`), so everything after it is one path.
 Ground truth comes from one of three places:
 
     relevant        an SQL condition over the rows' columns: the rows that every query should find
@@ -125,7 +125,7 @@ def settings_json(settings: Any) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredTask:
     """What methods are measured on: a model with a pool of rows, queries, and the rows that they should find.
 
     Attributes:
@@ -141,7 +141,7 @@ class Measured:
     positives: Positives = field(default_factory=dict)
 
 
-def described(measured: Measured, name: str) -> dict[str, Any]:
+def described(measured: MeasuredTask, name: str) -> dict[str, Any]:
     """The `data` of a result: what was measured on, with a digest."""
     rows = RowsDigest()
     for row in (*measured.stage.rows, *measured.queries):
@@ -157,7 +157,7 @@ def described(measured: Measured, name: str) -> dict[str, Any]:
     }
 
 
-def measured_on_own(own: Own, folder: Path, *, where: str) -> tuple[Measured, list[str]]:
+def measured_on_own(own: Own, folder: Path, *, where: str) -> tuple[MeasuredTask, list[str]]:
     """Open what was given as the task to measure on, and notes for the table.
 
     Raises:
@@ -174,7 +174,7 @@ def measured_on_own(own: Own, folder: Path, *, where: str) -> tuple[Measured, li
     kept = {row.id for row in corpus}
     positives = {query: ids & kept for query, ids in positives.items()}
     indexes = folder / "indexes" / f"{where}-{digest(own.title, dict(loaded.fingerprint), dict(own.reading))[:12]}"
-    measured = Measured(own.title, Stage(loaded, corpus, indexes, None, own.reading), tuple(answered), positives)
+    measured = MeasuredTask(own.title, Stage(loaded, corpus, indexes, None, own.reading), tuple(answered), positives)
     return measured, [f"The model generated the answers of {len(generated)} queries."] if generated else []
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from headwater.core.errors import UsageError
 from headwater.core.seeds import key
 from headwater.evaluation.listener import SILENT, Listener
-from headwater.evaluation.own import Measured, Own, described, own_world, settings_json
+from headwater.evaluation.own import MeasuredTask, Own, described, own_world, settings_json
 from headwater.evaluation.result import Cost, Line, Result
 from headwater.evaluation.retraining import Bank, WorldSettings, make_world
 from headwater.evaluation.stage import with_controls
@@ -73,7 +73,7 @@ def run_removal(settings: RemovalSettings, folder: Path, listener: Listener = SI
     taken = f"{settings.k} of {rows:,} rows taken out for each of {len(queries)} queries"
     note = f"{taken}; {len(drawn)} random draws; nats."
     title = "removal: how much does a query's loss rise without its top rows?"
-    about = described(Measured(name, stage, tuple(queries)), name)
+    about = described(MeasuredTask(name, stage, tuple(queries)), name)
     return Result("removal", title, settings_json(settings), ("rise",), tuple(lines), (note,), about)
 
 

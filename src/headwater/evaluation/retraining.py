@@ -37,7 +37,7 @@ from headwater.models.load import LoadedModel, load_model, wrap_model
 from headwater.models.reader import Reader
 from headwater.tasks import howdy_task, two_domains_task
 from headwater.training.cache import RECORDED, OnShare, recorder_in, trained
-from headwater.training.fitting import Training, fit, trainable
+from headwater.training.fitting import TrainingRecipe, fit, trainable
 from headwater.training.recorder import Recorder
 from headwater.training.tiny import Recipe, task_rows
 
@@ -83,7 +83,7 @@ class World:
     reading: dict[str, Any]
     corpus: Corpus
     queries: tuple[Row, ...]
-    training: Training
+    training: TrainingRecipe
     seed: int = 0
 
     @cached_property

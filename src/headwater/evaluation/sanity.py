@@ -29,7 +29,7 @@ from headwater.data.corpus import open_corpus
 from headwater.data.records import as_record
 from headwater.evaluation.listener import SILENT, Listener
 from headwater.evaluation.metrics import detection_values, fixed
-from headwater.evaluation.own import Measured, Own, described, measured_on_own, settings_json
+from headwater.evaluation.own import MeasuredTask, Own, described, measured_on_own, settings_json
 from headwater.evaluation.result import Line, Result
 from headwater.evaluation.stage import Stage, parse_label, with_controls
 from headwater.methods.catalog import find_entry
@@ -87,7 +87,7 @@ def run_sanity(settings: SanitySettings, folder: Path, listener: Listener = SILE
     return Result("sanity", title, settings_json(settings), shown, tuple(lines), (note, *notes), about)
 
 
-def _howdy(settings: SanitySettings, folder: Path, on_progress: OnShare) -> Measured:
+def _howdy(settings: SanitySettings, folder: Path, on_progress: OnShare) -> MeasuredTask:
     task = howdy_task(settings.seed, rows=settings.rows, queries=settings.queries)
     recipe = replace(Recipe(), epochs=settings.epochs) if settings.epochs else Recipe()
     how: dict[str, Any] = {"seed": settings.seed, "recipe": recipe, "on_progress": on_progress}
@@ -95,7 +95,7 @@ def _howdy(settings: SanitySettings, folder: Path, on_progress: OnShare) -> Meas
     queries = task_rows([{**query, "response": query["reference"]} for query in task.queries])
     corpus, indexes = open_corpus([dict(row) for row in task.rows]), folder / "indexes" / f"sanity-{made.folder.name}"
     stage = Stage(load(str(made.folder)), corpus, indexes, made.recorded)
-    return Measured("howdy", stage, tuple(queries), task.positives)
+    return MeasuredTask("howdy", stage, tuple(queries), task.positives)
 
 
 def shuffled(loaded: LoadedModel, seed: int) -> LoadedModel:
@@ -115,7 +115,7 @@ def shuffled(loaded: LoadedModel, seed: int) -> LoadedModel:
     return wrap_model(model, loaded.tokenizer, f"{loaded.name}, random weights")
 
 
-def _line(label: str, stages: Sequence[Stage], measured: Measured, twins: int) -> Line:
+def _line(label: str, stages: Sequence[Stage], measured: MeasuredTask, twins: int) -> Line:
     queries, positives = measured.queries, dict(measured.positives)
     with_trained, with_random = (stage.score(label, queries) for stage in stages)
     again = stages[0].score(other, queries) if (other := reseeded(label)) else with_trained

@@ -3,7 +3,8 @@
 Two intervals that overlap do not say that two methods are level, because both methods met the same hard queries and the
 same noisy models. So the difference is taken value by value, and its own interval decides:
 
-    place(method) = 1 + the number of methods that are better, by an interval of the difference that leaves 0 out
+    place(method) = 1 + the number of methods that are better, by an interval of the difference that leaves 0 out,
+                    and never less than the place of the method above
 
 Methods of one place are *level*. Neighbours are tested as well, so a reader sees whether each step of the table is
 real. Each comparison is at 95 %: of twenty true ties one is called a difference.
@@ -54,7 +55,8 @@ def standings(result: Result, group: str = "", metric: str | None = None) -> lis
     name = metric or result.shown[0]
     lines = [line for line in result.lines if line.group == group and name in line.metrics]
     lines.sort(key=lambda line: -line.metrics[name].value)
-    places = [1 + sum(certain(difference(better, line, name)) for better in lines[:i]) for i, line in enumerate(lines)]
+    counted = [1 + sum(certain(difference(better, line, name)) for better in lines[:i]) for i, line in enumerate(lines)]
+    places = list(itertools.accumulate(counted, max))  # a noisy method is not placed before one with a higher value
     steps = [None, *(difference(lower, upper, name) for upper, lower in itertools.pairwise(lines))]
     return [
         Standing(line, place, places.count(place) > 1, step)

@@ -3,10 +3,14 @@
 The sum of a group's scores counts what its rows share once for every row. Leave all of them out of a quadratic model of
 the training, in the space of the method's vectors v, and the query's loss rises by
 
-    effect(G, q) = qᵀ (H − Σ_G v vᵀ)⁻¹ Σ_G v          H = Σ_rows v vᵀ + n λ I,   λ = damping · mean eigenvalue
+    effect(G, q) = qᵀ (H − Σ_G v vᵀ)⁻¹ Σ_G v          H = Σ_rows v vᵀ + λ I
                  = b_G · (I − B_GG)⁻¹ 1                b = V H⁻¹ q,   B = V H⁻¹ Vᵀ
-    sum(G, q)    = b_G · 1                             the rows one by one
-    interaction  = effect − sum
+    summed(G, q) = Σ_{i ∈ G} effect({i}, q)
+                 = Σ_{i ∈ G} b_i / (1 − B_ii)          each row left out alone, while the others remain
+    interaction  = effect − summed
+
+λ is `damping` times the mean of the eigenvalues of Σ v vᵀ that are not 0. Rows whose vectors are orthogonal do not
+interact.
 
 This is the second-order group influence of Basu et al. (arXiv 1911.00418) with the empirical Fisher matrix as
 curvature, solved exactly. With positive interaction the rows stand in for one another: each alone matters little,
@@ -52,7 +56,7 @@ def group_effects(
         queries: vector column to the queries' vectors, weighted and without the method's own metric.
         names: of the queries.
         column: a metadata column.
-        damping: λ as a share of the mean eigenvalue.
+        damping: λ as a share of the mean eigenvalue that is not 0.
 
     Raises:
         UsageError: there is no such column, there are too many rows, or the damping is not above 0.
@@ -63,8 +67,8 @@ def group_effects(
         what = f"{index.count:,} rows, and their inner products with each other must fit in memory"
         raise UsageError(what, where="--group-by", remedy=f"at most {MOST_ROWS:,} rows; index a sample of them")
     groups, kernel, towards = _products(index, queries, column)
-    dim = sum(int(vectors.shape[1]) for vectors in queries.values())
-    shift = damping * float(kernel.trace()) / dim or 1.0
+    rank = min(len(kernel), sum(int(vectors.shape[1]) for vectors in queries.values()))
+    shift = damping * float(kernel.trace()) / rank or 1.0
     factor = torch.linalg.cholesky(kernel + shift * torch.eye(len(kernel), dtype=kernel.dtype))
     single, between = torch.cholesky_solve(towards, factor), torch.cholesky_solve(kernel, factor)
     found = []
@@ -74,7 +78,7 @@ def group_effects(
         shares = torch.linalg.solve(inner, torch.ones(len(places), dtype=kernel.dtype))
         for q, name in enumerate(names):
             own = single[places, q]
-            effect, summed = float(own @ shares), float(own.sum())
+            effect, summed = float(own @ shares), float((own / inner.diagonal()).sum())
             found.append(GroupEffect(name, group, len(places), effect, summed, effect - summed))
     order = {name: i for i, name in enumerate(names)}
     return sorted(found, key=lambda e: (order[e.query], -e.effect))

@@ -45,7 +45,7 @@ RELATIVE = "a token's value says how much it counts compared with the others; a 
 
 GROUPED = (
     "effect = how much the query's loss would rise without the whole group, in a quadratic model of the training in "
-    "the space of the index's vectors; summed = its rows one by one; interaction = the difference; damping"
+    "the space of the index's vectors; summed = each of its rows left out alone; interaction = the difference; damping"
 )
 """What the effects of groups mean."""
 
@@ -74,7 +74,7 @@ class TraceOptions:
     targets: str = LAST
     by_module: bool = False
     group_by: str | None = None
-    damping: float = 0.1
+    damping: float = 1.0
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:

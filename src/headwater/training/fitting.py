@@ -3,7 +3,7 @@
 Ground truth by retraining needs dozens of trainings that differ in their rows alone. The same model, rows, recipe and
 seed give the same weights, on the same machine with the same number of threads.
 
-A recipe is written as YAML or JSON; `Training` lists its names:
+A recipe is written as YAML or JSON; `TrainingRecipe` lists its names:
 
     epochs: 3
     batch: 8            # rows a step
@@ -40,7 +40,7 @@ _UNBOUNDED = 1 << 40
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingRecipe:
     """How a model is trained; every field is a JSON value.
 
     Attributes:
@@ -81,7 +81,7 @@ class Training:
                 raise unknown_name("field of lora", name, ("r", "alpha", "targets"), where="recipe")
 
 
-def read_recipe(source: str | Path | Mapping[str, Any]) -> Training:
+def read_recipe(source: str | Path | Mapping[str, Any]) -> TrainingRecipe:
     """The recipe in a YAML or JSON file, or in a mapping.
 
     Raises:
@@ -89,13 +89,13 @@ def read_recipe(source: str | Path | Mapping[str, Any]) -> Training:
         UsageError: an unknown name, or a value of the wrong type.
     """
     given, where = (source, "recipe") if isinstance(source, Mapping) else (_read(Path(source)), str(source))
-    known = {entry.name: entry.default for entry in dataclasses.fields(Training)}
+    known = {entry.name: entry.default for entry in dataclasses.fields(TrainingRecipe)}
     settled = {}
     for name, value in given.items():
         if name not in known:
             raise unknown_name("name", str(name), known, where=where)
         settled[name] = _typed(value, known[name], where=f"{where}: {name}")
-    return Training(**settled)
+    return TrainingRecipe(**settled)
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -155,7 +155,7 @@ def with_lora(model: Any, lora: Mapping[str, Any]) -> Any:
     return get_peft_model(model, config)
 
 
-def trainable(model: Any, training: Training, *, seed: int) -> Any:
+def trainable(model: Any, training: TrainingRecipe, *, seed: int) -> Any:
     """The model ready to train by this recipe, changed in place: what is trained, and only that, requires gradients."""
     if training.lora is not None:
         with torch.random.fork_rng():
@@ -170,7 +170,7 @@ def trainable(model: Any, training: Training, *, seed: int) -> Any:
 def fit(
     model: Any,
     rows: Sequence[TokenRow],
-    training: Training,
+    training: TrainingRecipe,
     *,
     context: int,
     seed: int,
@@ -226,7 +226,7 @@ def _backward(model: Any, batches: Sequence[TokenBatch]) -> float:
     return total
 
 
-def _optimizer(parameters: list[Tensor], training: Training) -> torch.optim.Optimizer:
+def _optimizer(parameters: list[Tensor], training: TrainingRecipe) -> torch.optim.Optimizer:
     if training.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=training.rate, weight_decay=training.weight_decay)
     betas = (training.beta1, training.beta2)
@@ -234,7 +234,7 @@ def _optimizer(parameters: list[Tensor], training: Training) -> torch.optim.Opti
 
 
 def _plan(
-    rows: Sequence[TokenRow], training: Training, context: int, rng: np.random.Generator
+    rows: Sequence[TokenRow], training: TrainingRecipe, context: int, rng: np.random.Generator
 ) -> Iterator[tuple[int, list[TokenBatch]]]:
     """Epoch and batches of every step; the rows are shuffled anew for each epoch."""
     window = Window(context)
@@ -250,7 +250,7 @@ def _plan(
                 yield epoch, [batches[i]]
 
 
-def _rate(step: int, steps: int, training: Training) -> float:
+def _rate(step: int, steps: int, training: TrainingRecipe) -> float:
     """The share of the highest rate at a step: it rises over the warm-up, then falls by the schedule."""
     rising = min(1.0, (step + 1) / (training.warmup * steps)) if training.warmup else 1.0
     falling = {

@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from headwater.core.errors import DataError
 from headwater.data.rows import Record, Row
 from headwater.data.tokens import Tokenization
-from headwater.training.fitting import OnStep, Training, fit
+from headwater.training.fitting import OnStep, TrainingRecipe, fit
 from headwater.training.recorder import Recorder
 
 END, PAD = "<|end|>", "<|pad|>"
@@ -50,9 +50,9 @@ class Recipe:
     initial: float = 0.05
 
     @property
-    def training(self) -> Training:
+    def training(self) -> TrainingRecipe:
         """How the model is trained, without its size."""
-        return Training(
+        return TrainingRecipe(
             epochs=self.epochs,
             batch=0,
             tokens_per_batch=self.tokens_per_batch,
