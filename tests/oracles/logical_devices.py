@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import _engine_run_backward
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -59,6 +60,14 @@ class Devices(TorchFunctionMode):
         tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         if func == Tensor.device.__get__:  # type: ignore[attr-defined]
             return _label_of(args[0]) or _CPU
+        if name == "backward":  # its hooks run within it, and are to be watched too
+            with self:
+                gradient = kwargs.get("gradient", args[1] if len(args) > 1 else torch.ones_like(args[0]))
+                how = {"allow_unreachable": True, "accumulate_grad": True}
+                return _engine_run_backward((args[0],), (gradient,), False, False, (), **how)
+        if name == "register_hook":  # the gradient is where its tensor is
+            label, hook = _label_of(args[0]), args[1]
+            return func(args[0], lambda gradient: (_label(gradient, label), hook(gradient))[1])
         if name in ("to", "cpu", "cuda", "type_as") and tensors:
             return self._moved(func, name, args, kwargs)
         if name == "numpy" and _label_of(args[0]) not in (_ANY, _CPU):

@@ -122,7 +122,7 @@ def forecast_build(corpus: Corpus, bound: Bound, machines: Machines, **kept: Any
     disk, by_code = disk_of(count, share * len(rows), stored, manifest, bound.encoder.columns)
     coverage = bound.encoder.coverage
     lengths = np.array([min(len(row.ids), bound.reader.context) for row in rows])
-    tokens = round(float(lengths.sum()) * share)
+    tokens = round(sum(len(row.ids) for row in rows) * share)
     flops = _flops(bound, lengths) * share * bound.form.passes
     held = min(count, manifest.plan.block_rows) * sum(column.row_bytes for column in manifest.columns)
     memory = {"process": process, **_memory(bound, rows, int(lengths.max())), "blocks": HELD_BLOCKS * held}

@@ -1,0 +1,86 @@
+"""Laws of a plan without weights: its parameters, columns and disk are those of the model, and it reads no weight."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from headwater.api.indexing import plan
+from headwater.api.planning import forecast
+from headwater.core.errors import ModelError, UsageError
+from headwater.indexing.forecast import PEAKS
+from headwater.indexing.live_bytes import LiveBytes
+from headwater.methods.bound import Bound
+from headwater.methods.catalog import vector_method
+from headwater.models.load import load_model
+from headwater.models.reader import Reader
+from headwater.models.weightless import shapes_of_model
+from zoo import tiny_tokenizer, zoo
+
+ROWS = [{"id": f"r{i}", "prompt": f"question {i}?", "response": "so " * (i % 9) + str(i * i)} for i in range(60)]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    zoo()["qwen3"]().save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["rise", "rapidin", "logra", "trak"])
+def test_columns_and_parameters_are_those_of_the_model(place: Path, name: str) -> None:
+    shapes, real = (
+        Bound.of(vector_method(name), Reader.of(loaded)).encoder
+        for loaded in (shapes_of_model(str(place)), load_model(str(place)))
+    )
+    assert shapes.coverage == real.coverage
+    assert shapes.columns == real.columns
+
+
+def test_a_forecast_is_near_the_plan(place: Path) -> None:
+    given = {"data": ROWS, "method": "rapidin", "settings": {"preset": "small"}, "tokens_per_batch": 1024}
+    found, real = forecast(model=str(place), **given), plan(model=place, **given)
+    assert found.disk == pytest.approx(real.disk, rel=0.05)
+    assert (found.rows, found.tokens) == (real.rows, real.tokens)
+    assert sum(found.memory.values()) == pytest.approx(real.memory, rel=0.3)
+    assert found.memory["weights"] == 4 * found.total + 2 * 4 * 4  # and the two buffers of rotations
+    assert found.seconds is None
+
+
+def test_no_weight_is_read_and_size_does_not_matter(place: Path, tmp_path: Path) -> None:
+    config = (place / "config.json").read_text(encoding="utf-8").replace('"hidden_size": 32', '"hidden_size": 16384')
+    (tmp_path / "config.json").write_text(config, encoding="utf-8")
+    tiny_tokenizer().save_pretrained(tmp_path)
+    how = {"model": str(tmp_path), "data": ROWS, "device": "h100", "loading": {"dtype": "bfloat16"}}
+    found = forecast(**how)
+    assert found.total > 10_000_000
+    assert found.seconds == pytest.approx(found.flops / (PEAKS["h100"][torch.bfloat16] * 0.35))
+    wide = forecast(**how, workers=4, rows=6000, efficiency=0.7)
+    assert wide.seconds == pytest.approx(100 * found.seconds / 8)
+    assert wide.disk > 50 * found.disk
+    assert wide.tokens == pytest.approx(100 * found.tokens)
+
+
+def test_what_no_configuration_says_is_refused(place: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="unknown device 'h200'"):
+        forecast(model=str(place), data=ROWS, device="h200")
+    with pytest.raises(UsageError, match=r"--adapter.*plan with the weights"):
+        forecast(model=str(place), data=ROWS, loading={"adapter": "x"})
+    with pytest.raises(ModelError):
+        forecast(model=str(tmp_path), data=ROWS)
+
+
+def test_live_bytes_are_those_that_are_alive() -> None:
+    with LiveBytes() as live:
+        kept = torch.zeros(1000)
+        for _ in range(5):
+            kept = kept + 1
+        assert live.now == 4000
+        view = kept.view(10, 100)
+        assert live.now == 4000
+        del kept, view
+    assert live.peak == 8000
+    assert live.now == 0
