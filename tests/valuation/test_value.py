@@ -283,9 +283,14 @@ def test_shuffled_labels_teach_nothing():
     fresh = list(open_corpus(records(300, seed=9)))
     truth = np.array([len(row.response or "") for row in fresh], dtype=float)
     learned = fit_student(rows, labels, StudentOptions(members=3))
-    chance = fit_student(rows, np.random.default_rng(0).permutation(labels), StudentOptions(members=3))
     assert np.corrcoef(learned.predict(fresh), truth)[0, 1] > 0.8
-    assert abs(np.corrcoef(chance.predict(fresh), truth)[0, 1]) < 0.25
+    chance = []
+    for seed in range(6):  # a student of noise leans some way, each time another
+        shuffled = np.random.default_rng(seed).permutation(labels)
+        student = fit_student(rows, shuffled, StudentOptions(members=1, seed=seed))
+        assert abs(student.held_out) < 0.5
+        chance.append(np.corrcoef(student.predict(fresh), truth)[0, 1])
+    assert abs(np.mean(chance)) < 0.3
 
 
 def noisy(count: int, seed: int) -> tuple[list[Row], np.ndarray]:
