@@ -13,6 +13,8 @@ from typing import Any
 import typer
 
 from headwater.cli.main import app
+from headwater.cli.results import RESULTS
+from headwater.cli.schemas import json_schema
 from headwater.methods.catalog import CATALOG
 from headwater.report import markdown_table
 
@@ -75,9 +77,44 @@ def _plain(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
+def json_fields() -> str:
+    """A table of the fields of each command's JSON document."""
+    parts = []
+    for command in RESULTS:
+        schema = json_schema(command)
+        head = f"## `headwater {command} --json`\n\n`{schema['$id']}`. {schema.get('description', '')}"
+        rows = [[f"`{name}`", kind, text] for name, kind, text in _fields(schema)]
+        parts.append(f"{head}\n\n{markdown_table(['field', 'type', 'what it is'], rows)}")
+    return "\n\n".join(parts)
+
+
+def _fields(schema: dict[str, Any], before: str = "") -> Iterator[tuple[str, str, str]]:
+    """Name, type and meaning of each field, those of nested objects with dots and `[]`."""
+    for name, inner in schema["properties"].items():
+        if inner.get("const"):
+            continue
+        yield before + name, _kind(inner), inner.get("description", "")
+        for one in [inner, *inner.get("anyOf", [])]:
+            items = one.get("items", {})
+            if "properties" in one:
+                yield from _fields(one, f"{before}{name}.")
+            if "properties" in items:
+                yield from _fields(items, f"{before}{name}[].")
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(map(_kind, schema["anyOf"]))
+    kind = schema.get("type", "any")
+    if kind == "array":
+        return f"list of {_kind(schema['items'])}"
+    return " or ".join(kind) if isinstance(kind, list) else kind
+
+
 GENERATED: dict[str, tuple[str, Callable[[], str]]] = {
     "methods/index.md": ("methods", method_table),
     "reference/cli.md": ("commands", command_reference),
+    "reference/json.md": ("fields", json_fields),
 }
 """Document to the name of its generated part and what makes it."""
 

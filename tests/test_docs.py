@@ -30,14 +30,14 @@ def generator() -> ModuleType:
     return generate
 
 
-@pytest.mark.parametrize("document", ["methods/index.md", "reference/cli.md"])
+@pytest.mark.parametrize("document", ["methods/index.md", "reference/cli.md", "reference/json.md"])
 def test_generated_parts_are_those_of_the_code(document):
     text = (DOCS / document).read_text(encoding="utf-8")
     assert generator().rewritten(document, text) == text, "run `make docs`"
 
 
 def test_all_generated_documents_are_tested():
-    assert set(generator().GENERATED) == {"methods/index.md", "reference/cli.md"}
+    assert set(generator().GENERATED) == {"methods/index.md", "reference/cli.md", "reference/json.md"}
 
 
 def test_a_document_without_its_markers_is_refused():

@@ -14,46 +14,52 @@ import importlib
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from headwater.api.choosing import price, select
-    from headwater.api.demo import run_demo
-    from headwater.api.evaluating import evaluate
-    from headwater.api.indexing import (
-        add,
-        approximate_index,
-        build,
-        compact,
-        delete,
-        info,
-        plan,
-        quantise,
-        retention,
-        verify,
-    )
-    from headwater.api.tracing import answer, score, trace, write_scores
-    from headwater.api.unlearning import unlearn
-    from headwater.api.valuing import (
-        audit,
-        export_target,
-        value,
-        value_index,
-        value_query,
-        value_with_student,
-    )
-    from headwater.core.errors import HeadwaterError
-    from headwater.core.scores import Scores
-    from headwater.core.trace import Trace
-    from headwater.data.corpus import Corpus, open_corpus
-    from headwater.index.store import Index, open_index
-    from headwater.indexing.session import Session, open_session
-    from headwater.methods.catalog import find_method
-    from headwater.methods.targets import Target
-    from headwater.models.load import LoadedModel, load_model, wrap_model
-    from headwater.report import write_report
-    from headwater.training.recorder import Recorder
-    from headwater.unlearning.options import UnlearnOptions
-    from headwater.valuation.values import Values, read_values
-    from headwater.valuing.third_party import read_query
+if TYPE_CHECKING:  # `as` tells type checkers that a name is public; they know no others, so they find misspelt ones
+    from headwater.api.choosing import price as price
+    from headwater.api.choosing import select as select
+    from headwater.api.demo import run_demo as run_demo
+    from headwater.api.evaluating import evaluate as evaluate
+    from headwater.api.indexing import add as add
+    from headwater.api.indexing import approximate_index as approximate_index
+    from headwater.api.indexing import build as build
+    from headwater.api.indexing import compact as compact
+    from headwater.api.indexing import delete as delete
+    from headwater.api.indexing import info as info
+    from headwater.api.indexing import plan as plan
+    from headwater.api.indexing import quantise as quantise
+    from headwater.api.indexing import retention as retention
+    from headwater.api.indexing import verify as verify
+    from headwater.api.tracing import answer as answer
+    from headwater.api.tracing import score as score
+    from headwater.api.tracing import trace as trace
+    from headwater.api.tracing import write_scores as write_scores
+    from headwater.api.unlearning import unlearn as unlearn
+    from headwater.api.valuing import audit as audit
+    from headwater.api.valuing import export_target as export_target
+    from headwater.api.valuing import value as value
+    from headwater.api.valuing import value_index as value_index
+    from headwater.api.valuing import value_query as value_query
+    from headwater.api.valuing import value_with_student as value_with_student
+    from headwater.core.errors import HeadwaterError as HeadwaterError
+    from headwater.core.scores import Scores as Scores
+    from headwater.core.trace import Trace as Trace
+    from headwater.data.corpus import Corpus as Corpus
+    from headwater.data.corpus import open_corpus as open_corpus
+    from headwater.index.store import Index as Index
+    from headwater.index.store import open_index as open_index
+    from headwater.indexing.session import Session as Session
+    from headwater.indexing.session import open_session as open_session
+    from headwater.methods.catalog import find_method as find_method
+    from headwater.methods.targets import Target as Target
+    from headwater.models.load import LoadedModel as LoadedModel
+    from headwater.models.load import load_model as load_model
+    from headwater.models.load import wrap_model as wrap_model
+    from headwater.report import write_report as write_report
+    from headwater.training.recorder import Recorder as Recorder
+    from headwater.unlearning.options import UnlearnOptions as UnlearnOptions
+    from headwater.valuation.values import Values as Values
+    from headwater.valuation.values import read_values as read_values
+    from headwater.valuing.third_party import read_query as read_query
 
 __version__ = version("headwater")
 
@@ -89,10 +95,12 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = ["__version__", *_HOME_OF]  # noqa: PLE0604 - the names live in one place, the mapping above
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'headwater' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOME_OF[name]), name)
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOME_OF:
+            raise AttributeError(f"module 'headwater' has no attribute '{name}'")
+        return getattr(importlib.import_module(_HOME_OF[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -143,7 +143,7 @@ def test_score_writes_every_row_against_every_query(place):
 
 
 def test_methods_lists_every_method(place):
-    listed = json.loads(headwater("methods", "--json", cwd=place).stdout)
+    listed = json.loads(headwater("methods", "--json", cwd=place).stdout)["methods"]
     assert {"rise"} <= {method["name"] for method in listed}
     assert headwater("methods", cwd=place).returncode == 0
 

@@ -9,6 +9,7 @@ import pytest
 from test_commands import headwater, lines
 
 import headwater as hw
+from headwater.cli.trace import _folded
 from headwater.core.trace import Hit, QueryTrace, Trace
 from headwater.data.corpus import open_corpus
 from headwater.data.records import as_given, as_record, open_rows_or_hits
@@ -109,7 +110,7 @@ def test_unlearning_and_deleting_act_on_the_rows_that_were_found(place):
     words = ("--forget", "few.jsonl", "--method", "ga", "--lr", "0.001", "--steps", 1, "--guard", 0, "--target", 99)
     account = json.loads(run(place, "unlearn", "--model", "model", *words, "--out", "run", "--json", code=1))
     found = {hit["id"] for hit in hits(place) if hit["rank"] <= 4}
-    assert account["forget rows"] == len(found)
+    assert account["summary"]["forget_rows"] == len(found)
     rows = {row["id"]: row for row in ROWS}
     assert {s["prompt"] for s in account["samples"] if s["kind"] == "forget"} <= {
         as_prompt(rows[name]) for name in found
@@ -148,3 +149,15 @@ def test_hits_in_memory_are_rows_too_and_other_rows_may_repeat():
     trace = Trace("rise", {}, tuple(QueryTrace(q, None, "r", None, (hit,)) for q in ("q1", "q2")))
     assert trace.hits()[0] == {"query": "q1", "rank": 1, "id": "x", "score": 0.5, "by": "me", "text": "a"}
     assert [row.id for row in open_rows_or_hits(trace.hits())] == ["x"]
+
+
+def test_hits_that_read_the_same_are_one_line_that_names_them(tmp_path):
+    same = [{"id": f"same{i}", "prompt": "Is it so?", "response": "It is."} for i in range(12)]
+    other = [{"id": "other", "prompt": "Why?", "response": "Because."}]
+    hw.build(tmp_path / "s.lance", model=tiny_loaded("llama"), data=[*same, *other])
+    found = hw.trace(hw.open_session(tmp_path / "s.lance", tiny_loaded("llama")), same[:1], top=13)
+    first, second = _folded(found.queries[0].hits)
+    assert (first[0], second[0], second[2]) == (1, 13, "other")
+    assert first[3].startswith("Is it so? → It is. (×12, ids same0, same1, ")
+    assert first[3].endswith(", same9, …)")
+    assert second[3] == "Why? → Because."

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -42,7 +45,7 @@ def test_no_option_is_declared_twice_in_a_command(name):
     assert not twice
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "run"])
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("run", "schema")])
 def test_every_command_takes_a_config_file_and_json(name):
     assert {"--config", "--json"} <= set(options(COMMANDS[name]))
 
@@ -74,3 +77,26 @@ def test_a_word_has_one_help_text_wherever_it_is_an_option_of_the_same_kind():
                 if option in MODEL_OPTIONS | {"--set", "--json", "--resume", "--template", "--config"}:
                     texts.setdefault(option, set()).add(str(parameter.help))
     assert {option: seen for option, seen in texts.items() if len(seen) > 1} == {}
+
+
+def started(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A process of its own, as a shell starts it."""
+    command = [sys.executable, "-c", "from headwater.cli.main import run; run()", *words]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=120, env={**os.environ, **environment}
+    )
+
+
+@pytest.mark.parametrize("words", [(), ("index",), ("eval",)])
+def test_without_arguments_the_help_is_laid_out(words):
+    done = started(*words, COLUMNS="80")
+    assert done.returncode == 2
+    shown = done.stderr.splitlines()
+    assert shown[0].startswith("Usage: headwater")
+    assert "Commands:" in shown
+    assert max(map(len, shown)) <= 80
+
+
+def test_the_shell_completes_commands_and_options():
+    asked = {"_HEADWATER_COMPLETE": "complete_bash", "COMP_CWORD": "2"}
+    assert "--tokens" in started(**asked, COMP_WORDS="headwater trace --to").stdout.split()

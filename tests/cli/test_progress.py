@@ -11,8 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+from test_commands import headwater
 
+import headwater as hw
+from headwater.cli import progress as shown
 from headwater.cli.progress import LINE_EVERY, Bar, Lines, duration
+from headwater.core.progress import listening, tell
 from zoo import tiny_loaded
 
 
@@ -83,4 +87,61 @@ def wait() -> None:
 run(["wait"])
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr.strip()) == (130, "headwater: interrupted; nothing was written")
+    assert (done.returncode, done.stderr.strip()) == (130, "headwater: interrupted; nothing was written; run it again")
+
+
+def test_lines_come_although_nothing_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shown, "LINE_EVERY", 0.05)
+    written: list[str] = []
+    bar = Lines("compacting", written.append)
+    with bar.ticking():
+        time.sleep(0.2)
+        bar.update(3, 10, "parts", "")
+        time.sleep(0.2)
+    count = len(written)
+    assert written[0].startswith("compacting: begun ")
+    assert written[-1].startswith("compacting: 3 of 10 parts, ")
+    assert count >= 2
+    time.sleep(0.15)
+    assert len(written) == count, "no line after the end"
+
+
+def test_what_is_told_deep_inside_reaches_the_command() -> None:
+    heard: list[tuple[str, int, int | None, str]] = []
+    tell("nobody listens", 1, 2)
+    with listening(lambda *report: heard.append(report)):
+        tell("scoring", 3, 10)
+        tell("unlearning", 1, 5, "steps")
+    tell("nobody listens", 1, 2)
+    assert heard == [("scoring", 3, 10, "rows"), ("unlearning", 1, 5, "steps")]
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        (("trace", "i.lance", "--queries", "q.jsonl", "--out", "h.jsonl"), "nothing was written; run it again"),
+        (("score", "i.lance", "--queries", "q.jsonl", "--out", "s.parquet"), "nothing was written; run it again"),
+        (("index", "compact", "i.lance"), "until `headwater index compact` is run again and ends"),
+        (("index", "quantise", "i.lance", "--code", "int8", "--out", "n.lance"), "with --resume goes on"),
+        (("value", "--index", "i.lance", "--target", "q.jsonl", "--out", "v.parquet"), "with --resume goes on"),
+        (("unlearn", "--model", "m", "--forget", "q.jsonl", "--out", "u"), "--resume goes on from the last one"),
+        (("eval", "sanity", "--out", "e"), "what is finished is kept in e; the same command goes on"),
+    ],
+)
+def test_ctrl_c_of_each_long_command_says_what_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], kept: str
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    places = ("api.tracing.trace", "api.tracing.write_scores", "api.indexing.compact", "api.indexing.quantise")
+    places += ("api.valuing.value_index", "api.unlearning.unlearn", "evaluation.runs.run_evaluation")
+    for place in places:
+        monkeypatch.setattr(f"headwater.{place}", interrupt)
+    hw.build(tmp_path / "i.lance", model=tiny_loaded("llama"), data=[{"id": "a", "text": "a few words"}])
+    (tmp_path / "q.jsonl").write_text('{"id": "q", "text": "a few words"}\n')
+    done = headwater(*words, cwd=tmp_path)
+    assert done.returncode == 130
+    said = done.stderr.strip().splitlines()[-1]
+    assert said.startswith("headwater: interrupted; ")
+    assert kept in said

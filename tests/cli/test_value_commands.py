@@ -47,7 +47,7 @@ def place(tmp_path_factory) -> Path:
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert summary["rows"] == 48
-    assert summary["notes"]["agreement with exact inner products"] > 0.99
+    assert summary["notes"]["agreement_with_exact_inner_products"] > 0.99
     assert set(summary["groups"]) == {"acme", "<b>bold</b>", "=SUM(A1)"}
     assert [Path(plot).name for plot in summary["plots"]] == ["values.svg", "values-by-provider.svg"]
     return folder

@@ -264,7 +264,7 @@ BAD_FILES = {
         "jsonl",
         '{"text": "t", "question": "q", "answer": "a"}\n',
         "{path}:1: several shapes fit the columns text, question, answer: text; question + answer "
-        "(say which columns to read with a mapping from role to column)",
+        "(say which column is which, such as --column prompt=NAME --column response=NAME)",
     ),
     "unknown shape": (
         "jsonl",

@@ -25,6 +25,7 @@ from headwater.report.statement import render_statement
 from headwater.report.tokens import checked, drawn_together
 from headwater.report.unlearning import render_unlearning_report
 from headwater.valuation.ledger import accounts
+from headwater.valuation.prices import money, price
 
 
 def bytes_of(text: str) -> list[str]:
@@ -162,10 +163,12 @@ def test_the_statement_says_which_paid_rows_may_be_worth_nothing() -> None:
     assert 0 < unsure < len(paid)
     page = parse(render_statement(values, prices, accounts(values, prices), currency="EUR"))
     facts = {dt.text(): dd.text() for dt, dd in zip(page.all("dt"), page.all("dd"), strict=True)}
-    said = f"{unsure} of {len(paid)}: their 95 % intervals reach down to zero"
-    assert facts["paid rows that cannot be told from zero"] == said
+    cents = sum(int(prices.cents[place]) for place in paid if values.numbers("low")[place] <= 0)
+    said = f"{unsure} of {len(paid)}, paid {money(cents)} of {money(prices.terms.budget)}: their 95 % intervals reach"
+    assert facts["paid rows that cannot be told from zero"] == f"{said} down to zero"
     bare = replace(values, table=values.table.drop_columns(["low", "high"]))
-    assert "these values have no intervals" in render_statement(bare, prices, accounts(bare, prices))
+    unknown = price(bare, prices.terms)
+    assert "these values have no intervals" in render_statement(bare, unknown, accounts(bare, unknown))
 
 
 def test_the_unlearning_account_has_one_value_under_one_name() -> None:

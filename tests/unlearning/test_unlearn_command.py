@@ -80,7 +80,7 @@ def test_hits_of_a_trace_become_a_model_with_card_account_and_report(place):
     assert code == 1, "four steps forget nothing, and that is a finding"
     account = json.loads(out)
     assert account["outcome"] == "steps", err
-    assert account["forget rows"] == len(BAD), "hits of two queries are taken once each"
+    assert account["summary"]["forget_rows"] == len(BAD), "hits of two queries are taken once each"
     assert [s["prompt"] for s in account["samples"] if s["kind"] == "asked"] == ["what is 3 plus 3?"]
     model = AutoModelForCausalLM.from_pretrained(place / "run" / "model")
     before = AutoModelForCausalLM.from_pretrained(place / "model")

@@ -180,3 +180,38 @@ def test_the_ledger_sums_up_and_is_no_formula(tmp_path):
     write_row_prices(tmp_path / "rows.csv", values, priced)
     rows = list(csv.DictReader((tmp_path / "rows.csv").open(encoding="utf-8")))
     assert sum(Decimal(row["amount"]) for row in rows) == Decimal("100.01")
+
+
+def uncertain_values() -> Values:
+    """Eight rows; the intervals of the first five lie above zero, those of the others reach it."""
+    value = np.array([5.0, 4.0, 3.0, 2.0, 1.0, 4.0, 3.0, -1.0])
+    low = value - np.array([1.0, 1.0, 1.0, 1.0, 0.5, 4.0, 5.0, 1.0])
+    columns = {"id": [f"r{i}" for i in range(8)], "value": value, "low": low, "high": 2 * value - low}
+    columns |= {"provider": list("aabbcccc"), "cluster": [0, 1, 2, 3, 4, 4, 5, 6], "characters": [10] * 8}
+    return Values(pa.table(columns), path="v.parquet")
+
+
+@pytest.mark.parametrize("unit", ["row", "character"])
+@pytest.mark.parametrize("reserve", [0.0, 1.5])
+def test_only_rows_that_can_be_told_from_zero_are_paid_and_the_ledger_adds_up(unit, reserve):
+    values = uncertain_values()
+    terms = Terms(10_001, reserve, unit, "provider", only_certain=True)
+    priced, all_rows = price(values, terms), price(values, Terms(10_001, reserve, unit, "provider", only_certain=False))
+    certain = values.numbers("low") > 0
+    assert (priced.cents > 0).tolist() == (certain & (values.numbers() > reserve)).tolist()
+    assert priced.cents.sum() == sum(line.cents for line in accounts(values, priced)) == 10_001
+    assert priced.unsure == (0, 0)
+    paid = all_rows.cents > 0
+    assert all_rows.unsure == (int((paid & ~certain).sum()), int(all_rows.cents[paid & ~certain].sum()))
+    assert all_rows.unsure[0] == 2
+
+
+def test_without_intervals_or_certain_rows_no_row_is_certain():
+    values = uncertain_values()
+    bare = Values(values.table.drop_columns(["low", "high"]), path="bare.parquet")
+    assert price(bare, Terms(100)).unsure is None
+    with pytest.raises(DataError, match="leave --only-certain out"):
+        price(bare, Terms(100, only_certain=True))
+    doubtful = Values(values.table.slice(5), path="doubtful.parquet")
+    with pytest.raises(DataError, match="no row can be told from zero"):
+        price(doubtful, Terms(100, only_certain=True))

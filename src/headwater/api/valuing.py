@@ -163,6 +163,7 @@ def export_target(
     loading: Mapping[str, Any] | None = None,
     template: str | None = None,
     max_tokens: int = MAX_TOKENS,
+    targets: str | None = None,
 ) -> QueryFile:
     """Write a target as a query file, which you can give to a provider: it holds vectors and no text.
 
@@ -175,9 +176,10 @@ def export_target(
         loading: options of `load_model`, for a model given by name.
         template: how prompt and response become one text.
         max_tokens: a longer row is cut at its end.
+        targets: what a row's loss is over, as in `value`; candidates are read in the same way.
     """
     one = target_of(target)
-    reader = Reader.of(model_of(model, loading), template=template, max_tokens=max_tokens)
+    reader = Reader.of(model_of(model, loading), template=template, max_tokens=max_tokens, targets=targets)
     return third_party.export_target(reader, one, out, method=vector_method(method, settings))
 
 

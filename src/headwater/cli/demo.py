@@ -28,7 +28,7 @@ def demo(
     from headwater.api.demo import METRICS, run_demo
     from headwater.report import Table, write_report
 
-    with progress("making the rows", kept="run it again: it begins anew", quiet=as_json) as bar:
+    with progress("making the rows", kept="run it again: it begins anew") as bar:
         result = run_demo(out, seed=seed, on_progress=bar.share)
     report = out / "report.html"
     rows = tuple((m.name, *(str(m.metrics[name]) for name in METRICS)) for m in result.measured)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headwater.cli.config import Context
 from headwater.cli.console import emit_json, emit_table, say
+from headwater.cli.idle import idle_when, refuse_idle
 from headwater.cli.options import Json, with_groups
 from headwater.cli.progress import Bar, progress
 
@@ -93,6 +95,7 @@ def lds(
 @eval_app.command()
 @with_groups
 def forgetting(
+    context: Context,
     methods: Annotated[
         list[str], typer.Option("--method", help="rapidun, rapidun:weights=uniform, npo:beta=0.2, ... Repeats.")
     ] = [],
@@ -120,6 +123,7 @@ def forgetting(
     from headwater.evaluation.result import read_result
     from headwater.report.plots import save, tradeoff
 
+    refuse_idle(context, idle_when(("rate",), "the tiny model has a rate of its own; --model has none", idle=not model))
     settings = {"rows": rows, "queries": queries, "seeds": tuple(range(seeds)), "sizes": tuple(sizes)}
     settings |= {"mistaken": mistaken, "model": model, "data": data, "epochs": epochs, "rate": rate}
     run_and_show("forgetting", settings, methods, out, as_json)
@@ -172,6 +176,7 @@ def sanity(
 @eval_app.command()
 @with_groups
 def selection(
+    context: Context,
     methods: Annotated[list[str], typer.Option("--method", help="alinfik, linfik, rise, ... Repeats.")] = ["alinfik"],
     pool: Annotated[
         str, typer.Option(help="mixed (helpful, neutral, garbled, poisoned), junk (brain rot) or real text.")
@@ -190,8 +195,12 @@ def selection(
 
     Example:  headwater eval selection --pool mixed --method alinfik --method linfik
     """
+    from headwater.methods.catalog import CATALOG
     from headwater.report.plots import save_selection_curves
 
+    entries = [CATALOG[name] for name in (label.partition(":")[0] for label in methods) if name in CATALOG]
+    learned = any(entry.typical().learning is not None for entry in entries)
+    refuse_idle(context, idle_when(("labels",), "no method learns from labels", idle=not learned))
     settings = {"pool": pool, "rows": rows, "share": share, "labels": labels, "steps": steps, "seed": seed}
     settings |= {"seeds": tuple(range(seeds)), "text": text}
     run_and_show("selection", settings, methods, out, as_json)
@@ -213,9 +222,7 @@ def leaderboard(
     from headwater.evaluation.leaderboard import run_leaderboard, summary
     from headwater.report.results import write_leaderboard
 
-    with progress(
-        "beginning", kept=f"what is finished is kept in {out}; the same command goes on", quiet=as_json
-    ) as bar:
+    with progress("beginning", kept=_kept(out)) as bar:
         results = run_leaderboard(out, _listener(bar))
     headings, rows = summary(results)
     page = out / "leaderboard.html"
@@ -256,9 +263,7 @@ def run_and_show(
     from headwater.report.results import publish
 
     given = {**settings, "methods": tuple(methods)} if methods else settings
-    with progress(
-        "beginning", kept=f"what is finished is kept in {out}; the same command goes on", quiet=as_json
-    ) as bar:
+    with progress("beginning", kept=_kept(out)) as bar:
         result = run_evaluation(task, given, out, _listener(bar))
     files = publish(result, out)
     if as_json:
@@ -270,7 +275,7 @@ def run_and_show(
 
 
 def _kept(out: Path) -> str:
-    return f"models and tasks that are finished are kept in {out}; the same command goes on"
+    return f"what is finished is kept in {out}; the same command goes on"
 
 
 def _listener(bar: Bar) -> Listener:

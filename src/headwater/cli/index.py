@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headwater.cli.config import Context
 from headwater.cli.console import emit, emit_json, emit_pairs, say
 from headwater.cli.console import out as show_line
+from headwater.cli.idle import LOADING, idle_when, refuse_idle
 from headwater.cli.options import (
     BuildOptions,
     IndexPath,
@@ -24,7 +26,7 @@ from headwater.cli.options import (
     warn_unseen,
     with_groups,
 )
-from headwater.cli.progress import progress, resumable
+from headwater.cli.progress import interruptible, progress, resumable
 from headwater.core.errors import DataError
 
 if TYPE_CHECKING:
@@ -59,7 +61,6 @@ def build(
     with progress(
         "reading rows",
         kept=resumable(out),
-        quiet=as_json,
     ) as bar:
         index = build_index(out, **arguments, resume=resume, on_progress=bar.rows)
     if options.max_memory or options.max_disk:
@@ -104,7 +105,6 @@ def add(
     with progress(
         "reading rows",
         kept="the rows that are in the index stay; run the same command again for the rest",
-        quiet=as_json,
     ) as bar:
         done = add_rows(opened, corpus, model=model, loading=loading.chosen, on_progress=bar.rows)
     after = readings(opened)
@@ -139,7 +139,8 @@ def delete(
     opened = open_index(index)
     given = [*ids, *([] if ids_file is None else _read_ids(ids_file))]
     warn_unseen(opened, where)
-    gone = delete_rows(opened, ids=given if given or ids_file else None, where=where, rows=rows)
+    with interruptible("no row was deleted; run it again"):
+        gone = delete_rows(opened, ids=given if given or ids_file else None, where=where, rows=rows)
     text = f"{index}: {gone:,} rows deleted, {opened.count:,} left; headwater index compact takes them off the disk"
     emit("index delete", {"index": index, "deleted": gone, "rows": opened.count}, as_json, text)
 
@@ -153,7 +154,9 @@ def compact(index: IndexPath, as_json: Json = False) -> None:
     """
     from headwater.api.indexing import compact as compact_index
 
-    done = compact_index(index)
+    again = "until `headwater index compact` is run again and ends, deleted rows may still be in files on disk"
+    with progress("compacting", kept=f"every row that was not deleted is kept; {again}"):
+        done = compact_index(index)
     sizes = "" if done.bytes_before is None else f", {done.bytes_before:,} bytes before, {done.bytes_after:,} now"
     emit("index compact", {"index": index, **asdict(done)}, as_json, f"{index}: {done.rows:,} rows{sizes}")
 
@@ -161,6 +164,7 @@ def compact(index: IndexPath, as_json: Json = False) -> None:
 @app.command()
 @with_groups
 def verify(
+    context: Context,
     index: IndexPath,
     loading: LoadingOptions,
     model: Annotated[str | None, typer.Option(help="Read some rows again with this model.")] = None,
@@ -175,13 +179,17 @@ def verify(
     """
     from headwater.api.indexing import verify as find_faults
 
-    faults = find_faults(index, model=model, recompute=recompute, loading=loading.chosen)
+    unread = "no row is read again without --model or --recompute"
+    refuse_idle(context, idle_when(LOADING, unread, idle=model is None and recompute is None))
+    with progress("verifying"):
+        faults = find_faults(index, model=model, recompute=recompute, loading=loading.chosen)
     if as_json:
         emit_json("index verify", {"index": index, "sound": not faults, "faults": [asdict(fault) for fault in faults]})
     else:
         for fault in faults:
             show_line(fault)
-        say(f"{index}: {len(faults):,} faults" if faults else f"{index}: sound")
+        count = f"{len(faults):,} fault" + ("s" if len(faults) > 1 else "")
+        say(f"{index}: {count}" if faults else f"{index}: sound")
     if faults:
         raise typer.Exit(1)
 
@@ -189,6 +197,7 @@ def verify(
 @app.command()
 @with_groups
 def quantise(
+    context: Context,
     index: IndexPath,
     loading: LoadingOptions,
     code: Annotated[str, typer.Option(help="int8, sign (1 KiB a row) or sign:BITS.")],
@@ -206,12 +215,16 @@ def quantise(
     from headwater.api import indexing
     from headwater.index.info import describe
     from headwater.index.store import open_index
+    from headwater.tracing.queries import read_queries
 
+    unasked = "nothing is measured without --queries"
+    refuse_idle(context, idle_when(("relevant", "model", *LOADING), unasked, idle=queries is None))
     opened = open_index(index)
+    if queries is not None:
+        read_queries(queries)  # a fault in them is told before anything is written
     with progress(
         "quantising rows",
         kept=resumable(out),
-        quiet=as_json,
     ) as bar:
         made = indexing.quantise(opened, out, code=code, resume=resume, on_progress=bar.rows)
     facts, kept = describe(made), None
@@ -228,6 +241,7 @@ def quantise(
 @app.command()
 @with_groups
 def retention(
+    context: Context,
     index: IndexPath,
     loading: LoadingOptions,
     queries: Annotated[Path, typer.Option(help="Queries to measure on: JSONL, CSV or Parquet.")],
@@ -245,8 +259,10 @@ def retention(
     """
     from headwater.api.indexing import retention as measure
 
+    refuse_idle(context, idle_when(("sample",), "with --exact all rows are compared", idle=exact is not None))
     chosen = loading.chosen
-    kept = measure(index, queries, exact=exact, relevant=relevant, sample=sample, model=model, loading=chosen)
+    with progress("searching"):
+        kept = measure(index, queries, exact=exact, relevant=relevant, sample=sample, model=model, loading=chosen)
     facts = {"index": index, **(_retention_facts(kept) or {})}
     emit("index retention", facts, as_json, f"{index}: {kept}")
 
@@ -269,7 +285,8 @@ def ann(
     from headwater.api.indexing import approximate_index
     from headwater.index.info import disk_bytes
 
-    built = approximate_index(index, column, kind=kind, partitions=partitions)
+    with progress("building the vector index", kept="the index is as it was; run it again"):
+        built = approximate_index(index, column, kind=kind, partitions=partitions)
     size = disk_bytes(index)
     text = f"{index}: '{built}' has a vector index, {kind}" + ("" if size is None else f"; {size:,} bytes in all")
     emit("index ann", {"index": index, "column": built, "kind": kind, "bytes_on_disk": size}, as_json, text)

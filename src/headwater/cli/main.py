@@ -16,6 +16,8 @@ from headwater import __version__
 from headwater.cli import demo, index, methods, plan, price, run_file, schema, score, select, trace, unlearn, value
 from headwater.cli.console import say, show_notes
 from headwater.cli.eval import eval_app
+from headwater.cli.progress import NOTHING
+from headwater.cli.usage import usage_text
 from headwater.core.errors import HeadwaterError
 
 app = typer.Typer(
@@ -67,12 +69,12 @@ def run(arguments: list[str] | None = None) -> None:
     try:
         code = app([word for word in given if word != "--debug"], prog_name="headwater", standalone_mode=False)
         if code == _INTERRUPTED:  # what typer makes of Ctrl-C where no command said what it keeps
-            say("headwater: interrupted; nothing was written")
+            say(f"headwater: interrupted; {NOTHING}")
     except (typer.Abort, KeyboardInterrupt):
-        code = _fail("interrupted; nothing was written", _INTERRUPTED)
+        code = _fail(f"interrupted; {NOTHING}", _INTERRUPTED)
     except typer.TyperException as error:
         text = error.format_message()
-        code = _help(text) if text.startswith("Usage:") else _fail(_usage(error), 2)
+        code = _help(text) if text.startswith("Usage:") else _fail(usage_text(error, given), 2)
     except HeadwaterError as error:
         if debug:
             raise
@@ -103,12 +105,6 @@ def _help(text: str) -> int:
     """Show the help of a group of commands that was given none of them."""
     print(text, file=sys.stderr)
     return 2
-
-
-def _usage(error: typer.TyperException) -> str:
-    context = getattr(error, "ctx", None)
-    words = error.format_message()
-    return " ".join(words.split()) + (f" (see '{context.command_path} --help')" if context else "")
 
 
 def _quiet_libraries(debug: bool) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from headwater.cli.console import emit_json, emit_pairs
 from headwater.cli.options import BuildOptions, Json, with_groups
+from headwater.cli.progress import progress
 
 if TYPE_CHECKING:
     from headwater.indexing.plan import BuildPlan
@@ -21,7 +22,8 @@ def plan(options: BuildOptions, as_json: Json = False) -> None:
     """
     from headwater.api.indexing import plan as plan_build
 
-    found = plan_build(**options.arguments())
+    with progress("measuring"):
+        found = plan_build(**options.arguments())
     if as_json:
         emit_json("plan", asdict(found))
     else:

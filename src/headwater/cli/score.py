@@ -24,6 +24,7 @@ from headwater.cli.options import (
     scan_memory,
     with_groups,
 )
+from headwater.cli.progress import progress
 
 
 @with_groups
@@ -47,7 +48,8 @@ def score(
 
     opened = open_index_to_search(index)
     how: dict[str, Any] = {**scan_memory(max_memory), "columns": pairs(columns, "--column"), "targets": targets}
-    rows, count = write_scores(opened, queries, out, by=by, model=model, loading=loading.chosen, **how)
+    with progress("scoring"):
+        rows, count = write_scores(opened, queries, out, by=by, model=model, loading=loading.chosen, **how)
     if as_json:
         emit_json("score", {"out": str(out), "rows": rows, "queries": count})
     else:

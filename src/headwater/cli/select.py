@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headwater.cli.config import Context
 from headwater.cli.console import emit_json, emit_pairs, say
+from headwater.cli.idle import idle_when, refuse_idle
 from headwater.cli.options import Json, Made, Writes, open_rows, with_groups
 from headwater.core.errors import UsageError
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 @with_groups
 def select(
+    context: Context,
     values: Annotated[Path, typer.Argument(help="Values file of `headwater value`.")],
     out: Annotated[Path, typer.Option(help="File to write: JSONL (also .gz), CSV or Parquet, best row first."), Writes],
     top: Annotated[str, typer.Option(help="How many rows: 500, or 10% of the pool.")] = "",
@@ -38,6 +41,7 @@ def select(
     from headwater.api.choosing import select as choose
     from headwater.valuation.values import read_values
 
+    refuse_idle(context, idle_when(("seed",), "there is no noise without --gumbel", idle=not gumbel))
     choice: dict[str, Any] = {"top": top, "above": above, "by": by, "distinct": distinct, "column": column}
     choice |= {"gumbel": gumbel, "seed": seed, "diverse": diverse}
     if candidates:

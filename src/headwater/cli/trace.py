@@ -9,7 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from headwater.cli.config import Context
 from headwater.cli.console import emit_json, emit_table, say
+from headwater.cli.idle import idle_in_trace, refuse_idle
 from headwater.cli.options import (
     Asked,
     By,
@@ -26,6 +28,7 @@ from headwater.cli.options import (
     scan_memory,
     with_groups,
 )
+from headwater.cli.progress import progress
 from headwater.core.files import write_text
 from headwater.core.plain import json_ready
 from headwater.core.trace import Hit, Trace
@@ -36,6 +39,7 @@ _SHOWN_IDS = 10
 
 @with_groups
 def trace(
+    context: Context,
     index: IndexPath,
     loading: LoadingOptions,
     queries: Annotated[Path | None, typer.Option(help="Rows to trace: JSONL, CSV or Parquet.")] = None,
@@ -70,6 +74,8 @@ def trace(
     from headwater.api.tracing import trace as trace_index
     from headwater.report import write_report
 
+    given = {"prompt": prompt is not None, "response": response is not None, "ann": engine == "ann"}
+    refuse_idle(context, idle_in_trace(**given))
     asked: dict[str, Any] = {
         "prompt": prompt,
         "response": response,
@@ -78,18 +84,19 @@ def trace(
         "targets": targets,
     }
     ranked: dict[str, Any] = {"top": top, "by": by, "lowest": lowest, "where": where, "exact": exact, "engine": engine}
-    found = trace_index(
-        open_index_to_search(index, where),
-        queries,
-        **asked,
-        **ranked,
-        tokens=tokens or html is not None,
-        grids=grids,
-        model=model,
-        loading=loading.chosen,
-        columns=pairs(columns, "--column"),
-        **scan_memory(max_memory),
-    )
+    ranked |= {"columns": pairs(columns, "--column"), **scan_memory(max_memory)}
+    with progress("tracing") as bar:
+        found = trace_index(
+            open_index_to_search(index, where),
+            queries,
+            **asked,
+            **ranked,
+            tokens=tokens or html is not None,
+            grids=grids,
+            model=model,
+            loading=loading.chosen,
+            on_progress=bar.share,
+        )
     if out is not None:
         lines = [json.dumps(hit, ensure_ascii=False, default=json_ready) + "\n" for hit in found.hits()]
         write_text(out, "".join(lines))

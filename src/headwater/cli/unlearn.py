@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headwater.cli.config import Context
 from headwater.cli.console import as_fields, emit_json, emit_pairs, emit_table, say
+from headwater.cli.idle import idle_in_unlearning, refuse_idle
 from headwater.cli.options import (
     Json,
     LoadingOptions,
@@ -22,7 +24,7 @@ from headwater.cli.options import (
     pairs,
     with_groups,
 )
-from headwater.cli.progress import interruptible
+from headwater.cli.progress import progress
 from headwater.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,13 +33,16 @@ if TYPE_CHECKING:
 
 @with_groups
 def unlearn(
+    context: Context,
     model: ModelName,
     loading: LoadingOptions,
     forget: Annotated[Path, typer.Option(help="Rows with the unwanted answers, or hits of `trace --out`.")],
     out: Annotated[Path, typer.Option(help="Folder to make: model, card, account, report."), Writes],
     retain: Annotated[Path | None, typer.Option(help="Clean rows, to keep the model's other behaviour.")] = None,
     retain_from: Annotated[str | None, typer.Option(help="Training data to draw clean retain rows from.")] = None,
-    draw: Annotated[int, typer.Option(help="Rows to draw from it: half near the forget rows, half random.")] = 120,
+    draw: Annotated[
+        int, typer.Option(help="Rows to draw from it: half near the forget rows, half random.", min=1)
+    ] = 120,
     method: Annotated[
         str, typer.Option(help="rapidun, ga, graddiff, npo, simnpo, loreun, fisher or retrain.")
     ] = "rapidun",
@@ -59,7 +64,7 @@ def unlearn(
     compat: Annotated[
         bool, typer.Option("--compat", help="RapidUn's mapping as published; add --influence graddot for its vectors.")
     ] = False,
-    ceiling: Annotated[float | None, typer.Option(help="Loss at which ascent fades, nats a token.")] = None,
+    ceiling: Annotated[float | None, typer.Option(help="Loss at which ascent fades, nats a token.", min=0)] = None,
     beta: Annotated[float | None, typer.Option(help="β of npo (default 0.1) and simnpo (4.5).")] = None,
     keep: Annotated[str, typer.Option(help="Loss of retain rows: nll, or kl (divergence from the old model).")] = "nll",
     dynamic: Annotated[bool, typer.Option("--dynamic", help="LoReUn: weights follow the current losses.")] = False,
@@ -87,11 +92,13 @@ def unlearn(
     from headwater.api.unlearning import unlearn as unlearn_model
     from headwater.report.unlearning import write_unlearning_report
     from headwater.unlearning.adapter import Lora
-    from headwater.unlearning.objectives import METHODS, one_of
+    from headwater.unlearning.objectives import METHODS, OBJECTIVES, one_of
     from headwater.unlearning.options import UnlearnOptions
 
+    named = one_of("method", method, METHODS)
+    refuse_idle(context, idle_in_unlearning(OBJECTIVES.get(named), context.params))
     options = UnlearnOptions(
-        method=one_of("method", method, METHODS),
+        method=named,
         influence=influence,
         settings=pairs(settings, "--set") or UnlearnOptions().settings,
         weights=weights,
@@ -114,7 +121,7 @@ def unlearn(
     )
     chosen = loading.chosen
     kept = f"checkpoints are kept in {out}; the same command with --resume goes on from the last one"
-    with interruptible(kept):
+    with progress("unlearning", kept=kept):
         done = unlearn_model(
             model,
             forget,

@@ -12,6 +12,7 @@ import typer
 
 from headwater.cli.config import Context
 from headwater.cli.console import as_fields, emit, emit_json, emit_pairs, emit_table, say
+from headwater.cli.idle import LOADING, READING, idle_in_value, idle_when, refuse_idle
 from headwater.cli.options import (
     AnyModel,
     Columns,
@@ -45,6 +46,22 @@ if TYPE_CHECKING:
     from headwater.valuing.third_party import Audit
 
 app = typer.Typer(invoke_without_command=True)
+
+_OF_A_POOL = (
+    "method",
+    "settings",
+    "columns",
+    "limit",
+    "split",
+    "pairs",
+    "student",
+    "student_cost",
+    "student_proxy",
+    "force",
+    *READING,
+)
+_OF_A_POOL += tuple(UnusableOptions.__dataclass_fields__)
+"""Options about reading a pool."""
 
 _POOL = "The pool: file, folder or pattern of JSONL, CSV or Parquet, or hub name. Repeats."
 Pool = Annotated[list[str], typer.Option(help=_POOL)]
@@ -105,21 +122,24 @@ def value(
         raise UsageError(what, where="value", remedy="see 'headwater value --help'")
     from headwater.api import valuing
     from headwater.index.store import open_index
+    from headwater.methods.catalog import find_method
     from headwater.valuing.index import IndexPool
 
     with progress(
         "valuing",
         kept=resumable(out),
-        quiet=as_json,
     ) as bar:
         shared = {**_common(out, duplicates, resume, bar), "model": model, "loading": loading.chosen}
         if index is not None:
-            _refuse_beside_index(context)
+            refuse_idle(context, dict.fromkeys(_OF_A_POOL, "an index has its rows, its method and its way of reading"))
             _require_group(IndexPool(open_index(index)), by)
             valued = valuing.value_index(index, target, **shared)
         else:
-            how: dict[str, Any] = {"method": method, "student": student}
-            how["settings"] = _student_settings(settings, method, cost=student_cost, proxy=student_proxy)
+            given = name_values(settings, "--set")
+            refuse_idle(context, idle_in_value(find_method(method, given), model=model is not None))
+            of_student = {"cost": student_cost, "proxy": student_proxy}
+            given |= {name: text for name, text in of_student.items() if text is not None}
+            how: dict[str, Any] = {"method": method, "settings": given, "student": student}
             how["force"] = force
             pool = open_rows(candidates, columns, limit=limit, split=split, pairs=pairs, **unusable.chosen)
             _require_group(pool, by)
@@ -139,6 +159,7 @@ def export_target(
     settings: Settings = [],
     template: Template = None,
     max_tokens: MaxTokens = 8192,
+    targets: Targets = None,
     as_json: Json = False,
 ) -> Made:
     """For the owner: write the target as a query file, which holds vectors and no text.
@@ -150,7 +171,7 @@ def export_target(
 
     rows = target_of(target)
     how: dict[str, Any] = {"method": method, "settings": name_values(settings, "--set"), "loading": loading.chosen}
-    query = export(rows, out, model=model, template=template, max_tokens=max_tokens, **how)
+    query = export(rows, out, model=model, template=template, max_tokens=max_tokens, targets=targets, **how)
     shapes = {name: list(vectors.shape) for name, vectors in query.probes.vectors.items()}
     facts = {"out": str(out), "method": query.spec.name, "rows": len(rows.rows), "vectors": shapes}
     words = " and ".join(f"{' × '.join(map(str, shape))} in '{name}'" for name, shape in shapes.items())
@@ -162,6 +183,7 @@ def export_target(
 @app.command("score")
 @with_groups
 def score(
+    context: Context,
     candidates: Pool,
     out: Out,
     loading: LoadingOptions,
@@ -185,13 +207,16 @@ def score(
     from headwater.api import valuing
 
     if (query is None) == (student is None) or (query is not None and model is None):
-        raise UsageError("give either --student, or --query with --model", where="value score")
+        remedy = "give either --student, or --query with --model"
+        raise UsageError("it is not said by what to score", where="value score", remedy=remedy)
+    alone = idle_when(("model", "tokens_per_batch", *LOADING), "a student reads no model", idle=student is not None)
+    trained = idle_when(("force",), "no student is used", idle=student is None)
+    refuse_idle(context, {**alone, **trained})
     corpus = open_rows(candidates, columns, split=split)
     _require_group(corpus, by)
     with progress(
         "valuing",
         kept=resumable(out),
-        quiet=as_json,
     ) as bar:
         shared = _common(out, duplicates, resume, bar)
         if student is not None:
@@ -208,6 +233,7 @@ def score(
 @app.command("audit")
 @with_groups
 def audit(
+    context: Context,
     values: Annotated[Path, typer.Argument(help="The values file to check.")],
     candidates: Pool,
     loading: LoadingOptions,
@@ -232,7 +258,10 @@ def audit(
     from headwater.valuation.values import read_values
 
     if (query is None) == (target is None):
-        raise UsageError("give either --query or --target", where="value audit")
+        raise UsageError("there is no target", where="value audit", remedy="give either --query or --target")
+    read_so = "the query file says how rows are read"
+    unloaded = idle_when(LOADING, "there is no --model to load", idle=model is None)
+    refuse_idle(context, {**unloaded, **idle_when(("template", "targets"), read_so, idle=query is not None)})
     how: dict[str, Any] = {"model": model, "template": template, "targets": targets, "loading": loading.chosen}
     how |= {"sample": sample, "threshold": threshold, "seed": seed}
     read = read_values(values)
@@ -272,42 +301,6 @@ def _audited(found: Audit, changes: dict[str, float] | None) -> Audited:
         "confirmed": found.confirmed,
         "changeable": changes,
     }
-
-
-def _refuse_beside_index(context: Context) -> None:
-    """Refuse options about reading a pool: an index has its rows, its method and its way of reading already."""
-    of_a_pool = {
-        "method",
-        "settings",
-        "columns",
-        "limit",
-        "split",
-        "pairs",
-        "student",
-        "student_cost",
-        "student_proxy",
-        "force",
-    }
-    of_a_pool |= {*ReadingOptions.__dataclass_fields__, *UnusableOptions.__dataclass_fields__}
-    for parameter in context.command.params:
-        given = context.params.get(str(parameter.name))
-        if parameter.name in of_a_pool and (given or None) != (parameter.default or None):
-            what = f"{parameter.opts[0]} does not apply to the rows of an index"
-            remedy = "leave it out, or give --candidates instead of --index"
-            raise UsageError(what, where="value --index", remedy=remedy)
-
-
-def _student_settings(settings: list[str], method: str, *, cost: str | None, proxy: str | None) -> dict[str, str]:
-    """The method's settings, with the student's own options among them."""
-    found = name_values(settings, "--set")
-    for name, option, value in (("cost", "--student-cost", cost), ("proxy", "--student-proxy", proxy)):
-        if value is None:
-            continue
-        if method != "alinfik":
-            what, remedy = f"'{method}' trains no student", "give --method alinfik"
-            raise UsageError(what, where=option, remedy=remedy)
-        found[name] = value
-    return found
 
 
 def _require_group(rows: Any, by: str | None) -> None:

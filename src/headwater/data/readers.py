@@ -104,6 +104,17 @@ def open_source(source: Any, *, split: str | None = None, streaming: bool = Fals
 
 def _named_parts(source: str | Path, split: str | None, streaming: bool) -> tuple[SourcePart, ...]:
     """The parts of one path, pattern or hub name."""
+    name = str(source)
+    if (parts := _local_parts(source, split)) is None:
+        return (_memory(name, _load_hub(name, split or "train", streaming)),)
+    if streaming:
+        remedy = "leave --streaming out; local files are never held in memory as a whole"
+        raise UsageError("only a hub data set can be streamed", where=name, remedy=remedy)
+    return parts
+
+
+def _local_parts(source: str | Path, split: str | None) -> tuple[SourcePart, ...] | None:
+    """The parts of a path or pattern; None for a hub name."""
     name, path = str(source), Path(source)
     if path.is_file():
         if split not in (None, "train"):
@@ -118,7 +129,7 @@ def _named_parts(source: str | Path, split: str | None, streaming: bool) -> tupl
         return tuple(map(_file, by_pattern(name)))
     if file_kind(name) is not None or isinstance(source, Path) or not HUB_NAME.fullmatch(name):
         raise DataError("no such file", where=name, remedy="check the path")
-    return (_memory(name, _load_hub(name, split or "train", streaming)),)
+    return None
 
 
 def _file(path: Path) -> SourcePart:

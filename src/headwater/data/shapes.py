@@ -87,7 +87,7 @@ SHAPE_ROLES = frozenset(role for shape in SHAPES for role in shape.roles)
 ROLES = SHAPE_ROLES | {*EXTRA_ROLES, *OTHER_ROLES}
 """Everything a mapping can name."""
 
-MAPPING_REMEDY = "say which columns to read with a mapping from role to column"
+MAPPING_REMEDY = "say which column is which, such as --column prompt=NAME --column response=NAME"
 
 
 Contents = tuple[str | None, str | None, str | None, tuple[Mapping[str, Any], ...] | None]

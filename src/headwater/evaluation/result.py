@@ -133,8 +133,9 @@ def read_result(path: str | Path) -> Result:
     except FileNotFoundError:
         remedy = "headwater eval writes one for each evaluation"
         raise DataError("there is no run file", where=str(path), remedy=remedy) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"not a run file: {error!r}", where=str(path)) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        remedy = "headwater eval writes one, a JSON file, for each evaluation"
+        raise DataError("this is not a run file of an evaluation", where=str(path), remedy=remedy) from error
 
 
 def _from_json(raw: Mapping[str, Any]) -> Result:

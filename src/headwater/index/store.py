@@ -289,8 +289,8 @@ def open_index(path: str | Path) -> Index:
         StoreError: there is no index, it is not headwater's, is damaged, or was made by a newer headwater.
     """
     name = str(path)
-    if is_local(name) and not Path(name).exists():
-        raise StoreError(_ABSENT, where=name, remedy=_MAKES)
+    if is_local(name):
+        _require_dataset(Path(name))
     try:
         with storing(name):
             dataset = lance.dataset(locator(name))
@@ -298,8 +298,19 @@ def open_index(path: str | Path) -> Index:
     except StoreError as error:
         if not is_local(name) and "was not found" in error.what:
             raise StoreError(_ABSENT, where=name, remedy=_MAKES) from error
-        raise StoreError(f"this is not an index, or it is damaged: {error.what}", where=name) from error
+        remedy = "restore it from a copy, or build it again"
+        raise StoreError(f"the index is damaged: {error.what}", where=name, remedy=remedy) from error
     return Index(name, dataset)
+
+
+def _require_dataset(path: Path) -> None:
+    """Raise `StoreError` if a local path is plainly no index: nothing, a file, or a folder of other things."""
+    if not path.exists():
+        raise StoreError(_ABSENT, where=str(path), remedy=_MAKES)
+    if not path.is_dir():
+        raise StoreError("this is a file, and an index is a folder", where=str(path), remedy=_MAKES)
+    if not (path / "_versions").exists():
+        raise StoreError("this folder is not an index", where=str(path), remedy=_MAKES)
 
 
 def create_index(path: str | Path, manifest: Manifest, schema: pa.Schema | None = None) -> Index:

@@ -16,7 +16,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from lance.optimize import Compaction
+
 from headwater.core.errors import StoreError, UsageError
+from headwater.core.progress import tell
 from headwater.index.info import disk_bytes, unfinished
 from headwater.index.manifest import Status, Tally
 from headwater.index.rows import TEXT_FIELDS
@@ -143,8 +146,15 @@ def compact(index: Index) -> Compacted:
 
 
 def _compact(index: Index) -> None:
+    options = {"materialize_deletions": True, "materialize_deletions_threshold": 0.0}
     with storing(index.path):
-        index.dataset.optimize.compact_files(materialize_deletions=True, materialize_deletions_threshold=0.0)
+        tasks, rewritten = Compaction.plan(index.dataset, options).tasks, []
+        for done, task in enumerate(tasks):
+            tell("rewriting files", done, len(tasks), "parts")
+            rewritten.append(task.execute(index.dataset))
+        if rewritten:
+            Compaction.commit(index.dataset, rewritten)
+            index.refresh()
     _drop_versions(index)
 
 

@@ -169,10 +169,16 @@ def _new_rows(rows: Sequence[TokenRow], ids: SeenIds, known: SeenIds) -> list[To
 
 
 def _ids_of_texts(index: Index, rows: Corpus) -> list[str]:
-    """The ids of all rows of the index that have the same text as one of `rows`."""
+    """The ids of all rows of the index that have the same text as one of `rows`.
+
+    Raises:
+        DataError: there are no such rows to look for.
+    """
     if not index.manifest.keeps_text:
         raise StoreError("rows cannot be found by their text: the index has none", where=index.path, remedy="give ids")
     wanted = {digest(as_given(row)): row for row in rows}
+    if not wanted:
+        raise DataError("there are no rows to look for", where=rows.name, remedy="give a file that has rows")
     found: dict[str, list[str]] = {}
     for batch in index.batches(index.plain):
         for record in batch.drop_columns(["_rowaddr"]).to_pylist():

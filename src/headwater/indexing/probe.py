@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from headwater.core.spec import Column
@@ -198,15 +199,18 @@ def reset_peak() -> None:
 
 
 def peak_bytes() -> int:
-    """The process's peak of resident memory."""
+    """The process's peak of resident memory, on Linux, Windows and macOS."""
     if sys.platform == "linux":
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
             if line.startswith("VmHWM:"):
                 return 1024 * int(line.split()[1])
-    import resource
+    memory = psutil.Process().memory_info()
+    peak: int = getattr(memory, "peak_wset", 0)  # what Windows counts
+    if not peak and sys.platform == "darwin":
+        import resource
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return max(peak, int(memory.rss))
 
 
 def _characters(row: Row) -> int:

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -83,6 +84,11 @@ def load_model(
         raise unknown_name("dtype", dtype, DTYPES, where=name)
     if quantization is not None:
         require_bits(quantization)
+    if merge and adapter is None:
+        raise UsageError("there is no adapter to merge", where="--merge", remedy="give --adapter, or leave it out")
+    if revision is not None and Path(name).is_dir():
+        what = f"a local folder has no revisions, so '{revision}' would do nothing"
+        raise UsageError(what, where=f"--revision, {name}", remedy="leave it out")
     place, target = model_place(name), _device(device, device_map)
     settings = {
         "dtype": "auto" if dtype == "auto" else getattr(torch, dtype),

@@ -25,6 +25,7 @@ from torch.utils.dlpack import from_dlpack
 
 from headwater.core.errors import DataError, MismatchError, NumericError, StoreError, UsageError
 from headwater.core.files import whole_file
+from headwater.core.progress import tell
 from headwater.core.scores import Scores
 from headwater.core.spec import Column
 from headwater.index.store import Index
@@ -273,4 +274,5 @@ def write_scores(
             values = block.scores.cpu().numpy()
             writer.write_table(pa.table([pa.array(block.ids), *map(pa.array, values)], schema=schema))
             rows += len(block.ids)
+            tell("scoring", rows, None if where else index.count)
     return rows

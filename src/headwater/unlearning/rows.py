@@ -105,8 +105,17 @@ class UnlearnJob:
 
 
 def read_forget(source: Any) -> list[Row]:
-    """Read the rows to forget; a hit that `headwater trace --out` wrote for several queries is taken once."""
-    return list(open_rows_or_hits(source))
+    """Read the rows to forget; a hit that `headwater trace --out` wrote for several queries is taken once.
+
+    Raises:
+        DataError: there are none, or one cannot be used.
+    """
+    found = open_rows_or_hits(source)
+    if not (rows := list(found)):
+        raise DataError(
+            "there are no rows to forget", where=f"--forget {found.name}", remedy="give a file that has rows"
+        )
+    return rows
 
 
 def make_job(

@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from headwater.core.errors import DataError
+from headwater.core.progress import tell
 from headwater.models.losses import all_logits
 from headwater.unlearning.adapter import own_randomness, reference
 from headwater.unlearning.objectives import Objective, RowLosses, batch_loss, low_loss_weights
@@ -65,6 +66,14 @@ class Material:
         """Give the rows at `places` LoReUn's dynamic weights, computed from their current L̄ `[places]`."""
         self.weights = self.weights.clone()
         self.weights[list(places)] = low_loss_weights(losses, tau=objective.tau)
+
+
+class _TellSteps(TrainerCallback):  # type: ignore[misc]
+    """Reports the steps that are done."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Report this step."""
+        tell("unlearning", state.global_step, state.max_steps, "steps")
 
 
 class ForgettingTrainer(Trainer):  # type: ignore[misc]
@@ -175,6 +184,7 @@ def train(
             data_collator=collate,
         )
         trainer.remove_callback(PrinterCallback)  # standard output is for results
+        trainer.add_callback(_TellSteps())
         if schedule.checkpointing:
             model.enable_input_require_grads()
         if schedule.ramp is not None:

@@ -144,10 +144,10 @@ def read_query(path: str | Path) -> QueryFile:
         parts = tuple(Part(**part) for part in described["parts"])
         spec = MethodSpec.from_json(described["method"])
         return QueryFile(Probes(vectors, parts), spec, described["model"], described["tokenization"])
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"not a query file: {str(error).splitlines()[0]}", where=str(path), remedy=remedy) from None
-    except (KeyError, ValueError, TypeError) as error:
-        raise DataError(f"not a query file: {error!r}", where=str(path), remedy=remedy) from None
+    except FileNotFoundError:
+        raise DataError("there is no such file", where=str(path), remedy=remedy) from None
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise DataError("this is not a query file", where=str(path), remedy=remedy) from error
 
 
 def score_query(

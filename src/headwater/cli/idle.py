@@ -1,0 +1,95 @@
+"""Options that would do nothing are refused, so that nobody believes in an effect that is not there.
+
+Each function names the options that are idle in a request, with the reason; what a method can do is asked of the
+method, never of its name. `refuse_idle` raises an error if one of them was given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from headwater.cli.config import Context
+from headwater.cli.options import LoadingOptions, ReadingOptions
+from headwater.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from headwater.methods.method import Method
+    from headwater.unlearning.objectives import Objective
+
+Idle = Mapping[str, str]
+"""Parameter name to the reason why it does nothing in this request."""
+
+LOADING = tuple(entry.name for entry in fields(LoadingOptions))
+READING = tuple(entry.name for entry in fields(ReadingOptions))
+
+
+def refuse_idle(context: Context, idle: Idle) -> None:
+    """Raise `UsageError` if an option was given that does nothing.
+
+    A run file holds every setting of its run, so an option from a file counts only if it is not the default.
+    """
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        if name in idle and _given(context, parameter):
+            words = " ".join(context.command_path.split()[1:])
+            what = f"{parameter.opts[0]} would do nothing: {idle[name]}"
+            raise UsageError(what, where=words, remedy="leave it out")
+
+
+def _given(context: Context, parameter: Any) -> bool:
+    source = getattr(context.get_parameter_source(parameter.name), "name", "")
+    default = (parameter.default() if callable(parameter.default) else parameter.default) or None
+    value = context.params.get(parameter.name) or None
+    return source in ("COMMANDLINE", "ENVIRONMENT") or (source == "DEFAULT_MAP" and _plain(value) != _plain(default))
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def idle_when(names: tuple[str, ...], reason: str, *, idle: bool) -> dict[str, str]:
+    """The names with the reason, if they are idle."""
+    return dict.fromkeys(names, reason) if idle else {}
+
+
+def idle_in_trace(*, prompt: bool, response: bool, ann: bool) -> Idle:
+    """Of `headwater trace`."""
+    return {
+        **idle_when(("response", "span"), "it belongs to a --prompt, and there is none", idle=not prompt),
+        **idle_when(("columns",), "it names columns of --queries, and there are none", idle=prompt),
+        **idle_when(("max_new_tokens",), "the response is given, so none is generated", idle=response),
+        **idle_when(("max_memory",), "--engine ann does not scan the rows", idle=ann),
+    }
+
+
+def idle_in_value(method: Method, *, model: bool) -> Idle:
+    """Of `headwater value` with a pool."""
+    name = method.spec.name
+    unread = f"the method '{name}' reads no model"
+    return {
+        **idle_when(("model", *LOADING, *READING), unread, idle=not method.reads_model),
+        **idle_when(LOADING, "there is no --model to load", idle=method.reads_model and not model),
+        **idle_when(("student", "force"), f"the method '{name}' trains no student", idle=method.learning is None),
+    }
+
+
+def idle_in_unlearning(objective: Objective | None, given: Mapping[str, Any]) -> Idle:
+    """Of `headwater unlearn`; the objective is None for a method that does not train. `given` holds the options."""
+    draws = idle_when(("draw",), "there is no --retain-from to draw from", idle=not given["retain_from"])
+    weighing = ("weights", "influence", "settings", "compat")
+    if objective is None:
+        training = ("lr", "steps", "ceiling", "beta", "keep", "dynamic", "full", "rank", "checkpointing", "save_every")
+        return {**draws, **dict.fromkeys((*training, *weighing), "the method does not train")}
+    weighed, weights = objective.weights == "influence", given["weights"]
+    without = f"--weights {weights} takes no influence"
+    return {
+        **draws,
+        **idle_when(("rank",), "--full trains all weights and no adapter", idle=bool(given["full"])),
+        **idle_when(weighing, f"'{objective.name}' does not weigh rows by influence", idle=not weighed),
+        **idle_when(weighing[1:3], without, idle=weighed and weights not in ("influence", "shuffled")),
+        **idle_when(("dynamic",), f"'{objective.name}' does not weigh rows by loss", idle=objective.weights != "loss"),
+        **idle_when(("keep",), f"'{objective.name}' reads no retain rows", idle=not objective.retain_share),
+        **idle_when(("trigger", "clean_column"), f"'{objective.name}' uses no right answers", idle=not objective.clean),
+    }
