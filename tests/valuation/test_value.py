@@ -318,7 +318,8 @@ def test_95_percent_of_fresh_labels_lie_in_a_students_interval():
         student = fit_student(rows[:500], labels[:500], StudentOptions(members=3, seed=seed))
         _, low, high = student.estimates(rows[500:])[:, 0].T
         inside.append(((low <= labels[500:]) & (labels[500:] <= high)).mean())
-    assert np.mean(inside) == pytest.approx(0.95, abs=0.015)
+    # of 50 held-out misses the 49th is the reach, so 49 of 51 fresh labels lie inside
+    assert np.mean(inside) == pytest.approx(49 / 51, abs=0.02)
 
 
 @pytest.mark.parametrize(("labels", "held_out"), [(60, 15), (80, 19), (150, 19), (300, 30)])
