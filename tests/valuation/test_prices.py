@@ -196,7 +196,7 @@ def uncertain_values() -> Values:
 def test_only_rows_that_can_be_told_from_zero_are_paid_and_the_ledger_adds_up(unit, reserve):
     values = uncertain_values()
     terms = Terms(10_001, reserve, unit, "provider", only_certain=True)
-    priced, all_rows = price(values, terms), price(values, Terms(10_001, reserve, unit, "provider"))
+    priced, all_rows = price(values, terms), price(values, Terms(10_001, reserve, unit, "provider", only_certain=False))
     certain = values.numbers("low") > 0
     assert (priced.cents > 0).tolist() == (certain & (values.numbers() > reserve)).tolist()
     assert priced.cents.sum() == sum(line.cents for line in accounts(values, priced)) == 10_001

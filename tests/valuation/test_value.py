@@ -283,9 +283,14 @@ def test_shuffled_labels_teach_nothing():
     fresh = list(open_corpus(records(300, seed=9)))
     truth = np.array([len(row.response or "") for row in fresh], dtype=float)
     learned = fit_student(rows, labels, StudentOptions(members=3))
-    chance = fit_student(rows, np.random.default_rng(0).permutation(labels), StudentOptions(members=3))
     assert np.corrcoef(learned.predict(fresh), truth)[0, 1] > 0.8
-    assert abs(np.corrcoef(chance.predict(fresh), truth)[0, 1]) < 0.25
+    chance = []
+    for seed in range(6):  # a student of noise leans some way, each time another
+        shuffled = np.random.default_rng(seed).permutation(labels)
+        student = fit_student(rows, shuffled, StudentOptions(members=1, seed=seed))
+        assert abs(student.held_out) < 0.5
+        chance.append(np.corrcoef(student.predict(fresh), truth)[0, 1])
+    assert abs(np.mean(chance)) < 0.3
 
 
 def noisy(count: int, seed: int) -> tuple[list[Row], np.ndarray]:
@@ -313,7 +318,8 @@ def test_95_percent_of_fresh_labels_lie_in_a_students_interval():
         student = fit_student(rows[:500], labels[:500], StudentOptions(members=3, seed=seed))
         _, low, high = student.estimates(rows[500:])[:, 0].T
         inside.append(((low <= labels[500:]) & (labels[500:] <= high)).mean())
-    assert np.mean(inside) == pytest.approx(0.95, abs=0.015)
+    # of 50 held-out misses the 49th is the reach, so 49 of 51 fresh labels lie inside
+    assert np.mean(inside) == pytest.approx(49 / 51, abs=0.02)
 
 
 @pytest.mark.parametrize(("labels", "held_out"), [(60, 15), (80, 19), (150, 19), (300, 30)])

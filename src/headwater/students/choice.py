@@ -136,7 +136,7 @@ def fit_best(
     shares = [choice.share for choice in reads if choice.share is not None]
     return best, {
         "student reads": " and ".join(f"{choice.source.name} ({choice.cost})" for choice in reads),
-        "student's share of the teacher's time": sum(shares) if shares else None,
+        **({"student's share of the teacher's time": sum(shares)} if shares else {}),
         "left-out Spearman of each student": tried,
         "not read": [f"{c.source.name}: {c.cost}, more than --student-cost allows" for c in choices if not c.fits],
     }

@@ -165,8 +165,12 @@ def chosen_shares(kernels: Mapping[str, NDArray[np.float64]], labels: NDArray[np
 
 def left_out_errors(kernel: NDArray[np.float64], labels: NDArray[np.float64]) -> NDArray[np.float64]:
     """What is missed of each row's label by the fit on all other rows."""
-    inverse = np.linalg.inv(kernel + np.eye(len(kernel)))
-    errors: NDArray[np.float64] = (inverse @ labels) / np.diag(inverse)
+    from scipy.linalg.lapack import dpotrf, dpotri, dpotrs
+
+    factor, _ = dpotrf(kernel + np.eye(len(kernel)), lower=1)
+    dual, _ = dpotrs(factor, labels, lower=1)
+    inverse, _ = dpotri(factor, lower=1)
+    errors: NDArray[np.float64] = dual / np.diag(inverse)
     return errors
 
 

@@ -151,7 +151,7 @@ def price(values: Values, terms: Terms) -> Prices:
     rule = _Rule(terms, errors, length, tuple(providers))
     worth = rule.worth(numbers)
     if not worth.any():
-        what = "no row that can be told from zero is worth more than the reserve"
+        what = "no row can be told from zero and is worth more than the reserve"
         remedy = "value with more target rows or labels, or pay by value all the same: --also-uncertain"
         raise DataError(what, where=where, remedy=remedy)
     has_clusters = "cluster" in values.table.column_names
