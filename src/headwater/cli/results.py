@@ -292,6 +292,12 @@ class DemoShown(TypedDict):
     report: str
 
 
+class Opened(TypedDict):
+    """The app, once it can be opened."""
+
+    url: str
+
+
 class Bundled(TypedDict):
     """The app's pages as static files."""
 
@@ -326,6 +332,7 @@ RESULTS: dict[str, Any] = {
     "select": Selected,
     "price": Priced,
     "unlearn": Forgotten,
+    "view": Opened,
     "view bundle": Bundled,
     **{f"eval {name}": Evaluated for name in EVALUATIONS},
     "eval leaderboard": Leaderboard,
