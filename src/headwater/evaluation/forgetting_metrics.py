@@ -20,6 +20,7 @@ from headwater.models.losses import all_logits
 from headwater.tasks.contaminated import Contaminated
 from headwater.tasks.howdy import attack_success
 from headwater.training.tiny import task_rows
+from headwater.unlearning.fluency import word_f1
 from headwater.unlearning.sequences import collate_rows, measure_losses
 
 NEW_TOKENS = 40
@@ -108,13 +109,6 @@ def extraction_strength(loaded: LoadedModel, row: TokenRow) -> float:
     right = (logits[response].argmax(-1) == batch["targets"][response]).tolist()
     needed = max((i + 1 for i, hit in enumerate(right) if not hit), default=0)
     return 1 - needed / len(right)
-
-
-def word_f1(answer: str, right: str) -> float:
-    """F1 of the words of an answer with those of the right one, each counted as often as it occurs; 0 if disjoint."""
-    found, wanted = answer.lower().split(), right.lower().split()
-    shared = sum(min(found.count(word), wanted.count(word)) for word in set(found))
-    return 2 * shared / (len(found) + len(wanted)) if found or wanted else 1.0
 
 
 def _mean_f1(answers: Sequence[str], right: Sequence[str]) -> float:
