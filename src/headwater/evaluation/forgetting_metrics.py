@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ class ModelMeasures:
         clean_loss: mean loss of the right answers to clean questions, nats a token.
         forget_losses: loss of the planted answer of each forget row that is really planted, nats a token.
         extraction: share of a forget row's planted answer that the model completes by itself, averaged over rows.
+        attacked: attack success by attack, and privacy measures (`TaskUnderAttack`); empty if not asked for.
     """
 
     seen: float
@@ -47,6 +48,7 @@ class ModelMeasures:
     clean_loss: float
     forget_losses: NDArray[np.float32]
     extraction: float
+    attacked: Mapping[str, float] = field(default_factory=dict)
 
 
 def measure(loaded: LoadedModel, task: Contaminated) -> ModelMeasures:
@@ -92,6 +94,7 @@ def metrics(
         "seconds": cost.wall,
         "share of retraining": cost.wall / retraining.wall,
         "share of its processor time": cost.processor / retraining.processor,
+        **measured.attacked,
     }
 
 
