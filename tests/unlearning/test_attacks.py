@@ -38,7 +38,7 @@ def behaviour():
 
 def test_every_attack_says_what_it_does_and_what_must_hold():
     assert all(attack.name == name and attack.about and attack.law for name, attack in ATTACKS.items())
-    assert [a.name for a in find_attacks(["int4", "none"])] == ["int4", "none"]
+    assert [a.name for a in find_attacks(["int4", "plain"])] == ["int4", "plain"]
     assert [a.name for a in find_attacks([])] == list(ATTACKS)
     with pytest.raises(UsageError, match="did you mean 'int"):
         find_attacks(["int5"])
@@ -58,12 +58,12 @@ def test_an_attack_leaves_the_model_as_it_is_and_counts_unwanted_answers(name, r
     assert len(found.answers) == 4
     assert all(torch.equal(value, state[k]) for k, value in reader.loaded.model.state_dict().items())
     assert not any(p.requires_grad for p in reader.loaded.model.parameters())
-    assert set(asked) == {row.id for row in (behaviour.unseen if name == "unseen triggers" else ASKED)}
+    assert set(asked) == {row.id for row in (behaviour.unseen if name == "unseen" else ASKED)}
     assert [step for step, _ in found.steps] == ([1, 2] if ATTACKS[name].rows else [])
 
 
 def test_more_samples_succeed_at_least_as_often(reader, behaviour):
-    attack = ATTACKS["sampled, worst of 8"]
+    attack = ATTACKS["sampled"]
     says = replace(behaviour, unwanted=lambda rows, answers: ["e" in answer[:12] for answer in answers])
     success = [run_attack(replace(attack, samples=n), reader, says).success for n in (1, 3, 8)]
     assert success == sorted(success)
@@ -140,8 +140,8 @@ def test_a_tenth_and_the_steps_to_a_success(behaviour):
 
 
 def test_an_attack_without_prompts_is_refused(reader, behaviour):
-    with pytest.raises(DataError, match="unseen triggers"):
-        run_attack(ATTACKS["unseen triggers"], reader, replace(behaviour, unseen=()))
+    with pytest.raises(DataError, match="attack 'unseen'"):
+        run_attack(ATTACKS["unseen"], reader, replace(behaviour, unseen=()))
 
 
 def test_unwanted_answers_are_told_by_pattern_words_or_likeness():

@@ -274,14 +274,23 @@ def _listener(bar: Bar) -> Listener:
 
 
 def show(result: Result) -> None:
-    """Print a table for each group, in which only the first metric has its interval; notes go to stderr."""
-    first, *rest = result.shown
+    """Print a table for each group, in which only the first metric has its interval; notes go to stderr.
+
+    Costs and metrics that no line of the group has are left out.
+    """
     for group in result.groups:
+        lines = result.ranked(group)
+        shown = [name for name in result.shown if any(name in line.metrics for line in lines)]
+        costs = [name for name in COSTS if any(getattr(line.cost, name) is not None for line in lines)]
         rows = []
-        for line in result.ranked(group):
-            others = [line.metrics[name].value if name in line.metrics else None for name in rest]
-            costs = (line.cost.build_seconds, line.cost.row_bytes, line.cost.query_seconds)
-            rows.append([line.method, str(line.metrics[first]), *others, *costs])
-        emit_table(group or result.title, ["method", *result.shown, "build s", "bytes a row", "query s"], rows)
+        for line in lines:
+            first, *rest = [line.metrics.get(name) for name in shown]
+            others = [None if found is None else found.value for found in rest]
+            rows.append([line.method, str(first), *others, *(getattr(line.cost, name) for name in costs)])
+        emit_table(group or result.title, ["method", *shown, *(COSTS[name] for name in costs)], rows)
     for note in result.notes:
         say(note)
+
+
+COSTS = {"build_seconds": "build s", "row_bytes": "bytes a row", "query_seconds": "query s"}
+"""The costs of a method, with their headings."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headwater.cli.console import emit_json, emit_pairs, emit_table, say
+from headwater.cli.from_trace import FromTrace, Precision, Traced, TracedIndex
 from headwater.cli.options import (
     Json,
     LoadingOptions,
@@ -33,8 +34,13 @@ if TYPE_CHECKING:
 def unlearn(
     model: ModelName,
     loading: LoadingOptions,
-    forget: Annotated[Path, typer.Option(help="Rows with the unwanted answers, or hits of `trace --out`.")],
     out: Annotated[Path, typer.Option(help="Folder to make: model, card, account, report."), Writes],
+    forget: Annotated[
+        Path | None, typer.Option(help="Rows with the unwanted answers, or hits of `trace --out`.")
+    ] = None,
+    from_trace: FromTrace = [],
+    index: TracedIndex = None,
+    precision: Precision = 0.9,
     retain: Annotated[Path | None, typer.Option(help="Clean rows, to keep the model's other behaviour.")] = None,
     retain_from: Annotated[str | None, typer.Option(help="Training data to draw clean retain rows from.")] = None,
     draw: Annotated[int, typer.Option(help="Rows to draw from it: half near the forget rows, half random.")] = 120,
@@ -113,13 +119,14 @@ def unlearn(
         seed=seed,
     )
     chosen = loading.chosen
+    traced = Traced(from_trace, index, precision).rows(model, chosen, forget=forget, draw=draw, seed=seed)
     kept = f"checkpoints are kept in {out}; the same command with --resume goes on from the last one"
     with interruptible(kept):
         done = unlearn_model(
             model,
-            forget,
+            traced.forget if traced else forget,
             out=out,
-            retain=retain,
+            retain=traced.retain if traced and not (retain or retain_from) else retain,
             retain_from=retain_from,
             draw=draw,
             unseen=unseen,
@@ -133,6 +140,8 @@ def unlearn(
             skip_unusable=skip_unusable,
             resume=resume,
         )
+    if traced:
+        done.files.update(traced.write(out))
     report = write_unlearning_report(out / "report.html", done.account)
     _show(done, {**done.files, "report": report}, as_json)
     failed = done.result.outcome != "forgotten" and method != "retrain"

@@ -64,7 +64,7 @@ class TaskUnderAttack:
         reader = Reader.of(before, max_tokens=MAX_TOKENS)
         judge = FluencyJudge.fit(reader, [*clean[:JUDGED], *planted[:JUDGED]])
         behaviour = fewer(whole, prompts)
-        plain = run_attack(ATTACKS["none"], reader, behaviour).success
+        plain = run_attack(ATTACKS["plain"], reader, behaviour).success
         return cls(reader, behaviour, asked, judge, plain, seed)
 
     def __call__(self, loaded: LoadedModel) -> dict[str, float]:

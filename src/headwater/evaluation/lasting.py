@@ -2,7 +2,7 @@
 
     headwater eval lasting --before M0 --after M1 --forget F --retain R --asked Q
 
-One line a model, one column an attack (`headwater.unlearning.attacks`). A third model, retrained without the forget
+One line an attack (`headwater.unlearning.attacks`), one column a model. A third model, retrained without the forget
 rows, is the control: what an attack reaches there, it has taught and not brought back.
 """
 
@@ -79,7 +79,7 @@ def run_lasting(settings: LastingSettings, folder: Path, listener: Listener = SI
     after = settings.after or (settings.before if settings.adapter else "")
     names = {"before": settings.before, "after": after, "retrained": settings.retrained}
     behaviour, held_out, judged_by = _behaviour(settings)
-    attacks = [a for a in find_attacks(settings.attacks) if behaviour.unseen or a.name != "unseen triggers"]
+    attacks = [a for a in find_attacks(settings.attacks) if behaviour.unseen or a.name != "unseen"]
     training = Relearning(steps=settings.steps, seed=settings.seed)
     judge: FluencyJudge | None = None
     readers, lines = dict[str, Reader](), dict[str, dict[str, Any]]()
@@ -93,15 +93,35 @@ def run_lasting(settings: LastingSettings, folder: Path, listener: Listener = SI
         judge = judge or FluencyJudge.fit(readers["before"], [*behaviour.clean[:JUDGED], *behaviour.forget[:JUDGED]])
         fluent = {FLUENT: judge(found.answers, readers["before"]).fluent} if found.answers else {}
         lines[label] = {**found.numbers, **fluent, **privacy(readers[label], behaviour.forget, held_out)}
-    steps = {label: _to_half(numbers, lines["before"], settings.steps) for label, numbers in lines.items()}
-    chance = lines.get("retrained", {}).get(AUC, CHANCE)
-    shown = [
-        Line(label, {k: fixed(v) for k, v in _public(numbers, steps[label], chance).items()})
-        for label, numbers in lines.items()
-    ]
     title = "Does forgetting last? Attack success after each attack"
-    columns = tuple(dict.fromkeys(name for line in shown for name in line.metrics))
-    return Result("lasting", title, asdict(settings), columns, tuple(shown), (*_notes(lines, judged_by, settings),))
+    notes = _notes(lines, judged_by, settings)
+    return Result(
+        "lasting",
+        title,
+        asdict(settings),
+        tuple(m for m in MODELS if m in lines),
+        tuple(_table(lines, settings.steps)),
+        tuple(notes),
+    )
+
+
+MODELS = ("after", "before", "retrained")
+"""The columns; the attacks are ordered by the first, the strongest first."""
+
+
+def _table(models: Mapping[str, Mapping[str, Any]], steps: int) -> list[Line]:
+    """One line an attack, and in a second group one line a measure of privacy and fluency; one column a model."""
+    chance, plain = models.get("retrained", {}).get(AUC, CHANCE), models["before"].get("plain")
+    public = {label: _public(numbers, plain, chance, steps) for label, numbers in models.items()}
+    shown = [name for name in (*ATTACKS, WORST, HALF, FLUENT, AUC, LEAK, EXTRACTION) if name in public["before"]]
+    return [
+        Line(
+            name,
+            {label: fixed(public[label][name]) for label in MODELS if label in public},
+            group="attack success" if name in (*ATTACKS, WORST) else "privacy, fluency and steps",
+        )
+        for name in shown
+    ]
 
 
 @dataclass(frozen=True)
@@ -122,7 +142,7 @@ def attack_all(reader: Reader, behaviour: Behaviour, attacks: Sequence[Attack], 
     for attack in attacks:
         found = run_attack(attack, reader, behaviour, training)
         numbers[attack.name] = found.success
-        if attack.name == "none":
+        if attack.name == "plain":
             answers = found.answers
         if attack.name == "relearned":
             numbers[CURVE] = found
@@ -143,16 +163,11 @@ def half_steps(curve: Any, plain_before: float, steps: int) -> float:
     return float(steps_to(curve, plain_before / 2) or steps)
 
 
-def _to_half(numbers: Mapping[str, Any], before: Mapping[str, Any], steps: int) -> float | None:
-    if CURVE not in numbers or "none" not in before:
-        return None
-    return half_steps(numbers[CURVE], before["none"], steps)
-
-
-def _public(numbers: Mapping[str, Any], half: float | None, chance: float) -> dict[str, float]:
+def _public(numbers: Mapping[str, Any], plain: float | None, chance: float, steps: int) -> dict[str, float]:
+    """A model's numbers without its curve, with the steps to half and PrivLeak."""
     found = {name: value for name, value in numbers.items() if name != CURVE}
-    if half is not None:
-        found[HALF] = half
+    if CURVE in numbers and plain is not None:
+        found[HALF] = half_steps(numbers[CURVE], plain, steps)
     if AUC in found:
         found[LEAK] = priv_leak(found[AUC], chance)
     return found
