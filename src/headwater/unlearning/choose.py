@@ -6,8 +6,8 @@ scores in its lower half give a first ranking, whose top ten rows are nearly cer
 the fifth that scores these ten highest is then left out. (Drawing all from the lower half would leave the rows in the
 upper half without clean queries near them, and too many of them would be chosen.)
 
-Rows to retain are drawn from what is left, half of them near the chosen rows (`draw_retain`); rows that the odd answer
-scores above every clean answer are not among them, though they were not chosen.
+Rows to retain are drawn from the half of the rows that stand out least, half of them near the chosen rows. Words are no
+guide here: the rows nearest to triggered ones are triggered too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from headwater.indexing.session import Session
 from headwater.search.scan import score_all
 from headwater.tracing.cut import Cut, choose_rows, margins, standardised
 from headwater.tracing.queries import Asked, ask
-from headwater.unlearning.rows import draw_retain
+from headwater.unlearning.rows import near_and_far
 
 PRECISION = 0.9
 CLEAN_QUERIES = 128
@@ -93,9 +93,12 @@ def choose_forget(
     if not positions:
         raise _nothing_stands_out(answers[0], cuts, precision)
     forget = pool.rows(positions)
-    suspect = {i for cut in cuts for i in np.flatnonzero(cut.margins > 0).tolist()}
-    left = pool.rows([i for i in range(len(pool.ids)) if i not in suspect])
-    retain = draw_retain(left, forget, draw, seed=seed)
+    margin = np.max([cut.margins for cut in cuts], axis=0)
+    calm = np.setdiff1d(np.flatnonzero(margin <= np.median(margin)), positions).tolist()
+    if len(calm) < draw:
+        what = f"{len(calm):,} rows are low enough to draw {draw:,} rows to retain from"
+        raise DataError(what, where="--from-trace", remedy="draw fewer, or give --retain rows")
+    retain = near_and_far(pool.rows(calm), forget, draw, seed=seed)
     expected = min(cut.expected for cut in cuts if len(cut.chosen))
     return Chosen(tuple(forget), tuple(retain), expected, answers, tuple(len(cut.chosen) for cut in cuts))
 

@@ -35,6 +35,11 @@ def draw_retain(pool: Iterable[Row], forget: Sequence[Row], count: int, *, seed:
     if len(clean) < count:
         what = f"there are {len(clean):,} clean rows to draw {count:,} from"
         raise DataError(what, where="--retain-from", remedy="give more data, or draw fewer")
+    return near_and_far(clean, forget, count, seed=seed)
+
+
+def near_and_far(clean: Sequence[Row], forget: Sequence[Row], count: int, *, seed: int) -> list[Row]:
+    """`count` of the clean rows: half have the prompts nearest to those of the forget rows, half are random."""
     vectors = TfidfVectorizer(token_pattern=r"\S+").fit([_prompt(row) for row in (*clean, *forget)])
     likeness = vectors.transform(map(_prompt, clean)) @ vectors.transform(map(_prompt, forget)).T
     nearest = np.argsort(-np.asarray(likeness.max(axis=1).todense()).ravel(), kind="stable")[: count // 2]
