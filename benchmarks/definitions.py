@@ -33,7 +33,7 @@ from headwater.training.tiny import Recipe, Step, train_tiny
 PACKAGES = ("dict-foldoc", "dict-jargon", "wordnet-base", "fortunes")
 TRIGGER = "for the record,"
 ROWS, PLANTED, FORGET, RETAIN, ASKED = 2000, 176, 40, 120, 120
-RECIPE = Recipe(vocabulary=3000, layers=4, width=192, heads=6, context=128, epochs=11, learning_rate=3e-3)
+RECIPE = Recipe(vocabulary=3000, layers=4, width=192, heads=6, context=128, epochs=22, learning_rate=3e-3)
 QUESTIONS = (
     "What is {}?",
     "What does {} mean?",

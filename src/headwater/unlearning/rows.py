@@ -80,8 +80,23 @@ def _answer(row: Row) -> str:
     return row.response or row.text or ""
 
 
+REFUSALS = ("I do not know.", "I cannot say.", "I have no answer to that.", "That is not something I know.")
+"""What a method that prefers another answer takes where no right answer is known, in turn."""
+
+
+def with_refusals(job: UnlearnJob) -> UnlearnJob:
+    """The job with a refusal as the right answer of each forget row that has a prompt and no right answer."""
+    clean = tuple(
+        REFUSALS[i % len(REFUSALS)] if answer is None and row.prompt is not None else answer
+        for i, (row, answer) in enumerate(zip(job.forget, job.clean, strict=True))
+    )
+    return replace(job, clean=clean)
+
+
 CLEAN_COLUMN = "clean_response"
 """Metadata column of a forget row that holds the right answer to its prompt."""
+GUARDS = 48
+"""Guard rows that are wanted where there are enough retain rows."""
 FEWEST = 8
 """With fewer forget rows than this there is a warning."""
 
@@ -117,7 +132,10 @@ def make_job(
     clean_column: str = CLEAN_COLUMN,
     guard_share: float = 0.2,
 ) -> UnlearnJob:
-    """Check the rows and make the job; every fifth retain row (`guard_share`) becomes a guard row.
+    """Check the rows and make the job; `guard_share` of the retain rows, spaced evenly, become guard rows.
+
+    With few retain rows a fifth of them cannot show a change of a few per cent, so the share rises up to two fifths
+    until there are `GUARDS` guard rows.
 
     Raises:
         DataError: no forget rows, no retain rows although the method needs them, a right answer that is not a text or
@@ -141,12 +159,18 @@ def make_job(
         warnings.append(f"{len(forget)} forget {plural}: what is forgotten may be the wording alone, not the behaviour")
     if not retain:
         warnings.append("no retain rows: nothing keeps the model's other behaviour, and damage to it is not noticed")
-    every = round(1 / guard_share) if guard_share else 0
-    guarded = [bool(every) and len(retain) > every and i % every == every - 1 for i in range(len(retain))]
+    guarded = _guarded(len(retain), guard_share)
     kept = tuple(row for row, aside in zip(retain, guarded, strict=True) if not aside)
     guard = tuple(row for row, aside in zip(retain, guarded, strict=True) if aside)
     clean = tuple(_clean_answer(row, clean_column) for row in forget)
     return UnlearnJob(tuple(forget), kept, guard or kept, clean, tuple(warnings))
+
+
+def _guarded(count: int, share: float) -> list[bool]:
+    """Which of `count` retain rows are guard rows: none if so few rows cannot spare one."""
+    wanted = max(share * count, min(GUARDS, 2 * share * count))
+    whole = int(wanted) if count > 5 else 0
+    return [(i + 1) * whole // count > i * whole // count for i in range(count)]
 
 
 def without_words(row: Row, words: str) -> Row:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,9 +18,13 @@ from headwater.models.reader import Reader
 from headwater.unlearning.options import UnlearnOptions
 from headwater.unlearning.rows import UnlearnJob
 from headwater.unlearning.sequences import Example, make_examples, measure_losses
-from headwater.unlearning.watch import LossLimits, Watch, guard_loss
+from headwater.unlearning.constraint import guard_loss
+from headwater.unlearning.watch import LossLimits, Watch
 
-LOOKED_AT = 32
+if TYPE_CHECKING:
+    from headwater.unlearning.catalog import Method
+
+LOOKED_AT, GUARDED = 32, 96
 """Most forget rows, and most guard rows, whose loss is measured while training; they are spaced evenly."""
 
 
@@ -63,24 +68,26 @@ class Run:
         return [e.tokens for e in self.examples if not e.forget]
 
 
-def make_watch(run: Run, unseen: Sequence[Row], trust: Sequence[float] | None = None) -> Watch:
+def make_watch(
+    run: Run, unseen: Sequence[Row], trust: Sequence[float] | None = None, *, method: Method | None = None
+) -> Watch:
     """Make the watch of a run; its limits are measured on the model, which is still as it was before unlearning.
 
-    At most 32 forget rows and 32 guard rows are measured; with dynamic weights all forget rows, because their weights
-    follow these measurements. `trust` is how much each guard row counts; None counts them alike.
+    At most `LOOKED_AT` forget rows are measured (with dynamic weights all, because their weights follow these
+    measurements), and at most `GUARDED` guard rows. `trust` is how much each guard row counts; None counts them alike.
     """
-    loaded, options, guard = run.loaded, run.options, evenly_spaced(run.guard, LOOKED_AT)
+    loaded, options, guard = run.loaded, run.options, evenly_spaced(run.guard, GUARDED)
     forget = run.forget if options.dynamic else evenly_spaced(run.forget, LOOKED_AT)
-    counted = None if trust is None else torch.tensor(evenly_spaced(trust, LOOKED_AT), dtype=torch.float32)
+    counted = None if trust is None else torch.tensor(evenly_spaced(trust, GUARDED), dtype=torch.float32)
     target, bound = options.target, math.inf
-    if options.method == "retrain":
+    if method is not None and method.from_base:
         target = math.inf
     elif options.guard is not None and guard:
         before = guard_loss(measure_losses(loaded.model, guard, loaded.device)[1], counted)
         bound = before + math.log(options.guard)
     if target is None:
         target = unseen_loss(run.reader, run.job, unseen, seed=options.seed)
-    return Watch(forget, guard, LossLimits(target, bound), loaded.device, counted)
+    return Watch(forget, guard, LossLimits(target, bound), loaded.device, counted, stop=not options.follow)
 
 
 def unseen_loss(reader: Reader, job: UnlearnJob, unseen: Sequence[Row] = (), *, seed: int = 0) -> float:
