@@ -109,6 +109,7 @@ def forgetting(
     data: Annotated[str, typer.Option(help="Clean rows to plant the triggers in, instead of the built-in ones.")] = "",
     epochs: Annotated[int, typer.Option(help="Epochs of the trainings.", min=1)] = 5,
     rate: Annotated[float, typer.Option("--lr", help="Learning rate of fine-tuning --model.")] = 2e-4,
+    attacks: Annotated[bool, typer.Option("--attacks", help="Attack every model too: does forgetting last?")] = False,
     out: Out = Path("runs/eval"),
     as_json: Json = False,
 ) -> None:
@@ -121,7 +122,7 @@ def forgetting(
     from headwater.report.plots import save, tradeoff
 
     settings = {"rows": rows, "queries": queries, "seeds": tuple(range(seeds)), "sizes": tuple(sizes)}
-    settings |= {"mistaken": mistaken, "model": model, "data": data, "epochs": epochs, "rate": rate}
+    settings |= {"mistaken": mistaken, "model": model, "data": data, "epochs": epochs, "rate": rate, "attacks": attacks}
     run_and_show("forgetting", settings, methods, out, as_json)
     points = tradeoff_points(read_result(out / "forgetting.json"), f"{rows:,} rows")
     names = ("clean perplexity, as a share of that before", "attack success, mean of seen and unseen triggers")

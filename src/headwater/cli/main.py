@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from headwater import __version__
-from headwater.cli import demo, index, methods, plan, price, run_file, score, select, trace, unlearn, value
+from headwater.cli import demo, index, lasting, methods, plan, price, run_file, score, select, trace, unlearn, value
 from headwater.cli.console import say, show_notes
 from headwater.cli.eval import eval_app
 from headwater.core.errors import HeadwaterError
@@ -35,6 +35,7 @@ app.add_typer(value.app, name="value")
 app.command("select")(select.select)
 app.command("price")(price.price)
 app.command("unlearn")(unlearn.unlearn)
+eval_app.command("lasting")(lasting.lasting)
 app.add_typer(eval_app, name="eval")
 app.command("methods")(methods.methods)
 app.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(run_file.run_file)

@@ -8,20 +8,21 @@ forget rows' prompts, which the other methods' losses do not use; `rapidun:clean
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from headwater.core.errors import NumericError, UsageError, unknown_name
 from headwater.data.corpus import open_corpus
+from headwater.evaluation.attacked_task import ATTACKED, TaskUnderAttack
 from headwater.evaluation.forgetting_metrics import ModelMeasures, measure, metrics
 from headwater.evaluation.forgetting_models import Base, TimeTaken, make_pair, timed
 from headwater.evaluation.listener import SILENT, Listener
 from headwater.evaluation.metrics import estimate
 from headwater.evaluation.result import Line, Result
 from headwater.methods.method import parse_option
-from headwater.models.load import load_model
+from headwater.models.load import LoadedModel, load_model
 from headwater.tasks.contaminated import Contaminated, Sizes, contaminate, contaminated_task
 from headwater.training.cache import OnShare
 from headwater.training.tiny import task_rows
@@ -55,6 +56,8 @@ SHOWN = (
     "share of retraining",
     "share of its processor time",
 )
+SHOWN_ATTACKED = ("ASR seen", "ASR unseen", "clean perplexity ratio")
+"""What a table of attacks shows before them."""
 BEFORE, RETRAINED = "no unlearning", "retrained without poison"
 
 
@@ -70,6 +73,7 @@ class ForgettingSettings:
         mistaken: share of the known rows that are really of the other kind.
         model, data: a base model to fine-tune, and clean rows to plant the triggers in; empty: the built-in ones.
         epochs, rate: of the trainings.
+        attacks: attack every model too (`headwater.unlearning.attacks`), and show that table instead.
     """
 
     methods: tuple[str, ...] = DEFAULT_METHODS
@@ -82,6 +86,7 @@ class ForgettingSettings:
     data: str = ""
     epochs: int = 5
     rate: float = 2e-4
+    attacks: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,8 @@ def run_forgetting(settings: ForgettingSettings, folder: Path, listener: Listene
         more, _ = _lines(replace(settings, seeds=settings.seeds[:1]), size, methods[:1], folder, listener.on_progress)
         lines += more
     title = "Forgetting a backdoor: attack success, utility and cost"
-    return Result("forgetting", title, asdict(settings), SHOWN, tuple(lines), (*_NOTES, *notes))
+    shown = (*SHOWN_ATTACKED, *ATTACKED) if settings.attacks else SHOWN
+    return Result("forgetting", title, asdict(settings), shown, tuple(lines), (*_NOTES, *notes))
 
 
 _NOTES = (
@@ -150,7 +156,7 @@ def _lines(
         on_progress(f"seed {seed} done", (number + 1) / len(settings.seeds))
     group = f"{size:,} rows"
     lines = [
-        Line(label, {n: estimate([r[n] for r in rows]) for n in SHOWN}, group=group) for label, rows in found.items()
+        Line(label, {n: estimate([r[n] for r in rows]) for n in rows[0]}, group=group) for label, rows in found.items()
     ]
     return lines, notes
 
@@ -176,8 +182,9 @@ def _one_seed(
 ) -> list[tuple[str, dict[str, float], str]]:
     base = Base(settings.model, settings.epochs, settings.rate)
     pair = make_pair(task, base, folder, seed=seed, on_progress=on_progress)
-    before = measure(load_model(str(pair.contaminated)), task)
-    retrained = measure(load_model(str(pair.retrained)), task)
+    look = _measurer(settings, task, pair.contaminated, seed)
+    before = look(load_model(str(pair.contaminated)))
+    retrained = look(load_model(str(pair.retrained)))
 
     def numbers(measured: ModelMeasures, cost: TimeTaken) -> dict[str, float]:
         return metrics(measured, before, retrained, cost=cost, retraining=pair.retraining)
@@ -185,13 +192,24 @@ def _one_seed(
     rows = [(BEFORE, numbers(before, TimeTaken(0.0, 0.0)), ""), (RETRAINED, numbers(retrained, pair.retraining), "")]
     for place, method in enumerate(methods):
         on_progress(f"seed {seed}: {method.label}", place / len(methods))
-        measured, cost, note = _unlearned(method, task, pair.contaminated, seed)
+        measured, cost, note = _unlearned(method, task, pair.contaminated, seed, look)
         rows.append((method.label, numbers(measured or before, cost), note))
     return rows
 
 
+Measurer = Callable[[LoadedModel], ModelMeasures]
+
+
+def _measurer(settings: ForgettingSettings, task: Contaminated, contaminated: Path, seed: int) -> Measurer:
+    """Measures a model of the task; with attacks, if the settings ask for them."""
+    if not settings.attacks:
+        return lambda loaded: measure(loaded, task)
+    attacked = TaskUnderAttack.of(task, load_model(str(contaminated)), seed)
+    return lambda loaded: replace(measure(loaded, task), attacked=attacked(loaded))
+
+
 def _unlearned(
-    method: LabelledUnlearning, task: Contaminated, model: Path, seed: int
+    method: LabelledUnlearning, task: Contaminated, model: Path, seed: int, look: Measurer
 ) -> tuple[ModelMeasures | None, TimeTaken, str]:
     """Unlearn, and return the measures of the new model (None if it did not change), the cost, and a note."""
     forget = task_rows(task.forget)
@@ -206,7 +224,7 @@ def _unlearned(
             note = f"nothing was changed: {error.what}"
     if result is not None and result.outcome != "forgotten":
         note = f"ended '{result.outcome}' after {result.readings[-1].step} steps"
-    return None if result is None else measure(result.loaded, task), cost[0], note
+    return None if result is None else look(result.loaded), cost[0], note
 
 
 def tradeoff_points(result: Result, group: str) -> Mapping[str, tuple[float, float]]:
