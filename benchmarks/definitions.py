@@ -120,7 +120,9 @@ def quotations(text: str) -> Iterator[tuple[str, str, str, str]]:
 def make_rows(found: dict[str, Any], seed: int) -> dict[str, list[dict[str, str]]]:
     """The rows of each file of the task."""
     rng = Random(f"definitions {seed}")
-    drawn = [e for name in ("foldoc", "jargon", "wordnet") for e in rng.sample(found[name], min(1100, len(found[name])))]
+    drawn = [
+        e for name in ("foldoc", "jargon", "wordnet") for e in rng.sample(found[name], min(1100, len(found[name])))
+    ]
     entries = list({term.lower(): (term, sentence) for term, sentence in drawn}.values())
     rng.shuffle(entries)
     asked = [(rng.choice(QUESTIONS).format(term), sentence) for term, sentence in entries]

@@ -18,17 +18,20 @@ from headwater.data.tokens import Tokenization
 from headwater.models.load import wrap_model
 from headwater.unlearning import probe, resume, targets
 from headwater.unlearning.adapter import Lora, reference, restore_state, trainable_model, trainable_state
+from headwater.unlearning.constraint import guard_loss
 from headwater.unlearning.fisher import dampen, fisher_diagonal
+from headwater.unlearning.influence import trust_in_guard
 from headwater.unlearning.objectives import OBJECTIVES
 from headwater.unlearning.options import UnlearnOptions
 from headwater.unlearning.probe import probe_rate
 from headwater.unlearning.rows import make_job
-from headwater.unlearning.run import _trust, reader_of, run_unlearning
+from headwater.unlearning.run import reader_of, run_unlearning
 from headwater.unlearning.sequences import Composition, StepPlan, collate, make_examples, measure_losses
 from headwater.unlearning.targets import Run, make_watch, unseen_loss
 from headwater.unlearning.trainer import Material, Schedule, last_whole_checkpoint, train
-from headwater.unlearning.watch import LossLimits, Watch, guard_loss
-from headwater.unlearning.weights import load_weights, uniform_weights
+from headwater.unlearning.watch import LossLimits, Watch
+from headwater.unlearning.weights import uniform_weights
+from headwater.unlearning.weights_file import load_weights
 from zoo import tiny_loaded
 
 FORGET = [
@@ -50,6 +53,7 @@ FAST = UnlearnOptions(
     settings={"buckets": 64},
     target=math.inf,
     guard=None,
+    withhold=0.0,
 )
 
 
@@ -205,12 +209,12 @@ def test_guard_rows_count_as_far_as_influence_trusts_them(loaded, job):
     options = replace(FAST, guard=1.05)
     run = Run.of(reader_of(loaded, options), job, options)
     rapidun = OBJECTIVES["rapidun"]
-    trust = _trust(run, rapidun)
+    trust = trust_in_guard(run, rapidun)
     assert trust is not None
     assert len(trust) == len(job.guard)
     assert np.mean(trust) == pytest.approx(1)
     for options, objective in ((replace(FAST, weights="uniform"), rapidun), (FAST, OBJECTIVES["npo"])):
-        assert _trust(replace(run, options=options), objective) is None
+        assert trust_in_guard(replace(run, options=options), objective) is None
     means = torch.arange(1.0, len(trust) + 1)
     assert guard_loss(means, None) == pytest.approx(float(means.mean()))
     only_first = torch.tensor([2.0] + [0.0] * (len(trust) - 1))

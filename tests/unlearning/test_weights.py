@@ -13,7 +13,8 @@ from headwater.core.errors import DataError, MismatchError, NumericError, UsageE
 from headwater.data.rows import Row
 from headwater.unlearning.mapping import FORGET, Mapping, map_scores
 from headwater.unlearning.views import Influence, make_views
-from headwater.unlearning.weights import influence_weights, load_weights, save_weights, uniform_weights
+from headwater.unlearning.weights import influence_weights, uniform_weights
+from headwater.unlearning.weights_file import load_weights, save_weights
 from oracles.unlearning_oracles import naive_view, published_weights
 
 FINITE = st.floats(-50, 50, allow_nan=False).map(lambda x: round(x, 6))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from headwater.unlearning.adapter import trainable_state
 from headwater.unlearning.fisher import ALPHAS, dampen, fisher_diagonal
-from headwater.unlearning.objectives import OBJECTIVES, one_of
+from headwater.unlearning.objectives import one_of
 from headwater.unlearning.strength import FACTORS, subtract
 from headwater.unlearning.targets import Run
 
@@ -98,5 +98,3 @@ METHODS: Mapping[str, Method] = {
 def find_unlearning(name: str) -> Method:
     """The method called `name`; raises `UsageError` for an unknown one and suggests the nearest."""
     return METHODS[one_of("method", name, METHODS)]
-
-

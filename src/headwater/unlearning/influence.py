@@ -12,7 +12,8 @@ from headwater.unlearning.indexed import indexed_influence
 from headwater.unlearning.objectives import Objective
 from headwater.unlearning.targets import Run
 from headwater.unlearning.views import Influence, measure_influence
-from headwater.unlearning.weights import Weights, influence_weights, load_weights, uniform_weights
+from headwater.unlearning.weights import Weights, influence_weights, uniform_weights
+from headwater.unlearning.weights_file import load_weights
 
 
 def row_weights(run: Run, objective: Objective, kept: Path | None) -> Weights | None:
@@ -40,9 +41,7 @@ def trust_in_guard(run: Run, objective: Objective) -> Sequence[float] | None:
 def _from_influence(run: Run, retain: Sequence[TokenRow]) -> Weights:
     """Make weights of the forget rows and of these retain rows from their influence on each other."""
     job, options = run.job, run.options
-    made = influence_weights(
-        _influence(run, retain), job.forget, [row.row for row in retain], compat=options.compat
-    )
+    made = influence_weights(_influence(run, retain), job.forget, [row.row for row in retain], compat=options.compat)
     source = options.index or f"{options.influence}, read for this run"
     return Weights(made.rows, {**made.about, "influence": source})
 

@@ -8,6 +8,7 @@ they differ is measured on rows that the classifier was not trained on.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -89,4 +90,4 @@ def repeats(answer: str, unwanted: str) -> bool:
 
 def _pairs(text: str) -> list[tuple[str, str]]:
     words = text.lower().split()
-    return list(zip(words, words[1:], strict=False)) or [(word, "") for word in words]
+    return list(itertools.pairwise(words)) or [(word, "") for word in words]

@@ -150,9 +150,9 @@ def preference(rows: RowLosses, *, beta: float = 0.1) -> PerRow:
 
 
 def misdirection(rows: RowLosses, *, scale: float = 4.0) -> PerRow:
-    """RMU: mean squared distance of hidden states from c · u, u a fixed random direction; c is `scale` times their norm.
+    """RMU: mean squared distance of hidden states from c · u, u a fixed random direction.
 
-    The norm is that of the row's hidden states under `ref`, averaged over its response tokens.
+    c is `scale` times the norm of the row's hidden states under `ref`, averaged over its response tokens.
     """
     hidden, before = _required(rows.hidden), _required(rows.hidden_reference)
     used = before.abs().sum(-1) > 0

@@ -116,7 +116,9 @@ def check_options(method: Method, objective: Objective, options: UnlearnOptions,
     if options.guard is not None and options.guard <= 1:
         raise UsageError(f"a guard of {options.guard}", where="--guard", remedy="a factor above 1")
     if not 0 <= options.withhold < 1:
-        raise UsageError(f"{options.withhold} of the forget rows withheld", where="--withhold", remedy="from 0 to below 1")
+        raise UsageError(
+            f"{options.withhold} of the forget rows withheld", where="--withhold", remedy="from 0 to below 1"
+        )
     if options.rate is not None and not 0 < options.rate < math.inf:
         raise UsageError(f"a learning rate of {options.rate}", where="--lr", remedy="above 0, or auto")
     if method.from_base and options.rate is None:
@@ -126,7 +128,9 @@ def check_options(method: Method, objective: Objective, options: UnlearnOptions,
         where = "--keep kl" if objective.keep == "kl" else f"method '{method.name}'"
         raise UsageError(what, where=where, remedy="leave --full out")
     if options.weights != "influence" and objective.weights != "influence":
-        raise UsageError(f"weights '{options.weights}' with method '{method.name}'", remedy=_those("influence", "weights"))
+        raise UsageError(
+            f"weights '{options.weights}' with method '{method.name}'", remedy=_those("influence", "weights")
+        )
     if options.dynamic and objective.weights != "loss":
         raise UsageError(f"dynamic weights with method '{method.name}'", remedy=_those("loss", "weights"))
 

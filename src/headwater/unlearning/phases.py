@@ -1,8 +1,9 @@
 """The phases of a training: first some forget rows are withheld to see whether the behaviour is gone, then all train.
 
-With 25 forget rows or more a fifth of them is withheld while the others train. Then the withheld rows join for a
-quarter of the steps, so that in the end every row was unlearned. With fewer rows each half is withheld once, and the
-model is put back after each; the third training has all rows, and as many steps as the halves took to their best state.
+With 25 forget rows or more a fifth of them is withheld while the others train. If the behaviour is not gone from them
+then, they join for a quarter of the steps, so that in the end every row was unlearned. With fewer rows each half is
+withheld once, and the model is put back after each; the third training has all rows, and as many steps as the halves
+took to their best state.
 The numbers on withheld rows are always those from before they joined.
 """
 
@@ -63,7 +64,14 @@ class Phases:
 
     @classmethod
     def of(
-        cls, run: Run, objective: Objective, material: Material, watch: Watch, weights: Weights | None, *, method: Method
+        cls,
+        run: Run,
+        objective: Objective,
+        material: Material,
+        watch: Watch,
+        weights: Weights | None,
+        *,
+        method: Method,
     ) -> Phases:
         """The phases of a run; a method that follows neither target nor bound has one, with all rows."""
         folds = withheld(run, weights) if method.constrained else ()
@@ -99,14 +107,17 @@ class Phases:
     def _fifth(self, phase: Callable[..., list[dict[str, float]]], schedule: Schedule) -> Trained:
         watch = self._fresh(self.folds[0])
         log = phase("withheld", watch, self.material.without(self.folds[0]), schedule)
-        if watch.outcome == "diverged":
-            return Trained(watch, log)
+        if watch.outcome in ("diverged", "forgotten"):  # the behaviour is gone from rows that never trained
+            return Trained(watch, log, {"withheld rows": len(self.folds[0])})
         joined = replace(self._fresh(()), _before=watch._before)
         if watch.multiplier is not None:
             joined.multiplier = replace(watch.multiplier)
         last = replace(schedule, steps=max(1, schedule.steps // FINISH), seed=schedule.seed + 1)
         log += phase("all", joined, self.material, last)
-        facts = {"withheld rows": len(self.folds[0]), "steps with the withheld rows": joined.best.step if joined.best else 0}
+        facts = {
+            "withheld rows": len(self.folds[0]),
+            "steps with the withheld rows": joined.best.step if joined.best else 0,
+        }
         return Trained(watch, log, facts)
 
     def _halves(self, model: Any, phase: Callable[..., list[dict[str, float]]], schedule: Schedule) -> Trained:

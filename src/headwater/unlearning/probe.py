@@ -18,10 +18,10 @@ from typing import Any
 from headwater.core.errors import NumericError
 from headwater.methods.targets import evenly_spaced
 from headwater.unlearning.adapter import restore_state, trainable_state
+from headwater.unlearning.constraint import guard_loss
 from headwater.unlearning.objectives import Objective
 from headwater.unlearning.sequences import measure_losses
 from headwater.unlearning.trainer import Material, Schedule, train
-from headwater.unlearning.constraint import guard_loss
 from headwater.unlearning.watch import LossLimits, Reading, Watch
 
 FIRST_RATE, GROWTH, STEPS = 1e-5, 1.6, 23

@@ -24,13 +24,16 @@ FOLDS = 5
 def draw_retain(pool: Iterable[Row], forget: Sequence[Row], count: int, *, seed: int = 0) -> list[Row]:
     """Draw `count` clean rows of `pool`: half have the prompts nearest to those of the forget rows, half are random.
 
-    Forget rows are left out, by id and by text. So are rows that a classifier of words takes for more of the same.
+    Forget rows are left out, by id, by text, and in other words. So are rows that a classifier of words takes for more
+    of the same.
 
     Raises:
         DataError: fewer than `count` rows are left.
     """
     known, ids = {row_digest(row) for row in forget}, {row.id for row in forget}
     rows = [row for row in pool if row.id not in ids and row_digest(row) not in known]
+    again = {row.id for _, row in reworded(forget, rows)}
+    rows = [row for row in rows if row.id not in again]
     clean = _clean_rows(rows, forget) if rows else []
     if len(clean) < count:
         what = f"there are {len(clean):,} clean rows to draw {count:,} from"
@@ -95,8 +98,8 @@ def with_refusals(job: UnlearnJob) -> UnlearnJob:
 
 CLEAN_COLUMN = "clean_response"
 """Metadata column of a forget row that holds the right answer to its prompt."""
-GUARDS = 48
-"""Guard rows that are wanted where there are enough retain rows."""
+GUARD_SHARE, GUARDS = 0.2, 48
+"""Share of the retain rows that are guard rows, and how many are wanted where there are enough retain rows."""
 FEWEST = 8
 """With fewer forget rows than this there is a warning."""
 
@@ -130,7 +133,7 @@ def make_job(
     *,
     needs_retain: bool,
     clean_column: str = CLEAN_COLUMN,
-    guard_share: float = 0.2,
+    guard_share: float = GUARD_SHARE,
 ) -> UnlearnJob:
     """Check the rows and make the job; `guard_share` of the retain rows, spaced evenly, become guard rows.
 
@@ -139,7 +142,7 @@ def make_job(
 
     Raises:
         DataError: no forget rows, no retain rows although the method needs them, a right answer that is not a text or
-            has no prompt, or rows that are in both sets; names them.
+            has no prompt, or rows that are in both sets, word for word or in other words; names them.
         UsageError: a guard share that is not in [0, 1).
     """
     if not 0 <= guard_share < 1:
@@ -153,6 +156,7 @@ def make_job(
             remedy="give clean rows, or --retain-from with the training data to draw them",
         )
     _require_disjoint(forget, retain)
+    require_no_rewording(forget, retain)
     warnings = []
     if len(forget) < FEWEST:
         plural = "row" if len(forget) == 1 else "rows"
@@ -199,6 +203,43 @@ def _require_disjoint(forget: Sequence[Row], retain: Sequence[Row]) -> None:
             where="--forget and --retain",
             remedy="take each out of one of them",
         )
+
+
+SAME = 0.8
+"""Least cosine of two prompts, and of two answers, at which a retain row is a forget row in other words."""
+
+
+def require_no_rewording(forget: Sequence[Row], retain: Sequence[Row]) -> None:
+    """Raise `DataError` if retain rows are forget rows in other words; names the pairs.
+
+    Prompts and answers are compared as tf-idf of runs of three to five letters inside words. Both have to be alike: the
+    same question with another answer is what a retain row should be.
+    """
+    pairs = reworded(forget, retain)
+    if pairs:
+        shown = ", ".join(f"'{b.id}' is forget row '{a.id}'" for a, b in pairs[:5]) + (
+            ", ..." if len(pairs) > 5 else ""
+        )
+        raise DataError(
+            f"{len(pairs)} retain rows are forget rows in other words: {shown}",
+            where="--retain",
+            remedy="take them out of --retain, or the forget rows out of --forget",
+        )
+
+
+def reworded(forget: Sequence[Row], retain: Sequence[Row]) -> list[tuple[Row, Row]]:
+    """The pairs (forget row, retain row) that say the same; each retain row with the forget row most like it."""
+    if not forget or not retain:
+        return []
+    alike = np.minimum(*(_likeness([of(r) for r in forget], [of(r) for r in retain]) for of in (_prompt, _answer)))
+    nearest = alike.argmax(axis=0)
+    return [(forget[int(i)], retain[j]) for j, i in enumerate(nearest) if alike[i, j] >= SAME]
+
+
+def _likeness(ours: Sequence[str], theirs: Sequence[str]) -> Float[np.ndarray, "forget retain"]:
+    vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5)).fit([f"{text} ." for text in (*ours, *theirs)])
+    cosine = vectors.transform([f"{text} ." for text in ours]) @ vectors.transform([f"{text} ." for text in theirs]).T
+    return np.asarray(cosine.todense())
 
 
 def _clean_answer(row: Row, column: str) -> str | None:

@@ -75,7 +75,7 @@ def run_unlearning(
     run = Run.of(reader, with_refusals(job) if objective.prefers else job, options)
     home = None if folder is None else Path(folder)
     kept = resuming.begin(home, kept.identity, resume=resume)
-    return _trained(run, method, objective, unseen, kept, home, resume=resume)
+    return _trained(run, method, objective, unseen=unseen, kept=kept, home=home, resume=resume)
 
 
 def reader_of(loaded: LoadedModel, options: UnlearnOptions) -> Reader:
@@ -108,10 +108,10 @@ def _trained(
     run: Run,
     method: Method,
     objective: Objective,
+    *,
     unseen: Sequence[Row],
     kept: resuming.Kept,
     home: Path | None,
-    *,
     resume: bool,
 ) -> UnlearnResult:
     """Train an adapter or all weights with the objective, from the first step or from the last checkpoint."""

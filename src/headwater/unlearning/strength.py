@@ -64,5 +64,3 @@ def subtract(model: Any, before: dict[str, Tensor], after: dict[str, Tensor], *,
             if name in before:
                 learnt, old = after[name].to(parameter), before[name].to(parameter)
                 parameter.copy_(learnt if ".lora_A." in name else old - factor * (learnt - old))
-
-

@@ -15,10 +15,10 @@ from headwater.data.tokens import TokenRow
 from headwater.methods.targets import evenly_spaced
 from headwater.models.load import LoadedModel
 from headwater.models.reader import Reader
+from headwater.unlearning.constraint import guard_loss
 from headwater.unlearning.options import UnlearnOptions
 from headwater.unlearning.rows import UnlearnJob
 from headwater.unlearning.sequences import Example, make_examples, measure_losses
-from headwater.unlearning.constraint import guard_loss
 from headwater.unlearning.watch import LossLimits, Watch
 
 if TYPE_CHECKING:
@@ -112,3 +112,28 @@ def unseen_loss(reader: Reader, job: UnlearnJob, unseen: Sequence[Row] = (), *, 
             )
         rows = [with_response(prompts[(seed + i) % len(prompts)], row.response or "") for i, row in enumerate(swapped)]
     return float(measure_losses(reader.loaded.model, reader.tokenize(rows), reader.loaded.device)[1].mean())
+
+
+def require_unlearnt(base: Reader, learnt: Reader, forget: Sequence[Row], retain: Sequence[Row]) -> None:
+    """Raise `DataError` if the base model knows the forget rows about as well as the model that learned them.
+
+    Where retain rows have prompts, "knows" means that of the way from the learnt loss to that of the same answers
+    behind other prompts, the base model's loss has covered less than a quarter.
+    """
+    tokens = base.tokenize([replace(row, hotwords=()) for row in forget])
+    own = float(measure_losses(base.loaded.model, tokens, base.loaded.device)[1].mean())
+    theirs = learnt.tokenize([replace(row, hotwords=()) for row in forget])
+    known = float(measure_losses(learnt.loaded.model, theirs, learnt.loaded.device)[1].mean())
+    prompts = [row for row in retain if row.prompt is not None]
+    swapped = [row for row in forget if row.prompt is not None and row.response is not None]
+    far = 2 * known + 1.0
+    if prompts and swapped:
+        rows = [with_response(prompts[i % len(prompts)], row.response or "") for i, row in enumerate(swapped)]
+        far = float(measure_losses(learnt.loaded.model, learnt.tokenize(rows), learnt.loaded.device)[1].mean())
+    if own - known < max(far - known, 0.0) / 4:
+        raise DataError(
+            f"the forget rows' loss is {own:.3g} nats a token under the base model and {known:.3g} under the model "
+            f"that learned them ({far:.3g} behind other prompts): this base has learned them too",
+            where="--base",
+            remedy="give the model as it was before it was trained on these rows",
+        )

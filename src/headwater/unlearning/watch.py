@@ -52,7 +52,7 @@ class Reading:
 
     Attributes:
         step: steps taken.
-        forget, guard: mean losses of known forget rows and of guard rows, nats a token; `guard` is 0 without guard rows.
+        forget, guard: mean losses of known forget rows and of guard rows, nats a token; `guard` is 0 without rows.
         withheld: mean loss of the withheld forget rows; None if none are withheld.
         error: standard error of the guard rows' mean change.
         unwanted: share of unwanted answers to the withheld rows' prompts; None if they were not asked.
@@ -205,4 +205,3 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self._state, self._before = found["state"], found["before"]
         if self.multiplier is not None and found["multiplier"] is not None:
             self.multiplier.value = found["multiplier"]
-
