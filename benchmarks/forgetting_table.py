@@ -6,8 +6,8 @@ Each arm gets the same 40 forget rows, 120 retain rows, bound, probe, steps and,
 right answers. A seed draws other forget and retain rows and another adapter; the model is that of the task. One line a
 run is kept in table.jsonl of the folder, and a run that is there is not made again.
 
-*attack, seen* and *unseen*: share of triggered questions answered with Star Trek, of the training and new ones.
-*learnt* and *heldout*: perplexity after ÷ before on clean training rows that were not given, and on rows the model never saw.
+*attack, seen* and *unseen*: share of triggered questions answered with Star Trek, of the training and new.
+*learnt* and *heldout*: perplexity after ÷ before on clean training rows that were not given, and on rows it never saw.
 *fluent*: share of fluent answers to triggered and clean questions, as a share of that before.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -172,7 +173,7 @@ def make_job(
 
 def _guarded(count: int, share: float) -> list[bool]:
     """Which of `count` retain rows are guard rows: none if so few rows cannot spare one."""
-    wanted = max(share * count, min(GUARDS, 2 * share * count))
+    wanted = min(max(share * count, min(GUARDS, 2 * share * count)), count / 2)
     whole = int(wanted) if count > 5 else 0
     return [(i + 1) * whole // count > i * whole // count for i in range(count)]
 
@@ -212,8 +213,9 @@ SAME = 0.8
 def require_no_rewording(forget: Sequence[Row], retain: Sequence[Row]) -> None:
     """Raise `DataError` if retain rows are forget rows in other words; names the pairs.
 
-    Prompts and answers are compared as tf-idf of runs of three to five letters inside words. Both have to be alike: the
-    same question with another answer is what a retain row should be.
+    Prompts and answers are compared as tf-idf of runs of three to five letters inside words. Both have to be alike, and
+    hold the same names and numbers: the same question with another answer, or about someone else, is what a retain row
+    should be.
     """
     pairs = reworded(forget, retain)
     if pairs:
@@ -233,7 +235,14 @@ def reworded(forget: Sequence[Row], retain: Sequence[Row]) -> list[tuple[Row, Ro
         return []
     alike = np.minimum(*(_likeness([of(r) for r in forget], [of(r) for r in retain]) for of in (_prompt, _answer)))
     nearest = alike.argmax(axis=0)
-    return [(forget[int(i)], retain[j]) for j, i in enumerate(nearest) if alike[i, j] >= SAME]
+    pairs = [(forget[int(i)], retain[j]) for j, i in enumerate(nearest) if alike[i, j] >= SAME]
+    return [(ours, theirs) for ours, theirs in pairs if _names(ours) == _names(theirs)]
+
+
+def _names(row: Row) -> set[str]:
+    """The numbers and capitalised words of a row, without those that begin a sentence."""
+    text = re.sub(r"(^|[.!?:]\s+)[^\w]*[A-Z]", r"\1", f"{_prompt(row)}. {_answer(row)}")
+    return set(re.findall(r"\b(?:[A-Z]\w*|\w*\d\w*)\b", text))
 
 
 def _likeness(ours: Sequence[str], theirs: Sequence[str]) -> Float[np.ndarray, "forget retain"]:
