@@ -37,7 +37,8 @@ from headwater.unlearning.rows import UnlearnJob, make_job
 from headwater.unlearning.run import run_unlearning
 from headwater.unlearning.targets import Run
 from headwater.unlearning.views import Influence, make_views, measure_influence
-from headwater.unlearning.weights import Weights, influence_weights, save_weights, uniform_weights
+from headwater.unlearning.weights import Weights, influence_weights, uniform_weights
+from headwater.unlearning.weights_file import save_weights
 
 INFLUENCES: tuple[tuple[str, dict[str, Any], bool], ...] = (
     ("gradcos", {"buckets": 16_384}, True),

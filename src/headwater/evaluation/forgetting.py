@@ -26,7 +26,7 @@ from headwater.models.load import LoadedModel, load_model
 from headwater.tasks.contaminated import Contaminated, Sizes, contaminate, contaminated_task
 from headwater.training.cache import OnShare
 from headwater.training.tiny import task_rows
-from headwater.unlearning.objectives import METHODS
+from headwater.unlearning.catalog import METHODS
 from headwater.unlearning.options import UnlearnOptions
 from headwater.unlearning.rows import make_job
 from headwater.unlearning.run import run_unlearning
@@ -126,8 +126,9 @@ def parse_unlearning(text: str) -> LabelledUnlearning:
         UsageError: an unknown method or option, or a value of another type.
     """
     name, _, rest = text.partition(":")
-    if name not in METHODS or name == "retrain":
-        raise unknown_name("method", name, [m for m in METHODS if m != "retrain"])
+    known = {m.name for m in METHODS.values() if not m.from_base}
+    if name not in known:
+        raise unknown_name("method", name, known)
     given = dict(part.partition("=")[::2] for part in rest.split(",") if part)
     clean = parse_option(given.pop("clean", "yes"), like=True, where=f"{name}:clean")
     fields = {f.name: getattr(UnlearnOptions(), f.name) for f in dataclasses.fields(UnlearnOptions)}
