@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from headwater.api.choosing import price, select
     from headwater.api.demo import run_demo
     from headwater.api.evaluating import evaluate
+    from headwater.api.from_trace import choose_forget
     from headwater.api.indexing import (
         add,
         approximate_index,
@@ -61,6 +62,7 @@ _HOMES = {
     "headwater.api.choosing": ("price", "select"),
     "headwater.api.demo": ("run_demo",),
     "headwater.api.evaluating": ("evaluate",),
+    "headwater.api.from_trace": ("choose_forget",),
     "headwater.api.indexing": (
         *("add", "approximate_index", "build", "compact", "delete", "info", "plan", "quantise", "retention", "verify"),
     ),

@@ -209,4 +209,4 @@ def strongest(numbers: Mapping[str, Any]) -> str:
     """A sentence on the attack that reaches most."""
     tried = {name: numbers[name] for name in ATTACKS if name in numbers}
     name = max(tried, key=lambda attack: tried[attack])
-    return f"the strongest attack is '{name}', with a success of {tried[name]:.2f} after {tried.get('none', 0):.2f}."
+    return f"the strongest attack is '{name}', with a success of {tried[name]:.2f} after {tried.get('plain', 0):.2f}."
