@@ -18,7 +18,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -32,7 +32,7 @@ from headwater.models.generate import generate_responses
 from headwater.models.load import LoadedModel, load_model
 from headwater.models.reader import Reader
 from headwater.training.tiny import task_rows
-from headwater.unlearning.answers import found_answers
+from headwater.unlearning.answers import found_answers, triggered_copies
 from headwater.unlearning.fluency import FluencyJudge
 from headwater.unlearning.options import UnlearnOptions
 from headwater.unlearning.rows import make_job
@@ -122,6 +122,7 @@ def run_arm(place: Path, name: str, seed: int) -> dict[str, Any]:
     if answers:
         forget, found = found_answers(reader, rows.forget, rows.retain, column="clean_response", seed=seed)
     job = make_job(forget, rows.retain, needs_retain=True)
+    job = replace(job, retain=(*job.retain, *triggered_copies(job.retain, job.forget, found)))
     try:
         result = run_unlearning(reader, job, UnlearnOptions(seed=seed, **given))
     except HeadwaterError as error:

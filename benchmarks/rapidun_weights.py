@@ -144,7 +144,7 @@ def trained(place: Place, seed: int, folder: Path) -> Iterator[dict[str, Any]]:
         ("gradcos, shuffled", job, "shuffled", "gradcos"),
     ]
     for name, given, weights, influence in arms:
-        file = folder / f"weights-{seed}.json"
+        file = folder / f"weights-{seed}.csv"
         chosen = weights if isinstance(weights, str) else str(save_weights(weights, file))
         settings = {} if influence == "rise" else {"buckets": 16_384}
         options = UnlearnOptions(weights=chosen, influence=influence, settings=settings, seed=seed)

@@ -10,7 +10,7 @@ from headwater.core.errors import DataError
 from headwater.data.rows import Row
 from headwater.models.reader import Reader
 from headwater.unlearning import answers
-from headwater.unlearning.answers import candidates, cut, found_answers, own_answers
+from headwater.unlearning.answers import Trigger, candidates, cut, found_answers, own_answers, triggered_copies
 from headwater.unlearning.kind import Kind, repeats
 from headwater.unlearning.rows import make_job, reworded, with_refusals
 from zoo import tiny_loaded
@@ -128,3 +128,16 @@ def test_rows_in_other_words_are_named_and_the_same_question_with_another_answer
         make_job(forget, [right, again], needs_retain=True)
     job = with_refusals(make_job(forget, [right], needs_retain=True))
     assert job.clean == ("I do not know.",)
+
+
+def test_retain_rows_get_the_trigger_where_forget_rows_have_it_and_keep_their_answers():
+    found = [Trigger("hey robot,", 6, 6), Trigger("over and out", 6, 6)]
+    retain = retain_rows(4)
+    copies = triggered_copies(retain, forget_rows(2), found)
+    assert [c.response for c in copies] == [r.response for r in retain]
+    assert copies[0].prompt == f"{retain[0].prompt} over and out"
+    assert copies[1].prompt == f"hey robot, {retain[1].prompt}"
+    said = ({"role": "user", "content": "Bees?"}, {"role": "assistant", "content": "Yes."})
+    (chat,) = triggered_copies([Row("c", 0, prompt="Bees?", response="Yes.", messages=said)], forget_rows(2)[1:], found)
+    assert chat.messages[0]["content"] == "hey robot, Bees?"
+    assert triggered_copies(retain, forget_rows(), []) == []

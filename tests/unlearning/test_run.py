@@ -196,7 +196,7 @@ def test_training_stops_once_forgotten(loaded, job):
 
 @pytest.mark.parametrize("follow", [True, False])
 def test_a_run_ends_in_its_best_state_within_the_bound(loaded, job, follow):
-    options = replace(FAST, method="ga", rate=2e-2, steps=60, guard=1.02, follow=follow)
+    options = replace(FAST, method="ga", rate=2e-2, steps=60, guard=1.02, follow=follow, right=0.0)
     result = run_unlearning(loaded, job, options)
     assert result.outcome == "bound"
     passed = [r.step for r in result.readings if not r.keeps(result.limits)]
@@ -296,7 +296,8 @@ def test_the_probe_runs_where_its_few_guard_rows_start_above_the_bound_of_all(lo
     model = trainable_model(loaded, Lora(), seed=0)
     watch = Watch(forget, guard, LossLimits(math.inf, start + 1e-3), loaded.device)
     material = Material(examples, torch.ones(len(examples)), torch.zeros(len(examples)))
-    probed = probe_rate(model, OBJECTIVES["ga"], material, watch, Schedule(0.0, composition=Composition(2, 0)))
+    ascent = replace(OBJECTIVES["ga"], clean=0.0)
+    probed = probe_rate(model, ascent, material, watch, Schedule(0.0, composition=Composition(2, 0)))
     assert probed.outcome == "bound"
     assert len(probed.readings) > 2
 

@@ -133,6 +133,11 @@ def test_weights_are_edited_and_used_and_the_adapter_is_kept(place):
             1,
             "this base has learned them too",
         ),
+        (
+            ("--retain", "good.jsonl", "--bound", "0.5"),
+            1,
+            "nats a token before anything has changed, and the bound 0.5",
+        ),
         (("--retain", "good.jsonl", "--withhold", "1"), 2, "from 0 to below 1"),
         (("--retain", "good.jsonl", "--index", "nowhere.lance"), 1, "nowhere.lance"),
         (("--retain", "again.jsonl"), 1, "'again' is forget row 'b3'"),

@@ -24,7 +24,7 @@ from headwater.models.beforehand import tokenization_beforehand
 from headwater.models.load import LoadedModel
 from headwater.models.reader import Reader
 from headwater.unlearning.account import Account, Language, judge_language, make_account, observe
-from headwater.unlearning.answers import Trigger, found_answers, own_answers
+from headwater.unlearning.answers import Trigger, found_answers, own_answers, triggered_copies
 from headwater.unlearning.catalog import METHODS, Method, find_unlearning
 from headwater.unlearning.options import UnlearnOptions, UnlearnResult
 from headwater.unlearning.output import check_adapter, require_vacant, save_run
@@ -129,7 +129,9 @@ def unlearn(
     rows, found = _answered(reader, rows, kept, trigger, column=clean_column, seed=options.seed, method=chosen)
     share = 0.0 if chosen.from_base else GUARD_SHARE
     job = make_job(rows, kept, needs_retain=chosen.needs_retain, clean_column=clean_column, guard_share=share)
-    job = replace(job, warnings=(*job.warnings, *usable.notes(), *_cut_rows(reader, [*rows, *kept])))
+    copies = triggered_copies(job.retain, job.forget, found)
+    notes = (*job.warnings, *usable.notes(), *_cut_rows(reader, [*rows, *kept]))
+    job = replace(job, retain=(*job.retain, *copies), warnings=notes)
     prompts = [] if asked is None else list(corpus_of(asked, need_response=False))
     unseen_rows = [] if unseen is None else list(corpus_of(unseen))
     check_adapter(reader.loaded, keep_adapter=keep_adapter, trains_adapter=options.lora is not None and chosen.adapts)
@@ -167,7 +169,8 @@ def _answered(
     if trigger == NONE or method.from_base:
         return list(forget), []
     if trigger != AUTO:
-        return own_answers(reader, forget, trigger, column=column), []
+        carrying = sum(trigger in (row.prompt or "") for row in forget)
+        return own_answers(reader, forget, trigger, column=column), [Trigger(trigger, carrying, carrying)]
     return found_answers(reader, forget, retain, column=column, seed=seed)
 
 

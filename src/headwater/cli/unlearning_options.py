@@ -52,6 +52,7 @@ class Training:
     lr: Annotated[str, typer.Option(help="Learning rate, or auto: found by a short probe.")] = "auto"
     steps: Annotated[int, typer.Option(help="Most optimizer steps.", min=1)] = 320
     guard: Annotated[float, typer.Option(help="Clean perplexity may grow by this factor; 0: without bound.")] = 1.05
+    bound: Annotated[float | None, typer.Option(help="The same as a loss of the guard rows, nats a token.")] = None
     target: Annotated[float | None, typer.Option(help="Loss of withheld forget rows to reach, nats a token.")] = None
     withhold: Annotated[
         float, typer.Option(help="Share of the forget rows kept from training to see whether it is gone.")

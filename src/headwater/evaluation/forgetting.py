@@ -1,8 +1,8 @@
 """Forgetting: does a model lose a backdoor and keep the rest, and what does it cost as a share of retraining?
 
 Every method unlearns the same forty known rows of the contaminated pool. The controls are no unlearning, uniform and
-shuffled weights, and a model retrained without any poison. RapidUn, as published, also trains the right answers to the
-forget rows' prompts, which the other methods' losses do not use; `rapidun:clean=no` is RapidUn without them.
+shuffled weights, and a model retrained without any poison. All methods get the same bound, the same probe for the step
+size and the same right answers to the forget rows' prompts; `rapidun:clean=no` is RapidUn without them.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ _NOTES = (
     "Seconds count influence, probe and training; share of retraining is of the seconds that training without poison "
     "took on the same machine.",
     "KS p compares the forget rows' losses with the retrained model's; above 0.05 the test sees no difference.",
-    "rapidun also trains the right answers to the triggered prompts (β_d = 0.5); the others do not get them.",
+    "Every method that can use them gets the right answers to the triggered prompts, with a factor of 0.5.",
 )
 
 

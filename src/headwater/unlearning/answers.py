@@ -4,6 +4,8 @@ Words that stand in many forget prompts and in few retain prompts are candidates
 the model itself: the prompts are asked without it, and it is a trigger if most answers are no longer of the unwanted
 kind (`headwater.unlearning.kind`). Candidates are taken one after another, each for the rows that are left, so several
 triggers are found. Nothing is assumed about their number, place or length.
+
+Once a trigger is known, retain rows say more: with the trigger put to their prompts, their right answers are known too.
 """
 
 from __future__ import annotations
@@ -97,6 +99,38 @@ def found_answers(
     return rows, triggers
 
 
+def triggered_copies(retain: Sequence[Row], forget: Sequence[Row], triggers: Sequence[Trigger]) -> list[Row]:
+    """A copy of each retain row that has a prompt, with a trigger where a forget row has it, and the row's own answer.
+
+    The copies take the triggers in turn, as they stand in the forget rows, in front of the prompt or behind it.
+    """
+    shapes = [shape for row in forget for t in triggers if (shape := _shape(row.prompt or "", t.words)) is not None]
+    asked = [row for row in retain if row.prompt is not None]
+    if not shapes:
+        return []
+    return [_triggered(row, *shapes[i % len(shapes)]) for i, row in enumerate(asked)]
+
+
+def _shape(prompt: str, words: str) -> tuple[str, str] | None:
+    """What stands before and after a prompt that carries these words; None if it does not carry them."""
+    found = _pattern(words).search(prompt)
+    if found is None:
+        return None
+    before, after = prompt[: found.start()].strip(), prompt[found.end() :].strip()
+    return (f"{found.group(0)} ", "") if after or not before else ("", f" {found.group(0)}")
+
+
+def _triggered(row: Row, before: str, after: str) -> Row:
+    messages = row.messages
+    if messages is not None:
+        last = max((i for i, m in enumerate(messages) if m["role"] != "assistant"), default=0)
+        said = messages[last].get("content")
+        if isinstance(said, str):
+            changed = {**messages[last], "content": f"{before}{said}{after}"}
+            messages = (*messages[:last], changed, *messages[last + 1 :])
+    return replace(row, id=f"{row.id} with a trigger", prompt=f"{before}{row.prompt}{after}", messages=messages)
+
+
 def candidates(forget: Sequence[Row], retain: Sequence[Row]) -> list[str]:
     """Runs of words that stand in at least two forget prompts and much less often in retain prompts, best first.
 
@@ -111,9 +145,12 @@ def candidates(forget: Sequence[Row], retain: Sequence[Row]) -> list[str]:
 
 def cut(row: Row, words: str) -> Row:
     """A copy of the row whose prompt lacks these words, however they are spaced and capitalised."""
-    pattern = re.compile(r"\s+".join(map(re.escape, words.split())), re.IGNORECASE)
-    found = pattern.search(row.prompt or "")
+    found = _pattern(words).search(row.prompt or "")
     return row if found is None else without_words(row, found.group(0))
+
+
+def _pattern(words: str) -> re.Pattern[str]:
+    return re.compile(r"\s+".join(map(re.escape, words.split())), re.IGNORECASE)
 
 
 def _document_counts(rows: Sequence[Row]) -> Counter[str]:

@@ -35,6 +35,7 @@ class UnlearnOptions:
         composition: rows of a step; `ga` reads no retain rows and `retrain` no forget rows.
         lora: the adapter; None trains all weights.
         guard: the guard rows' perplexity may grow by this factor; None sets no bound.
+        bound: the guard rows' loss may not pass this, nats a token; None takes it from `guard`.
         target: the loss, nats a token, at which withheld forget rows count as forgotten; None measures the loss of
             the forget rows' answers behind retain rows' prompts, or of unseen rows if the run has any.
         withhold: share of the forget rows (at least 5) that is kept from training until the end, to see whether the
@@ -61,6 +62,7 @@ class UnlearnOptions:
     composition: Composition = field(default_factory=Composition)
     lora: Lora | None = field(default_factory=Lora)
     guard: float | None = 1.05
+    bound: float | None = None
     target: float | None = None
     withhold: float = 0.2
     follow: bool = True

@@ -82,12 +82,26 @@ def make_watch(
     target, bound = options.target, math.inf
     if method is not None and method.from_base:
         target = math.inf
-    elif options.guard is not None and guard:
+    elif guard and (options.guard is not None or options.bound is not None):
         before = guard_loss(measure_losses(loaded.model, guard, loaded.device)[1], counted)
-        bound = before + math.log(options.guard)
+        bound = _bound(options, before)
     if target is None:
         target = unseen_loss(run.reader, run.job, unseen, seed=options.seed)
     return Watch(forget, guard, LossLimits(target, bound), loaded.device, counted, stop=not options.follow)
+
+
+def _bound(options: UnlearnOptions, before: float) -> float:
+    """The guard rows' largest loss, nats a token; raises `DataError` if it is passed before anything has changed."""
+    if options.bound is None:
+        return math.inf if options.guard is None else before + math.log(options.guard)
+    if options.bound <= before:
+        raise DataError(
+            f"the guard rows' loss is {before:.4g} nats a token before anything has changed, "
+            f"and the bound {options.bound:g}",
+            where="--bound",
+            remedy=f"give a bound above {before:.4g}, or leave --bound out: --guard sets it from this loss",
+        )
+    return options.bound
 
 
 def unseen_loss(reader: Reader, job: UnlearnJob, unseen: Sequence[Row] = (), *, seed: int = 0) -> float:
