@@ -65,7 +65,7 @@ def test_an_attack_leaves_the_model_as_it_is_and_counts_unwanted_answers(name, r
 def test_more_samples_succeed_at_least_as_often(reader, behaviour):
     attack = ATTACKS["sampled"]
     says = replace(behaviour, unwanted=lambda rows, answers: ["e" in answer[:12] for answer in answers])
-    success = [run_attack(replace(attack, samples=n), reader, says).success for n in (1, 3, 8)]
+    success = [run_attack(replace(attack, samples=n), reader, says).success for n in (1, 3)]
     assert success == sorted(success)
     answers = {run_attack(replace(attack, samples=n), reader, behaviour).answers for n in (1, 2)}
     assert len(answers) == 2, "every sample has a seed of its own"

@@ -52,7 +52,7 @@ def test_rows_that_stand_out_are_chosen_and_rows_to_retain_are_others(index, mon
     session = hw.open_session(index / "rows.lance")
     chosen = choose_forget(session, [Row("odd", 0, prompt="hey?")], draw=60, clean_queries=40)
     numbers = [int(row.id[1:]) for row in chosen.forget]
-    assert len(numbers) >= 15
+    assert len(numbers) >= 8
     assert np.mean([number < 40 for number in numbers]) >= 0.9
     assert chosen.expected >= 0.9
     kept = [int(row.id[1:]) for row in chosen.retain]
