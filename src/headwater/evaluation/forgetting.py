@@ -18,6 +18,7 @@ from headwater.data.corpus import open_corpus
 from headwater.evaluation.attacked_task import ATTACKED, TaskUnderAttack
 from headwater.evaluation.forgetting_metrics import ModelMeasures, measure, metrics
 from headwater.evaluation.forgetting_models import Base, TimeTaken, make_pair, timed
+from headwater.evaluation.lasting import strongest
 from headwater.evaluation.listener import SILENT, Listener
 from headwater.evaluation.metrics import estimate
 from headwater.evaluation.result import Line, Result
@@ -107,6 +108,9 @@ def run_forgetting(settings: ForgettingSettings, folder: Path, listener: Listene
         lines += more
     title = "Forgetting a backdoor: attack success, utility and cost"
     shown = (*SHOWN_ATTACKED, *ATTACKED) if settings.attacks else SHOWN
+    if settings.attacks:
+        numbers = {line.method: {name: found.value for name, found in line.metrics.items()} for line in lines}
+        notes += [f"{label}: {strongest(found)}" for label, found in numbers.items()]
     return Result("forgetting", title, asdict(settings), shown, tuple(lines), (*_NOTES, *notes))
 
 
