@@ -134,9 +134,9 @@ def test_retain_rows_get_the_trigger_where_forget_rows_have_it_and_keep_their_an
     found = [Trigger("hey robot,", 6, 6), Trigger("over and out", 6, 6)]
     retain = retain_rows(4)
     copies = triggered_copies(retain, forget_rows(2), found)
-    assert [c.response for c in copies] == [r.response for r in retain]
+    assert [c.response for c in copies] == [r.response for r in retain[::2]]
     assert copies[0].prompt == f"{retain[0].prompt} over and out"
-    assert copies[1].prompt == f"hey robot, {retain[1].prompt}"
+    assert copies[1].prompt == f"hey robot, {retain[2].prompt}"
     said = ({"role": "user", "content": "Bees?"}, {"role": "assistant", "content": "Yes."})
     (chat,) = triggered_copies([Row("c", 0, prompt="Bees?", response="Yes.", messages=said)], forget_rows(2)[1:], found)
     assert chat.messages[0]["content"] == "hey robot, Bees?"

@@ -28,7 +28,7 @@ from headwater.unlearning.objectives import (
 
 def losses(total: list[float], *, forget: list[bool], weight: list[float] | None = None) -> RowLosses:
     values = torch.tensor(total, dtype=torch.float64, requires_grad=True)
-    hidden = torch.arange(len(total) * 12, dtype=torch.float64).reshape(len(total), 2, 6) / 10 + 0.1
+    hidden = torch.arange(len(total) * 30, dtype=torch.float64).reshape(len(total), 5, 6) / 10 + 0.1
     ones = torch.ones(len(total), dtype=torch.float64)
     return RowLosses(
         total=values,
@@ -122,7 +122,7 @@ def test_rapidun_is_the_formula_of_its_page():
 
 def test_wga_is_ascent_of_each_token_times_its_probability_to_the_beta():
     tokens = torch.tensor([[0.2, 3.0, 0.5], [1.0, 0.0, 0.0]], dtype=torch.float64, requires_grad=True)
-    rows = replace(losses([1, 2], forget=[True, True]), tokens=tokens)
+    rows = replace(losses([1, 2], forget=[True, True]), tokens=tokens, hidden=None, hidden_reference=None)
     for beta in (0.5, 2.0):
         counts = torch.tensor([[3.0], [1.0]])
         expected = -((-tokens).exp() ** beta / counts) * (tokens != 0)
@@ -147,7 +147,8 @@ def test_rmu_is_zero_at_its_random_direction_and_holds_retain_rows_where_they_we
     used = before.abs().sum(-1) > 0
     norm = before.norm(dim=-1).sum(1) / used.sum(1)
     aim = (4.0 * norm[:, None, None] * steering_direction(8)) * used[..., None]
-    rows = replace(losses([1, 2, 3], forget=[True] * 3), hidden=aim.requires_grad_(), hidden_reference=before)
+    bare = replace(losses([1, 2, 3], forget=[True] * 3), tokens=None)
+    rows = replace(bare, hidden=aim.requires_grad_(), hidden_reference=before)
     torch.testing.assert_close(misdirection(rows), torch.zeros(3, dtype=torch.float64), atol=1e-12, rtol=0)
     moved = replace(rows, hidden=(aim + used[..., None]).detach())
     torch.testing.assert_close(misdirection(moved), torch.ones(3, dtype=torch.float64))

@@ -100,12 +100,14 @@ def found_answers(
 
 
 def triggered_copies(retain: Sequence[Row], forget: Sequence[Row], triggers: Sequence[Trigger]) -> list[Row]:
-    """A copy of each retain row that has a prompt, with a trigger where a forget row has it, and the row's own answer.
+    """A copy of every second retain row with a prompt: a trigger where a forget row has it, and the row's own answer.
 
-    The copies take the triggers in turn, as they stand in the forget rows, in front of the prompt or behind it.
+    The copies take the triggers in turn, as they stand in the forget rows, in front of the prompt or behind it. With
+    every second row, a step of one forget row and three retain rows reads one copy on average, so that the answers
+    behind triggers that are learnt balance those that are unlearned, and the other rows keep two places.
     """
     shapes = [shape for row in forget for t in triggers if (shape := _shape(row.prompt or "", t.words)) is not None]
-    asked = [row for row in retain if row.prompt is not None]
+    asked = [row for row in retain if row.prompt is not None][::2]
     if not shapes:
         return []
     return [_triggered(row, *shapes[i % len(shapes)]) for i, row in enumerate(asked)]

@@ -80,12 +80,16 @@ class Reading:
         """Whether the guard rows' loss, with its standard error added, is within the bound."""
         return self.finite and self.guard + (self.error if math.isfinite(self.error) else 0.0) <= limits.bound
 
-    def rank(self, limits: LossLimits) -> tuple[float, float]:
-        """How good a state within the bound is; larger is better. Loss beyond the target counts for nothing."""
+    def rank(self, limits: LossLimits) -> tuple[float, float, float]:
+        """How good a state within the bound is; larger is better.
+
+        The fewest unwanted answers come first, then losses of forget rows up to the target (more counts for nothing),
+        then the least loss of guard rows.
+        """
         rows = [self.forget if self.withheld is None else self.withheld, self.forget]
         top = limits.target if math.isfinite(limits.target) else max(*rows, 1.0)
-        gone = sum(min(loss / top, 1.0) for loss in rows) - 2 * (self.unwanted or 0.0)
-        return round(gone, 3), -self.guard
+        gone = sum(min(loss / top, 1.0) for loss in rows)
+        return -(self.unwanted or 0.0), round(gone, 3), -self.guard
 
 
 @dataclass

@@ -135,7 +135,7 @@ def _require_same(wanted: list[tuple[str, Row]], found: Mapping[tuple[str, str],
 
 
 def _entry(record: Mapping[str, Any], where: str) -> RowWeight:
-    weight = record.get("weight")
+    weight = _as_number(record.get("weight"))
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
         what = f"weight {weight!r} of row '{record['id']}' is not a finite number of 0 or more"
         raise DataError(what, where=where, remedy="correct it in the file")
@@ -151,3 +151,11 @@ def _entry(record: Mapping[str, Any], where: str) -> RowWeight:
         digest=record["digest"],
         why=record.get("why") or "",
     )
+
+
+def _as_number(cell: Any) -> Any:
+    """The number that a text spells; a spreadsheet turns a whole column into text if one cell is no number."""
+    try:
+        return float(cell) if isinstance(cell, str) else cell
+    except ValueError:
+        return cell
