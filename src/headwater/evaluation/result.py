@@ -73,8 +73,8 @@ class Result(Tabular):
 
     @property
     def name(self) -> str:
-        """The name of its files: the task, and the pool if the task has several."""
-        pool = self.settings.get("pool")
+        """The name of its files: the task, and the pool or shape if the task has several."""
+        pool = self.settings.get("pool") or self.settings.get("shape")
         return f"{self.task}-{pool}" if pool else self.task
 
     @property
