@@ -36,7 +36,8 @@ class ForgettingRows:
     def chosen(self) -> dict[str, Any]:
         """The options as arguments of `headwater.unlearn`."""
         given = dict(vars(self))
-        return {**given, "asked": given.pop("ask")}
+        asked = given.pop("ask")
+        return {**given, "asked": asked}
 
 
 @dataclass(frozen=True)
