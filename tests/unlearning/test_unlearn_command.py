@@ -206,7 +206,7 @@ def test_weights_from_an_index_are_those_of_the_rows_read_again(place):
     tables = {}
     for name, more in (("read", ()), ("indexed", ("--index", "run.lance"))):
         code, _, err = unlearn(place, "--retain", "good.jsonl", *plain, *more, out=name)
-        assert code == 1, err
+        assert (place / name / "weights.csv").is_file(), f"{code}: {err}"
         tables[name] = pd.read_csv(place / name / "weights.csv")
     assert tables["read"].weight.corr(tables["indexed"].weight) > 0.9
     code, _, err = unlearn(place, "--retain", "new.jsonl", *plain, "--index", "run.lance", out="missing")

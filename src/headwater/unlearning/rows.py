@@ -213,8 +213,8 @@ SAME = 0.8
 def require_no_rewording(forget: Sequence[Row], retain: Sequence[Row]) -> None:
     """Raise `DataError` if retain rows are forget rows in other words; names the pairs.
 
-    Prompts and answers are compared as tf-idf of runs of three to five letters inside words. Both have to be alike, and
-    hold the same names and numbers: the same question with another answer, or about someone else, is what a retain row
+    Prompts and answers are compared by their runs of three to five letters inside words. Both have to be alike, and hold
+    the same names and numbers: the same question with another answer, or about someone else, is what a retain row
     should be.
     """
     pairs = reworded(forget, retain)
@@ -246,7 +246,9 @@ def _names(row: Row) -> set[str]:
 
 
 def _likeness(ours: Sequence[str], theirs: Sequence[str]) -> Float[np.ndarray, "forget retain"]:
-    vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5)).fit([f"{text} ." for text in (*ours, *theirs)])
+    vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), use_idf=False).fit(
+        [f"{text} ." for text in (*ours, *theirs)]
+    )
     cosine = vectors.transform([f"{text} ." for text in ours]) @ vectors.transform([f"{text} ." for text in theirs]).T
     return np.asarray(cosine.todense())
 
