@@ -64,8 +64,9 @@ class Run:
 
     @property
     def retain(self) -> list[TokenRow]:
-        """Tokens of the retain rows that are trained on."""
-        return [e.tokens for e in self.examples if not e.forget]
+        """Tokens of the retain rows that are trained on, without copies behind triggers."""
+        first = len(self.job.forget)
+        return [e.tokens for e in self.examples[first : first + len(self.job.retain)]]
 
 
 def make_watch(
