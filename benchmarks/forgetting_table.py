@@ -122,7 +122,7 @@ def run_arm(place: Path, name: str, seed: int) -> dict[str, Any]:
     if answers:
         forget, found = found_answers(reader, rows.forget, rows.retain, column="clean_response", seed=seed)
     job = make_job(forget, rows.retain, needs_retain=True)
-    job = replace(job, retain=(*job.retain, *triggered_copies(job.retain, job.forget, found)))
+    job = replace(job, copies=tuple(triggered_copies(job.retain, job.forget, found)))
     try:
         result = run_unlearning(reader, job, UnlearnOptions(seed=seed, **given))
     except HeadwaterError as error:

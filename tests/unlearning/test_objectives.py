@@ -38,6 +38,7 @@ def losses(total: list[float], *, forget: list[bool], weight: list[float] | None
         forget=torch.tensor(forget),
         weight=ones if weight is None else torch.tensor(weight, dtype=torch.float64),
         tokens=values[:, None] / 4 * torch.tensor([0.5, 1.0, 1.5, 1.0, 0.0], dtype=torch.float64),
+        counts=4 * ones,
         preferred=torch.linspace(1, 2, len(total), dtype=torch.float64),
         hidden=hidden + values[:, None, None],
         hidden_reference=hidden,
@@ -121,14 +122,16 @@ def test_rapidun_is_the_formula_of_its_page():
 
 
 def test_wga_is_ascent_of_each_token_times_its_probability_to_the_beta():
-    tokens = torch.tensor([[0.2, 3.0, 0.5], [1.0, 0.0, 0.0]], dtype=torch.float64, requires_grad=True)
-    rows = replace(losses([1, 2], forget=[True, True]), tokens=tokens, hidden=None, hidden_reference=None)
+    tokens = torch.tensor([[0.2, 3.0, 0.5], [1.0, 0.0, 0.4]], dtype=torch.float64, requires_grad=True)
+    counts = torch.tensor([3.0, 2.0], dtype=torch.float64)
+    rows = replace(
+        losses([1, 2], forget=[True, True]), tokens=tokens, counts=counts, hidden=None, hidden_reference=None
+    )
     for beta in (0.5, 2.0):
-        counts = torch.tensor([[3.0], [1.0]])
-        expected = -((-tokens).exp() ** beta / counts) * (tokens != 0)
+        expected = -((-tokens).exp() ** beta / counts[:, None])
         torch.testing.assert_close(gradient(weighted_ascent(rows, beta=beta), tokens), expected.detach())
     plain = gradient(weighted_ascent(rows, beta=1e-9), tokens)
-    torch.testing.assert_close(plain, -torch.tensor([[1 / 3] * 3, [1, 0, 0]], dtype=torch.float64), rtol=1e-6, atol=0)
+    torch.testing.assert_close(plain, -torch.ones_like(plain) / counts[:, None], rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("beta", [0.1, 1.0])

@@ -200,13 +200,13 @@ def test_rows_that_cannot_be_used_are_named_before_the_model_loads_or_left_out_a
 
 
 def test_weights_from_an_index_are_those_of_the_rows_read_again(place):
-    words = ("--model", "model", "--data", "train.jsonl", "--method", "rise", "--out", "run.lance")
-    assert headwater("index", "build", *words, cwd=place)[0] == 0
+    built = headwater("index", "build", "run.lance", "--model", "model", "--data", "train.jsonl", cwd=place)
+    assert built[0] == 0, built[2]
     plain = [w for w in QUICK if w not in ("--influence", "gradcos", "--set", "buckets=64")]
     tables = {}
     for name, more in (("read", ()), ("indexed", ("--index", "run.lance"))):
         code, _, err = unlearn(place, "--retain", "good.jsonl", *plain, *more, out=name)
-        assert code == 1, err
+        assert (place / name / "weights.csv").is_file(), f"{code}: {err}"
         tables[name] = pd.read_csv(place / name / "weights.csv")
     assert tables["read"].weight.corr(tables["indexed"].weight) > 0.9
     code, _, err = unlearn(place, "--retain", "new.jsonl", *plain, "--index", "run.lance", out="missing")

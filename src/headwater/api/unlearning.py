@@ -131,7 +131,7 @@ def unlearn(
     job = make_job(rows, kept, needs_retain=chosen.needs_retain, clean_column=clean_column, guard_share=share)
     copies = triggered_copies(job.retain, job.forget, found)
     notes = (*job.warnings, *usable.notes(), *_cut_rows(reader, [*rows, *kept]))
-    job = replace(job, retain=(*job.retain, *copies), warnings=notes)
+    job = replace(job, copies=tuple(copies), warnings=notes)
     prompts = [] if asked is None else list(corpus_of(asked, need_response=False))
     unseen_rows = [] if unseen is None else list(corpus_of(unseen))
     check_adapter(reader.loaded, keep_adapter=keep_adapter, trains_adapter=options.lora is not None and chosen.adapts)

@@ -46,6 +46,7 @@ class RowLosses:
         weight: w.
         divergence: KL(ref ‖ model), nats a token; None unless the objective keeps retain rows by it.
         tokens: the loss of each response token, nats, 0 elsewhere `[rows, tokens]`; None in tests that need none.
+        counts: T, the number of response tokens.
         preferred: L of the right answer, or of a refusal if none is known, less its L under `ref`.
         hidden: hidden states at the response tokens `[rows, tokens, width]`, 0 elsewhere; None unless needed.
         hidden_reference: the same under `ref`; constant.
@@ -59,6 +60,7 @@ class RowLosses:
     weight: PerRow
     divergence: PerRow | None = None
     tokens: Float[Tensor, "rows tokens"] | None = None
+    counts: PerRow | None = None
     preferred: PerRow | None = None
     hidden: Float[Tensor, "rows tokens width"] | None = None
     hidden_reference: Float[Tensor, "rows tokens width"] | None = None
@@ -134,9 +136,8 @@ def simple_preference(rows: RowLosses, *, beta: float = 4.5, delta: float = 0.0)
 def weighted_ascent(rows: RowLosses, *, beta: float = 0.5) -> PerRow:
     """WGA: −(1/T) Σ_t p_t^β l_t with the weight p_t^β, p_t = exp(−l_t), held constant: tokens once unlikely rest."""
     tokens = _required(rows.tokens)
-    counted = tokens.new_tensor(1.0) * (tokens != 0)
     weight = (-beta * tokens.detach()).exp()
-    return -(weight * tokens).sum(1) / counted.sum(1).clamp(min=1)
+    return -(weight * tokens).sum(1) / _required(rows.counts)
 
 
 def preference(rows: RowLosses, *, beta: float = 0.1) -> PerRow:

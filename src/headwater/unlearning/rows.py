@@ -119,6 +119,7 @@ class UnlearnJob:
         guard: retain rows that are not trained on, to measure utility; if there are too few, the same as `retain`.
         clean: for each forget row, the right answer to its prompt, or None if it is not known.
         warnings: what may make the result weak.
+        copies: retain rows behind a trigger, to train on beside `retain`; their weight is 1.
     """
 
     forget: tuple[Row, ...]
@@ -126,6 +127,7 @@ class UnlearnJob:
     guard: tuple[Row, ...]
     clean: tuple[str | None, ...]
     warnings: tuple[str, ...]
+    copies: tuple[Row, ...] = ()
 
 
 def read_forget(source: Any) -> list[Row]:
@@ -218,8 +220,8 @@ SAME = 0.8
 def require_no_rewording(forget: Sequence[Row], retain: Sequence[Row]) -> None:
     """Raise `DataError` if retain rows are forget rows in other words; names the pairs.
 
-    Prompts and answers are compared as tf-idf of runs of three to five letters inside words. Both have to be alike, and
-    hold the same names and numbers: the same question with another answer, or about someone else, is what a retain row
+    Prompts and answers are compared by their runs of three to five letters inside words. Both must be alike and hold the
+    same names and numbers: the same question with another answer, or about someone else, is what a retain row
     should be.
     """
     pairs = reworded(forget, retain)
@@ -251,7 +253,9 @@ def _names(row: Row) -> set[str]:
 
 
 def _likeness(ours: Sequence[str], theirs: Sequence[str]) -> Float[np.ndarray, "forget retain"]:
-    vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5)).fit([f"{text} ." for text in (*ours, *theirs)])
+    vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), use_idf=False).fit(
+        [f"{text} ." for text in (*ours, *theirs)]
+    )
     cosine = vectors.transform([f"{text} ." for text in ours]) @ vectors.transform([f"{text} ." for text in theirs]).T
     return np.asarray(cosine.todense())
 

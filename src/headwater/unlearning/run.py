@@ -86,7 +86,7 @@ def reader_of(loaded: LoadedModel, options: UnlearnOptions) -> Reader:
 
 def identity(loaded: LoadedModel, job: UnlearnJob, options: UnlearnOptions) -> dict[str, Any]:
     """Everything a run depends on, JSON-ready; a resumed run must have the same identity."""
-    groups = {"forget": job.forget, "retain": job.retain, "guard": job.guard}
+    groups = {"forget": job.forget, "retain": job.retain, "guard": job.guard, "copies": job.copies}
     rows = {name: digest([[row.id, row_digest(row)] for row in of]) for name, of in groups.items()}
     plain = {k: v for k, v in asdict(options).items() if k not in ("save_every", "checkpointing")}
     if options.targets is None:  # runs begun before there was a choice have none
@@ -193,7 +193,7 @@ def _material(run: Run, objective: Objective, weights: Weights | None) -> Materi
     if objective.prefers and right:
         preferred[[i for i, _ in right]] = measure_losses(loaded.model, [t for _, t in right], loaded.device)[0]
     if weights is not None:
-        weight = torch.tensor([row.weight for row in weights.rows], dtype=torch.float32)
+        weight[: len(weights.rows)] = torch.tensor([row.weight for row in weights.rows], dtype=torch.float32)
     return Material(run.examples, weight, reference, preferred if objective.prefers else None)
 
 

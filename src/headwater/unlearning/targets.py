@@ -64,8 +64,9 @@ class Run:
 
     @property
     def retain(self) -> list[TokenRow]:
-        """Tokens of the retain rows that are trained on."""
-        return [e.tokens for e in self.examples if not e.forget]
+        """Tokens of the retain rows that are trained on, without copies behind triggers."""
+        first = len(self.job.forget)
+        return [e.tokens for e in self.examples[first : first + len(self.job.retain)]]
 
 
 def make_watch(
@@ -144,7 +145,7 @@ def require_unlearnt(base: Reader, learnt: Reader, forget: Sequence[Row], retain
     if prompts and swapped:
         rows = [with_response(prompts[i % len(prompts)], row.response or "") for i, row in enumerate(swapped)]
         far = float(measure_losses(learnt.loaded.model, learnt.tokenize(rows), learnt.loaded.device)[1].mean())
-    if own - known < max(far - known, 0.0) / 4:
+    if own - known <= max(far - known, 0.0) / 4:
         raise DataError(
             f"the forget rows' loss is {own:.3g} nats a token under the base model and {known:.3g} under the model "
             f"that learned them ({far:.3g} behind other prompts): this base has learned them too",

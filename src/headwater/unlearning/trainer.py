@@ -125,6 +125,7 @@ class ForgettingTrainer(Trainer):  # type: ignore[misc]
             weight=self.material.weights[place].to(total),
             divergence=self._divergence(model, inputs, logits, count) if self.objective.keep == "kl" else None,
             tokens=table[:count],
+            counts=response.sum(1)[:count].to(total),
             preferred=None if prefers is None else torch.where(known, total[behind], 0) - prefers[place].to(total),
             hidden=None if hidden is None else _at_response(hidden, response)[:count],
             hidden_reference=self._hidden_before(model, inputs)[:count] if self.objective.steers else None,
