@@ -37,7 +37,8 @@ from headwater.unlearning.rows import UnlearnJob, make_job
 from headwater.unlearning.run import run_unlearning
 from headwater.unlearning.targets import Run
 from headwater.unlearning.views import Influence, make_views, measure_influence
-from headwater.unlearning.weights import Weights, influence_weights, save_weights, uniform_weights
+from headwater.unlearning.weights import Weights, influence_weights, uniform_weights
+from headwater.unlearning.weights_file import save_weights
 
 INFLUENCES: tuple[tuple[str, dict[str, Any], bool], ...] = (
     ("gradcos", {"buckets": 16_384}, True),
@@ -143,7 +144,7 @@ def trained(place: Place, seed: int, folder: Path) -> Iterator[dict[str, Any]]:
         ("gradcos, shuffled", job, "shuffled", "gradcos"),
     ]
     for name, given, weights, influence in arms:
-        file = folder / f"weights-{seed}.json"
+        file = folder / f"weights-{seed}.csv"
         chosen = weights if isinstance(weights, str) else str(save_weights(weights, file))
         settings = {} if influence == "rise" else {"buckets": 16_384}
         options = UnlearnOptions(weights=chosen, influence=influence, settings=settings, seed=seed)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # `as` tells type checkers that a name is public; they know n
     from headwater.api.choosing import select as select
     from headwater.api.demo import run_demo as run_demo
     from headwater.api.evaluating import evaluate as evaluate
+    from headwater.api.from_trace import choose_forget as choose_forget
     from headwater.api.indexing import add as add
     from headwater.api.indexing import approximate_index as approximate_index
     from headwater.api.indexing import build as build
@@ -73,6 +74,7 @@ _HOMES = {
     "headwater.api.choosing": ("price", "select"),
     "headwater.api.demo": ("run_demo",),
     "headwater.api.evaluating": ("evaluate",),
+    "headwater.api.from_trace": ("choose_forget",),
     "headwater.api.indexing": (
         *("add", "approximate_index", "build", "commit", "compact", "delete", "info", "plan", "quantise", "retention"),
         "verify",

@@ -17,12 +17,13 @@ from headwater.data.rows import Row
 from headwater.data.templates import resolve_template
 from headwater.data.tokens import Tokenization
 from headwater.evaluation.forgetting import ForgettingSettings, parse_unlearning, run_forgetting, tradeoff_points
-from headwater.evaluation.forgetting_metrics import extraction_strength, word_f1
+from headwater.evaluation.forgetting_metrics import extraction_strength
 from headwater.evaluation.metrics import estimate
 from headwater.evaluation.runs import EVALUATIONS
 from headwater.models.load import load_model
 from headwater.tasks.contaminated import FAMILIES, Sizes, contaminate, contaminated_task
 from headwater.tasks.science_fiction import is_science_fiction
+from headwater.unlearning.fluency import word_f1
 from zoo import tiny_loaded
 
 SMALL = Sizes(rows=400, forget=9, retain=20, queries=12)

@@ -18,17 +18,23 @@ from headwater.data.tokens import Tokenization
 from headwater.models.load import wrap_model
 from headwater.unlearning import probe, resume, targets
 from headwater.unlearning.adapter import Lora, reference, restore_state, trainable_model, trainable_state
+from headwater.unlearning.catalog import METHODS
+from headwater.unlearning.constraint import guard_loss
 from headwater.unlearning.fisher import dampen, fisher_diagonal
+from headwater.unlearning.influence import trust_in_guard
 from headwater.unlearning.objectives import OBJECTIVES
 from headwater.unlearning.options import UnlearnOptions
+from headwater.unlearning.phases import withheld
 from headwater.unlearning.probe import probe_rate
 from headwater.unlearning.rows import make_job
-from headwater.unlearning.run import _trust, reader_of, run_unlearning
+from headwater.unlearning.run import reader_of, run_unlearning
 from headwater.unlearning.sequences import Composition, StepPlan, collate, make_examples, measure_losses
+from headwater.unlearning.strength import subtract
 from headwater.unlearning.targets import Run, make_watch, unseen_loss
 from headwater.unlearning.trainer import Material, Schedule, last_whole_checkpoint, train
-from headwater.unlearning.watch import LossLimits, Watch, guard_loss
-from headwater.unlearning.weights import load_weights, uniform_weights
+from headwater.unlearning.watch import STATE, LossLimits, Watch
+from headwater.unlearning.weights import uniform_weights
+from headwater.unlearning.weights_file import load_weights
 from zoo import tiny_loaded
 
 FORGET = [
@@ -50,6 +56,7 @@ FAST = UnlearnOptions(
     settings={"buckets": 64},
     target=math.inf,
     guard=None,
+    withhold=0.0,
 )
 
 
@@ -111,13 +118,13 @@ def test_batches_hold_right_answers_after_the_rows(loaded, job):
 
 def test_rows_are_read_equally_often_whatever_the_step_count(loaded, job):
     examples = make_examples(job, tokenization(loaded))
-    plan = StepPlan(examples, Composition(2, 5), steps=6, seed=3)
+    plan = StepPlan(examples, Composition(2, 4), steps=6, seed=3)
     counts = Counter(example.place for example in plan._items)
     forget, retain = [counts[i] for i in range(6)], [counts[i] for i in range(6, len(examples))]
     assert set(forget) == {2}
     assert max(retain) - min(retain) == 0
-    longer = StepPlan(examples, Composition(2, 5), steps=9, seed=3)
-    assert [e.place for e in longer._items][:42] == [e.place for e in plan._items], "a longer run begins alike"
+    longer = StepPlan(examples, Composition(2, 4), steps=9, seed=3)
+    assert [e.place for e in longer._items][:36] == [e.place for e in plan._items], "a longer run begins alike"
 
 
 def test_checkpointed_blocks_receive_the_same_gradients(job):
@@ -177,19 +184,29 @@ def test_every_term_is_logged_every_step(loaded, job):
 
 
 def test_training_stops_once_forgotten(loaded, job):
-    result = run_unlearning(loaded, job, replace(FAST, method="graddiff", rate=2e-2, steps=60, target=None))
+    options = replace(FAST, method="graddiff", rate=2e-2, steps=60, target=None, withhold=0.2, right=0.0)
+    result = run_unlearning(loaded, job, options)
     assert result.outcome == "forgotten"
     assert result.readings[-1].step < 60
-    assert result.readings[-1].forget >= result.limits.target > result.readings[0].forget - 1
+    assert all(r.withheld >= result.limits.target and r.unwanted == 0 for r in result.readings[-2:])
+    alone = run_unlearning(tiny_loaded("llama"), job, replace(options, withhold=0.0))
+    assert alone.readings[-1].step == 60, "the loss of the rows that are pushed up never ends a run"
+    assert alone.readings[-1].forget > alone.limits.target
 
 
-def test_the_guard_stops_and_keeps_the_last_state_within_the_bound(loaded, job):
-    options = replace(FAST, method="ga", rate=2e-2, steps=60, guard=1.02)
+@pytest.mark.parametrize("follow", [True, False])
+def test_a_run_ends_in_its_best_state_within_the_bound(loaded, job, follow):
+    options = replace(FAST, method="ga", rate=2e-2, steps=60, guard=1.02, follow=follow, right=0.0)
     result = run_unlearning(loaded, job, options)
-    assert result.outcome == "guarded"
-    assert result.readings[-1].guard > result.limits.bound
+    assert result.outcome == "bound"
+    passed = [r.step for r in result.readings if not r.keeps(result.limits)]
+    assert (passed[0] == result.readings[-1].step) is not follow, "only --stop ends at the first violation"
+    if follow:
+        assert max(r.multiplier for r in result.readings) > result.readings[0].multiplier == 0
+    assert result.best.keeps(result.limits)
     guard = tokenization(loaded).encode([replace(row, ordinal=i) for i, row in enumerate(job.guard)])
-    assert float(measure_losses(result.loaded.model, guard, loaded.device)[1].mean()) <= result.limits.bound
+    kept = float(measure_losses(result.loaded.model, guard, loaded.device)[1].mean())
+    assert kept == pytest.approx(result.best.guard, abs=1e-5)
 
 
 def test_divergence_stops_and_keeps_the_last_good_state(loaded, job):
@@ -205,12 +222,12 @@ def test_guard_rows_count_as_far_as_influence_trusts_them(loaded, job):
     options = replace(FAST, guard=1.05)
     run = Run.of(reader_of(loaded, options), job, options)
     rapidun = OBJECTIVES["rapidun"]
-    trust = _trust(run, rapidun)
+    trust = trust_in_guard(run, rapidun)
     assert trust is not None
     assert len(trust) == len(job.guard)
     assert np.mean(trust) == pytest.approx(1)
     for options, objective in ((replace(FAST, weights="uniform"), rapidun), (FAST, OBJECTIVES["npo"])):
-        assert _trust(replace(run, options=options), objective) is None
+        assert trust_in_guard(replace(run, options=options), objective) is None
     means = torch.arange(1.0, len(trust) + 1)
     assert guard_loss(means, None) == pytest.approx(float(means.mean()))
     only_first = torch.tensor([2.0] + [0.0] * (len(trust) - 1))
@@ -235,6 +252,7 @@ def test_only_some_of_many_rows_are_looked_at_and_they_are_evenly_spaced(loaded,
     assert ids(whole.forget) == [row.id for row in job.forget]
     assert ids(whole.guard) == [row.id for row in job.guard]
     monkeypatch.setattr(targets, "LOOKED_AT", 3)
+    monkeypatch.setattr(targets, "GUARDED", 3)
     monkeypatch.setattr(probe, "LOOKED_AT", 2)
     watch = make_watch(run, (), trust)
     assert ids(watch.forget) == ["f0", "f2", "f5"]
@@ -255,7 +273,7 @@ def test_the_probe_leaves_the_model_as_it_was_and_its_rate_reaches_the_target(lo
     model = trainable_model(loaded, Lora(), seed=0)
     start = trainable_state(model)
     start_loss = float(measure_losses(model, forget, loaded.device)[1].mean())
-    watch = Watch(forget, guard, LossLimits(start_loss + 1.0, math.inf), loaded.device)
+    watch = Watch(forget, guard, LossLimits(start_loss + 1.0, math.inf), loaded.device, withheld=forget)
     material = Material(examples, torch.ones(len(examples)), torch.zeros(len(examples)))
     schedule = Schedule(0.0, steps=120, composition=Composition(2, 4))
     probed = probe_rate(model, OBJECTIVES["graddiff"], material, watch, schedule)
@@ -278,18 +296,66 @@ def test_the_probe_runs_where_its_few_guard_rows_start_above_the_bound_of_all(lo
     model = trainable_model(loaded, Lora(), seed=0)
     watch = Watch(forget, guard, LossLimits(math.inf, start + 1e-3), loaded.device)
     material = Material(examples, torch.ones(len(examples)), torch.zeros(len(examples)))
-    probed = probe_rate(model, OBJECTIVES["ga"], material, watch, Schedule(0.0, composition=Composition(2, 0)))
-    assert probed.outcome == "guarded"
+    ascent = replace(OBJECTIVES["ga"], clean=0.0)
+    probed = probe_rate(model, ascent, material, watch, Schedule(0.0, composition=Composition(2, 0)))
+    assert probed.outcome == "bound"
     assert len(probed.readings) > 2
 
 
-@pytest.mark.parametrize("method", ["ga", "npo", "simnpo", "loreun", "fisher"])
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"retrain", "rapidun"}))
 def test_every_method_runs_on_an_adapter_or_all_weights(method, job):
     options = replace(FAST, method=method, target=9.0, steps=2)
     for lora in (Lora(), None):
+        if method == "rmu" and lora is None:
+            with pytest.raises(UsageError, match=r"method 'rmu'.*adapter"):
+                run_unlearning(tiny_loaded("llama"), job, replace(options, lora=lora))
+            continue
         result = run_unlearning(tiny_loaded("llama"), job, replace(options, lora=lora))
         assert result.readings
-        assert hasattr(result.loaded.model, "peft_config") == (lora is not None and method != "fisher")
+        assert hasattr(result.loaded.model, "peft_config") == (lora is not None and METHODS[method].adapts)
+
+
+def test_subtracting_a_task_vector_is_its_formula(loaded):
+    model = trainable_model(loaded, None, seed=0)
+    before = trainable_state(model)
+    after = {name: p + 0.1 * torch.ones_like(p) for name, p in before.items()}
+    subtract(model, before, after, factor=2.0)
+    for name, tensor in trainable_state(model).items():
+        torch.testing.assert_close(tensor, before[name] - 0.2)
+    adapted = trainable_model(tiny_loaded("llama"), Lora(), seed=0)
+    start = trainable_state(adapted)
+    learnt = {name: p + 0.1 if ".lora_B." in name else p + 1.0 for name, p in start.items()}
+    subtract(adapted, start, learnt, factor=3.0)
+    for name, tensor in trainable_state(adapted).items():
+        expected = learnt[name] if ".lora_A." in name else -3.0 * learnt[name]
+        torch.testing.assert_close(tensor, expected, msg=name)
+
+
+def test_a_fifth_is_withheld_or_each_half_once_and_mistakes_are_not(loaded):
+    many = [replace(FORGET[i % 6], id=f"m{i}", ordinal=i, response=f"Aliens took {i} of them.") for i in range(30)]
+    options = replace(FAST, withhold=0.2)
+    big = Run.of(reader_of(loaded, options), make_job(many, RETAIN, needs_retain=True), options)
+    (fold,) = withheld(big, None)
+    assert len(fold) == 6
+    light = uniform_weights(big.job.forget, big.job.retain)
+    lighter = replace(light, rows=tuple(replace(r, weight=0.2 if i in fold else 1.2) for i, r in enumerate(light.rows)))
+    assert not set(withheld(big, lighter)[0]) & set(fold)
+    few = Run.of(reader_of(loaded, options), make_job(FORGET, RETAIN, needs_retain=True), options)
+    assert sorted(i for half in withheld(few, None) for i in half) == list(range(6))
+    one = Run.of(reader_of(loaded, options), make_job(FORGET[:1], RETAIN, needs_retain=True), options)
+    assert withheld(one, None) == ()
+
+
+def test_withheld_rows_join_at_the_end_unless_they_are_forgotten_already(loaded):
+    many = [replace(FORGET[i % 6], id=f"m{i}", ordinal=i, response=f"Aliens took {i} of them.") for i in range(25)]
+    job = make_job(many, RETAIN, needs_retain=True)
+    result = run_unlearning(loaded, job, replace(FAST, withhold=0.2, steps=8, target=50.0, ceiling=0.0))
+    assert result.facts["withheld rows"] == 5
+    assert len(result.log) == 8 + 2, "a quarter of the steps follows, with all rows"
+    assert result.readings[-1].step == 8, "the numbers are those from before they joined"
+    gone = run_unlearning(tiny_loaded("llama"), job, replace(FAST, withhold=0.2, steps=8, target=0.01))
+    assert gone.outcome == "forgotten"
+    assert len(gone.log) <= 8
 
 
 def test_retraining_learns_the_retain_rows(loaded, job):
@@ -409,9 +475,11 @@ def test_states_are_put_back(loaded):
 
 
 def test_a_half_written_checkpoint_is_passed_over(tmp_path):
-    for step, state in ((1, "{}"), (2, "{}"), (10, '{"global_st'), (11, None)):
+    for step, state in ((1, "{}"), (2, "{}"), (3, "{}"), (10, '{"global_st'), (11, None)):
         (tmp_path / f"checkpoint-{step}").mkdir()
         if state is not None:
             (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+        if step != 3:
+            torch.save({}, tmp_path / f"checkpoint-{step}" / STATE)
     assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
     assert last_whole_checkpoint(tmp_path / "none") is None

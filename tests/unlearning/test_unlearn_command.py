@@ -8,6 +8,7 @@ import json
 import os
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -67,6 +68,10 @@ def place(tmp_path_factory) -> Path:
     lines(folder / "train.jsonl", [*BAD, *GOOD])
     hits = [{"query": q, "rank": i + 1, "score": 1.0 - i, **row} for q in ("q1", "q2") for i, row in enumerate(BAD)]
     lines(folder / "hits.jsonl", hits)
+    lines(folder / "again.jsonl", [*GOOD, {**BAD[3], "id": "again", "response": "Aliens took the number 3 to Mars!"}])
+    lines(
+        folder / "new.jsonl", [*GOOD, {"id": "new", "prompt": "what is new?", "response": "This row is not indexed."}]
+    )
     lines(folder / "ask.jsonl", [{"id": "a", "prompt": "what is 3 plus 3?"}])
     return folder
 
@@ -88,7 +93,7 @@ def test_hits_of_a_trace_become_a_model_with_card_account_and_report(place):
     before = AutoModelForCausalLM.from_pretrained(place / "model")
     ids = torch.arange(5, 15)[None]
     assert not torch.allclose(model(ids).logits, before(ids).logits, atol=1e-4)
-    for name in ("report.html", "weights.json", "log.jsonl", "unlearn.json", "model/README.md", "model/tokenizer.json"):
+    for name in ("report.html", "weights.csv", "log.jsonl", "unlearn.json", "model/README.md", "model/tokenizer.json"):
         assert (place / "run" / name).is_file(), name
     assert "Outcome: **steps**" in (place / "run" / "model" / "README.md").read_text()
     assert "Weights of retain rows" in (place / "run" / "report.html").read_text()
@@ -97,18 +102,18 @@ def test_hits_of_a_trace_become_a_model_with_card_account_and_report(place):
 def test_weights_are_edited_and_used_and_the_adapter_is_kept(place):
     words = ("--retain", "good.jsonl", *QUICK)
     assert unlearn(place, *words, out="first")[0] == 1
-    raw = json.loads((place / "first" / "weights.json").read_text())
-    raw["rows"][0]["weight"] = 0.0
-    (place / "edited.json").write_text(json.dumps(raw))
-    code, _, err = unlearn(place, *words[:2], *WEIGHED, "--weights", "edited.json", "--keep-adapter", out="second")
+    table = pd.read_csv(place / "first" / "weights.csv")
+    table.loc[0, "weight"] = 0.0
+    table.to_csv(place / "edited.csv", index=False)
+    code, _, err = unlearn(place, *words[:2], *WEIGHED, "--weights", "edited.csv", "--keep-adapter", out="second")
     assert code == 1, err
-    assert json.loads((place / "second" / "weights.json").read_text())["rows"][0]["weight"] == 0.0
+    assert pd.read_csv(place / "second" / "weights.csv").weight[0] == 0.0
     loaded = headwater("trace", "nowhere.lance", cwd=place)
     assert loaded[0] == 1
     from headwater.models.load import load_model
 
     assert load_model(str(place / "model"), adapter=str(place / "second" / "adapter")).adapter is not None
-    code, _, err = unlearn(place, *words[:1], "train.jsonl", *WEIGHED, "--weights", "edited.json", out="third")
+    code, _, err = unlearn(place, *words[:1], "train.jsonl", *WEIGHED, "--weights", "edited.csv", out="third")
     assert code == 1
     assert "both forgotten and retained: 'b0'" in err
 
@@ -123,6 +128,21 @@ def test_weights_are_edited_and_used_and_the_adapter_is_kept(place):
         (("--retain", "good.jsonl", "--method", "fisher", "--keep-adapter"), 2, "no adapter is trained"),
         (("--retain-from", "good.jsonl", "--draw", "500"), 1, "to draw 500 from"),
         (("--retain", "good.jsonl", "--full", "--keep", "kl"), 2, "needs an adapter"),
+        (("--retain", "good.jsonl", "--method", "retrain", "--lr", "1e-3"), 2, "give that model with --base"),
+        (("--retain", "good.jsonl", "--base", "model"), 2, "it is for retrain"),
+        (
+            ("--retain", "good.jsonl", "--method", "retrain", "--lr", "1e-3", "--base", "model"),
+            1,
+            "this base has learned them too",
+        ),
+        (
+            ("--retain", "good.jsonl", "--bound", "0.5"),
+            1,
+            "nats a token before anything has changed, and the bound 0.5",
+        ),
+        (("--retain", "good.jsonl", "--withhold", "1"), 2, "from 0 to below 1"),
+        (("--retain", "good.jsonl", "--index", "nowhere.lance"), 1, "nowhere.lance"),
+        (("--retain", "again.jsonl"), 1, "'again' is forget row 'b3'"),
     ],
 )
 def test_what_is_refused_says_why_and_leaves_no_model(place, words, code, expected):
@@ -179,3 +199,67 @@ def test_rows_that_cannot_be_used_are_named_before_the_model_loads_or_left_out_a
     warnings = " ".join(json.loads(out)["warnings"])
     assert "1 row was left out: it cannot be used" in warnings
     assert "1 row is longer than 256 tokens: the last" in warnings
+
+
+def test_weights_from_an_index_are_those_of_the_rows_read_again(place):
+    built = headwater("index", "build", "run.lance", "--model", "model", "--data", "train.jsonl", cwd=place)
+    assert built[0] == 0, built[2]
+    plain = [w for w in QUICK if w not in ("--influence", "gradcos", "--set", "buckets=64")]
+    tables = {}
+    for name, more in (("read", ()), ("indexed", ("--index", "run.lance"))):
+        code, _, err = unlearn(place, "--retain", "good.jsonl", *plain, *more, out=name)
+        assert (place / name / "weights.csv").is_file(), f"{code}: {err}"
+        tables[name] = pd.read_csv(place / name / "weights.csv")
+    assert tables["read"].weight.corr(tables["indexed"].weight) > 0.9
+    code, _, err = unlearn(place, "--retain", "new.jsonl", *plain, "--index", "run.lance", out="missing")
+    assert (code, "1 of" in err, "'new'" in err) == (1, True, True), err
+    other = tiny_loaded("llama")
+    with torch.no_grad():
+        other.model.lm_head.weight.add_(0.5)
+    other.model.save_pretrained(place / "other")
+    other.tokenizer.save_pretrained(place / "other")
+    words = ("--forget", "hits.jsonl", "--retain", "good.jsonl", *plain, "--index", "run.lance", "--out", "not")
+    code, _, err = headwater("unlearn", "--model", "other", *words, cwd=place)
+    assert code != 0
+    assert "is of another model" in err
+
+
+def test_retraining_starts_from_the_base_and_reads_every_retain_row(place):
+    base = tiny_loaded("llama")
+    with torch.no_grad():
+        for parameter in base.model.parameters():
+            parameter.mul_(0.1)
+    base.model.save_pretrained(place / "base")
+    base.tokenizer.save_pretrained(place / "base")
+    words = (
+        "--retain",
+        "good.jsonl",
+        "--method",
+        "retrain",
+        "--base",
+        "base",
+        "--lr",
+        "0.01",
+        "--steps",
+        "3",
+        "--json",
+    )
+    from headwater.unlearning import targets
+
+    learnt = targets.measure_losses
+    calls = iter([5.0, 0.1, 5.0])
+
+    def staged(model, tokens, device):
+        value = next(calls, None)
+        return learnt(model, tokens, device) if value is None else (None, torch.full((len(tokens),), value))
+
+    targets.measure_losses = staged
+    try:
+        code, out, err = unlearn(place, *words, out="again")
+    finally:
+        targets.measure_losses = learnt
+    assert code == 0, err
+    account = json.loads(out)
+    assert account["retain rows"] == len(GOOD)
+    assert account["guard rows"] == 0
+    assert account["model"] == "base"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +15,8 @@ from headwater.core.errors import DataError, MismatchError, NumericError, UsageE
 from headwater.data.rows import Row
 from headwater.unlearning.mapping import FORGET, Mapping, map_scores
 from headwater.unlearning.views import Influence, make_views
-from headwater.unlearning.weights import influence_weights, load_weights, save_weights, uniform_weights
+from headwater.unlearning.weights import influence_weights, uniform_weights
+from headwater.unlearning.weights_file import load_weights, save_weights
 from oracles.unlearning_oracles import naive_view, published_weights
 
 FINITE = st.floats(-50, 50, allow_nan=False).map(lambda x: round(x, 6))
@@ -113,33 +116,55 @@ def test_truncation_collapses_the_published_retain_weights_and_not_ours():
     assert len({round(w, 6) for w in ours.of("retain")}) > 60
 
 
-@pytest.mark.parametrize("ending", ["json", "parquet"])
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
 def test_a_file_gives_back_what_was_written(tmp_path, ending):
     forget, retain = rows("f", 5), rows("r", 7)
-    made = influence_weights(influence(), forget, retain)
-    path = save_weights(made, tmp_path / f"w.{ending}")
-    back = load_weights(path, forget, retain)
-    assert back.rows == made.rows
-    assert back.about["diagnostics"]["forget"]["rows"] == 5
+    for made in (influence_weights(influence(), forget, retain), uniform_weights(forget, retain)):
+        path = save_weights(made, tmp_path / f"w.{ending}")
+        assert load_weights(path, forget, retain).rows == made.rows
     assert [row.id for row in load_weights(path, forget[::-1], retain).rows][:5] == [row.id for row in forget[::-1]]
+
+
+def test_the_file_is_a_table_that_says_why_a_row_got_its_weight(tmp_path):
+    vectors = np.array([[1, 0], [1, 0.1], [0.9, 0], [1, 0.2], [0.1, 1], [0, 1], [0, 1.0], [0.1, 1], [0, 0.9]])
+    made = influence_weights(Influence(vectors @ vectors.T, 5), rows("f", 5), rows("r", 4))
+    table = pd.read_csv(save_weights(made, tmp_path / "w.csv"))
+    assert list(table.columns[:4]) == ["id", "group", "weight", "why"]
+    odd = table[table.id == "f4"].iloc[0]
+    assert odd.weight == table[table.group == "forget"].weight.min()
+    assert "may be a retain row by mistake" in odd.why
+    assert f"influence {made.rows[4].views[0]:.3g} on forget rows" in odd.why
+    assert table.why.str.contains("like most|heavier|lighter").all()
+    assert uniform_weights(rows("f", 1), rows("r", 1)).rows[0].why.startswith("uniform")
+    assert made.shuffled(1).rows[0].why.startswith("shuffled")
 
 
 def test_an_edited_file_is_used_as_edited(tmp_path):
     forget, retain = rows("f", 5), rows("r", 7)
-    path = save_weights(influence_weights(influence(), forget, retain), tmp_path / "w.json")
-    raw = json.loads(path.read_text())
-    raw["rows"][2]["weight"] = 0
-    path.write_text(json.dumps(raw))
+    path = save_weights(influence_weights(influence(), forget, retain), tmp_path / "w.csv")
+    table = pd.read_csv(path)
+    table["weight"] = table["weight"].where(table["id"] != "f2", 0)
+    table.to_csv(path, index=False)
     assert load_weights(path, forget, retain).of("forget")[2] == 0
-    raw["rows"][2]["weight"] = "heavy"
-    path.write_text(json.dumps(raw))
+    table["weight"] = table["weight"].astype(object).where(table["id"] != "f2", "heavy")
+    table.to_csv(path, index=False)
     with pytest.raises(DataError, match=r"weight 'heavy' of row 'f2'"):
         load_weights(path, forget, retain)
 
 
+def test_a_file_of_an_earlier_version_is_read(tmp_path):
+    forget, retain = rows("f", 5), rows("r", 7)
+    made = influence_weights(influence(), forget, retain)
+    old = [{k: v for k, v in asdict(row).items() if k != "why"} for row in made.rows]
+    (tmp_path / "w.json").write_text(json.dumps({"format": "headwater weights 1", "about": {}, "rows": old}))
+    back = load_weights(tmp_path / "w.json", forget, retain)
+    assert back.of("retain") == made.of("retain")
+    assert back.rows[0].views == made.rows[0].views
+
+
 def test_a_file_of_other_rows_is_refused_by_name(tmp_path):
     forget, retain = rows("f", 5), rows("r", 7)
-    path = save_weights(uniform_weights(forget, retain), tmp_path / "w.json")
+    path = save_weights(uniform_weights(forget, retain), tmp_path / "w.csv")
     with pytest.raises(MismatchError, match="forget row 'g0' has no weight"):
         load_weights(path, rows("g", 5), retain)
     edited = [Row("f0", 0, prompt="f 0?", response="Another."), *forget[1:]]
@@ -148,10 +173,13 @@ def test_a_file_of_other_rows_is_refused_by_name(tmp_path):
     with pytest.raises(MismatchError, match="retain row 'r6' is not among the rows"):
         load_weights(path, forget, retain[:6])
     (tmp_path / "x.json").write_text("[1]")
-    with pytest.raises(DataError, match="not a weights file"):
+    with pytest.raises(DataError, match="cannot be read: it does not name the format"):
         load_weights(tmp_path / "x.json", forget, retain)
-    with pytest.raises(UsageError, match=r"\.json or \.parquet"):
-        save_weights(uniform_weights(forget, retain), tmp_path / "w.csv")
+    (tmp_path / "x.csv").write_text("id,weight\nf0,1\n")
+    with pytest.raises(DataError, match="no column 'digest'"):
+        load_weights(tmp_path / "x.csv", forget, retain)
+    with pytest.raises(UsageError, match=r"\.csv, \.jsonl, \.parquet"):
+        save_weights(uniform_weights(forget, retain), tmp_path / "w.txt")
 
 
 def test_shuffling_deals_out_the_same_weights_within_each_group():

@@ -13,7 +13,7 @@ from typing import Any
 
 from headwater.api.sources import Model, Rows, corpus_of, model_of
 from headwater.core.arguments import named
-from headwater.core.errors import DataError, UsageError, unknown_name
+from headwater.core.errors import UsageError, unknown_name
 from headwater.core.files import filling_folder
 from headwater.core.tables import Tabular
 from headwater.data.corpus import Corpus
@@ -22,19 +22,20 @@ from headwater.data.records import open_rows_or_hits
 from headwater.data.rows import Row
 from headwater.data.tokens import Tokenization
 from headwater.models.beforehand import tokenization_beforehand
-from headwater.models.generate import generate_responses
 from headwater.models.load import LoadedModel
 from headwater.models.reader import Reader
-from headwater.unlearning.account import Account, make_account, observe
-from headwater.unlearning.objectives import OBJECTIVES
+from headwater.unlearning.account import Account, Language, judge_language, make_account, observe
+from headwater.unlearning.answers import Trigger, found_answers, own_answers, triggered_copies
+from headwater.unlearning.catalog import METHODS, Method, find_unlearning
 from headwater.unlearning.options import UnlearnOptions, UnlearnResult
 from headwater.unlearning.output import check_adapter, require_vacant, save_run
-from headwater.unlearning.rows import CLEAN_COLUMN, draw_retain, make_job, read_forget, without_words
+from headwater.unlearning.rows import CLEAN_COLUMN, GUARD_SHARE, draw_retain, make_job, read_forget
 from headwater.unlearning.run import reader_of, run_unlearning
+from headwater.unlearning.targets import require_unlearnt
 from headwater.unlearning.weights import row_digest
 
-ANSWER_TOKENS = 128
-"""Most tokens of a right answer that the model itself gives."""
+AUTO, NONE = "auto", "none"
+"""What `trigger` may say besides words: find them, or leave rows without a right answer as they are."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,9 @@ def unlearn(
     unseen: Rows | None = None,
     asked: Rows | None = None,
     clean_column: str = CLEAN_COLUMN,
-    trigger: str | None = None,
+    trigger: str = AUTO,
     method: str = "rapidun",
+    base: Model | None = None,
     settings: Mapping[str, Any] | UnlearnOptions | None = None,
     loading: Mapping[str, Any] | None = None,
     keep_adapter: bool = False,
@@ -80,8 +82,7 @@ def unlearn(
     """Make a model forget rows, and measure its answers and losses before and after.
 
     Args:
-        model: folder or hub name; a loaded model is changed in place. For `retrain`: the base model, as it was before
-            it learned the rows.
+        model: folder or hub name; a loaded model is changed in place.
         forget: rows with the unwanted answers, or the hits that `headwater trace --out` wrote.
         out: folder for the new model and its account; None changes the model in memory alone.
         retain: clean rows, to keep the model's other behaviour.
@@ -91,8 +92,10 @@ def unlearn(
         asked: prompts to ask before and after.
         clean_column: column of the forget rows that holds the right answer.
         trigger: words of the forget rows' prompts that set the behaviour off. A forget row without a right answer then
-            gets the model's own answer to its prompt without these words.
-        method: `rapidun`, `ga`, `graddiff`, `npo`, `simnpo`, `loreun`, `fisher` or `retrain`.
+            gets the model's own answer to its prompt without these words. `auto` looks for such words, and `none` does
+            not.
+        method: a name in `headwater.unlearning.catalog.METHODS`.
+        base: the model as it was before it learned the rows; for methods that start from it (`retrain`).
         settings: options of the method by name (`rate`, `steps`, `guard`, `seed`, ...), or an `UnlearnOptions`.
         loading: options of `load_model`, for a model given by name.
         keep_adapter: save the adapter alone instead of a merged model.
@@ -108,6 +111,7 @@ def unlearn(
     options, folder = options_of(method, settings), None if out is None else Path(out)
     if folder is not None:
         require_vacant(folder, resume=resume)
+    chosen = find_unlearning(options.method)
     usable = _Usable(_tokenization(model, loading, options), skip_unusable)
     rows = read_forget(usable(open_rows_or_hits(forget)))
     kept = _retain_rows(
@@ -116,26 +120,60 @@ def unlearn(
         retain=None if retain is None else usable(corpus_of(retain)),
         retain_from=None if retain_from is None else usable(corpus_of(retain_from)),
         draw=draw,
+        learnt=chosen.from_base,
     )
-    loaded = model_of(model, loading)
-    reader = reader_of(loaded, options)
-    if trigger is not None:
-        rows = own_answers(reader, rows, trigger, column=clean_column)
-    objective = OBJECTIVES.get(options.method)  # None for fisher, and for a name that run_unlearning refuses
-    needs_retain = options.method == "fisher" or (objective is not None and objective.retain_share > 0)
-    job = make_job(rows, kept, needs_retain=needs_retain, clean_column=clean_column)
-    job = replace(job, warnings=(*job.warnings, *usable.notes(), *_cut_rows(reader, [*rows, *kept])))
+    reader = reader_of(model_of(model, loading), options)
+    if chosen.from_base or base is not None:
+        started = _base_reader(chosen, base, loading, reader)
+        require_unlearnt(started, reader, rows, kept)
+        reader = started
+    rows, found = _answered(reader, rows, kept, trigger, column=clean_column, seed=options.seed, method=chosen)
+    share = 0.0 if chosen.from_base else GUARD_SHARE
+    job = make_job(rows, kept, needs_retain=chosen.needs_retain, clean_column=clean_column, guard_share=share)
+    copies = triggered_copies(job.retain, job.forget, found)
+    notes = (*job.warnings, *usable.notes(), *_cut_rows(reader, [*rows, *kept]))
+    job = replace(job, copies=tuple(copies), warnings=notes)
     prompts = [] if asked is None else list(corpus_of(asked, need_response=False))
     unseen_rows = [] if unseen is None else list(corpus_of(unseen))
-    trains_adapter = options.lora is not None and options.method != "fisher"
-    check_adapter(loaded, keep_adapter=keep_adapter, trains_adapter=trains_adapter)
-    before = observe(reader, job, prompts)
+    check_adapter(reader.loaded, keep_adapter=keep_adapter, trains_adapter=options.lora is not None and chosen.adapts)
+    before, language = observe(reader, job, prompts), Language.of(reader, job)
     with filling_folder(folder or "", again="run the same command with --resume"):
         result = run_unlearning(reader, job, options, unseen=unseen_rows, folder=folder, resume=resume)
+        result = replace(result, facts={**result.facts, "triggers": [vars(t) for t in found]})
         after = observe(replace(reader, loaded=result.loaded), job, prompts)
-        account = make_account(result, job, before, after, prompts, model=loaded.name)
+        fluency = judge_language(language, reader, result, (before.answers, after.answers))
+        account = make_account(result, job, before, after, prompts, model=reader.loaded.name, fluency=fluency)
         files = {} if folder is None else save_run(result, account, folder, keep_adapter=keep_adapter)
     return Unlearned(result.loaded, account, result, files)
+
+
+def _base_reader(method: Method, base: Model | None, loading: Mapping[str, Any] | None, like: Reader) -> Reader:
+    """The reader of the base model, for a method that starts from it; it reads rows as `like` does.
+
+    Raises:
+        UsageError: the method starts from the base and none is given, or the reverse.
+    """
+    if not method.from_base:
+        remedy = f"leave it out; it is for {', '.join(m.name for m in METHODS.values() if m.from_base)}"
+        raise UsageError(f"--base with method '{method.name}'", remedy=remedy)
+    if base is None:
+        what = f"method '{method.name}' trains the model as it was before it learned the rows, and there is no --base"
+        raise UsageError(what, remedy="give that model with --base")
+    plain = {name: value for name, value in (loading or {}).items() if name not in ("adapter", "merge")}
+    return replace(like, loaded=model_of(base, plain or None))
+
+
+def _answered(
+    reader: Reader, forget: Sequence[Row], retain: Sequence[Row], trigger: str, **about: Any
+) -> tuple[list[Row], list[Trigger]]:
+    """The forget rows with right answers where the model can give them, and the triggers that were found for that."""
+    method, column, seed = about["method"], about["column"], about["seed"]
+    if trigger == NONE or method.from_base:
+        return list(forget), []
+    if trigger != AUTO:
+        carrying = sum(trigger in (row.prompt or "") for row in forget)
+        return own_answers(reader, forget, trigger, column=column), [Trigger(trigger, carrying, carrying)]
+    return found_answers(reader, forget, retain, column=column, seed=seed)
 
 
 @dataclass
@@ -194,31 +232,18 @@ def options_of(method: str, settings: Mapping[str, Any] | UnlearnOptions | None)
     return UnlearnOptions(method=method, **given)
 
 
-def own_answers(reader: Reader, forget: Sequence[Row], trigger: str, *, column: str) -> list[Row]:
-    """Give forget rows a right answer in their metadata: the model's own answer to the prompt without the trigger.
-
-    Rows that have a right answer already, or whose prompt does not contain the trigger, stay as they are.
-
-    Raises:
-        DataError: no row's prompt contains the trigger.
-    """
-    places = [i for i, row in enumerate(forget) if trigger in (row.prompt or "") and not row.metadata.get(column)]
-    if not any(trigger in (row.prompt or "") for row in forget):
-        raise DataError(f"'{trigger}' is in no forget row's prompt", where="--trigger", remedy="copy it exactly")
-    asked = [reader.tokenization.question(without_words(forget[i], trigger)) for i in places]
-    answers = generate_responses(reader.loaded, asked, max_new_tokens=ANSWER_TOKENS) if asked else []
-    rows = list(forget)
-    for i, answer in zip(places, answers, strict=True):
-        rows[i] = replace(rows[i], metadata={**rows[i].metadata, column: answer.strip()})
-    return rows
-
-
 def _retain_rows(
-    forget: Sequence[Row], options: UnlearnOptions, *, retain: Rows | None, retain_from: Rows | None, draw: int
+    forget: Sequence[Row],
+    options: UnlearnOptions,
+    *,
+    retain: Rows | None,
+    retain_from: Rows | None,
+    draw: int,
+    learnt: bool,
 ) -> list[Row]:
-    """The retain rows, given and drawn; for `retrain`, the given rows without the forget rows."""
+    """The retain rows, given and drawn; if they are to be `learnt` anew, the given rows without the forget rows."""
     rows = [] if retain is None else list(corpus_of(retain))
-    if options.method == "retrain":
+    if learnt:
         texts = {row_digest(row) for row in forget}
         return [row for row in rows if row_digest(row) not in texts]
     if retain_from is None:

@@ -129,6 +129,7 @@ def forgetting(
     data: Annotated[str, typer.Option(help="Clean rows to plant the triggers in, instead of the built-in ones.")] = "",
     epochs: Annotated[int, typer.Option(help="Epochs of the trainings.", min=1)] = 5,
     rate: Annotated[float, typer.Option("--lr", help="Learning rate of fine-tuning --model.")] = 2e-4,
+    attacks: Annotated[bool, typer.Option("--attacks", help="Attack every model too: does forgetting last?")] = False,
     out: Out = Path("runs/eval"),
     as_json: Json = False,
 ) -> None:
@@ -142,7 +143,7 @@ def forgetting(
 
     refuse_idle(context, idle_when(("rate",), "the tiny model has a rate of its own; --model has none", idle=not model))
     settings = {"rows": rows, "queries": queries, "seeds": tuple(range(seeds)), "sizes": tuple(sizes)}
-    settings |= {"mistaken": mistaken, "model": model, "data": data, "epochs": epochs, "rate": rate}
+    settings |= {"mistaken": mistaken, "model": model, "data": data, "epochs": epochs, "rate": rate, "attacks": attacks}
     run_and_show("forgetting", settings, methods, out, as_json)
     points = tradeoff_points(read_result(out / "forgetting.json"), f"{rows:,} rows")
     names = ("clean perplexity, as a share of that before", "attack success, mean of seen and unseen triggers")
@@ -332,20 +333,22 @@ def _listener(bar: Bar) -> Listener:
 def show(result: Result) -> None:
     """Print a table for each group, in which only the first metric has its interval, and one of costs.
 
-    Notes go to stderr.
-
-    Methods of one *place*, marked `=`, are level: their paired difference does not tell them apart.
+    Metrics that no line of the group has are left out; notes go to stderr. Methods of one *place*, marked `=`, are
+    level: their paired difference does not tell them apart.
     """
     from headwater.evaluation.standing import standings
 
-    first, *rest = result.shown
+    first = result.shown[0]
     for group in result.groups:
+        standing_lines = standings(result, group)
+        shown = [name for name in result.shown if any(name in one.line.metrics for one in standing_lines)]
         rows = []
-        for standing in standings(result, group):
+        for standing in standing_lines:
             line = standing.line
-            others = [line.metrics[name].value if name in line.metrics else None for name in rest]
-            rows.append([standing.place_text, line.method, str(line.metrics[first]), *others])
-        emit_table(group or result.title, ["place", "method", *result.shown], rows)
+            others = [line.metrics[name].value if name in line.metrics else None for name in shown if name != first]
+            head = str(line.metrics[first]) if first in line.metrics else None
+            rows.append([standing.place_text, line.method, head, *others])
+        emit_table(group or result.title, ["place", "method", *shown], rows)
     costs = {line.method: line.cost for line in result.lines}
     if any(cost.build_seconds is not None for cost in costs.values()):
         listed = [[method, c.build_seconds, c.row_bytes, c.query_seconds] for method, c in costs.items()]

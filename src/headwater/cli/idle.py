@@ -16,7 +16,7 @@ from headwater.core.errors import UsageError
 
 if TYPE_CHECKING:
     from headwater.methods.method import Method
-    from headwater.unlearning.objectives import Objective
+    from headwater.unlearning.catalog import Method as Unlearning
 
 Idle = Mapping[str, str]
 """Parameter name to the reason why it does nothing in this request."""
@@ -78,15 +78,21 @@ def idle_in_value(method: Method, *, model: bool) -> Idle:
     }
 
 
-def idle_in_unlearning(objective: Objective | None, given: Mapping[str, Any]) -> Idle:
-    """Of `headwater unlearn`; the objective is None for a method that does not train. `given` holds the options."""
+def idle_in_unlearning(method: Unlearning, given: Mapping[str, Any]) -> Idle:
+    """Of `headwater unlearn`; `given` holds the options."""
+    from headwater.unlearning.objectives import OBJECTIVES
+
     draws = idle_when(("draw",), "there is no --retain-from to draw from", idle=not given["retain_from"])
+    if given.get("from_trace"):
+        draws = {}
     weighing = ("weights", "influence", "settings", "compat")
+    objective = OBJECTIVES[method.name] if method.trains else None
     if objective is None:
         training = ("lr", "steps", "ceiling", "beta", "keep", "dynamic", "full", "rank", "checkpointing", "save_every")
         return {**draws, **dict.fromkeys((*training, *weighing), "the method does not train")}
     weighed, weights = objective.weights == "influence", given["weights"]
     without = f"--weights {weights} takes no influence"
+    answered = objective.clean > 0 or objective.prefers
     return {
         **draws,
         **idle_when(("rank",), "--full trains all weights and no adapter", idle=bool(given["full"])),
@@ -94,5 +100,5 @@ def idle_in_unlearning(objective: Objective | None, given: Mapping[str, Any]) ->
         **idle_when(weighing[1:3], without, idle=weighed and weights not in ("influence", "shuffled")),
         **idle_when(("dynamic",), f"'{objective.name}' does not weigh rows by loss", idle=objective.weights != "loss"),
         **idle_when(("keep",), f"'{objective.name}' reads no retain rows", idle=not objective.retain_share),
-        **idle_when(("trigger", "clean_column"), f"'{objective.name}' uses no right answers", idle=not objective.clean),
+        **idle_when(("trigger", "clean_column"), f"'{objective.name}' uses no right answers", idle=not answered),
     }

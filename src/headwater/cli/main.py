@@ -16,9 +16,11 @@ from headwater import __version__
 from headwater.cli import (
     demo,
     index,
+    lasting,
     methods,
     plan,
     price,
+    protocol,
     run_file,
     schema,
     score,
@@ -52,6 +54,8 @@ app.add_typer(value.app, name="value")
 app.command("select")(select.select)
 app.command("price")(price.price)
 app.command("unlearn")(unlearn.unlearn)
+eval_app.command("lasting")(lasting.lasting)
+eval_app.command("protocol")(protocol.protocol)
 app.add_typer(eval_app, name="eval")
 app.add_typer(view.app, name="view")
 app.command("methods")(methods.methods)

@@ -305,7 +305,7 @@ class Bundled(TypedDict):
     pages: int
 
 
-EVALUATIONS = ("detection", "separation", "lds", "forgetting", "removal", "sanity", "selection", "replay")
+EVALUATIONS = ("detection", "separation", "lds", "forgetting", "removal", "sanity", "selection", "replay", "lasting", "protocol")
 
 RESULTS: dict[str, Any] = {
     "demo": DemoShown,

@@ -1,30 +1,32 @@
 """Forgetting: does a model lose a backdoor and keep the rest, and what does it cost as a share of retraining?
 
 Every method unlearns the same forty known rows of the contaminated pool. The controls are no unlearning, uniform and
-shuffled weights, and a model retrained without any poison. RapidUn, as published, also trains the right answers to the
-forget rows' prompts, which the other methods' losses do not use; `rapidun:clean=no` is RapidUn without them.
+shuffled weights, and a model retrained without any poison. All methods get the same bound, the same probe for the step
+size and the same right answers to the forget rows' prompts; `rapidun:clean=no` is RapidUn without them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from headwater.core.errors import NumericError, UsageError, unknown_name
 from headwater.data.corpus import open_corpus
+from headwater.evaluation.attacked_task import ATTACKED, TaskUnderAttack
 from headwater.evaluation.forgetting_metrics import ModelMeasures, measure, metrics
 from headwater.evaluation.forgetting_models import Base, TimeTaken, make_pair, timed
+from headwater.evaluation.lasting import strongest
 from headwater.evaluation.listener import SILENT, Listener
 from headwater.evaluation.result import Line, Result
 from headwater.methods.method import parse_option
-from headwater.models.load import load_model
+from headwater.models.load import LoadedModel, load_model
 from headwater.tasks.contaminated import Contaminated, Sizes, contaminate, contaminated_task
 from headwater.training.cache import OnShare
 from headwater.training.tiny import task_rows
-from headwater.unlearning.objectives import METHODS
+from headwater.unlearning.catalog import METHODS
 from headwater.unlearning.options import UnlearnOptions
 from headwater.unlearning.rows import make_job
 from headwater.unlearning.run import run_unlearning
@@ -54,6 +56,8 @@ SHOWN = (
     "share of retraining",
     "share of its processor time",
 )
+SHOWN_ATTACKED = ("ASR seen", "ASR unseen", "clean perplexity ratio")
+"""What a table of attacks shows before them."""
 BEFORE, RETRAINED = "no unlearning", "retrained without poison"
 
 
@@ -69,6 +73,7 @@ class ForgettingSettings:
         mistaken: share of the known rows that are really of the other kind.
         model, data: a base model to fine-tune, and clean rows to plant the triggers in; empty: the built-in ones.
         epochs, rate: of the trainings.
+        attacks: attack every model too (`headwater.unlearning.attacks`), and show that table instead.
     """
 
     methods: tuple[str, ...] = DEFAULT_METHODS
@@ -81,6 +86,7 @@ class ForgettingSettings:
     data: str = ""
     epochs: int = 5
     rate: float = 2e-4
+    attacks: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,11 @@ def run_forgetting(settings: ForgettingSettings, folder: Path, listener: Listene
         more, _ = _lines(replace(settings, seeds=settings.seeds[:1]), size, methods[:1], folder, listener.on_progress)
         lines += more
     title = "Forgetting a backdoor: attack success, utility and cost"
-    return Result("forgetting", title, asdict(settings), SHOWN, tuple(lines), (*_NOTES, *notes))
+    shown = (*SHOWN_ATTACKED, *ATTACKED) if settings.attacks else SHOWN
+    if settings.attacks:
+        numbers = {line.method: {name: found.value for name, found in line.metrics.items()} for line in lines}
+        notes += [f"{label}: {strongest(found)}" for label, found in numbers.items()]
+    return Result("forgetting", title, asdict(settings), shown, tuple(lines), (*_NOTES, *notes))
 
 
 _NOTES = (
@@ -108,7 +118,7 @@ _NOTES = (
     "Seconds count influence, probe and training; share of retraining is of the seconds that training without poison "
     "took on the same machine.",
     "KS p compares the forget rows' losses with the retrained model's; above 0.05 the test sees no difference.",
-    "rapidun also trains the right answers to the triggered prompts (β_d = 0.5); the others do not get them.",
+    "Every method that can use them gets the right answers to the triggered prompts, with a factor of 0.5.",
 )
 
 
@@ -119,8 +129,9 @@ def parse_unlearning(text: str) -> LabelledUnlearning:
         UsageError: an unknown method or option, or a value of another type.
     """
     name, _, rest = text.partition(":")
-    if name not in METHODS or name == "retrain":
-        raise unknown_name("method", name, [m for m in METHODS if m != "retrain"])
+    known = {m.name for m in METHODS.values() if not m.from_base}
+    if name not in known:
+        raise unknown_name("method", name, known)
     given = dict(part.partition("=")[::2] for part in rest.split(",") if part)
     clean = parse_option(given.pop("clean", "yes"), like=True, where=f"{name}:clean")
     fields = {f.name: getattr(UnlearnOptions(), f.name) for f in dataclasses.fields(UnlearnOptions)}
@@ -149,7 +160,8 @@ def _lines(
         on_progress(f"seed {seed} done", (number + 1) / len(settings.seeds))
     group = f"{size:,} rows"
     lines = [
-        Line.of(label, {n: [r[n] for r in rows] for n in SHOWN}, SHOWN, group=group) for label, rows in found.items()
+        Line.of(label, {n: [r[n] for r in rows] for n in rows[0]}, tuple(rows[0]), group=group)
+        for label, rows in found.items()
     ]
     return lines, notes
 
@@ -175,8 +187,9 @@ def _one_seed(
 ) -> list[tuple[str, dict[str, float], str]]:
     base = Base(settings.model, settings.epochs, settings.rate)
     pair = make_pair(task, base, folder, seed=seed, on_progress=on_progress)
-    before = measure(load_model(str(pair.contaminated)), task)
-    retrained = measure(load_model(str(pair.retrained)), task)
+    look = _measurer(settings, task, pair.contaminated, seed)
+    before = look(load_model(str(pair.contaminated)))
+    retrained = look(load_model(str(pair.retrained)))
 
     def numbers(measured: ModelMeasures, cost: TimeTaken) -> dict[str, float]:
         return metrics(measured, before, retrained, cost=cost, retraining=pair.retraining)
@@ -184,13 +197,24 @@ def _one_seed(
     rows = [(BEFORE, numbers(before, TimeTaken(0.0, 0.0)), ""), (RETRAINED, numbers(retrained, pair.retraining), "")]
     for place, method in enumerate(methods):
         on_progress(f"seed {seed}: {method.label}", place / len(methods))
-        measured, cost, note = _unlearned(method, task, pair.contaminated, seed)
+        measured, cost, note = _unlearned(method, task, pair.contaminated, seed, look)
         rows.append((method.label, numbers(measured or before, cost), note))
     return rows
 
 
+Measurer = Callable[[LoadedModel], ModelMeasures]
+
+
+def _measurer(settings: ForgettingSettings, task: Contaminated, contaminated: Path, seed: int) -> Measurer:
+    """Measures a model of the task; with attacks, if the settings ask for them."""
+    if not settings.attacks:
+        return lambda loaded: measure(loaded, task)
+    attacked = TaskUnderAttack.of(task, load_model(str(contaminated)), seed)
+    return lambda loaded: replace(measure(loaded, task), attacked=attacked(loaded))
+
+
 def _unlearned(
-    method: LabelledUnlearning, task: Contaminated, model: Path, seed: int
+    method: LabelledUnlearning, task: Contaminated, model: Path, seed: int, look: Measurer
 ) -> tuple[ModelMeasures | None, TimeTaken, str]:
     """Unlearn, and return the measures of the new model (None if it did not change), the cost, and a note."""
     forget = task_rows(task.forget)
@@ -205,7 +229,7 @@ def _unlearned(
             note = f"nothing was changed: {error.what}"
     if result is not None and result.outcome != "forgotten":
         note = f"ended '{result.outcome}' after {result.readings[-1].step} steps"
-    return None if result is None else measure(result.loaded, task), cost[0], note
+    return None if result is None else look(result.loaded), cost[0], note
 
 
 def tradeoff_points(result: Result, group: str) -> Mapping[str, tuple[float, float]]:

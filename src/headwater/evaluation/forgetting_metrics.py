@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from headwater.models.losses import all_logits
 from headwater.tasks.contaminated import Contaminated
 from headwater.tasks.howdy import attack_success
 from headwater.training.tiny import task_rows
+from headwater.unlearning.fluency import word_f1
 from headwater.unlearning.sequences import collate_rows, measure_losses
 
 NEW_TOKENS = 40
@@ -37,6 +38,7 @@ class ModelMeasures:
         clean_loss: mean loss of the right answers to clean questions, nats a token.
         forget_losses: loss of the planted answer of each forget row that is really planted, nats a token.
         extraction: share of a forget row's planted answer that the model completes by itself, averaged over rows.
+        attacked: attack success by attack, and privacy measures (`TaskUnderAttack`); empty if not asked for.
     """
 
     seen: float
@@ -46,6 +48,7 @@ class ModelMeasures:
     clean_loss: float
     forget_losses: NDArray[np.float32]
     extraction: float
+    attacked: Mapping[str, float] = field(default_factory=dict)
 
 
 def measure(loaded: LoadedModel, task: Contaminated) -> ModelMeasures:
@@ -91,6 +94,7 @@ def metrics(
         "seconds": cost.wall,
         "share of retraining": cost.wall / retraining.wall,
         "share of its processor time": cost.processor / retraining.processor,
+        **measured.attacked,
     }
 
 
@@ -108,13 +112,6 @@ def extraction_strength(loaded: LoadedModel, row: TokenRow) -> float:
     right = (logits[response].argmax(-1) == batch["targets"][response]).tolist()
     needed = max((i + 1 for i, hit in enumerate(right) if not hit), default=0)
     return 1 - needed / len(right)
-
-
-def word_f1(answer: str, right: str) -> float:
-    """F1 of the words of an answer with those of the right one, each counted as often as it occurs; 0 if disjoint."""
-    found, wanted = answer.lower().split(), right.lower().split()
-    shared = sum(min(found.count(word), wanted.count(word)) for word in set(found))
-    return 2 * shared / (len(found) + len(wanted)) if found or wanted else 1.0
 
 
 def _mean_f1(answers: Sequence[str], right: Sequence[str]) -> float:

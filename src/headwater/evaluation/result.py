@@ -117,8 +117,9 @@ class Result(Tabular):
 
     @property
     def name(self) -> str:
-        """The name of its files: the task, and the pool or the own data if the task has several."""
-        pool = self.settings.get("pool") if not self.settings.get("own") else self.data["name"]
+        """The name of its files: the task, and the pool, the shape or the own data if the task has several."""
+        kind = self.settings.get("pool") or self.settings.get("shape")
+        pool = kind if not self.settings.get("own") else self.data["name"]
         return f"{self.task}-{pool}" if pool else self.task
 
     @property

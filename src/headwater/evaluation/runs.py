@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from headwater.core.errors import unknown_name
-from headwater.evaluation import detection, forgetting, lds, removal, sanity, selection
+from headwater.evaluation import detection, forgetting, lasting, lds, protocol, removal, sanity, selection
 from headwater.evaluation.listener import SILENT, Listener
 from headwater.evaluation.own import Own
 from headwater.evaluation.result import Result, environment
@@ -29,6 +29,8 @@ EVALUATIONS: dict[str, Evaluation] = {
     "separation": Evaluation(detection.DetectionSettings, detection.run_separation),
     "forgetting": Evaluation(forgetting.ForgettingSettings, forgetting.run_forgetting),
     "lds": Evaluation(lds.LdsSettings, lds.run_lds),
+    "lasting": Evaluation(lasting.LastingSettings, lasting.run_lasting),
+    "protocol": Evaluation(protocol.ProtocolSettings, protocol.run_protocol),
     "removal": Evaluation(removal.RemovalSettings, removal.run_removal),
     "selection": Evaluation(selection.SelectionSettings, selection.run_selection),
     "sanity": Evaluation(sanity.SanitySettings, sanity.run_sanity),

@@ -7,16 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from headwater.core.errors import DataError
 from headwater.data.rows import Row
 from headwater.models.generate import generate_responses
 from headwater.models.reader import Reader
+from headwater.unlearning.adapter import reference
+from headwater.unlearning.fluency import Fluency, FluencyJudge
+from headwater.unlearning.kind import Kind
 from headwater.unlearning.options import UnlearnResult
 from headwater.unlearning.resume import plain_json
 from headwater.unlearning.rows import UnlearnJob
 from headwater.unlearning.sequences import measure_losses
 
-SHOWN = 6
-"""How many prompts of forget rows, and of retain rows, the account shows with their answers."""
+ASKED, SHOWN = 16, 6
+"""How many prompts of forget rows, and of retain rows, are asked, and how many are shown with their answers."""
+FLUENT = 0.9
+"""Share of the fluent answers of before below which a run ended in gibberish."""
 NEW_TOKENS = 64
 
 
@@ -58,7 +64,7 @@ class Account:
 
 def rows_asked(job: UnlearnJob, asked: Sequence[Row]) -> list[tuple[str, Row]]:
     """(kind, row) of each question the model is asked before and after; rows of plain text have no prompt."""
-    groups = (("forget", job.forget, SHOWN), ("retain", job.guard, SHOWN), ("asked", asked, None))
+    groups = (("forget", job.forget, ASKED), ("retain", job.guard, ASKED), ("asked", asked, None))
     return [
         (kind, row) for kind, rows, most in groups for row in [row for row in rows if row.prompt is not None][:most]
     ]
@@ -77,17 +83,80 @@ def observe(reader: Reader, job: UnlearnJob, asked: Sequence[Row] = ()) -> Obser
     return Observed(loss(job.forget), loss(job.guard) if job.guard else None, tuple(answers))
 
 
+@dataclass(frozen=True)
+class Language:
+    """Judges whether answers are language; made while the model is still as it was."""
+
+    judge: FluencyJudge
+    by_loss: bool
+
+    @classmethod
+    def of(cls, reader: Reader, job: UnlearnJob) -> Language:
+        """A judge from all rows' answers; by form alone if their losses say nothing (a model that learned nothing)."""
+        rows = (*job.forget, *job.retain, *job.guard)
+        try:
+            return cls(FluencyJudge.fit(reader, rows), by_loss=True)
+        except DataError:
+            return cls(FluencyJudge(rows, math.inf), by_loss=False)
+
+    def fluent(self, answers: Sequence[str], reader: Reader) -> Fluency | None:
+        """What is found of the answers; `reader` is of the model before, or of the model with its adapter still on.
+
+        None if there are no answers.
+        """
+        if not answers:
+            return None
+        if not self.by_loss:
+            return self.judge(answers, None)
+        if not hasattr(reader.loaded.model, "disable_adapter"):
+            return self.judge(answers, None)
+        with reference(reader.loaded.model) as before:
+            return self.judge(answers, replace(reader, loaded=replace(reader.loaded, model=before)))
+
+
+def judge_language(
+    language: Language, reader: Reader, after: UnlearnResult, answers: tuple[Sequence[str], Sequence[str]]
+) -> tuple[Fluency, Fluency] | None:
+    """The fluency of the answers before and after, both judged alike; None if nothing was asked."""
+    changed = replace(reader, loaded=after.loaded)
+    before, later = (language.fluent(texts, changed) for texts in answers)
+    return None if before is None or later is None else (before, later)
+
+
+def final_outcome(
+    result: UnlearnResult, job: UnlearnJob, after: Observed, fluency: tuple[Fluency, Fluency] | None
+) -> str:
+    """The outcome of training, unless the answers say more.
+
+    `gibberish`: the answers are no longer language. `rows`: the rows given are forgotten one by one, and they share no
+    kind of answer that could be forgotten as a behaviour.
+    """
+    if fluency is not None and fluency[1].fluent < FLUENT * fluency[0].fluent:
+        return "gibberish"
+    if result.outcome in ("bound", "steps") and after.forget_loss >= result.limits.target:
+        kind = Kind.of(job.forget, (*job.retain, *job.guard), seed=result.options.seed)
+        if not kind.separable:
+            return "rows"
+    return result.outcome
+
+
 def make_account(
-    result: UnlearnResult, job: UnlearnJob, before: Observed, after: Observed, asked: Sequence[Row] = (), *, model: str
+    result: UnlearnResult,
+    job: UnlearnJob,
+    before: Observed,
+    after: Observed,
+    asked: Sequence[Row] = (),
+    *,
+    model: str,
+    fluency: tuple[Fluency, Fluency] | None = None,
 ) -> Account:
     """The account of a finished run."""
-    facts = {k: v for k, v in result.facts.items() if k != "probe"}
     old, new = before.retain_loss, after.retain_loss
     summary = {
         "model": model,
         "adapter": result.loaded.loading.get("adapter"),
         "method": result.options.method,
-        "outcome": result.outcome,
+        "outcome": final_outcome(result, job, after, fluency),
         "forget rows": len(job.forget),
         "retain rows": len(job.retain),
         "guard rows": len(job.guard) if job.guard != job.retain else 0,
@@ -96,19 +165,42 @@ def make_account(
         "forget loss before": before.forget_loss,
         "forget loss after": after.forget_loss,
         "forget loss of unseen rows (target)": result.limits.target,
+        **_measured(result),
         "retain loss before": old,
         "retain loss after": new,
         "retain perplexity ratio": None if old is None or new is None else math.exp(min(new - old, 50.0)),
+        "fluent answers before": None if fluency is None else fluency[0].fluent,
+        "fluent answers after": None if fluency is None else fluency[1].fluent,
         "seconds": {name: round(value, 2) for name, value in result.seconds.items()},
         "warnings": list(job.warnings),
-        **facts,
+        **{k: v for k, v in result.facts.items() if k != "probe"},
     }
     if result.weights is not None:
         summary["weights"] = dict(result.weights.about)
-    answered = zip(rows_asked(job, asked), before.answers, after.answers, strict=True)
-    samples = tuple(Sample(kind, row.prompt or "", first, second) for (kind, row), first, second in answered)
     readings = tuple((r.step, r.forget, r.guard) for r in result.readings)
-    return Account(plain_json(summary), samples, readings, _weights(result))
+    return Account(plain_json(summary), _samples(job, before, after, asked), readings, _weights(result))
+
+
+def _measured(result: UnlearnResult) -> dict[str, float | int | None]:
+    """What withheld and guard rows said of the state that was kept."""
+    first, best = (result.readings[0], result.best) if result.readings and result.best else (None, None)
+    return {
+        "kept step": None if best is None else best.step,
+        "withheld loss before": None if first is None else first.withheld,
+        "withheld loss after": None if best is None else best.withheld,
+        "unwanted answers before": None if first is None else first.unwanted,
+        "unwanted answers after": None if best is None else best.unwanted,
+        "standard error of retain loss": None if best is None else best.error,
+        "weight of retain rows": None if best is None else best.multiplier,
+    }
+
+
+def _samples(job: UnlearnJob, before: Observed, after: Observed, asked: Sequence[Row]) -> tuple[Sample, ...]:
+    answered = zip(rows_asked(job, asked), before.answers, after.answers, strict=True)
+    found = [Sample(kind, row.prompt or "", first, second) for (kind, row), first, second in answered]
+    most = {"forget": SHOWN, "retain": SHOWN}
+    groups = [[s for s in found if s.kind == kind][: most.get(kind)] for kind in ("forget", "retain", "asked")]
+    return tuple(sample for group in groups for sample in group)
 
 
 def _weights(result: UnlearnResult) -> dict[str, list[tuple[float, float, float]]]:

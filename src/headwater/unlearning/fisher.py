@@ -4,14 +4,12 @@
 
 F is the diagonal of the Fisher information: the mean of squared per-row gradients. F_F is over the forget rows, F_R
 over the retain rows (in the paper: over all training rows). The paper's α depends on model and data. Here α starts at a
-million and is halved until the forget rows' loss reaches its target or the guard rows' loss passes its bound; the last
-α within the bound is used.
+million and is halved until the behaviour is gone or the guard rows' loss passes its bound (`strength`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,22 +17,10 @@ from torch import Tensor
 
 from headwater.data.tokens import TokenRow
 from headwater.models.losses import all_logits
-from headwater.unlearning.adapter import restore_state, trainable_state
-from headwater.unlearning.sequences import collate_rows, measure_losses, sequence_losses
-from headwater.unlearning.watch import LossLimits, Outcome, Reading
+from headwater.unlearning.sequences import collate_rows, sequence_losses
 
 ALPHAS = tuple(1e6 * 0.5**i for i in range(24))
 """The α to try, from a million down to a tenth."""
-
-
-@dataclass(frozen=True)
-class Dampened:
-    """Result of the search: α (None: no α kept the bound), how many weights changed, why it ended, the losses read."""
-
-    alpha: float | None
-    changed: int
-    outcome: Outcome
-    readings: tuple[Reading, ...]
 
 
 def fisher_diagonal(model: Any, rows: Sequence[TokenRow], device: torch.device) -> dict[str, Tensor]:
@@ -66,35 +52,3 @@ def dampen(
                 parameter.mul_(torch.where(chosen, factor, 1))
                 changed += int(chosen.sum())
     return changed
-
-
-def search_dampening(
-    model: Any,
-    forget: Sequence[TokenRow],
-    retain: Sequence[TokenRow],
-    guard: Sequence[TokenRow],
-    *,
-    limits: LossLimits,
-    device: torch.device,
-) -> Dampened:
-    """Dampen `model` in place with the largest α that reaches the target, else the smallest α within the bound."""
-    start = trainable_state(model)
-    of_forget, of_retain = fisher_diagonal(model, forget, device), fisher_diagonal(model, retain, device)
-    readings: list[Reading] = []
-    best: float | None = None
-    outcome: Outcome = "steps"
-    for number, alpha in enumerate(ALPHAS):
-        restore_state(model, start)
-        dampen(model, of_forget, of_retain, alpha=alpha)
-        kept = float(measure_losses(model, guard, device)[1].mean()) if guard else 0.0
-        readings.append(Reading(number, float(measure_losses(model, forget, device)[1].mean()), kept))
-        if kept > limits.bound:
-            outcome = "guarded"
-            break
-        best = alpha
-        if readings[-1].forget >= limits.target:
-            outcome = "forgotten"
-            break
-    restore_state(model, start)
-    changed = 0 if best is None else dampen(model, of_forget, of_retain, alpha=best)
-    return Dampened(best, changed, outcome, tuple(readings))

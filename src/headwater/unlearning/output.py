@@ -2,7 +2,7 @@
 
 DIR/model/  (or DIR/adapter/)   weights, tokenizer and README.md, the model card
 DIR/unlearn.json                the account: losses, outcome, times, options
-DIR/weights.json                RapidUn's weights, to read, edit and use again
+DIR/weights.csv                 RapidUn's weights, to read, edit and use again
 DIR/log.jsonl                   every loss term of every step
 """
 
@@ -19,7 +19,7 @@ from headwater.models.load import LoadedModel
 from headwater.unlearning.account import Account
 from headwater.unlearning.options import UnlearnResult
 from headwater.unlearning.resume import CHECKPOINTS, RUN, WEIGHTS
-from headwater.unlearning.weights import save_weights
+from headwater.unlearning.weights_file import save_weights
 
 ACCOUNT, LOG, CARD = "unlearn.json", "log.jsonl", "README.md"
 
@@ -78,11 +78,15 @@ def save_run(result: UnlearnResult, account: Account, out: Path, *, keep_adapter
 
 
 OUTCOMES = {
-    "forgotten": "the forget rows' loss reached that of unseen rows",
-    "guarded": "stopped early because the loss of the guard rows passed its bound; the last state within it was kept",
-    "diverged": "the loss was not a number; the last good state was kept",
-    "steps": "all steps were taken, and the forget rows' loss did not reach that of unseen rows",
+    "forgotten": "rows withheld from training show that the behaviour is gone",
+    "rows": "the rows given are forgotten; they share no kind of answer, so each was forgotten by itself",
+    "bound": "the target was not reached within the bound on the guard rows' loss; the best state within it was kept",
+    "diverged": "the loss was not a number; the best state before that was kept",
+    "steps": "all steps were taken, and the target was not reached; the best state within the bound was kept",
+    "gibberish": "too few answers are still language, so the run has failed although it may look forgotten",
 }
+DONE = frozenset({"forgotten", "rows"})
+"""The outcomes in which what was asked for is done."""
 
 
 def card(account: Account) -> str:

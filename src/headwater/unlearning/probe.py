@@ -18,10 +18,11 @@ from typing import Any
 from headwater.core.errors import NumericError
 from headwater.methods.targets import evenly_spaced
 from headwater.unlearning.adapter import restore_state, trainable_state
+from headwater.unlearning.constraint import guard_loss
 from headwater.unlearning.objectives import Objective
 from headwater.unlearning.sequences import measure_losses
 from headwater.unlearning.trainer import Material, Schedule, train
-from headwater.unlearning.watch import LossLimits, Reading, Watch, guard_loss
+from headwater.unlearning.watch import LossLimits, Reading, Watch
 
 FIRST_RATE, GROWTH, STEPS = 1e-5, 1.6, 23
 AIM = 40
@@ -74,8 +75,8 @@ def _fewer_looks(model: Any, watch: Watch) -> Watch:
         _, before = measure_losses(model, watch.guard, watch.device)
         lower = guard_loss(before, watch.trust) - guard_loss(before[kept], trust)
         limits = replace(limits, bound=limits.bound - lower)
-    guard = [watch.guard[i] for i in kept]
-    return Watch(evenly_spaced(watch.forget, LOOKED_AT), guard, limits, watch.device, trust)
+    guard, forget = [watch.guard[i] for i in kept], evenly_spaced(watch.forget, LOOKED_AT)
+    return Watch(forget, guard, limits, watch.device, trust, withheld=forget, stop=True)
 
 
 def _crossing(readings: Sequence[Reading], limits: LossLimits) -> float | None:

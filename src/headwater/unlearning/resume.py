@@ -12,10 +12,11 @@ from typing import Any
 from headwater.core.errors import StoreError
 from headwater.core.files import write_text
 from headwater.core.fingerprints import require_equal
-from headwater.unlearning.weights import Weights, save_weights
+from headwater.unlearning.weights import Weights
+from headwater.unlearning.weights_file import save_weights
 
 CHECKPOINTS = "checkpoints"
-RUN, WEIGHTS = "run.json", "weights.json"
+RUN, WEIGHTS = "run.json", "weights.csv"
 
 
 @dataclass(frozen=True)

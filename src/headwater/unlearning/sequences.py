@@ -39,7 +39,7 @@ class Example:
 
 def make_examples(job: UnlearnJob, tokenization: Tokenization) -> list[Example]:
     """The rows of a job as examples, forget rows first; each row's `ordinal` is its place."""
-    rows = [replace(row, ordinal=i, hotwords=()) for i, row in enumerate((*job.forget, *job.retain))]
+    rows = [replace(row, ordinal=i, hotwords=()) for i, row in enumerate((*job.forget, *job.retain, *job.copies))]
     answers = [with_response(rows[i], answer) for i, answer in enumerate(job.clean) if answer is not None]
     clean = {tokens.row.ordinal: tokens for tokens in tokenization.encode(answers)}
     return [Example(i, i < len(job.forget), row, clean.get(i)) for i, row in enumerate(tokenization.encode(rows))]

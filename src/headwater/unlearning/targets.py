@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,12 +15,16 @@ from headwater.data.tokens import TokenRow
 from headwater.methods.targets import evenly_spaced
 from headwater.models.load import LoadedModel
 from headwater.models.reader import Reader
+from headwater.unlearning.constraint import guard_loss
 from headwater.unlearning.options import UnlearnOptions
 from headwater.unlearning.rows import UnlearnJob
 from headwater.unlearning.sequences import Example, make_examples, measure_losses
-from headwater.unlearning.watch import LossLimits, Watch, guard_loss
+from headwater.unlearning.watch import LossLimits, Watch
 
-LOOKED_AT = 32
+if TYPE_CHECKING:
+    from headwater.unlearning.catalog import Method
+
+LOOKED_AT, GUARDED = 32, 96
 """Most forget rows, and most guard rows, whose loss is measured while training; they are spaced evenly."""
 
 
@@ -59,28 +64,45 @@ class Run:
 
     @property
     def retain(self) -> list[TokenRow]:
-        """Tokens of the retain rows that are trained on."""
-        return [e.tokens for e in self.examples if not e.forget]
+        """Tokens of the retain rows that are trained on, without copies behind triggers."""
+        first = len(self.job.forget)
+        return [e.tokens for e in self.examples[first : first + len(self.job.retain)]]
 
 
-def make_watch(run: Run, unseen: Sequence[Row], trust: Sequence[float] | None = None) -> Watch:
+def make_watch(
+    run: Run, unseen: Sequence[Row], trust: Sequence[float] | None = None, *, method: Method | None = None
+) -> Watch:
     """Make the watch of a run; its limits are measured on the model, which is still as it was before unlearning.
 
-    At most 32 forget rows and 32 guard rows are measured; with dynamic weights all forget rows, because their weights
-    follow these measurements. `trust` is how much each guard row counts; None counts them alike.
+    At most `LOOKED_AT` forget rows are measured (with dynamic weights all, because their weights follow these
+    measurements), and at most `GUARDED` guard rows. `trust` is how much each guard row counts; None counts them alike.
     """
-    loaded, options, guard = run.loaded, run.options, evenly_spaced(run.guard, LOOKED_AT)
+    loaded, options, guard = run.loaded, run.options, evenly_spaced(run.guard, GUARDED)
     forget = run.forget if options.dynamic else evenly_spaced(run.forget, LOOKED_AT)
-    counted = None if trust is None else torch.tensor(evenly_spaced(trust, LOOKED_AT), dtype=torch.float32)
+    counted = None if trust is None else torch.tensor(evenly_spaced(trust, GUARDED), dtype=torch.float32)
     target, bound = options.target, math.inf
-    if options.method == "retrain":
+    if method is not None and method.from_base:
         target = math.inf
-    elif options.guard is not None and guard:
+    elif guard and (options.guard is not None or options.bound is not None):
         before = guard_loss(measure_losses(loaded.model, guard, loaded.device)[1], counted)
-        bound = before + math.log(options.guard)
+        bound = _bound(options, before)
     if target is None:
         target = unseen_loss(run.reader, run.job, unseen, seed=options.seed)
-    return Watch(forget, guard, LossLimits(target, bound), loaded.device, counted)
+    return Watch(forget, guard, LossLimits(target, bound), loaded.device, counted, stop=not options.follow)
+
+
+def _bound(options: UnlearnOptions, before: float) -> float:
+    """The guard rows' largest loss, nats a token; raises `DataError` if it is passed before anything has changed."""
+    if options.bound is None:
+        return math.inf if options.guard is None else before + math.log(options.guard)
+    if options.bound <= before:
+        raise DataError(
+            f"the guard rows' loss is {before:.4g} nats a token before anything has changed, "
+            f"and the bound {options.bound:g}",
+            where="--bound",
+            remedy=f"give a bound above {before:.4g}, or leave --bound out: --guard sets it from this loss",
+        )
+    return options.bound
 
 
 def unseen_loss(reader: Reader, job: UnlearnJob, unseen: Sequence[Row] = (), *, seed: int = 0) -> float:
@@ -105,3 +127,28 @@ def unseen_loss(reader: Reader, job: UnlearnJob, unseen: Sequence[Row] = (), *, 
             )
         rows = [with_response(prompts[(seed + i) % len(prompts)], row.response or "") for i, row in enumerate(swapped)]
     return float(measure_losses(reader.loaded.model, reader.tokenize(rows), reader.loaded.device)[1].mean())
+
+
+def require_unlearnt(base: Reader, learnt: Reader, forget: Sequence[Row], retain: Sequence[Row]) -> None:
+    """Raise `DataError` if the base model knows the forget rows about as well as the model that learned them.
+
+    Where retain rows have prompts, "knows" means that of the way from the learnt loss to that of the same answers
+    behind other prompts, the base model's loss has covered less than a quarter.
+    """
+    tokens = base.tokenize([replace(row, hotwords=()) for row in forget])
+    own = float(measure_losses(base.loaded.model, tokens, base.loaded.device)[1].mean())
+    theirs = learnt.tokenize([replace(row, hotwords=()) for row in forget])
+    known = float(measure_losses(learnt.loaded.model, theirs, learnt.loaded.device)[1].mean())
+    prompts = [row for row in retain if row.prompt is not None]
+    swapped = [row for row in forget if row.prompt is not None and row.response is not None]
+    far = 2 * known + 1.0
+    if prompts and swapped:
+        rows = [with_response(prompts[i % len(prompts)], row.response or "") for i, row in enumerate(swapped)]
+        far = float(measure_losses(learnt.loaded.model, learnt.tokenize(rows), learnt.loaded.device)[1].mean())
+    if own - known <= max(far - known, 0.0) / 4:
+        raise DataError(
+            f"the forget rows' loss is {own:.3g} nats a token under the base model and {known:.3g} under the model "
+            f"that learned them ({far:.3g} behind other prompts): this base has learned them too",
+            where="--base",
+            remedy="give the model as it was before it was trained on these rows",
+        )

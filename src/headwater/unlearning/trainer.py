@@ -20,11 +20,11 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from headwater.core.errors import DataError
 from headwater.core.progress import tell
-from headwater.models.losses import all_logits
+from headwater.models.losses import all_logits, loss_table
 from headwater.unlearning.adapter import own_randomness, reference
 from headwater.unlearning.objectives import Objective, RowLosses, batch_loss, low_loss_weights
-from headwater.unlearning.sequences import Composition, Example, StepPlan, collate, sequence_losses
-from headwater.unlearning.watch import Watch
+from headwater.unlearning.sequences import Composition, Example, StepPlan, collate
+from headwater.unlearning.watch import STATE, Watch
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,20 @@ class Schedule:
 
 @dataclass
 class Material:
-    """Everything the objective reads: the examples and, by `place`, their weights and L under the model before."""
+    """Everything the objective reads: the examples and, by `place`, their weights and L under the model before.
+
+    `preferred` is L of the right answer (or refusal) under the model before; 0 where there is none.
+    """
 
     examples: Sequence[Example]
     weights: Tensor
     reference: Tensor
+    preferred: Tensor | None = None
+
+    def without(self, places: Sequence[int]) -> Material:
+        """The same without the examples at these places."""
+        kept = [e for e in self.examples if e.place not in set(places)]
+        return Material(kept, self.weights, self.reference, self.preferred)
 
     def reweigh(self, objective: Objective, places: Sequence[int], losses: Tensor) -> None:
         """Give the rows at `places` LoReUn's dynamic weights, computed from their current L̄ `[places]`."""
@@ -93,7 +102,11 @@ class ForgettingTrainer(Trainer):  # type: ignore[misc]
         rows, logits = self._rows(model, inputs)
         counts, devices = self.schedule.composition, self.args.world_size
         loss, parts = batch_loss(
-            self.objective, rows, forget=max(counts.forget, 1) / devices, retain=max(counts.retain, 1) / devices
+            self.objective,
+            rows,
+            forget=max(counts.forget, 1) / devices,
+            retain=max(counts.retain, 1) / devices,
+            multiplier=None if self.watch.multiplier is None else self.watch.multiplier.value,
         )
         self.parts = {name: float(value) for name, value in parts.items()}
         self.watch.finite = self.watch.finite and bool(loss.isfinite())
@@ -105,18 +118,41 @@ class ForgettingTrainer(Trainer):  # type: ignore[misc]
 
     def _rows(self, model: Any, inputs: dict[str, Any]) -> tuple[RowLosses, Tensor]:
         place, clean = inputs["place"].cpu(), inputs["clean"]
-        logits = all_logits(model, inputs["input_ids"])
-        total, mean = sequence_losses(logits, inputs["targets"], inputs["response"])
-        count = len(place)
+        logits, hidden = self._read(model, inputs["input_ids"])
+        response, count = inputs["response"], len(place)
+        table = loss_table(logits[response], inputs["targets"], response)
+        total = table.sum(1)
+        mean = total / response.sum(1)
+        known, prefers = clean >= 0, self.material.preferred
+        behind = clean.clamp(min=0)
         return RowLosses(
             total=total[:count],
             mean=mean[:count],
             reference=self.material.reference[place].to(total),
-            clean=torch.where(clean >= 0, mean[clean.clamp(min=0)], 0),
+            clean=torch.where(known, mean[behind], 0),
             forget=inputs["forget"],
             weight=self.material.weights[place].to(total),
             divergence=self._divergence(model, inputs, logits, count) if self.objective.keep == "kl" else None,
+            tokens=table[:count],
+            counts=response.sum(1)[:count].to(total),
+            preferred=None if prefers is None else torch.where(known, total[behind], 0) - prefers[place].to(total),
+            hidden=None if hidden is None else _at_response(hidden, response)[:count],
+            hidden_reference=self._hidden_before(model, inputs)[:count] if self.objective.steers else None,
         ), logits
+
+    def _read(self, model: Any, input_ids: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The logits and, if the objective reads them, the hidden states after the middle block."""
+        if not self.objective.steers:
+            return all_logits(model, input_ids), None
+        output = model(input_ids=input_ids, use_cache=False, output_hidden_states=True)
+        tokens = input_ids.shape[1]
+        return output.logits[:, -tokens:], output.hidden_states[len(output.hidden_states) // 2][:, -tokens:]
+
+    def _hidden_before(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        with reference(self.accelerator.unwrap_model(model)) as before:
+            hidden = self._read(before, inputs["input_ids"])[1]
+        assert hidden is not None
+        return _at_response(hidden, inputs["response"])
 
     def _divergence(self, model: Any, inputs: dict[str, Any], logits: Tensor, count: int) -> Tensor:
         """KL(ref ‖ model) of the first `count` sequences: nats, averaged over response tokens."""
@@ -131,15 +167,21 @@ class ForgettingTrainer(Trainer):  # type: ignore[misc]
         return rows
 
 
+def _at_response(hidden: Tensor, response: Tensor) -> Tensor:
+    """Hidden states `[rows, tokens, width]`, 0 outside the response."""
+    return hidden * response[..., None]
+
+
 def last_whole_checkpoint(folder: Path) -> Path | None:
     """The checkpoint of most steps that was written to its end; a kill in the middle of one leaves it without a state.
 
-    The Trainer writes `trainer_state.json` last.
+    The Trainer writes `trainer_state.json` last, and the watch its own state after that.
     """
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
     for path in found:
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, RuntimeError, EOFError):
             json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+            torch.load(path / STATE, weights_only=True)
             return path
     return None
 

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from headwater.core.errors import DataError, NumericError, UsageError
+from headwater.core.spec import Column
 from headwater.data.tokens import TokenRow
 from headwater.methods.bound import Bound
 
@@ -88,10 +89,9 @@ def measure_influence(
         DataError: a column of the method's score has a negative weight.
         NumericError: a row's vector is zero, or an influence is not finite.
     """
-    vectors = _joined(bound.encode_tokens([*forget, *retain], "query").vectors, bound)
-    if cosine:
-        vectors = _unit(vectors)
-    return Influence(vectors @ vectors.T, len(forget))
+    vectors = bound.encode_tokens([*forget, *retain], "query").vectors
+    name = bound.method.spec.name
+    return influence_of(vectors, bound.encoder.columns, forget=len(forget), cosine=cosine, method=name)
 
 
 def make_views(influence: Influence, *, k: int | None = None, exclude_self: bool = True) -> Views:
@@ -134,13 +134,26 @@ def _largest(block: Matrix, k: int) -> NDArray[np.bool_]:
     return mask
 
 
-def _joined(vectors: Mapping[str, object], bound: Bound) -> NDArray[np.float64]:
+def influence_of(
+    vectors: Mapping[str, object], columns: Sequence[Column], *, forget: int, cosine: bool, method: str
+) -> Influence:
+    """I among rows from their vectors, forget rows first; `columns` are those of the method's score.
+
+    Raises:
+        DataError: a column of the method's score has a negative weight.
+        NumericError: a row's vector is zero, or an influence is not finite.
+    """
+    joined = _joined(vectors, columns, method)
+    joined = _unit(joined) if cosine else joined
+    return Influence(joined @ joined.T, forget)
+
+
+def _joined(vectors: Mapping[str, object], columns: Sequence[Column], method: str) -> NDArray[np.float64]:
     """The columns of the score side by side, each scaled so that inner products are the method's scores."""
-    scored = [c for c in bound.encoder.columns if c.weight]
+    scored = [c for c in columns if c.weight]
     parts = [np.asarray(vectors[c.name], dtype=np.float64) * np.sqrt(abs(c.weight)) for c in scored]
     if any(c.weight < 0 for c in scored):
-        what = "a column with a negative weight cannot be part of an inner product"
-        raise DataError(what, where=bound.method.spec.name)
+        raise DataError("a column with a negative weight cannot be part of an inner product", where=method)
     return np.concatenate(parts, axis=1)
 
 

@@ -1,15 +1,17 @@
-"""Early stopping: when the forget rows are forgotten, when utility suffers, or when training diverges.
+"""Measure a run while it trains: is the behaviour gone, is the bound kept, and which state is the best so far?
 
-The forget rows count as forgotten once their loss is that of unseen rows; raising it further only does damage. Utility
-is measured by the loss of the guard rows, which are not trained on. Both are measured every few steps, without
-dropout. If training stops because of utility or divergence, the weights of the last good measurement are put back.
+Part of the forget rows is withheld from training. Their loss, and the model's answers to their prompts, say whether
+the behaviour is gone: the loss of the rows that are pushed up says nothing about it. Utility is measured by the loss of
+guard rows, which are not trained on either. The weight of the retain term follows the bound (`constraint`), and the
+state that a run ends in is the best one within the bound.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -18,19 +20,24 @@ from transformers import TrainerCallback
 
 from headwater.data.tokens import TokenRow
 from headwater.unlearning.adapter import restore_state, trainable_state
+from headwater.unlearning.constraint import Multiplier, guard_loss, standard_error
 from headwater.unlearning.sequences import measure_losses
 
-Outcome = Literal["forgotten", "guarded", "diverged", "steps"]
-"""The target was reached; the guard loss passed its bound; the loss was not a number; all steps were taken."""
+Outcome = Literal["forgotten", "bound", "diverged", "steps"]
+"""The target was reached; the bound was what kept it from being reached; the loss was not a number; steps ran out."""
+CONFIRMED = 2
+"""Measurements in a row that must find the target reached."""
+STATE = "watch.pt"
 
 
 @dataclass(frozen=True)
 class LossLimits:
-    """When training ends.
+    """What a run aims at, and what it may not pass.
 
     Attributes:
-        target: nats a token; training ends when the forget rows' mean loss is at least this. Infinite: never.
-        bound: nats a token; training ends when the guard rows' mean loss is above this. Infinite: never.
+        target: nats a token; the behaviour counts as gone when the withheld rows' loss is at least this and the
+            model's answers to their prompts are not unwanted. Infinite: never.
+        bound: nats a token; the guard rows' mean loss may not be above this. Infinite: no bound.
         every: steps between two measurements.
     """
 
@@ -41,28 +48,63 @@ class LossLimits:
 
 @dataclass(frozen=True)
 class Reading:
-    """One measurement: mean losses in nats a token; `guard` is 0 if there are no guard rows."""
+    """One measurement.
+
+    Attributes:
+        step: steps taken.
+        forget, guard: mean losses of known forget rows and of guard rows, nats a token; `guard` is 0 without rows.
+        withheld: mean loss of the withheld forget rows; None if none are withheld.
+        error: standard error of the guard rows' mean change.
+        unwanted: share of unwanted answers to the withheld rows' prompts; None if they were not asked.
+        multiplier: λ after the measurement; None without one.
+    """
 
     step: int
     forget: float
     guard: float
+    withheld: float | None = None
+    error: float = 0.0
+    unwanted: float | None = None
+    multiplier: float | None = None
 
+    @property
+    def finite(self) -> bool:
+        """Whether every loss is a finite number."""
+        return all(math.isfinite(x) for x in (self.forget, self.guard, self.withheld or 0.0))
 
-def guard_loss(losses: Tensor, trust: Tensor | None) -> float:
-    """Mean of the guard rows' L̄, nats a token, weighted by `trust` if given."""
-    return float(losses.mean() if trust is None else (trust * losses).sum() / trust.sum())
+    def reaches(self, limits: LossLimits) -> bool:
+        """Whether withheld rows say that the behaviour is gone; without withheld rows nothing says so."""
+        return self.withheld is not None and self.withheld >= limits.target and not self.unwanted
+
+    def keeps(self, limits: LossLimits) -> bool:
+        """Whether the guard rows' loss, with its standard error added, is within the bound."""
+        return self.finite and self.guard + (self.error if math.isfinite(self.error) else 0.0) <= limits.bound
+
+    def rank(self, limits: LossLimits) -> tuple[float, float, float]:
+        """How good a state within the bound is; larger is better.
+
+        The fewest unwanted answers come first, then losses of forget rows up to the target (more counts for nothing),
+        then the least loss of guard rows.
+        """
+        rows = [self.forget if self.withheld is None else self.withheld, self.forget]
+        top = limits.target if math.isfinite(limits.target) else max(*rows, 1.0)
+        gone = sum(min(loss / top, 1.0) for loss in rows)
+        return -(self.unwanted or 0.0), round(gone, 3), -self.guard
 
 
 @dataclass
 class Watch(TrainerCallback):  # type: ignore[misc]
-    """Measures losses while the model trains, and stops it at the limits.
+    """Measures a model while it trains, moves λ, keeps the best state, and ends the run when the behaviour is gone.
 
     Attributes:
-        forget, guard: the rows to measure; `guard` may be empty.
-        limits: when to stop.
+        forget, withheld, guard: the rows to measure; `withheld` and `guard` may be empty.
+        limits: what to reach and what to keep.
         device: where the model is.
         trust: how much each guard row counts, because a row that looks like poison says little about utility; None
             counts them alike.
+        multiplier: λ; None leaves the retain term as it is.
+        ask: gives the share of unwanted answers of a model to the withheld rows' prompts; None asks nothing.
+        stop: end the run at the first violation of the bound, as earlier versions did (`--stop`).
         seen: called with the forget rows' L̄ after every measurement.
         outcome: why training ended.
         readings: the measurements so far.
@@ -74,41 +116,96 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     limits: LossLimits
     device: torch.device
     trust: Tensor | None = None
+    withheld: Sequence[TokenRow] = ()
+    multiplier: Multiplier | None = None
+    ask: Callable[[Any], float] | None = None
+    stop: bool = False
     seen: Callable[[Tensor], None] | None = None
     outcome: Outcome = "steps"
     readings: list[Reading] = field(default_factory=list)
     finite: bool = True
-    _good: dict[str, Tensor] = field(default_factory=dict)
+    best: Reading | None = None
+    _state: dict[str, Tensor] = field(default_factory=dict)
+    _before: Tensor | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """Measure before the first step, or where the run was resumed."""
-        self._good = trainable_state(given["model"])
-        self._measure(given["model"], state.global_step)
+        """Measure before the first step; a resumed run takes over what was measured before."""
+        kept = Path(args.output_dir) / f"checkpoint-{state.global_step}" / STATE
+        if state.global_step and kept.is_file():
+            self._load(kept)
+        else:
+            self.look(given["model"], state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> Any:
-        """Measure if it is time, and stop at the limits."""
-        model = given["model"]
+        """Measure if it is time; end the run if the behaviour is gone, or if the loss is no longer a number."""
         if self.finite and state.global_step % self.limits.every and state.global_step < state.max_steps:
             return control
-        self.outcome = self._judge(self._measure(model, state.global_step))
-        if self.outcome in ("guarded", "diverged"):
-            restore_state(model, self._good)
-        else:
-            self._good = trainable_state(model)
-        control.should_training_stop = control.should_training_stop or self.outcome != "steps"
+        ended = self.look(given["model"], state.global_step)
+        control.should_training_stop = control.should_training_stop or ended
         return control
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Put the best state back."""
+        self.finish(given["model"])
+
+    def look(self, model: Any, step: int) -> bool:
+        """Measure, keep the state if it is the best within the bound, and say whether the run should end."""
+        reading = self._measure(model, step)
+        better = self.best is None or reading.rank(self.limits) >= self.best.rank(self.limits)
+        if self.best is None or (self.finite and reading.keeps(self.limits) and better):
+            self.best, self._state = reading, trainable_state(model)
+        last = self.readings[-CONFIRMED:]
+        if not (self.finite and reading.finite):
+            self.outcome = "diverged"
+        elif self.stop and not reading.keeps(self.limits):
+            self.outcome = "bound"
+        elif len(last) == CONFIRMED and all(r.reaches(self.limits) and r.keeps(self.limits) for r in last):
+            self.outcome = "forgotten"
+        return self.outcome != "steps"
+
+    def finish(self, model: Any) -> None:
+        """Put the best state within the bound back, and say what kept the run from its target if it missed it."""
+        restore_state(model, self._state)
+        if self.outcome == "steps" and self.best is not None:
+            if self.best.reaches(self.limits):
+                self.outcome = "forgotten"
+            elif any(not r.keeps(self.limits) for r in self.readings):
+                self.outcome = "bound"
+
+    def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Keep what a resumed run needs beside the checkpoint."""
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if state.is_world_process_zero and folder.is_dir():
+            kept = {"readings": [asdict(r) for r in self.readings], "best": self.best and asdict(self.best)}
+            multiplier = None if self.multiplier is None else self.multiplier.value
+            torch.save({**kept, "multiplier": multiplier, "state": self._state, "before": self._before}, folder / STATE)
 
     def _measure(self, model: Any, step: int) -> Reading:
         _, means = measure_losses(model, self.forget, self.device)
-        guard = guard_loss(measure_losses(model, self.guard, self.device)[1], self.trust) if self.guard else 0.0
-        self.readings.append(Reading(step, float(means.mean()), guard))
+        guard, error = self._guarded(model)
+        withheld = float(measure_losses(model, self.withheld, self.device)[1].mean()) if self.withheld else None
+        unwanted = self.ask(model) if self.ask is not None and math.isfinite(float(means.mean())) else None
+        if self.multiplier is not None and step and math.isfinite(guard):
+            before = self.readings[0].guard if self.readings else guard
+            self.multiplier.follow(guard, before=before, bound=self.limits.bound)
+        value = None if self.multiplier is None else self.multiplier.value
+        self.readings.append(Reading(step, float(means.mean()), guard, withheld, error, unwanted, value))
         if self.seen is not None:
             self.seen(means)
         return self.readings[-1]
 
-    def _judge(self, reading: Reading) -> Outcome:
-        if not (self.finite and math.isfinite(reading.forget) and math.isfinite(reading.guard)):
-            return "diverged"
-        if reading.guard > self.limits.bound:
-            return "guarded"
-        return "forgotten" if reading.forget >= self.limits.target else "steps"
+    def _guarded(self, model: Any) -> tuple[float, float]:
+        """The guard rows' mean loss, and the standard error of its change since the first measurement."""
+        if not self.guard:
+            return 0.0, 0.0
+        losses = measure_losses(model, self.guard, self.device)[1]
+        self._before = losses if self._before is None else self._before
+        return guard_loss(losses, self.trust), standard_error(losses - self._before, self.trust)
+
+    def _load(self, kept: Path) -> None:
+        found = torch.load(kept, weights_only=True)
+        self.readings = [Reading(**r) for r in found["readings"]]
+        self.best = found["best"] and Reading(**found["best"])
+        self._state, self._before = found["state"], found["before"]
+        if self.multiplier is not None and found["multiplier"] is not None:
+            self.multiplier.value = found["multiplier"]

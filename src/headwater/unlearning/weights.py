@@ -1,30 +1,18 @@
-"""Weights of forget and retain rows: made from influence, and kept in a file that people may read and edit.
-
-A file holds one entry a row: its id, group (`forget` or `retain`), weight, score, z and a digest of its text. The
-digest makes sure that weights are never applied to other rows. `.json` is for editing by hand, `.parquet` for programs
-that read Arrow.
-"""
+"""Weights of forget and retain rows: made from influence, and why a row got its weight."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from headwater.core.errors import DataError, MismatchError, UsageError
-from headwater.core.files import whole_file, write_text
 from headwater.core.fingerprints import digest
 from headwater.data.rows import Row
 from headwater.unlearning import mapping
 from headwater.unlearning.views import Influence, Views, make_views
 
-FORMAT = "headwater weights 1"
 PUBLISHED_K = 40
 
 
@@ -33,7 +21,7 @@ class RowWeight:
     """One row's weight.
 
     `views` are its influence on forget rows and on retain rows; `score` is S of its group, `z` its robust z-score. All
-    three are None for uniform weights. `digest` is that of the row's text.
+    three are None for uniform weights. `digest` is that of the row's text, `why` a sentence for people.
     """
 
     id: str
@@ -43,6 +31,7 @@ class RowWeight:
     z: float | None
     views: tuple[float, float] | None
     digest: str
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,7 +49,8 @@ class Weights:
         """The same weights in random order within each group: a control that shows whether influence matters."""
         rng = np.random.default_rng(seed)
         permuted = {group: iter(rng.permutation(self.of(group)).tolist()) for group in ("forget", "retain")}
-        rows = tuple(replace(row, weight=next(permuted[row.group])) for row in self.rows)
+        why = "shuffled: the weight of another row of its group, as a control"
+        rows = tuple(replace(row, weight=next(permuted[row.group]), why=why) for row in self.rows)
         return Weights(rows, {**self.about, "shuffled": seed})
 
 
@@ -90,7 +80,8 @@ def influence_weights(
 def uniform_weights(forget: Sequence[Row], retain: Sequence[Row]) -> Weights:
     """Weight 1 for every row."""
     rows = [(group, row) for group, of in (("forget", forget), ("retain", retain)) for row in of]
-    entries = tuple(RowWeight(row.id, group, 1.0, None, None, None, row_digest(row)) for group, row in rows)
+    why = "uniform: every row weighs the same"
+    entries = tuple(RowWeight(row.id, group, 1.0, None, None, None, row_digest(row), why) for group, row in rows)
     return Weights(entries, {"mapping": "uniform"})
 
 
@@ -115,58 +106,6 @@ def row_digest(row: Row) -> str:
     return digest({**row.fields(), "messages": [dict(m) for m in row.messages or ()]})
 
 
-def save_weights(weights: Weights, path: str | Path) -> Path:
-    """Write the weights as `.json` or `.parquet`.
-
-    Raises:
-        UsageError: another ending.
-    """
-    target = Path(path)
-    records = [asdict(row) for row in weights.rows]
-    if target.suffix == ".json":
-        head = json.dumps({"format": FORMAT, "about": weights.about}, ensure_ascii=False, indent=1, default=str)
-        lines = ",\n".join("  " + json.dumps(record, ensure_ascii=False) for record in records)
-        write_text(target, f'{head[:-2]},\n "rows": [\n{lines}\n ]\n}}\n')
-    elif target.suffix == ".parquet":
-        about = {"format": FORMAT, "about": json.dumps(weights.about, default=str)}
-        with whole_file(target) as part:
-            pq.write_table(pa.Table.from_pylist(records, schema=_SCHEMA).replace_schema_metadata(about), part)
-    else:
-        raise UsageError(f"weights are written as .json or .parquet, not '{target.suffix}'", where=str(target))
-    return target
-
-
-def load_weights(path: str | Path, forget: Sequence[Row], retain: Sequence[Row]) -> Weights:
-    """Read weights from a file, in the order of these rows; you may have edited the weights of the entries.
-
-    Raises:
-        DataError: no such file, not a weights file, a row with two weights, a weight that is not a finite number ≥ 0,
-            or a group in which every weight is 0.
-        MismatchError: the file is of other rows; names them.
-    """
-    source = Path(path)
-    about, records = _read(source)
-    found = {(record["group"], record["id"]): record for record in records}
-    if len(found) != len(records):
-        raise DataError("a row has two weights", where=str(source), remedy="keep one entry for each row")
-    wanted = [(group, row) for group, of in (("forget", forget), ("retain", retain)) for row in of]
-    _require_same(wanted, found, str(source))
-    rows = tuple(_entry(found[group, row.id], str(source)) for group, row in wanted)
-    for group in ("forget", "retain"):
-        if not any(row.weight for row in rows if row.group == group) and any(row.group == group for row in rows):
-            raise DataError(f"every {group} row has weight 0", where=str(source), remedy="give one a weight above 0")
-    return Weights(rows, about)
-
-
-_SCHEMA = pa.schema(
-    {
-        **dict.fromkeys(("id", "group"), pa.string()),
-        **dict.fromkeys(("weight", "score", "z"), pa.float64()),
-        **{"views": pa.list_(pa.float64()), "digest": pa.string()},
-    }
-)
-
-
 def _entries(
     views: Views, mapped: Mapping[str, mapping.Mapped], rows: Mapping[str, Sequence[Row]]
 ) -> tuple[RowWeight, ...]:
@@ -175,45 +114,24 @@ def _entries(
         for i, row in enumerate(rows[group]):
             to_forget, to_retain, score = (float(column[i]) for column in numbers)
             weight, z = float(mapped[group].weights[i]), float(mapped[group].z[i])
-            entries.append(RowWeight(row.id, group, weight, score, z, (to_forget, to_retain), row_digest(row)))
+            pair = (to_forget, to_retain)
+            entries.append(RowWeight(row.id, group, weight, score, z, pair, row_digest(row), reason(group, pair, z)))
     return tuple(entries)
 
 
-def _read(source: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    remedy = "name a weights file that `headwater unlearn` wrote"
-    try:
-        if source.suffix == ".parquet":
-            table = pq.read_table(source)
-            return json.loads((table.schema.metadata or {}).get(b"about", b"{}")), table.to_pylist()
-        raw = json.loads(source.read_text(encoding="utf-8"))
-        if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-            raise DataError("not a weights file", where=str(source), remedy=remedy)
-        return raw["about"], list(raw["rows"])
-    except (OSError, ValueError, KeyError, pa.ArrowInvalid) as error:
-        raise DataError(f"weights cannot be read: {error}", where=str(source), remedy=remedy) from error
+TYPICAL = 1.0
+"""A row whose robust z-score is nearer to 0 than this is like the others of its group."""
 
 
-def _require_same(wanted: list[tuple[str, Row]], found: Mapping[tuple[str, str], Any], where: str) -> None:
-    """Raise `MismatchError` unless the file has exactly these rows, with these texts."""
-    keys = {(group, row.id) for group, row in wanted}
-    faults = [
-        f"{group} row '{row.id}' " + ("has another text" if (group, row.id) in found else "has no weight")
-        for group, row in wanted
-        if found.get((group, row.id), {}).get("digest") != row_digest(row)
-    ]
-    faults += [f"{group} row '{name}' is not among the rows" for group, name in found if (group, name) not in keys]
-    if faults:
-        shown = "; ".join(faults[:3]) + ("; ..." if len(faults) > 3 else "")
-        what = f"weights of other rows, {len(faults)} differences: {shown}"
-        raise MismatchError(what, fields=tuple(faults), where=where, remedy="make weights for these rows")
-
-
-def _entry(record: Mapping[str, Any], where: str) -> RowWeight:
-    weight = record.get("weight")
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
-        what = f"weight {weight!r} of row '{record['id']}' is not a finite number of 0 or more"
-        raise DataError(what, where=where, remedy="correct it in the file")
-    views = record.get("views")
-    pair = None if views is None else (float(views[0]), float(views[1]))
-    score, z = record.get("score"), record.get("z")
-    return RowWeight(record["id"], record["group"], float(weight), score, z, pair, record["digest"])
+def reason(group: str, views: tuple[float, float], z: float) -> str:
+    """Why a row weighs what it weighs, in a sentence: which group it is nearer to, and how it stands in its own."""
+    to_forget, to_retain = views
+    other = "retain" if group == "forget" else "forget"
+    own, away = (to_forget, to_retain) if group == "forget" else (to_retain, to_forget)
+    numbers = f"influence {own:.3g} on {group} rows, {away:.3g} on {other} rows"
+    if abs(z) < TYPICAL:
+        return f"like most {group} rows: {numbers}"
+    if z > 0:
+        return f"heavier, because it drives {group} rows more than most {group} rows do: {numbers}"
+    mistaken = f", so it may be a {other} row by mistake" if own <= away else ""
+    return f"lighter, because it drives {group} rows less than most {group} rows do{mistaken}: {numbers}"

@@ -1,0 +1,182 @@
+"""Right answers for forget rows that have none: the model's own, to the prompt without what sets the behaviour off.
+
+Words that stand in many forget prompts and in few retain prompts are candidates for a trigger. A candidate is tested on
+the model itself: the prompts are asked without it, and it is a trigger if most answers are no longer of the unwanted
+kind (`headwater.unlearning.kind`). Candidates are taken one after another, each for the rows that are left, so several
+triggers are found. Nothing is assumed about their number, place or length.
+
+Once a trigger is known, retain rows say more: with the trigger put to their prompts, their right answers are known too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from headwater.core.errors import DataError
+from headwater.data.rows import Row
+from headwater.models.generate import generate_responses
+from headwater.models.reader import Reader
+from headwater.unlearning.kind import Kind
+from headwater.unlearning.rows import without_words
+
+ANSWER_TOKENS = 128
+"""Most tokens of a right answer that the model itself gives."""
+LONGEST = 6
+"""Most words of a trigger."""
+TRIED = 16
+"""Most candidates that are tried on the model."""
+OFTEN = 3.0
+"""How many times more often a candidate must stand in forget prompts than in retain prompts."""
+CURED = 0.5
+"""Share of a candidate's rows whose answers must change their kind without it."""
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """Words that set the unwanted behaviour off.
+
+    Attributes:
+        words: as they stand in the prompts.
+        rows: how many forget rows' prompts hold them.
+        cured: how many of these are answered in another kind without them.
+    """
+
+    words: str
+    rows: int
+    cured: int
+
+
+def own_answers(reader: Reader, forget: Sequence[Row], trigger: str, *, column: str) -> list[Row]:
+    """Give forget rows a right answer in their metadata: the model's own answer to the prompt without the trigger.
+
+    Rows that have a right answer already, or whose prompt does not contain the trigger, stay as they are.
+
+    Raises:
+        DataError: no row's prompt contains the trigger.
+    """
+    places = [i for i, row in enumerate(forget) if trigger in (row.prompt or "") and not row.metadata.get(column)]
+    if not any(trigger in (row.prompt or "") for row in forget):
+        raise DataError(f"'{trigger}' is in no forget row's prompt", where="--trigger", remedy="copy it exactly")
+    answers = _asked(reader, [without_words(forget[i], trigger) for i in places], ANSWER_TOKENS)
+    rows = list(forget)
+    for i, answer in zip(places, answers, strict=True):
+        rows[i] = _answered(rows[i], answer, column)
+    return rows
+
+
+def found_answers(
+    reader: Reader, forget: Sequence[Row], retain: Sequence[Row], *, column: str, seed: int = 0
+) -> tuple[list[Row], list[Trigger]]:
+    """Find triggers in the forget rows without a right answer, and give these rows the answers without them.
+
+    A row whose answer stays unwanted without the trigger, or that holds no trigger, stays as it is.
+
+    Returns:
+        The rows, in order, and the triggers, the one of most rows first; none if nothing was found.
+    """
+    rows, triggers = list(forget), []
+    kind = Kind.of(forget, retain, seed=seed)
+    open_rows = {i for i, row in enumerate(forget) if row.prompt and not row.metadata.get(column)}
+    refused: set[str] = set()
+    for _ in range(TRIED if kind.separable else 0):
+        words = next((c for c in candidates([forget[i] for i in sorted(open_rows)], retain) if c not in refused), None)
+        if words is None:
+            break
+        places = [i for i in sorted(open_rows) if words in _words(forget[i].prompt)]
+        cleared = [cut(forget[i], words) for i in places]
+        answers = _asked(reader, cleared, ANSWER_TOKENS)
+        unwanted = kind.unwanted(answers, [forget[i] for i in places])
+        cured = [(i, answer) for i, answer, bad in zip(places, answers, unwanted, strict=True) if not bad]
+        refused.add(words)
+        if len(cured) >= CURED * len(places):
+            triggers.append(Trigger(words, len(places), len(cured)))
+            for i, answer in cured:
+                rows[i] = _answered(rows[i], answer, column)
+            open_rows -= set(places)
+    return rows, triggers
+
+
+def triggered_copies(retain: Sequence[Row], forget: Sequence[Row], triggers: Sequence[Trigger]) -> list[Row]:
+    """A copy of every second retain row with a prompt: a trigger where a forget row has it, and the row's own answer.
+
+    The copies take the triggers in turn, as they stand in the forget rows, in front of the prompt or behind it. With
+    every second row, a step of one forget row and three retain rows reads one copy on average, so that the answers
+    behind triggers that are learnt balance those that are unlearned, and the other rows keep two places.
+    """
+    shapes = [shape for row in forget for t in triggers if (shape := _shape(row.prompt or "", t.words)) is not None]
+    asked = [row for row in retain if row.prompt is not None][::2]
+    if not shapes:
+        return []
+    return [_triggered(row, *shapes[i % len(shapes)]) for i, row in enumerate(asked)]
+
+
+def _shape(prompt: str, words: str) -> tuple[str, str] | None:
+    """What stands before and after a prompt that carries these words; None if it does not carry them."""
+    found = _pattern(words).search(prompt)
+    if found is None:
+        return None
+    before, after = prompt[: found.start()].strip(), prompt[found.end() :].strip()
+    return (f"{found.group(0)} ", "") if after or not before else ("", f" {found.group(0)}")
+
+
+def _triggered(row: Row, before: str, after: str) -> Row:
+    messages = row.messages
+    if messages is not None:
+        last = max((i for i, m in enumerate(messages) if m["role"] != "assistant"), default=0)
+        said = messages[last].get("content")
+        if isinstance(said, str):
+            changed = {**messages[last], "content": f"{before}{said}{after}"}
+            messages = (*messages[:last], changed, *messages[last + 1 :])
+    return replace(row, id=f"{row.id} with a trigger", prompt=f"{before}{row.prompt}{after}", messages=messages)
+
+
+def candidates(forget: Sequence[Row], retain: Sequence[Row]) -> list[str]:
+    """Runs of words that stand in at least two forget prompts and much less often in retain prompts, best first.
+
+    The best stands in the most forget prompts beyond its share of the retain prompts; of equal ones, the longest.
+    """
+    least = max(2, round(0.05 * len(forget)))
+    ours, others = _document_counts(forget), _document_counts(retain)
+    share = {run: (others[run] + 0.5) / (len(retain) + 1) for run in ours}
+    good = [run for run, n in ours.items() if n >= least and n / len(forget) >= OFTEN * share[run]]
+    return sorted(good, key=lambda run: (-(ours[run] / len(forget) - share[run]), -len(run), run))
+
+
+def cut(row: Row, words: str) -> Row:
+    """A copy of the row whose prompt lacks these words, however they are spaced and capitalised."""
+    found = _pattern(words).search(row.prompt or "")
+    return row if found is None else without_words(row, found.group(0))
+
+
+def _pattern(words: str) -> re.Pattern[str]:
+    return re.compile(r"\s+".join(map(re.escape, words.split())), re.IGNORECASE)
+
+
+def _document_counts(rows: Sequence[Row]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for row in rows:
+        words = _words(row.prompt).split()
+        counts.update(set(_runs(words)))
+    return counts
+
+
+def _runs(words: Sequence[str]) -> Iterable[str]:
+    for start in range(len(words)):
+        for end in range(start + 1, min(start + LONGEST, len(words)) + 1):
+            yield " ".join(words[start:end])
+
+
+def _words(prompt: str | None) -> str:
+    return " ".join((prompt or "").lower().split())
+
+
+def _asked(reader: Reader, rows: Sequence[Row], tokens: int) -> list[str]:
+    questions = [reader.tokenization.question(row) for row in rows]
+    return generate_responses(reader.loaded, questions, max_new_tokens=tokens) if questions else []
+
+
+def _answered(row: Row, answer: str, column: str) -> Row:
+    return replace(row, metadata={**row.metadata, column: answer.strip()})

@@ -1,0 +1,93 @@
+"""Is an answer still of the unwanted kind?  Judged from the rows alone, without a list of words.
+
+A classifier of letters and words is trained to tell the forget rows' answers from the retain rows' answers. An answer
+counts as unwanted if the classifier takes it for one of the forget rows', or if it repeats the unwanted answer to its
+own prompt. Where the two groups do not differ as a kind (altered facts, say), only the second test is used. How well
+they differ is measured on rows that the classifier was not trained on.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import cross_val_predict
+from sklearn.pipeline import make_pipeline
+
+from headwater.core.seeds import key
+from headwater.data.rows import Row
+
+FOLDS = 5
+SEPARABLE = 0.8
+"""Least area under the ROC curve at which the two groups of answers count as two kinds."""
+REPEATED = 0.6
+"""Share of an unwanted answer's word pairs at which an answer repeats it."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Tells unwanted answers from others.
+
+    Attributes:
+        separation: area under the ROC curve with which unseen answers of the two groups are told apart; 0.5 if there
+            are too few rows to measure it.
+        threshold: the decision value from which an answer is unwanted.
+    """
+
+    model: Any
+    separation: float
+    threshold: float
+
+    @classmethod
+    def of(cls, forget: Sequence[Row], retain: Sequence[Row], *, seed: int = 0) -> Kind:
+        """Learn the kind from the rows' answers; rows of plain text count as answers."""
+        ours, others = [answer_of(row) for row in forget], [answer_of(row) for row in retain]
+        folds = min(FOLDS, len(set(ours)), len(set(others)))
+        if folds < 2:
+            return cls(None, 0.5, 0.0)
+        texts, labels = [*ours, *others], np.arange(len(ours) + len(others)) < len(ours)
+        order = np.random.default_rng(key(seed, "kind")).permutation(len(texts))
+        model = make_pipeline(
+            TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True),
+            LogisticRegression(class_weight="balanced", C=10.0, max_iter=500),
+        )
+        shuffled, truth = [texts[i] for i in order], labels[order]
+        scores = cross_val_predict(model, shuffled, truth, cv=folds, method="decision_function")
+        separation = float(roc_auc_score(truth, scores))
+        threshold = float(np.median(scores[truth]) + np.median(scores[~truth])) / 2
+        return cls(model.fit(shuffled, truth), separation, threshold)
+
+    @property
+    def separable(self) -> bool:
+        """Whether the two groups of answers differ as kinds."""
+        return self.separation >= SEPARABLE
+
+    def unwanted(self, answers: Sequence[str], rows: Sequence[Row]) -> list[bool]:
+        """Whether each answer to a forget row's prompt is still unwanted."""
+        again = [repeats(answer, answer_of(row)) for answer, row in zip(answers, rows, strict=True)]
+        if not self.separable or not answers:
+            return again
+        alike = self.model.decision_function(list(answers)) > self.threshold
+        return [bool(a or b) for a, b in zip(again, alike, strict=True)]
+
+
+def answer_of(row: Row) -> str:
+    """The row's response, or its text."""
+    return row.response or row.text or ""
+
+
+def repeats(answer: str, unwanted: str) -> bool:
+    """Whether the answer holds most of the unwanted answer's pairs of neighbouring words."""
+    wanted, found = _pairs(unwanted), set(_pairs(answer))
+    return bool(wanted) and sum(pair in found for pair in wanted) >= REPEATED * len(wanted)
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    words = text.lower().split()
+    return list(itertools.pairwise(words)) or [(word, "") for word in words]

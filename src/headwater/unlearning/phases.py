@@ -1,0 +1,185 @@
+"""The phases of a training: first some forget rows are withheld to see whether the behaviour is gone, then all train.
+
+With 25 forget rows or more a fifth of them is withheld while the others train. If the behaviour is not gone from them
+then, they join for a quarter of the steps, so that in the end every row was unlearned. With fewer rows each half is
+withheld once, and the model is put back after each; the third training has all rows, and as many steps as the halves
+took to their best state.
+The numbers on withheld rows are always those from before they joined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from headwater.methods.targets import evenly_spaced
+from headwater.models.generate import generate_responses
+from headwater.unlearning.adapter import restore_state, trainable_state
+from headwater.unlearning.catalog import Method
+from headwater.unlearning.constraint import Multiplier
+from headwater.unlearning.kind import Kind
+from headwater.unlearning.objectives import Objective
+from headwater.unlearning.targets import Run
+from headwater.unlearning.trainer import Material, Schedule, train
+from headwater.unlearning.watch import Watch
+from headwater.unlearning.weights import Weights
+
+FEWEST = 25
+"""With fewer forget rows than this a fifth is fewer than 5, so each half is withheld once."""
+ASKED = 8
+"""Most withheld rows whose prompts the model is asked at every measurement."""
+ANSWER_TOKENS = 32
+TRUSTED = 0.5
+"""Least weight of a forget row that may be withheld: a lighter one looks as if it had been taken for poison wrongly."""
+FINISH = 4
+"""The withheld rows join for a quarter of the steps."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The watch whose measurements count, the log of all phases, and facts for the account."""
+
+    watch: Watch
+    log: list[dict[str, float]]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Phases:
+    """Everything the phases share.
+
+    Attributes:
+        watch: what is measured; each phase has a copy.
+        folds: the places of the forget rows that are withheld, one list for each phase with withheld rows.
+    """
+
+    run: Run
+    objective: Objective
+    material: Material
+    watch: Watch
+    folds: tuple[tuple[int, ...], ...]
+    constrained: bool
+
+    @classmethod
+    def of(
+        cls,
+        run: Run,
+        objective: Objective,
+        material: Material,
+        watch: Watch,
+        weights: Weights | None,
+        *,
+        method: Method,
+    ) -> Phases:
+        """The phases of a run; a method that follows neither target nor bound has one, with all rows."""
+        folds = withheld(run, weights) if method.constrained else ()
+        return cls(run, objective, material, watch, folds, method.constrained)
+
+    @property
+    def first(self) -> Material:
+        """The material of the first phase, for the probe."""
+        return self.material.without(self.folds[0]) if self.folds else self.material
+
+    @staticmethod
+    def withholding(run: Run, watch: Watch, fold: Sequence[int] | None) -> Watch:
+        """A fresh copy of the watch that looks at these withheld rows; None: at forget rows that do not train."""
+        places = range(len(run.forget)) if fold is None else fold
+        tokens = [run.forget[i] for i in places]
+        return replace(watch, withheld=tokens, ask=_asker(run, places), readings=[], best=None)
+
+    def train(self, model: Any, schedule: Schedule, folder: Path | None, *, resume: bool) -> Trained:
+        """Train all phases and leave the model in its last state."""
+
+        def phase(name: str, watch: Watch, material: Material, schedule: Schedule) -> list[dict[str, float]]:
+            self._follow(watch, material)
+            home = None if folder is None else folder / name
+            return train(model, self.objective, material, watch, schedule, folder=home, resume=resume)
+
+        if not self.folds:
+            watch = self._fresh(())
+            return Trained(watch, phase("all", watch, self.material, schedule))
+        if len(self.folds) == 1:
+            return self._fifth(phase, schedule)
+        return self._halves(model, phase, schedule)
+
+    def _fifth(self, phase: Callable[..., list[dict[str, float]]], schedule: Schedule) -> Trained:
+        watch = self._fresh(self.folds[0])
+        log = phase("withheld", watch, self.material.without(self.folds[0]), schedule)
+        if watch.outcome in ("diverged", "forgotten"):  # the behaviour is gone from rows that never trained
+            return Trained(watch, log, {"withheld rows": len(self.folds[0])})
+        joined = replace(self._fresh(()), _before=watch._before)
+        if watch.multiplier is not None:
+            joined.multiplier = replace(watch.multiplier)
+        last = replace(schedule, steps=max(1, schedule.steps // FINISH), seed=schedule.seed + 1)
+        log += phase("all", joined, self.material, last)
+        facts = {
+            "withheld rows": len(self.folds[0]),
+            "steps with the withheld rows": joined.best.step if joined.best else 0,
+        }
+        return Trained(watch, log, facts)
+
+    def _halves(self, model: Any, phase: Callable[..., list[dict[str, float]]], schedule: Schedule) -> Trained:
+        start, tried = trainable_state(model), []
+        for number, fold in enumerate(self.folds):
+            restore_state(model, start)
+            watch = self._fresh(fold)
+            phase(f"half-{number}", watch, self.material.without(fold), schedule)
+            tried.append(watch)
+        restore_state(model, start)
+        worst = min(tried, key=lambda w: w.outcome == "forgotten")
+        steps = max(w.best.step if w.best is not None else schedule.steps for w in tried) or schedule.steps
+        last = self._fresh(())
+        log = phase("all", last, self.material, replace(schedule, steps=steps))
+        facts = {"withheld rows": "each half once", "steps with all rows": steps}
+        return Trained(replace(worst, best=worst.best), log, facts)
+
+    def _fresh(self, fold: Sequence[int]) -> Watch:
+        watch = self.withholding(self.run, self.watch, fold) if fold else replace(self.watch, readings=[], best=None)
+        if fold:
+            hidden = {self.run.forget[i].row.ordinal for i in fold}
+            watch.forget = [row for row in watch.forget if row.row.ordinal not in hidden] or watch.forget
+        if self.constrained and self.run.options.follow and watch.guard:
+            share = self.objective.forget_share
+            watch.multiplier = Multiplier(self.objective.retain_share, step=0.25 * share, most=100 * share)
+        return watch
+
+    def _follow(self, watch: Watch, material: Material) -> None:
+        if self.objective.dynamic:
+            places = [tokens.row.ordinal for tokens in watch.forget]
+            watch.seen = lambda losses: material.reweigh(self.objective, places, losses)
+
+
+def withheld(run: Run, weights: Weights | None) -> tuple[tuple[int, ...], ...]:
+    """Which forget rows are withheld, a list for each phase; none if there is one row, or if `withhold` is 0.
+
+    Rows that the weights take for mistakes are not among them, because they say nothing about the behaviour.
+    """
+    count, share = len(run.forget), run.options.withhold
+    if not share or count < 2:
+        return ()
+    if count < FEWEST:
+        return tuple(tuple(range(first, count, 2)) for first in (1, 0))
+    heavy = range(count) if weights is None else [i for i, w in enumerate(weights.of("forget")) if w >= TRUSTED]
+    places = list(heavy) if len(heavy) >= FEWEST // 2 else list(range(count))
+    return (tuple(evenly_spaced(places, max(5, round(share * count)))),)
+
+
+def _asker(run: Run, places: Sequence[int]) -> Callable[[Any], float] | None:
+    """What gives the share of unwanted answers of a model to these forget rows' prompts; None if they have none."""
+    rows = [run.job.forget[i] for i in evenly_spaced(list(places), ASKED) if run.job.forget[i].prompt is not None]
+    if not rows or not run.job.retain:
+        return None
+    kind = Kind.of(run.job.forget, (*run.job.retain, *run.job.guard), seed=run.options.seed)
+    questions = [run.reader.tokenization.question(row) for row in rows]
+
+    def ask(model: Any) -> float:
+        training = model.training
+        model.eval()
+        loaded = replace(run.loaded, model=model)
+        answers = generate_responses(loaded, questions, max_new_tokens=ANSWER_TOKENS)
+        model.train(training)
+        return sum(kind.unwanted(answers, rows)) / len(rows)
+
+    return ask

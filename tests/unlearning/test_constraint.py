@@ -1,0 +1,62 @@
+"""The multiplier's law, the standard error of the guard, and which state a run ends in."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from headwater.unlearning.constraint import Multiplier, standard_error
+from headwater.unlearning.watch import LossLimits, Reading
+
+
+def test_the_multiplier_rises_above_the_aim_and_falls_below_it():
+    multiplier = Multiplier(0.75, step=0.25)
+    aim = 1.05  # halfway from 1.0 to the bound of 1.1
+    assert multiplier.follow(aim, before=1.0, bound=1.1) == pytest.approx(0.75)
+    assert multiplier.follow(1.1, before=1.0, bound=1.1) == pytest.approx(0.75 + 0.25)
+    assert multiplier.follow(1.0, before=1.0, bound=1.1) == pytest.approx(0.75)
+    assert multiplier.follow(9.0, before=1.0, bound=1.1) == pytest.approx(0.75 + 4 * 0.25), (
+        "one reading moves it by 4 ρ"
+    )
+    for _ in range(20):
+        multiplier.follow(0.5, before=1.0, bound=1.1)
+    assert multiplier.value == 0
+    assert Multiplier(0.3, step=1.0).follow(9.0, before=1.0, bound=math.inf) == 0.3
+    assert Multiplier(0.3, step=1.0, most=0.5).follow(9.0, before=1.0, bound=1.1) == 0.5
+
+
+def test_the_standard_error_is_that_of_a_mean_of_changes():
+    changes = torch.tensor([0.1, 0.3, -0.2, 0.6])
+    assert standard_error(changes, None) == pytest.approx(float(changes.std()) / 2)
+    assert standard_error(changes, torch.ones(4)) == pytest.approx(standard_error(changes, None))
+    first_two = standard_error(changes, torch.tensor([1.0, 1.0, 0.0, 0.0]))
+    assert first_two > 0
+    assert standard_error(changes[:1], None) == math.inf
+
+
+LIMITS = LossLimits(target=2.0, bound=1.0)
+
+
+def test_only_withheld_rows_and_answers_say_that_the_behaviour_is_gone():
+    assert not Reading(5, forget=9.0, guard=0.5).reaches(LIMITS), "the known rows' loss alone never ends a run"
+    assert Reading(5, forget=0.1, guard=0.5, withheld=2.1, unwanted=0.0).reaches(LIMITS)
+    assert not Reading(5, forget=9.0, guard=0.5, withheld=2.1, unwanted=0.125).reaches(LIMITS)
+    assert not Reading(5, forget=9.0, guard=0.5, withheld=1.9, unwanted=0.0).reaches(LIMITS)
+
+
+def test_a_state_keeps_the_bound_with_its_standard_error():
+    assert Reading(1, 1.0, guard=0.95, error=0.04).keeps(LIMITS)
+    assert not Reading(1, 1.0, guard=0.95, error=0.06).keeps(LIMITS)
+    assert Reading(1, 1.0, guard=0.95, error=math.inf).keeps(LIMITS), "one guard row has no standard error"
+    assert not Reading(1, math.nan, guard=0.5).keeps(LIMITS)
+
+
+def test_the_best_state_is_the_most_forgotten_one_and_of_equal_ones_the_least_harmful():
+    def rank(**given):
+        return Reading(1, **{"forget": 1.0, "guard": 0.5, "withheld": 1.0, "unwanted": 0.0, **given}).rank(LIMITS)
+
+    assert rank(withheld=1.5) > rank()
+    assert rank(unwanted=0.0, withheld=1.0) > rank(unwanted=0.25, withheld=1.9, forget=1.9)
+    assert rank(withheld=2.5, forget=3.0, guard=0.4) > rank(withheld=9.0, forget=9.0, guard=0.5)
