@@ -215,8 +215,8 @@ SAME = 0.8
 def require_no_rewording(forget: Sequence[Row], retain: Sequence[Row]) -> None:
     """Raise `DataError` if retain rows are forget rows in other words; names the pairs.
 
-    Prompts and answers are compared by their runs of three to five letters inside words. Both must be alike and hold the
-    same names and numbers: the same question with another answer, or about someone else, is what a retain row
+    Prompts and answers are compared by their runs of three to five letters inside words. Both must be alike and hold
+    the same names and numbers: the same question with another answer, or about someone else, is what a retain row
     should be.
     """
     pairs = reworded(forget, retain)
