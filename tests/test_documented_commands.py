@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -91,12 +92,10 @@ def foreign(lines: list[list[str]]) -> set[str]:
     """Files that the commands read and that neither the demo nor a command before them makes."""
     made, read = {"runs/"}, set[str]()
     for words in lines:
-        for option, value in zip(words, words[1:], strict=False):
+        for option, value in itertools.pairwise(words):
             if option in READS and not value.startswith(tuple(made)) and not value.isdigit():
                 read.add(value)
-        made |= {
-            value for option, value in zip(words, words[1:], strict=False) if option in ("--out", "--rows", "--html")
-        }
+        made |= {value for option, value in itertools.pairwise(words) if option in ("--out", "--rows", "--html")}
     return read
 
 
