@@ -305,7 +305,18 @@ class Bundled(TypedDict):
     pages: int
 
 
-EVALUATIONS = ("detection", "separation", "lds", "forgetting", "removal", "sanity", "selection", "replay", "lasting", "protocol")
+EVALUATIONS = (
+    "detection",
+    "separation",
+    "lds",
+    "forgetting",
+    "removal",
+    "sanity",
+    "selection",
+    "replay",
+    "lasting",
+    "protocol",
+)
 
 RESULTS: dict[str, Any] = {
     "demo": DemoShown,

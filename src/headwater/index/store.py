@@ -285,12 +285,9 @@ def open_index(path: str | Path) -> Index:
 
 def _require_dataset(path: Path) -> None:
     """Raise `StoreError` if a local path is plainly no index: nothing, a file, or a folder of other things."""
-    if not path.exists():
-        raise StoreError(_ABSENT, where=str(path), remedy=_MAKES)
-    if not path.is_dir():
-        raise StoreError("this is a file, and an index is a folder", where=str(path), remedy=_MAKES)
     if not (path / "_versions").exists():
-        raise StoreError("this folder is not an index", where=str(path), remedy=_MAKES)
+        kind = "this folder is not an index" if path.is_dir() else "this is a file, and an index is a folder"
+        raise StoreError(kind if path.exists() else _ABSENT, where=str(path), remedy=_MAKES)
 
 
 def create_index(path: str | Path, manifest: Manifest, schema: pa.Schema | None = None) -> Index:
