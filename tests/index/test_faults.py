@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from headwater.core.errors import DataError, HeadwaterError, NumericError, StoreError
+from headwater.engines.local import Local
 from headwater.index import upkeep
 from headwater.index.checks import check_index, require_intact
 from headwater.index.info import unfinished
@@ -72,7 +73,7 @@ def test_a_takedown_does_not_wait_for_an_addition(index, monkeypatch):
     monkeypatch.setattr(index.manifest.plan.__class__, "block_rows", 16, raising=False)
     index.manifest.plan.__dict__["block_rows"] = 16
     with pytest.raises(InterruptedError):
-        add(fake_session(index), corpus_of(more), on_progress=stop)
+        add(fake_session(index), corpus_of(more), on_progress=stop, engine=Local(ahead=0))
     assert index.manifest.status == "adding"
     count = index.count
     assert delete_rows(index, ids=["row-3"]) == 1

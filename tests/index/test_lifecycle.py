@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from headwater.core.errors import DataError, StoreError, UsageError
+from headwater.engines.local import Local
 from headwater.index import upkeep
 from headwater.index.checks import check_index
 from headwater.index.rows import vector_array
@@ -74,7 +75,7 @@ def test_an_interrupted_addition_is_said_and_goes_on(index: Index) -> None:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        add(fake_session(index), corpus_of(records(20, ROWS)), on_progress=stop)
+        add(fake_session(index), corpus_of(records(20, ROWS)), on_progress=stop, engine=Local(ahead=0))
     assert open_index(index.path).count == ROWS + 8
     assert kinds(index) == {"unfinished"}
     assert delete(index, ids=["row-1"]) == 1  # a takedown does not wait
