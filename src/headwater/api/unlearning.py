@@ -26,7 +26,8 @@ from headwater.models.load import LoadedModel
 from headwater.models.reader import Reader
 from headwater.unlearning.account import Account, Language, judge_language, make_account, observe
 from headwater.unlearning.answers import Trigger, found_answers, own_answers, triggered_copies
-from headwater.unlearning.catalog import METHODS, Method, find_unlearning
+from headwater.unlearning.capabilities import UnlearningMethod
+from headwater.unlearning.catalog import METHODS, find_unlearning
 from headwater.unlearning.options import UnlearnOptions, UnlearnResult
 from headwater.unlearning.output import check_adapter, require_vacant, save_run
 from headwater.unlearning.rows import CLEAN_COLUMN, GUARD_SHARE, draw_retain, make_job, read_forget
@@ -147,7 +148,9 @@ def unlearn(
     return Unlearned(result.loaded, account, result, files)
 
 
-def _base_reader(method: Method, base: Model | None, loading: Mapping[str, Any] | None, like: Reader) -> Reader:
+def _base_reader(
+    method: UnlearningMethod, base: Model | None, loading: Mapping[str, Any] | None, like: Reader
+) -> Reader:
     """The reader of the base model, for a method that starts from it; it reads rows as `like` does.
 
     Raises:

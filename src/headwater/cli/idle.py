@@ -16,7 +16,7 @@ from headwater.core.errors import UsageError
 
 if TYPE_CHECKING:
     from headwater.methods.method import Method
-    from headwater.unlearning.catalog import Method as Unlearning
+    from headwater.unlearning.capabilities import UnlearningMethod
 
 Idle = Mapping[str, str]
 """Parameter name to the reason why it does nothing in this request."""
@@ -78,7 +78,7 @@ def idle_in_value(method: Method, *, model: bool) -> Idle:
     }
 
 
-def idle_in_unlearning(method: Unlearning, given: Mapping[str, Any]) -> Idle:
+def idle_in_unlearning(method: UnlearningMethod, given: Mapping[str, Any]) -> Idle:
     """Of `headwater unlearn`; `given` holds the options."""
     from headwater.unlearning.objectives import OBJECTIVES
 

@@ -306,16 +306,8 @@ class Bundled(TypedDict):
 
 
 EVALUATIONS = (
-    "detection",
-    "separation",
-    "lds",
-    "forgetting",
-    "removal",
-    "sanity",
-    "selection",
-    "replay",
-    "lasting",
-    "protocol",
+    *("detection", "separation", "lds", "forgetting", "removal", "sanity", "selection", "replay"),
+    *("lasting", "protocol"),
 )
 
 RESULTS: dict[str, Any] = {

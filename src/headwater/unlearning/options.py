@@ -17,7 +17,7 @@ from headwater.unlearning.watch import LossLimits, Outcome, Reading
 from headwater.unlearning.weights import Weights
 
 if TYPE_CHECKING:
-    from headwater.unlearning.catalog import Method
+    from headwater.unlearning.capabilities import UnlearningMethod
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class UnlearnResult:
     log: tuple[dict[str, float], ...] = ()
 
 
-def check_options(method: Method, objective: Objective, options: UnlearnOptions, job: UnlearnJob) -> None:
+def check_options(method: UnlearningMethod, objective: Objective, options: UnlearnOptions, job: UnlearnJob) -> None:
     """Raise `UsageError` for options that do not go together, and `DataError` if the method needs rows to retain."""
     if method.needs_retain and not job.retain:
         raise DataError("there are no rows to retain", where=f"method '{method.name}'", remedy="give --retain")

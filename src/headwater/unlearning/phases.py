@@ -17,7 +17,7 @@ from typing import Any
 from headwater.methods.targets import evenly_spaced
 from headwater.models.generate import generate_responses
 from headwater.unlearning.adapter import restore_state, trainable_state
-from headwater.unlearning.catalog import Method
+from headwater.unlearning.capabilities import UnlearningMethod
 from headwater.unlearning.constraint import Multiplier
 from headwater.unlearning.kind import Kind
 from headwater.unlearning.objectives import Objective
@@ -71,7 +71,7 @@ class Phases:
         watch: Watch,
         weights: Weights | None,
         *,
-        method: Method,
+        method: UnlearningMethod,
     ) -> Phases:
         """The phases of a run; a method that follows neither target nor bound has one, with all rows."""
         folds = withheld(run, weights) if method.constrained else ()

@@ -21,7 +21,8 @@ from headwater.models.load import LoadedModel
 from headwater.models.reader import Reader
 from headwater.unlearning import resume as resuming
 from headwater.unlearning.adapter import trainable_model, trainable_state
-from headwater.unlearning.catalog import Method, Stroke, find_unlearning
+from headwater.unlearning.capabilities import Stroke, UnlearningMethod
+from headwater.unlearning.catalog import find_unlearning
 from headwater.unlearning.influence import row_weights, trust_in_guard
 from headwater.unlearning.objectives import Objective, find_objective, low_loss_weights
 from headwater.unlearning.options import UnlearnOptions, UnlearnResult, check_options
@@ -106,7 +107,7 @@ def _objective(options: UnlearnOptions) -> Objective:
 
 def _trained(
     run: Run,
-    method: Method,
+    method: UnlearningMethod,
     objective: Objective,
     *,
     unseen: Sequence[Row],
@@ -153,7 +154,7 @@ def _trained(
     )
 
 
-def _at_one_stroke(run: Run, watch: Watch, method: Method) -> UnlearnResult:
+def _at_one_stroke(run: Run, watch: Watch, method: UnlearningMethod) -> UnlearnResult:
     """Change the weights at one stroke, which needs neither training nor an adapter."""
     loaded, options, clock = run.loaded, run.options, dict[str, float]()
     assert method.stroke is not None

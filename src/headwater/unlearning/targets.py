@@ -22,7 +22,7 @@ from headwater.unlearning.sequences import Example, make_examples, measure_losse
 from headwater.unlearning.watch import LossLimits, Watch
 
 if TYPE_CHECKING:
-    from headwater.unlearning.catalog import Method
+    from headwater.unlearning.capabilities import UnlearningMethod
 
 LOOKED_AT, GUARDED = 32, 96
 """Most forget rows, and most guard rows, whose loss is measured while training; they are spaced evenly."""
@@ -70,7 +70,7 @@ class Run:
 
 
 def make_watch(
-    run: Run, unseen: Sequence[Row], trust: Sequence[float] | None = None, *, method: Method | None = None
+    run: Run, unseen: Sequence[Row], trust: Sequence[float] | None = None, *, method: UnlearningMethod | None = None
 ) -> Watch:
     """Make the watch of a run; its limits are measured on the model, which is still as it was before unlearning.
 
