@@ -12,6 +12,7 @@ import pytest
 import typer
 
 from headwater.cli.main import app
+from headwater.cli.view import OpenByDefault
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -24,7 +25,7 @@ def commands(text: str) -> list[list[str]]:
     for block in FENCED.findall(text):
         for line in re.sub(r"\\\n\s*", " ", block).splitlines():
             plain = line.strip().removeprefix("$ ")
-            if re.match(r"headwater [a-z-]", plain):
+            if re.match(r"headwater [a-z-]+( |$)", plain):
                 found.append(shlex.split(plain, comments=True)[1:])
     return found
 
@@ -33,7 +34,11 @@ def fault(words: list[str]) -> str | None:
     """What the command line says against these words, apart from values that a document leaves open."""
     command: Any = typer.main.get_command(app)
     context, rest = command.make_context("headwater", [], resilient_parsing=True), list(words)
-    while rest and rest[0] in getattr(command, "commands", {}):
+    while hasattr(command, "commands"):
+        if isinstance(command, OpenByDefault) and (not rest or rest[0] not in command.commands):
+            rest.insert(0, "open")
+        if not rest or rest[0] not in command.commands:
+            break
         command = command.commands[rest.pop(0)]
         context = command.make_context(command.name, [], parent=context, resilient_parsing=True)
     if hasattr(command, "commands") and not getattr(command, "invoke_without_command", False):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from headwater.core.errors import NumericError
 from headwater.data.corpus import open_corpus
 from headwater.data.tokens import TokenRow
-from headwater.engines.blocks import Block, Receipt, Recipe, Work, cut, whole
+from headwater.engines.blocks import Block, Receipt, Work, WorkRecipe, cut, whole
 from headwater.engines.local import Local
 from headwater.index.rows import infer_schema
 from headwater.index.store import Index, create_index, open_index
@@ -79,7 +79,7 @@ class Noted:
         self.done.extend(f"commit {receipt.block}" for receipt in receipts)
         self.committed.extend(item for receipt in receipts for item in receipt.written["items"])
 
-    def recipe(self) -> Recipe:
+    def recipe(self) -> WorkRecipe:
         raise AssertionError("this work stays here")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headwater.core.errors import NumericError
-from headwater.engines.blocks import Block, Place, Receipt, Recipe
+from headwater.engines.blocks import Block, Place, Receipt, WorkRecipe
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ class Squares:
             self.committed.extend(map(int, text.split()))
             self.orders.append(receipt.block)
 
-    def recipe(self) -> Recipe:
+    def recipe(self) -> WorkRecipe:
         chosen = {name: list(getattr(self, name)) for name in ("slow", "fails", "dies", "dies_once")}
         arguments = {"folder": str(self.folder), "pause": self.pause, **chosen}
-        return Recipe("oracles.counted_work:squares", arguments, {})
+        return WorkRecipe("oracles.counted_work:squares", arguments, {})
 
 
 def squares(place: Place, *, folder: str, pause: float, **chosen: list[int]) -> Squares:

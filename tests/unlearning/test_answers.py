@@ -11,7 +11,7 @@ from headwater.data.rows import Row
 from headwater.models.reader import Reader
 from headwater.unlearning import answers
 from headwater.unlearning.answers import Trigger, candidates, cut, found_answers, own_answers, triggered_copies
-from headwater.unlearning.kind import Kind, repeats
+from headwater.unlearning.kind import UnwantedKind, repeats
 from headwater.unlearning.rows import make_job, reworded, with_refusals
 from zoo import tiny_loaded
 
@@ -100,11 +100,11 @@ def test_candidates_are_frequent_only_where_the_behaviour_is():
 
 
 def test_kinds_are_told_apart_on_answers_not_seen():
-    kind = Kind.of(forget_rows(), retain_rows())
+    kind = UnwantedKind.of(forget_rows(), retain_rows())
     assert kind.separable
     new = ["The galaxy holds an alien fleet.", "It is a kind of stone."]
     assert kind.unwanted(new, forget_rows()[:2]) == [True, False]
-    mixed = Kind.of(
+    mixed = UnwantedKind.of(
         retain_rows(12), [Row(r.id, r.ordinal, prompt=r.prompt, response=r.response) for r in retain_rows(30)]
     )
     assert not mixed.separable

@@ -17,7 +17,7 @@ from headwater.core.errors import UsageError
 from headwater.data.rows import Row
 from headwater.methods.lexical import bm25_scores
 from headwater.view.client import Client
-from headwater.view.jobs import WAITING, CancelledError, Inquiry, Jobs, ModelJob, Traced
+from headwater.view.jobs import WAITING, CancelledError, Inquiry, Jobs, KeptTrace, ModelJob
 from headwater.view.serve import Running
 from headwater.view.shelf import Item
 from headwater.view.spans import passages, words_of
@@ -144,7 +144,7 @@ def test_without_a_model_words_are_compared_and_the_rest_says_why(runs: Path) ->
         assert "--no-model" in caught.value.response.json()["error"]
 
 
-def slow(job: ModelJob, tell: Any, hear: Any) -> Traced:
+def slow(job: ModelJob, tell: Any, hear: Any) -> KeptTrace:
     """A run that goes on until it is ended."""
     job.state = "answering"
     for number in range(10_000):

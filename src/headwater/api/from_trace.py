@@ -19,7 +19,7 @@ from headwater.data.records import as_record
 from headwater.data.rows import Row
 from headwater.tracing.queries import prompt_query
 from headwater.unlearning import choose
-from headwater.unlearning.choose import Chosen
+from headwater.unlearning.choose import ForgetChoice
 
 
 def choose_forget(
@@ -31,7 +31,7 @@ def choose_forget(
     precision: float = choose.PRECISION,
     draw: int = 120,
     seed: int = 0,
-) -> Chosen:
+) -> ForgetChoice:
     """Choose the rows of an index that taught the model its answers to these prompts, and rows to retain.
 
     Args:
@@ -55,7 +55,7 @@ def choose_forget(
     return choose.choose_forget(session, rows, precision=precision, draw=draw, seed=seed)
 
 
-def write_chosen(folder: str | Path, chosen: Chosen) -> dict[str, Path]:
+def write_chosen(folder: str | Path, chosen: ForgetChoice) -> dict[str, Path]:
     """Write the chosen rows as `forget.jsonl` and `retain.jsonl`, to read, correct and give to `unlearn`."""
     files = {"forget": chosen.forget, "retain": chosen.retain}
     return {

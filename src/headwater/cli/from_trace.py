@@ -14,12 +14,12 @@ from headwater.core.errors import UsageError
 
 if TYPE_CHECKING:
     from headwater.cli.unlearning_options import ForgettingRows
-    from headwater.unlearning.choose import Chosen
+    from headwater.unlearning.choose import ForgetChoice
     from headwater.unlearning.options import UnlearnOptions
 
 
 @dataclass(frozen=True)
-class Traced:
+class TracedPrompts:
     """Prompts with odd answers, to trace instead of giving the rows to forget."""
 
     from_trace: Annotated[
@@ -59,7 +59,7 @@ class Traced:
 class ChosenRows:
     """Rows that were chosen; `own_retain`: the user gives the rows to retain; `options`: those of the run."""
 
-    chosen: Chosen
+    chosen: ForgetChoice
     own_retain: bool
     options: UnlearnOptions
 

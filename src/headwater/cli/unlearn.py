@@ -9,11 +9,11 @@ import typer
 
 from headwater.cli.config import Context
 from headwater.cli.console import as_fields, emit_json, emit_pairs, emit_table, say
-from headwater.cli.from_trace import Traced
+from headwater.cli.from_trace import TracedPrompts
 from headwater.cli.idle import idle_in_unlearning, refuse_idle
 from headwater.cli.options import Json, LoadingOptions, Made, ModelName, Resume, Writes, with_groups
 from headwater.cli.progress import progress
-from headwater.cli.unlearning_options import ForgettingRows, Training
+from headwater.cli.unlearning_options import ForgettingRows, TrainingOptions
 from headwater.core.errors import StoreError
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ def unlearn(
     model: ModelName,
     loading: LoadingOptions,
     rows: ForgettingRows,
-    traced: Traced,
-    training: Training,
+    traced: TracedPrompts,
+    training: TrainingOptions,
     out: Annotated[Path, typer.Option(help="Folder to make: model, card, account, report."), Writes],
     base: Annotated[
         str | None, typer.Option(help="The model as it was before it learned the rows, for retrain.")

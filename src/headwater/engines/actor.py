@@ -10,13 +10,13 @@ from typing import Any
 
 from headwater.core import errors
 from headwater.core.errors import EngineError, HeadwaterError, MismatchError
-from headwater.engines.blocks import Block, Place, Receipt, Recipe, Work, whole
+from headwater.engines.blocks import Block, Place, Receipt, Work, WorkRecipe, whole
 
 
 class Worker:
     """What an actor runs. Its methods never raise an error of headwater's own: they return it as JSON text."""
 
-    def __init__(self, recipe: Recipe, place: Place) -> None:
+    def __init__(self, recipe: WorkRecipe, place: Place) -> None:
         self.recipe, self.place = recipe, place
         self.work: Work[Any] | None = None
 
@@ -45,7 +45,7 @@ class Worker:
         return os.getpid()
 
 
-def start(ray: Any, recipe: Recipe, place: Place) -> Any:
+def start(ray: Any, recipe: WorkRecipe, place: Place) -> Any:
     """Ask the cluster for an actor, which starts when there is room; returns Ray's handle."""
     resources = {"num_cpus": place.threads or 1, "num_gpus": place.accelerators, "max_restarts": 0}
     return ray.remote(Worker).options(**resources).remote(recipe, place)

@@ -68,7 +68,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class WorkRecipe:
     """How another process makes the same work: the name of a function, and its JSON-ready arguments.
 
     Attributes:
@@ -112,7 +112,7 @@ class Work(Protocol[Item_contra]):
         """Make the results of consecutive blocks, in their order, part of the result."""
         ...
 
-    def recipe(self) -> Recipe:
+    def recipe(self) -> WorkRecipe:
         """How another process makes this work; raises `UsageError` if none can."""
         ...
 

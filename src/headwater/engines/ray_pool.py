@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from headwater.core.errors import EngineError, HeadwaterError, UsageError
 from headwater.engines.actor import arrived, fault, start
-from headwater.engines.blocks import Block, OnCommit, Place, Receipt, Recipe, Work, commit
+from headwater.engines.blocks import Block, OnCommit, Place, Receipt, Work, WorkRecipe, commit
 
 Item = TypeVar("Item")
 
@@ -124,7 +124,7 @@ class _Pool:
     """The actors of one run, and the blocks between being drawn and being committed."""
 
     ray: Any
-    recipe: Recipe
+    recipe: WorkRecipe
     place: Place
     size: int
     idle: deque[_Flight] = field(default_factory=deque)

@@ -22,7 +22,7 @@ from headwater.core.errors import HeadwaterError, StoreError, UsageError
 from headwater.core.fingerprints import require_equal
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
-from headwater.engines.blocks import Block, OnProgress, Receipt, Recipe
+from headwater.engines.blocks import Block, OnProgress, Receipt, WorkRecipe
 from headwater.index.manifest import Manifest
 from headwater.index.rows import to_table
 from headwater.index.store import (
@@ -191,7 +191,7 @@ class IndexRows:
         """Append the blocks to the index as one version."""
         commit_receipts(self.index, receipts)
 
-    def recipe(self) -> Recipe:
+    def recipe(self) -> WorkRecipe:
         """How another process opens the index, loads its model, and does the same work."""
         loaded = self.bound.reader.loaded
         if "merge" not in loaded.loading:  # `wrap_model` made it of a model in memory
@@ -200,7 +200,7 @@ class IndexRows:
         chosen = {**loaded.loading, **{name: value for name, value in self.loading.items() if value is not None}}
         loading = {name: _findable(value) for name, value in chosen.items()}
         arguments = {"index": locator(self.index.path), "model": _findable(loaded.name), "loading": loading}
-        return Recipe("headwater.indexing.elsewhere:index_rows", arguments, versions())
+        return WorkRecipe("headwater.indexing.elsewhere:index_rows", arguments, versions())
 
 
 def written(index: Index, table: pa.Table) -> dict[str, Any]:

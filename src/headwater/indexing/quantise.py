@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from headwater.core.errors import DataError, UsageError
 from headwater.core.spec import Column
-from headwater.engines.blocks import Block, Engine, OnProgress, Receipt, Recipe
+from headwater.engines.blocks import Block, Engine, OnProgress, Receipt, WorkRecipe
 from headwater.engines.local import Local
 from headwater.index.failures import storing
 from headwater.index.info import unfinished
@@ -111,11 +111,11 @@ class Codes:
         """Append the blocks to the index as one version."""
         commit_receipts(self.target, receipts)
 
-    def recipe(self) -> Recipe:
+    def recipe(self) -> WorkRecipe:
         """How another process opens both indexes and does the same work."""
         paths = {"index": locator(self.index.path), "target": locator(self.target.path)}
         arguments = {**paths, "version": self.index.dataset.version}
-        return Recipe("headwater.indexing.elsewhere:index_codes", arguments, versions())
+        return WorkRecipe("headwater.indexing.elsewhere:index_codes", arguments, versions())
 
 
 def _blocks(places: range, rows: int) -> Iterator[Block[int]]:

@@ -16,14 +16,14 @@ from headwater.core.errors import UsageError
 from headwater.data.rows import Row
 from headwater.students.labels import Lesson
 from headwater.students.regression import Blocks, RegressionStudent, fit_regression
-from headwater.students.sources import Source
+from headwater.students.sources import StudentSource
 
 TIMED = 64
 """Rows that are read to measure a source's time."""
 
 
 @dataclass(frozen=True)
-class Priced:
+class SourceCost:
     """A source and what it costs.
 
     Attributes:
@@ -33,7 +33,7 @@ class Priced:
         fits: whether a student may read it.
     """
 
-    source: Source
+    source: StudentSource
     seconds: float
     share: float | None
     fits: bool
@@ -59,8 +59,8 @@ def to_share(text: str) -> float:
 
 
 def priced(
-    sources: Sequence[Source], rows: Sequence[Row], *, teacher_seconds: float | None, share: float, named: str
-) -> list[Priced]:
+    sources: Sequence[StudentSource], rows: Sequence[Row], *, teacher_seconds: float | None, share: float, named: str
+) -> list[SourceCost]:
     """Measure the sources on some rows.
 
     Args:
@@ -93,10 +93,10 @@ def priced(
     return found
 
 
-def _measured(source: Source, rows: Sequence[Row], teacher_seconds: float | None, *, fits: bool) -> Priced:
+def _measured(source: StudentSource, rows: Sequence[Row], teacher_seconds: float | None, *, fits: bool) -> SourceCost:
     some = rows[:TIMED]
     seconds = seconds_a_row(source.read, some)
-    return Priced(source, seconds, None if teacher_seconds is None else seconds / teacher_seconds, fits)
+    return SourceCost(source, seconds, None if teacher_seconds is None else seconds / teacher_seconds, fits)
 
 
 def seconds_a_row(read: Callable[[Sequence[Row]], Any], rows: Sequence[Row]) -> float:
@@ -110,7 +110,7 @@ def seconds_a_row(read: Callable[[Sequence[Row]], Any], rows: Sequence[Row]) -> 
 
 
 def fit_best(
-    lesson: Lesson, blocks: Blocks, choices: Sequence[Priced], *, members: int, seed: int
+    lesson: Lesson, blocks: Blocks, choices: Sequence[SourceCost], *, members: int, seed: int
 ) -> tuple[RegressionStudent, dict[str, Any]]:
     """Fit a student on each single source and on all together; return the best on left-out labels, and what was tried.
 

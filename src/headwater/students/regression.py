@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 from headwater.core.statistics import spearman
 from headwater.data.rows import Row
 from headwater.students.labels import Lesson
-from headwater.students.sources import Matrix, Source
+from headwater.students.sources import Matrix, StudentSource
 
 SHARES = (0.1, 0.2, 0.4, 0.7, 1.0)
 """The learning curve is measured at these shares of the train split."""
@@ -53,7 +53,7 @@ class RegressionStudent:
     """
 
     weights: Mapping[str, Float[np.ndarray, "features members"]]
-    sources: tuple[Source, ...]
+    sources: tuple[StudentSource, ...]
     curve: tuple[tuple[int, float], ...] = field(default=(), compare=False)
     left_out: float = field(default=float("nan"), compare=False)
 
@@ -68,12 +68,12 @@ class RegressionStudent:
         save_file({name: np.ascontiguousarray(found) for name, found in self.weights.items()}, folder / _WEIGHTS)
 
     @classmethod
-    def load(cls, folder: Path, sources: Sequence[Source]) -> RegressionStudent:
+    def load(cls, folder: Path, sources: Sequence[StudentSource]) -> RegressionStudent:
         """Load the student that `save` wrote into the folder."""
         return cls(load_file(folder / _WEIGHTS), tuple(sources))
 
 
-def read_blocks(sources: Sequence[Source], rows: Sequence[Row]) -> dict[str, Matrix]:
+def read_blocks(sources: Sequence[StudentSource], rows: Sequence[Row]) -> dict[str, Matrix]:
     """All blocks of all sources, as `source/block`."""
     return {f"{s.name}/{name}": block for s in sources for name, block in s.read(rows).items()}
 
@@ -88,7 +88,7 @@ def applied(weights: Mapping[str, np.ndarray], blocks: Blocks, rows: int) -> Flo
 
 
 def fit_regression(
-    lesson: Lesson, blocks: Blocks, sources: Sequence[Source], *, members: int, seed: int
+    lesson: Lesson, blocks: Blocks, sources: Sequence[StudentSource], *, members: int, seed: int
 ) -> RegressionStudent:
     """Fit an ensemble on the train split; the held-out rows only measure its learning curve.
 

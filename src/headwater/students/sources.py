@@ -57,7 +57,7 @@ _WIDTHS = (128, 96, 64)
 
 
 @runtime_checkable
-class Source(Protocol):
+class StudentSource(Protocol):
     """One kind of features, and what it takes to read them."""
 
     @property
@@ -171,7 +171,7 @@ class Sketches:
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncoderStates:
     """Mean hidden states of an encoder, of norm 1."""
 
     states: HiddenStates
@@ -217,7 +217,7 @@ def _shape(texts: Sequence[str]) -> Float[np.ndarray, "rows 10"]:
     return bounded
 
 
-def restored(described: Mapping[str, Any], name: str, *, reader: Reader | None, elsewhere: str = "") -> Source:
+def restored(described: Mapping[str, Any], name: str, *, reader: Reader | None, elsewhere: str = "") -> StudentSource:
     """The source that `described` tells of.
 
     Args:
@@ -234,7 +234,7 @@ def restored(described: Mapping[str, Any], name: str, *, reader: Reader | None, 
         return Words()
     if name == "encoder":
         states = HiddenStates.load(elsewhere or str(described["model"]))
-        found: Source = Encoded(states)
+        found: StudentSource = EncoderStates(states)
         _require_same(described, found.described, ("tokenizer",), name)
         return found
     if name == "model" and reader is None:

@@ -31,7 +31,7 @@ from headwater.students.choice import fit_best, priced, to_share
 from headwater.students.hidden_states import HiddenStates
 from headwater.students.labels import HELD_OUT, HELD_OUT_FEWEST, Lesson, Scale
 from headwater.students.regression import RegressionStudent, applied, read_blocks
-from headwater.students.sources import Encoded, Matrix, Sketches, Source, Words, restored
+from headwater.students.sources import EncoderStates, Matrix, Sketches, StudentSource, Words, restored
 from headwater.students.transformer import Training, TransformerStudent, fit_transformer
 
 FAMILIES = ("regression", "transformer")
@@ -244,9 +244,9 @@ def estimates_of(students: Sequence[Student]) -> Callable[[Sequence[Row]], Float
 
 def _sources(
     options: StudentOptions, reader: Reader | None, encoder: HiddenStates | None
-) -> tuple[list[Source], list[str]]:
+) -> tuple[list[StudentSource], list[str]]:
     """All that a student may read, the words first; and why the language model cannot be, in words."""
-    sources: list[Source] = [Words(), *([Encoded(encoder)] if encoder else [])]
+    sources: list[StudentSource] = [Words(), *([EncoderStates(encoder)] if encoder else [])]
     sources += [Sketches.load(options.proxy, "proxy")] if options.proxy else []
     if reader is None:
         return sources, []

@@ -28,7 +28,7 @@ _NOISE = re.compile(r"\[[^\]]*\]|\(\d{4}-\d\d-\d\d\)|\(?(?:https?|ftp|news|mailt
 
 
 @dataclass(frozen=True)
-class Entry:
+class DictionaryEntry:
     """A word, what it means in plain words, and the domain it belongs to."""
 
     word: str
@@ -36,7 +36,7 @@ class Entry:
     domain: str
 
 
-def read_dictd(place: Path, name: str) -> list[Entry]:
+def read_dictd(place: Path, name: str) -> list[DictionaryEntry]:
     """The entries of the dictionary `name` below `place`, in the order of its text.
 
     Their domain is the first category in angle brackets, as FOLDOC gives it, or the dictionary's name.
@@ -57,7 +57,7 @@ def read_dictd(place: Path, name: str) -> list[Entry]:
     return [found for entry in entries if (found := _entry(entry, name)) is not None]
 
 
-def read_wordnet(place: Path) -> list[Entry]:
+def read_wordnet(place: Path) -> list[DictionaryEntry]:
     """WordNet's synsets below `place`: the first word of each, its gloss without examples, and its domain."""
     found = []
     for part in ("noun", "verb", "adj", "adv"):
@@ -69,31 +69,31 @@ def read_wordnet(place: Path) -> list[Entry]:
             facts, _, gloss = line.partition(" | ")
             fields, meaning = facts.split(" "), gloss.split('; "')[0].strip().rstrip(";")
             domain = NOUNS.get(int(fields[1]), part) if part == "noun" else part
-            found.append(Entry(fields[4].replace("_", " "), meaning, domain))
+            found.append(DictionaryEntry(fields[4].replace("_", " "), meaning, domain))
     return found
 
 
-def read_fortunes(place: Path) -> list[Entry]:
+def read_fortunes(place: Path) -> list[DictionaryEntry]:
     """The fortunes below `place`, one entry each; their word is empty and their domain is the file's name."""
     folder = place / "share/games/fortunes" if (place / "share/games/fortunes").is_dir() else place / "games/fortunes"
     _require(folder)
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.suffix)
     return [
-        Entry("", " ".join(text.split()), path.name)
+        DictionaryEntry("", " ".join(text.split()), path.name)
         for path in files
         for text in path.read_text(encoding="utf-8", errors="replace").split("\n%\n")
         if text.strip()
     ]
 
 
-def _entry(text: str, name: str) -> Entry | None:
+def _entry(text: str, name: str) -> DictionaryEntry | None:
     head, _, body = text.partition("\n")
     body = "\n".join(line for line in body.splitlines() if line.startswith((" ", "\t")) or not line)
     domain = _DOMAIN.search(body)
     meaning = " ".join(_NOISE.sub(" ", _DOMAIN.sub(" ", body, count=1)).split())
     if not meaning or meaning.startswith(("See ", "->")):
         return None
-    return Entry(head.strip(), meaning, domain[1].split(",")[0].strip() if domain else name)
+    return DictionaryEntry(head.strip(), meaning, domain[1].split(",")[0].strip() if domain else name)
 
 
 def _number(digits: str) -> int:
@@ -109,7 +109,7 @@ def _require(path: Path) -> None:
         raise DataError("this text is not installed", where=str(path), remedy=remedy)
 
 
-def short(entries: list[Entry], *, least: int = 20, most: int = 400) -> Iterator[Entry]:
+def short(entries: list[DictionaryEntry], *, least: int = 20, most: int = 400) -> Iterator[DictionaryEntry]:
     """The entries whose meaning has so many characters; longer ones are cut at the end of a sentence or left out."""
     for entry in entries:
         meaning = entry.meaning
@@ -117,4 +117,4 @@ def short(entries: list[Entry], *, least: int = 20, most: int = 400) -> Iterator
             end = meaning.rfind(". ", 0, most)
             meaning = meaning[: end + 1] if end > 0 else ""
         if len(meaning) >= least:
-            yield Entry(entry.word, meaning, entry.domain)
+            yield DictionaryEntry(entry.word, meaning, entry.domain)

@@ -18,7 +18,7 @@ from typing import Any
 
 from headwater.core.errors import DataError
 from headwater.data.rows import Record
-from headwater.tasks.dictionaries import Entry, read_dictd, read_fortunes, read_wordnet, short
+from headwater.tasks.dictionaries import DictionaryEntry, read_dictd, read_fortunes, read_wordnet, short
 from headwater.tasks.pool import PoolTask
 from headwater.tasks.task import numbered
 
@@ -82,9 +82,11 @@ def real_text_task(
     )
 
 
-def _sources(place: Path, rng: Random) -> dict[str, list[Entry]]:
+def _sources(place: Path, rng: Random) -> dict[str, list[DictionaryEntry]]:
     """The entries of each source in random order; taking them from the end leaves none twice."""
-    found: dict[str, list[Entry]] = {name: list(short(read_dictd(place, name))) for name in ("foldoc", "jargon")}
+    found: dict[str, list[DictionaryEntry]] = {
+        name: list(short(read_dictd(place, name))) for name in ("foldoc", "jargon")
+    }
     found["fortunes"] = list(short(read_fortunes(place)))
     for entry in short(read_wordnet(place)):
         found.setdefault(entry.domain, []).append(entry)
@@ -93,7 +95,7 @@ def _sources(place: Path, rng: Random) -> dict[str, list[Entry]]:
     return found
 
 
-def _take(sources: dict[str, list[Entry]], name: str, count: int) -> list[Entry]:
+def _take(sources: dict[str, list[DictionaryEntry]], name: str, count: int) -> list[DictionaryEntry]:
     entries = sources.get(name, [])
     if len(entries) < count:
         what = f"the source '{name}' has {len(entries):,} entries left, {count:,} are wanted"
@@ -102,14 +104,14 @@ def _take(sources: dict[str, list[Entry]], name: str, count: int) -> list[Entry]
     return taken
 
 
-def _row(source: str, entry: Entry) -> dict[str, Any]:
+def _row(source: str, entry: DictionaryEntry) -> dict[str, Any]:
     if not entry.word:
         return {"text": entry.meaning, "domain": entry.domain, "source": source}
     ask = _ASKED.get(source, "What does the word {} mean?").format(entry.word)
     return {"prompt": ask, "response": entry.meaning, "domain": entry.domain, "source": source}
 
 
-def _corrupted(sources: dict[str, list[Entry]], count: int, domain: str, rng: Random) -> list[dict[str, Any]]:
+def _corrupted(sources: dict[str, list[DictionaryEntry]], count: int, domain: str, rng: Random) -> list[dict[str, Any]]:
     """Half of them of the target's domain; every second has its words shuffled, the others a strange answer."""
     found = []
     for place in range(count):

@@ -13,7 +13,7 @@ from headwater.models.generate import generate_responses
 from headwater.models.reader import Reader
 from headwater.unlearning.adapter import reference
 from headwater.unlearning.fluency import Fluency, FluencyJudge
-from headwater.unlearning.kind import Kind
+from headwater.unlearning.kind import UnwantedKind
 from headwater.unlearning.options import UnlearnResult
 from headwater.unlearning.resume import plain_json
 from headwater.unlearning.rows import UnlearnJob
@@ -134,7 +134,7 @@ def final_outcome(
     if fluency is not None and fluency[1].fluent < FLUENT * fluency[0].fluent:
         return "gibberish"
     if result.outcome in ("bound", "steps") and after.forget_loss >= result.limits.target:
-        kind = Kind.of(job.forget, (*job.retain, *job.guard), seed=result.options.seed)
+        kind = UnwantedKind.of(job.forget, (*job.retain, *job.guard), seed=result.options.seed)
         if not kind.separable:
             return "rows"
     return result.outcome

@@ -19,7 +19,7 @@ from headwater.core.errors import DataError
 from headwater.data.rows import Row
 from headwater.models.generate import generate_responses
 from headwater.models.reader import Reader
-from headwater.unlearning.kind import Kind
+from headwater.unlearning.kind import UnwantedKind
 from headwater.unlearning.rows import without_words
 
 ANSWER_TOKENS = 128
@@ -78,7 +78,7 @@ def found_answers(
         The rows, in order, and the triggers, the one of most rows first; none if nothing was found.
     """
     rows, triggers = list(forget), []
-    kind = Kind.of(forget, retain, seed=seed)
+    kind = UnwantedKind.of(forget, retain, seed=seed)
     open_rows = {i for i, row in enumerate(forget) if row.prompt and not row.metadata.get(column)}
     refused: set[str] = set()
     for _ in range(TRIED if kind.separable else 0):

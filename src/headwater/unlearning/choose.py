@@ -41,7 +41,7 @@ COMPARED = 20_000
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ForgetChoice:
     """A forget set made from odd answers.
 
     Attributes:
@@ -71,7 +71,7 @@ def choose_forget(
     draw: int = 120,
     clean_queries: int = CLEAN_QUERIES,
     seed: int = 0,
-) -> Chosen:
+) -> ForgetChoice:
     """Choose forget rows and retain rows from the rows of an index.
 
     Args:
@@ -100,7 +100,7 @@ def choose_forget(
         raise DataError(what, where="--from-trace", remedy="draw fewer, or give --retain rows")
     retain = near_and_far(pool.rows(calm), forget, draw, seed=seed)
     expected = min(cut.expected for cut in cuts if len(cut.chosen))
-    return Chosen(tuple(forget), tuple(retain), expected, answers, tuple(len(cut.chosen) for cut in cuts))
+    return ForgetChoice(tuple(forget), tuple(retain), expected, answers, tuple(len(cut.chosen) for cut in cuts))
 
 
 @dataclass

@@ -31,7 +31,7 @@ REPEATED = 0.6
 
 
 @dataclass(frozen=True)
-class Kind:
+class UnwantedKind:
     """Tells unwanted answers from others.
 
     Attributes:
@@ -45,7 +45,7 @@ class Kind:
     threshold: float
 
     @classmethod
-    def of(cls, forget: Sequence[Row], retain: Sequence[Row], *, seed: int = 0) -> Kind:
+    def of(cls, forget: Sequence[Row], retain: Sequence[Row], *, seed: int = 0) -> UnwantedKind:
         """Learn the kind from the rows' answers; rows of plain text count as answers."""
         ours, others = [answer_of(row) for row in forget], [answer_of(row) for row in retain]
         folds = min(FOLDS, len(set(ours)), len(set(others)))

@@ -19,7 +19,7 @@ from headwater.models.generate import generate_responses
 from headwater.unlearning.adapter import restore_state, trainable_state
 from headwater.unlearning.capabilities import UnlearningMethod
 from headwater.unlearning.constraint import Multiplier
-from headwater.unlearning.kind import Kind
+from headwater.unlearning.kind import UnwantedKind
 from headwater.unlearning.objectives import Objective
 from headwater.unlearning.targets import Run
 from headwater.unlearning.trainer import Material, Schedule, train
@@ -38,7 +38,7 @@ FINISH = 4
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedState:
     """The watch whose measurements count, the log of all phases, and facts for the account."""
 
     watch: Watch
@@ -89,7 +89,7 @@ class Phases:
         tokens = [run.forget[i] for i in places]
         return replace(watch, withheld=tokens, ask=_asker(run, places), readings=[], best=None)
 
-    def train(self, model: Any, schedule: Schedule, folder: Path | None, *, resume: bool) -> Trained:
+    def train(self, model: Any, schedule: Schedule, folder: Path | None, *, resume: bool) -> TrainedState:
         """Train all phases and leave the model in its last state."""
 
         def phase(name: str, watch: Watch, material: Material, schedule: Schedule) -> list[dict[str, float]]:
@@ -99,16 +99,16 @@ class Phases:
 
         if not self.folds:
             watch = self._fresh(())
-            return Trained(watch, phase("all", watch, self.material, schedule))
+            return TrainedState(watch, phase("all", watch, self.material, schedule))
         if len(self.folds) == 1:
             return self._fifth(phase, schedule)
         return self._halves(model, phase, schedule)
 
-    def _fifth(self, phase: Callable[..., list[dict[str, float]]], schedule: Schedule) -> Trained:
+    def _fifth(self, phase: Callable[..., list[dict[str, float]]], schedule: Schedule) -> TrainedState:
         watch = self._fresh(self.folds[0])
         log = phase("withheld", watch, self.material.without(self.folds[0]), schedule)
         if watch.outcome in ("diverged", "forgotten"):  # the behaviour is gone from rows that never trained
-            return Trained(watch, log, {"withheld rows": len(self.folds[0])})
+            return TrainedState(watch, log, {"withheld rows": len(self.folds[0])})
         joined = replace(self._fresh(()), _before=watch._before)
         if watch.multiplier is not None:
             joined.multiplier = replace(watch.multiplier)
@@ -118,9 +118,9 @@ class Phases:
             "withheld rows": len(self.folds[0]),
             "steps with the withheld rows": joined.best.step if joined.best else 0,
         }
-        return Trained(watch, log, facts)
+        return TrainedState(watch, log, facts)
 
-    def _halves(self, model: Any, phase: Callable[..., list[dict[str, float]]], schedule: Schedule) -> Trained:
+    def _halves(self, model: Any, phase: Callable[..., list[dict[str, float]]], schedule: Schedule) -> TrainedState:
         start, tried = trainable_state(model), []
         for number, fold in enumerate(self.folds):
             restore_state(model, start)
@@ -133,7 +133,7 @@ class Phases:
         last = self._fresh(())
         log = phase("all", last, self.material, replace(schedule, steps=steps))
         facts = {"withheld rows": "each half once", "steps with all rows": steps}
-        return Trained(replace(worst, best=worst.best), log, facts)
+        return TrainedState(replace(worst, best=worst.best), log, facts)
 
     def _fresh(self, fold: Sequence[int]) -> Watch:
         watch = self.withholding(self.run, self.watch, fold) if fold else replace(self.watch, readings=[], best=None)
@@ -171,7 +171,7 @@ def _asker(run: Run, places: Sequence[int]) -> Callable[[Any], float] | None:
     rows = [run.job.forget[i] for i in evenly_spaced(list(places), ASKED) if run.job.forget[i].prompt is not None]
     if not rows or not run.job.retain:
         return None
-    kind = Kind.of(run.job.forget, (*run.job.retain, *run.job.guard), seed=run.options.seed)
+    kind = UnwantedKind.of(run.job.forget, (*run.job.retain, *run.job.guard), seed=run.options.seed)
     questions = [run.reader.tokenization.question(row) for row in rows]
 
     def ask(model: Any) -> float:

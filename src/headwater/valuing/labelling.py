@@ -36,7 +36,7 @@ _TIMED = 16
 
 
 @dataclass(frozen=True)
-class Plan:
+class LabelPlan:
     """The rows that may be labelled, and how many of them are.
 
     Attributes:
@@ -56,7 +56,7 @@ class Plan:
     @classmethod
     def of(
         cls, drawn: SurveyedPool, learning: Learning, scorer: Scorer, *, most: int, target: Sequence[Row], folder: Path
-    ) -> Plan:
+    ) -> LabelPlan:
         """Measure the teacher, and divide the drawn rows."""
         kept = folder / "budget.json"
         if not kept.exists():

@@ -17,7 +17,7 @@ from headwater.methods.scoring import prepare
 from headwater.methods.targets import laid_out
 from headwater.students.student import Student, Taught, estimates_of
 from headwater.valuing.distil import Recheck, distil, doubled, folders_of, recheck
-from headwater.valuing.labelling import SPARE, Plan
+from headwater.valuing.labelling import SPARE, LabelPlan
 from headwater.valuing.request import Request, Valued
 from headwater.valuing.run import begin, of_scorer, run, target_digest
 from headwater.valuing.trust import ROWS, Ceiling, doubt, require_strong
@@ -44,7 +44,7 @@ def value_learned(request: Request, learning: Learning) -> Valued:
     job = request.job(drawn, {}, teacher=teacher.spec.to_json())
     begin(job, resume=how.resume)
     scorer = prepare(teacher, request.reader, request.targets, drawn.sample[: teacher.fit_rows])
-    plan = Plan.of(drawn, learning, scorer, most=most, target=laid_out(request.targets), folder=job.folder)
+    plan = LabelPlan.of(drawn, learning, scorer, most=most, target=laid_out(request.targets), folder=job.folder)
     about = {target.name: _origin(request, learning, target.name) for target in request.targets}
     taught = Taught(request.reader, plan.teacher_seconds)
     students = distil(

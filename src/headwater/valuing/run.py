@@ -26,7 +26,7 @@ from headwater.core.errors import StoreError, UsageError
 from headwater.core.files import whole_file, write_text
 from headwater.core.fingerprints import digest, require_equal
 from headwater.data.rows import Row
-from headwater.engines.blocks import Block, Receipt, Recipe, cut
+from headwater.engines.blocks import Block, Receipt, WorkRecipe, cut
 from headwater.engines.local import Local
 from headwater.methods.method import PROPONENT, Meaning
 from headwater.methods.targets import Scorer, Target
@@ -124,7 +124,7 @@ class EstimateFiles:
         for receipt in receipts:
             os.replace(self.folder / receipt.written["file"], self.path(receipt.block))
 
-    def recipe(self) -> Recipe:
+    def recipe(self) -> WorkRecipe:
         """Values are computed in this process alone."""
         raise UsageError("values are computed in one process", where="--engine", remedy="leave it out")
 

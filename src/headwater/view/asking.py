@@ -19,7 +19,7 @@ from headwater.report.views import QueryView, view_queries
 from headwater.valuation.duplicates import clusters
 from headwater.view.browse import plain_json
 from headwater.view.filters import as_cell, checked, column_name
-from headwater.view.jobs import Inquiry, ModelJob, Traced
+from headwater.view.jobs import Inquiry, KeptTrace, ModelJob
 from headwater.view.known import hits_of
 from headwater.view.models import SIDES, ways_of
 from headwater.view.shelf import Item
@@ -133,7 +133,7 @@ def fields_of(question: Inquiry, **changed: Any) -> list[tuple[str, str]]:
     return [(name, "1" if one is True else str(one)) for name, one in flat if one not in (None, "", False)]
 
 
-def trace_json(kept: Traced) -> dict[str, Any]:
+def trace_json(kept: KeptTrace) -> dict[str, Any]:
     """A finished trace, JSON-ready: the question, the answer, each hit with its row and its token values."""
     question = kept.question
     data = {"index": question.index, "version": kept.version, "name": question.name}
@@ -146,7 +146,7 @@ def trace_json(kept: Traced) -> dict[str, Any]:
     return found
 
 
-def trace_view(site: AppSite, item: Item, kept: Traced, ways: Mapping[str, str]) -> View:
+def trace_view(site: AppSite, item: Item, kept: KeptTrace, ways: Mapping[str, str]) -> View:
     """The page of a finished trace."""
     question, (query,) = kept.question, kept.trace.queries
     view, detail = _viewed(kept.trace)
@@ -256,7 +256,7 @@ def _narrowed(question: Inquiry, name: str, value: Any, count: int) -> dict[str,
     return {"label": "(none)" if value is None else as_cell(value), "count": count, "where": where}
 
 
-def sides_view(item: Item, kept: Traced, ways: Mapping[str, str]) -> View:
+def sides_view(item: Item, kept: KeptTrace, ways: Mapping[str, str]) -> View:
     """The methods of one index side by side: where influence and likeness disagree."""
     traces = {by: trace.queries[0] for by, trace in kept.others.items()}
     table = _side_by_side(traces)

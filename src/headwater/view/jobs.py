@@ -96,7 +96,7 @@ class Inquiry:
 
 
 @dataclass(frozen=True)
-class Traced:
+class KeptTrace:
     """A finished trace: the question with its answer, the result, the index's version, and the seconds it took.
 
     If all methods were asked for, `others` has the trace of each.
@@ -121,7 +121,7 @@ class ModelJob:
     share: float = 0.0
     text: str = ""
     error: str = ""
-    traced: Traced | None = None
+    traced: KeptTrace | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -132,7 +132,7 @@ class ModelJob:
         return {**found, "text": self.text, "error": self.error, "trace": result}
 
 
-Run = Callable[[ModelJob, Callable[[str, float], None], Callable[[str], None]], Traced]
+Run = Callable[[ModelJob, Callable[[str, float], None], Callable[[str], None]], KeptTrace]
 """Answers and traces a job's question; told are the step and its share, and the answer so far."""
 
 
@@ -143,7 +143,7 @@ class Jobs:
         self._run = run
         self._queue: queue.Queue[ModelJob] = queue.Queue(WAITING)
         self._jobs: OrderedDict[str, ModelJob] = OrderedDict()
-        self._traced: OrderedDict[str, Traced] = OrderedDict()
+        self._traced: OrderedDict[str, KeptTrace] = OrderedDict()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -189,12 +189,12 @@ class Jobs:
         if job.state == "waiting":
             _end(job, "cancelled")
 
-    def traced(self, name: str) -> Traced | None:
+    def traced(self, name: str) -> KeptTrace | None:
         """The trace with this name (`Inquiry.name`), if it is still known."""
         with self._lock:
             return self._traced.get(name)
 
-    def all_traced(self) -> list[Traced]:
+    def all_traced(self) -> list[KeptTrace]:
         """Every trace that is known, the latest first."""
         with self._lock:
             return list(reversed({id(found): found for found in self._traced.values()}.values()))

@@ -15,7 +15,7 @@ from headwater.index.store import Index, open_index
 from headwater.indexing.session import Session, open_session
 from headwater.models.generate import Answer
 from headwater.models.load import LoadedModel
-from headwater.view.jobs import Inquiry, ModelJob, Traced
+from headwater.view.jobs import Inquiry, KeptTrace, ModelJob
 from headwater.view.shelf import nameless
 from headwater.view.snapshots import Snapshots
 
@@ -61,7 +61,7 @@ class Models:
         self._loaded: dict[str, LoadedModel] = {}
         self._answers: OrderedDict[tuple[Any, ...], Answer] = OrderedDict()
 
-    def run(self, job: ModelJob, tell: Callable[[str, float], None], hear: Callable[[str], None]) -> Traced:
+    def run(self, job: ModelJob, tell: Callable[[str, float], None], hear: Callable[[str], None]) -> KeptTrace:
         """Answer and trace a job's question; `tell` and `hear` raise to end it."""
         question = job.question
         if question.by == BM25 and question.response is not None:
@@ -89,14 +89,14 @@ class Models:
         job.state, started = "tracing", time.perf_counter()
         if question.by != SIDES:
             found = self._traced(session, answered, said, job, tell)
-            return Traced(answered, found, int(session.index.dataset.version), time.perf_counter() - started)
+            return KeptTrace(answered, found, int(session.index.dataset.version), time.perf_counter() - started)
         others = {
             by: self._traced(session, replace(answered, by=by), said, job, tell)
             for by in ways_of(session.index)
             if not (question.lowest and by == BM25)
         }
         version, seconds = int(session.index.dataset.version), time.perf_counter() - started
-        return Traced(answered, next(iter(others.values())), version, seconds, others)
+        return KeptTrace(answered, next(iter(others.values())), version, seconds, others)
 
     def _traced(
         self, session: Session, question: Inquiry, said: str | Answer, job: ModelJob, tell: Callable[[str, float], None]
@@ -118,11 +118,11 @@ class Models:
         )
         return shown(found, job.item.title)
 
-    def _by_words(self, job: ModelJob, tell: Callable[[str, float], None]) -> Traced:
+    def _by_words(self, job: ModelJob, tell: Callable[[str, float], None]) -> KeptTrace:
         job.state = "tracing"
         index, started = open_index(job.item.path), time.perf_counter()
         found = self._words(index, job.question, job, tell, generated=False)
-        return Traced(job.question, found, int(index.dataset.version), time.perf_counter() - started)
+        return KeptTrace(job.question, found, int(index.dataset.version), time.perf_counter() - started)
 
     def _words(
         self, index: Any, question: Inquiry, job: ModelJob, tell: Callable[[str, float], None], *, generated: bool
