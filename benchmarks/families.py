@@ -25,6 +25,9 @@ from tiny_families import build
 SECONDS = 90
 """Longest time a family may take by default."""
 
+LARGEST = 100_000_000
+"""Most parameters of a family that counts as built small."""
+
 TOLERANCE, FLOOR = 2e-3, 1e-5
 """Largest difference from autograd: as a share of the tensor's gradient, and of the largest tensor's."""
 
@@ -203,9 +206,11 @@ def tokenizer() -> Any:
 def measure(kind: str) -> dict[str, Verdict]:
     """The verdict of each method on one family; `built` alone if the family cannot be built small."""
     try:
-        build(kind)
+        size = sum(parameter.numel() for parameter in build(kind).parameters())
     except Exception as error:  # a configuration may refuse in any way
         return {"built": Verdict("refused", _brief(error))}
+    if size > LARGEST:
+        return {"built": Verdict("refused", f"its configuration stays large: {size:,} parameters")}
     checks: dict[str, Callable[[], Verdict]] = {
         "rise": lambda: compare_rise(build(kind)),
         "gradients": lambda: compare_gradients(build(kind)),
