@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from headwater.core.errors import DataError, UsageError, unknown_name
 from headwater.core.fingerprints import digest
+from headwater.data.found_columns import FoundColumns
 from headwater.data.pairs import Parts, as_pair, check_pairs, is_pair, split_pair
 from headwater.data.readers import Source, open_source
 from headwater.data.rows import Row
@@ -92,6 +93,7 @@ class Corpus:
         skip_unusable: leave out rows that cannot be used, instead of raising their error.
         unusable_file: where `headwater.data.inspection` lists the rows that cannot be used; None for nowhere.
         left_out: numbers of records that are left out, because an inspection found that they cannot be used.
+        found: the columns that its rows need, if an inspection went through them.
     """
 
     source: Source
@@ -103,6 +105,7 @@ class Corpus:
     skip_unusable: bool = False
     unusable_file: Path | None = None
     left_out: frozenset[int] = frozenset()
+    found: FoundColumns | None = field(default=None, compare=False)
 
     @property
     def name(self) -> str:

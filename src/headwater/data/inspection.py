@@ -17,6 +17,7 @@ from pathlib import Path
 
 from headwater.core.errors import DataError
 from headwater.data.corpus import Corpus
+from headwater.data.found_columns import FoundColumns
 from headwater.data.rows import Row
 from headwater.data.tokens import ENCODED_AT_ONCE, Tokenization
 
@@ -66,6 +67,7 @@ def require_usable(corpus: Corpus, tokenization: Tokenization | None = None) -> 
         DataError: rows cannot be used, and the corpus does not leave them out, or none is left. The message names the
             first ten and says how many there are.
     """
+    corpus = replace(corpus, found=FoundColumns())
     found, rows = inspect(corpus, tokenization)
     if not found.numbers:
         return corpus
@@ -83,7 +85,10 @@ def require_usable(corpus: Corpus, tokenization: Tokenization | None = None) -> 
 
 
 def inspect(corpus: Corpus, tokenization: Tokenization | None = None) -> tuple[Unusable, int]:
-    """The rows of a corpus that cannot be used, and how many rows there are in all; one pass over the data."""
+    """The rows of a corpus that cannot be used, and how many rows there are in all; one pass over the data.
+
+    What columns the rows need goes into `Corpus.found`, if it is not None.
+    """
     if corpus.unusable_file is not None and not corpus.left_out:
         corpus.unusable_file.unlink(missing_ok=True)  # of an earlier run; a second pass adds to the first one's
     found, rows = Unusable(corpus.unusable_file), 0
@@ -93,6 +98,8 @@ def inspect(corpus: Corpus, tokenization: Tokenization | None = None) -> tuple[U
         for number, attempt in some if tokenization is None else _tokenized(some, tokenization):
             if isinstance(attempt, DataError):
                 found.add(number, attempt)
+            elif corpus.found is not None:
+                corpus.found.add(attempt)
     return found, rows
 
 

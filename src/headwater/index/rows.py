@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, fields, replace
 from typing import Any
 
@@ -22,7 +23,8 @@ from numpy.typing import NDArray
 from headwater.core.fingerprints import canonical
 from headwater.core.plain import json_ready
 from headwater.core.spec import Column
-from headwater.data.columns import ColumnType, fits, nearest, storable
+from headwater.data.columns import fits, nearest, storable
+from headwater.data.found_columns import REJECTED, FoundColumns
 from headwater.data.readings import RowReading
 from headwater.data.records import as_given
 from headwater.data.rows import Row
@@ -124,17 +126,22 @@ def vector_fields(columns: Sequence[Column]) -> list[pa.Field]:
 
 
 def infer_schema(
-    rows: Iterable[Row], columns: Sequence[Column], *, keep_text: bool = True, declared: Sequence[pa.Schema] = ()
+    rows: Iterable[Row] | FoundColumns,
+    columns: Sequence[Column],
+    *,
+    keep_text: bool = True,
+    declared: Sequence[pa.Schema] = (),
 ) -> pa.Schema:
-    """The schema of an index; its text and metadata columns are inferred from `rows`, which are read once.
+    """The schema of an index; its text and metadata columns are those of `rows`, or what was found in them.
 
     Schemas that their source declares say the types of columns that are empty, or narrower, in these rows.
     """
+    found = rows if isinstance(rows, FoundColumns) else FoundColumns.of(rows)
     ours = vector_fields(columns)
     vectors = [field.name for field in ours]
-    present, types = _found_in(rows, declared)
+    present = {WORSE if name == REJECTED else name for name in found.texts}
     texts = [pa.field(name, pa.string()) for name in TEXT_FIELDS if keep_text and name in present]
-    named = {stored_name(name, vectors): kind for name, kind in types.items()}
+    named = {stored_name(name, vectors): kind for name, kind in _types(found, declared).items()}
     metadata = [pa.field(name, kind) for name, kind in named.items() if storable(name) and not name.endswith(COPY)]
     return pa.schema(
         [
@@ -215,22 +222,14 @@ def from_record(record: Mapping[str, Any], *, ordinal: int, place: str, vectors:
     return replace(row, rejected=read_row(json.loads(worse), {}, place, 0)) if worse else row
 
 
-def _found_in(rows: Iterable[Row], declared: Sequence[pa.Schema]) -> tuple[set[str], dict[str, pa.DataType]]:
-    """The text fields that rows have, and the Arrow type of each metadata field that a column can hold."""
-    present: set[str] = set()
-    kinds: dict[str, ColumnType] = {}
-    for row in rows:
-        present.update(row.fields())
-        present.update({"messages"} if row.messages is not None else ())
-        present.update({"hotwords"} if row.hotwords else ())
-        present.update({WORSE} if row.rejected is not None else ())
-        for name, value in row.metadata.items():
-            kinds.setdefault(name, ColumnType()).add(value)
+def _types(found: FoundColumns, declared: Sequence[pa.Schema]) -> dict[str, pa.DataType]:
+    """The Arrow type of each metadata field that a column can hold."""
+    kinds = {name: deepcopy(kind) for name, kind in found.kinds.items()} if declared else found.kinds
     for schema in declared:
         for entry in schema:
             if entry.name in kinds:
                 kinds[entry.name].add_type(entry.type)
-    return present, {name: kind.type for name, kind in kinds.items() if kind.type is not None}
+    return {name: kind.type for name, kind in kinds.items() if kind.type is not None}
 
 
 def _cells(

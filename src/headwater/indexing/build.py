@@ -9,6 +9,7 @@ killed: the blocks follow from the manifest's plan alone, and batches are planne
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 from headwater.core.errors import DataError, MismatchError, StoreError
 from headwater.data.corpus import Corpus
+from headwater.data.found_columns import FoundColumns
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
 from headwater.engines.blocks import Block, Engine, OnProgress, cut
@@ -77,10 +79,10 @@ def build(
 def begin_build(out: str, corpus: Corpus, manifest: Manifest, *, resume: bool) -> tuple[Index, bool]:
     """The index to fill, and whether it is new; errors as in `build`.
 
-    All rows are read once to find the columns of a new index.
+    The columns of a new index are those that an inspection of all rows found, else those of the first block.
     """
     manifest = replace(manifest, places=places.from_index(out, manifest.model))
-    known: Iterable[Row] = corpus
+    known: Iterable[Row] | FoundColumns = corpus.found or itertools.islice(corpus, manifest.plan.block_rows)
     if resume and exists(out):
         manifest = replace(manifest, model=places.like_before(manifest.model, open_index(out).manifest.model))
         known = ()
