@@ -11,6 +11,7 @@ import datasets
 import pytest
 
 from headwater.data.corpus import open_corpus
+from headwater.engines.local import Local
 from headwater.index.store import open_index
 from headwater.indexing import blocks
 from headwater.indexing import build as building
@@ -66,7 +67,7 @@ def test_rows_are_drawn_a_block_at_a_time(tmp_path: Path) -> None:
             raise EnoughError
 
     with pytest.raises(EnoughError):
-        build(tmp_path / "a.lance", Endless(), on_progress=stop)
+        build(tmp_path / "a.lance", Endless(), on_progress=stop, engine=Local(ahead=0))
     assert open_index(tmp_path / "a.lance").count == 5 * BLOCK
 
 

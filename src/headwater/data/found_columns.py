@@ -34,11 +34,7 @@ class FoundColumns:
 
     def add(self, row: Row) -> None:
         """Take in one more row."""
-        others = {
-            "messages": row.messages is not None,
-            "hotwords": bool(row.hotwords),
-            REJECTED: row.rejected is not None,
-        }
-        self.texts.update(row.fields(), (name for name, there in others.items() if there))
+        others = {"messages": row.messages, "hotwords": row.hotwords or None, REJECTED: row.rejected}
+        self.texts.update(row.fields(), (name for name, value in others.items() if value is not None))
         for name, value in row.metadata.items():
             self.kinds.setdefault(name, ColumnType()).add(value)
