@@ -7,6 +7,7 @@ from test_commands import ROWS, headwater, lines
 
 from headwater.cli.idle import LOADING, READING, idle_in_trace, idle_in_unlearning, idle_in_value
 from headwater.methods.catalog import CATALOG
+from headwater.unlearning.catalog import METHODS
 from headwater.unlearning.objectives import OBJECTIVES
 
 GIVEN = {"retain_from": "train.jsonl", "full": False, "weights": "influence"}
@@ -22,21 +23,21 @@ def test_of_every_method_the_options_are_idle_that_it_cannot_use(name, model):
     assert ({"student", "force"} <= idle) == (method.learning is None)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.trains])
 def test_of_every_way_to_unlearn_the_options_are_idle_that_it_cannot_use(name):
     objective = OBJECTIVES[name]
-    idle = set(idle_in_unlearning(objective, GIVEN))
+    idle = set(idle_in_unlearning(METHODS[name], GIVEN))
     assert ({"weights", "influence", "settings", "compat"} <= idle) == (objective.weights != "influence")
     assert ("dynamic" in idle) == (objective.weights != "loss")
     assert ("keep" in idle) == (not objective.retain_share)
-    assert ("trigger" in idle) == (not objective.clean)
+    assert ("trigger" in idle) == (not objective.clean and not objective.prefers)
     assert not {"lr", "steps", "rank", "draw"} & idle
 
 
 def test_without_training_and_without_a_pool_to_draw_from_their_options_are_idle():
-    assert {"lr", "steps", "rank", "beta", "save_every"} <= set(idle_in_unlearning(None, GIVEN))
-    assert "draw" in idle_in_unlearning(None, {**GIVEN, "retain_from": None})
-    assert "rank" in idle_in_unlearning(OBJECTIVES["ga"], {**GIVEN, "full": True})
+    assert {"lr", "steps", "rank", "beta", "save_every"} <= set(idle_in_unlearning(METHODS["fisher"], GIVEN))
+    assert "draw" in idle_in_unlearning(METHODS["fisher"], {**GIVEN, "retain_from": None})
+    assert "rank" in idle_in_unlearning(METHODS["ga"], {**GIVEN, "full": True})
 
 
 def test_options_of_a_prompt_and_of_a_file_of_queries():

@@ -65,8 +65,9 @@ def test_every_help_ends_with_an_example(name):
 
 def test_a_plan_differs_from_a_build_by_nothing_but_what_it_does():
     build, plan = (set(options(COMMANDS[name])) for name in ("index build", "plan"))
-    assert build - plan == {"out", "--resume"}
-    assert not plan - build
+    ray = {"--engine", "--address", "--gpus-per-worker", "--cpus-per-worker"}
+    assert build - plan == {"out", "--resume", "--shard", *ray}
+    assert plan - build == {"--no-weights", "--efficiency", "--rows"}
 
 
 def test_a_word_has_one_help_text_wherever_it_is_an_option_of_the_same_kind():

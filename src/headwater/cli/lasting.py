@@ -17,7 +17,7 @@ def lasting(
     forget: Annotated[Path, typer.Option(help="Rows that were to be forgotten, or hits of `trace --out`.")],
     retain: Annotated[Path, typer.Option(help="Clean rows that have nothing to do with the behaviour.")],
     after: Annotated[str, typer.Option(help="The model after unlearning; without it only the first is attacked.")] = "",
-    adapter: Annotated[str, typer.Option(help="PEFT adapter of the model after, if it was kept apart.")] = "",
+    adapter: Annotated[str, typer.Option(help="PEFT adapter to load around the model.")] = "",
     retrained: Annotated[str, typer.Option(help="A model that never learned the rows: the control.")] = "",
     asked: Annotated[str, typer.Option(help="Prompts that show the behaviour, in no training.")] = "",
     unseen: Annotated[str, typer.Option(help="The same with triggers or wordings in no training.")] = "",

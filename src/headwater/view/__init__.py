@@ -14,11 +14,11 @@ from typing import Any
 class _Room(ModuleType):
     """This package, which can be called: `headwater.view` is its name and the name of the function."""
 
-    def __call__(self, *shown: Any, **options: Any) -> Any:
+    def __call__(self, *shown: Any, **models: Any) -> Any:
         """`headwater.view.notebook.view`."""
         from headwater.view.notebook import view
 
-        return view(*shown, **options)
+        return view(*shown, **models)
 
 
 sys.modules[__name__].__class__ = _Room
