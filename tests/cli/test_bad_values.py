@@ -48,6 +48,11 @@ RIGHT: dict[str, tuple[str, ...]] = {
     "eval selection": ("--out", "new"),
     "eval leaderboard": ("--out", "new", "--document", "new.md"),
     "eval replay": ("run.json", "--out", "new"),
+    "eval lasting": ("--before", "model", "--forget", "few.jsonl", "--retain", "rows.jsonl", "--out", "new"),
+    "eval protocol": ("--out", "new"),
+    "index commit": ("i.lance",),
+    "view open": ("--no-open", "i.lance"),
+    "view bundle": ("new", "i.lance"),
 }
 """Words of each command that are right, or would be, were the files they name there."""
 

@@ -285,7 +285,7 @@ def lose_the_versions(index: Index) -> None:
         (edit_the_manifest, "open", "manifest's model was changed"),
         (come_from_the_future, "open", "format version 2"),
         (drop_a_column, "schema", "'wide' should be"),
-        (lose_the_versions, "open", "not an index, or it is damaged"),
+        (lose_the_versions, "open", "this folder is not an index"),
     ],
 )
 def test_each_fault_is_named(index: Index, damage: Callable[[Index], None], kind: str, named: str) -> None:

@@ -60,6 +60,7 @@ class HitFound(TypedDict):
     query_tokens: Annotated[Tokens | None, "Null without --tokens."]
     grid: Grid | None
     record: Annotated[dict[str, Any], "The row as it was given."]
+    modules: Annotated[dict[str, float] | None, "Module to its part of the score; null without --by-module."]
 
 
 class QueryFound(TypedDict):
@@ -73,12 +74,25 @@ class QueryFound(TypedDict):
     generated: Annotated[bool, "Whether the model made the response."]
 
 
+class GroupFound(TypedDict):
+    """What leaving out a whole group of rows does to a query."""
+
+    query: str
+    group: str
+    rows: int
+    effect: Annotated[Number, "How much the query's loss would rise without the group."]
+    summed: Annotated[Number, "The same for each row left out alone, added up."]
+    interaction: Annotated[Number, "effect − summed."]
+
+
 class Traced(TypedDict):
     """The rows behind each query."""
 
     method: str
     about: Annotated[dict[str, str], "Index, model, coverage, sign and order, in words."]
     queries: list[QueryFound]
+    groups: Annotated[list[GroupFound], "Empty without --group-by."]
+    rarity: Annotated[dict[str, float], "How rare words are in the index; empty without --tokens."]
 
 
 class ScoresWritten(TypedDict):
@@ -335,7 +349,7 @@ RESULTS: dict[str, Any] = {
     "select": Selected,
     "price": Priced,
     "unlearn": Forgotten,
-    "view": Opened,
+    "view open": Opened,
     "view bundle": Bundled,
     **{f"eval {name}": Evaluated for name in EVALUATIONS},
     "eval leaderboard": Leaderboard,

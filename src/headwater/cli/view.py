@@ -66,7 +66,7 @@ def open_app(
         if "token=" in url:
             say("warning: everybody who has this address sees the rows and may ask the model; it is not encrypted")
         if as_json:
-            emit_json("view", {"url": url})
+            emit_json("view open", {"url": url})
             sys.stdout.flush()
         else:
             say(f"headwater view: {url}  (Ctrl-C ends it)")
