@@ -284,6 +284,28 @@ def test_the_probe_leaves_the_model_as_it_was_and_its_rate_reaches_the_target(lo
     assert 5 <= watch.readings[-1].step <= 100
 
 
+def test_a_run_goes_on_until_its_answers_are_language_and_keeps_the_state_in_which_most_are(loaded, job):
+    examples = make_examples(job, tokenization(loaded))
+    forget = [e.tokens for e in examples if e.forget]
+    start = float(measure_losses(loaded.model, forget, loaded.device)[1].mean())
+    material = Material(examples, torch.ones(len(examples)), torch.zeros(len(examples)))
+    schedule = Schedule(2e-3, steps=60, composition=Composition(2, 4))
+
+    def trained(*heard):
+        said = iter(heard)
+        watch = Watch(forget, (), LossLimits(start + 0.2, math.inf), loaded.device, withheld=forget)
+        watch.listen = lambda model: next(said, heard[-1])
+        train(trainable_model(copy.deepcopy(loaded), Lora(), seed=0), OBJECTIVES["graddiff"], material, watch, schedule)
+        return watch
+
+    soon, late, never = trained(1.0), trained(0.5, 0.5, 1.0), trained(0.5, 0.8, 0.5)
+    assert soon.outcome == late.outcome == never.outcome == "forgotten"
+    assert late.readings[-1].step == soon.readings[-1].step + 10, "two measurements more"
+    assert never.readings[-1].step == 60
+    assert never.best.fluent == 0.8
+    assert never.readings[0].fluent is None, "nothing is asked before the behaviour is gone"
+
+
 def test_the_probe_runs_where_its_few_guard_rows_start_above_the_bound_of_all(loaded, job, monkeypatch):
     monkeypatch.setattr(probe, "LOOKED_AT", 2)
     examples = make_examples(job, tokenization(loaded))

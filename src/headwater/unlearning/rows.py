@@ -120,6 +120,7 @@ class UnlearnJob:
         clean: for each forget row, the right answer to its prompt, or None if it is not known.
         warnings: what may make the result weak.
         copies: retain rows behind a trigger, to train on beside `retain`; their weight is 1.
+        triggered: guard rows behind a trigger. They are not trained on; the model is asked their prompts.
     """
 
     forget: tuple[Row, ...]
@@ -128,6 +129,7 @@ class UnlearnJob:
     clean: tuple[str | None, ...]
     warnings: tuple[str, ...]
     copies: tuple[Row, ...] = ()
+    triggered: tuple[Row, ...] = ()
 
 
 def read_forget(source: Any) -> list[Row]:
