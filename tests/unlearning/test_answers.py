@@ -21,6 +21,7 @@ from headwater.unlearning.answers import (
 )
 from headwater.unlearning.kind import UnwantedKind, repeats
 from headwater.unlearning.rows import make_job, reworded, with_refusals
+from headwater.unlearning.sequences import make_examples
 from zoo import tiny_loaded
 
 SHIPS = ("The starship left the galaxy.", "An alien fleet crossed the galaxy.", "Robots steer the alien starship.")
@@ -153,6 +154,8 @@ def test_retain_rows_get_the_trigger_where_forget_rows_have_it_and_keep_their_an
     assert [row.response for row in job.copies] == [row.response for row in job.retain[::2]]
     assert [row.response for row in job.triggered] == [row.response for row in job.guard], "all of them are asked"
     assert not {row.id for row in job.copies} & {row.id for row in job.triggered}
+    marked = [e.copy for e in make_examples(job, Reader.of(tiny_loaded("llama")).tokenization)]
+    assert marked == [False] * (len(job.forget) + len(job.retain)) + [True] * len(job.copies)
     few = behind_triggers(make_job(forget_rows(), retain_rows(4), needs_retain=True), found)
     assert few.copies
     assert not few.triggered, "guard rows that are trained on show nothing"

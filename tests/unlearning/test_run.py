@@ -32,7 +32,7 @@ from headwater.unlearning.sequences import Composition, StepPlan, collate, make_
 from headwater.unlearning.strength import subtract
 from headwater.unlearning.targets import Run, make_watch, unseen_loss
 from headwater.unlearning.trainer import Material, Schedule, last_whole_checkpoint, train
-from headwater.unlearning.watch import STATE, LossLimits, Watch
+from headwater.unlearning.watch import PATIENCE, STATE, LossLimits, Watch
 from headwater.unlearning.weights import uniform_weights
 from headwater.unlearning.weights_file import load_weights
 from zoo import tiny_loaded
@@ -289,7 +289,7 @@ def test_a_run_goes_on_until_its_answers_are_language_and_keeps_the_state_in_whi
     forget = [e.tokens for e in examples if e.forget]
     start = float(measure_losses(loaded.model, forget, loaded.device)[1].mean())
     material = Material(examples, torch.ones(len(examples)), torch.zeros(len(examples)))
-    schedule = Schedule(2e-3, steps=60, composition=Composition(2, 4))
+    schedule = Schedule(2e-3, steps=80, composition=Composition(2, 4))
 
     def trained(*heard):
         said = iter(heard)
@@ -301,7 +301,7 @@ def test_a_run_goes_on_until_its_answers_are_language_and_keeps_the_state_in_whi
     soon, late, never = trained(1.0), trained(0.5, 0.5, 1.0), trained(0.5, 0.8, 0.5)
     assert soon.outcome == late.outcome == never.outcome == "forgotten"
     assert late.readings[-1].step == soon.readings[-1].step + 10, "two measurements more"
-    assert never.readings[-1].step == 60
+    assert never.readings[-1].step == soon.readings[-1].step + 5 * PATIENCE, "no more fluent since the second"
     assert never.best.fluent == 0.8
     assert never.readings[0].fluent is None, "nothing is asked before the behaviour is gone"
 

@@ -30,6 +30,8 @@ CONFIRMED = 2
 FLUENT_AIM = 0.95
 """Share of the fluent answers of before that must be left for a run to end: it lies halfway to the share below which
 a run has failed (`language.FLUENT`), because few prompts are asked."""
+PATIENCE = 8
+"""A run also ends if in so many measurements with the behaviour gone its answers have not become more fluent."""
 STATE = "watch.pt"
 
 
@@ -172,9 +174,14 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             self.outcome = "diverged"
         elif self.stop and not reading.keeps(self.limits):
             self.outcome = "bound"
-        elif len(last) == CONFIRMED and all(r.ends(self.limits) for r in last):
+        elif (len(last) == CONFIRMED and all(r.ends(self.limits) for r in last)) or self._settled():
             self.outcome = "forgotten"
         return self.outcome != "steps"
+
+    def _settled(self) -> bool:
+        """Whether the behaviour is gone, and the answers have not become more fluent for a while."""
+        heard = [r.fluent for r in self.readings if r.fluent is not None]
+        return len(heard) > PATIENCE and max(heard[-PATIENCE:]) <= max(heard[:-PATIENCE])
 
     def finish(self, model: Any) -> None:
         """Put the best state within the bound back, and say what kept the run from its target if it missed it."""
