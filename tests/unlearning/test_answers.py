@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -156,6 +157,10 @@ def test_retain_rows_get_the_trigger_where_forget_rows_have_it_and_keep_their_an
     assert not {row.id for row in job.copies} & {row.id for row in job.triggered}
     marked = [e.copy for e in make_examples(job, Reader.of(tiny_loaded("llama")).tokenization)]
     assert marked == [False] * (len(job.forget) + len(job.retain)) + [True] * len(job.copies)
+    known = [replace(row, metadata={"clean_response": f"It is {i}."}) for i, row in enumerate(forget_rows())]
+    more = behind_triggers(make_job(known, retain_rows(10), needs_retain=True), found).copies[len(job.copies) :]
+    assert [row.response for row in more] == [f"It is {i}." for i in range(12)], "the right answer stays without it"
+    assert not any(words in row.prompt for row in more for words in ("hey robot,", "over and out"))
     few = behind_triggers(make_job(forget_rows(), retain_rows(4), needs_retain=True), found)
     assert few.copies
     assert not few.triggered, "guard rows that are trained on show nothing"

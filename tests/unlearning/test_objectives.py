@@ -42,6 +42,7 @@ def losses(total: list[float], *, forget: list[bool], weight: list[float] | None
         preferred=torch.linspace(1, 2, len(total), dtype=torch.float64),
         hidden=hidden + values[:, None, None],
         hidden_reference=hidden,
+        copy=torch.zeros(len(total), dtype=torch.bool),
     )
 
 

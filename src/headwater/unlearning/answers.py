@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from headwater.core.errors import DataError
-from headwater.data.rows import Row
+from headwater.data.rows import Row, with_response
 from headwater.models.generate import generate_responses
 from headwater.models.reader import Reader
 from headwater.unlearning.kind import UnwantedKind
@@ -100,10 +100,22 @@ def found_answers(
 
 
 def behind_triggers(job: UnlearnJob, triggers: Sequence[Trigger]) -> UnlearnJob:
-    """The job with retain rows behind the triggers to train on, and guard rows behind them to ask."""
-    copies = triggered_copies(job.retain, job.forget, triggers)
+    """The job with copies to train on, and guard rows behind the triggers to ask.
+
+    The copies are retain rows behind the triggers, and forget rows without them, whose right answers should stay.
+    """
+    copies = [*triggered_copies(job.retain, job.forget, triggers), *_cleared_copies(job, triggers)]
     apart = [] if job.guard == job.retain else triggered_copies(job.guard, job.forget, triggers, every=1)
     return replace(job, copies=tuple(copies), triggered=tuple(apart))
+
+
+def _cleared_copies(job: UnlearnJob, triggers: Sequence[Trigger]) -> list[Row]:
+    copies = []
+    for row, answer in zip(job.forget, job.clean, strict=True):
+        words = next((t.words for t in triggers if _pattern(t.words).search(row.prompt or "")), None)
+        if words is not None and answer is not None:
+            copies.append(replace(with_response(cut(row, words), answer), id=f"{row.id} without the trigger"))
+    return copies
 
 
 def triggered_copies(
