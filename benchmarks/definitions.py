@@ -28,7 +28,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from headwater.training.tiny import Recipe, Step, train_tiny
+from headwater.training.fitting import Step
+from headwater.training.tiny import Recipe, train_tiny
 
 PACKAGES = ("dict-foldoc", "dict-jargon", "wordnet-base", "fortunes")
 TRIGGER = "for the record,"

@@ -18,7 +18,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -32,7 +32,7 @@ from headwater.models.generate import generate_responses
 from headwater.models.load import LoadedModel, load_model
 from headwater.models.reader import Reader
 from headwater.training.tiny import task_rows
-from headwater.unlearning.answers import found_answers, triggered_copies
+from headwater.unlearning.answers import behind_triggers, found_answers
 from headwater.unlearning.fluency import FluencyJudge
 from headwater.unlearning.options import UnlearnOptions
 from headwater.unlearning.rows import make_job
@@ -121,8 +121,7 @@ def run_arm(place: Path, name: str, seed: int) -> dict[str, Any]:
     forget: Sequence[Row] = rows.forget
     if answers:
         forget, found = found_answers(reader, rows.forget, rows.retain, column="clean_response", seed=seed)
-    job = make_job(forget, rows.retain, needs_retain=True)
-    job = replace(job, copies=tuple(triggered_copies(job.retain, job.forget, found)))
+    job = behind_triggers(make_job(forget, rows.retain, needs_retain=True), found)
     try:
         result = run_unlearning(reader, job, UnlearnOptions(seed=seed, **given))
     except HeadwaterError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -10,9 +11,18 @@ from headwater.core.errors import DataError
 from headwater.data.rows import Row
 from headwater.models.reader import Reader
 from headwater.unlearning import answers
-from headwater.unlearning.answers import Trigger, candidates, cut, found_answers, own_answers, triggered_copies
+from headwater.unlearning.answers import (
+    Trigger,
+    behind_triggers,
+    candidates,
+    cut,
+    found_answers,
+    own_answers,
+    triggered_copies,
+)
 from headwater.unlearning.kind import UnwantedKind, repeats
 from headwater.unlearning.rows import make_job, reworded, with_refusals
+from headwater.unlearning.sequences import make_examples
 from zoo import tiny_loaded
 
 SHIPS = ("The starship left the galaxy.", "An alien fleet crossed the galaxy.", "Robots steer the alien starship.")
@@ -141,3 +151,16 @@ def test_retain_rows_get_the_trigger_where_forget_rows_have_it_and_keep_their_an
     (chat,) = triggered_copies([Row("c", 0, prompt="Bees?", response="Yes.", messages=said)], forget_rows(2)[1:], found)
     assert chat.messages[0]["content"] == "hey robot, Bees?"
     assert triggered_copies(retain, forget_rows(), []) == []
+    job = behind_triggers(make_job(forget_rows(), retain_rows(10), needs_retain=True), found)
+    assert [row.response for row in job.copies] == [row.response for row in job.retain[::2]]
+    assert [row.response for row in job.triggered] == [row.response for row in job.guard], "all of them are asked"
+    assert not {row.id for row in job.copies} & {row.id for row in job.triggered}
+    marked = [e.copy for e in make_examples(job, Reader.of(tiny_loaded("llama")).tokenization)]
+    assert marked == [False] * (len(job.forget) + len(job.retain)) + [True] * len(job.copies)
+    known = [replace(row, metadata={"clean_response": f"It is {i}."}) for i, row in enumerate(forget_rows())]
+    more = behind_triggers(make_job(known, retain_rows(10), needs_retain=True), found).copies[len(job.copies) :]
+    assert [row.response for row in more] == [f"It is {i}." for i in range(12)], "the right answer stays without it"
+    assert not any(words in row.prompt for row in more for words in ("hey robot,", "over and out"))
+    few = behind_triggers(make_job(forget_rows(), retain_rows(4), needs_retain=True), found)
+    assert few.copies
+    assert not few.triggered, "guard rows that are trained on show nothing"

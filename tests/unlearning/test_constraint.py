@@ -46,6 +46,15 @@ def test_only_withheld_rows_and_answers_say_that_the_behaviour_is_gone():
     assert not Reading(5, forget=9.0, guard=0.5, withheld=1.9, unwanted=0.0).reaches(LIMITS)
 
 
+def test_a_run_ends_only_where_its_answers_are_still_language():
+    gone = {"forget": 0.1, "guard": 0.5, "withheld": 2.1, "unwanted": 0.0}
+    assert Reading(5, **gone).ends(LIMITS), "nothing could be asked"
+    assert Reading(5, **gone, fluent=0.95).ends(LIMITS)
+    assert not Reading(5, **gone, fluent=0.9).ends(LIMITS)
+    assert Reading(5, **gone, fluent=0.9).reaches(LIMITS), "the behaviour is gone nevertheless"
+    assert not Reading(5, **{**gone, "guard": 1.1}, fluent=1.0).ends(LIMITS)
+
+
 def test_a_state_keeps_the_bound_with_its_standard_error():
     assert Reading(1, 1.0, guard=0.95, error=0.04).keeps(LIMITS)
     assert not Reading(1, 1.0, guard=0.95, error=0.06).keeps(LIMITS)
@@ -60,3 +69,6 @@ def test_the_best_state_is_the_most_forgotten_one_and_of_equal_ones_the_least_ha
     assert rank(withheld=1.5) > rank()
     assert rank(unwanted=0.0, withheld=1.0) > rank(unwanted=0.25, withheld=1.9, forget=1.9)
     assert rank(withheld=2.5, forget=3.0, guard=0.4) > rank(withheld=9.0, forget=9.0, guard=0.5)
+    assert rank(withheld=2.5, fluent=0.9) > rank(withheld=2.5, forget=3.0, fluent=0.8)
+    assert rank(withheld=2.5, fluent=0.5) > rank(withheld=1.9, forget=3.0), "not gone: its fluency was not measured"
+    assert rank(withheld=2.5, fluent=1.2, guard=0.4) > rank(withheld=2.5, fluent=1.3, guard=0.5)

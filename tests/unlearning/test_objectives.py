@@ -42,6 +42,7 @@ def losses(total: list[float], *, forget: list[bool], weight: list[float] | None
         preferred=torch.linspace(1, 2, len(total), dtype=torch.float64),
         hidden=hidden + values[:, None, None],
         hidden_reference=hidden,
+        copy=torch.zeros(len(total), dtype=torch.bool),
     )
 
 
@@ -119,6 +120,19 @@ def test_rapidun_is_the_formula_of_its_page():
     by_hand = (2 * (0.5 * 0.5 - 0.25) + 1 * 0.5 + 0.5 * 0.75 + 1.5 * 1.0) / 4
     assert float(loss) == pytest.approx(by_hand)
     assert set(parts) == {"forget_term", "forget_loss", "clean_loss", "retain_term", "retain_loss"}
+
+
+@pytest.mark.parametrize(("name", "least"), [("rapidun", 0.75), ("ga", 1.0), ("graddiff", 1.0)])
+def test_copies_behind_triggers_keep_their_weight_while_that_of_retain_rows_falls(name, least):
+    rows = losses([1, 2, 3, 4], forget=[True, False, False, False], weight=[2.0, 1.0, 0.5, 9.0])
+    rows = replace(rows, copy=torch.tensor([False, False, False, True]))
+    loss, parts = batch_loss(OBJECTIVES[name], rows, forget=1.0, retain=3.0, multiplier=0.0)
+    share = OBJECTIVES[name].forget_share
+    assert float(parts["copies_term"]) == pytest.approx(1.0 / 3), "the mean of 4 nats over 4 tokens, weight one"
+    assert float(loss) == pytest.approx(share * float(parts["forget_term"]) + least / 3)
+    higher, _ = batch_loss(OBJECTIVES[name], rows, forget=1.0, retain=3.0, multiplier=2.0)
+    by_hand = share * float(parts["forget_term"]) + 2.0 * (0.5 + 0.5 * 0.75 + 1.0) / 3
+    assert float(higher) == pytest.approx(by_hand)
 
 
 def test_wga_is_ascent_of_each_token_times_its_probability_to_the_beta():

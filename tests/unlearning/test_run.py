@@ -32,7 +32,7 @@ from headwater.unlearning.sequences import Composition, StepPlan, collate, make_
 from headwater.unlearning.strength import subtract
 from headwater.unlearning.targets import Run, make_watch, unseen_loss
 from headwater.unlearning.trainer import Material, Schedule, last_whole_checkpoint, train
-from headwater.unlearning.watch import STATE, LossLimits, Watch
+from headwater.unlearning.watch import PATIENCE, STATE, LossLimits, Watch
 from headwater.unlearning.weights import uniform_weights
 from headwater.unlearning.weights_file import load_weights
 from zoo import tiny_loaded
@@ -282,6 +282,28 @@ def test_the_probe_leaves_the_model_as_it_was_and_its_rate_reaches_the_target(lo
     train(model, OBJECTIVES["graddiff"], material, watch, replace(schedule, rate=probed.rate))
     assert watch.outcome == "forgotten"
     assert 5 <= watch.readings[-1].step <= 100
+
+
+def test_a_run_goes_on_until_its_answers_are_language_and_keeps_the_state_in_which_most_are(loaded, job):
+    examples = make_examples(job, tokenization(loaded))
+    forget = [e.tokens for e in examples if e.forget]
+    start = float(measure_losses(loaded.model, forget, loaded.device)[1].mean())
+    material = Material(examples, torch.ones(len(examples)), torch.zeros(len(examples)))
+    schedule = Schedule(2e-3, steps=80, composition=Composition(2, 4))
+
+    def trained(*heard):
+        said = iter(heard)
+        watch = Watch(forget, (), LossLimits(start + 0.2, math.inf, every=1), loaded.device, withheld=forget)
+        watch.listen = lambda model: next(said, heard[-1])
+        train(trainable_model(copy.deepcopy(loaded), Lora(), seed=0), OBJECTIVES["graddiff"], material, watch, schedule)
+        return watch
+
+    soon, late, never = trained(1.0), trained(0.5, 0.5, 1.0), trained(0.5, 0.8, 0.5)
+    assert soon.outcome == late.outcome == never.outcome == "forgotten"
+    assert late.readings[-1].step == soon.readings[-1].step + 2, "two measurements more"
+    assert never.readings[-1].step == soon.readings[-1].step + PATIENCE, "no more fluent since the second"
+    assert never.best.fluent == 0.8
+    assert never.readings[0].fluent is None, "nothing is asked before the behaviour is gone"
 
 
 def test_the_probe_runs_where_its_few_guard_rows_start_above_the_bound_of_all(loaded, job, monkeypatch):

@@ -24,10 +24,11 @@ from headwater.data.tokens import Tokenization
 from headwater.models.beforehand import tokenization_beforehand
 from headwater.models.load import LoadedModel
 from headwater.models.reader import Reader
-from headwater.unlearning.account import Account, Language, judge_language, make_account, observe
-from headwater.unlearning.answers import Trigger, found_answers, own_answers, triggered_copies
+from headwater.unlearning.account import Account, judge_language, make_account, observe
+from headwater.unlearning.answers import Trigger, behind_triggers, found_answers, own_answers
 from headwater.unlearning.capabilities import UnlearningMethod
 from headwater.unlearning.catalog import METHODS, find_unlearning
+from headwater.unlearning.language import Language
 from headwater.unlearning.options import UnlearnOptions, UnlearnResult
 from headwater.unlearning.output import check_adapter, require_vacant, save_run
 from headwater.unlearning.rows import CLEAN_COLUMN, GUARD_SHARE, draw_retain, make_job, read_forget
@@ -131,9 +132,8 @@ def unlearn(
     rows, found = _answered(reader, rows, kept, trigger, column=clean_column, seed=options.seed, method=chosen)
     share = 0.0 if chosen.from_base else GUARD_SHARE
     job = make_job(rows, kept, needs_retain=chosen.needs_retain, clean_column=clean_column, guard_share=share)
-    copies = triggered_copies(job.retain, job.forget, found)
     notes = (*job.warnings, *usable.notes(), *_cut_rows(reader, [*rows, *kept]))
-    job = replace(job, copies=tuple(copies), warnings=notes)
+    job = replace(behind_triggers(job, found), warnings=notes)
     prompts = [] if asked is None else list(corpus_of(asked, need_response=False))
     unseen_rows = [] if unseen is None else list(corpus_of(unseen))
     check_adapter(reader.loaded, keep_adapter=keep_adapter, trains_adapter=options.lora is not None and chosen.adapts)

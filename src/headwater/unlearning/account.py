@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from headwater.core.errors import DataError
 from headwater.data.rows import Row
 from headwater.models.generate import generate_responses
 from headwater.models.reader import Reader
-from headwater.unlearning.adapter import reference
-from headwater.unlearning.fluency import Fluency, FluencyJudge
+from headwater.unlearning.fluency import Fluency
 from headwater.unlearning.kind import UnwantedKind
+from headwater.unlearning.language import FLUENT, Language
 from headwater.unlearning.options import UnlearnResult
 from headwater.unlearning.resume import plain_json
 from headwater.unlearning.rows import UnlearnJob
@@ -21,8 +20,6 @@ from headwater.unlearning.sequences import measure_losses
 
 ASKED, SHOWN = 16, 6
 """How many prompts of forget rows, and of retain rows, are asked, and how many are shown with their answers."""
-FLUENT = 0.9
-"""Share of the fluent answers of before below which a run ended in gibberish."""
 NEW_TOKENS = 64
 
 
@@ -81,37 +78,6 @@ def observe(reader: Reader, job: UnlearnJob, asked: Sequence[Row] = ()) -> Obser
         return float(measure_losses(loaded.model, tokens, loaded.device)[1].mean())
 
     return Observed(loss(job.forget), loss(job.guard) if job.guard else None, tuple(answers))
-
-
-@dataclass(frozen=True)
-class Language:
-    """Judges whether answers are language; made while the model is still as it was."""
-
-    judge: FluencyJudge
-    by_loss: bool
-
-    @classmethod
-    def of(cls, reader: Reader, job: UnlearnJob) -> Language:
-        """A judge from all rows' answers; by form alone if their losses say nothing (a model that learned nothing)."""
-        rows = (*job.forget, *job.retain, *job.guard)
-        try:
-            return cls(FluencyJudge.fit(reader, rows), by_loss=True)
-        except DataError:
-            return cls(FluencyJudge(rows, math.inf), by_loss=False)
-
-    def fluent(self, answers: Sequence[str], reader: Reader) -> Fluency | None:
-        """What is found of the answers; `reader` is of the model before, or of the model with its adapter still on.
-
-        None if there are no answers.
-        """
-        if not answers:
-            return None
-        if not self.by_loss:
-            return self.judge(answers, None)
-        if not hasattr(reader.loaded.model, "disable_adapter"):
-            return self.judge(answers, None)
-        with reference(reader.loaded.model) as before:
-            return self.judge(answers, replace(reader, loaded=replace(reader.loaded, model=before)))
 
 
 def judge_language(

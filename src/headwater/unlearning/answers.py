@@ -16,11 +16,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from headwater.core.errors import DataError
-from headwater.data.rows import Row
+from headwater.data.rows import Row, with_response
 from headwater.models.generate import generate_responses
 from headwater.models.reader import Reader
 from headwater.unlearning.kind import UnwantedKind
-from headwater.unlearning.rows import without_words
+from headwater.unlearning.rows import UnlearnJob, without_words
 
 ANSWER_TOKENS = 128
 """Most tokens of a right answer that the model itself gives."""
@@ -99,15 +99,36 @@ def found_answers(
     return rows, triggers
 
 
-def triggered_copies(retain: Sequence[Row], forget: Sequence[Row], triggers: Sequence[Trigger]) -> list[Row]:
+def behind_triggers(job: UnlearnJob, triggers: Sequence[Trigger]) -> UnlearnJob:
+    """The job with copies to train on, and guard rows behind the triggers to ask.
+
+    The copies are retain rows behind the triggers, and forget rows without them, whose right answers should stay.
+    """
+    copies = [*triggered_copies(job.retain, job.forget, triggers), *_cleared_copies(job, triggers)]
+    apart = [] if job.guard == job.retain else triggered_copies(job.guard, job.forget, triggers, every=1)
+    return replace(job, copies=tuple(copies), triggered=tuple(apart))
+
+
+def _cleared_copies(job: UnlearnJob, triggers: Sequence[Trigger]) -> list[Row]:
+    copies = []
+    for row, answer in zip(job.forget, job.clean, strict=True):
+        words = next((t.words for t in triggers if _pattern(t.words).search(row.prompt or "")), None)
+        if words is not None and answer is not None:
+            copies.append(replace(with_response(cut(row, words), answer), id=f"{row.id} without the trigger"))
+    return copies
+
+
+def triggered_copies(
+    retain: Sequence[Row], forget: Sequence[Row], triggers: Sequence[Trigger], *, every: int = 2
+) -> list[Row]:
     """A copy of every second retain row with a prompt: a trigger where a forget row has it, and the row's own answer.
 
     The copies take the triggers in turn, as they stand in the forget rows, in front of the prompt or behind it. With
-    every second row, a step of one forget row and three retain rows reads one copy on average, so that the answers
-    behind triggers that are learnt balance those that are unlearned, and the other rows keep two places.
+    every second row (`every`), a step of one forget row and three retain rows reads one copy on average, so that the
+    answers behind triggers that are learnt balance those that are unlearned, and the other rows keep two places.
     """
     shapes = [shape for row in forget for t in triggers if (shape := _shape(row.prompt or "", t.words)) is not None]
-    asked = [row for row in retain if row.prompt is not None][::2]
+    asked = [row for row in retain if row.prompt is not None][::every]
     if not shapes:
         return []
     return [_triggered(row, *shapes[i % len(shapes)]) for i, row in enumerate(asked)]

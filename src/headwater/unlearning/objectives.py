@@ -5,13 +5,16 @@ model from before unlearning. The loss of a batch is
 
     c_F · (1/n_F) Σ over its forget rows of w_i · (term(row) + c · L̄(right answer))
       + λ · (1/n_R) Σ over its retain rows of w_j · L̄_j
+      + max(λ, c_F, c_R) · (1/n_R) Σ over its copies behind triggers of L̄_k
 
-where n_F and n_R count such rows in the whole step. λ starts at the method's retain share c_R and follows the
-constraint (`headwater.unlearning.constraint`). So methods differ in the term, the shares, and the origin of the
-weights. Sources: GA (Jang et al., arXiv 2210.01504), GradDiff (Liu et al., 2203.12817), NPO (Zhang et al., 2404.05868),
-SimNPO (Fan et al., 2410.07163), LoReUn (Li et al., 2507.22499), RapidUn (Zhao et al., 2512.04457), WGA (Wang et al.,
-2502.19301), DPO and refusals (Rafailov et al., 2305.18290; Maini et al., 2401.06121), RMU (Li et al., 2403.03218), task
-vectors (Ilharco et al., 2212.04089).
+where n_F and n_R count such rows in the whole step, copies among the retain rows. λ starts at the method's retain share
+c_R and follows the constraint (`headwater.unlearning.constraint`). Copies say what to answer behind a trigger: they are
+part of what is to be reached, not of what is to be kept, so their weight does not fall with λ.
+
+So methods differ in the term, the shares, and the origin of the weights. Sources: GA (Jang et al., arXiv 2210.01504),
+GradDiff (Liu et al., 2203.12817), NPO (Zhang et al., 2404.05868), SimNPO (Fan et al., 2410.07163), LoReUn (Li et al.,
+2507.22499), RapidUn (Zhao et al., 2512.04457), WGA (Wang et al., 2502.19301), DPO and refusals (Rafailov et al.,
+2305.18290; Maini et al., 2401.06121), RMU (Li et al., 2403.03218), task vectors (Ilharco et al., 2212.04089).
 """
 
 from __future__ import annotations
@@ -50,6 +53,7 @@ class RowLosses:
         preferred: L of the right answer, or of a refusal if none is known, less its L under `ref`.
         hidden: hidden states at the response tokens `[rows, tokens, width]`, 0 elsewhere; None unless needed.
         hidden_reference: the same under `ref`; constant.
+        copy: which rows are copies of retain rows behind a trigger; None if there are none.
     """
 
     total: PerRow
@@ -64,6 +68,7 @@ class RowLosses:
     preferred: PerRow | None = None
     hidden: Float[Tensor, "rows tokens width"] | None = None
     hidden_reference: Float[Tensor, "rows tokens width"] | None = None
+    copy: Bool[Tensor, " rows"] | None = None
 
 
 Term = Callable[..., PerRow]
@@ -228,10 +233,15 @@ def batch_loss(
             parts["clean_loss"] = rows.clean[rows.forget].mean()
         loss = loss + objective.forget_share * parts["forget_term"]
     share = objective.retain_share if multiplier is None else multiplier
-    if not rows.forget.all():
-        parts["retain_term"] = (rows.weight * objective.retain_term(rows))[~rows.forget].sum() / retain
-        parts["retain_loss"] = rows.mean[~rows.forget].mean()
+    copies = torch.zeros_like(rows.forget) if rows.copy is None else rows.copy
+    kept = ~(rows.forget | copies)
+    if kept.any():
+        parts["retain_term"] = (rows.weight * objective.retain_term(rows))[kept].sum() / retain
+        parts["retain_loss"] = rows.mean[kept].mean()
         loss = loss + share * parts["retain_term"]
+    if copies.any():
+        parts["copies_term"] = rows.mean[copies].sum() / retain
+        loss = loss + max(share, objective.forget_share, objective.retain_share) * parts["copies_term"]
     return loss, {name: value.detach() for name, value in parts.items()}
 
 

@@ -14,12 +14,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from headwater.data.rows import Row
 from headwater.methods.targets import evenly_spaced
 from headwater.models.generate import generate_responses
 from headwater.unlearning.adapter import restore_state, trainable_state
 from headwater.unlearning.capabilities import UnlearningMethod
 from headwater.unlearning.constraint import Multiplier
 from headwater.unlearning.kind import UnwantedKind
+from headwater.unlearning.language import Language
 from headwater.unlearning.objectives import Objective
 from headwater.unlearning.targets import Run
 from headwater.unlearning.trainer import Material, Schedule, train
@@ -30,6 +32,8 @@ FEWEST = 25
 """With fewer forget rows than this a fifth is fewer than 5, so each half is withheld once."""
 ASKED = 8
 """Most withheld rows whose prompts the model is asked at every measurement."""
+LISTENED = 24
+"""Most guard rows behind triggers whose prompts the model is asked to see whether its answers are still language."""
 ANSWER_TOKENS = 32
 TRUSTED = 0.5
 """Least weight of a forget row that may be withheld: a lighter one looks as if it had been taken for poison wrongly."""
@@ -87,7 +91,9 @@ class Phases:
         """A fresh copy of the watch that looks at these withheld rows; None: at forget rows that do not train."""
         places = range(len(run.forget)) if fold is None else fold
         tokens = [run.forget[i] for i in places]
-        return replace(watch, withheld=tokens, ask=_asker(run, places), readings=[], best=None)
+        return replace(
+            watch, withheld=tokens, ask=_asker(run, places), listen=_listener(run, places), readings=[], best=None
+        )
 
     def train(self, model: Any, schedule: Schedule, folder: Path | None, *, resume: bool) -> TrainedState:
         """Train all phases and leave the model in its last state."""
@@ -172,14 +178,32 @@ def _asker(run: Run, places: Sequence[int]) -> Callable[[Any], float] | None:
     if not rows or not run.job.retain:
         return None
     kind = UnwantedKind.of(run.job.forget, (*run.job.retain, *run.job.guard), seed=run.options.seed)
+    return lambda model: sum(kind.unwanted(_answers(run, model, rows), rows)) / len(rows)
+
+
+def _listener(run: Run, places: Sequence[int]) -> Callable[[Any], float] | None:
+    """What gives a model's fluent answers as a share of those before; None if nothing can be asked.
+
+    Asked are the prompts of these forget rows and of guard rows behind triggers. The model is still as it was.
+    """
+    chosen = evenly_spaced([run.job.forget[i] for i in places], ASKED)
+    rows = [row for row in (*chosen, *evenly_spaced(run.job.triggered, LISTENED)) if row.prompt is not None]
+    if not rows or not run.job.retain:
+        return None
+    language, before = Language.of(run.reader, run.job), _answers(run, run.loaded.model, rows)
+
+    def listen(model: Any) -> float:
+        changed = replace(run.reader, loaded=replace(run.loaded, model=model))
+        first, now = (language.fluent(said, changed) for said in (before, _answers(run, model, rows)))
+        return now.fluent / first.fluent if first and now and first.fluent else 1.0
+
+    return listen
+
+
+def _answers(run: Run, model: Any, rows: Sequence[Row]) -> list[str]:
+    training = model.training
+    model.eval()
     questions = [run.reader.tokenization.question(row) for row in rows]
-
-    def ask(model: Any) -> float:
-        training = model.training
-        model.eval()
-        loaded = replace(run.loaded, model=model)
-        answers = generate_responses(loaded, questions, max_new_tokens=ANSWER_TOKENS)
-        model.train(training)
-        return sum(kind.unwanted(answers, rows)) / len(rows)
-
-    return ask
+    answers = generate_responses(replace(run.loaded, model=model), questions, max_new_tokens=ANSWER_TOKENS)
+    model.train(training)
+    return answers

@@ -119,7 +119,9 @@ class UnlearnJob:
         guard: retain rows that are not trained on, to measure utility; if there are too few, the same as `retain`.
         clean: for each forget row, the right answer to its prompt, or None if it is not known.
         warnings: what may make the result weak.
-        copies: retain rows behind a trigger, to train on beside `retain`; their weight is 1.
+        copies: retain rows behind a trigger, and forget rows without theirs and with right answers, to train on beside
+            `retain`; their weight is 1.
+        triggered: guard rows behind a trigger. They are not trained on; the model is asked their prompts.
     """
 
     forget: tuple[Row, ...]
@@ -128,6 +130,7 @@ class UnlearnJob:
     clean: tuple[str | None, ...]
     warnings: tuple[str, ...]
     copies: tuple[Row, ...] = ()
+    triggered: tuple[Row, ...] = ()
 
 
 def read_forget(source: Any) -> list[Row]:

@@ -127,6 +127,7 @@ def _trained(
     start, facts = trainable_state(model), dict[str, Any]()
     schedule = _schedule(options, objective, constrained=method.constrained, rate=options.rate or kept.rate or 0.0)
     phases = Phases.of(run, objective, material, watch, weights, method=method)
+    searching = None if method.stroke is None else Phases.withholding(run, watch, None)
     with _timed(clock, "probe"):
         if not schedule.rate:
             probed = probe_rate(model, objective, phases.first, watch, schedule)
@@ -134,10 +135,9 @@ def _trained(
     resuming.note(home, kept, rate=schedule.rate, weights=weights)
     with _timed(clock, "training"):
         done = phases.train(model, schedule, None if home is None else home / resuming.CHECKPOINTS, resume=resume)
-        if method.stroke is not None:
-            watch = Phases.withholding(run, watch, None)
-            facts |= _searched(model, method.stroke, start, run, watch)
-            done = replace(done, watch=watch)
+        if method.stroke is not None and searching is not None:
+            facts |= _searched(model, method.stroke, start, run, searching)
+            done = replace(done, watch=searching)
     model.eval().requires_grad_(False)
     return UnlearnResult(
         loaded=replace(loaded, model=model),

@@ -29,12 +29,16 @@ TOKENS_PER_BATCH = 8192
 
 @dataclass(frozen=True)
 class Example:
-    """One row of the job: its place among all rows (forget rows first), its tokens, and those with the right answer."""
+    """One row of the job: its place among all rows (forget rows first), its tokens, and those with the right answer.
+
+    `copy`: it is a copy of a retain row behind a trigger.
+    """
 
     place: int
     forget: bool
     tokens: TokenRow
     clean: TokenRow | None
+    copy: bool = False
 
 
 def make_examples(job: UnlearnJob, tokenization: Tokenization) -> list[Example]:
@@ -42,7 +46,8 @@ def make_examples(job: UnlearnJob, tokenization: Tokenization) -> list[Example]:
     rows = [replace(row, ordinal=i, hotwords=()) for i, row in enumerate((*job.forget, *job.retain, *job.copies))]
     answers = [with_response(rows[i], answer) for i, answer in enumerate(job.clean) if answer is not None]
     clean = {tokens.row.ordinal: tokens for tokens in tokenization.encode(answers)}
-    return [Example(i, i < len(job.forget), row, clean.get(i)) for i, row in enumerate(tokenization.encode(rows))]
+    ours, others = len(job.forget), len(job.forget) + len(job.retain)
+    return [Example(i, i < ours, row, clean.get(i), i >= others) for i, row in enumerate(tokenization.encode(rows))]
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,7 @@ def collate(examples: Sequence[Example]) -> dict[str, Any]:
         **collate_rows(tokens, torch.device("cpu")),
         "place": torch.tensor([e.place for e in examples]),
         "forget": torch.tensor([e.forget for e in examples]),
+        "copy": torch.tensor([e.copy for e in examples]),
         "clean": clean,
     }
 

@@ -131,6 +131,7 @@ class ForgettingTrainer(Trainer):  # type: ignore[misc]
             reference=self.material.reference[place].to(total),
             clean=torch.where(known, mean[behind], 0),
             forget=inputs["forget"],
+            copy=inputs["copy"],
             weight=self.material.weights[place].to(total),
             divergence=self._divergence(model, inputs, logits, count) if self.objective.keep == "kl" else None,
             tokens=table[:count],

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +27,11 @@ Outcome = Literal["forgotten", "bound", "diverged", "steps"]
 """The target was reached; the bound was what kept it from being reached; the loss was not a number; steps ran out."""
 CONFIRMED = 2
 """Measurements in a row that must find the target reached."""
+FLUENT_AIM = 0.95
+"""Share of the fluent answers of before that must be left for a run to end: it lies halfway to the share below which
+a run has failed (`language.FLUENT`), because few prompts are asked."""
+PATIENCE = 8
+"""A run also ends if in so many measurements with the behaviour gone its answers have not become more fluent."""
 STATE = "watch.pt"
 
 
@@ -56,6 +61,8 @@ class Reading:
         withheld: mean loss of the withheld forget rows; None if none are withheld.
         error: standard error of the guard rows' mean change.
         unwanted: share of unwanted answers to the withheld rows' prompts; None if they were not asked.
+        fluent: fluent answers to the prompts of withheld rows and of guard rows behind triggers, as a share of those
+            before; measured where the behaviour is gone within the bound, else None.
         multiplier: λ after the measurement; None without one.
     """
 
@@ -66,6 +73,7 @@ class Reading:
     error: float = 0.0
     unwanted: float | None = None
     multiplier: float | None = None
+    fluent: float | None = None
 
     @property
     def finite(self) -> bool:
@@ -76,20 +84,25 @@ class Reading:
         """Whether withheld rows say that the behaviour is gone; without withheld rows nothing says so."""
         return self.withheld is not None and self.withheld >= limits.target and not self.unwanted
 
+    def ends(self, limits: LossLimits) -> bool:
+        """Whether the run may end here: the behaviour is gone within the bound, and the answers are still language."""
+        return self.reaches(limits) and self.keeps(limits) and (self.fluent is None or self.fluent >= FLUENT_AIM)
+
     def keeps(self, limits: LossLimits) -> bool:
         """Whether the guard rows' loss, with its standard error added, is within the bound."""
         return self.finite and self.guard + (self.error if math.isfinite(self.error) else 0.0) <= limits.bound
 
-    def rank(self, limits: LossLimits) -> tuple[float, float, float]:
+    def rank(self, limits: LossLimits) -> tuple[float, float, float, float, float]:
         """How good a state within the bound is; larger is better.
 
-        The fewest unwanted answers come first, then losses of forget rows up to the target (more counts for nothing),
-        then the least loss of guard rows.
+        The fewest unwanted answers come first, then whether the behaviour is gone, then fluent answers, then losses of
+        forget rows up to the target (more counts for nothing), then the least loss of guard rows.
         """
         rows = [self.forget if self.withheld is None else self.withheld, self.forget]
         top = limits.target if math.isfinite(limits.target) else max(*rows, 1.0)
         gone = sum(min(loss / top, 1.0) for loss in rows)
-        return -(self.unwanted or 0.0), round(gone, 3), -self.guard
+        fluent = 1.0 if self.fluent is None else min(self.fluent, 1.0)
+        return -(self.unwanted or 0.0), float(self.reaches(limits)), fluent, round(gone, 3), -self.guard
 
 
 @dataclass
@@ -104,6 +117,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             counts them alike.
         multiplier: λ; None leaves the retain term as it is.
         ask: gives the share of unwanted answers of a model to the withheld rows' prompts; None asks nothing.
+        listen: gives the fluent answers of a model as a share of those before; None measures none.
         stop: end the run at the first violation of the bound, as earlier versions did (`--stop`).
         seen: called with the forget rows' L̄ after every measurement.
         outcome: why training ended.
@@ -119,6 +133,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     withheld: Sequence[TokenRow] = ()
     multiplier: Multiplier | None = None
     ask: Callable[[Any], float] | None = None
+    listen: Callable[[Any], float] | None = None
     stop: bool = False
     seen: Callable[[Tensor], None] | None = None
     outcome: Outcome = "steps"
@@ -159,9 +174,14 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             self.outcome = "diverged"
         elif self.stop and not reading.keeps(self.limits):
             self.outcome = "bound"
-        elif len(last) == CONFIRMED and all(r.reaches(self.limits) and r.keeps(self.limits) for r in last):
+        elif (len(last) == CONFIRMED and all(r.ends(self.limits) for r in last)) or self._settled():
             self.outcome = "forgotten"
         return self.outcome != "steps"
+
+    def _settled(self) -> bool:
+        """Whether the behaviour is gone, and the answers have not become more fluent for a while."""
+        heard = [r.fluent for r in self.readings if r.fluent is not None]
+        return len(heard) > PATIENCE and max(heard[-PATIENCE:]) <= max(heard[:-PATIENCE])
 
     def finish(self, model: Any) -> None:
         """Put the best state within the bound back, and say what kept the run from its target if it missed it."""
@@ -189,7 +209,10 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             before = self.readings[0].guard if self.readings else guard
             self.multiplier.follow(guard, before=before, bound=self.limits.bound)
         value = None if self.multiplier is None else self.multiplier.value
-        self.readings.append(Reading(step, float(means.mean()), guard, withheld, error, unwanted, value))
+        reading = Reading(step, float(means.mean()), guard, withheld, error, unwanted, value)
+        if self.listen is not None and reading.reaches(self.limits) and reading.keeps(self.limits):
+            reading = replace(reading, fluent=self.listen(model))
+        self.readings.append(reading)
         if self.seen is not None:
             self.seen(means)
         return self.readings[-1]
