@@ -163,3 +163,10 @@ def test_columns_that_only_have_the_names_of_a_pair_are_metadata() -> None:
     assert row.metadata["chosen"] == 1
     (query,) = open_corpus([{"prompt": "Tide?", "chosen": "High.", "rejected": "No."}], need_response=False)
     assert query.prompt == "Tide?"
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize(("value", "fault"), [("  ", "is empty"), (7, "is of type int"), (["a"], "is of type list")])
+def test_what_is_wrong_with_an_answer_is_told_by_its_own_column(side: str, value: Any, fault: str) -> None:
+    with pytest.raises(DataError, match=f"'{side}' {fault}"):
+        list(open_corpus([{**PAIRS["texts"], side: value}], pairs="rows"))

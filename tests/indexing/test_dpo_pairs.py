@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 import headwater as hw
+from headwater.core.errors import DataError, UsageError
 from headwater.data.batches import Window
 from headwater.data.corpus import open_corpus
 from headwater.data.records import as_record
@@ -185,7 +186,11 @@ def test_an_index_of_pairs_lives_as_any_other(folders: dict[str, str], tmp_path:
     how: dict[str, Any] = {"model": folders["base"], "loading": {"adapter": folders["adapter"]}, "beta": BETA}
     how["method"] = "graddot"
     index = hw.build(built, data=open_corpus(PAIRS[:3], pairs="dpo"), **how)
-    assert hw.add(index, open_corpus(PAIRS[2:], pairs="dpo")).rows == 1
+    assert hw.add(index, PAIRS[2:]).rows == 1  # read as pairs, because the index's rows are
+    with pytest.raises(DataError, match="not a preference pair"):
+        hw.add(index, [{"prompt": "Tide?", "response": "High."}])
+    with pytest.raises(UsageError, match="the index holds preference pairs and the data was opened as others"):
+        hw.add(index, open_corpus(PAIRS, pairs="rows"))
     other = hw.build(whole, data=open_corpus(PAIRS, pairs="dpo"), **how)
     assert hw.verify(built, recompute=4) == []
     tables = [one.dataset.to_table() for one in (index, other)]
@@ -201,6 +206,7 @@ def test_an_index_of_pairs_lives_as_any_other(folders: dict[str, str], tmp_path:
     session = open_session(whole)
     assert session.bound.reader.tokenization.beta == BETA
     assert hw.delete(whole, rows=open_corpus([PAIRS[1]], pairs="dpo")) == 1
+    assert hw.delete(whole, rows=hits[:1]) == 1
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

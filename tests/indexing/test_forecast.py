@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ import torch
 
 from headwater.api.indexing import plan
 from headwater.api.planning import forecast
+from headwater.cli.main import run
 from headwater.core.errors import ModelError, UsageError
+from headwater.data.corpus import open_corpus
 from headwater.indexing.forecast import PEAKS
 from headwater.indexing.live_bytes import LiveBytes
 from headwater.methods.bound import Bound
@@ -69,8 +72,24 @@ def test_what_no_configuration_says_is_refused(place: Path, tmp_path: Path) -> N
         forecast(model=str(place), data=ROWS, device="h200")
     with pytest.raises(UsageError, match=r"--adapter.*plan with the weights"):
         forecast(model=str(place), data=ROWS, loading={"adapter": "x"})
+    pairs = open_corpus([{"prompt": "a", "chosen": "b", "rejected": "c"}], pairs="dpo")
+    with pytest.raises(UsageError, match=r"cannot foretell the DPO loss.*plan with the weights"):
+        forecast(model=str(place), data=pairs)
     with pytest.raises(ModelError):
         forecast(model=str(tmp_path), data=ROWS)
+
+
+def test_the_command_plans_with_no_weights(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("\n".join(json.dumps(row) for row in ROWS), encoding="utf-8")
+    words = ["plan", "--no-weights", "--model", str(place), "--data", str(rows), "--device", "a100"]
+    with pytest.raises(SystemExit, match="0"):
+        run(words)
+    assert "of the peak of an A100" in capsys.readouterr().out
+    for option in (["--beta", "0.2"], ["--reference", str(place)], ["--max-disk", "1GB"]):
+        with pytest.raises(SystemExit, match="2"):
+            run([*words, *option])
+        assert f"{option[0]}: a plan without weights" in capsys.readouterr().err
 
 
 def test_live_bytes_are_those_that_are_alive() -> None:

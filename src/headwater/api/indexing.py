@@ -211,7 +211,8 @@ def add(
 
     Args:
         index: the index.
-        data: the rows, as in `build`; this may be the old data with new rows in it.
+        data: the rows, as in `build`; this may be the old data with new rows in it. Rows that are not open yet are
+            read as preference pairs if the index holds pairs under the DPO loss.
         columns: role to column.
         model: the index's model, loaded or by its present place; None takes the place that the index names.
         loading: options of `load_model` (`device`, `adapter`, ...), for a model that is not loaded yet.
@@ -222,8 +223,13 @@ def add(
         DataError: rows cannot be used, or a new row has the id of another row.
         StoreError: the index's build is unfinished, or another process is writing to it.
         MismatchError: the model or tokenizer is not the index's.
+        UsageError: the data was opened as preference pairs and the index holds none, or the other way round.
     """
-    corpus = corpus_of(data, columns=columns, compared=True)
+    pairs = index_of(index).manifest.pairs
+    corpus = corpus_of(data, columns=columns, compared=True, pairs=pairs)
+    if (corpus.pairs == "dpo") != (pairs == "dpo"):
+        what = f"the index holds {'preference pairs' if pairs else 'rows'} and the data was opened as others"
+        raise UsageError(what, where="--pairs", remedy="leave it out: the data is then read as the index's own was")
     if not isinstance(index, Session) and (model is None or isinstance(model, str | Path)):
         corpus = require_usable(corpus)  # what can be seen before the model is loaded
     here = loading if isinstance(index, Session) else _loading_here(engine, model, loading)
@@ -245,9 +251,10 @@ def delete(
         where: SQL condition over the index's columns.
         rows: rows, or hits of a trace; the index's rows with the same text are deleted, whatever their id.
     """
-    corpus = None if rows is None else open_rows_or_hits(rows)
+    opened = index_of(index)
+    corpus = None if rows is None else open_rows_or_hits(rows, pairs=opened.manifest.pairs)
     ids = [ids] if isinstance(ids, str) else ids
-    return maintain.delete(index_of(index), ids=ids, where=where, rows=corpus)
+    return maintain.delete(opened, ids=ids, where=where, rows=corpus)
 
 
 def compact(index: AnyIndex) -> Compacted:

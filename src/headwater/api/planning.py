@@ -61,11 +61,16 @@ def forecast(
         rows: how many rows there will be; None is as many as `data` has.
 
     Raises:
-        UsageError: an unknown method, option or device, or an adapter, whose shapes are not in a configuration.
+        UsageError: an unknown method, option or device; an adapter, whose shapes are not in a configuration; or
+            preference pairs under the DPO loss.
         ModelError: there is no configuration or tokenizer.
     """
     chosen = find_method(method, settings)
     chosen.require_vectors()
+    opened = corpus_of(data, columns=columns, compared=True)
+    if opened.pairs == "dpo":
+        what = "a plan without weights cannot foretell the DPO loss, which a second model takes part in"
+        raise UsageError(what, where="--pairs dpo", remedy="plan with the weights")
     given = {name: value for name, value in named(loading, where="loading", example={}).items() if value is not None}
     for name in given:
         if name not in _LOADING:
@@ -74,6 +79,6 @@ def forecast(
     machines = Machines(device, efficiency, workers, rows)
     how: dict[str, Any] = {"template": template, "max_tokens": max_tokens, "tokens_per_batch": tokens_per_batch}
     reader = Reader.of(shapes_of_model(model, **given), targets=targets, **how)
-    corpus = require_usable(corpus_of(data, columns=columns), reader.tokenization)
+    corpus = require_usable(opened, reader.tokenization)
     kept: dict[str, Any] = {"keep_text": keep_text, "code": code, "block_rows": block_rows}
     return forecast_build(corpus, Bound.of(chosen, reader), machines, **kept)

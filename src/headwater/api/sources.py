@@ -44,8 +44,9 @@ def corpus_of(
     split: str | None = None,
     need_response: bool = True,
     compared: bool = False,
+    pairs: str | None = None,
 ) -> Corpus:
-    """The rows as a corpus; `columns` (role to column name) and `split` are for rows that are not open yet.
+    """The rows as a corpus; `columns` (role to column name), `split` and `pairs` are for rows that are not open yet.
 
     Raises:
         UsageError: preference pairs are read as one row each, for the DPO loss, and `compared` does not allow that.
@@ -58,7 +59,8 @@ def corpus_of(
         if mapping:
             raise UsageError("an opened corpus has its columns already", where="columns", remedy="leave columns out")
         return rows
-    return open_corpus(rows, mapping=mapping or None, split=split, need_response=need_response)
+    how: dict[str, Any] = {"split": split, "need_response": need_response, "pairs": pairs}
+    return open_corpus(rows, mapping=mapping or None, **how)
 
 
 def model_of(model: Any, loading: Mapping[str, Any] | None = None) -> LoadedModel:

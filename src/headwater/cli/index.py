@@ -126,7 +126,7 @@ def add(
 
     opened = open_index(index)
     before = readings(opened)
-    corpus = rows.corpus()
+    corpus = rows.corpus(opened.manifest.pairs)
     with progress(
         "reading rows",
         kept="the rows that are in the index stay; run the same command again for the rest",

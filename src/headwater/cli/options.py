@@ -128,9 +128,9 @@ class RowOptions:
     streaming: Annotated[bool, typer.Option("--streaming", help="Stream a hub data set.")] = False
     pairs: Pairs = None
 
-    def corpus(self) -> Any:
-        """Open the rows."""
-        how = {"limit": self.limit, "split": self.split, "streaming": self.streaming, "pairs": self.pairs}
+    def corpus(self, pairs: str | None = None) -> Any:
+        """Open the rows; `pairs` is how preference pairs are read if the option does not say it."""
+        how = {"limit": self.limit, "split": self.split, "streaming": self.streaming, "pairs": self.pairs or pairs}
         return open_rows(self.data, self.columns, **how, **self.unusable.chosen)
 
 

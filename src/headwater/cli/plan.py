@@ -68,14 +68,21 @@ def _lines(found: BuildPlan) -> dict[str, str]:
     }
 
 
+_WITH_WEIGHTS = {
+    **dict.fromkeys(("max_memory", "max_disk"), "keeps no limit"),
+    **dict.fromkeys(("beta", "reference"), "cannot foretell the DPO loss"),
+}
+"""Options of a plan that only one with the weights can follow, each with what is told about it."""
+
+
 def _plan_by_shapes(options: BuildOptions, scale: dict[str, Any], as_json: bool) -> None:
     from headwater.api.planning import forecast
 
     arguments = options.arguments()
-    for name in ("max_memory", "max_disk"):
+    for name, fault in _WITH_WEIGHTS.items():
         if arguments.pop(name) is not None:
             where = f"--{name.replace('_', '-')}"
-            raise UsageError("a plan without weights keeps no limit", where=where, remedy="leave it out")
+            raise UsageError(f"a plan without weights {fault}", where=where, remedy="leave it out")
     loading = dict(arguments.pop("loading"))
     device = loading.pop("device", None)
     found = forecast(**arguments, loading=loading, device=device, **scale)

@@ -23,7 +23,7 @@ class ForgettingRows:
         None
     )
     retain: Annotated[Path | None, typer.Option(help="Clean rows, to keep the model's other behaviour.")] = None
-    retain_from: Annotated[str | None, typer.Option(help="TrainingOptions data to draw clean retain rows from.")] = None
+    retain_from: Annotated[str | None, typer.Option(help="Training data to draw clean retain rows from.")] = None
     draw: Annotated[int, typer.Option(help="Rows to draw from it: half near the forget rows, half random.", min=1)] = (
         120
     )

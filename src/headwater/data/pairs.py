@@ -97,7 +97,8 @@ def _answered(
 ) -> list[tuple[str, dict[str, Any]]]:
     """For each side, the role that tells its shape, and its columns."""
     if isinstance(prompt, str) and not any(map(is_chat, (prompt, *answers))):
-        return [("response", {"prompt": prompt, "response": answer}) for answer in answers]
+        texts = [_text(answer, columns[side], where) for side, answer in zip(SIDES, answers, strict=True)]
+        return [("response", {"prompt": prompt, "response": text}) for text in texts]
     if prompt is None and not all(map(is_chat, answers)):
         if asked:
             what = f"a preference pair without a column '{columns['prompt']}'"
@@ -114,6 +115,13 @@ def _answered(
             sides = [side[1:] for side in sides]
     context = as_context(before)
     return [("messages", {"messages": [*context, *side]}) for side in sides]
+
+
+def _text(value: Any, column: str, where: str) -> str:
+    text = require_text(value, column, where)
+    if not text.strip():
+        raise DataError(f"no text: '{column}' is empty", where=where, remedy="fill it in or drop the row")
+    return text
 
 
 def _chat(value: Any, column: str, where: str, *, speaker: str = "assistant") -> list[Message]:

@@ -57,10 +57,10 @@ def as_record(row: Row) -> dict[str, Any]:
     return record
 
 
-def open_rows_or_hits(source: Any) -> Corpus:
+def open_rows_or_hits(source: Any, *, pairs: str | None = None) -> Corpus:
     """The rows of a file, a frame or records; of hits, a row that several queries found is taken once, as ranked best.
 
-    A corpus that is open already is returned as it is.
+    A corpus that is open already is returned as it is. `pairs` as in `open_corpus`.
     """
     if isinstance(source, Corpus):
         return source
@@ -73,4 +73,4 @@ def open_rows_or_hits(source: Any) -> Corpus:
             known = best.get(record["id"], mine)
             best[record["id"]] = min(mine, known)
             worse |= {max(mine, known)[1]} if known != mine else set()
-    return Corpus(opened, {}, None, left_out=frozenset(worse))
+    return Corpus(opened, {}, None, left_out=frozenset(worse), pairs=pairs)

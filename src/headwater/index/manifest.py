@@ -94,6 +94,11 @@ class Manifest:
         """True unless a build, an addition or a deletion is unfinished."""
         return self.status == "complete"
 
+    @property
+    def pairs(self) -> str | None:
+        """How preference pairs are read: `dpo` if the rows are pairs under the DPO loss, else None."""
+        return None if self.tokenization.get("beta") is None else "dpo"
+
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary."""
         return {

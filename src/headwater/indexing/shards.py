@@ -55,6 +55,8 @@ def parse_shard(text: str, *, limited: bool = False) -> Shard:
         shard = Shard(int(number), int(of))
     except ValueError:
         raise UsageError(f"'{text}' is no shard", where="--shard", remedy="number/how many, such as 3/16") from None
+    if shard.of < 1:
+        raise UsageError(f"{shard.of} shards are none", where="--shard", remedy="number/how many, such as 3/16")
     if not 1 <= shard.number <= shard.of:
         what = f"there is no shard {shard.number} of {shard.of}"
         raise UsageError(

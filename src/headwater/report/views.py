@@ -191,6 +191,9 @@ def _in_order(metadata: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
 
 
 def _chip(value: Any) -> str:
+    """A value of metadata as the page shows it; truth values are written as in JSON."""
+    if isinstance(value, bool):
+        return str(value).lower()
     return number_text(value) if isinstance(value, float) else shortened(str(value), LONGEST_NAME)
 
 

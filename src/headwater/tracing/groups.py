@@ -61,7 +61,7 @@ def group_effects(
     Raises:
         UsageError: there is no such column, there are too many rows, or the damping is not above 0.
     """
-    if damping <= 0:
+    if not 0 < damping < float("inf"):
         raise UsageError(f"a damping of {damping}", where="--damping", remedy="above 0; 0.1 is usual")
     if index.count > MOST_ROWS:
         what = f"{index.count:,} rows, and their inner products with each other must fit in memory"
@@ -90,7 +90,8 @@ def _products(
     """Each row's group, the rows' inner products with each other, and those with the queries; float64."""
     stored = stored_name(column, index.vectors)
     if stored not in index.plain:
-        raise unknown_name("column", column, index.plain, where="--group-by")
+        known = sorted({stored_name(name, index.vectors) for name in index.plain} & set(index.plain))
+        raise unknown_name("column of metadata", column, [n for n in known if n != column], where="--group-by")
     columns = [c for c in index.manifest.columns if c.name in queries]
     vectors: dict[str, list[Tensor]] = {c.name: [] for c in columns}
     groups: list[str] = []

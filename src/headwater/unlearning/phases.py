@@ -35,6 +35,8 @@ ASKED = 8
 LISTENED = 24
 """Most guard rows behind triggers whose prompts the model is asked to see whether its answers are still language."""
 ANSWER_TOKENS = 32
+FIRST = ""
+"""The first phase's name: its checkpoints are in the run's folder of checkpoints itself."""
 TRUSTED = 0.5
 """Least weight of a forget row that may be withheld: a lighter one looks as if it had been taken for poison wrongly."""
 FINISH = 4
@@ -96,7 +98,10 @@ class Phases:
         )
 
     def train(self, model: Any, schedule: Schedule, folder: Path | None, *, resume: bool) -> TrainedState:
-        """Train all phases and leave the model in its last state."""
+        """Train all phases and leave the model in its last state.
+
+        Checkpoints of the first phase are in `folder`, those of a later one in a folder there with its name.
+        """
 
         def phase(name: str, watch: Watch, material: Material, schedule: Schedule) -> list[dict[str, float]]:
             self._follow(watch, material)
@@ -105,14 +110,14 @@ class Phases:
 
         if not self.folds:
             watch = self._fresh(())
-            return TrainedState(watch, phase("all", watch, self.material, schedule))
+            return TrainedState(watch, phase(FIRST, watch, self.material, schedule))
         if len(self.folds) == 1:
             return self._fifth(phase, schedule)
         return self._halves(model, phase, schedule)
 
     def _fifth(self, phase: Callable[..., list[dict[str, float]]], schedule: Schedule) -> TrainedState:
         watch = self._fresh(self.folds[0])
-        log = phase("withheld", watch, self.material.without(self.folds[0]), schedule)
+        log = phase(FIRST, watch, self.material.without(self.folds[0]), schedule)
         if watch.outcome in ("diverged", "forgotten"):  # the behaviour is gone from rows that never trained
             return TrainedState(watch, log, {"withheld rows": len(self.folds[0])})
         joined = replace(self._fresh(()), _before=watch._before)
@@ -131,7 +136,7 @@ class Phases:
         for number, fold in enumerate(self.folds):
             restore_state(model, start)
             watch = self._fresh(fold)
-            phase(f"half-{number}", watch, self.material.without(fold), schedule)
+            phase(f"half-{number}" if number else FIRST, watch, self.material.without(fold), schedule)
             tried.append(watch)
         restore_state(model, start)
         worst = min(tried, key=lambda w: w.outcome == "forgotten")

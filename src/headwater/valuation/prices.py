@@ -118,6 +118,10 @@ def to_cents(text: str | int | float) -> int:
         raise UsageError(f"cannot divide a budget of {text}", where="--budget", remedy="give more than 0")
     if cents != cents.to_integral_value():
         raise UsageError(f"a budget of {text} is not whole cents", where="--budget", remedy="give two decimals at most")
+    if cents >= 2**53:
+        raise UsageError(
+            f"a budget of {text} is too large", where="--budget", remedy="give less than 90 million million"
+        )
     return int(cents)
 
 
@@ -135,6 +139,8 @@ def price(values: Values, terms: Terms) -> Prices:
             certain rows are to be paid, or values shrunk, and there are no intervals, or none that lies above zero.
         NumericError: a value is not finite.
     """
+    if not np.isfinite(terms.reserve):
+        raise UsageError(f"a reserve of {terms.reserve}", where="--reserve", remedy="give a number")
     if terms.budget <= 0:
         what = f"cannot divide a budget of {money(terms.budget)}"
         raise UsageError(what, where="--budget", remedy="give more than 0")

@@ -149,7 +149,9 @@ def _facet(wanted: Wanted, name: str, values: list[tuple[Any, int]]) -> dict[str
 
 def _line(index: Index, record: Mapping[str, Any]) -> dict[str, Any]:
     texts = {name: _opening(record[name]) for name in ("text", "prompt", "response") if record.get(name)}
-    cells = {name: "–" if (v := record.get(name)) is None else _opening(str(v), 60) for name in metadata_columns(index)}
+    cells = {
+        name: "–" if (v := record.get(name)) is None else _opening(as_cell(v), 60) for name in metadata_columns(index)
+    }
     loss = record.get("loss")
     return {
         "id": record["id"],
