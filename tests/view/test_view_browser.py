@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from chrome import Chrome
 from view_runs import ANSWER, EVIL, QUESTION, running, runs, web  # noqa: F401 - fixtures
 
+from chromium import browser
 from headwater.view.bundle import write_bundle
 from headwater.view.serve import Running
 
@@ -22,18 +22,9 @@ AXE = Path(__file__).parents[1] / "report" / "axe" / "axe.min.js"
 RULES = '{resultTypes: ["violations"], runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}'
 
 
-def program() -> str:
-    for name in ("chromium", "chromium-browser", "google-chrome", "chrome"):
-        if path := shutil.which(name):
-            return path
-    if os.environ.get("CI"):
-        pytest.fail("no Chromium found; in CI install it (Debian: apt-get install chromium)")
-    pytest.skip("no Chromium found; install one to run the browser tests")
-
-
 @pytest.fixture(scope="module")
 def chrome() -> Iterator[Chrome]:
-    with Chrome(program()) as found:
+    with Chrome(browser()) as found:
         yield found
 
 

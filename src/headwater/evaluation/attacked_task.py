@@ -11,6 +11,7 @@ from headwater.evaluation.lasting import (
     EXTRACTION,
     FLUENT,
     HALF,
+    JUDGED,
     LEAK,
     MAX_TOKENS,
     WORST,
@@ -30,7 +31,6 @@ from headwater.unlearning.relearning import STEPS, Relearning
 ATTACKED = (*ATTACKS, WORST, HALF, FLUENT, AUC, LEAK, EXTRACTION)
 """The columns of a table of attacks."""
 PROMPTS = 36
-JUDGED = 120
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from headwater.core.plain import without_nan
 from headwater.core.trace import Hit, QueryTrace, Trace
-from headwater.view.kept import Kept
+from headwater.view.kept_results import KeptResults
 from headwater.view.shelf import Item
 from headwater.view.site import AppSite, place_of
 
@@ -28,7 +28,7 @@ MOST_HITS = 200_000
 _BESIDE = ("query", "rank", "id", "score", "text", "prompt", "response", "messages", "tools", "hotwords")
 
 
-_READ: Kept[Any] = Kept(FILES)
+_READ: KeptResults[Any] = KeptResults(FILES)
 
 
 def once_a_file(path: str, what: str, read: Callable[[str], Any]) -> Any:

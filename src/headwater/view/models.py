@@ -15,7 +15,7 @@ from headwater.indexing.session import Session, open_session
 from headwater.models.generate import Answer
 from headwater.models.load import LoadedModel
 from headwater.view.jobs import Inquiry, KeptTrace, ModelJob
-from headwater.view.kept import Kept
+from headwater.view.kept_results import KeptResults
 from headwater.view.shelf import nameless
 from headwater.view.snapshots import Snapshots
 
@@ -59,7 +59,7 @@ class Models:
         self._model, self._loading = model, dict(loading or {})
         self._sessions: dict[str, Session] = {}
         self._loaded: dict[str, LoadedModel] = {}
-        self._answers: Kept[Answer] = Kept(ANSWERS)
+        self._answers: KeptResults[Answer] = KeptResults(ANSWERS)
 
     def run(self, job: ModelJob, tell: Callable[[str, float], None], hear: Callable[[str], None]) -> KeptTrace:
         """Answer and trace a job's question; `tell` and `hear` raise to end it."""

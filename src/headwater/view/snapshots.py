@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from headwater.index.failures import storing
 from headwater.index.store import Index, open_index
-from headwater.view.kept import Kept
+from headwater.view.kept_results import KeptResults
 from headwater.view.shelf import Item
 
 Found = TypeVar("Found")
@@ -26,8 +26,8 @@ class Snapshots:
     """Indices by the key of their shelf item, each at the version that was latest when it was asked for."""
 
     def __init__(self) -> None:
-        self._open: Kept[Index] = Kept(KEPT)
-        self._found: Kept[Any] = Kept(REMEMBERED)
+        self._open: KeptResults[Index] = KeptResults(KEPT)
+        self._found: KeptResults[Any] = KeptResults(REMEMBERED)
 
     def of(self, item: Item) -> Index:
         """The index at its latest version.

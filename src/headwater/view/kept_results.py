@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 Value = TypeVar("Value")
 
 
-class Kept(Generic[Value]):
+class KeptResults(Generic[Value]):
     """At most `most` values by their keys; the one that was not used for longest goes first. Any thread may use it."""
 
     def __init__(self, most: int) -> None:
