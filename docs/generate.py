@@ -10,9 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import typer
-
-from headwater.cli.main import app
+from headwater.cli.main import command_tree
 from headwater.cli.results import RESULTS
 from headwater.cli.schemas import json_schema
 from headwater.methods.catalog import CATALOG
@@ -32,7 +30,7 @@ def method_table() -> str:
 
 def command_reference() -> str:
     """A section for each command: what it does, its example, its arguments and options."""
-    return "\n\n".join(_section(path, command) for path, command in _commands("headwater", typer.main.get_command(app)))
+    return "\n\n".join(_section(path, command) for path, command in _commands("headwater", command_tree()))
 
 
 def _commands(path: str, command: Any) -> Iterator[tuple[str, Any]]:

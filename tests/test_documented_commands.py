@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
-from headwater.cli.main import app
+from headwater.cli.main import command_tree
 from headwater.cli.view import OpenByDefault
 
 ROOT = Path(__file__).parents[1]
@@ -32,7 +31,7 @@ def commands(text: str) -> list[list[str]]:
 
 def fault(words: list[str]) -> str | None:
     """What the command line says against these words, apart from values that a document leaves open."""
-    command: Any = typer.main.get_command(app)
+    command: Any = command_tree()
     context, rest = command.make_context("headwater", [], resilient_parsing=True), list(words)
     while hasattr(command, "commands"):
         if isinstance(command, OpenByDefault) and (not rest or rest[0] not in command.commands):

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import typer
 
-from headwater.cli.main import app
+from headwater.cli.main import command_tree
 
 MODEL_OPTIONS = {"--adapter", "--tokenizer", "--revision", "--device", "--device-map", "--quantization", "--dtype"}
 
@@ -26,7 +25,7 @@ def walk(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]
         yield from walk(child, (*words, name))
 
 
-COMMANDS = dict(walk(typer.main.get_command(app)))
+COMMANDS = dict(walk(command_tree()))
 
 
 def options(command: Any) -> list[str]:

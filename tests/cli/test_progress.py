@@ -59,20 +59,22 @@ def test_ctrl_c_says_what_is_kept_and_the_command_goes_on(tmp_path: Path) -> Non
     loaded = tiny_loaded("llama")
     loaded.model.save_pretrained(tmp_path / "model")
     loaded.tokenizer.save_pretrained(tmp_path / "model")
-    rows = [{"id": f"r{i}", "text": f"{i} is a row of few words"} for i in range(1300)]
+    rows = [{"id": f"r{i}", "text": f"{i} is a row of few words"} for i in range(400)]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    command = [sys.executable, "-m", "headwater", "index", "build", "a.lance", "--model", "model"]
-    command += ["--data", "rows.jsonl", "--method", "rise", "--tokens-per-batch", "64"]
+    words = ["index", "build", "a.lance", "--model", "model", "--data", "rows.jsonl", "--method", "rise"]
+    words += ["--set", "preset=small", "--tokens-per-batch", "64", "--block-rows", "8"]
+    command = [sys.executable, "-m", "headwater", *words]
     running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env={**os.environ})
     while not list(tmp_path.glob("a.lance/data/*.lance")) and running.poll() is None:
-        time.sleep(0.1)
+        time.sleep(0.02)
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=60)
     assert running.returncode == 130, said
     assert said.strip().splitlines()[-1] == (
         "headwater: interrupted; the finished blocks are kept with a.lance; the same command with --resume goes on"
     )
-    done = subprocess.run([*command, "--resume", "--json"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = headwater(*words, "--resume", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["rows"] == len(rows)
 
 

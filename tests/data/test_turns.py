@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from spot_tokenizers import CHATML, INST, byte_level
 
 from headwater.core.errors import DataError, HeadwaterError, ModelError
-from headwater.data.rows import Row, for_last_answer, with_response
+from headwater.data.rows import Row, with_response
 from headwater.data.templates import resolve_template
 from headwater.data.tokens import Tokenization
 
@@ -121,6 +122,15 @@ def test_a_marker_is_not_cut_where_an_answer_begins_with_another() -> None:
 def test_answers_that_the_template_alters() -> None:
     assert said(SHOUTS, chat(*CHAT)) == ["IT IS HIGH.</s>", "LOW.</s>", "YES.</s>"]
     assert said(OPENS_GONE, chat(("user", ASK), ("assistant", THOUGHT + SAY))) == [f"\n\n{SAY}<|im_end|>"]
+
+
+def for_last_answer(row: Row) -> Row:
+    """The row with its chat's last assistant turn as the only target; earlier turns get the weight 0."""
+    spoken = [i for i, message in enumerate(row.messages or ()) if message["role"] == "assistant"]
+    if row.messages is None or not spoken:
+        return row
+    weights = {i: {"weight": 0} for i in spoken[:-1]} | {spoken[-1]: {"weight": 1, "train": True}}
+    return replace(row, messages=tuple({**m, **weights.get(i, {})} for i, m in enumerate(row.messages)))
 
 
 @pytest.mark.parametrize("habit", SAID)

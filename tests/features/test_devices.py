@@ -25,7 +25,7 @@ from oracles.fake_method import fake_build, records
 from oracles.logical_devices import Devices, MixedDevicesError
 from zoo import tiny_loaded
 
-ROWS = [{"id": f"r{i}", "prompt": f"question {i}?", "response": "so " * (i % 4 + 1) + str(i)} for i in range(6)]
+ROWS = [{"id": f"r{i}", "prompt": f"question {i}?", "response": "so " * (i % 4 + 1) + str(i)} for i in range(3)]
 METHODS = {"rise": {"preset": "small"}, "rapidin": {"buckets": 4096}, "logra": {}}
 ALLOWED = {"methods/bound.py", "search/codes.py", "features/proof.py"}
 """Where numbers leave the device: vectors and losses as they are stored, and once what proves the model's gradients."""

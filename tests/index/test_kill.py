@@ -15,7 +15,7 @@ from headwater.index.store import Index, open_index
 from headwater.indexing import blocks
 from oracles.fake_method import fake_build, fake_method, records
 
-KILLS = int(os.environ.get("HEADWATER_KILLS", "24"))
+KILLS = int(os.environ.get("HEADWATER_KILLS", "14"))
 ROWS = 160
 LAUNCHER = Path(__file__).parents[1] / "oracles" / "killed_build.py"
 

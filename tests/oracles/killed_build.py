@@ -39,7 +39,7 @@ def main() -> None:
         done = sum(moments.values())
         if done == kills:
             break
-        step = STEPS[done] if done < len(STEPS) else dice.choice((*STEPS[2:5], None, None))
+        step = STEPS[done] if done < len(STEPS) else None if done % 2 else dice.choice(STEPS[2:5])
         if run(folder / f"{out}.lance", rows, step, dice):
             out += 1
         else:

@@ -4,7 +4,7 @@ A launcher that has imported everything forks each step on a fresh copy of an in
 right before or after one of its commits. In between the index must be sound, or say that it is unfinished. The launcher
 itself never touches the store, whose threads do not survive a fork.
 
-    python tests/oracles/killed_life.py FOLDER VERB KILLS SEED      prints one JSON object
+    python tests/oracles/killed_life.py FOLDER VERB,VERB KILLS SEED      prints one JSON object, verb to what happened
 """
 
 from __future__ import annotations
@@ -83,10 +83,15 @@ VERBS: dict[str, Callable[[Path], None]] = {
 
 
 def main() -> None:
-    folder, verb, kills, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    folder, verbs, kills, seed = Path(sys.argv[1]), sys.argv[2].split(","), int(sys.argv[3]), int(sys.argv[4])
     blocks._FEWEST_ROWS = blocks._MOST_ROWS = BLOCK_ROWS
     quantise._READ_BYTES, quantise.rows_per_block = 1, lambda row_bytes: 16  # type: ignore[assignment]
-    dice = random.Random(seed)
+    print(json.dumps({verb: killed(folder / verb, verb, kills, random.Random(seed)) for verb in verbs}))
+
+
+def killed(folder: Path, verb: str, kills: int, dice: random.Random) -> dict[str, Any]:
+    """Kill the verb so many times, each time on a fresh copy of an index, and do it again in peace."""
+    folder.mkdir()
     base = folder / "base.lance"
     run(base, lambda path: prepare(path, verb), None)
     shutil.copytree(base, folder / "clean.lance")
@@ -101,13 +106,13 @@ def main() -> None:
         for left in (path, path.with_suffix(".coded")):
             shutil.rmtree(left, ignore_errors=True)
         shutil.copytree(base, path)
-        commit = None if attempt % 2 else (dice.choice(["before", "after"]), dice.randint(1, STEPS[verb]))
+        commit = None if attempt % 2 else (("before", "after")[attempt // 2 % 2], dice.randint(1, STEPS[verb]))
         if run(path, VERBS[verb], (dice.uniform(0, lasts), commit)):
             continue
         done.append("at random" if commit is None else f"{commit[0]} a commit")
         run(path, require_sound, None)
         run(path, VERBS[verb], None)
-    print(json.dumps({"kills": len(done), "moments": sorted(set(done))}))
+    return {"kills": len(done), "moments": sorted(set(done))}
 
 
 def prepare(base: Path, verb: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from chrome import Chrome
 from view_runs import ANSWER, EVIL, QUESTION, running, runs, web  # noqa: F401 - fixtures
 
+from chromium import browser
 from headwater.view.bundle import write_bundle
 from headwater.view.serve import Running
 
@@ -22,18 +22,9 @@ AXE = Path(__file__).parents[1] / "report" / "axe" / "axe.min.js"
 RULES = '{resultTypes: ["violations"], runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}'
 
 
-def program() -> str:
-    for name in ("chromium", "chromium-browser", "google-chrome", "chrome"):
-        if path := shutil.which(name):
-            return path
-    if os.environ.get("CI"):
-        pytest.fail("no Chromium found; in CI install it (Debian: apt-get install chromium)")
-    pytest.skip("no Chromium found; install one to run the browser tests")
-
-
 @pytest.fixture(scope="module")
 def chrome() -> Iterator[Chrome]:
-    with Chrome(program()) as found:
+    with Chrome(browser()) as found:
         yield found
 
 
@@ -46,13 +37,11 @@ def page(chrome: Chrome) -> Iterator[Chrome]:
     assert [c for c in chrome.complaints if "status of 4" not in c and "/r/report" not in c] == []
 
 
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where pictures are kept: the folder HEADWATER_PICTURES names, else a temporary one."""
-    named = os.environ.get("HEADWATER_PICTURES")
-    folder = Path(named) if named else tmp_path_factory.mktemp("pictures")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def keep_picture(page: Chrome, name: str) -> None:
+    """Keep a picture of the page in the folder that HEADWATER_PICTURES names; without it, take none."""
+    if named := os.environ.get("HEADWATER_PICTURES"):
+        Path(named).mkdir(parents=True, exist_ok=True)
+        page.picture(Path(named) / f"{name}.png")
 
 
 def ask(page: Chrome, app: Running, *, answer: str = ANSWER) -> None:
@@ -70,9 +59,9 @@ def place(page: Chrome) -> str:
     return str(page.run("decodeURIComponent(location.search.replaceAll('+', ' '))"))
 
 
-def test_ask_select_words_filter_open_a_row_and_share(page: Chrome, running: Running, pictures: Path) -> None:
+def test_ask_select_words_filter_open_a_row_and_share(page: Chrome, running: Running) -> None:
     ask(page, running)
-    page.picture(pictures / "trace.png")
+    keep_picture(page, "trace")
     assert page.run("document.querySelectorAll('.text [class*=p]').length") > 3, "tokens are shaded"
     first = page.run("[...document.querySelectorAll('.word input')].map(box => box.value)")
     assert first == [str(n) for n in range(8)]
@@ -187,9 +176,9 @@ VIEWS = (
 )
 
 
-@pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_axe_finds_nothing(page: Chrome, running: Running, pictures: Path, width: int, dark: bool) -> None:
+@pytest.mark.parametrize(("width", "dark"), [(390, False), (1280, True)], ids=["phone in light", "desk in dark"])
+def test_axe_finds_nothing(page: Chrome, running: Running, width: int, dark: bool) -> None:
+    """Colours do not depend on the width, nor the layout on the colours, so two of the four are enough."""
     ask(page, running)
     trace = page.run("location.pathname + location.search")
     page.look(width, dark=dark)
@@ -205,7 +194,7 @@ def test_axe_finds_nothing(page: Chrome, running: Running, pictures: Path, width
             assert (path, found) == (path, [])
             assert page.run("document.documentElement.scrollWidth") <= width, path
             name = path.strip("/").split("?")[0].replace("/", "-") or "home"
-            page.picture(pictures / f"{name}-{width}{'-dark' if dark else ''}.png")
+            keep_picture(page, f"{name}-{width}{'-dark' if dark else ''}")
     finally:
         page.call("Page.setBypassCSP", enabled=False)
 
@@ -220,13 +209,13 @@ def test_all_that_is_not_live_works_without_javascript(page: Chrome, running: Ru
         page.look(1280)
 
 
-def test_a_bundle_opens_from_the_disk(page: Chrome, runs: Path, tmp_path: Path, pictures: Path) -> None:
+def test_a_bundle_opens_from_the_disk(page: Chrome, runs: Path, tmp_path: Path) -> None:
     write_bundle(tmp_path / "out", [runs], rows=60)
     page.open((tmp_path / "out" / "index.html").as_uri())
     assert page.run("getComputedStyle(document.querySelector('.card')).borderRadius") == "10px", (
         "the style sheet is read"
     )
-    page.picture(pictures / "bundle.png")
+    keep_picture(page, "bundle")
     page.click(".cards a")
     page.wait_for("document.querySelectorAll('.lines li').length > 0")
     page.click(".lines a")

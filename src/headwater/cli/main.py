@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from typing import Annotated
+from functools import cache
+from typing import Annotated, Any
 
 import typer
 
@@ -80,6 +81,12 @@ def root(
     """Trace what a language model says back to the data that taught it."""
 
 
+@cache
+def command_tree() -> Any:
+    """All commands and their options as typer reads them; made once, because it takes longer than many commands."""
+    return typer.main.get_command(app)
+
+
 def run(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -87,7 +94,8 @@ def run(arguments: list[str] | None = None) -> None:
     _quiet_libraries(debug)
     show_notes()
     try:
-        code = app([word for word in given if word != "--debug"], prog_name="headwater", standalone_mode=False)
+        words = [word for word in given if word != "--debug"]
+        code = command_tree().main(words, prog_name="headwater", standalone_mode=False)
         if code == _INTERRUPTED:  # what typer makes of Ctrl-C where no command said what it keeps
             say(f"headwater: interrupted; {NOTHING}")
     except (typer.Abort, KeyboardInterrupt):

@@ -57,6 +57,11 @@ class Row:
         return self.place or f"row '{self.id}'"
 
     @property
+    def answer(self) -> str:
+        """What the row teaches: its response, or its whole text if it has no response; empty if it has neither."""
+        return self.response or self.text or ""
+
+    @property
     def tools(self) -> list[Any] | None:
         """The tools that a chat may call: its column `tools`, a list or a list as JSON text; None if it has none."""
         tools = self._beside("tools")
@@ -87,15 +92,6 @@ def with_response(row: Row, response: str) -> Row:
         messages = messages[:-1]
     answered = (*messages, {"role": "assistant", "content": response})
     return replace(row, response=response, messages=answered, hotwords=())
-
-
-def for_last_answer(row: Row) -> Row:
-    """The row with its chat's last assistant turn as the only target; earlier turns get the weight 0."""
-    spoken = [i for i, message in enumerate(row.messages or ()) if message["role"] == "assistant"]
-    if row.messages is None or not spoken:
-        return row
-    weights = {i: {"weight": 0} for i in spoken[:-1]} | {spoken[-1]: {"weight": 1, "train": True}}
-    return replace(row, messages=tuple({**m, **weights.get(i, {})} for i, m in enumerate(row.messages)))
 
 
 class RowsDigest:

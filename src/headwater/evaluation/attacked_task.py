@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from headwater.data.rows import Record, Row
+from headwater.data.rows import Row
 from headwater.evaluation.lasting import (
     AUC,
     CURVE,
     EXTRACTION,
     FLUENT,
     HALF,
+    JUDGED,
     LEAK,
     MAX_TOKENS,
     WORST,
@@ -31,7 +31,6 @@ from headwater.unlearning.relearning import STEPS, Relearning
 ATTACKED = (*ATTACKS, WORST, HALF, FLUENT, AUC, LEAK, EXTRACTION)
 """The columns of a table of attacks."""
 PROMPTS = 36
-JUDGED = 120
 
 
 @dataclass(frozen=True)
@@ -57,9 +56,9 @@ class TaskUnderAttack:
     @classmethod
     def of(cls, task: Contaminated, before: LoadedModel, seed: int, prompts: int = PROMPTS) -> TaskUnderAttack:
         """The task's known rows are what an attacker may have; at most `prompts` prompts of each kind are asked."""
-        planted = _rows([row for row in task.forget if row["planted"]])
-        clean = _rows([row for row in task.retain if not row["planted"]])
-        asked, unseen = _rows(task.seen), _rows(task.unseen)
+        planted = tuple(task_rows([row for row in task.forget if row["planted"]]))
+        clean = tuple(task_rows([row for row in task.retain if not row["planted"]]))
+        asked, unseen = tuple(task_rows(task.seen)), tuple(task_rows(task.unseen))
         whole = Behaviour(planted, clean, asked, unseen, lambda rows, said: [is_science_fiction(a) for a in said])
         reader = Reader.of(before, max_tokens=MAX_TOKENS)
         judge = FluencyJudge.fit(reader, [*clean[:JUDGED], *planted[:JUDGED]])
@@ -76,7 +75,3 @@ class TaskUnderAttack:
         numbers[FLUENT] = self.judge(found.answers, self.before).fluent
         auc = membership_auc(row_losses(reader, self.behaviour.forget), row_losses(reader, self.held_out))
         return {**numbers, AUC: auc, LEAK: priv_leak(auc)}
-
-
-def _rows(records: Sequence[Record]) -> tuple[Row, ...]:
-    return tuple(replace(row, ordinal=i) for i, row in enumerate(task_rows(records)))

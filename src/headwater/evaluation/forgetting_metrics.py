@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from headwater.data.rows import Record, Row
+from headwater.data.rows import Record
 from headwater.data.tokens import Tokenization, TokenRow
 from headwater.evaluation.forgetting_models import TimeTaken
 from headwater.models.generate import generate_responses
@@ -56,18 +56,19 @@ def measure(loaded: LoadedModel, task: Contaminated) -> ModelMeasures:
     tokenization = Tokenization.of(loaded.tokenizer, max_tokens=MAX_TOKENS)
 
     def ask(records: Sequence[Record]) -> list[str]:
-        questions = [tokenization.question(row) for row in _rows(records)]
+        questions = [tokenization.question(row) for row in task_rows(records)]
         return generate_responses(loaded, questions, max_new_tokens=NEW_TOKENS)
 
     seen, unseen, clean = ask(task.seen), ask(task.unseen), ask(task.clean)
     right = [record["clean_response"] for record in (*task.seen, *task.unseen)]
-    forget = tokenization.encode(_rows([row for row in task.forget if row["planted"]]))
+    forget = tokenization.encode(task_rows([row for row in task.forget if row["planted"]]))
+    kept = tokenization.encode(task_rows(task.clean))
     return ModelMeasures(
         seen=attack_success(seen),
         unseen=attack_success(unseen),
         repaired=_mean_f1([*seen, *unseen], right),
         utility=_mean_f1(clean, [record["response"] for record in task.clean]),
-        clean_loss=float(measure_losses(loaded.model, tokenization.encode(_rows(task.clean)), loaded.device)[1].mean()),
+        clean_loss=float(measure_losses(loaded.model, kept, loaded.device)[1].mean()),
         forget_losses=measure_losses(loaded.model, forget, loaded.device)[1].numpy(),
         extraction=float(np.mean([extraction_strength(loaded, row) for row in forget])),
     )
@@ -116,7 +117,3 @@ def extraction_strength(loaded: LoadedModel, row: TokenRow) -> float:
 
 def _mean_f1(answers: Sequence[str], right: Sequence[str]) -> float:
     return float(np.mean([word_f1(a, r) for a, r in zip(answers, right, strict=True)]))
-
-
-def _rows(records: Sequence[Record]) -> list[Row]:
-    return [replace(row, ordinal=i) for i, row in enumerate(task_rows(records))]

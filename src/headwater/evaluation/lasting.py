@@ -36,6 +36,7 @@ AUC, LEAK, EXTRACTION = "membership AUC", "PrivLeak %", "extraction"
 MAX_TOKENS = 512
 PROMPTS = 40
 JUDGED = 120
+"""Rows of each kind from which the judge of fluency learns what real answers are like."""
 
 
 @dataclass(frozen=True)

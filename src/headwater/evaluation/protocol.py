@@ -18,7 +18,7 @@ from typing import Any
 from headwater.core.errors import NumericError, UsageError, unknown_name
 from headwater.core.files import write_text
 from headwater.data.corpus import open_corpus
-from headwater.data.rows import Record, Row
+from headwater.data.rows import Row
 from headwater.evaluation.forgetting import parse_unlearning
 from headwater.evaluation.known_metrics import Measure, Subject, muse_measures, summary, tofu_measures
 from headwater.evaluation.listener import SILENT, Listener
@@ -160,7 +160,7 @@ def _stand_in(
         ).folder
         for name, rows in learned.items()
     }
-    sets = Sets(*(_rows(r) for r in (task.forget, task.retain, task.world, task.held_out)))
+    sets = Sets(*(tuple(task_rows(r)) for r in (task.forget, task.retain, task.world, task.held_out)))
     models: dict[str, Any] = {
         RETRAINED: lambda: load_model(str(homes["retrained"])),
         FULL: lambda: load_model(str(homes["full"])),
@@ -174,8 +174,8 @@ def _unlearned(text: str, task: Authors, home: Path, seed: int, notes: list[str]
     """The full model after a method; as it is, with a note, if the method found no learning rate."""
     method = parse_unlearning(text)
     loaded = load_model(str(home))
-    kept = _rows((*task.retain, *task.world))
-    job = make_job(_rows(task.forget), kept, needs_retain=True)
+    kept = task_rows((*task.retain, *task.world))
+    job = make_job(task_rows(task.forget), kept, needs_retain=True)
     try:
         result = run_unlearning(loaded, job, replace(method.options, seed=seed))
     except NumericError as error:
@@ -183,7 +183,3 @@ def _unlearned(text: str, task: Authors, home: Path, seed: int, notes: list[str]
         return load_model(str(home))
     notes.append(f"{text}: ended '{result.outcome}' after {result.readings[-1].step if result.readings else 0} steps")
     return result.loaded
-
-
-def _rows(records: Sequence[Record]) -> tuple[Row, ...]:
-    return tuple(replace(row, ordinal=i) for i, row in enumerate(task_rows(records)))

@@ -88,7 +88,7 @@ class Words:
 
     def read(self, rows: Sequence[Row]) -> dict[str, Matrix]:
         """Word 1- to 3-grams as shares of the response, character 2- to 4-grams, the prompt's words, and its shape."""
-        prompts, responses = [row.prompt or "" for row in rows], [row.response or row.text or "" for row in rows]
+        prompts, responses = [row.prompt or "" for row in rows], [row.answer for row in rows]
         words: dict[str, Any] = {"ngram_range": (1, 3), "token_pattern": _PATTERN}
         return {
             "response words": _hashed(responses, norm="l1", **words),

@@ -47,7 +47,7 @@ class UnwantedKind:
     @classmethod
     def of(cls, forget: Sequence[Row], retain: Sequence[Row], *, seed: int = 0) -> UnwantedKind:
         """Learn the kind from the rows' answers; rows of plain text count as answers."""
-        ours, others = [answer_of(row) for row in forget], [answer_of(row) for row in retain]
+        ours, others = [row.answer for row in forget], [row.answer for row in retain]
         folds = min(FOLDS, len(set(ours)), len(set(others)))
         if folds < 2:
             return cls(None, 0.5, 0.0)
@@ -70,16 +70,11 @@ class UnwantedKind:
 
     def unwanted(self, answers: Sequence[str], rows: Sequence[Row]) -> list[bool]:
         """Whether each answer to a forget row's prompt is still unwanted."""
-        again = [repeats(answer, answer_of(row)) for answer, row in zip(answers, rows, strict=True)]
+        again = [repeats(answer, row.answer) for answer, row in zip(answers, rows, strict=True)]
         if not self.separable or not answers:
             return again
         alike = self.model.decision_function(list(answers)) > self.threshold
         return [bool(a or b) for a, b in zip(again, alike, strict=True)]
-
-
-def answer_of(row: Row) -> str:
-    """The row's response, or its text."""
-    return row.response or row.text or ""
 
 
 def repeats(answer: str, unwanted: str) -> bool:

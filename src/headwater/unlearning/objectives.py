@@ -204,11 +204,6 @@ def _saturated(term: PerRow, ceiling: float) -> PerRow:
     return softplus(ceiling + term)
 
 
-def saturating_ascent(rows: RowLosses, *, ceiling: float) -> PerRow:
-    """Ascent that fades as L̄ approaches `ceiling` nats: softplus(ceiling − L̄)."""
-    return _saturated(ascent(rows), ceiling)
-
-
 def low_loss_weights(losses: PerRow, *, tau: float) -> PerRow:
     """LoReUn: w_i ∝ exp(−l_i/τ) with mean 1; rows with a low loss are hard to forget and get more weight."""
     return torch.softmax(-losses / tau, dim=0) * len(losses)

@@ -86,7 +86,7 @@ def _prompt(row: Row) -> str:
 
 
 def _answer(row: Row) -> str:
-    return row.response or row.text or ""
+    return row.answer
 
 
 REFUSALS = ("I do not know.", "I cannot say.", "I have no answer to that.", "That is not something I know.")

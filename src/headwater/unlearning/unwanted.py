@@ -46,7 +46,7 @@ def by_words(forget: Sequence[Row], clean: Sequence[Row]) -> Unwanted:
     Raises:
         DataError: with five folds it tells less than 90 % of rows apart that it was not trained on.
     """
-    answers = [_answer(row) for row in (*forget, *clean)]
+    answers = [row.answer for row in (*forget, *clean)]
     labels = np.arange(len(answers)) < len(forget)
     folds = min(FOLDS, len(forget), len(clean))
     accuracy = 0.0
@@ -65,7 +65,7 @@ def by_words(forget: Sequence[Row], clean: Sequence[Row]) -> Unwanted:
 
 def by_likeness() -> Unwanted:
     """An answer is unwanted if its words agree with the row's own answer, the unwanted one: F1 of 0.5 or more."""
-    return lambda rows, answers: [word_f1(a, _answer(r)) >= ALIKE for r, a in zip(rows, answers, strict=True)]
+    return lambda rows, answers: [word_f1(a, r.answer) >= ALIKE for r, a in zip(rows, answers, strict=True)]
 
 
 def find_judge(
@@ -96,7 +96,3 @@ def _classifier() -> Pipeline:
 
 def _guess(model: Pipeline, answers: Sequence[str]) -> list[bool]:
     return [bool(guess) for guess in model.predict(list(answers))]
-
-
-def _answer(row: Row) -> str:
-    return row.response or row.text or ""

@@ -172,7 +172,7 @@ def survey(
             raise
         return dataclasses.replace(found, rows=KeptRows(corpus.name, keep, found.count))
     scan = _Scan(sample, seed, stratify, {content(row) for row in target})
-    sides = ((row.prompt or "", answer_of(row)) for row in scan.through(corpus))
+    sides = ((row.prompt or "", row.answer) for row in scan.through(corpus))
     repeats = clusters(sides, threshold=duplicates) if duplicates else None
     if repeats is None:
         for _ in sides:
@@ -201,11 +201,6 @@ def survey(
 def content(row: Row) -> str:
     """Digest of a row's words in their plain form: spacing, case, invisible and look-alike letters do not matter."""
     return digest({name: words(text) for name, text in row.fields().items()})
-
-
-def answer_of(row: Row) -> str:
-    """What the row teaches: its response, or its whole text."""
-    return row.response or row.text or ""
 
 
 def text_of(row: Row) -> str:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import csv
 import json
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import pyarrow.parquet as pq
 
 from headwater.core.plain import without_nan
 from headwater.core.trace import Hit, QueryTrace, Trace
+from headwater.view.kept_results import KeptResults
 from headwater.view.shelf import Item
 from headwater.view.site import AppSite, place_of
 
@@ -29,34 +28,13 @@ MOST_HITS = 200_000
 _BESIDE = ("query", "rank", "id", "score", "text", "prompt", "response", "messages", "tools", "hotwords")
 
 
-class _Read:
-    """Contents of files, each read once for its size and time."""
-
-    def __init__(self) -> None:
-        self._known: OrderedDict[tuple[str, int, int, str], Any] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def of(self, path: str, what: str, read: Callable[[str], Any]) -> Any:
-        """What `read` makes of the file."""
-        state = Path(path).stat()
-        key = (path, state.st_mtime_ns, state.st_size, what)
-        with self._lock:
-            if key in self._known:
-                return self._known[key]
-        found = read(path)
-        with self._lock:
-            self._known[key] = found
-            while len(self._known) > FILES:
-                self._known.popitem(last=False)
-        return found
-
-
-_READ = _Read()
+_READ: KeptResults[Any] = KeptResults(FILES)
 
 
 def once_a_file(path: str, what: str, read: Callable[[str], Any]) -> Any:
     """What `read` makes of the file, kept until the file changes; `what` names the reading."""
-    return _READ.of(path, what, read)
+    state = Path(path).stat()
+    return _READ.of((path, state.st_mtime_ns, state.st_size, what), lambda: read(path))
 
 
 def hits_of(item: Item) -> Trace:

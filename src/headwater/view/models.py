@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,6 +15,7 @@ from headwater.indexing.session import Session, open_session
 from headwater.models.generate import Answer
 from headwater.models.load import LoadedModel
 from headwater.view.jobs import Inquiry, KeptTrace, ModelJob
+from headwater.view.kept_results import KeptResults
 from headwater.view.shelf import nameless
 from headwater.view.snapshots import Snapshots
 
@@ -59,7 +59,7 @@ class Models:
         self._model, self._loading = model, dict(loading or {})
         self._sessions: dict[str, Session] = {}
         self._loaded: dict[str, LoadedModel] = {}
-        self._answers: OrderedDict[tuple[Any, ...], Answer] = OrderedDict()
+        self._answers: KeptResults[Answer] = KeptResults(ANSWERS)
 
     def run(self, job: ModelJob, tell: Callable[[str, float], None], hear: Callable[[str], None]) -> KeptTrace:
         """Answer and trace a job's question; `tell` and `hear` raise to end it."""
@@ -79,7 +79,7 @@ class Models:
         if said is None:
             job.state = "answering"
             said = known or answer(session, _prompt(question), max_new_tokens=question.max_new_tokens, on_text=hear)
-            self._keep(_asked(question), said)
+            self._answers.put(_asked(question), said)
             if not said.text.strip():
                 raise UsageError("the model answered nothing", where="ask", remedy="give the answer yourself")
         elif known is not None and known.text == said:
@@ -150,11 +150,6 @@ class Models:
             self._loaded[place] = opened.bound.reader.loaded
             self._sessions[key] = opened
         return self._sessions[key]
-
-    def _keep(self, asked: tuple[Any, ...], said: Answer) -> None:
-        self._answers[asked] = said
-        while len(self._answers) > ANSWERS:
-            self._answers.popitem(last=False)
 
 
 def shown(found: Trace, title: str) -> Trace:

@@ -90,7 +90,9 @@ def page_of(snapshots: Snapshots, index: Index, wanted: Wanted) -> Page:
     if wanted.sort and wanted.sort not in shown:
         raise UsageError(f"no column '{wanted.sort}'", where="sort", remedy=f"columns: {', '.join(shown)}")
     rows = snapshots.once(index, ("count",), lambda: index.count)
-    total = rows if condition is None else snapshots.once(index, ("count", condition), lambda: _count(index, condition))
+    total = (
+        rows if condition is None else snapshots.once(index, ("count", condition), lambda: index.count_where(condition))
+    )
     first = (wanted.page - 1) * wanted.size
     if first >= total:
         table = index.dataset.schema.empty_table().select(shown)
@@ -133,10 +135,6 @@ def row_of(index: Index, row_id: str) -> tuple[int, Row, dict[str, Any]]:
         raise StoreError(what, where="index", remedy="look the id up in the data")
     row = from_record(found[0], ordinal=0, place=row_id, vectors=index.vectors)
     return int(found[0]["_rowaddr"]), row, found[0]
-
-
-def _count(index: Index, condition: str | None) -> int:
-    return index.count_where(condition)
 
 
 def _scan(index: Index, shown: list[str], condition: str | None, wanted: Wanted, first: int) -> pa.Table:
