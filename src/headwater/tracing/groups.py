@@ -91,7 +91,7 @@ def _products(
     stored = stored_name(column, index.vectors)
     if stored not in index.plain:
         known = sorted({stored_name(name, index.vectors) for name in index.plain} & set(index.plain))
-        raise unknown_name("column of metadata", column, [n for n in known if n != column], where="--group-by")
+        raise unknown_name("column", column, [n for n in known if n != column], where="--group-by")
     columns = [c for c in index.manifest.columns if c.name in queries]
     vectors: dict[str, list[Tensor]] = {c.name: [] for c in columns}
     groups: list[str] = []
