@@ -85,6 +85,7 @@ def test_an_error_of_any_step_leaves_what_came_before_it(tmp_path: Path) -> None
     class Full(Squares):
         def write(self, computed: tuple[Block[int], list[int]]) -> Receipt:
             if computed[0].number == 3:
+                time.sleep(0.1)  # until blocks behind it wait
                 raise OSError(28, "No space left on device")
             return super().write(computed)
 

@@ -50,15 +50,23 @@ class Local:
             return
         with ahead_of(map(work.prepare, blocks), self.ahead) as prepared, ThreadPoolExecutor(1) as writer:
             waiting: deque[Future[Receipt]] = deque()
+
+            def commit_first() -> None:
+                try:
+                    commit(work, waiting.popleft().result(), on_commit)
+                except BaseException:
+                    waiting.clear()  # without this block, none behind it may be committed
+                    raise
+
             try:
                 for one in prepared:
                     waiting.append(writer.submit(work.write, work.compute(one)))
                     while waiting and (waiting[0].done() or len(waiting) > self.ahead):
-                        commit(work, waiting.popleft().result(), on_commit)
+                        commit_first()
             finally:  # also after an error: what was computed before it counts
                 try:
                     while waiting:
-                        commit(work, waiting.popleft().result(), on_commit)
+                        commit_first()
                 finally:
                     writer.shutdown(cancel_futures=True)
 
