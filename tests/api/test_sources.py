@@ -98,7 +98,7 @@ def test_results_convert_and_show_themselves(index, loaded, tmp_path):
     for result, rows in ((trace, 3), (scores, 24), (valued, 24), (chosen, 5), (bought, 2), (planned, 1)):
         assert len(result.to_pandas()) == rows
         assert pq.read_table(result.to_parquet(tmp_path / "t.parquet")).num_rows == rows
-        assert result._repr_html_().startswith("<table>")
+        assert result._repr_html_().startswith("<iframe" if result is trace else "<table>")
     assert bought.to_pandas()["amount"].sum() == pytest.approx(100)
     assert chosen.rows[0]["response"] in {row["response"] for row in ROWS}
 

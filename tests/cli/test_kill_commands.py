@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-KILLS = int(os.environ.get("HEADWATER_KILLS", "1"))
+KILLS = int(os.environ.get("HEADWATER_KILLS", "0"))
 LAUNCHER = Path(__file__).parents[1] / "oracles" / "killed_commands.py"
 
 
 @pytest.mark.timeout(1200)
+@pytest.mark.skipif(not KILLS, reason="slow: HEADWATER_KILLS says how many kills")
 def test_killed_commands_given_again_are_the_commands(tmp_path: Path) -> None:
     chosen = ["--times", str(KILLS), "--commands", "trace,unlearn"]
     command = [sys.executable, "-W", "ignore", str(LAUNCHER), str(tmp_path), *chosen]

@@ -11,7 +11,9 @@ from headwater.cli.console import as_fields
 from headwater.cli.layout import cell_text, facts_text, table_text
 
 WORDS = st.text(st.sampled_from("abcdefgh数字-"), min_size=1, max_size=14)
-CELLS = st.one_of(st.lists(WORDS, max_size=12).map(" ".join), st.floats(-1e9, 1e9), st.integers(), st.none())
+CELLS = st.one_of(
+    st.lists(WORDS, max_size=12).map(" ".join), st.floats(-1e9, 1e9), st.integers(-(10**15), 10**15), st.none()
+)
 
 
 @settings(deadline=None, max_examples=60)

@@ -16,6 +16,7 @@ import pytest
 
 from headwater.core.errors import DataError, StoreError
 from headwater.data.corpus import open_corpus
+from headwater.engines.local import Local
 from headwater.index.checks import check_index
 from headwater.index.rows import infer_schema
 from headwater.index.store import Index, create_index, open_index
@@ -150,7 +151,7 @@ def test_a_build_over_several_files_goes_on_and_sees_that_one_has_changed(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(tmp_path / "a.lance", open_corpus(pattern), fake_bound(), on_progress=stop)
+        build(tmp_path / "a.lance", open_corpus(pattern), fake_bound(), on_progress=stop, engine=Local(ahead=0))
     assert open_index(tmp_path / "a.lance").count == 8
     kept = (tmp_path / "part-0.parquet").read_bytes()
     pq.write_table(table().slice(1, 4), tmp_path / "part-0.parquet")

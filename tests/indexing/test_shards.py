@@ -148,7 +148,7 @@ def test_what_is_no_shard_is_refused(text: str) -> None:
         parse_shard(text)
 
 
-@pytest.mark.parametrize("text", ["0/3", "4/3", "-1/3", "1/0"])
+@pytest.mark.parametrize("text", ["0/3", "4/3", "-1/3"])
 def test_a_number_out_of_range_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="there is no shard"):
         parse_shard(text)

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from headwater.core.spec import Column, Coverage, MethodSpec, Role
 from headwater.data.batches import TokenBatch, Window
 from headwater.data.corpus import Corpus, open_corpus
+from headwater.data.inspection import require_usable
 from headwater.features.encoder import Encoded
 from headwater.index.store import Index
 from headwater.indexing.build import build
@@ -129,7 +130,7 @@ _READING = ("loaded", "template", "max_tokens", "tokens_per_batch")
 def fake_build(out: str | Path, rows: list[dict[str, Any]], method: Method | None = None, **options: Any) -> Index:
     """A build with the fake method; `options` are those of `fake_bound` and of `build`."""
     reading = {name: options.pop(name) for name in _READING if name in options}
-    return build(out, open_corpus(rows), fake_bound(method, **reading), **options)
+    return build(out, require_usable(open_corpus(rows)), fake_bound(method, **reading), **options)
 
 
 def fake_session(index: Index, loaded: LoadedModel | None = None, method: Method | None = None) -> Session:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from headwater.tracing import queries, trace
+from headwater.tracing.aims import Aim
 from headwater.tracing.trace import TraceOptions, trace_rows
 from oracles.fake_method import corpus_of, fake_build, fake_session, records
 
@@ -20,7 +21,7 @@ def test_queries_asked_in_parts_find_what_each_finds_alone(
     sizes: list[int] = []
 
     def counted(*given, **options):
-        sizes.append(len(given[1]))
+        sizes.append(len(given[1].queries))
         return queries.ask(*given, **options)
 
     monkeypatch.setattr(trace, "ask", counted)
@@ -42,7 +43,6 @@ def test_queries_asked_in_parts_find_what_each_finds_alone(
 def test_queries_are_divided_by_the_size_of_their_vectors(tmp_path: Path) -> None:
     session = fake_session(fake_build(tmp_path / "a.lance", records(4)))
     each = 4 * sum(column.dim for column in session.bound.encoder.columns) * queries._COPIES
-    asked = list(corpus_of(records(70)))
-    assert [len(part) for part in queries.in_parts(session, asked, 32 * each)] == [32, 32, 6]
-    assert [len(part) for part in queries.in_parts(session, asked, 1)] == [16, 16, 16, 16, 6]
-    assert [len(part) for part in queries.in_parts(session, [], 1)] == [0]
+    asked = Aim(tuple(corpus_of(records(70))))
+    assert [len(part.queries) for part in queries.in_parts(session, asked, 32 * each)] == [32, 32, 6]
+    assert [len(part.queries) for part in queries.in_parts(session, asked, 1)] == [16, 16, 16, 16, 6]

@@ -259,7 +259,7 @@ def test_retraining_starts_from_the_base_and_reads_every_retain_row(place):
     finally:
         targets.measure_losses = learnt
     assert code == 0, err
-    account = json.loads(out)
-    assert account["retain rows"] == len(GOOD)
-    assert account["guard rows"] == 0
+    account = json.loads(out)["summary"]
+    assert account["retain_rows"] == len(GOOD)
+    assert account["guard_rows"] == 0
     assert account["model"] == "base"

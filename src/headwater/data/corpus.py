@@ -12,15 +12,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headwater.core.errors import DataError, UsageError, unknown_name
 from headwater.core.fingerprints import digest
-from headwater.data.found_columns import FoundColumns
 from headwater.data.pairs import Parts, as_pair, check_pairs, is_pair, split_pair
 from headwater.data.readers import Source, open_source
 from headwater.data.rows import Row
 from headwater.data.shapes import check_mapping, read_row, unused_name
+
+if TYPE_CHECKING:
+    from headwater.data.found_columns import FoundColumns
 
 CACHE_BYTES = 16 * 2**20
 """Memory for the database's pages; further pages go to disk."""
