@@ -164,8 +164,8 @@ def test_the_statement_says_which_paid_rows_may_be_worth_nothing() -> None:
     page = parse(render_statement(values, prices, accounts(values, prices), currency="EUR"))
     facts = {dt.text(): dd.text() for dt, dd in zip(page.all("dt"), page.all("dd"), strict=True)}
     cents = sum(int(prices.cents[place]) for place in paid if values.numbers("low")[place] <= 0)
-    said = f"{unsure} of {len(paid)}, paid {money(cents)} of {money(prices.terms.budget)}: their 95 % intervals reach"
-    assert facts["paid rows that cannot be told from zero"] == f"{said} down to zero"
+    said = f"{unsure} of {len(paid)}, paid {money(cents)} of {money(prices.terms.budget)}: they cannot be told"
+    assert facts["paid rows that cannot be told from zero"] == f"{said} from zero"
     bare = replace(values, table=values.table.drop_columns(["low", "high"]))
     unknown = price(bare, prices.terms)
     assert "these values have no intervals" in render_statement(bare, unknown, accounts(bare, unknown))

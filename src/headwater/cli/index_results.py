@@ -104,6 +104,8 @@ class IndexFacts(TypedDict):
     keeps_text: bool
     left_out: Annotated[int, "Rows that cannot be used."]
     tally: Tallied | None
+    places: Annotated[dict[str, str], "Where the model's folders are, seen from the index."]
+    widened: Annotated[list[str], "Columns of whole numbers that became numbers."]
 
 
 class AddedRows(TypedDict):
