@@ -72,6 +72,7 @@ def test_every_command_prints_what_its_schema_says_and_no_python_values(place):
         given = (*words, "--out", "v.parquet") if name == "value" else words
         done = headwater(*name.split(), *given, "--json", cwd=place)
         assert done.returncode == code, (name, done.stderr)
+        assert done.stdout, (name, done.stderr)
         document = json.loads(done.stdout)
         assert document["schema"] == f"headwater/{name.replace(' ', '-')}/1"
         faults = [f"{name}: {fault.json_path}: {fault.message}" for fault in validator(name).iter_errors(document)]

@@ -125,7 +125,8 @@ def _trained(
     material = _material(run, objective, weights)
     model = trainable_model(loaded, options.lora, seed=options.seed)
     start, facts = trainable_state(model), dict[str, Any]()
-    schedule = _schedule(options, objective, constrained=method.constrained, rate=options.rate or kept.rate or 0.0)
+    constrained = method.constrained and not all(example.forget for example in run.examples)
+    schedule = _schedule(options, objective, constrained=constrained, rate=options.rate or kept.rate or 0.0)
     phases = Phases.of(run, objective, material, watch, weights, method=method)
     searching = None if method.stroke is None else Phases.withholding(run, watch, None)
     with _timed(clock, "probe"):
