@@ -211,7 +211,10 @@ def test_alinfik_goes_on_after_being_killed_at_any_stage(tmp_path):
     assert report["killed"] == [-signal.SIGKILL] * 4
     assert not report["file before the end"]
     labels = report["labels"]
-    assert [len(found) for found in labels] == [2, 4, 5, 5]
+    counts = [len(found) for found in labels]  # how far the next block is when the signal comes is not known
+    assert sorted(counts) == counts
+    assert counts[0] >= 1
+    assert counts[2:] == [5, 5]
     for before, after in itertools.pairwise(labels):
         assert before.items() <= after.items()  # no label is made twice
     assert report["undisturbed"] == report["in peace"] == 0
