@@ -41,8 +41,9 @@ def test_without_training_and_without_a_pool_to_draw_from_their_options_are_idle
 
 
 def test_options_of_a_prompt_and_of_a_file_of_queries():
-    assert set(idle_in_trace(prompt=False, response=False, ann=False)) == {"response", "span"}
-    assert set(idle_in_trace(prompt=True, response=True, ann=True)) == {"columns", "max_new_tokens", "max_memory"}
+    assert set(idle_in_trace(prompt=False, response=False, ann=False, grouped=False)) == {"response", "span", "damping"}
+    all_given = idle_in_trace(prompt=True, response=True, ann=True, grouped=True)
+    assert set(all_given) == {"columns", "max_new_tokens", "max_memory"}
 
 
 POOL = ("--candidates", "rows.jsonl", "--target", "rows.jsonl", "--out", "new.parquet", "--method", "length")

@@ -226,6 +226,12 @@ def test_what_cannot_be_compared_is_refused(folders: dict[str, str], tmp_path: P
     assert not (tmp_path / "x.lance").exists()
 
 
+def test_a_model_is_not_its_own_reference(folders: dict[str, str], tmp_path: Path) -> None:
+    data = open_corpus(PAIRS, pairs="dpo")
+    with pytest.raises(hw.HeadwaterError, match="is the model itself"):
+        hw.build(tmp_path / "x.lance", model=folders["base"], data=data, method="graddot", reference=folders["base"])
+
+
 def test_only_an_index_takes_pairs_as_one_row(folders: dict[str, str], tmp_path: Path) -> None:
     target = tmp_path / "target.jsonl"
     target.write_text(json.dumps({"prompt": "a", "response": "b"}) + "\n")

@@ -133,6 +133,9 @@ def _against(given: Rows | None, prompt: Any, columns: Mapping[str, str] | None)
     if given is None:
         return ()
     if prompt is not None and isinstance(given, str):
+        if not given.strip():
+            remedy = "give the response that the model's own is compared with"
+            raise UsageError("the other response is empty", where="--against", remedy=remedy)
         return (prompt_query(prompt, given),)
     return tuple(read_queries(given, columns))
 

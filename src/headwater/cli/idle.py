@@ -57,13 +57,14 @@ def idle_when(names: tuple[str, ...], reason: str, *, idle: bool) -> dict[str, s
     return dict.fromkeys(names, reason) if idle else {}
 
 
-def idle_in_trace(*, prompt: bool, response: bool, ann: bool) -> Idle:
+def idle_in_trace(*, prompt: bool, response: bool, ann: bool, grouped: bool) -> Idle:
     """Of `headwater trace`."""
     return {
         **idle_when(("response", "span"), "it belongs to a --prompt, and there is none", idle=not prompt),
         **idle_when(("columns",), "it names columns of --queries, and there are none", idle=prompt),
         **idle_when(("max_new_tokens",), "the response is given, so none is generated", idle=response),
         **idle_when(("max_memory",), "--engine ann does not scan the rows", idle=ann),
+        **idle_when(("damping",), "it belongs to --group-by, which is not given", idle=not grouped),
     }
 
 

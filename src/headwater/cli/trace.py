@@ -88,7 +88,7 @@ def trace(
     from headwater.report import write_report
 
     given = {"prompt": prompt is not None, "response": response is not None, "ann": engine == "ann"}
-    refuse_idle(context, idle_in_trace(**given))
+    refuse_idle(context, idle_in_trace(**given, grouped=group_by is not None))
     asked: dict[str, Any] = {
         "prompt": prompt,
         "response": response,

@@ -180,13 +180,13 @@ class ReadoutSketch:
     def _shares(self, batch: TokenBatch, losses: Tensor, mask: Tensor) -> Float[Tensor, "items tokens"]:
         """1 for rows that are no pairs; the derivative of a pair's loss, or its sign alone if vectors have norm 1."""
         weights = batch.side[:, None] * mask if self.normalize_sample else token_weights(batch, losses)
-        return torch.where(_of_pairs(batch)[:, None], weights.double(), 1.0)
+        return torch.where(_is_paired(batch)[:, None], weights.double(), 1.0)
 
     def _positions(self, batch: TokenBatch, role: Role) -> Bool[Tensor, "items tokens"]:
         """The positions that enter the vectors; of a preference pair only those with a loss."""
         if self.positions[role] != "all" or not batch.paired:
             return batch.valid if self.positions[role] == "all" else batch.response
-        return torch.where(_of_pairs(batch)[:, None], batch.response, batch.valid)
+        return torch.where(_is_paired(batch)[:, None], batch.response, batch.valid)
 
     def _windows(self, f: Factors) -> Float[Tensor, "items dim"]:
         parts = [weight * torch.bmm(left.mT, right).flatten(1) for weight, left, right in f.channels(self.channels)]
@@ -212,7 +212,7 @@ class ReadoutSketch:
         if self.normalize_sample:
             scales = scales / windows.norm(dim=1).clamp_min(EPS)
         if batch.paired:
-            scales = torch.where(_of_pairs(batch), 1.0, scales)
+            scales = torch.where(_is_paired(batch), 1.0, scales)
         rows = batch.sum_windows(windows * scales[:, None])
         if self.normalize_sample:
             norms = rows.norm(dim=1).clamp_min(EPS)
@@ -220,7 +220,7 @@ class ReadoutSketch:
         return rows, scales
 
 
-def _of_pairs(batch: TokenBatch) -> Bool[Tensor, " items"]:
+def _is_paired(batch: TokenBatch) -> Bool[Tensor, " items"]:
     """Which windows belong to preference pairs."""
     pairs = torch.tensor([row.contrast is not None for row in batch.rows], device=batch.item_row.device)
     return pairs[batch.item_row]

@@ -58,11 +58,11 @@ def compared(batch: TokenBatch, loaded: LoadedModel, reference: Reference | None
     """The batch with its pairs' `Contrast.reference` filled in by the reference; None is the model without its adapter.
 
     Raises:
-        UsageError: there is no reference, or its vocabulary is another than the model's.
+        UsageError: there is no reference, it is the model itself, or its tokenizer is another than the model's.
     """
     with _without_adapter(loaded) if reference is None else contextlib.nullcontext(reference.loaded) as model:
         if reference is not None:
-            _require_same_tokens(loaded, model)
+            _require_fit(loaded, model)
         there = batch.to(model.device)
         total = window_losses(model.model, there)
         ratios = -there.sum_windows(total * there.side.to(total)).double()
@@ -91,7 +91,10 @@ def _without_adapter(loaded: LoadedModel) -> Iterator[LoadedModel]:
         yield loaded
 
 
-def _require_same_tokens(loaded: LoadedModel, other: LoadedModel) -> None:
+def _require_fit(loaded: LoadedModel, other: LoadedModel) -> None:
+    if loaded.fingerprint == other.fingerprint:
+        what = f"'{other.name}' is the model itself, so no answer is likelier than before and every pair weighs alike"
+        raise UsageError(what, where="--reference", remedy="give the model that training began with")
     names = [one.fingerprint["tokenizer"] for one in (loaded, other)]
     if names[0] != names[1]:
         what = f"'{other.name}' has another tokenizer than '{loaded.name}', so it reads other tokens"
