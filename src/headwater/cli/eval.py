@@ -35,6 +35,7 @@ Epochs = Annotated[int, typer.Option(help="Epochs of the tiny model; 0: its defa
 @eval_app.command()
 @with_groups
 def detection(
+    context: Context,
     own: OwnOptions,
     methods: Methods = [],
     pool: Annotated[str, typer.Option("--task", help="howdy or entity-swap.")] = "howdy",
@@ -55,14 +56,15 @@ def detection(
     Example:  headwater eval detection --task howdy --method rise --method rapidin
     """
     truth = {"relevant": relevant, "relevant_ids": relevant_ids, "label": label}
-    built_in = {"--task": pool != "howdy", "--rows": rows != 0, "--epochs": epochs != 0}
-    settings = {"pool": pool, "rows": rows, "seed": seed, "epochs": epochs, **own.settings(queries, built_in, **truth)}
+    settings = {"pool": pool, "rows": rows, "seed": seed, "epochs": epochs}
+    settings |= own.settings(context, queries, ("pool", "rows", "epochs"), **truth)
     run_and_show("detection", settings, methods, out, as_json)
 
 
 @eval_app.command()
 @with_groups
 def separation(
+    context: Context,
     own: OwnOptions,
     methods: Methods = [],
     rows: Rows = 0,
@@ -80,13 +82,14 @@ def separation(
     Example:  headwater eval separation --method rise --method rapidin
     """
     settings = {"pool": "two-domains", "rows": rows, "seed": seed, "epochs": epochs}
-    settings |= own.settings(queries, {"--rows": rows != 0, "--epochs": epochs != 0}, label=label)
+    settings |= own.settings(context, queries, ("rows", "epochs"), label=label)
     run_and_show("separation", settings, methods, out, as_json)
 
 
 @eval_app.command()
 @with_groups
 def lds(
+    context: Context,
     own: OwnOptions,
     methods: Methods = [],
     models: Annotated[int, typer.Option(help="Number of retrainings, each on a random half of the pool.")] = 64,
@@ -105,7 +108,7 @@ def lds(
     Example:  headwater eval lds --models 64 --method rise --method "logra:damping=0.01|0.1|1"
     """
     settings = {"models": models, "rows": rows, "epochs": epochs, "seed": seed}
-    settings |= own.settings(queries, {"--rows": rows != 256, "--epochs": epochs != 4}, recipe=recipe)
+    settings |= own.settings(context, queries, ("rows", "epochs"), recipe=recipe)
     run_and_show("lds", settings, methods, out, as_json)
 
 
@@ -154,6 +157,7 @@ def forgetting(
 @eval_app.command()
 @with_groups
 def removal(
+    context: Context,
     own: OwnOptions,
     methods: Methods = [],
     k: Annotated[int, typer.Option("--k", help="Rows taken out.", min=1)] = 16,
@@ -173,13 +177,14 @@ def removal(
     Example:  headwater eval removal --k 16 --method rise --method ekfac
     """
     settings = {"k": k, "draws": draws, "rows": rows, "epochs": epochs, "seed": seed}
-    settings |= own.settings(queries, {"--rows": rows != 256, "--epochs": epochs != 4}, recipe=recipe)
+    settings |= own.settings(context, queries, ("rows", "epochs"), recipe=recipe)
     run_and_show("removal", settings, methods, out, as_json)
 
 
 @eval_app.command()
 @with_groups
 def sanity(
+    context: Context,
     own: OwnOptions,
     methods: Methods = [],
     rows: Annotated[int, typer.Option(help="Rows of the pool.", min=50)] = 600,
@@ -199,8 +204,8 @@ def sanity(
     Example:  headwater eval sanity --method rise --method rapidin
     """
     truth = {"relevant": relevant, "relevant_ids": relevant_ids, "label": label}
-    built_in = {"--rows": rows != 600, "--epochs": epochs != 0}
-    settings = {"rows": rows, "epochs": epochs, "seed": seed, **own.settings(queries, built_in, **truth)}
+    settings = {"rows": rows, "epochs": epochs, "seed": seed}
+    settings |= own.settings(context, queries, ("rows", "epochs"), **truth)
     run_and_show("sanity", settings, methods, out, as_json)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from headwater.cli.config import Context
+from headwater.cli.idle import refuse_idle
 from headwater.cli.options import (
     AnyModel,
     Columns,
@@ -59,11 +61,11 @@ class OwnOptions:
     split: Annotated[str | None, typer.Option(help="Split of --data, where it has several.")] = None
     pairs: Pairs = None
 
-    def settings(self, queries: str, built_in: Mapping[str, bool], **more: Any) -> dict[str, Any]:
+    def settings(self, context: Context, queries: str, built_in: Sequence[str], **more: Any) -> dict[str, Any]:
         """The settings of an evaluation: `own`, or for a built-in task the number of `queries`.
 
-        `built_in` says of each option that built-in tasks alone have whether it was given; `more` holds further fields
-        of `headwater.evaluation.own.Own`.
+        `built_in` names the parameters that built-in tasks alone have; `more` holds further fields of
+        `headwater.evaluation.own.Own`.
 
         Raises:
             UsageError: options for your own rows without a model, rows or queries, or options of built-in tasks with
@@ -75,12 +77,7 @@ class OwnOptions:
                 what = f"{given[0]} is for your own rows"
                 raise UsageError(what, where=given[0], remedy="give --model, --data and --queries FILE as well")
             return {"queries": count}
-        if useless := [option for option, given in built_in.items() if given]:
-            what, remedy = (
-                f"{useless[0]} is for the built-in tasks",
-                "leave it out; --limit takes the first rows of --data",
-            )
-            raise UsageError(what, where=useless[0], remedy=remedy)
+        refuse_idle(context, dict.fromkeys(built_in, "your own rows are measured, not a built-in task"))
         from headwater.evaluation.own import Own
 
         opening = {"limit": self.limit, "split": self.split, "pairs": self.pairs, **self.unusable.chosen}
