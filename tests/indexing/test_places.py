@@ -80,7 +80,7 @@ def test_an_older_index_with_relative_paths_is_found_from_elsewhere(
     monkeypatch.chdir(tmp_path)
     from headwater.indexing.places import places_now
 
-    found = places_now(open_index(index.path), {})
+    found = places_now(open_index(index.path))
     assert found == {"name": str(place / "model"), "adapter": str(place / "lora")}
 
 

@@ -21,7 +21,8 @@ class Contrast:
     Attributes:
         split: the row's token at which the text with the rejected answer begins; nothing before it is read with it.
         beta: β.
-        reference: log p(chosen) − log p(rejected) of the reference model, in nats; NaN until it was asked.
+        reference: log p(chosen) − log p(rejected) of the reference model, in nats; NaN until that model has
+            read the row.
     """
 
     split: int

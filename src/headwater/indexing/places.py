@@ -7,7 +7,7 @@ index (`Manifest.places`). A hub name is recorded as it is.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,17 +43,18 @@ def from_index(path: str, model: Mapping[str, Any]) -> dict[str, str]:
     return {role: os.path.relpath(os.path.realpath(place), os.path.realpath(path)) for role, place in places.items()}
 
 
-def places_now(index: Index, given: Mapping[str, Any]) -> dict[str, str]:
-    """Role to where the index's model, adapter and tokenizer are now, but for those that are given.
+MODEL = ("name", "adapter", "tokenizer")
+"""The roles of the index's own model."""
+
+
+def places_now(index: Index, roles: Iterable[str] = MODEL) -> dict[str, str]:
+    """Role to where the index's model, adapter, tokenizer or reference is now, for those of `roles` that it has.
 
     Raises:
         ModelError: a folder is neither where it was nor where it would be if it had moved with the index.
     """
-    found = {}
-    for role, place in _places(index.manifest.model).items():
-        if given.get(role) is None:
-            found[role] = _now(index, index.manifest, role, place)
-    return found
+    places = _places(index.manifest.model)
+    return {role: _now(index, index.manifest, role, places[role]) for role in roles if role in places}
 
 
 def _now(index: Index, manifest: Manifest, role: str, place: str) -> str:

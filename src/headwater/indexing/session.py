@@ -10,7 +10,7 @@ from typing import Any
 from headwater.core.errors import MismatchError, UsageError
 from headwater.core.spec import Coverage
 from headwater.index.store import Index, open_index
-from headwater.indexing.places import places_now
+from headwater.indexing.places import MODEL, places_now
 from headwater.methods.bound import Bound
 from headwater.methods.catalog import restore_method
 from headwater.models.load import LoadedModel, load_model
@@ -53,7 +53,8 @@ def open_session(
     if isinstance(model, LoadedModel):
         loaded = model
     else:
-        now = places_now(opened, {**given, "name": model, "reference": "asked for apart"})
+        chosen = {**given, "name": model}
+        now = places_now(opened, [role for role in MODEL if chosen.get(role) is None])
         name = model or now.pop("name")
         recorded = {**_recorded(manifest.model), **now}
         if recorded.get("tokenizer") == manifest.model["name"]:  # the base model's own, wherever that is now
@@ -82,8 +83,7 @@ def _reference(index: Index, place: str | None, loading: Mapping[str, Any]) -> R
             what = "the index was built without a reference model"
             raise UsageError(what, where="--reference", remedy="leave it out")
         return None
-    others = dict.fromkeys(("name", "adapter", "tokenizer"), "asked for apart")
-    there = place or places_now(index, others)["reference"]
+    there = place or places_now(index, ["reference"])["reference"]
     where = {name: loading[name] for name in ("device", "device_map") if name in loading}
     return Reference(there, {**_recorded(known), **where}, known["fingerprint"])
 
