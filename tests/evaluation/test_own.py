@@ -192,7 +192,10 @@ def test_what_cannot_be_measured_is_refused_before_a_model_is_loaded(built_in, t
         (["detection", "--model", "m", "--data", "x.jsonl", "--relevant", "a"], "needs --queries"),
         (["detection", "--relevant", "planted = true"], "--relevant: --relevant is for your own rows"),
         (["detection", "--template", "alpaca"], "--template is for your own rows"),
-        (["detection", "--rows", "9", "--model", "m", "--data", "x", "--queries", "q"], "--rows is for the built-in"),
+        (
+            ["detection", "--rows", "9", "--model", "m", "--data", "x", "--queries", "q"],
+            "--rows would do nothing: your own rows",
+        ),
         (["lds", "--models", "8", "--model", "m", "--data", "x", "--queries", "q"], "--recipe"),
     ],
 )
