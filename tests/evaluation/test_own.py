@@ -194,7 +194,7 @@ def test_what_cannot_be_measured_is_refused_before_a_model_is_loaded(built_in, t
         (["detection", "--template", "alpaca"], "--template is for your own rows"),
         (
             ["detection", "--rows", "9", "--model", "m", "--data", "x", "--queries", "q"],
-            "--rows would do nothing: your own rows",
+            "--rows would do nothing",
         ),
         (["lds", "--models", "8", "--model", "m", "--data", "x", "--queries", "q"], "--recipe"),
     ],
