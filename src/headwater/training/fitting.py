@@ -181,10 +181,10 @@ def fit(
 
     What requires gradients is trained. `context` is how many tokens are read together.
     """
-    plan = list(_plan(rows, training, context, np.random.default_rng(seed)))
+    plan = plan_steps(rows, training, context=context, seed=seed)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = _optimizer(parameters, training)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, len(plan), training))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_share(step, len(plan), training))
     start = time.perf_counter()
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # of dropout
@@ -233,11 +233,16 @@ def _optimizer(parameters: list[Tensor], training: TrainingRecipe) -> torch.opti
     return torch.optim.AdamW(parameters, training.rate, betas, weight_decay=training.weight_decay, fused=True)
 
 
-def _plan(
-    rows: Sequence[TokenRow], training: TrainingRecipe, context: int, rng: np.random.Generator
-) -> Iterator[tuple[int, list[TokenBatch]]]:
+def plan_steps(
+    rows: Sequence[TokenRow], training: TrainingRecipe, *, context: int, seed: int
+) -> list[tuple[int, list[TokenBatch]]]:
     """Epoch and batches of every step; the rows are shuffled anew for each epoch."""
-    window = Window(context)
+    return list(_steps(rows, training, Window(context), np.random.default_rng(seed)))
+
+
+def _steps(
+    rows: Sequence[TokenRow], training: TrainingRecipe, window: Window, rng: np.random.Generator
+) -> Iterator[tuple[int, list[TokenBatch]]]:
     for epoch in range(training.epochs):
         shuffled = [rows[i] for i in rng.permutation(len(rows))]
         if training.batch:
@@ -250,7 +255,7 @@ def _plan(
                 yield epoch, [batches[i]]
 
 
-def _rate(step: int, steps: int, training: TrainingRecipe) -> float:
+def rate_share(step: int, steps: int, training: TrainingRecipe) -> float:
     """The share of the highest rate at a step: it rises over the warm-up, then falls by the schedule."""
     rising = min(1.0, (step + 1) / (training.warmup * steps)) if training.warmup else 1.0
     falling = {
