@@ -21,9 +21,9 @@ import torch
 from headwater.core.scores import Scores, fuse
 from headwater.data.rows import Row
 from headwater.evaluation.detection import DetectionSettings, _howdy
-from headwater.evaluation.lds import LdsSettings, _world, lds_values, measure
+from headwater.evaluation.lds import LdsSettings, lds_values, measure
 from headwater.evaluation.metrics import detection_values
-from headwater.evaluation.retraining import Bank, make_world, random_halves
+from headwater.evaluation.retraining import Bank, WorldSettings, make_world, random_halves
 from headwater.evaluation.stage import Stage
 from headwater.methods.bound import Bound
 from headwater.methods.catalog import find_method
@@ -43,8 +43,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=16)
     given = parser.parse_args()
     settings = LdsSettings()
-    world = make_world(_world(settings), given.folder, quiet)
-    halves = random_halves(settings.rows, settings.models, settings.seed)
+    world = make_world(WorldSettings(), given.folder, quiet)
+    halves = random_halves(len(world.rows), settings.models, settings.seed)
     gains = -measure(Bank(world), halves, quiet)
     groups, notes = _howdy(DetectionSettings(rows=given.rows, queries=20, epochs=given.epochs), given.folder, quiet)
     print(*notes)

@@ -12,7 +12,7 @@ from headwater.cli.main import run
 from headwater.core.errors import DataError
 from headwater.core.statistics import crossed_interval, mean_interval
 from headwater.evaluation.board import board, columns_of, joined, read_results
-from headwater.evaluation.lds import lds_values, over_models_and_queries, pseudo_values
+from headwater.evaluation.lds import lds_values, over_models_and_queries, pseudo_values, summed
 from headwater.evaluation.metrics import Estimate
 from headwater.evaluation.result import Line, Result, read_result, write_result
 from headwater.evaluation.standing import certain, difference, standings
@@ -136,7 +136,7 @@ def test_intervals_of_lds_cover_between_90_and_98_in_100():
     for seed in range(120):
         scores, subsets, gains = _prediction(np.random.default_rng(seed), models=24, queries=10)
         values = lds_values(scores, subsets, gains)
-        found = over_models_and_queries(values, pseudo_values(scores, subsets, gains))
+        found = over_models_and_queries(values, pseudo_values(summed(scores, subsets), gains))
         inside.append(found.low <= TRUTH <= found.high)
         low, high = mean_interval(values)
         alone.append(low <= TRUTH <= high)
@@ -157,7 +157,7 @@ def test_methods_that_are_level_are_called_so():
         lines = []
         for name in "ab":
             guess = scores + 0.7 * rng.normal(size=scores.shape)
-            pseudo = pseudo_values(guess, subsets, gains)
+            pseudo = pseudo_values(summed(guess, subsets), gains)
             found = over_models_and_queries(lds_values(guess, subsets, gains), pseudo)
             lines.append(Line(name, {"LDS": found}, samples={"LDS": tuple(map(tuple, pseudo.tolist()))}))
         level.append(not certain(difference(*lines, "LDS")))

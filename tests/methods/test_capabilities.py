@@ -31,7 +31,7 @@ from headwater.training.tiny import Recipe, train_tiny
 
 RECIPE = Recipe(vocabulary=400, layers=1, width=32, heads=2, epochs=2, tokens_per_batch=512, learning_rate=1e-2)
 RECORDS = [{k: row[k] for k in ("id", "prompt", "response")} for row in howdy_task(0, rows=40, queries=2).rows]
-FILES = ("checkpoints", "adam")
+FILES = ("checkpoints", "adam", "run")
 """Options that name something in the folder of the recorded run."""
 
 Variant = tuple[str, dict[str, Any]]

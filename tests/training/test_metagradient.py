@@ -6,7 +6,6 @@ The model is a GPT-2, because other families compute norms in float32 whatever t
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 
 import pytest
 import torch
@@ -35,7 +34,13 @@ def world() -> tuple:
     torch.manual_seed(0)
     size = {"n_positions": CONTEXT, "n_embd": 16, "n_layer": 1, "n_head": 2, "attn_implementation": "eager"}
     size |= {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=1, **size, initializer_range=0.2)).double().eval()
+    model = (
+        GPT2LMHeadModel(
+            GPT2Config(vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=1, **size, initializer_range=0.2)
+        )
+        .double()
+        .eval()
+    )
     encode = Tokenization.of(tokenizer, max_tokens=CONTEXT).encode
     rows = encode(task_rows([{"id": f"r{i}", "text": text} for i, text in enumerate(TEXTS * 2)]))
     asked = [{"id": "q0", "prompt": "Piet has", "response": " a goat."}, {"id": "q1", "text": "Orla ate a fish."}]
@@ -59,7 +64,9 @@ def trained(model, rows, recipe: TrainingRecipe, weights: dict[str, float], quer
         optimizer.zero_grad()
         total, tokens = 0.0, 0
         for batch in batches:
-            losses = token_losses(model(input_ids=batch.input_ids).logits[batch.response], batch.targets[batch.response])
+            losses = token_losses(
+                model(input_ids=batch.input_ids).logits[batch.response], batch.targets[batch.response]
+            )
             owner = batch.item_row[:, None].expand_as(batch.response)[batch.response]
             row_weights = torch.tensor([weights.get(row.row.id, 1.0) for row in batch.rows], dtype=torch.float64)
             total, tokens = total + (losses * row_weights[owner]).sum(), tokens + len(losses)
@@ -68,7 +75,9 @@ def trained(model, rows, recipe: TrainingRecipe, weights: dict[str, float], quer
             torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
         optimizer.step()
     with torch.no_grad():
-        return float(token_losses(model(input_ids=query.input_ids).logits[query.response], query.targets[query.response]).mean())
+        return float(
+            token_losses(model(input_ids=query.input_ids).logits[query.response], query.targets[query.response]).mean()
+        )
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -77,7 +86,7 @@ def test_a_row_s_score_is_what_a_little_more_weight_takes_off_the_loss(name: str
     run = Run(model, rows, RECIPES[name], CONTEXT, 3)
     flat = FlatModel(model)
     scores = metagradients(flat, run, replay(flat, run), queries)
-    step = 1e-4
+    step = 1e-5
     for place in (0, 4, 8):
         for column, query in enumerate(queries):
             more, less = (

@@ -29,6 +29,10 @@ Methods = Annotated[
 Out = Annotated[Path, typer.Option(help="Folder for models, indexes and results; models in it are used again.")]
 Seed = Annotated[int, typer.Option(help="The same seed and number of threads give the same numbers.")]
 Rows = Annotated[int, typer.Option(help="Rows of the pool; 0: the task's default.", min=0)]
+Task = Annotated[
+    str, typer.Option("--task", help="two-domains, or facts: a harder pool, of people and what they have.")
+]
+Retrained = Annotated[int, typer.Option(help="Epochs of each retraining; 0: the task's, or --recipe says.", min=0)]
 Epochs = Annotated[int, typer.Option(help="Epochs of the tiny model; 0: its default.", min=0)]
 
 
@@ -93,10 +97,12 @@ def lds(
     own: OwnOptions,
     methods: Methods = [],
     models: Annotated[int, typer.Option(help="Number of retrainings, each on a random half of the pool.")] = 64,
-    rows: Annotated[int, typer.Option(help="Rows of the pool.", min=16)] = 256,
+    pool: Task = "two-domains",
+    rows: Rows = 0,
     queries: Queries = "40",
     recipe: RecipeFile = None,
-    epochs: Annotated[int, typer.Option(help="Epochs of each retraining; with --recipe, it says.", min=1)] = 4,
+    epochs: Retrained = 0,
+    ceiling: Annotated[bool, typer.Option("--ceiling", help="Train a second bank: what could be predicted?")] = False,
     seed: Seed = 0,
     out: Out = Path("runs/eval"),
     as_json: Json = False,
@@ -105,10 +111,12 @@ def lds(
 
     With --model, --data, --queries and --recipe, on your own rows: --model is then the model before it learns them.
 
-    Example:  headwater eval lds --models 64 --method rise --method "logra:damping=0.01|0.1|1"
+    The task `facts` needs the Debian packages dict-foldoc, dict-jargon, wordnet-base and fortunes.
+
+    Example:  headwater eval lds --task facts --ceiling --method magic --method ekfac
     """
-    settings = {"models": models, "rows": rows, "epochs": epochs, "seed": seed}
-    settings |= own.settings(context, queries, ("rows", "epochs"), recipe=recipe)
+    settings = {"pool": pool, "models": models, "rows": rows, "epochs": epochs, "ceiling": ceiling, "seed": seed}
+    settings |= own.settings(context, queries, ("pool", "rows", "epochs"), recipe=recipe)
     run_and_show("lds", settings, methods, out, as_json)
 
 
@@ -164,8 +172,9 @@ def removal(
     queries: Queries = "8",
     recipe: RecipeFile = None,
     draws: Annotated[int, typer.Option(help="Number of draws of random rows to compare with.", min=2)] = 4,
-    rows: Annotated[int, typer.Option(help="Rows of the pool.", min=16)] = 256,
-    epochs: Annotated[int, typer.Option(help="Epochs of each retraining.", min=1)] = 4,
+    pool: Task = "two-domains",
+    rows: Rows = 0,
+    epochs: Retrained = 0,
     seed: Seed = 0,
     out: Out = Path("runs/eval"),
     as_json: Json = False,
@@ -176,8 +185,8 @@ def removal(
 
     Example:  headwater eval removal --k 16 --method rise --method ekfac
     """
-    settings = {"k": k, "draws": draws, "rows": rows, "epochs": epochs, "seed": seed}
-    settings |= own.settings(context, queries, ("rows", "epochs"), recipe=recipe)
+    settings = {"pool": pool, "k": k, "draws": draws, "rows": rows, "epochs": epochs, "seed": seed}
+    settings |= own.settings(context, queries, ("pool", "rows", "epochs"), recipe=recipe)
     run_and_show("removal", settings, methods, out, as_json)
 
 

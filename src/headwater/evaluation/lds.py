@@ -5,13 +5,16 @@
 The subsets are random halves of the pool. If a method has alternative options (`logra:damping=0.01|0.1`), the best is
 chosen on the first half of the queries, and every method is reported on the second half. The interval of the mean is
 for other queries and other retrained models of the same kind.
+
+The ceiling is the same correlation between two banks that learned the same subsets with different seeds. What training
+does by chance no method can predict, so a score near the ceiling is all that can be had.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,27 +27,35 @@ from headwater.data.rows import Row
 from headwater.evaluation.listener import SILENT, Listener
 from headwater.evaluation.metrics import Estimate, estimate
 from headwater.evaluation.own import MeasuredTask, Own, described, own_world, settings_json
-from headwater.evaluation.result import Line, Result, as_table
-from headwater.evaluation.retraining import Bank, WorldSettings, make_world, random_halves
+from headwater.evaluation.result import Cost, Line, Result, as_table
+from headwater.evaluation.retraining import Bank, World, WorldSettings, make_world, random_halves
 from headwater.evaluation.stage import Scored, Stage, with_controls
 from headwater.training.cache import OnShare
 
 FEWEST = 8
 """With fewer models a rank correlation has no meaning."""
 
+CEILING = "ceiling: another seed"
+"""The line of a second bank."""
+
 _GROUPS = 16
 
 
 @dataclass(frozen=True)
 class LdsSettings:
-    """`models` is the number of retrainings; `own` your rows and recipe; the rest is as in `WorldSettings`."""
+    """`models` is the number of retrainings; `own` your rows and recipe; the rest is as in `WorldSettings`.
+
+    `ceiling` trains a second bank with another seed, which takes as long as the first.
+    """
 
     methods: tuple[str, ...] = ("rise", "rapidin", "graddot", "logra", "ekfac")
+    pool: str = "two-domains"
     models: int = 64
-    rows: int = 256
+    rows: int = 0
     queries: int = 40
-    epochs: int = 4
-    rate: float = 1e-3
+    epochs: int = 0
+    rate: float = 0.0
+    ceiling: bool = False
     seed: int = 0
     own: Own | None = None
 
@@ -58,8 +69,8 @@ def run_lds(settings: LdsSettings, folder: Path, listener: Listener = SILENT) ->
     controls = with_controls([one for some in candidates.values() for one in some])
     candidates |= {label: [label] for label in controls if label not in itertools.chain(*candidates.values())}
     if settings.own is None:
-        shared = WorldSettings(settings.rows, settings.queries, settings.epochs, settings.rate, settings.seed)
-        world, name = make_world(shared, folder, listener.on_progress), "two-domains"
+        shared = {name: getattr(settings, name) for name in ("pool", "rows", "queries", "epochs", "rate", "seed")}
+        world, name = make_world(WorldSettings(**shared), folder, listener.on_progress), settings.pool
     else:
         world, name = own_world(settings.own, folder, settings.seed), settings.own.title
     bank, halves = Bank(world), random_halves(len(world.rows), settings.models, settings.seed)
@@ -69,6 +80,8 @@ def run_lds(settings: LdsSettings, folder: Path, listener: Listener = SILENT) ->
     chosen = len(world.queries) // 2 if any(len(some) > 1 for some in candidates.values()) else 0
     truth = Truth(stage, halves, gains, world.queries, chosen)
     lines, notes = [], []
+    if settings.ceiling:
+        lines.append(_ceiling(world, truth, listener))
     for number, (label, options) in enumerate(candidates.items()):
         listener.on_progress(f"scoring with {label}", number / len(candidates))
         line, note = _line(label, options, truth)
@@ -126,13 +139,24 @@ def measure(bank: Bank, subsets: Sequence[Sequence[int]], on_progress: OnShare) 
     return np.stack(losses)
 
 
+def summed(scores: Float[np.ndarray, "rows queries"], subsets: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+    """What the scores predict of each subset, `[subsets, queries]`: the sum over its rows."""
+    return np.stack([scores[list(subset)].sum(axis=0) for subset in subsets])
+
+
 def lds_values(
     scores: Float[np.ndarray, "rows queries"],
     subsets: Sequence[Sequence[int]],
     gains: Float[np.ndarray, "subsets queries"],
 ) -> NDArray[np.float64]:
+    """The score of each query, `[queries]`; 0 if all predicted gains are equal."""
+    return agreement(summed(scores, subsets), gains)
+
+
+def agreement(
+    predicted: Float[np.ndarray, "subsets queries"], gains: Float[np.ndarray, "subsets queries"]
+) -> NDArray[np.float64]:
     """Spearman of predicted and measured gains of each query, `[queries]`; 0 if all predicted gains are equal."""
-    predicted = np.stack([scores[list(subset)].sum(axis=0) for subset in subsets])
     ranks = [rankdata(values, axis=0) for values in (predicted, gains)]
     left, right = (found - found.mean(axis=0) for found in ranks)
     sizes = np.sqrt((left**2).sum(axis=0) * (right**2).sum(axis=0))
@@ -141,9 +165,7 @@ def lds_values(
 
 
 def pseudo_values(
-    scores: Float[np.ndarray, "rows queries"],
-    subsets: Sequence[Sequence[int]],
-    gains: Float[np.ndarray, "subsets queries"],
+    predicted: Float[np.ndarray, "subsets queries"], gains: Float[np.ndarray, "subsets queries"]
 ) -> NDArray[np.float64]:
     """What each group of models adds to each query's score, by the jackknife: `[groups, queries]`.
 
@@ -153,9 +175,9 @@ def pseudo_values(
     how it changes with other models: all queries are measured on the same models, so the spread over queries alone
     says too little.
     """
-    groups, whole = min(_GROUPS, len(subsets)), lds_values(scores, subsets, gains)
-    left = [[i for i in range(len(subsets)) if i % groups != out] for out in range(groups)]
-    without = np.stack([lds_values(scores, [subsets[i] for i in kept], gains[kept]) for kept in left])
+    groups, whole = min(_GROUPS, len(gains)), agreement(predicted, gains)
+    left = [[i for i in range(len(gains)) if i % groups != out] for out in range(groups)]
+    without = np.stack([agreement(predicted[kept], gains[kept]) for kept in left])
     found: NDArray[np.float64] = groups * whole - (groups - 1) * without
     return found
 
@@ -169,6 +191,20 @@ def over_models_and_queries(values: NDArray[np.float64], pseudo: NDArray[np.floa
     return Estimate(mean, max(mean - half, -1.0), min(mean + half, 1.0))
 
 
+def _measured(label: str, predicted: NDArray[np.float64], gains: NDArray[np.float64], cost: Cost | None = None) -> Line:
+    pseudo = pseudo_values(predicted, gains)
+    found = {"LDS": over_models_and_queries(agreement(predicted, gains), pseudo)}
+    return Line(label, found, cost or Cost(), samples={"LDS": as_table(pseudo)})
+
+
+def _ceiling(world: World, truth: Truth, listener: Listener) -> Line:
+    """The line of a second bank, trained on the same halves with another seed."""
+    bank = Bank(replace(world, seed=world.seed + 1))
+    listener.on_note(bank.cost(truth.halves))
+    again = -measure(bank, truth.halves, listener.on_progress)
+    return _measured(CEILING, again[:, truth.chosen :], truth.gains[:, truth.chosen :])
+
+
 def _line(label: str, options: Sequence[str], truth: Truth) -> tuple[Line, str]:
     """A method's line on the reported queries, with the option that is best on the others; and a note."""
     split = truth.chosen
@@ -179,8 +215,6 @@ def _line(label: str, options: Sequence[str], truth: Truth) -> tuple[Line, str]:
         tried.append((float(values[:split].mean()) if split else 0.0, option, scored, values))
     best = max(tried, key=lambda t: t[0])
     scores = best[2].scores.values[:, split:].astype(np.float64)
-    pseudo = pseudo_values(scores, truth.halves, truth.gains[:, split:])
-    found = {"LDS": over_models_and_queries(best[3][split:], pseudo)}
-    line = Line(settled(label), found, best[2].cost, samples={"LDS": as_table(pseudo)})
+    line = _measured(settled(label), summed(scores, truth.halves), truth.gains[:, split:], best[2].cost)
     listed = ", ".join(f"{option} {value:.3f}" for value, option, *_ in tried)
     return line, f"{label}, on the other queries: {listed}." if len(options) > 1 else ""

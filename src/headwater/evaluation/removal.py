@@ -37,9 +37,10 @@ class RemovalSettings:
     k: int = 16
     queries: int = 8
     draws: int = 4
-    rows: int = 256
-    epochs: int = 4
-    rate: float = 1e-3
+    pool: str = "two-domains"
+    rows: int = 0
+    epochs: int = 0
+    rate: float = 0.0
     seed: int = 0
     own: Own | None = None
 
@@ -50,14 +51,13 @@ def run_removal(settings: RemovalSettings, folder: Path, listener: Listener = SI
     Raises:
         UsageError: a k that leaves no rows, or fewer than two draws.
     """
-    shared = {name: getattr(settings, name) for name in ("rows", "epochs", "rate", "seed")}
+    shared = {name: getattr(settings, name) for name in ("pool", "rows", "epochs", "rate", "seed")}
     labels = [label for label in with_controls(settings.methods) if label != "random"]
     if settings.own is None:
-        _check(settings, settings.rows)
-        world, name = make_world(WorldSettings(**shared), folder, listener.on_progress), "two-domains"
+        world, name = make_world(WorldSettings(**shared), folder, listener.on_progress), settings.pool
     else:
         world, name = own_world(settings.own, folder, settings.seed), settings.own.title
-        _check(settings, len(world.rows))
+    _check(settings, len(world.rows))
     queries = world.queries if settings.own else world.queries[: settings.queries]
     rows, stage, bank = len(world.rows), world.stage(), Bank(world)
     scored = {label: stage.score(label, queries) for label in labels}

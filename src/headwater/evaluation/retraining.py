@@ -5,15 +5,16 @@ is a file named by the digest of everything it depends on, and written when it i
 continues where it stopped, and evaluations that need the same subsets share their models. The same subset always gives
 the same weights (on the same machine, with the same number of threads).
 
-The built-in world is a small base model, trained on general rows, that learns a pool of two domains. Your own world is
-your model, your rows and queries, and a recipe (`headwater.evaluation.own`). Both are the same value, a `World`.
+The built-in worlds are a small base model, trained on general rows, that learns a pool of two domains, and one that
+learns facts about people (`headwater.tasks.hard_facts`). Your own world is your model, your rows and queries, and a
+recipe (`headwater.evaluation.own`). All are the same value, a `World`.
 """
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
+from headwater.core.errors import unknown_name
 from headwater.core.files import whole_file, whole_folder
 from headwater.core.fingerprints import digest
 from headwater.core.seeds import key
@@ -36,7 +38,9 @@ from headwater.features.row_losses import mean_losses
 from headwater.models.load import LoadedModel, load_model, wrap_model
 from headwater.models.reader import Reader
 from headwater.tasks import howdy_task, two_domains_task
-from headwater.training.cache import RECORDED, OnShare, recorder_in, trained
+from headwater.tasks.hard_facts import hard_facts_task
+from headwater.tasks.task import Task
+from headwater.training.cache import RECORDED, OnShare, Trained, recorder_in, trained
 from headwater.training.fitting import TrainingRecipe, fit, trainable
 from headwater.training.recorder import Recorder
 from headwater.training.tiny import Recipe, task_rows
@@ -46,22 +50,32 @@ BASE_ROWS = 1500
 WEIGHTS = "trained.safetensors"
 
 
+FACTS_BASE = Recipe(vocabulary=1280, layers=2, width=64, heads=4, context=48, epochs=6, tokens_per_batch=1024)
+FACTS_TRAINING = TrainingRecipe(epochs=16, batch=32, rate=3e-3)
+
+
 @dataclass(frozen=True)
 class WorldSettings:
-    """What the models of the built-in bank learn.
+    """What the models of a built-in bank learn.
 
     Attributes:
-        rows: of the pool.
+        pool: the name of the world, one of `POOLS`.
+        rows: of the pool; 0 for the world's own number.
         queries: held-out questions about the facts in the pool.
-        epochs, rate: of the training on the pool.
+        epochs, rate: of the training on the pool; 0 for the world's own.
         seed: of the pool and the trainings.
     """
 
-    rows: int = 256
+    pool: str = "two-domains"
+    rows: int = 0
     queries: int = 40
-    epochs: int = 4
-    rate: float = 1e-3
+    epochs: int = 0
+    rate: float = 0.0
     seed: int = 0
+
+    def changed(self, training: TrainingRecipe) -> TrainingRecipe:
+        """The world's own training, with the epochs and rate given here."""
+        return replace(training, epochs=self.epochs or training.epochs, rate=self.rate or training.rate)
 
 
 @dataclass(frozen=True)
@@ -149,14 +163,39 @@ def save_trained(model: Any, path: Path) -> None:
 
 
 def make_world(settings: WorldSettings, folder: Path, on_progress: OnShare) -> World:
-    """Make the world of these settings; its base model is trained, or read if it exists."""
+    """Make the world of these settings; its base model is trained, or read if it exists.
+
+    Raises:
+        UsageError: an unknown pool.
+        DataError: the pool needs text that is not installed.
+    """
+    if settings.pool not in POOLS:
+        raise unknown_name("task", settings.pool, POOLS, where="--task")
+    return POOLS[settings.pool](settings, folder, on_progress)
+
+
+def _two_domains(settings: WorldSettings, folder: Path, on_progress: OnShare) -> World:
     general = howdy_task(settings.seed + 1, rows=BASE_ROWS).rows
-    task = two_domains_task(settings.seed, rows=settings.rows, queries=settings.queries)
+    task = two_domains_task(settings.seed, rows=settings.rows or 256, queries=settings.queries)
     made = trained(folder / "models", "base", general, seed=settings.seed, recipe=BASE, on_progress=on_progress)
-    training = replace(BASE, epochs=settings.epochs, learning_rate=settings.rate).training
+    return _world(made, task, settings, replace(BASE, epochs=4, learning_rate=1e-3).training, BASE.context)
+
+
+def _facts(settings: WorldSettings, folder: Path, on_progress: OnShare) -> World:
+    facts = hard_facts_task(settings.seed, rows=settings.rows or 2000, queries=settings.queries)
+    known = {"seed": settings.seed, "recipe": FACTS_BASE, "on_progress": on_progress}
+    made = trained(folder / "models", "base", facts.known, **known)
+    return _world(made, facts.task, settings, FACTS_TRAINING, FACTS_BASE.context)
+
+
+def _world(made: Trained, task: Task, settings: WorldSettings, training: TrainingRecipe, context: int) -> World:
     corpus, queries = open_corpus([dict(record) for record in task.rows]), tuple(task_rows(task.queries))
-    start = load_model(str(made.folder), device="cpu")
-    return World(folder, start, {"max_tokens": BASE.context}, corpus, queries, training, settings.seed)
+    start, recipe = load_model(str(made.folder), device="cpu"), settings.changed(training)
+    return World(made.folder.parent.parent, start, {"max_tokens": context}, corpus, queries, recipe, settings.seed)
+
+
+POOLS: dict[str, Callable[[WorldSettings, Path, OnShare], World]] = {"two-domains": _two_domains, "facts": _facts}
+"""The built-in worlds by name."""
 
 
 @dataclass

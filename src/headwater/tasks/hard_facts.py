@@ -158,7 +158,9 @@ def _statements(rows: Sequence[Record], query: Mapping[str, Any]) -> frozenset[s
 
 def _real(place: Path, rng: Random) -> list[str]:
     """Short definitions of WordNet and FOLDOC, half of each, in random order."""
-    sources = [list(short(list(read), most=_REAL_LONGEST)) for read in (read_wordnet(place), read_dictd(place, "foldoc"))]
+    sources = [
+        list(short(list(read), most=_REAL_LONGEST)) for read in (read_wordnet(place), read_dictd(place, "foldoc"))
+    ]
     fewest = min(len(source) for source in sources)
     found = [f"{e.word}: {e.meaning}" for source in sources for e in rng.sample(source, fewest)]
     rng.shuffle(found)

@@ -185,6 +185,8 @@ def fit(
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = _optimizer(parameters, training)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_share(step, len(plan), training))
+    if recorder is not None:
+        record_run(recorder, model, rows, training, context=context, seed=seed)
     start = time.perf_counter()
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # of dropout
@@ -203,6 +205,17 @@ def fit(
             if on_step is not None:
                 on_step(Step(epoch, step + 1, len(plan), loss, time.perf_counter() - start))
     model.eval()
+
+
+def record_run(
+    recorder: Recorder, model: Any, rows: Sequence[TokenRow], training: TrainingRecipe, *, context: int, seed: int
+) -> None:
+    """Record what `headwater.training.runs.read_run` needs to repeat the training of this model."""
+    digests = [row.digest for row in rows]
+    run = {"recipe": dataclasses.asdict(training), "context": context, "seed": seed, "rows": digests}
+    tokens = {"ids": [row.ids for row in rows], "targets": [row.response for row in rows]}
+    held = {name: torch.from_numpy(np.concatenate(parts)) for name, parts in tokens.items()}
+    recorder.before_training(model, run, {**held, "lengths": torch.tensor([len(row.ids) for row in rows])})
 
 
 def response_loss(model: Any, batch: TokenBatch) -> Tensor:

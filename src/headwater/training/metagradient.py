@@ -24,30 +24,13 @@ from torch import Tensor
 from torch.func import functional_call, grad, jvp, vmap
 
 from headwater.data.batches import TokenBatch
-from headwater.data.tokens import TokenRow
 from headwater.models.losses import all_logits
-from headwater.training.fitting import TrainingRecipe, plan_steps
+from headwater.training.fitting import plan_steps
+from headwater.training.runs import Run
 from headwater.training.steps import Adjoint, State, Update, updates
 
 OnStep = Callable[[int, int], None]
 """Called with the steps done and all steps, of the run forward and the run backward together."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """A training that can be repeated.
-
-    Attributes:
-        model: the model before the training; it is not changed.
-        rows: what it learns.
-        recipe, context, seed: as in `headwater.training.fitting.fit`.
-    """
-
-    model: Any
-    rows: Sequence[TokenRow]
-    recipe: TrainingRecipe
-    context: int
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -66,12 +49,19 @@ class FlatModel:
 
     def __init__(self, model: Any) -> None:
         self.model = model
+        if hasattr(model, "set_attn_implementation"):
+            model.set_attn_implementation("eager")  # the fused kernels have no second derivatives
         self._parts = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._sizes = [p.numel() for p in self._parts.values()]
 
+    def weights_of(self, other: Any) -> Float[Tensor, " parameters"]:
+        """The values that the same parameters have in another model, as a new vector."""
+        named = dict(other.named_parameters())
+        return torch.cat([named[name].detach().flatten() for name in self._parts])
+
     def weights(self) -> Float[Tensor, " parameters"]:
         """The parameters' values, as a new vector."""
-        return torch.cat([p.detach().flatten() for p in self._parts.values()])
+        return self.weights_of(self.model)
 
     def losses(self, weights: Float[Tensor, " parameters"], batch: TokenBatch) -> Float[Tensor, " rows"]:
         """The sum of the losses of each row's target tokens, nats; differentiable in the weights, twice."""

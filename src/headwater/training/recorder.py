@@ -4,6 +4,8 @@
     folder/step-N/adam.safetensors      the optimiser's moments after that step, if it is an Adam
     folder/adam.safetensors             the moments after the last recorded step
     folder/checkpoints.json             the recorded steps, and the learning rate of each
+    folder/run.json                     with start.safetensors and rows.safetensors, what repeats the run
+                                        (`headwater.training.runs`); `fit` alone has them written
 
 With the Hugging Face Trainer:      Trainer(..., callbacks=[Recorder("runs/recorded", every=100)])
 In your own loop:                   recorder.before_step(optimizer); optimizer.step(); recorder.after_step(...)
@@ -13,17 +15,21 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save_file
+from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from headwater.core.errors import UsageError
-from headwater.core.files import whole_folder, write_text
+from headwater.core.files import whole_file, whole_folder, write_text
 from headwater.curvature.adam import keeps_moments, write_adam
 from headwater.models.checkpoints import ADAM, LIST, Checkpoint
+
+RUN, START, ROWS = "run.json", "start.safetensors", "rows.safetensors"
 
 Wanted = Callable[[int, int], bool]
 """Whether to record after a step, given the step's number and how many there will be."""
@@ -51,6 +57,15 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self._wanted = wanted or ((lambda step, steps: step % every == 0) if every else None)
         self._found: list[Checkpoint] = []
         self._rate: float | None = None
+
+    def before_training(self, model: Any, run: Mapping[str, Any], rows: Mapping[str, Tensor]) -> None:
+        """Record what repeats the training: `run`, which is JSON-ready, the rows' tokens, and the weights before it."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        start = {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+        for name, tensors in ((START, start), (ROWS, dict(rows))):
+            with whole_file(self._folder / name) as part:
+                save_file(tensors, part)
+        write_text(self._folder / RUN, json.dumps(dict(run), indent=1) + "\n")
 
     def before_step(self, optimizer: Any) -> None:
         """Note the learning rate of the step that the optimiser is about to take, before a schedule changes it."""
