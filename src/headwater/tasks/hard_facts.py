@@ -20,6 +20,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from headwater.core.errors import UsageError
 from headwater.data.rows import Record
 from headwater.tasks.dictionaries import read_dictd, read_wordnet, short
 from headwater.tasks.grammar import Text
@@ -90,6 +91,7 @@ def hard_facts_task(
 
     Raises:
         DataError: a dictionary is not installed.
+        UsageError: the rows are too few for the queries.
     """
     rng = Random(seed)
     names = [f"{first} {last}" for first in _FIRST for last in _LAST]
@@ -105,11 +107,16 @@ def hard_facts_task(
         pool += [_row("namesake", other, other.stated(frames[0])) for other in world.namesakes(fact, namesakes)]
         asking.append({**fact.asked(frames[0]), **_about(fact)})
     pool += [{"text": text, "kind": "real"} for text in real[: round(_REAL_SHARE * rows)]]
+    if len(pool) > rows:
+        what = f"{queries} queries need {len(pool):,} rows: statements, denials, namesakes and real text"
+        raise UsageError(
+            what, where=f"--rows {rows}", remedy=f"ask for {len(pool):,} rows or more, or for fewer queries"
+        )
     while len(pool) < rows:
         fact = world.fact(rng.choice(names[queries:people]))
         pool.append(_row("statement", fact, fact.stated(rng.choice(_FRAMES))))
     rng.shuffle(pool)
-    finished, queried = numbered(pool[:rows], "row"), numbered(asking, "query")
+    finished, queried = numbered(pool, "row"), numbered(asking, "query")
     task = Task("facts", finished, queried, {q["id"]: _statements(finished, q) for q in queried})
     return HardFacts(task, _known(names[people : people + known], real[round(_REAL_SHARE * rows) :], rng))
 
