@@ -2,8 +2,8 @@
 
     blocks of consecutive rows → tokens → length-bucketed batches → vectors → one atomic commit a block
 
-With `resume=True` a killed build continues from its last commit and ends with the same bits as one that was not
-killed: the blocks follow from the manifest's plan alone, and batches are planned inside a block.
+With `resume=True` a killed or interrupted build continues from its last commit and ends with the same bits as one that
+was not: the blocks follow from the manifest's plan alone, and batches are planned inside a block.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from headwater.index.rows import infer_schema
 from headwater.index.store import Index, exists, open_index
 from headwater.indexing import places
 from headwater.indexing.blocks import IndexRows, Progress, begin, filling, rows_per_block
+from headwater.indexing.open_block import OpenBlock, read_open
 from headwater.methods.bound import Bound
 from headwater.models.reader import Reader
 from headwater.search.codes import coded
@@ -69,9 +70,9 @@ def build(
     manifest = make_manifest(corpus, bound, keep_text=keep_text, code=code, block_rows=block_rows)
     index, is_new = begin_build(str(out), corpus, manifest, resume=resume)
     with filling(index, is_new=is_new):
-        progress = Progress(on_progress, corpus.count)
-        blocks = _missing_blocks(iter(corpus), index, bound, progress)
-        work = IndexRows(index, bound, progress, loading or {})
+        progress, opened = Progress(on_progress, corpus.count), read_open(index)
+        blocks = _missing_blocks(iter(corpus), index, bound, progress, opened)
+        work = IndexRows(index, bound, progress, loading or {}, opened)
         (engine or Local()).run(blocks, work, progress.commit)
     return index
 
@@ -128,9 +129,16 @@ def _require_same_data(index: Index, data: tuple[str, ...]) -> None:
         raise StoreError(f"the index was built and then changed: {unfinished(index)}", where=index.path)
 
 
-def _missing_blocks(rows: Iterator[Row], index: Index, bound: Bound, progress: Progress) -> Iterator[Block[Row]]:
-    """The blocks of rows that the index does not have yet; the rows it has must be the first of the corpus."""
+def _missing_blocks(
+    rows: Iterator[Row], index: Index, bound: Bound, progress: Progress, opened: OpenBlock | None
+) -> Iterator[Block[Row | TokenRow]]:
+    """The blocks of rows that the index does not have yet; the rows it has must be the first of the corpus.
+
+    The open block, if there is one, comes first, and whole.
+    """
     committed, seen = index.digests(), 0
+    whole = len(committed) - (len(opened.places) if opened else 0)
+    committed = committed[:whole]
     for block in cut(rows, index.manifest.plan.block_rows):
         seen += len(block.items)
         old = min(max(len(committed) - block.start, 0), len(block.items))
@@ -143,15 +151,25 @@ def _missing_blocks(rows: Iterator[Row], index: Index, bound: Bound, progress: P
         if index.manifest.complete:
             what = f"the index is finished with {len(committed):,} rows and the data has more"
             raise StoreError(what, where=index.path, remedy="headwater index add adds them")
+        if opened and block.start == whole:
+            there = bound.reader.tokenization.encode(block.items)
+            if not opened.within(there):
+                raise _changed(f"a row of {block} that the build read before is not among its rows now", index.path)
+            yield Block(block.number, block.start, there)
+            continue
         yield Block(block.number, block.start + old, block.items[old:])
-    if seen < len(committed):
-        what = f"the index has {len(committed):,} rows, the data only {seen:,}"
+    if seen < len(committed) + (1 if opened else 0):
+        what = f"the index has {index.count:,} rows, the data only {seen:,}"
         raise DataError(what, where=index.path, remedy="give the data it was begun with")
 
 
 def _require_same_rows(rows: Sequence[TokenRow], digests: list[str], index: Index) -> None:
     for row, digest in zip(rows, digests, strict=True):
         if row.digest != digest:
-            what = f"row '{row.row.id}' is not the row the build read there before: the data has changed"
-            remedy = "give the data it was begun with, or build under another name"
-            raise DataError(what, where=row.row.place or index.path, remedy=remedy)
+            what = f"row '{row.row.id}' is not the row the build read there before"
+            raise _changed(what, row.row.place or index.path)
+
+
+def _changed(what: str, where: str) -> DataError:
+    remedy = "give the data it was begun with, or build under another name"
+    return DataError(f"{what}: the data has changed", where=where, remedy=remedy)
