@@ -21,10 +21,19 @@ from headwater.core.trace import Trace
 from headwater.data.rows import Row
 from headwater.models.generate import Answer
 from headwater.report.page import framed
+from headwater.search.export import write_scores as export_scores
 from headwater.search.scan import DEFAULT_MEMORY, score_all
-from headwater.search.scan import write_scores as export_scores
 from headwater.tracing.aims import Aim, read_direction
-from headwater.tracing.queries import LAST, MAX_NEW_TOKENS, answer_of, ask, prompt_query, read_queries, weights
+from headwater.tracing.queries import (
+    LAST,
+    MAX_NEW_TOKENS,
+    answer_of,
+    ask,
+    ask_in_parts,
+    prompt_query,
+    read_queries,
+    weights,
+)
 from headwater.tracing.trace import OnProgress, TraceOptions, trace_rows
 from headwater.tracing.words import trace_by_words
 
@@ -238,15 +247,16 @@ def write_scores(
 ) -> tuple[int, int]:
     """Write the scores of every row against every query to a Parquet file; return its numbers of (rows, queries).
 
-    Other arguments as in `score`.
+    Other arguments as in `score`. Queries whose vectors do not fit in the memory are scored one part after another.
 
     Args:
         out: the file: `id`, then one float32 column a query.
-        max_memory: bytes the scan may hold in blocks and scores, as a number or as `2GiB`.
+        max_memory: bytes the scan may hold in query vectors, blocks and scores, as a number or as `2GiB`.
     """
     session = session_of(index, model, loading)
-    asked = ask(session, read_queries(queries, columns), by=by, targets=targets)
-    probes, names, metrics = asked.probes, asked.names, asked.metrics
+    rows = read_queries(queries, columns)
     memory = parse_bytes(max_memory, where="max_memory") or DEFAULT_MEMORY
-    rows = export_scores(session.index, probes, names, out=out, metrics=metrics, max_memory=memory)
-    return rows, len(names)
+    asked = ask_in_parts(session, Aim(tuple(rows)), max_memory=memory, by=by, targets=targets)
+    parts = ((part.probes, part.metrics) for part in asked)
+    names = [row.id for row in rows]
+    return export_scores(session.index, parts, names, out=out, max_memory=memory), len(names)

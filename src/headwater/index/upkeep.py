@@ -76,9 +76,11 @@ def require_free(index: Index, status: Status) -> None:
         raise StoreError(f"the index cannot be changed yet: {unfinished(index)}", where=index.path)
 
 
-def seal(index: Index) -> None:
-    """Mark the index as complete and record the tally of its rows, in one commit."""
-    index.set_manifest(dataclasses.replace(index.manifest, status="complete", tally=tally(index), open_after=None))
+def seal(index: Index, *, filled: bool = False) -> None:
+    """Mark the index as complete and record the tally of its rows, in one commit; `filled`: that ended its build."""
+    manifest, found = index.manifest, tally(index)
+    built = found.rows if filled else manifest.rows_built
+    index.set_manifest(dataclasses.replace(manifest, status="complete", tally=found, rows_built=built, open_after=None))
 
 
 def tally(index: Index) -> Tally:

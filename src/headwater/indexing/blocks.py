@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from headwater.core.errors import HeadwaterError, StoreError, UsageError
+from headwater.core.errors import HeadwaterError, MismatchError, StoreError, UsageError
 from headwater.core.fingerprints import require_equal
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
@@ -63,6 +63,10 @@ def begin(
             if not (resume and exists(out)):  # else another shard's process made it at the same time
                 raise
     index = open_index(out)
+    then, now = index.manifest.method, manifest.method
+    if then.name != now.name:  # then all its options differ as well
+        what = f"{out} was begun with the method '{then.name}', not '{now.name}'"
+        raise MismatchError(what, fields=("method.name",), remedy=remedy)
     what = f"{out} was begun with {other}"
     require_equal(index.manifest.identity(), manifest.identity(), what=what, remedy=remedy)
     return index, False
@@ -80,7 +84,7 @@ def filling(index: Index, *, is_new: bool) -> Iterator[None]:
                 sweep(index)
             yield
             if not index.manifest.complete:
-                seal(index)
+                seal(index, filled=True)
         except (HeadwaterError, KeyboardInterrupt):
             if is_new:  # while the index is held for writing, nobody else can have begun to fill it
                 discard(index)

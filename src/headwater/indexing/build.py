@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import itertools
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,8 @@ from headwater.indexing.open_block import OpenBlock, read_open
 from headwater.methods.bound import Bound
 from headwater.models.reader import Reader
 from headwater.search.codes import coded
+
+_log = logging.getLogger(__name__)
 
 
 def build(
@@ -70,6 +73,9 @@ def build(
     manifest = make_manifest(corpus, bound, keep_text=keep_text, code=code, block_rows=block_rows)
     index, is_new = begin_build(str(out), corpus, manifest, resume=resume)
     with filling(index, is_new=is_new):
+        if index.manifest.complete:
+            _require_built(corpus, index, bound)
+            return index
         progress, opened = Progress(on_progress, corpus.count), read_open(index)
         blocks = _missing_blocks(iter(corpus), index, bound, progress, opened)
         work = IndexRows(index, bound, progress, loading or {}, opened)
@@ -148,9 +154,6 @@ def _missing_blocks(
         if old == len(block.items):
             progress.within(0, 0)
             continue
-        if index.manifest.complete:
-            what = f"the index is finished with {len(committed):,} rows and the data has more"
-            raise StoreError(what, where=index.path, remedy="headwater index add adds them")
         if opened and block.start == whole:
             there = bound.reader.tokenization.encode(block.items)
             if not opened.within(there):
@@ -158,7 +161,33 @@ def _missing_blocks(
             yield Block(block.number, block.start, there)
             continue
         yield Block(block.number, block.start + old, block.items[old:])
-    if seen < len(committed) + (1 if opened else 0):
+    _require_all_seen(index, seen)
+
+
+def _require_built(corpus: Corpus, index: Index, bound: Bound) -> None:
+    """Raise an error unless a finished index holds the rows of the corpus that were not deleted since its build."""
+    names, found, seen = list(zip(index.digests(), index.ids(), strict=True)), 0, 0
+    passed: TokenRow | None = None  # the first row since the last one that the index has
+    for block in cut(corpus, index.manifest.plan.block_rows):
+        for row in bound.reader.tokenization.encode(block.items):
+            there = found < len(names) and names[found] == (row.digest, row.row.id)
+            passed = None if there else passed or row
+            found, seen = found + there, seen + 1
+    built = len(names) if index.manifest.rows_built is None else index.manifest.rows_built
+    if found < len(names) and passed is not None:
+        what = f"row '{passed.row.id}' is not the row the build read there before"
+        raise _changed(what, passed.row.place or index.path)
+    _require_all_seen(index, seen)
+    if seen > built:
+        what = f"the index is finished with {len(names):,} rows and the data has more"
+        raise StoreError(what, where=index.path, remedy="headwater index add adds them")
+    if found < seen:
+        text = "%s is finished; %s rows of the data were deleted from it since, and stay deleted"
+        _log.warning(text, index.path, f"{seen - found:,}")
+
+
+def _require_all_seen(index: Index, seen: int) -> None:
+    if seen < index.count:
         what = f"the index has {index.count:,} rows, the data only {seen:,}"
         raise DataError(what, where=index.path, remedy="give the data it was begun with")
 

@@ -127,7 +127,7 @@ def commit_shards(index: Index) -> Index:
         for start in range(first, len(receipts), _AT_ONCE):
             commit_receipts(index, receipts[start : start + _AT_ONCE])
         _require_as_computed(index, receipts)
-        seal(index)
+        seal(index, filled=True)
         drop_notes(index.path)
         sweep(index)
     return index
