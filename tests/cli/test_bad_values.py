@@ -103,7 +103,7 @@ NUMERIC = {
     "--gumbel": ("select",),
     "--draw": ("unlearn",),
     "--steps": ("unlearn",),
-    "--lr": ("unlearn",),
+    "--rate": ("unlearn",),
     "--guard": ("unlearn",),
     "--ceiling": ("unlearn",),
     "--rank": ("unlearn",),

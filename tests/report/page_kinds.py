@@ -80,7 +80,7 @@ def account(rate: float = 0.000448123) -> Account:
         "forget rows": 12,
         "retain rows": 30,
         "guard rows": 6,
-        "learning rate": rate,
+        "rate": rate,
         "steps": 40,
         "forget loss before": 0.8912345678,
         "forget loss after": 4.2312345678,

@@ -175,7 +175,7 @@ def test_the_unlearning_account_has_one_value_under_one_name() -> None:
     page = parse(render_unlearning_report(account(rate=0.000448123)))
     facts = [(dt.text(), dd.text()) for dt, dd in zip(page.all("dt"), page.all("dd"), strict=True)]
     assert len({name for name, _ in facts}) == len(facts)
-    assert dict(facts)["learning rate"] == "0.000448"
+    assert dict(facts)["rate"] == "0.000448"
     assert dict(facts)["adapter"] == "loras/howdy"
     cells = {cell.text() for cell in page.all("td")}
     assert {"0.891", "4.23", "1.12", "1.19"} <= cells

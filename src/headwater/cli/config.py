@@ -34,6 +34,10 @@ NEVER_KEPT = ("config", "as_json", "resume", "help")
 """These parameters are not settings: they change how a command prints or continues, not its result."""
 
 
+OLD_NAMES = {"lr": "rate"}
+"""Options that had another name, which run files and scripts may still have."""
+
+
 def config_option() -> inspect.Parameter:
     """The `--config` option, which every command has."""
     option = typer.Option("--config", is_eager=True, callback=_apply, help="YAML file of settings; flags win over it.")
@@ -123,6 +127,7 @@ def _apply(context: Context, given: list[Path]) -> list[Path]:
     found: dict[str, Any] = {}
     for name, value in settings.items():
         key = str(name).replace("_", "-")
+        key = OLD_NAMES.get(key, key)
         if key not in known:
             raise unknown_name("setting", str(name), known, where=str(path))
         parameter = known[key]
