@@ -20,7 +20,7 @@ def test_of_every_method_the_options_are_idle_that_it_cannot_use(name, model):
     idle = set(idle_in_value(method, model=model))
     assert ({"model", *READING} <= idle) == (not method.reads_model)
     assert (set(LOADING) <= idle) == (not method.reads_model or not model)
-    assert ({"student", "force"} <= idle) == (method.learning is None)
+    assert ({"student", "student_cost"} <= idle) == (method.learning is None)
 
 
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.trains])
@@ -31,11 +31,11 @@ def test_of_every_way_to_unlearn_the_options_are_idle_that_it_cannot_use(name):
     assert ("dynamic" in idle) == (objective.weights != "loss")
     assert ("keep" in idle) == (not objective.retain_share)
     assert ("trigger" in idle) == (not objective.clean and not objective.prefers)
-    assert not {"lr", "steps", "rank", "draw"} & idle
+    assert not {"rate", "steps", "rank", "draw"} & idle
 
 
 def test_without_training_and_without_a_pool_to_draw_from_their_options_are_idle():
-    assert {"lr", "steps", "rank", "beta", "save_every"} <= set(idle_in_unlearning(METHODS["fisher"], GIVEN))
+    assert {"rate", "steps", "rank", "beta", "save_every"} <= set(idle_in_unlearning(METHODS["fisher"], GIVEN))
     assert "draw" in idle_in_unlearning(METHODS["fisher"], {**GIVEN, "retain_from": None})
     assert "rank" in idle_in_unlearning(METHODS["ga"], {**GIVEN, "full": True})
 
@@ -49,7 +49,7 @@ def test_options_of_a_prompt_and_of_a_file_of_queries():
 POOL = ("--candidates", "rows.jsonl", "--target", "rows.jsonl", "--out", "new.parquet", "--method", "length")
 
 
-@pytest.mark.parametrize("option", [("--max-tokens", 8192), ("--dtype", "float32"), ("--force",), ("--model", "m")])
+@pytest.mark.parametrize("option", [("--max-tokens", 8192), ("--dtype", "float32"), ("--model", "m")])
 def test_an_idle_option_is_refused_even_with_its_default_and_nothing_is_written(tmp_path, option):
     lines(tmp_path / "rows.jsonl", ROWS)
     done = headwater("value", *POOL, *option, cwd=tmp_path)

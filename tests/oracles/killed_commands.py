@@ -52,7 +52,7 @@ COMMANDS = {
     "compact": "index compact less.lance",
     "quantise": "index quantise i.lance --code int8 --out coded.lance",
     "value": "value --candidates rows.jsonl --target q.jsonl --model model --method gradcos --out values.parquet",
-    "trace": "trace i.lance --queries q.jsonl --out hits.jsonl",
+    "trace": "trace i.lance --queries q.jsonl --out hits.jsonl --force",
     "unlearn": UNLEARN,
 }
 RESUMED = ("build", "quantise", "unlearn", "value")

@@ -111,7 +111,10 @@ def trace(
         MismatchError: the model or tokenizer is not the index's.
     """
     if sum(given is not None for given in (queries, prompt, direction)) != 1:
-        raise UsageError("give queries, or a prompt, or a direction", where="trace")
+        given = [name for name, value in (("queries", queries), ("a prompt", prompt)) if value is not None]
+        given += [] if direction is None else ["a direction"]
+        what = f"{' and '.join(given)} are given" if given else "there is nothing to trace"
+        raise UsageError(what, where="trace", remedy="give one: queries, a prompt or a direction")
     options = TraceOptions(
         top=top,
         by=by,

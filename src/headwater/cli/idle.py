@@ -25,7 +25,7 @@ LOADING = tuple(entry.name for entry in fields(LoadingOptions))
 READING = tuple(entry.name for entry in fields(ReadingOptions))
 
 
-_OF_STUDENTS = ("student", "student_cost", "student_proxy", "force")
+_OF_STUDENTS = ("student", "student_cost", "student_proxy")
 
 
 def refuse_idle(context: Context, idle: Idle) -> None:

@@ -19,7 +19,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from headwater.cli.config import Context, config_option, save_run
+from headwater.cli.config import Context, config_option, require_ours, save_run
 from headwater.cli.console import say
 from headwater.core.arguments import parse_bytes
 from headwater.core.errors import UsageError
@@ -63,7 +63,15 @@ GroupBy = Annotated[str | None, typer.Option("--by", help="Metadata column to gr
 
 
 class Writes:
-    """Marks a command's parameter as the path of something it writes."""
+    """Marks a command's parameter as the path of a file that it writes."""
+
+
+class WritesFolder:
+    """Marks a command's parameter as the path of a folder that it makes or fills."""
+
+
+_OVER = typer.Option("--force", help="Overwrite a file that headwater did not write.")
+_FORCE = inspect.Parameter("force", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, _OVER])
 
 
 @dataclass(frozen=True)
@@ -250,6 +258,8 @@ def with_groups(function: Callable[..., Any]) -> Callable[..., Any]:
         if _is_group(parameter.annotation):
             spread.extend(_fields(parameter.annotation))
     wants_context = "context" in hints
+    forces = "force" in hints or not _marked(spread, Writes)
+    spread += [] if forces else [_FORCE]
     if not wants_context:
         spread.append(inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=Context))
     spread.append(config_option())
@@ -258,7 +268,8 @@ def with_groups(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(**given: Any) -> None:
         given.pop("config", None)
         at = given["context"] if wants_context else given.pop("context")
-        _require_apart(spread, given)
+        force = given.get("force") if forces else given.pop("force")
+        _require_apart(spread, given, force=bool(force))
         groups = {p.name: _filled(p.annotation, given) for p in plain if _is_group(p.annotation)}
         made = function(**given, **groups)
         if isinstance(made, Made):
@@ -272,13 +283,19 @@ def with_groups(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _require_apart(parameters: list[inspect.Parameter], given: Mapping[str, Any]) -> None:
-    """Refuse to write over anything that the command reads, or twice to one path."""
-    marked = {p.name for p in parameters if Writes in getattr(p.annotation, "__metadata__", ())}
+def _marked(parameters: list[inspect.Parameter], mark: type) -> set[str]:
+    return {p.name for p in parameters if mark in getattr(p.annotation, "__metadata__", ())}
+
+
+def _require_apart(parameters: list[inspect.Parameter], given: Mapping[str, Any], *, force: bool) -> None:
+    """Refuse to write over what the command reads, twice to one path, or without `force` over a stranger's file."""
+    files = {f"--{name}": given[name] for name in sorted(_marked(parameters, Writes) & given.keys())}
+    marked = _marked(parameters, Writes) | _marked(parameters, WritesFolder)
     read: list[Any] = []
     for name in given.keys() - marked:
         read += given[name] if isinstance(given[name], list) else [given[name]]
     require_apart({f"--{name}": given[name] for name in sorted(marked & given.keys())}, read)
+    require_ours({name: Path(path) for name, path in files.items() if path is not None}, force=force)
 
 
 def _is_group(annotation: Any) -> bool:

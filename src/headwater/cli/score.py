@@ -25,6 +25,7 @@ from headwater.cli.options import (
     with_groups,
 )
 from headwater.cli.progress import progress
+from headwater.core.errors import UsageError
 
 
 @with_groups
@@ -46,6 +47,9 @@ def score(
     """
     from headwater.api.tracing import write_scores
 
+    if out.suffix in (".csv", ".jsonl", ".json", ".tsv", ".txt"):
+        remedy = f"call it {out.with_suffix('.parquet')}; pandas and DuckDB turn it into others"
+        raise UsageError(f"scores are written as Parquet, and not as {out.suffix}", where=f"--out {out}", remedy=remedy)
     opened = open_index_to_search(index)
     how: dict[str, Any] = {**scan_memory(max_memory), "columns": pairs(columns, "--column"), "targets": targets}
     with progress("scoring"):

@@ -71,7 +71,7 @@ Proxy = Annotated[
     str | None,
     typer.Option("--student-proxy", help="A small model whose sketches a student may read."),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Write the values although the student that made them is weak.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite a file of yours, or write what a weak student says.")]
 Out = Annotated[
     Path, typer.Option(help="Parquet file to write: id, value, low, high, then the rows' own columns."), Writes
 ]
@@ -210,8 +210,7 @@ def score(
         remedy = "give either --student, or --query with --model"
         raise UsageError("it is not said by what to score", where="value score", remedy=remedy)
     alone = idle_when(("model", "tokens_per_batch", *LOADING), "a student reads no model", idle=student is not None)
-    trained = idle_when(("force",), "no student is used", idle=student is None)
-    refuse_idle(context, {**alone, **trained})
+    refuse_idle(context, alone)
     corpus = open_rows(candidates, columns, split=split)
     _require_group(corpus, by)
     with progress(

@@ -53,7 +53,7 @@ def prompt_query(
     Of an `Answer`, the tokens are read that the model wrote.
     """
     if not prompt:
-        raise UsageError("the prompt is empty", where="--prompt")
+        raise UsageError("the prompt is empty", where="--prompt", remedy="give what the model was asked")
     words = (span,) if isinstance(span, str) else tuple(span or ())
     if isinstance(prompt, str):
         asked = Row(id="prompt", ordinal=0, prompt=prompt)
@@ -65,6 +65,9 @@ def prompt_query(
     if response is None:
         return replace(asked, hotwords=words) if words else asked
     text = response if isinstance(response, str) else response.text
+    if not text.strip():
+        remedy = "give the response, or leave it out and one is generated"
+        raise UsageError("the response is empty", where="--response", remedy=remedy)
     said = None if isinstance(response, str) else response.ids
     return replace(with_response(asked, text), said=said, hotwords=words)
 
