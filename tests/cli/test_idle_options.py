@@ -20,7 +20,7 @@ def test_of_every_method_the_options_are_idle_that_it_cannot_use(name, model):
     idle = set(idle_in_value(method, model=model))
     assert ({"model", *READING} <= idle) == (not method.reads_model)
     assert (set(LOADING) <= idle) == (not method.reads_model or not model)
-    assert ({"student", "student_cost"} <= idle) == (method.learning is None)
+    assert ({"student", "force"} <= idle) == (method.learning is None)
 
 
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.trains])
@@ -49,7 +49,7 @@ def test_options_of_a_prompt_and_of_a_file_of_queries():
 POOL = ("--candidates", "rows.jsonl", "--target", "rows.jsonl", "--out", "new.parquet", "--method", "length")
 
 
-@pytest.mark.parametrize("option", [("--max-tokens", 8192), ("--dtype", "float32"), ("--model", "m")])
+@pytest.mark.parametrize("option", [("--max-tokens", 8192), ("--dtype", "float32"), ("--force",), ("--model", "m")])
 def test_an_idle_option_is_refused_even_with_its_default_and_nothing_is_written(tmp_path, option):
     lines(tmp_path / "rows.jsonl", ROWS)
     done = headwater("value", *POOL, *option, cwd=tmp_path)

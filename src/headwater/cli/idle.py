@@ -25,7 +25,7 @@ LOADING = tuple(entry.name for entry in fields(LoadingOptions))
 READING = tuple(entry.name for entry in fields(ReadingOptions))
 
 
-_OF_STUDENTS = ("student", "student_cost", "student_proxy")
+_OF_STUDENTS = ("student", "student_cost", "student_proxy", "force")
 
 
 def refuse_idle(context: Context, idle: Idle) -> None:
@@ -112,5 +112,11 @@ def idle_in_unlearning(method: UnlearningMethod, given: Mapping[str, Any]) -> Id
         **idle_when(weighing[1:3], without, idle=weighed and weights not in ("influence", "shuffled")),
         **idle_when(("dynamic",), f"'{objective.name}' does not weigh rows by loss", idle=objective.weights != "loss"),
         **idle_when(("keep",), f"'{objective.name}' reads no retain rows", idle=not objective.retain_share),
-        **idle_when(("trigger", "clean_column"), f"'{objective.name}' uses no right answers", idle=not answered),
+        **idle_when(
+            ("trigger", "clean_column", "right"), f"'{objective.name}' uses no right answers", idle=not answered
+        ),
+        **idle_when(("guard",), "--bound says the same as a loss", idle=given.get("bound") is not None),
+        **idle_when(
+            ("stop",), "there is no bound to end at", idle=given.get("bound") is None and not given.get("guard", 1)
+        ),
     }

@@ -66,6 +66,10 @@ class Writes:
     """Marks a command's parameter as the path of a file that it writes."""
 
 
+class WritesNew:
+    """Marks a command's parameter as the path of a file that the command itself refuses to write over."""
+
+
 class WritesFolder:
     """Marks a command's parameter as the path of a folder that it makes or fills."""
 
@@ -290,11 +294,16 @@ def _marked(parameters: list[inspect.Parameter], mark: type) -> set[str]:
 def _require_apart(parameters: list[inspect.Parameter], given: Mapping[str, Any], *, force: bool) -> None:
     """Refuse to write over what the command reads, twice to one path, or without `force` over a stranger's file."""
     files = {f"--{name}": given[name] for name in sorted(_marked(parameters, Writes) & given.keys())}
-    marked = _marked(parameters, Writes) | _marked(parameters, WritesFolder)
+    folders = _marked(parameters, WritesFolder)
+    marked = _marked(parameters, Writes) | _marked(parameters, WritesNew) | folders
     read: list[Any] = []
     for name in given.keys() - marked:
         read += given[name] if isinstance(given[name], list) else [given[name]]
     require_apart({f"--{name}": given[name] for name in sorted(marked & given.keys())}, read)
+    for name in sorted(folders):
+        if (path := given.get(name)) is not None and Path(path).is_file():
+            what = "this is a file, and a folder is to be made"
+            raise UsageError(what, where=f"--{name} {path}", remedy="choose another name")
     require_ours({name: Path(path) for name, path in files.items() if path is not None}, force=force)
 
 

@@ -55,8 +55,12 @@ class TrainingOptions:
     rate: Annotated[str, typer.Option(help="Learning rate, or auto: found by a short probe.")] = "auto"
     steps: Annotated[int, typer.Option(help="Most optimizer steps.", min=1)] = 320
     guard: Annotated[float, typer.Option(help="Clean perplexity may grow by this factor; 0: without bound.")] = 1.05
-    bound: Annotated[float | None, typer.Option(help="The same as a loss of the guard rows, nats a token.")] = None
-    target: Annotated[float | None, typer.Option(help="Loss of withheld forget rows to reach, nats a token.")] = None
+    bound: Annotated[float | None, typer.Option(help="The same as a loss of the guard rows, nats a token.", min=0)] = (
+        None
+    )
+    target: Annotated[
+        float | None, typer.Option(help="Loss of withheld forget rows to reach, nats a token.", min=0)
+    ] = None
     withhold: Annotated[
         float, typer.Option(help="Share of the forget rows kept from training to see whether it is gone.")
     ] = 0.2
@@ -74,7 +78,9 @@ class TrainingOptions:
         float | None,
         typer.Option(help="Loss at which ascent fades, nats a token; default: the target; 0: never.", min=0),
     ] = None
-    right: Annotated[float | None, typer.Option(help="Factor of the loss of right answers; default: 0.5.")] = None
+    right: Annotated[float | None, typer.Option(help="Factor of the loss of right answers; default: 0.5.", min=0)] = (
+        None
+    )
     beta: Annotated[float | None, typer.Option(help="β of npo, dpo (0.1), wga (0.5) and simnpo (4.5).")] = None
     keep: Annotated[str, typer.Option(help="Loss of retain rows: nll, or kl (divergence from the old model).")] = "nll"
     dynamic: Annotated[bool, typer.Option("--dynamic", help="LoReUn: weights follow the current losses.")] = False
