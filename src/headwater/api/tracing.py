@@ -19,6 +19,7 @@ from headwater.core.errors import UsageError
 from headwater.core.scores import Scores
 from headwater.core.trace import Trace
 from headwater.data.rows import Row
+from headwater.index.checks import require_all_intact
 from headwater.models.generate import Answer
 from headwater.report.page import framed
 from headwater.search.export import write_scores as export_scores
@@ -67,6 +68,7 @@ def trace(
     by_module: bool = False,
     group_by: str | None = None,
     damping: float = 1.0,
+    verify: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Trace:
     """Find the rows of the index that drove a response of the model.
@@ -103,6 +105,8 @@ def trace(
         by_module: divide each hit's score from whole gradients by module, if the method reads gradients.
         group_by: a metadata column; the effect of all rows with one value of it is computed, with their interaction.
         damping: of `group_by`, as a share of the mean eigenvalue.
+        verify: first hold every row of the index against its checksum, which reads all of it once more; without it,
+            the rows that are shown are checked.
         on_progress: called with the name of the step and the share of it that is done, 0 to 1; what it raises ends
             the trace.
 
@@ -131,6 +135,8 @@ def trace(
         damping=damping,
     )
     session = session_of(index, model, loading)
+    if verify:
+        require_all_intact(session.index)
     if direction is not None:
         stored = session.index.manifest.columns
         aim = Aim(direction=read_direction(direction, stored, list(weights(stored, by))), mean=mean)
@@ -247,6 +253,7 @@ def write_scores(
     loading: Mapping[str, Any] | None = None,
     columns: Mapping[str, str] | None = None,
     targets: str = LAST,
+    verify: bool = False,
 ) -> tuple[int, int]:
     """Write the scores of every row against every query to a Parquet file; return its numbers of (rows, queries).
 
@@ -255,8 +262,11 @@ def write_scores(
     Args:
         out: the file: `id`, then one float32 column a query.
         max_memory: bytes the scan may hold in query vectors, blocks and scores, as a number or as `2GiB`.
+        verify: as in `trace`.
     """
     session = session_of(index, model, loading)
+    if verify:
+        require_all_intact(session.index)
     rows = read_queries(queries, columns)
     memory = parse_bytes(max_memory, where="max_memory") or DEFAULT_MEMORY
     asked = ask_in_parts(session, Aim(tuple(rows)), max_memory=memory, by=by, targets=targets)

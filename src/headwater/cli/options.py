@@ -37,6 +37,9 @@ Settings = Annotated[list[str], typer.Option("--set", help="A method option, nam
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
 By = Annotated[str | None, typer.Option(help="Vector columns to rank by: embedding, rise+embedding.")]
 ScanMemory = Annotated[str | None, typer.Option("--max-memory", help="Most memory for blocks and scores: 2GiB.")]
+Verify = Annotated[
+    bool, typer.Option("--verify", help="First check every row against its checksum: reads the whole index once more.")
+]
 Relevant = Annotated[str | None, typer.Option(help="SQL condition for the rows that count as right, for P@10.")]
 Template = Annotated[
     str | None,
