@@ -52,7 +52,7 @@ def storing(path: str, *, where: str | None = None) -> Iterator[None]:
             raise
         reason = _brief(str(error))
         if where is not None and (isinstance(error, ValueError) or "Invalid user input" in reason):
-            said, remedy = _unknown_column(str(error)) or (with_dots(reason), _typed_literal(reason) or _EXAMPLES)
+            said, remedy = _unknown_column(str(error)) or (_said(reason), _typed_literal(reason) or _EXAMPLES)
             raise StoreError(f"the condition {where!r} cannot be used: {said}", where=path, remedy=remedy) from error
         for signs, what, remedy in _CAUSES:
             if any(sign in str(error) for sign in signs):
@@ -61,6 +61,14 @@ def storing(path: str, *, where: str | None = None) -> Iterator[None]:
 
 
 _EXAMPLES = "write it as SQL, such as: provider = 'a' AND year > 2020"
+
+
+def _said(reason: str) -> str:
+    """What Lance says of a condition, without its own wrapping."""
+    parsed = re.search(r"sql parser error: ([^()]+)", reason)
+    if parsed:
+        return f"it is not SQL ({parsed[1].strip()})"
+    return with_dots(re.sub(r"Invalid user input: |Error resolving filter expression .*?: (?=Invalid)", "", reason))
 
 
 def _unknown_column(message: str) -> tuple[str, str] | None:
