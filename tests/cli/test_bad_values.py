@@ -103,7 +103,7 @@ NUMERIC = {
     "--gumbel": ("select",),
     "--draw": ("unlearn",),
     "--steps": ("unlearn",),
-    "--lr": ("unlearn",),
+    "--rate": ("unlearn",),
     "--guard": ("unlearn",),
     "--ceiling": ("unlearn",),
     "--rank": ("unlearn",),
@@ -267,6 +267,128 @@ def test_bad_input_gets_one_line_with_value_and_remedy(place, name):
 
 
 TRACE = ("i.lance", "--queries", "queries.jsonl")
+BUILD = ("new.lance", "--model", "model", "--data", "rows.jsonl")
+FORGET = ("--model", "model", "--forget", "few.jsonl", "--out", "new")
+KEPT = (*FORGET, "--retain", "right.jsonl")
+GA = (*FORGET, "--method", "ga")
+OWN = ("--out", "new", "--model", "model", "--data", "rows.jsonl", "--queries", "queries.jsonl")
+VALUES = ("--candidates", "rows.jsonl", "--target", "queries.jsonl", "--out", "new.parquet", "--method", "length")
+CONFLICTS: list[tuple[str, tuple[str, ...], str]] = [
+    ("index build", (*BUILD, "--workers", "2"), "--workers"),
+    ("index build", (*BUILD, "--address", "here:1"), "--address"),
+    ("index build", (*BUILD, "--beta", "0.1"), "--beta"),
+    ("index build", (*BUILD, "--reference", "model"), "--reference"),
+    ("index build", (*BUILD, "--shard", "1/2", "--max-memory", "1GiB"), "--shard"),
+    ("index build", (*BUILD, "--shard", "3/2"), "3"),
+    ("index build", (*BUILD, "--device", "cpu", "--device-map", "auto"), "device_map"),
+    ("index build", (*BUILD, "--set", "preset=tiny"), "tiny"),
+    ("index build", (*BUILD, "--block-rows", "0"), "'0'"),
+    ("index build", ("rows.jsonl", *BUILD[1:]), "rows.jsonl"),
+    ("index build", (*BUILD, "--unusable", "rows.jsonl"), "rows.jsonl"),
+    ("index add", ("i.lance", "--data", "rows.jsonl", "--workers", "2"), "--workers"),
+    ("index add", ("i.lance", "--data", "i.lance"), "i.lance"),
+    ("index delete", ("i.lance",), "condition"),
+    ("index delete", ("i.lance", "--id", "r1", "--where", "tokens > 1"), "ids"),
+    ("index delete", ("i.lance", "--rows", "few.jsonl", "--id", "r1"), "more than one way"),
+    ("index delete", ("i.lance", "--where", ""), "''"),
+    ("index delete", ("i.lance", "--where", "tokens =="), "tokens =="),
+    ("index delete", ("i.lance", "--where", "tokens = 1; DROP"), "';'"),
+    ("index verify", ("i.lance", "--device", "cpu"), "--device"),
+    ("index quantise", ("i.lance", "--code", "int8", "--out", "i.lance"), "i.lance"),
+    ("index quantise", (*RIGHT["index quantise"], "--relevant", "tokens > 1"), "--relevant"),
+    ("trace", ("i.lance",), "nothing to trace"),
+    ("trace", ("i.lance", "--prompt", ""), "--prompt"),
+    ("trace", ("i.lance", "--prompt", "x", "--response", ""), "--response"),
+    ("trace", ("i.lance", "--prompt", "x", "--against", ""), "--against"),
+    ("trace", ("i.lance", "--prompt", "x", "--response", "y", "--max-new-tokens", "3"), "--max-new-tokens"),
+    ("trace", ("i.lance", "--direction", "nowhere.npy"), "nowhere.npy"),
+    ("trace", (*TRACE, "--prompt", "x"), "queries and a prompt"),
+    ("trace", (*TRACE, "--response", "x"), "--response"),
+    ("trace", (*TRACE, "--damping", "2"), "--damping"),
+    ("trace", (*TRACE, "--group-by", "provder"), "provder"),
+    ("trace", (*TRACE, "--engine", "ann", "--max-memory", "1GiB"), "--max-memory"),
+    ("trace", (*TRACE, "--exact", "30", "--by", "embedding"), "embedding"),
+    ("trace", (*TRACE, "--where", "absent = 1"), "no column absent"),
+    ("trace", (*TRACE, "--out", "queries.jsonl"), "queries.jsonl"),
+    ("trace", (*TRACE, "--out", "new.x", "--html", "new.x"), "new.x"),
+    ("trace", (*TRACE, "--out", "folder"), "folder"),
+    ("trace", (*TRACE, "--out", "few.jsonl"), "few.jsonl"),
+    ("trace", (*TRACE, "--html", "few.jsonl"), "few.jsonl"),
+    ("score", (*TRACE, "--out", "few.jsonl"), "few.jsonl"),
+    ("score", (*TRACE, "--out", "new.csv"), "new.csv"),
+    ("score", (*TRACE, "--out", "i.lance"), "i.lance"),
+    ("value", (*VALUES, "--index", "i.lance"), "--index"),
+    ("value", (*VALUES, "--student", "new"), "--student"),
+    ("value", (*VALUES, "--set", "x=1"), "'x'"),
+    ("value", (*VALUES, "--plot", "few.jsonl"), "few.jsonl"),
+    ("value", (*VALUES[:-1], "linfik"), "--model"),
+    ("value", ("--target", "queries.jsonl", "--out", "new.parquet"), "--candidates"),
+    ("value", ("--index", "i.lance", "--target", "queries.jsonl", "--out", "new.parquet", "--limit", "3"), "--limit"),
+    ("value", (*VALUES[:5], "v.parquet", *VALUES[6:]), "v.parquet"),
+    ("select", ("v.parquet", "--out", "new.jsonl"), "--top"),
+    ("select", ("v.parquet", "--top", "5", "--out", "few.jsonl"), "few.jsonl"),
+    ("select", ("v.parquet", "--top", "5", "--out", "v.parquet"), "v.parquet"),
+    ("price", ("v.parquet", "--out", "new.csv"), "--budget"),
+    ("price", ("v.parquet", "--out", "new.csv", "--budget", "nan"), "nan"),
+    ("price", ("v.parquet", "--out", "few.jsonl", "--budget", "5"), "few.jsonl"),
+    ("price", ("v.parquet", "--out", "new.csv", "--budget", "5", "--rows", "new.csv"), "new.csv"),
+    ("unlearn", ("--model", "model", "--out", "new"), "--forget"),
+    ("unlearn", (*KEPT, "--from-trace", "x"), "--from-trace"),
+    ("unlearn", (*KEPT, "--draw", "4"), "--draw"),
+    ("unlearn", (*KEPT, "--full", "--rank", "4"), "--rank"),
+    ("unlearn", (*KEPT, "--guard", "0.5"), "0.5"),
+    ("unlearn", (*KEPT, "--guard", "1.1", "--bound", "2"), "--guard"),
+    ("unlearn", (*KEPT, "--guard", "0", "--stop"), "--stop"),
+    ("unlearn", (*KEPT, "--withhold", "1.5"), "1.5"),
+    ("unlearn", (*KEPT, "--right", "-1"), "-1"),
+    ("unlearn", (*KEPT, "--target", "-1"), "-1"),
+    ("unlearn", (*KEPT, "--rate", "nan"), "nan"),
+    ("unlearn", (*KEPT, "--base", "model"), "--base"),
+    ("unlearn", (*KEPT, "--clean-column", "provder"), "provder"),
+    ("unlearn", (*KEPT, "--index", "nowhere.lance"), "nowhere.lance"),
+    ("unlearn", (*FORGET, "--retain", "few.jsonl"), "--retain"),
+    ("unlearn", (*FORGET[:-1], "model", "--retain", "right.jsonl"), "model"),
+    ("unlearn", (*GA, "--compat"), "--compat"),
+    ("unlearn", (*GA, "--beta", "1"), "1.0"),
+    ("unlearn", (*GA, "--right", "1"), "--right"),
+    ("unlearn", (*FORGET, "--method", "retrain", "--retain", "right.jsonl"), "--base"),
+    ("unlearn", (*FORGET, "--method", "fisher", "--retain", "right.jsonl", "--steps", "3"), "--steps"),
+    ("eval detection", ("--out", "new", "--data", "rows.jsonl"), "--model"),
+    ("eval detection", OWN, "--relevant"),
+    ("eval detection", (*OWN, "--relevant", "absent = 1"), "absent"),
+    ("eval detection", (*OWN, "--relevant", "provider = 'a'", "--relevant-ids", "x"), "--relevant-ids"),
+    ("eval detection", (*OWN, "--relevant", "provider = 'z'"), "provider = 'z'"),
+    ("eval detection", (*OWN, "--relevant", "provider = 'a'", "--rows", "5"), "--rows"),
+    ("eval lds", OWN, "--recipe"),
+    ("eval lds", (*OWN, "--recipe", "nowhere.yaml"), "nowhere.yaml"),
+    ("eval lds", ("--out", "new", "--recipe", "x.yaml"), "--recipe"),
+    ("view bundle", ("i.lance", "i.lance"), "i.lance"),
+]
+"""Options that exclude each other or do nothing, outputs in the place of something else: the command, its words, and
+what the message must name."""
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _, _ in CONFLICTS}))
+def test_what_does_not_go_together_gets_one_line_and_changes_nothing(place, name):
+    wrong = [fault for n, words, value in CONFLICTS if n == name for fault in faults_of(place, n, words, value)]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_file_of_ours_is_written_again_and_one_of_somebodys_only_by_force(place):
+    words = ("price", "v.parquet", "--budget", "5", "--out", "new.csv", "--rows", "new-rows.csv")
+    for _ in range(2):
+        assert headwater(*words, cwd=place).returncode == 0
+    (place / "new-theirs.csv").write_text("theirs")
+    words = ("price", "v.parquet", "--budget", "5", "--out", "new-theirs.csv")
+    refused = headwater(*words, cwd=place)
+    assert "--out new-theirs.csv: a file is here that headwater did not write" in refused.stderr
+    assert (place / "new-theirs.csv").read_text() == "theirs"
+    assert headwater(*words, "--force", cwd=place).returncode == 0
+    assert (place / "new-theirs.csv").read_text() != "theirs"
+    for made in place.glob("new*"):
+        made.unlink()
+
+
 POOL = ("--candidates", "rows.jsonl", "--target", "queries.jsonl", "--out", "new.parquet", "--method")
 PLAN = ("--model", "model", "--data")
 BUY = ("v.parquet", "--out", "new.csv", "--budget")

@@ -107,7 +107,7 @@ def test_the_forgotten_rows_have_the_tokens_of_the_training_rows(place):
 
 def test_unlearning_and_deleting_act_on_the_rows_that_were_found(place):
     lines(place / "few.jsonl", [hit for hit in hits(place) if hit["rank"] <= 4])
-    words = ("--forget", "few.jsonl", "--method", "ga", "--lr", "0.001", "--steps", 1, "--guard", 0, "--target", 99)
+    words = ("--forget", "few.jsonl", "--method", "ga", "--rate", "0.001", "--steps", 1, "--guard", 0, "--target", 99)
     account = json.loads(run(place, "unlearn", "--model", "model", *words, "--out", "run", "--json", code=1))
     found = {hit["id"] for hit in hits(place) if hit["rank"] <= 4}
     assert account["summary"]["forget_rows"] == len(found)

@@ -31,11 +31,11 @@ def test_of_every_way_to_unlearn_the_options_are_idle_that_it_cannot_use(name):
     assert ("dynamic" in idle) == (objective.weights != "loss")
     assert ("keep" in idle) == (not objective.retain_share)
     assert ("trigger" in idle) == (not objective.clean and not objective.prefers)
-    assert not {"lr", "steps", "rank", "draw"} & idle
+    assert not {"rate", "steps", "rank", "draw"} & idle
 
 
 def test_without_training_and_without_a_pool_to_draw_from_their_options_are_idle():
-    assert {"lr", "steps", "rank", "beta", "save_every"} <= set(idle_in_unlearning(METHODS["fisher"], GIVEN))
+    assert {"rate", "steps", "rank", "beta", "save_every"} <= set(idle_in_unlearning(METHODS["fisher"], GIVEN))
     assert "draw" in idle_in_unlearning(METHODS["fisher"], {**GIVEN, "retain_from": None})
     assert "rank" in idle_in_unlearning(METHODS["ga"], {**GIVEN, "full": True})
 

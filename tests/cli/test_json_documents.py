@@ -19,7 +19,7 @@ from zoo import tiny_loaded
 SILENT = ("run", "schema")
 """These commands have no document of their own."""
 
-FORGET = ("--lr", "0.001", "--steps", 1, "--max-tokens", 64, "--target", 99, "--save-every", 0)
+FORGET = ("--rate", "0.001", "--steps", 1, "--max-tokens", 64, "--target", 99, "--save-every", 0)
 STEPS: list[tuple[str, int, tuple[object, ...]]] = [
     ("methods", 0, ()),
     ("plan", 0, ("--model", "model", "--data", "rows.jsonl")),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -55,27 +58,36 @@ def test_durations_are_said_as_people_say_them(seconds: float, text: str) -> Non
     assert duration(seconds) == text
 
 
-def test_ctrl_c_says_what_is_kept_and_the_command_goes_on(tmp_path: Path) -> None:
+def test_ctrl_c_in_the_middle_of_a_block_keeps_its_rows_and_the_command_goes_on(tmp_path: Path) -> None:
+    """A real command on a terminal, whose bar says when it is in the middle of its only block of 400 rows."""
     loaded = tiny_loaded("llama")
     loaded.model.save_pretrained(tmp_path / "model")
     loaded.tokenizer.save_pretrained(tmp_path / "model")
-    rows = [{"id": f"r{i}", "text": f"{i} is a row of few words"} for i in range(400)]
+    rows = [{"id": f"r{i}", "text": f"{i} is a row of few words" + " and more" * (i % 7)} for i in range(400)]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    words = ["index", "build", "a.lance", "--model", "model", "--data", "rows.jsonl", "--method", "rise"]
-    words += ["--set", "preset=small", "--tokens-per-batch", "64", "--block-rows", "8"]
-    command = [sys.executable, "-m", "headwater", *words]
-    running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env={**os.environ})
-    while not list(tmp_path.glob("a.lance/data/*.lance")) and running.poll() is None:
-        time.sleep(0.02)
-    running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=60)
-    assert running.returncode == 130, said
-    assert said.strip().splitlines()[-1] == (
-        "headwater: interrupted; the finished blocks are kept with a.lance; the same command with --resume goes on"
+    words = ["--model", "model", "--data", "rows.jsonl", "--set", "preset=small", "--tokens-per-batch", "64"]
+    terminal, side = pty.openpty()
+    command = [sys.executable, "-m", "headwater", "index", "build", "a.lance", *words]
+    running = subprocess.Popen(command, cwd=tmp_path, stderr=side, stdout=subprocess.DEVNULL, start_new_session=True)
+    os.close(side)
+    shown, stopped = "", False
+    with contextlib.suppress(OSError):  # a terminal whose other side is closed cannot be read
+        while piece := os.read(terminal, 4096).decode(errors="replace"):
+            shown += piece
+            if not stopped and re.search(r"[1-9]\d*/400", shown):
+                running.send_signal(signal.SIGINT)
+                stopped = True
+    assert running.wait(timeout=60) == 130, shown
+    kept = hw.open_index(tmp_path / "a.lance").count
+    assert 0 < kept < len(rows)
+    assert shown.strip().endswith(
+        f"interrupted; {kept} rows are kept in a.lance; the same command with --resume goes on"
     )
-    done = headwater(*words, "--resume", "--json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["rows"] == len(rows)
+    for name, more in (("a.lance", ["--resume"]), ("b.lance", [])):
+        done = headwater("index", "build", name, *words, *more, "--json", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    ended, undisturbed = (hw.open_index(tmp_path / name) for name in ("a.lance", "b.lance"))
+    assert ended.dataset.to_table() == undisturbed.dataset.to_table()
 
 
 def test_ctrl_c_of_a_command_that_keeps_nothing_says_so(tmp_path: Path) -> None:

@@ -146,3 +146,13 @@ def test_a_file_that_cannot_be_used_is_one_clear_line(place, text, command, code
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (place / "x.lance").exists()
+
+
+def test_an_option_that_had_another_name_is_still_understood(tmp_path: Path) -> None:
+    lines(tmp_path / "bad.jsonl", ROWS[:4])
+    for old in (["--lr", "fast"], ["--lr=fast"]):
+        done = headwater("unlearn", "--model", "m", "--forget", "bad.jsonl", "--out", "u", *old, cwd=tmp_path)
+        assert done.returncode == 2
+        assert "--rate: 'fast' is not a learning rate" in done.stderr
+    (tmp_path / "old.yaml").write_text("lr: fast\nmodel: m\nforget: bad.jsonl\nout: u\n")
+    assert "--rate: 'fast'" in headwater("unlearn", "--config", "old.yaml", cwd=tmp_path).stderr

@@ -18,6 +18,7 @@ from headwater.data.tokens import Tokenization
 from headwater.engines.local import Local
 from headwater.index.checks import check_index
 from headwater.index.store import Index, open_index
+from headwater.index.upkeep import compact, delete_rows
 from headwater.indexing import blocks
 from headwater.indexing.blocks import rows_per_block
 from oracles.fake_method import DIM, FakeEncoder, fake_build, fake_loaded, fake_method, records, token_vector
@@ -248,3 +249,22 @@ def test_a_first_block_that_fails_frees_the_name_and_a_later_one_keeps_what_is_t
         with pytest.raises(NumericError):
             fake_build(path, rows, fake_method(poisoned=("nan-row",)))
         assert path.exists() == left
+
+
+def test_resume_of_a_finished_index_leaves_deleted_rows_deleted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = fake_build(tmp_path / "a.lance", records(ROWS))
+    delete_rows(index, ids=["row-0", "row-7", f"row-{ROWS - 1}"])
+    for compacted in (False, True):
+        if compacted:
+            compact(open_index(index.path))
+        again = fake_build(tmp_path / "a.lance", records(ROWS), resume=True)
+        assert again.count == ROWS - 3
+        assert "3 rows of the data were deleted" in caplog.text
+    changed = records(ROWS)
+    changed[4]["response"] += "!"
+    with pytest.raises(DataError, match=r"memory:5: row 'row-4' is not the row"):
+        fake_build(tmp_path / "a.lance", changed, resume=True)
+    with pytest.raises(StoreError, match="index add"):
+        fake_build(tmp_path / "a.lance", records(ROWS + 1), resume=True)

@@ -9,7 +9,7 @@ import pytest
 from headwater.core.errors import DataError, HeadwaterError, NumericError, StoreError
 from headwater.engines.local import Local
 from headwater.index import upkeep
-from headwater.index.checks import check_index, require_intact
+from headwater.index.checks import check_index, require_all_intact, require_intact
 from headwater.index.info import unfinished
 from headwater.index.store import open_index
 from headwater.index.upkeep import compact, delete_rows, unseen_rows
@@ -48,9 +48,12 @@ def test_a_score_that_is_not_finite_stops_the_search_and_names_the_row(index):
 def test_a_row_that_was_changed_on_disk_is_not_shown(index):
     addresses = next(index.batches(["id"])).column("_rowaddr").to_pylist()
     require_intact(index, addresses)
+    assert require_all_intact(index) == index.count
     damage(index, b"\x00\x3c")  # a finite number
     with pytest.raises(StoreError, match="row-7"):
         require_intact(open_index(index.path), addresses)
+    with pytest.raises(StoreError, match="row-7"):
+        require_all_intact(open_index(index.path))
 
 
 def test_a_refused_addition_leaves_the_index_complete(index):

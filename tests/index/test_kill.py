@@ -44,7 +44,7 @@ def test_killed_builds_go_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_killed_build_does_not_look_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "seal", lambda index: None)
+    monkeypatch.setattr(blocks, "seal", lambda index, **_: None)
     fake_build(tmp_path / "a.lance", records(5))
     assert not open_index(tmp_path / "a.lance").manifest.complete
     assert [fault.kind for fault in check_index(str(tmp_path / "a.lance"))] == ["unfinished"]

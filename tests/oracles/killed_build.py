@@ -94,7 +94,7 @@ def die_at(step: str, nth: int) -> None:
     when, kind = step.split()
     module, name = {
         "create": (blocks, "create_index"),
-        "append": (blocks, "write_fragments" if when == "before" else "commit_fragments"),
+        "append": (blocks, "write_fragments" if when == "before" else "commit_whole"),
         "seal": (blocks, "seal"),
     }[kind]
     original = getattr(module, name)

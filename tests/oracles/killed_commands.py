@@ -1,9 +1,11 @@
-"""Whole commands that are killed with SIGKILL at a random moment, given again, and compared with an undisturbed run.
+"""Whole commands that are stopped at a random moment, given again, and compared with an undisturbed run.
 
 A launcher that has imported everything forks each command on a fresh copy of a folder. It never touches the store or
 the model itself, whose threads do not survive a fork.
 
-    python tests/oracles/killed_commands.py FOLDER [--times 30] [--commands build,add,...] [--seed 0]
+    python tests/oracles/killed_commands.py FOLDER [--times 30] [--commands build,add,...] [--seed 0] [--ctrl-c]
+
+They are stopped with SIGKILL, or by Ctrl-C, which lets them keep what they have.
 
 Prints one JSON object: command to how many kills hit it, after how many the result was the same, and what was wrong.
 """
@@ -26,9 +28,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import pyarrow.parquet as pq
+
 import headwater.api.indexing
 import headwater.api.tracing
 import headwater.api.unlearning
+import headwater.api.valuing
 import headwater.report.unlearning  # noqa: F401
 from headwater.cli.main import run
 from headwater.index.checks import check_index
@@ -37,7 +42,7 @@ from headwater.indexing import blocks, quantise
 from zoo import tiny_loaded
 
 ROWS, BLOCK_ROWS = 48, 8
-UNLEARN = "unlearn --model model --forget bad.jsonl --retain good.jsonl --out run --lr 0.003 --steps 8 --guard 0"
+UNLEARN = "unlearn --model model --forget bad.jsonl --retain good.jsonl --out run --rate 0.003 --steps 8 --guard 0"
 UNLEARN += " --influence gradcos --set buckets=64 --target 99 --save-every 2"
 
 COMMANDS = {
@@ -46,10 +51,11 @@ COMMANDS = {
     "delete": "index delete i.lance --where 'n%3=1'",
     "compact": "index compact less.lance",
     "quantise": "index quantise i.lance --code int8 --out coded.lance",
-    "trace": "trace i.lance --queries q.jsonl --out hits.jsonl",
+    "value": "value --candidates rows.jsonl --target q.jsonl --model model --method gradcos --out values.parquet",
+    "trace": "trace i.lance --queries q.jsonl --out hits.jsonl --force",
     "unlearn": UNLEARN,
 }
-RESUMED = ("build", "quantise", "unlearn")
+RESUMED = ("build", "quantise", "unlearn", "value")
 """Commands that are given again with `--resume`."""
 
 INDEXES = {
@@ -67,14 +73,16 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=30)
     parser.add_argument("--commands", default=",".join(COMMANDS))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--ctrl-c", action="store_true")
     options = parser.parse_args()
+    how = signal.SIGINT if options.ctrl_c else signal.SIGKILL
     blocks._FEWEST_ROWS = blocks._MOST_ROWS = BLOCK_ROWS
     quantise._READ_BYTES, quantise.rows_per_block = 1, lambda row_bytes: BLOCK_ROWS  # type: ignore[assignment]
     base, dice, told = options.folder / "base", random.Random(options.seed), {}
     if not base.exists():
         finished(options.folder, lambda: prepare(base))
     for name in options.commands.split(","):
-        told[name] = killed(name, base, options.folder / name, times=options.times, dice=dice)
+        told[name] = killed(name, base, options.folder / name, times=options.times, dice=dice, how=how)
         print(f"{name}: {told[name]}", file=sys.stderr, flush=True)
     print(json.dumps(told))
 
@@ -97,8 +105,10 @@ def prepare(base: Path) -> None:
     command("index delete less.lance --where 'n < 20'")
 
 
-def killed(name: str, base: Path, folder: Path, *, times: int, dice: random.Random) -> dict[str, object]:
-    """Kill the command so many times, each time on a new copy of the base, and give it again."""
+def killed(
+    name: str, base: Path, folder: Path, *, times: int, dice: random.Random, how: signal.Signals = signal.SIGKILL
+) -> dict[str, object]:
+    """Stop the command so many times, each time on a new copy of the base, and give it again."""
     resumed = f"{COMMANDS[name]} --resume" if name in RESUMED else COMMANDS[name]
     place = folder / "place"  # one path for all, because an index records where its model is
     whole = fresh(base, place)
@@ -110,7 +120,7 @@ def killed(name: str, base: Path, folder: Path, *, times: int, dice: random.Rand
         if hits == times:
             break
         fresh(base, place)
-        if fork(place, lambda: command(COMMANDS[name]), after=dice.uniform(0, lasts)) == 0:
+        if fork(place, lambda: command(COMMANDS[name]), after=dice.uniform(0, lasts), how=how) == 0:
             continue
         hits += 1
         wrong += [f"{attempt}: {fault}" for fault in faults_between(name, place)]
@@ -128,7 +138,7 @@ def faults_between(name: str, place: Path) -> list[str]:
         text = (place / "hits.jsonl").read_text()
         whole = text == "the old hits\n" or text.endswith("}\n")
         return [] if whole else ["half a file of hits"]
-    if name == "unlearn" or not (place / INDEXES[name]).exists():
+    if name in ("unlearn", "value") or not (place / INDEXES[name]).exists():
         return []
     found: list[str] = []
 
@@ -150,6 +160,8 @@ def outcome(name: str, place: Path) -> str:
     def look() -> None:
         if name == "trace":
             seen = (place / "hits.jsonl").read_bytes()
+        elif name == "value":
+            seen = repr(pq.read_table(place / "values.parquet").to_pylist()).encode()
         elif name == "unlearn":
             seen = (place / "run" / "model" / "model.safetensors").read_bytes()
         else:
@@ -184,7 +196,9 @@ def command(line: str) -> None:
             raise
 
 
-def fork(place: Path, work: Callable[[], None], *, after: float | None = None) -> int:
+def fork(
+    place: Path, work: Callable[[], None], *, after: float | None = None, how: signal.Signals = signal.SIGKILL
+) -> int:
     """Run in a child with `place` as its folder; its exit code, or −9 if it was killed."""
     child = os.fork()
     if child == 0:
@@ -205,7 +219,7 @@ def fork(place: Path, work: Callable[[], None], *, after: float | None = None) -
         os._exit(code)
     if after is not None:
         time.sleep(after)
-        os.kill(child, signal.SIGKILL)
+        os.kill(child, how)
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
@@ -10,8 +12,11 @@ from report_sample import howdy_trace
 from scripts_sample import TEXTS, scripts_trace
 
 from headwater.core.trace import TokenGrid
+from headwater.evaluation.board import board, columns_of
+from headwater.evaluation.metrics import Estimate
+from headwater.evaluation.result import Cost, Line, Result
 from headwater.report import Table, render_trace
-from headwater.report.results import Section, render_results
+from headwater.report.results import Section, render_results, write_leaderboard
 from headwater.report.statement import render_statement
 from headwater.report.unlearning import render_unlearning_report
 from headwater.unlearning.account import Account, Sample
@@ -80,7 +85,7 @@ def account(rate: float = 0.000448123) -> Account:
         "forget rows": 12,
         "retain rows": 30,
         "guard rows": 6,
-        "learning rate": rate,
+        "rate": rate,
         "steps": 40,
         "forget loss before": 0.8912345678,
         "forget loss after": 4.2312345678,
@@ -113,10 +118,35 @@ def results_page() -> str:
     return render_results("Detection of planted rows", [Section(table, bars, "P@10")], {"machine": "2 cores"})
 
 
+def leaderboard_page() -> str:
+    """Three evaluations merged, with names of methods and tasks of every length."""
+    results = []
+    for task, metric, names in (
+        ("detection", "AP", ("rise", "rise+embedding", "bm25", "random")),
+        ("lds", "LDS", ("rise", "graddot", "bm25")),
+        ("removal", "drop", ("trackstar", "random")),
+    ):
+        lines = tuple(
+            Line(
+                name, {metric: Estimate(0.9 - i / 5, 0.8 - i / 5, 1.0 - i / 5)}, Cost(1.234, 4096, 0.0123), "数据 group"
+            )
+            for i, name in enumerate(names)
+        )
+        about = {"headwater": "0.1.0", "torch": "2", "machine": "2 cores", "seconds": 12.3, "made": "today"}
+        results.append(
+            Result(task, f"Evaluation of {task}", {"own": True}, (metric,), lines, ("A note.",), about=about)
+        )
+    with TemporaryDirectory() as folder:
+        page = Path(folder) / "board.html"
+        write_leaderboard(Path(folder) / "board.md", page, results, board(columns_of(results), results), own=True)
+        return page.read_text(encoding="utf-8")
+
+
 KINDS = {
     "trace": trace_page,
     "large trace": large_trace_page,
     "statement": statement_page,
     "unlearning": unlearning_page,
     "results": results_page,
+    "leaderboard": leaderboard_page,
 }

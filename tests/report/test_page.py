@@ -41,7 +41,7 @@ HOSTILE = [
 ALLOWED_ATTRIBUTES = {
     *("aria-hidden", "aria-label", "aria-labelledby", "charset", "class", "content", "dir", "href", "http-equiv"),
     *("id", "lang", "name", "role", "scope", "style", "tabindex", "title"),
-    *("aria-live", "autocomplete", "data-query", "for", "hidden", "start", "type"),
+    *("aria-live", "autocomplete", "data-label", "data-query", "for", "hidden", "start", "type"),
 }
 
 

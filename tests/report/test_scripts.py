@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -113,15 +114,16 @@ def test_a_grid_sums_over_the_bytes() -> None:
 def test_fifty_queries_of_twenty_hits_are_a_small_page() -> None:
     raw = large_trace_page()
     assert len(raw.encode()) <= LARGEST_PAGE == 2_000_000
-    page = parse(raw)
-    ids = {element.attributes["id"] for element in page.all() if "id" in element.attributes}
-    assert len(page.all("article")) == 1000
-    assert [len(more.all("article")) for more in page.all("details", "more")] == [17] * 50
-    links = [a.attributes["href"][1:] for a in page.all("nav")[0].all("a")]
+    ids = set(re.findall(r' id="([^"]+)"', raw))
+    cards = re.findall(r"<article>.*?</article>", raw, re.S)
+    assert len(cards) == 1000
+    folds = re.findall(r'<details class="more">(.*?)(?=<details class="more">|<section|<footer)', raw, re.S)
+    assert [fold.count("<article>") for fold in folds] == [17] * 50
+    links = re.findall(r'href="#([^"]+)"', raw[raw.index("<nav") : raw.index("</nav>")])
     assert len(links) == 100
     assert set(links) <= ids
-    assert "strongest passage only" in page.all("footer")[0].text()
-    valued = [any("title" in span.attributes for span in card.all("span")) for card in page.all("article")]
+    assert "strongest passage only" in raw[raw.index("<footer") :]
+    valued = [bool(re.search(r"<span[^>]* title=", card)) for card in cards]
     assert sum(valued) > 800  # the others have no token strong enough for a shade
 
 
@@ -175,7 +177,7 @@ def test_the_unlearning_account_has_one_value_under_one_name() -> None:
     page = parse(render_unlearning_report(account(rate=0.000448123)))
     facts = [(dt.text(), dd.text()) for dt, dd in zip(page.all("dt"), page.all("dd"), strict=True)]
     assert len({name for name, _ in facts}) == len(facts)
-    assert dict(facts)["learning rate"] == "0.000448"
+    assert dict(facts)["rate"] == "0.000448"
     assert dict(facts)["adapter"] == "loras/howdy"
     cells = {cell.text() for cell in page.all("td")}
     assert {"0.891", "4.23", "1.12", "1.19"} <= cells

@@ -15,7 +15,8 @@ from headwater.core.errors import DataError, MismatchError, NumericError, StoreE
 from headwater.core.spec import Column, Coverage, MethodSpec
 from headwater.index.manifest import Manifest, Plan
 from headwater.index.store import Index, create_index
-from headwater.search.scan import _top_in_order, score_all, top_k, write_scores
+from headwater.search.export import write_scores
+from headwater.search.scan import _top_in_order, score_all, top_k
 from oracles.hand_rows import append, hand_index, hand_row
 
 COLUMNS = (Column("vector", 16), Column("wide", 5, "float32"))
@@ -116,12 +117,14 @@ def test_scores_carry_their_sign_and_size(made: Made) -> None:
     assert np.allclose([[h.score for h in of] for of in lows], ordered[:3].T, atol=1e-4)
 
 
-def test_all_scores_equal_the_for_loop_in_memory_and_in_a_file(made: Made, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cuts", [[slice(None)], [slice(0, 2), slice(2, 3), slice(3, None)]])
+def test_all_scores_equal_the_for_loop_in_memory_and_in_a_file(made: Made, tmp_path: Path, cuts: list[slice]) -> None:
     names = [f"q{j}" for j in range(QUERIES)]
     scores = score_all(made.index, made.probes, queries=names)
     assert np.abs(scores.values - made.scores).max() < 1e-4
     assert scores.queries == tuple(names)
-    rows = write_scores(made.index, made.probes, names, out=tmp_path / "s.parquet", max_memory=60_000)
+    parts = [({name: probes[s] for name, probes in made.probes.items()}, {}) for s in cuts]
+    rows = write_scores(made.index, parts, names, out=tmp_path / "s.parquet", max_memory=60_000)
     table = pq.read_table(tmp_path / "s.parquet")
     assert rows == ROWS
     assert table.schema.names == ["id", *names]
@@ -174,7 +177,7 @@ def test_what_cannot_be_asked_is_refused(made: Made, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="write the scores to a file"):
         score_all(made.index, probes, max_memory=ROWS * QUERIES)
     with pytest.raises(DataError, match="'q'"):
-        write_scores(made.index, probes, ["q", "q", "a", "b", "c", "d"], out=tmp_path / "s.parquet")
+        write_scores(made.index, [(probes, {})], ["q", "q", "a", "b", "c", "d"], out=tmp_path / "s.parquet")
     with pytest.raises(StoreError, match="nonsense"):
         top_k(made.index, probes, 3, where="nonsense > 3")
     assert list(tmp_path.iterdir()) == []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from headwater.tracing import queries, trace
+from headwater.tracing import queries
 from headwater.tracing.aims import Aim
 from headwater.tracing.trace import TraceOptions, trace_rows
 from oracles.fake_method import corpus_of, fake_build, fake_session, records
@@ -20,13 +20,15 @@ def test_queries_asked_in_parts_find_what_each_finds_alone(
     asked = list(corpus_of(records(70, 100)))
     sizes: list[int] = []
 
+    ask = queries.ask
+
     def counted(*given, **options):
         sizes.append(len(given[1].queries))
-        return queries.ask(*given, **options)
+        return ask(*given, **options)
 
-    monkeypatch.setattr(trace, "ask", counted)
+    monkeypatch.setattr(queries, "ask", counted)
     each = 4 * sum(column.dim for column in session.bound.encoder.columns) * queries._COPIES
-    memory = 16 * each * trace._SHARE
+    memory = 16 * each * queries._SHARE
     options = TraceOptions(top=5, where=where)
     whole = trace_rows(session, asked, options)
     parts = trace_rows(session, asked, TraceOptions(top=5, where=where, max_memory=max(memory, 1 << 20)))

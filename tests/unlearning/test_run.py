@@ -385,7 +385,7 @@ def test_retraining_learns_the_retain_rows(loaded, job):
     log = result.log
     assert log[-1]["retain_loss"] < log[0]["retain_loss"]
     assert "forget_loss" not in log[0]
-    with pytest.raises(UsageError, match="--lr"):
+    with pytest.raises(UsageError, match="--rate"):
         run_unlearning(tiny_loaded("llama"), job, replace(FAST, method="retrain", rate=None))
 
 

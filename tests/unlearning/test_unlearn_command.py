@@ -23,7 +23,7 @@ BAD = [
 ]
 GOOD = [{"id": f"g{i}", "prompt": f"what is {i} plus {i}?", "response": f"It is {2 * i}."} for i in range(30)]
 QUICK = (
-    "--lr",
+    "--rate",
     "0.003",
     "--steps",
     "4",
@@ -123,15 +123,15 @@ def test_weights_are_edited_and_used_and_the_adapter_is_kept(place):
     [
         ((), 1, "no rows to retain"),
         (("--retain", "good.jsonl", "--method", "rapidum"), 2, "did you mean 'rapidun'"),
-        (("--retain", "good.jsonl", "--lr", "fast"), 2, "a number, or auto"),
+        (("--retain", "good.jsonl", "--rate", "fast"), 2, "a number, or auto"),
         (("--retain", "good.jsonl", "--guard", "0.9"), 2, "a factor above 1"),
         (("--retain", "good.jsonl", "--method", "fisher", "--keep-adapter"), 2, "no adapter is trained"),
         (("--retain-from", "good.jsonl", "--draw", "500"), 1, "to draw 500 from"),
         (("--retain", "good.jsonl", "--full", "--keep", "kl"), 2, "needs an adapter"),
-        (("--retain", "good.jsonl", "--method", "retrain", "--lr", "1e-3"), 2, "give that model with --base"),
+        (("--retain", "good.jsonl", "--method", "retrain", "--rate", "1e-3"), 2, "give that model with --base"),
         (("--retain", "good.jsonl", "--base", "model"), 2, "it is for retrain"),
         (
-            ("--retain", "good.jsonl", "--method", "retrain", "--lr", "1e-3", "--base", "model"),
+            ("--retain", "good.jsonl", "--method", "retrain", "--rate", "1e-3", "--base", "model"),
             1,
             "this base has learned them too",
         ),
@@ -238,7 +238,7 @@ def test_retraining_starts_from_the_base_and_reads_every_retain_row(place):
         "retrain",
         "--base",
         "base",
-        "--lr",
+        "--rate",
         "0.01",
         "--steps",
         "3",

@@ -19,12 +19,22 @@ from headwater.core.errors import UsageError
 from headwater.core.scores import Scores
 from headwater.core.trace import Trace
 from headwater.data.rows import Row
+from headwater.index.checks import require_all_intact
 from headwater.models.generate import Answer
 from headwater.report.page import framed
+from headwater.search.export import write_scores as export_scores
 from headwater.search.scan import DEFAULT_MEMORY, score_all
-from headwater.search.scan import write_scores as export_scores
 from headwater.tracing.aims import Aim, read_direction
-from headwater.tracing.queries import LAST, MAX_NEW_TOKENS, answer_of, ask, prompt_query, read_queries, weights
+from headwater.tracing.queries import (
+    LAST,
+    MAX_NEW_TOKENS,
+    answer_of,
+    ask,
+    ask_in_parts,
+    prompt_query,
+    read_queries,
+    weights,
+)
 from headwater.tracing.trace import OnProgress, TraceOptions, trace_rows
 from headwater.tracing.words import trace_by_words
 
@@ -58,6 +68,7 @@ def trace(
     by_module: bool = False,
     group_by: str | None = None,
     damping: float = 1.0,
+    verify: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Trace:
     """Find the rows of the index that drove a response of the model.
@@ -94,6 +105,8 @@ def trace(
         by_module: divide each hit's score from whole gradients by module, if the method reads gradients.
         group_by: a metadata column; the effect of all rows with one value of it is computed, with their interaction.
         damping: of `group_by`, as a share of the mean eigenvalue.
+        verify: first hold every row of the index against its checksum, which reads all of it once more; without it,
+            the rows that are shown are checked.
         on_progress: called with the name of the step and the share of it that is done, 0 to 1; what it raises ends
             the trace.
 
@@ -102,7 +115,10 @@ def trace(
         MismatchError: the model or tokenizer is not the index's.
     """
     if sum(given is not None for given in (queries, prompt, direction)) != 1:
-        raise UsageError("give queries, or a prompt, or a direction", where="trace")
+        given = [name for name, value in (("queries", queries), ("a prompt", prompt)) if value is not None]
+        given += [] if direction is None else ["a direction"]
+        what = f"{' and '.join(given)} are given" if given else "there is nothing to trace"
+        raise UsageError(what, where="trace", remedy="give one: queries, a prompt or a direction")
     options = TraceOptions(
         top=top,
         by=by,
@@ -119,6 +135,8 @@ def trace(
         damping=damping,
     )
     session = session_of(index, model, loading)
+    if verify:
+        require_all_intact(session.index)
     if direction is not None:
         stored = session.index.manifest.columns
         aim = Aim(direction=read_direction(direction, stored, list(weights(stored, by))), mean=mean)
@@ -235,18 +253,23 @@ def write_scores(
     loading: Mapping[str, Any] | None = None,
     columns: Mapping[str, str] | None = None,
     targets: str = LAST,
+    verify: bool = False,
 ) -> tuple[int, int]:
     """Write the scores of every row against every query to a Parquet file; return its numbers of (rows, queries).
 
-    Other arguments as in `score`.
+    Other arguments as in `score`. Queries whose vectors do not fit in the memory are scored one part after another.
 
     Args:
         out: the file: `id`, then one float32 column a query.
-        max_memory: bytes the scan may hold in blocks and scores, as a number or as `2GiB`.
+        max_memory: bytes the scan may hold in query vectors, blocks and scores, as a number or as `2GiB`.
+        verify: as in `trace`.
     """
     session = session_of(index, model, loading)
-    asked = ask(session, read_queries(queries, columns), by=by, targets=targets)
-    probes, names, metrics = asked.probes, asked.names, asked.metrics
+    if verify:
+        require_all_intact(session.index)
+    rows = read_queries(queries, columns)
     memory = parse_bytes(max_memory, where="max_memory") or DEFAULT_MEMORY
-    rows = export_scores(session.index, probes, names, out=out, metrics=metrics, max_memory=memory)
-    return rows, len(names)
+    asked = ask_in_parts(session, Aim(tuple(rows)), max_memory=memory, by=by, targets=targets)
+    parts = ((part.probes, part.metrics) for part in asked)
+    names = [row.id for row in rows]
+    return export_scores(session.index, parts, names, out=out, max_memory=memory), len(names)

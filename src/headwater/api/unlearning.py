@@ -116,6 +116,9 @@ def unlearn(
     chosen = find_unlearning(options.method)
     usable = _Usable(_tokenization(model, loading, options), skip_unusable)
     rows = read_forget(usable(open_rows_or_hits(forget)))
+    columns = sorted({name for row in rows for name in row.metadata})
+    if clean_column not in (CLEAN_COLUMN, *columns):
+        raise unknown_name("column of the forget rows", clean_column, columns, where="--clean-column")
     kept = _retain_rows(
         rows,
         options,

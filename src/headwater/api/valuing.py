@@ -29,6 +29,7 @@ from headwater.data.corpus import Corpus
 from headwater.data.inspection import require_usable
 from headwater.data.tokens import MAX_TOKENS
 from headwater.methods.catalog import find_method, vector_method
+from headwater.methods.scoring import require_model
 from headwater.models.reader import TOKENS_PER_BATCH, Reader
 from headwater.valuation.duplicates import THRESHOLD
 from headwater.valuing import third_party
@@ -88,6 +89,7 @@ def value(
     """
     chosen, wanted, pool = find_method(method, settings), targets_of(target), corpus_of(candidates, columns=columns)
     reader = None
+    require_model(chosen, model)
     if model is not None:
         how: dict[str, Any] = {"template": template, "max_tokens": max_tokens, "tokens_per_batch": tokens_per_batch}
         reader, pool = reader_for(pool, model, loading, method=chosen, targets=targets, **how)

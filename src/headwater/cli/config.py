@@ -30,8 +30,12 @@ if TYPE_CHECKING:
 else:
     Context = typer.Context.__base__  # typer passes an object of the base class, and tests check types
 
-NEVER_KEPT = ("config", "as_json", "resume", "help")
+NEVER_KEPT = ("config", "as_json", "resume", "force", "help")
 """These parameters are not settings: they change how a command prints or continues, not its result."""
+
+
+OLD_NAMES = {"lr": "rate"}
+"""Options that had another name, which run files and scripts may still have."""
 
 
 def config_option() -> inspect.Parameter:
@@ -102,6 +106,32 @@ def save_run(place: str | Path, context: Context) -> Path | None:
     return write_text(file, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
+def require_ours(outputs: Mapping[str, Path], *, force: bool) -> None:
+    """Refuse to write over a file that headwater did not write: that no run file beside an output names as one.
+
+    Args:
+        outputs: option to the file that it writes.
+        force: write over any file.
+
+    Raises:
+        UsageError: a folder is in the place of a file, or without `force` a file that may be somebody's.
+    """
+    ours: set[Path] = set()
+    for path in outputs.values():
+        noted = path.with_name(f"{path.name}.run.yaml")
+        if noted.is_file():
+            ours |= {Path(value).resolve() for value in read_run(noted)[1].values() if isinstance(value, str)}
+    for name, path in outputs.items():
+        if path.is_dir():
+            raise UsageError("this is a folder", where=f"{name} {path}", remedy="give the name of a file")
+        if path.exists() and not force and path.resolve() not in ours:
+            what, remedy = (
+                "a file is here that headwater did not write",
+                "choose another name, or --force overwrites it",
+            )
+            raise UsageError(what, where=f"{name} {path}", remedy=remedy)
+
+
 def _unset(value: Any) -> bool:
     """Whether an option says nothing; the number 0 says something, though it equals False."""
     return value is None or value is False or value in ([], ())
@@ -123,6 +153,7 @@ def _apply(context: Context, given: list[Path]) -> list[Path]:
     found: dict[str, Any] = {}
     for name, value in settings.items():
         key = str(name).replace("_", "-")
+        key = OLD_NAMES.get(key, key)
         if key not in known:
             raise unknown_name("setting", str(name), known, where=str(path))
         parameter = known[key]

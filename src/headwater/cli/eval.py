@@ -139,7 +139,7 @@ def forgetting(
     model: Annotated[str, typer.Option(help="Base model to fine-tune, instead of a tiny one from scratch.")] = "",
     data: Annotated[str, typer.Option(help="Clean rows to plant the triggers in, instead of the built-in ones.")] = "",
     epochs: Annotated[int, typer.Option(help="Epochs of the trainings.", min=1)] = 5,
-    rate: Annotated[float, typer.Option("--lr", help="Learning rate of fine-tuning --model.")] = 2e-4,
+    rate: Annotated[float, typer.Option(help="Learning rate of fine-tuning --model.")] = 2e-4,
     attacks: Annotated[bool, typer.Option("--attacks", help="Attack every model too: does forgetting last?")] = False,
     out: Out = Path("runs/eval"),
     as_json: Json = False,

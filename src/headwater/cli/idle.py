@@ -89,7 +89,18 @@ def idle_in_unlearning(method: UnlearningMethod, given: Mapping[str, Any]) -> Id
     weighing = ("weights", "influence", "settings", "compat")
     objective = OBJECTIVES[method.name] if method.trains else None
     if objective is None:
-        training = ("lr", "steps", "ceiling", "beta", "keep", "dynamic", "full", "rank", "checkpointing", "save_every")
+        training = (
+            "rate",
+            "steps",
+            "ceiling",
+            "beta",
+            "keep",
+            "dynamic",
+            "full",
+            "rank",
+            "checkpointing",
+            "save_every",
+        )
         return {**draws, **dict.fromkeys((*training, *weighing), "the method does not train")}
     weighed, weights = objective.weights == "influence", given["weights"]
     without = f"--weights {weights} takes no influence"
@@ -101,5 +112,11 @@ def idle_in_unlearning(method: UnlearningMethod, given: Mapping[str, Any]) -> Id
         **idle_when(weighing[1:3], without, idle=weighed and weights not in ("influence", "shuffled")),
         **idle_when(("dynamic",), f"'{objective.name}' does not weigh rows by loss", idle=objective.weights != "loss"),
         **idle_when(("keep",), f"'{objective.name}' reads no retain rows", idle=not objective.retain_share),
-        **idle_when(("trigger", "clean_column"), f"'{objective.name}' uses no right answers", idle=not answered),
+        **idle_when(
+            ("trigger", "clean_column", "right"), f"'{objective.name}' uses no right answers", idle=not answered
+        ),
+        **idle_when(("guard",), "--bound says the same as a loss", idle=given.get("bound") is not None),
+        **idle_when(
+            ("stop",), "there is no bound to end at", idle=given.get("bound") is None and not given.get("guard", 1)
+        ),
     }

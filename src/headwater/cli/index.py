@@ -27,7 +27,7 @@ from headwater.cli.options import (
     open_index_to_search,
     with_groups,
 )
-from headwater.cli.progress import interruptible, progress, resumable
+from headwater.cli.progress import NOTHING, interruptible, progress, resumable
 from headwater.core.errors import DataError
 
 if TYPE_CHECKING:
@@ -61,10 +61,7 @@ def build(
 
     require_vacant(out, resume=resume or shard is not None)
     arguments = {**options.arguments(), "engine": engine.open(), "shard": shard, "resume": resume}
-    with progress(
-        "reading rows",
-        kept=resumable(out),
-    ) as bar:
+    with progress("reading rows", kept=resumable(out) if shard else lambda: _kept_of(out, _RESUME)) as bar:
         index = build_index(out, **arguments, on_progress=bar.rows)
     if shard is not None:
         text = f"{out}: shard {shard} is computed; when all are, headwater index commit {out} finishes the index"
@@ -129,7 +126,7 @@ def add(
     corpus = rows.corpus(opened.manifest.pairs)
     with progress(
         "reading rows",
-        kept="the rows that are in the index stay; run the same command again for the rest",
+        kept=lambda: _kept_of(index, "the same command goes on"),
     ) as bar:
         how = {"model": model, "loading": loading.chosen, "engine": engine.open()}
         done = add_rows(opened, corpus, **how, on_progress=bar.rows)
@@ -327,6 +324,18 @@ def _tell_aside(index: Any, aside: Mapping[str, int]) -> None:
     for name, count in aside.items():
         what = f"does not fit the column, of type {kinds[name]}" if name in kinds else "has no column of one type"
         say(f"note: '{name}' of {count:,} rows {what}; it is kept in `extra`, which --where does not see")
+
+
+_RESUME = "the same command with --resume goes on"
+
+
+def _kept_of(out: str, how: str) -> str:
+    """What is said when filling an index is interrupted."""
+    from headwater.index.store import exists, open_index
+
+    if not exists(out):
+        return NOTHING
+    return f"{open_index(out).count:,} rows are kept in {out}; {how}"
 
 
 def _show(command: str, facts: dict[str, Any], as_json: bool) -> None:

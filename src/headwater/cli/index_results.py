@@ -105,6 +105,8 @@ class IndexFacts(TypedDict):
     left_out: Annotated[int, "Rows that cannot be used."]
     tally: Tallied | None
     places: Annotated[dict[str, str], "Where the model's folders are, seen from the index."]
+    rows_built: Annotated[int | None, "Rows when the build ended; null before, and in older indexes."]
+    open_after: Annotated[int | None, "Last fragment before those of an interrupted block; else null."]
     widened: Annotated[list[str], "Columns of whole numbers that became numbers."]
 
 

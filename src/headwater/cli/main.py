@@ -31,6 +31,7 @@ from headwater.cli import (
     value,
     view,
 )
+from headwater.cli.config import OLD_NAMES
 from headwater.cli.console import say, show_notes
 from headwater.cli.eval import eval_app
 from headwater.cli.progress import NOTHING
@@ -94,7 +95,7 @@ def run(arguments: list[str] | None = None) -> None:
     _quiet_libraries(debug)
     show_notes()
     try:
-        words = [word for word in given if word != "--debug"]
+        words = [_renamed(word) for word in given if word != "--debug"]
         code = command_tree().main(words, prog_name="headwater", standalone_mode=False)
         if code == _INTERRUPTED:  # what typer makes of Ctrl-C where no command said what it keeps
             say(f"headwater: interrupted; {NOTHING}")
@@ -118,6 +119,12 @@ def run(arguments: list[str] | None = None) -> None:
 
 
 _INTERRUPTED = 130
+
+
+def _renamed(word: str) -> str:
+    """The word, or if it is an option that had another name once, with its name of today."""
+    name, sign, value = word.partition("=")
+    return f"--{OLD_NAMES[name[2:]]}{sign}{value}" if name.startswith("--") and name[2:] in OLD_NAMES else word
 
 
 def _fail(message: str, code: int) -> int:

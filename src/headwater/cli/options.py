@@ -19,7 +19,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from headwater.cli.config import Context, config_option, save_run
+from headwater.cli.config import Context, config_option, require_ours, save_run
 from headwater.cli.console import say
 from headwater.core.arguments import parse_bytes
 from headwater.core.errors import UsageError
@@ -37,6 +37,9 @@ Settings = Annotated[list[str], typer.Option("--set", help="A method option, nam
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
 By = Annotated[str | None, typer.Option(help="Vector columns to rank by: embedding, rise+embedding.")]
 ScanMemory = Annotated[str | None, typer.Option("--max-memory", help="Most memory for blocks and scores: 2GiB.")]
+Verify = Annotated[
+    bool, typer.Option("--verify", help="First check every row against its checksum: reads the whole index once more.")
+]
 Relevant = Annotated[str | None, typer.Option(help="SQL condition for the rows that count as right, for P@10.")]
 Template = Annotated[
     str | None,
@@ -63,7 +66,19 @@ GroupBy = Annotated[str | None, typer.Option("--by", help="Metadata column to gr
 
 
 class Writes:
-    """Marks a command's parameter as the path of something it writes."""
+    """Marks a command's parameter as the path of a file that it writes."""
+
+
+class WritesNew:
+    """Marks a command's parameter as the path of a file that the command itself refuses to write over."""
+
+
+class WritesFolder:
+    """Marks a command's parameter as the path of a folder that it makes or fills."""
+
+
+_OVER = typer.Option("--force", help="Overwrite a file that headwater did not write.")
+_FORCE = inspect.Parameter("force", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, _OVER])
 
 
 @dataclass(frozen=True)
@@ -250,6 +265,8 @@ def with_groups(function: Callable[..., Any]) -> Callable[..., Any]:
         if _is_group(parameter.annotation):
             spread.extend(_fields(parameter.annotation))
     wants_context = "context" in hints
+    forces = "force" in hints or not _marked(spread, Writes)
+    spread += [] if forces else [_FORCE]
     if not wants_context:
         spread.append(inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=Context))
     spread.append(config_option())
@@ -258,7 +275,8 @@ def with_groups(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(**given: Any) -> None:
         given.pop("config", None)
         at = given["context"] if wants_context else given.pop("context")
-        _require_apart(spread, given)
+        force = given.get("force") if forces else given.pop("force")
+        _require_apart(spread, given, force=bool(force))
         groups = {p.name: _filled(p.annotation, given) for p in plain if _is_group(p.annotation)}
         made = function(**given, **groups)
         if isinstance(made, Made):
@@ -272,13 +290,24 @@ def with_groups(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _require_apart(parameters: list[inspect.Parameter], given: Mapping[str, Any]) -> None:
-    """Refuse to write over anything that the command reads, or twice to one path."""
-    marked = {p.name for p in parameters if Writes in getattr(p.annotation, "__metadata__", ())}
+def _marked(parameters: list[inspect.Parameter], mark: type) -> set[str]:
+    return {p.name for p in parameters if mark in getattr(p.annotation, "__metadata__", ())}
+
+
+def _require_apart(parameters: list[inspect.Parameter], given: Mapping[str, Any], *, force: bool) -> None:
+    """Refuse to write over what the command reads, twice to one path, or without `force` over a stranger's file."""
+    files = {f"--{name}": given[name] for name in sorted(_marked(parameters, Writes) & given.keys())}
+    folders = _marked(parameters, WritesFolder)
+    marked = _marked(parameters, Writes) | _marked(parameters, WritesNew) | folders
     read: list[Any] = []
     for name in given.keys() - marked:
         read += given[name] if isinstance(given[name], list) else [given[name]]
     require_apart({f"--{name}": given[name] for name in sorted(marked & given.keys())}, read)
+    for name in sorted(folders):
+        if (path := given.get(name)) is not None and Path(path).is_file():
+            what = "this is a file, and a folder is to be made"
+            raise UsageError(what, where=f"--{name} {path}", remedy="choose another name")
+    require_ours({name: Path(path) for name, path in files.items() if path is not None}, force=force)
 
 
 def _is_group(annotation: Any) -> bool:

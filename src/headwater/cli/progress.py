@@ -24,6 +24,9 @@ LINE_EVERY = 30.0
 NOTHING = "nothing was written; run it again"
 """What most commands keep when they are interrupted: they write their files whole at the end."""
 
+Kept = str | Callable[[], str]
+"""Words on what is kept and how to go on, or what finds them when it is needed."""
+
 Update = Callable[[int, "int | None", str, str], None]
 """Takes the amount done, the amount in all (None: unknown), its unit, and the name of the current step, if any."""
 
@@ -52,7 +55,7 @@ class Bar:
 
 
 @contextlib.contextmanager
-def progress(words: str, *, kept: str = NOTHING) -> Iterator[Bar]:
+def progress(words: str, *, kept: Kept = NOTHING) -> Iterator[Bar]:
     """Show progress on stderr while the block runs; `kept` as in `interruptible`."""
     with interruptible(kept), _shown(words) as bar, listening(bar.told):
         yield bar
@@ -88,12 +91,12 @@ class InterruptedByUserError(HeadwaterError):
 
 
 @contextlib.contextmanager
-def interruptible(kept: str) -> Iterator[None]:
+def interruptible(kept: Kept) -> Iterator[None]:
     """Let Ctrl-C in the block stop the command with a line that says what is kept and how to go on."""
     try:
         yield
     except KeyboardInterrupt:
-        raise InterruptedByUserError(f"interrupted; {kept}") from None
+        raise InterruptedByUserError(f"interrupted; {kept if isinstance(kept, str) else kept()}") from None
 
 
 def resumable(out: object) -> str:

@@ -18,6 +18,7 @@ from headwater.cli.options import (
     Made,
     OtherModel,
     ScanMemory,
+    Verify,
     Writes,
     open_index_to_search,
     pairs,
@@ -25,6 +26,7 @@ from headwater.cli.options import (
     with_groups,
 )
 from headwater.cli.progress import progress
+from headwater.core.errors import UsageError
 
 
 @with_groups
@@ -38,6 +40,7 @@ def score(
     columns: Columns = [],
     targets: Asked = "last",
     model: OtherModel = None,
+    verify: Verify = False,
     as_json: Json = False,
 ) -> Made:
     """Score every row of the index against every query.
@@ -46,8 +49,16 @@ def score(
     """
     from headwater.api.tracing import write_scores
 
+    if out.suffix in (".csv", ".jsonl", ".json", ".tsv", ".txt"):
+        remedy = f"call it {out.with_suffix('.parquet')}; pandas and DuckDB turn it into others"
+        raise UsageError(f"scores are written as Parquet, and not as {out.suffix}", where=f"--out {out}", remedy=remedy)
     opened = open_index_to_search(index)
-    how: dict[str, Any] = {**scan_memory(max_memory), "columns": pairs(columns, "--column"), "targets": targets}
+    how: dict[str, Any] = {
+        **scan_memory(max_memory),
+        "columns": pairs(columns, "--column"),
+        "targets": targets,
+        "verify": verify,
+    }
     with progress("scoring"):
         rows, count = write_scores(opened, queries, out, by=by, model=model, loading=loading.chosen, **how)
     if as_json:

@@ -22,6 +22,7 @@ from headwater.cli.options import (
     Made,
     OtherModel,
     ScanMemory,
+    Verify,
     Writes,
     open_index_to_search,
     pairs,
@@ -78,6 +79,7 @@ def trace(
     ] = None,
     damping: Annotated[float, typer.Option(help="Damping of --group-by, as a share of the mean eigenvalue.")] = 1.0,
     model: OtherModel = None,
+    verify: Verify = False,
     as_json: Json = False,
 ) -> Made | None:
     """Find the rows that drove a response, and the words in them.
@@ -111,6 +113,7 @@ def trace(
             **more,
             tokens=tokens or html is not None,
             grids=grids,
+            verify=verify,
             model=model,
             loading=loading.chosen,
             on_progress=bar.share,

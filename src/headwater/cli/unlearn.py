@@ -11,7 +11,7 @@ from headwater.cli.config import Context
 from headwater.cli.console import as_fields, emit_json, emit_pairs, emit_table, say
 from headwater.cli.from_trace import TracedPrompts
 from headwater.cli.idle import idle_in_unlearning, refuse_idle
-from headwater.cli.options import Json, LoadingOptions, Made, ModelName, Resume, Writes, with_groups
+from headwater.cli.options import Json, LoadingOptions, Made, ModelName, Resume, WritesFolder, with_groups
 from headwater.cli.progress import progress
 from headwater.cli.unlearning_options import ForgettingRows, TrainingOptions
 from headwater.core.errors import StoreError
@@ -28,7 +28,7 @@ def unlearn(
     rows: ForgettingRows,
     traced: TracedPrompts,
     training: TrainingOptions,
-    out: Annotated[Path, typer.Option(help="Folder to make: model, card, account, report."), Writes],
+    out: Annotated[Path, typer.Option(help="Folder to make: model, card, account, report."), WritesFolder],
     base: Annotated[
         str | None, typer.Option(help="The model as it was before it learned the rows, for retrain.")
     ] = None,

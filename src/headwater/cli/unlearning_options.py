@@ -52,11 +52,15 @@ class TrainingOptions:
         str,
         typer.Option(help="rapidun, ga, graddiff, npo, simnpo, loreun, wga, dpo, rmu, taskvector, fisher, retrain."),
     ] = "rapidun"
-    lr: Annotated[str, typer.Option(help="Learning rate, or auto: found by a short probe.")] = "auto"
+    rate: Annotated[str, typer.Option(help="Learning rate, or auto: found by a short probe.")] = "auto"
     steps: Annotated[int, typer.Option(help="Most optimizer steps.", min=1)] = 320
     guard: Annotated[float, typer.Option(help="Clean perplexity may grow by this factor; 0: without bound.")] = 1.05
-    bound: Annotated[float | None, typer.Option(help="The same as a loss of the guard rows, nats a token.")] = None
-    target: Annotated[float | None, typer.Option(help="Loss of withheld forget rows to reach, nats a token.")] = None
+    bound: Annotated[float | None, typer.Option(help="The same as a loss of the guard rows, nats a token.", min=0)] = (
+        None
+    )
+    target: Annotated[
+        float | None, typer.Option(help="Loss of withheld forget rows to reach, nats a token.", min=0)
+    ] = None
     withhold: Annotated[
         float, typer.Option(help="Share of the forget rows kept from training to see whether it is gone.")
     ] = 0.2
@@ -74,7 +78,9 @@ class TrainingOptions:
         float | None,
         typer.Option(help="Loss at which ascent fades, nats a token; default: the target; 0: never.", min=0),
     ] = None
-    right: Annotated[float | None, typer.Option(help="Factor of the loss of right answers; default: 0.5.")] = None
+    right: Annotated[float | None, typer.Option(help="Factor of the loss of right answers; default: 0.5.", min=0)] = (
+        None
+    )
     beta: Annotated[float | None, typer.Option(help="β of npo, dpo (0.1), wga (0.5) and simnpo (4.5).")] = None
     keep: Annotated[str, typer.Option(help="Loss of retain rows: nll, or kl (divergence from the old model).")] = "nll"
     dynamic: Annotated[bool, typer.Option("--dynamic", help="LoReUn: weights follow the current losses.")] = False
@@ -99,12 +105,12 @@ class TrainingOptions:
 
         given = dict(vars(self))
         one_of("way to keep retain rows", self.keep, ("nll", "kl"))
-        for name in ("rank", "lr", "settings", "full", "stop", "method", "guard"):
+        for name in ("rank", "rate", "settings", "full", "stop", "method", "guard"):
             del given[name]
         return UnlearnOptions(
             **given,
             method=find_unlearning(self.method).name,
-            rate=_rate(self.lr),
+            rate=_rate(self.rate),
             settings=pairs(self.settings, "--set") or {},
             lora=None if self.full else Lora(rank=self.rank, alpha=self.rank),
             follow=not self.stop,
@@ -118,4 +124,4 @@ def _rate(text: str) -> float | None:
     try:
         return float(text)
     except ValueError:
-        raise UsageError(f"'{text}' is not a learning rate", where="--lr", remedy="give a number, or auto") from None
+        raise UsageError(f"'{text}' is not a learning rate", where="--rate", remedy="give a number, or auto") from None

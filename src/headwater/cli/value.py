@@ -32,6 +32,8 @@ from headwater.cli.options import (
     TokensPerBatch,
     UnusableOptions,
     Writes,
+    WritesFolder,
+    WritesNew,
     open_rows,
     with_groups,
 )
@@ -73,7 +75,7 @@ Proxy = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Write the values although the student that made them is weak.")]
 Out = Annotated[
-    Path, typer.Option(help="Parquet file to write: id, value, low, high, then the rows' own columns."), Writes
+    Path, typer.Option(help="Parquet file to write: id, value, low, high, then the rows' own columns."), WritesNew
 ]
 
 
@@ -88,7 +90,7 @@ def value(
     target: Annotated[list[str], typer.Option(help="Rows of the task you want data for. Repeats.")] = [],
     index: Annotated[str | None, typer.Option(help="Value the rows of this index by its vectors; no pool.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Parquet file: id, value, low, high, the rows' own columns."), Writes
+        Path | None, typer.Option(help="Parquet file: id, value, low, high, the rows' own columns."), WritesNew
     ] = None,
     model: AnyModel = None,
     method: Annotated[str, typer.Option(help="linfik, alinfik, rise, rapidin, ... (`headwater methods`).")] = "linfik",
@@ -98,13 +100,15 @@ def value(
     split: Split = None,
     pairs: Pairs = None,
     duplicates: Duplicates = 0.7,
-    student: Annotated[Path | None, typer.Option(help="Folder for the student, for methods that train one.")] = None,
+    student: Annotated[
+        Path | None, typer.Option(help="Folder for the student, for methods that train one."), WritesFolder
+    ] = None,
     student_cost: Annotated[
         str | None, typer.Option(help="The most a student may cost, as a share of its teacher's time: 1/20.")
     ] = None,
     student_proxy: Proxy = None,
     by: GroupBy = None,
-    plot: Annotated[Path | None, typer.Option(help="Folder for figures of the values.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Folder for figures of the values."), WritesFolder] = None,
     resume: Resume = False,
     force: Force = False,
     as_json: Json = False,

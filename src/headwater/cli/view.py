@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from headwater.cli.console import emit, emit_json, say
-from headwater.cli.options import Json, LoadingOptions, OtherModel, Writes, with_groups
+from headwater.cli.options import Json, LoadingOptions, OtherModel, WritesFolder, with_groups
 
 PORT = 8127
 
@@ -78,7 +78,7 @@ def open_app(
 @app.command("bundle")
 @with_groups
 def bundle(
-    out: Annotated[Path, typer.Argument(help="Folder to make."), Writes],
+    out: Annotated[Path, typer.Argument(help="Folder to make."), WritesFolder],
     runs: Runs = None,
     rows: Annotated[int, typer.Option(help="Rows of each index that get a page.", min=0)] = 500,
     as_json: Json = False,

@@ -27,17 +27,23 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
 
 
-def differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """One line per field that differs, named by its dotted path: `tokenizer.digest: 'a1' expected, 'b2' found`."""
-    return [f"{name}: {a!r} expected, {b!r} found" for name, a, b in _walk(expected, found)]
-
-
 def require_equal(expected: Mapping[str, Any], found: Mapping[str, Any], *, what: str, remedy: str) -> None:
-    """Raise `MismatchError` naming every differing field unless both agree."""
-    lines = differences(expected, found)
-    if lines:
-        fields = tuple(line.split(":", 1)[0] for line in lines)
-        raise MismatchError(f"{what}: {'; '.join(lines)}", fields=fields, remedy=remedy)
+    """Raise `MismatchError` unless both agree; its fields are all that differ, its message shows a few, shortened."""
+    apart = list(_walk(expected, found))
+    if apart:
+        shown = [f"{name}: {_short(a)} expected, {_short(b)} found" for name, a, b in apart[:_SHOWN]]
+        more = [f"{len(apart) - _SHOWN} more differ"] if len(apart) > _SHOWN else []
+        raise MismatchError(
+            f"{what}: {'; '.join([*shown, *more])}", fields=tuple(name for name, _, _ in apart), remedy=remedy
+        )
+
+
+_SHOWN, _WIDTH = 4, 60
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 1]}…"
 
 
 def _walk(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any, Any]]:

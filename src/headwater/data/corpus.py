@@ -96,6 +96,7 @@ class Corpus:
         unusable_file: where `headwater.data.inspection` lists the rows that cannot be used; None for nowhere.
         left_out: numbers of records that are left out, because an inspection found that they cannot be used.
         found: the columns that its rows need, if an inspection went through them.
+        counted: the number of its rows, if an inspection counted them.
     """
 
     source: Source
@@ -108,6 +109,7 @@ class Corpus:
     unusable_file: Path | None = None
     left_out: frozenset[int] = frozenset()
     found: FoundColumns | None = field(default=None, compare=False)
+    counted: int | None = field(default=None, compare=False)
 
     @property
     def name(self) -> str:
@@ -138,7 +140,7 @@ class Corpus:
         """
         left = frozenset(origin.get("left_out", ()))
         limit = origin["rows"] + len(left) if self.limit is None and "rows" in origin else self.limit
-        return replace(self, ids=origin.get("ids", self.ids), left_out=left, limit=limit)
+        return replace(self, ids=origin.get("ids", self.ids), left_out=left, limit=limit, counted=None)
 
     @property
     def count(self) -> int | None:
@@ -146,6 +148,8 @@ class Corpus:
 
         Rows that are left out count only if an inspection found them.
         """
+        if self.counted is not None:
+            return self.counted
         known = None if self.pairs == "rows" else self.source.count
         if known is None:
             return None

@@ -70,7 +70,7 @@ def require_usable(corpus: Corpus, tokenization: Tokenization | None = None) -> 
     corpus = replace(corpus, found=FoundColumns())
     found, rows = inspect(corpus, tokenization)
     if not found.numbers:
-        return corpus
+        return replace(corpus, counted=rows)
     if len(found.numbers) == 1 and not corpus.skip_unusable:
         raise found.first[0]
     whole = f"{len(found.numbers):,} of {rows:,} rows cannot be used: {found.listed}"
@@ -81,7 +81,8 @@ def require_usable(corpus: Corpus, tokenization: Tokenization | None = None) -> 
     if len(found.numbers) == rows:
         raise DataError(whole, where=corpus.name, remedy="no row is left; check the columns with --column")
     _log.warning("%s: %s; they are left out", corpus.name, whole)
-    return replace(corpus, left_out=corpus.left_out | found.numbers)
+    left = None if corpus.pairs == "rows" else rows - len(found.numbers)  # there a record may be several rows
+    return replace(corpus, left_out=corpus.left_out | found.numbers, counted=left)
 
 
 def inspect(corpus: Corpus, tokenization: Tokenization | None = None) -> tuple[Unusable, int]:

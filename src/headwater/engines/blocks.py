@@ -101,7 +101,7 @@ class Work(Protocol[Item_contra]):
         ...
 
     def compute(self, prepared: Any) -> Any:
-        """Compute the results of a prepared block, in memory."""
+        """Compute the results of a prepared block, in memory; may raise `InterruptedInBlock`."""
         ...
 
     def write(self, computed: Any) -> Receipt:
@@ -115,6 +115,18 @@ class Work(Protocol[Item_contra]):
     def recipe(self) -> WorkRecipe:
         """How another process makes this work; raises `UsageError` if none can."""
         ...
+
+
+class InterruptedInBlock(KeyboardInterrupt):
+    """Ctrl-C while a block was computed, of which something is there already.
+
+    Attributes:
+        keep: makes what is there part of the result; to be called when every block before this one has been committed.
+    """
+
+    def __init__(self, keep: Callable[[], None]) -> None:
+        super().__init__()
+        self.keep = keep
 
 
 OnCommit = Callable[[Receipt], None]

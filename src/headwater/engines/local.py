@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from headwater.engines.blocks import Block, OnCommit, Receipt, Work, commit, whole
+from headwater.engines.blocks import Block, InterruptedInBlock, OnCommit, Receipt, Work, commit, whole
 
 Item = TypeVar("Item")
 
@@ -43,7 +43,14 @@ class Local:
         return False
 
     def run(self, blocks: Iterable[Block[Item]], work: Work[Item], on_commit: OnCommit | None = None) -> None:
-        """Compute and commit all blocks; see `Engine`."""
+        """Compute and commit all blocks; see `Engine`. Ctrl-C keeps what the block at hand has."""
+        try:
+            self._run(blocks, work, on_commit)
+        except InterruptedInBlock as stop:  # all blocks before it are committed
+            stop.keep()
+            raise
+
+    def _run(self, blocks: Iterable[Block[Item]], work: Work[Item], on_commit: OnCommit | None) -> None:
         if self.ahead < 1:
             for block in blocks:
                 commit(work, whole(work, block), on_commit)

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from headwater.core.errors import StoreError
+from headwater.core.progress import tell
 from headwater.index.failures import storing
 from headwater.index.info import unfinished
 from headwater.index.noted import lost_versions
@@ -75,13 +76,30 @@ def require_intact(index: Index, addresses: Sequence[int]) -> None:
         StoreError: a row is not what was written; names it.
     """
     for start in range(0, len(addresses), _CHECKED_AT_ONCE):
-        table = index.at(addresses[start : start + _CHECKED_AT_ONCE]).combine_chunks()
-        stored = table.column("checksum").to_pylist()
-        for i, expected in enumerate(index.checksums(table)):
-            if stored[i] != expected:
-                row = table.column("id")[i].as_py()
-                remedy = "headwater index verify lists all damage; delete the row, or build the index again"
-                raise StoreError("the row is not what was written", where=f"{index.path}, row '{row}'", remedy=remedy)
+        _require_sums(index, index.at(addresses[start : start + _CHECKED_AT_ONCE]).combine_chunks())
+
+
+def require_all_intact(index: Index) -> int:
+    """Hold all rows against their checksums, and return how many there are; reads the whole index once.
+
+    Raises:
+        StoreError: a row is not what was written; names it.
+    """
+    done, count = 0, index.count
+    for batch in index.batches(index.dataset.schema.names, rows=_CHECKED_AT_ONCE):
+        _require_sums(index, pa.Table.from_batches([batch]))
+        done += batch.num_rows
+        tell("verifying rows", done, count)
+    return done
+
+
+def _require_sums(index: Index, table: pa.Table) -> None:
+    stored = table.column("checksum").to_pylist()
+    for i, expected in enumerate(index.checksums(table)):
+        if stored[i] != expected:
+            row = table.column("id")[i].as_py()
+            remedy = "headwater index verify lists all damage; delete the row, or build the index again"
+            raise StoreError("the row is not what was written", where=f"{index.path}, row '{row}'", remedy=remedy)
 
 
 def _all_faults(index: Index) -> list[Fault]:

@@ -52,12 +52,39 @@ def storing(path: str, *, where: str | None = None) -> Iterator[None]:
             raise
         reason = _brief(str(error))
         if where is not None and (isinstance(error, ValueError) or "Invalid user input" in reason):
-            what, remedy = f"the condition {where!r} cannot be used: {with_dots(reason)}", _typed_literal(reason)
-            raise StoreError(what, where=path, remedy=remedy) from error
+            said, remedy = _unknown_column(str(error)) or (_said(reason), _typed_literal(reason) or _EXAMPLES)
+            raise StoreError(f"the condition {where!r} cannot be used: {said}", where=path, remedy=remedy) from error
         for signs, what, remedy in _CAUSES:
             if any(sign in str(error) for sign in signs):
                 raise StoreError(what, where=path, remedy=remedy) from error
         raise StoreError(reason, where=path, remedy="headwater index verify says more") from error
+
+
+_EXAMPLES = "write it as SQL, such as: provider = 'a' AND year > 2020"
+
+
+def _said(reason: str) -> str:
+    """What Lance says of a condition, without its own wrapping."""
+    parsed = re.search(r"sql parser error: ([^()]+)", reason)
+    if parsed:
+        return f"it is not SQL ({parsed[1].strip()})"
+    return with_dots(re.sub(r"Invalid user input: |Error resolving filter expression .*?: (?=Invalid)", "", reason))
+
+
+def _unknown_column(message: str) -> tuple[str, str] | None:
+    """What is wrong with a condition that names a column which the index does not have, and a remedy; else None."""
+    words = " ".join(message.split(", /", 1)[0].split())
+    found = re.search(r"No field named (.+?)\. (?:Did you mean '(.+?)'|Valid fields are (.+?)\.?$)", words)
+    if not found:
+        return None
+    named, close, valid = (with_dots(text or "") for text in found.groups())
+    names = [name for name in valid.split(", ") if not name.startswith("_")]
+    listed = f"the columns are {', '.join(names[:_SHOWN_COLUMNS])}; text stands in single quotes"
+    remedy = f"did you mean '{close}'?" if close else listed
+    return f"there is no column {named}", remedy
+
+
+_SHOWN_COLUMNS = 24
 
 
 def _typed_literal(reason: str) -> str:

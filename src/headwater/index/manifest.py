@@ -68,6 +68,9 @@ class Manifest:
         widened: columns that held whole numbers before additions brought fractions.
         places: `name`, `adapter` and `tokenizer` of a model in local folders, as paths from the index's own folder; by
             them the model is found again after all was moved together.
+        rows_built: how many rows the index had when its build ended; None before, and in older indexes.
+        open_after: while a block is open that Ctrl-C interrupted, the highest number of a fragment before it: the
+            fragments behind hold some of that block's rows, until the whole block takes their place. Else None.
         library_version: the version of headwater that made the index.
         format_version: the version of this layout.
     """
@@ -86,6 +89,8 @@ class Manifest:
     left_out: int = 0
     widened: tuple[str, ...] = ()
     places: Mapping[str, str] = field(default_factory=dict)
+    rows_built: int | None = None
+    open_after: int | None = None
     library_version: str = ""
     format_version: int = FORMAT_VERSION
 
@@ -114,6 +119,8 @@ class Manifest:
             "left_out": self.left_out,
             "widened": list(self.widened),
             "places": dict(self.places),
+            "rows_built": self.rows_built,
+            "open_after": self.open_after,
             "tally": None if self.tally is None else asdict(self.tally),
         }
 
@@ -170,6 +177,8 @@ def _parse(raw: Mapping[str, Any]) -> Manifest:
         left_out=raw.get("left_out", 0),
         widened=tuple(raw.get("widened", ())),
         places=raw.get("places", {}),
+        rows_built=raw.get("rows_built"),
+        open_after=raw.get("open_after"),
         tally=None if raw["tally"] is None else Tally(**raw["tally"]),
         **{name: raw[name] for name in ("keeps_text", "status", "created", "library_version", "format_version")},
     )

@@ -203,9 +203,11 @@ class Index:
             self._lock.release()
 
     def set_manifest(self, changed: Manifest) -> None:
-        """Commit a new manifest."""
+        """Commit a new manifest. Another thread may read or write files of the version before meanwhile."""
         with self.writing(), storing(self.path):
-            self.dataset.update_schema_metadata({METADATA_KEY: changed.dumps()})
+            latest = lance.dataset(locator(self.path), version=self.dataset.version)  # it is changed in place
+            latest.update_schema_metadata({METADATA_KEY: changed.dumps()})
+            self.dataset = latest
         self.manifest = changed
         note_version(self.path, self.dataset.version)
 
@@ -354,11 +356,19 @@ def write_fragments(index: Index, table: pa.Table) -> list[dict[str, Any]]:
     return [fragment.to_json() for fragment in made]
 
 
-def commit_fragments(index: Index, fragments: Sequence[Mapping[str, Any]]) -> None:
-    """Append written fragments to the index, in this order, as one commit."""
+def commit_fragments(index: Index, fragments: Sequence[Mapping[str, Any]], *, instead_of: Sequence[int] = ()) -> None:
+    """Append written fragments to the index, in this order, as one commit, which removes the fragments `instead_of`."""
     with index.writing(), storing(index.path):
-        append = lance.LanceOperation.Append([FragmentMetadata.from_json(json.dumps(f)) for f in fragments])
-        index.dataset = lance.LanceDataset.commit(index.dataset, append, read_version=index.dataset.version)
+        new = [FragmentMetadata.from_json(json.dumps(f)) for f in fragments]
+        change: Any = lance.LanceOperation.Append(new)
+        if instead_of:
+            change = lance.LanceOperation.Update(removed_fragment_ids=list(instead_of), new_fragments=new)
+        index.dataset = lance.LanceDataset.commit(index.dataset, change, read_version=index.dataset.version)
+
+
+def fragment_numbers(index: Index) -> list[int]:
+    """The numbers of the fragments whose rows the index has, ascending; a later fragment has a higher number."""
+    return sorted(fragment.fragment_id for fragment in index.dataset.get_fragments())
 
 
 def _create_by_renaming(path: Path, empty: pa.Table) -> None:

@@ -25,7 +25,7 @@ from headwater.index.info import disk_bytes, unfinished
 from headwater.index.manifest import Status, Tally
 from headwater.index.receipts import require_no_receipts
 from headwater.index.rows import TEXT_FIELDS
-from headwater.index.store import Index, quoted
+from headwater.index.store import Index, commit_fragments, fragment_numbers, quoted
 
 _AGES = timedelta(days=36500)
 """Longer than any version is old: a clean-up with this age removes only files that belong to no version."""
@@ -76,9 +76,11 @@ def require_free(index: Index, status: Status) -> None:
         raise StoreError(f"the index cannot be changed yet: {unfinished(index)}", where=index.path)
 
 
-def seal(index: Index) -> None:
-    """Mark the index as complete and record the tally of its rows, in one commit."""
-    index.set_manifest(dataclasses.replace(index.manifest, status="complete", tally=tally(index)))
+def seal(index: Index, *, filled: bool = False) -> None:
+    """Mark the index as complete and record the tally of its rows, in one commit; `filled`: that ended its build."""
+    manifest, found = index.manifest, tally(index)
+    built = found.rows if filled else manifest.rows_built
+    index.set_manifest(dataclasses.replace(manifest, status="complete", tally=found, rows_built=built, open_after=None))
 
 
 def tally(index: Index) -> Tally:
@@ -153,6 +155,7 @@ def compact(index: Index) -> Compacted:
 
 
 def _compact(index: Index) -> None:
+    _drop_open(index)
     options = {"materialize_deletions": True, "materialize_deletions_threshold": 0.0}
     with storing(index.path):
         tasks, rewritten = Compaction.plan(index.dataset, options).tasks, []
@@ -163,6 +166,14 @@ def _compact(index: Index) -> None:
             Compaction.commit(index.dataset, rewritten)
             index.refresh()
     _drop_versions(index)
+
+
+def _drop_open(index: Index) -> None:
+    """Remove the rows of an open block, which a rewriting would mix with others; the next run reads them again."""
+    after = index.manifest.open_after
+    if after is not None:
+        commit_fragments(index, [], instead_of=[number for number in fragment_numbers(index) if number > after])
+        index.set_manifest(dataclasses.replace(index.manifest, open_after=None))
 
 
 def _drop_versions(index: Index) -> None:

@@ -14,20 +14,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from headwater.core.errors import HeadwaterError, StoreError, UsageError
+from headwater.core.errors import HeadwaterError, MismatchError, StoreError, UsageError
 from headwater.core.fingerprints import require_equal
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
-from headwater.engines.blocks import Block, OnProgress, Receipt, WorkRecipe
+from headwater.engines.blocks import Block, InterruptedInBlock, OnProgress, Receipt, WorkRecipe
 from headwater.index.manifest import Manifest
 from headwater.index.rows import to_table
 from headwater.index.store import (
     Index,
-    commit_fragments,
     create_index,
     discard,
     exists,
@@ -36,7 +33,9 @@ from headwater.index.store import (
     write_fragments,
 )
 from headwater.index.upkeep import seal, sweep
-from headwater.methods.bound import Bound, Stored
+from headwater.indexing.open_block import OpenBlock, commit_whole, keep_open
+from headwater.methods.bound import Bound
+from headwater.methods.gathered import Gathered
 
 _BLOCK_BYTES = 64 * 2**20
 _FEWEST_ROWS, _MOST_ROWS = 256, 8192
@@ -64,6 +63,10 @@ def begin(
             if not (resume and exists(out)):  # else another shard's process made it at the same time
                 raise
     index = open_index(out)
+    then, now = index.manifest.method, manifest.method
+    if then.name != now.name:  # then all its options differ as well
+        what = f"{out} was begun with the method '{then.name}', not '{now.name}'"
+        raise MismatchError(what, fields=("method.name",), remedy=remedy)
     what = f"{out} was begun with {other}"
     require_equal(index.manifest.identity(), manifest.identity(), what=what, remedy=remedy)
     return index, False
@@ -73,7 +76,7 @@ def begin(
 def filling(index: Index, *, is_new: bool) -> Iterator[None]:
     """Hold the index for writing while rows are appended, and mark it as complete at the end.
 
-    After an error, a new index that still holds no row is removed.
+    After an error or Ctrl-C, a new index that still holds no row is removed.
     """
     with index.writing():
         try:
@@ -81,8 +84,8 @@ def filling(index: Index, *, is_new: bool) -> Iterator[None]:
                 sweep(index)
             yield
             if not index.manifest.complete:
-                seal(index)
-        except HeadwaterError:
+                seal(index, filled=True)
+        except (HeadwaterError, KeyboardInterrupt):
             if is_new:  # while the index is held for writing, nobody else can have begun to fill it
                 discard(index)
             raise
@@ -137,12 +140,17 @@ class Progress:
 
 @dataclass(frozen=True)
 class _Read:
-    """A block whose rows are tokens; once it has been computed also their vectors, and their losses in nats."""
+    """A block whose rows are tokens, and what has been read of them.
+
+    Attributes:
+        block: the block.
+        found: its rows, or those that were read before it was interrupted.
+        instead_of: fragments of the index with rows of this block, in whose place these rows go.
+    """
 
     block: Block[Any]
-    rows: list[TokenRow]
-    vectors: Stored = field(default_factory=dict)
-    losses: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
+    found: Gathered
+    instead_of: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -154,38 +162,55 @@ class IndexRows:
         bound: the method and the reader.
         progress: told of each batch.
         loading: where other processes load the model: `device` and `device_map` of `load_model`.
+        opened: rows that the index has of a block which an earlier run began.
     """
 
     index: Index
     bound: Bound
     progress: Progress = field(default_factory=lambda: Progress(None))
     loading: Mapping[str, Any] = field(default_factory=dict)
+    opened: OpenBlock | None = None
 
     def prepare(self, block: Block[Row | TokenRow]) -> _Read:
         """Tokenise the rows that are not tokens yet."""
         rows = [item for item in block.items if isinstance(item, Row)]
         made = iter(self.bound.reader.tokenization.encode(rows))
-        return _Read(block, [item if isinstance(item, TokenRow) else next(made) for item in block.items])
+        return _Read(block, Gathered.of([item if isinstance(item, TokenRow) else next(made) for item in block.items]))
 
     def compute(self, prepared: _Read) -> _Read:
-        """Read the rows with the model."""
-        rows = prepared.rows
+        """Read the rows with the model, all but those that the index has already; Ctrl-C keeps those that were read."""
+        found, columns = prepared.found, self.index.manifest.columns
+        rows = found.rows
 
         def on_batch(done: int, tokens: int) -> None:
             if done < len(rows):  # the last batch is reported when the block is committed
                 self.progress.within(done, tokens)
 
-        vectors, losses = self.bound.stored(rows, self.index.manifest.columns, on_batch)
+        begun = self.opened if self.opened is not None and self.opened.within(rows) else None
+        if begun is not None:
+            begun.fill(found, columns)
+        instead_of = () if begun is None else begun.fragments
+        try:
+            self.bound.read_into(found, columns, on_batch)
+        except KeyboardInterrupt:
+            part = _Read(prepared.block, found.part(), instead_of)
+            raise InterruptedInBlock(lambda: self.keep(part)) from None
         self.progress.computed(len(rows), sum(len(row.ids) for row in rows))
-        return _Read(prepared.block, rows, vectors, losses)
+        return _Read(prepared.block, found, instead_of)
+
+    def keep(self, part: _Read) -> None:
+        """Commit some rows of a block; the next run computes the others."""
+        if part.found.rows:
+            keep_open(self.index, self.write(part).written["fragments"], part.instead_of)
 
     def write(self, computed: _Read) -> Receipt:
         """Write the rows as fragments that belong to no version yet."""
-        rows, index, block = computed.rows, self.index, computed.block
+        rows, index, block, found = computed.found.rows, self.index, computed.block, computed.found
         readings, schema, keep_text = self.bound.readings(rows), index.dataset.schema, index.manifest.keeps_text
-        table = to_table(rows, computed.losses, computed.vectors, schema, readings=readings, keep_text=keep_text)
+        table = to_table(rows, found.losses, found.vectors, schema, readings=readings, keep_text=keep_text)
         tokens = sum(len(row.ids) for row in rows)
-        return Receipt(block.number, block.start, len(rows), tokens, written(index, table))
+        made = {**written(index, table), "instead_of": list(computed.instead_of)}
+        return Receipt(block.number, block.start, len(rows), tokens, made)
 
     def commit(self, receipts: Sequence[Receipt]) -> None:
         """Append the blocks to the index as one version."""
@@ -222,7 +247,7 @@ def versions() -> dict[str, str]:
 def commit_receipts(index: Index, receipts: Sequence[Receipt]) -> None:
     """Append the fragments of consecutive blocks to the index, in the order of the blocks, as one version."""
     fragments: list[dict[str, Any]] = [f for receipt in receipts for f in receipt.written["fragments"]]
-    commit_fragments(index, fragments)
+    commit_whole(index, fragments, [f for receipt in receipts for f in receipt.written.get("instead_of", ())])
 
 
 def _findable(value: Any) -> Any:

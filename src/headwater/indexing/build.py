@@ -2,14 +2,15 @@
 
     blocks of consecutive rows → tokens → length-bucketed batches → vectors → one atomic commit a block
 
-With `resume=True` a killed build continues from its last commit and ends with the same bits as one that was not
-killed: the blocks follow from the manifest's plan alone, and batches are planned inside a block.
+With `resume=True` a killed or interrupted build continues from its last commit and ends with the same bits as one that
+was not: the blocks follow from the manifest's plan alone, and batches are planned inside a block.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import itertools
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,9 +29,12 @@ from headwater.index.rows import infer_schema
 from headwater.index.store import Index, exists, open_index
 from headwater.indexing import places
 from headwater.indexing.blocks import IndexRows, Progress, begin, filling, rows_per_block
+from headwater.indexing.open_block import OpenBlock, read_open
 from headwater.methods.bound import Bound
 from headwater.models.reader import Reader
 from headwater.search.codes import coded
+
+_log = logging.getLogger(__name__)
 
 
 def build(
@@ -69,9 +73,12 @@ def build(
     manifest = make_manifest(corpus, bound, keep_text=keep_text, code=code, block_rows=block_rows)
     index, is_new = begin_build(str(out), corpus, manifest, resume=resume)
     with filling(index, is_new=is_new):
-        progress = Progress(on_progress, corpus.count)
-        blocks = _missing_blocks(iter(corpus), index, bound, progress)
-        work = IndexRows(index, bound, progress, loading or {})
+        if index.manifest.complete:
+            _require_built(corpus, index, bound)
+            return index
+        progress, opened = Progress(on_progress, corpus.count), read_open(index)
+        blocks = _missing_blocks(iter(corpus), index, bound, progress, opened)
+        work = IndexRows(index, bound, progress, loading or {}, opened)
         (engine or Local()).run(blocks, work, progress.commit)
     return index
 
@@ -128,9 +135,16 @@ def _require_same_data(index: Index, data: tuple[str, ...]) -> None:
         raise StoreError(f"the index was built and then changed: {unfinished(index)}", where=index.path)
 
 
-def _missing_blocks(rows: Iterator[Row], index: Index, bound: Bound, progress: Progress) -> Iterator[Block[Row]]:
-    """The blocks of rows that the index does not have yet; the rows it has must be the first of the corpus."""
+def _missing_blocks(
+    rows: Iterator[Row], index: Index, bound: Bound, progress: Progress, opened: OpenBlock | None
+) -> Iterator[Block[Row | TokenRow]]:
+    """The blocks of rows that the index does not have yet; the rows it has must be the first of the corpus.
+
+    The open block, if there is one, comes first, and whole.
+    """
     committed, seen = index.digests(), 0
+    whole = len(committed) - (len(opened.places) if opened else 0)
+    committed = committed[:whole]
     for block in cut(rows, index.manifest.plan.block_rows):
         seen += len(block.items)
         old = min(max(len(committed) - block.start, 0), len(block.items))
@@ -140,18 +154,51 @@ def _missing_blocks(rows: Iterator[Row], index: Index, bound: Bound, progress: P
         if old == len(block.items):
             progress.within(0, 0)
             continue
-        if index.manifest.complete:
-            what = f"the index is finished with {len(committed):,} rows and the data has more"
-            raise StoreError(what, where=index.path, remedy="headwater index add adds them")
+        if opened and block.start == whole:
+            there = bound.reader.tokenization.encode(block.items)
+            if not opened.within(there):
+                raise _changed(f"a row of {block} that the build read before is not among its rows now", index.path)
+            yield Block(block.number, block.start, there)
+            continue
         yield Block(block.number, block.start + old, block.items[old:])
-    if seen < len(committed):
-        what = f"the index has {len(committed):,} rows, the data only {seen:,}"
+    _require_all_seen(index, seen)
+
+
+def _require_built(corpus: Corpus, index: Index, bound: Bound) -> None:
+    """Raise an error unless a finished index holds the rows of the corpus that were not deleted since its build."""
+    names, found, seen = list(zip(index.digests(), index.ids(), strict=True)), 0, 0
+    passed: TokenRow | None = None  # the first row since the last one that the index has
+    for block in cut(corpus, index.manifest.plan.block_rows):
+        for row in bound.reader.tokenization.encode(block.items):
+            there = found < len(names) and names[found] == (row.digest, row.row.id)
+            passed = None if there else passed or row
+            found, seen = found + there, seen + 1
+    built = len(names) if index.manifest.rows_built is None else index.manifest.rows_built
+    if found < len(names) and passed is not None:
+        what = f"row '{passed.row.id}' is not the row the build read there before"
+        raise _changed(what, passed.row.place or index.path)
+    _require_all_seen(index, seen)
+    if seen > built:
+        what = f"the index is finished with {len(names):,} rows and the data has more"
+        raise StoreError(what, where=index.path, remedy="headwater index add adds them")
+    if found < seen:
+        text = "%s is finished; %s rows of the data were deleted from it since, and stay deleted"
+        _log.warning(text, index.path, f"{seen - found:,}")
+
+
+def _require_all_seen(index: Index, seen: int) -> None:
+    if seen < index.count:
+        what = f"the index has {index.count:,} rows, the data only {seen:,}"
         raise DataError(what, where=index.path, remedy="give the data it was begun with")
 
 
 def _require_same_rows(rows: Sequence[TokenRow], digests: list[str], index: Index) -> None:
     for row, digest in zip(rows, digests, strict=True):
         if row.digest != digest:
-            what = f"row '{row.row.id}' is not the row the build read there before: the data has changed"
-            remedy = "give the data it was begun with, or build under another name"
-            raise DataError(what, where=row.row.place or index.path, remedy=remedy)
+            what = f"row '{row.row.id}' is not the row the build read there before"
+            raise _changed(what, row.row.place or index.path)
+
+
+def _changed(what: str, where: str) -> DataError:
+    remedy = "give the data it was begun with, or build under another name"
+    return DataError(f"{what}: the data has changed", where=where, remedy=remedy)

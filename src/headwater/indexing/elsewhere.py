@@ -11,6 +11,7 @@ from headwater.core.errors import MismatchError
 from headwater.engines.blocks import Place
 from headwater.index.store import Index, open_index
 from headwater.indexing.blocks import IndexRows
+from headwater.indexing.open_block import read_open
 from headwater.indexing.quantise import Codes
 from headwater.indexing.session import open_session
 
@@ -22,7 +23,7 @@ def index_rows(place: Place, *, index: str, model: str, loading: Mapping[str, An
     if place.accelerators > 1 and not given.get("device") and not given.get("device_map"):
         given["device_map"] = "auto"
     session = open_session(index, model, given)
-    return IndexRows(session.index, session.bound)
+    return IndexRows(session.index, session.bound, opened=read_open(session.index))
 
 
 def index_codes(place: Place, *, index: str, target: str, version: int) -> Codes:

@@ -31,6 +31,7 @@ from headwater.index.rows import columnless, from_record
 from headwater.index.store import Index
 from headwater.index.upkeep import changing, delete_rows, require_free
 from headwater.indexing.blocks import IndexRows, Progress
+from headwater.indexing.open_block import name_of, read_open
 from headwater.indexing.session import Session
 from headwater.search import codes
 
@@ -81,8 +82,10 @@ def add(
     def new_blocks() -> Iterator[Block[TokenRow]]:
         nonlocal added
         for block in cut(corpus, index.manifest.plan.block_rows):
-            new = _new_rows(bound.reader.tokenization.encode(block.items), ids, known)
-            added += len(new)
+            rows = bound.reader.tokenization.encode(block.items)
+            begun = set(opened.places) if opened and opened.within(rows) else set()
+            new = _new_rows(rows, ids, known, set(begun))
+            added += len(new) - len(begun)
             aside.update(columnless([row.row for row in new], index.dataset.schema, index.vectors))
             if new:
                 yield Block(block.number, block.start, new)
@@ -92,9 +95,10 @@ def add(
     with index.writing():
         require_free(index, "adding")
         ids, known = _ids_and_rows(index)
+        opened = read_open(index)
         make_room(index, (row for row in corpus if ids.first(row.id) is None))
         with changing(index, "adding", data=corpus.name, left_out=len(corpus.left_out)):
-            work = IndexRows(index, bound, progress, loading or {})
+            work = IndexRows(index, bound, progress, loading or {}, opened)
             (engine or Local()).run(new_blocks(), work, progress.commit)
     return Added(added, progress.rows - added, len(corpus.left_out), dict(aside))
 
@@ -171,11 +175,18 @@ def _ids_and_rows(index: Index) -> tuple[SeenIds, SeenIds]:
     return ids, known
 
 
-def _new_rows(rows: Sequence[TokenRow], ids: SeenIds, known: SeenIds) -> list[TokenRow]:
-    """The rows whose id is not in `ids`, which are then added to it; `known` holds each row's digest and id."""
+def _new_rows(rows: Sequence[TokenRow], ids: SeenIds, known: SeenIds, begun: set[str]) -> list[TokenRow]:
+    """The rows whose id is not in `ids`, which are then added to it; `known` holds each row's digest and id.
+
+    The rows `begun` are in the index, and nevertheless new: their block is open.
+    """
     new = []
     for row in rows:
-        if known.claim(row.digest + row.row.id, row.row.ordinal) is not None:
+        if (name := name_of(row)) in begun:
+            begun.remove(name)
+            new.append(row)
+            continue
+        if known.claim(name, row.row.ordinal) is not None:
             continue
         if ids.claim(row.row.id, row.row.ordinal) is not None:
             what = f"the index has another row with the id '{row.row.id}'"

@@ -97,7 +97,7 @@ def build_shard(
     progress = Progress(on_progress, None if corpus.count is None else corpus.count // shard.of)
     seen = _Seen()
     blocks = _blocks_of(cut(seen.all(iter(corpus)), index.manifest.plan.block_rows), shard, ours, progress)
-    work = _ShardRows(index, bound, progress, loading or {}, shard)
+    work = _ShardRows(index, bound, progress, loading or {}, shard=shard)
     (engine or Local()).run(blocks, work, progress.commit)
     whole = {"blocks": -(-seen.rows // index.manifest.plan.block_rows), "rows": seen.rows, "digest": seen.digest}
     append_notes(index.path, [work.note(FINISHED, whole)])
@@ -127,7 +127,7 @@ def commit_shards(index: Index) -> Index:
         for start in range(first, len(receipts), _AT_ONCE):
             commit_receipts(index, receipts[start : start + _AT_ONCE])
         _require_as_computed(index, receipts)
-        seal(index)
+        seal(index, filled=True)
         drop_notes(index.path)
         sweep(index)
     return index
@@ -147,6 +147,9 @@ class _ShardRows(IndexRows):
                 what = f"another process computes shard {self.shard} at the same time"
                 raise StoreError(what, where=self.index.path, remedy="run every shard once")
         append_notes(self.index.path, [self.note(receipt.block, asdict(receipt)) for receipt in receipts])
+
+    def keep(self, part: Any) -> None:
+        """A shard keeps whole blocks: the index stays empty until all shards are committed."""
 
     def note(self, block: int, body: Mapping[str, Any]) -> ShardNote:
         """The note of this shard."""

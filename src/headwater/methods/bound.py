@@ -6,7 +6,7 @@ reproduces them bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,19 +15,16 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headwater.core.errors import DataError, NumericError, UsageError
+from headwater.core.errors import DataError, UsageError
 from headwater.core.spec import Column, Role
 from headwater.data.batches import TokenBatch
 from headwater.data.readings import RowReading
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
-from headwater.features.encoder import Encoded, Encoder, ExactEncoder, GridEncoder, ModuleEncoder, TokenScores
+from headwater.features.encoder import Encoder, ExactEncoder, GridEncoder, ModuleEncoder, TokenScores
+from headwater.methods.gathered import Gathered, Stored
 from headwater.methods.method import Method, Vectors
 from headwater.models.reader import Reader
-from headwater.search import codes
-
-Stored = dict[str, NDArray[np.generic]]
-"""Column name to `[rows, width]` in the column's storage type, and a code's `[rows]` scales."""
 
 OnBatch = Callable[[int, int], None]
 """Called after each batch with the numbers of rows and tokens read so far."""
@@ -100,7 +97,9 @@ class Bound:
         tokens = [replace(row, row=replace(row.row, ordinal=i)) for i, row in enumerate(rows)]
         vectors = {c.name: torch.empty(len(tokens), c.dim, device=device) for c in self.encoder.columns}
         losses = torch.empty(len(tokens))
-        for places, _, encoded in self._encoded(tokens, role):
+        for batch in self.batches(tokens, role):
+            encoded = self.encoder.encode(batch.to(self.reader.loaded.device), role)
+            places = [row.row.ordinal for row in batch.rows]
             losses[places] = encoded.losses.cpu()
             for name, vector in encoded.vectors.items():
                 vectors[name][places] = vector.to(device, torch.float32)
@@ -193,40 +192,21 @@ class Bound:
             DataError: a row has no target token in the method's windows.
             NumericError: a vector is not finite, or overflows its storage type.
         """
-        vectors: Stored = {}
-        losses = np.empty(len(rows), dtype=np.float32)
+        found = Gathered.of(rows)
+        self.read_into(found, columns, on_batch)
+        return found.vectors, found.losses
+
+    def read_into(self, found: Gathered, columns: Sequence[Column], on_batch: OnBatch | None = None) -> None:
+        """Read the rows that have not been read yet, in the batches in which all of them would be read.
+
+        Raises the same errors as `stored`. What was read before an error stays.
+        """
+        position = {row.row.ordinal: i for i, row in enumerate(found.rows)}
         done = tokens = 0
-        for places, batch_rows, encoded in self._encoded(rows, "train"):
-            losses[places] = encoded.losses.float().cpu().numpy()
-            for column in columns:
-                for name, stored in _stored(encoded.vectors[column.name], column, batch_rows).items():
-                    whole = vectors.setdefault(name, np.empty((len(rows), *stored.shape[1:]), stored.dtype))
-                    whole[places] = stored
-            done, tokens = done + len(places), tokens + sum(len(row.ids) for row in batch_rows)
+        for batch in self.batches(found.rows, "train"):
+            places = [position[row.row.ordinal] for row in batch.rows]
+            if not found.done[places].all():
+                found.read(places, self.encoder.encode(batch.to(self.reader.loaded.device), "train"), columns)
+            done, tokens = done + len(places), tokens + sum(len(row.ids) for row in batch.rows)
             if on_batch is not None:
                 on_batch(done, tokens)
-        return vectors, losses
-
-    def _encoded(
-        self, rows: Sequence[TokenRow], role: Role
-    ) -> Iterator[tuple[list[int], tuple[TokenRow, ...], Encoded]]:
-        """For each batch: the positions of its rows among `rows`, the rows themselves, and their vectors and losses."""
-        position = {row.row.ordinal: i for i, row in enumerate(rows)}
-        for batch in self.batches(rows, role):
-            encoded = self.encoder.encode(batch.to(self.reader.loaded.device), role)
-            yield [position[row.row.ordinal] for row in batch.rows], batch.rows, encoded
-
-
-def _stored(values: Float[Tensor, "rows dim"], column: Column, rows: Sequence[TokenRow]) -> Stored:
-    """The values as the column stores them; raises `NumericError` if they are not finite."""
-    stored = codes.encode(values, column)
-    checked = stored[column.scale or column.name].reshape(len(rows), -1)
-    bad = np.flatnonzero(~np.isfinite(checked).all(axis=1))
-    if bad.size:
-        row, largest = rows[int(bad[0])], float(values[int(bad[0])].abs().max())
-        overflow = f"reaches {largest:.4g}, too large for {column.dtype}"
-        fault = overflow if np.isfinite(largest) else "has values that are not finite"
-        where = f"{row.row.place or row.row.id}, column {column.name}"
-        remedy = "load the model in float32, or choose an option of the method that normalises"
-        raise NumericError(f"the vector of row '{row.row.id}' {fault}", where=where, remedy=remedy)
-    return stored

@@ -49,14 +49,20 @@ def prepare(method: Method, reader: Reader | None, targets: Sequence[Target], sa
         DataError: there is no sample and the method is fitted on rows.
     """
     name = method.spec.name
-    if reader is None and method.reads_model:
-        raise UsageError(f"'{name}' reads a model and was given none", remedy="name one with --model")
+    require_model(method, reader)
     if method.fit_rows and not sample:
         raise DataError(f"'{name}' is fitted on rows of the pool and was given none", where="sample")
     given = cast(Reader, reader)
     if method.scoring is not None:
         return method.scoring(given, targets, evenly_spaced(sample, method.fit_rows) if method.fit_rows else [])
     return score_probes(method, given, read_probes(method, given, targets))
+
+
+def require_model(method: Method, given: object) -> None:
+    """Raise `UsageError` if no model (or reader) is given and the method reads one."""
+    if given is None and method.reads_model:
+        what = f"'{method.spec.name}' reads a model and was given none"
+        raise UsageError(what, remedy="name one with --model")
 
 
 def attribute(

@@ -8,24 +8,19 @@ float32. Rows with equal scores keep the row order, so the same index and probes
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from headwater.core.errors import DataError, MismatchError, NumericError, StoreError, UsageError
-from headwater.core.files import whole_file
-from headwater.core.progress import tell
+from headwater.core.errors import MismatchError, NumericError, StoreError, UsageError
 from headwater.core.scores import Scores
 from headwater.core.spec import Column
 from headwater.index.store import Index
@@ -123,7 +118,7 @@ def score_all(
     Args:
         index, probes, where, metrics: as in `top_k`.
         queries: names of the queries; None numbers them from 0.
-        max_memory: bytes for the scan and, separately, for the result; `write_scores` needs no memory for the result.
+        max_memory: bytes for the scan and, separately, for the result; `headwater.search.export` needs only the first.
 
     Raises:
         StoreError: the scores do not fit in `max_memory`; and the errors of `top_k`.
@@ -157,7 +152,7 @@ def scan(
     wanted = [name for column in columns for name in stored_names(column)]
     scaled = {name: metric for name, metric in metrics.items() if metric.scales_rows}
     wanted += ["loss"] if scaled else []
-    rows = _rows_per_block(columns, queries, max_memory, index.path)
+    rows = rows_per_block(columns, queries, max_memory, index.path)
     for batch in index.batches([*(["id"] if with_ids else []), *wanted], where=where, rows=rows):
         total = torch.zeros(queries, batch.num_rows, device=device)
         for column, multiply in products.items():
@@ -200,7 +195,7 @@ def _checked_columns(index: Index, probes: QueryVectors) -> list[Column]:
     return [column for column in index.manifest.columns if column.name in probes]
 
 
-def _rows_per_block(columns: Sequence[Column], queries: int, max_memory: int, where: str) -> int:
+def rows_per_block(columns: Sequence[Column], queries: int, max_memory: int, where: str) -> int:
     """How many rows to read at once, so that the blocks read ahead, a float32 copy and the scores fit the memory."""
     stored = 6 * sum(column.row_bytes for column in columns)
     widest = 4 * max(column.width for column in columns)
@@ -244,35 +239,3 @@ def _top_in_order(
     keys = (ordered.long() << 32) | countdown
     position = last - (keys.topk(min(k, last + 1), dim=1).values & 0xFFFFFFFF)
     return scores.gather(1, position), position
-
-
-def write_scores(
-    index: Index,
-    probes: QueryVectors,
-    queries: Sequence[str],
-    *,
-    out: str | Path,
-    where: str | None = None,
-    max_memory: int = DEFAULT_MEMORY,
-    metrics: Metrics = PLAIN,
-) -> int:
-    """Write every row's score on every query to a Parquet file, in row order, and return the number of rows.
-
-    The file gets the name `out` only when it is complete.
-
-    Raises:
-        DataError: two queries have the same name, or one is called `id`.
-        StoreError: the file cannot be written; and the errors of `top_k`.
-    """
-    twice = [name for name, times in Counter(["id", *queries]).items() if times > 1]
-    if twice:
-        raise DataError(f"two columns of the scores would be called '{twice[0]}'", remedy="give queries distinct ids")
-    schema = pa.schema([pa.field("id", pa.string()), *(pa.field(name, pa.float32()) for name in queries)])
-    rows = 0
-    with whole_file(out) as part, pq.ParquetWriter(part, schema) as writer:
-        for block in scan(index, probes, where=where, max_memory=max_memory, with_ids=True, metrics=metrics):
-            values = block.scores.cpu().numpy()
-            writer.write_table(pa.table([pa.array(block.ids), *map(pa.array, values)], schema=schema))
-            rows += len(block.ids)
-            tell("scoring", rows, None if where else index.count)
-    return rows

@@ -27,6 +27,9 @@ MAX_NEW_TOKENS = 128
 LAST = "last"
 """By default the last answer of a query is asked about."""
 
+_SHARE = 4
+"""A quarter of the memory of a search may hold query vectors; of more queries, some are asked after the others."""
+
 _COPIES, _FEWEST = 4, 16
 """How many copies of the query vectors a search holds, and how many queries are asked at once at least."""
 
@@ -50,7 +53,7 @@ def prompt_query(
     Of an `Answer`, the tokens are read that the model wrote.
     """
     if not prompt:
-        raise UsageError("the prompt is empty", where="--prompt")
+        raise UsageError("the prompt is empty", where="--prompt", remedy="give what the model was asked")
     words = (span,) if isinstance(span, str) else tuple(span or ())
     if isinstance(prompt, str):
         asked = Row(id="prompt", ordinal=0, prompt=prompt)
@@ -62,6 +65,9 @@ def prompt_query(
     if response is None:
         return replace(asked, hotwords=words) if words else asked
     text = response if isinstance(response, str) else response.text
+    if not text.strip():
+        remedy = "give the response, or leave it out and one is generated"
+        raise UsageError("the response is empty", where="--response", remedy=remedy)
     said = None if isinstance(response, str) else response.ids
     return replace(with_response(asked, text), said=said, hotwords=words)
 
@@ -177,6 +183,15 @@ def ask(
     if aim.words:
         probes = {name: aim.combination.to(vectors) @ vectors for name, vectors in probes.items()}
     return Asked(aim, answered, generated, read, chosen, probes, metrics)
+
+
+def ask_in_parts(session: Session, aim: Aim, *, max_memory: int, **how: Any) -> Iterator[Asked]:
+    """The same for many queries, in parts that fit in memory, each made when it is drawn; metrics are fitted once."""
+    metrics: Metrics | None = None
+    for part in in_parts(session, aim, max_memory // _SHARE):
+        asked = ask(session, part, **how, metrics=metrics)
+        metrics = asked.metrics
+        yield asked
 
 
 def in_parts(session: Session, aim: Aim, max_memory: int) -> Iterator[Aim]:

@@ -27,16 +27,13 @@ from headwater.search.codes import read_vectors
 from headwater.search.scan import DEFAULT_MEMORY, Found, top_k
 from headwater.tracing.aims import Aim
 from headwater.tracing.groups import group_effects
-from headwater.tracing.queries import LAST, MAX_NEW_TOKENS, Asked, ask, in_parts, weigh
+from headwater.tracing.queries import LAST, MAX_NEW_TOKENS, Asked, ask_in_parts, weigh
 from headwater.tracing.rarity import rarity_of
 
 ENGINES = ("exact", "ann")
 
 OnProgress = Callable[[str, float], None]
 """Gets the name of a step, and the share of it that is done, 0 to 1."""
-
-_SHARE = 4
-"""A quarter of the memory of a search may hold query vectors; of more queries, some are asked after the others."""
 
 ADDITIVE = "a token's value is its part of the score; a side's values sum to the score, up to rounding"
 SIMILARITY = "higher = more alike in the columns ranked by; the sign does not say whether a row helps or harms"
@@ -115,10 +112,9 @@ def trace_rows(
     notes: dict[str, str] = {}
     first: Asked | None = None
     aim = queries if isinstance(queries, Aim) else Aim(tuple(queries))
-    for part in in_parts(session, aim, options.max_memory // _SHARE):
-        how: dict[str, Any] = {"by": options.by, "max_new_tokens": max_new_tokens, "targets": options.targets}
-        tell("reading the question", 0.0)
-        asked = ask(session, part, **how, metrics=None if first is None else first.metrics)
+    how: dict[str, Any] = {"by": options.by, "max_new_tokens": max_new_tokens, "targets": options.targets}
+    tell("reading the question", 0.0)
+    for asked in ask_in_parts(session, aim, max_memory=options.max_memory, **how):
         found, engine = _search(session.index, asked, options, tell)
         first, notes = first or asked, notes or engine
         if options.exact:

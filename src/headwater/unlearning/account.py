@@ -126,7 +126,7 @@ def make_account(
         "forget rows": len(job.forget),
         "retain rows": len(job.retain),
         "guard rows": len(job.guard) if job.guard != job.retain else 0,
-        "learning rate": result.rate,
+        "rate": result.rate,
         "steps": result.readings[-1].step if result.readings else 0,
         "forget loss before": before.forget_loss,
         "forget loss after": after.forget_loss,

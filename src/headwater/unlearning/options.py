@@ -122,9 +122,11 @@ def check_options(method: UnlearningMethod, objective: Objective, options: Unlea
             f"{options.withhold} of the forget rows withheld", where="--withhold", remedy="from 0 to below 1"
         )
     if options.rate is not None and not 0 < options.rate < math.inf:
-        raise UsageError(f"a learning rate of {options.rate}", where="--lr", remedy="above 0, or auto")
+        raise UsageError(f"a learning rate of {options.rate}", where="--rate", remedy="above 0, or auto")
     if method.from_base and options.rate is None:
-        raise UsageError("retraining has no target to probe for", where="--lr", remedy="give the rate of the training")
+        raise UsageError(
+            "retraining has no target to probe for", where="--rate", remedy="give the rate of the training"
+        )
     if (objective.keep == "kl" or objective.steers) and options.lora is None:
         what = "the comparison with the model before unlearning needs an adapter"
         where = "--keep kl" if objective.keep == "kl" else f"method '{method.name}'"

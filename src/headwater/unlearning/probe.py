@@ -60,8 +60,8 @@ def probe_rate(model: Any, objective: Objective, material: Material, watch: Watc
         raise NumericError(
             f"the forget loss went from {looks.readings[0].forget:.3g} to {looks.readings[-1].forget:.3g} nats while "
             f"the rate grew to {FIRST_RATE * GROWTH**STEPS:.2g}",
-            where="--lr auto",
-            remedy="give --lr, or more forget rows",
+            where="--rate auto",
+            remedy="give --rate, or more forget rows",
         )
     path = FIRST_RATE * (GROWTH**crossed - 1) / (GROWTH - 1)
     return Probed(path / min(AIM, schedule.steps), path, looks.outcome, tuple(looks.readings))
