@@ -12,6 +12,7 @@ from headwater.cli.options import (
     Asked,
     By,
     Columns,
+    EngineOptions,
     IndexPath,
     Json,
     LoadingOptions,
@@ -31,6 +32,7 @@ from headwater.cli.progress import progress
 def score(
     index: IndexPath,
     loading: LoadingOptions,
+    engine: EngineOptions,
     queries: Annotated[Path, typer.Option(help="Rows to score against: JSONL, CSV or Parquet.")],
     out: Annotated[Path, typer.Option(help="Parquet file to write: `id`, then one float32 column a query."), Writes],
     by: By = None,
@@ -48,6 +50,7 @@ def score(
 
     opened = open_index_to_search(index)
     how: dict[str, Any] = {**scan_memory(max_memory), "columns": pairs(columns, "--column"), "targets": targets}
+    how["engine"] = engine.open()
     with progress("scoring"):
         rows, count = write_scores(opened, queries, out, by=by, model=model, loading=loading.chosen, **how)
     if as_json:

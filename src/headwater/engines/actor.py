@@ -45,8 +45,11 @@ class Worker:
         return os.getpid()
 
 
-def start(ray: Any, recipe: WorkRecipe, place: Place) -> Any:
-    """Ask the cluster for an actor, which starts when there is room; returns Ray's handle."""
+def start(ray: Any, recipe: Any, place: Place) -> Any:
+    """Ask the cluster for an actor, which starts when there is room; returns Ray's handle.
+
+    `recipe` is a `WorkRecipe`, or a reference to one that Ray holds.
+    """
     resources = {"num_cpus": place.threads or 1, "num_gpus": place.accelerators, "max_restarts": 0}
     return ray.remote(Worker).options(**resources).remote(recipe, place)
 

@@ -25,6 +25,7 @@ from headwater.evaluation.listener import SILENT, Listener
 from headwater.evaluation.metrics import Estimate, estimate
 from headwater.evaluation.own import MeasuredTask, Own, described, own_world, settings_json
 from headwater.evaluation.result import Line, Result, as_table
+from headwater.evaluation.retrained_elsewhere import train_missing
 from headwater.evaluation.retraining import Bank, WorldSettings, make_world, random_halves
 from headwater.evaluation.stage import Scored, Stage, with_controls
 from headwater.training.cache import OnShare
@@ -62,8 +63,9 @@ def run_lds(settings: LdsSettings, folder: Path, listener: Listener = SILENT) ->
         world, name = make_world(shared, folder, listener.on_progress), "two-domains"
     else:
         world, name = own_world(settings.own, folder, settings.seed), settings.own.title
-    bank, halves = Bank(world), random_halves(len(world.rows), settings.models, settings.seed)
+    bank, halves = Bank(world, listener.engine), random_halves(len(world.rows), settings.models, settings.seed)
     listener.on_note(bank.cost(halves))
+    train_missing(bank, halves, listener.on_progress)
     gains = -measure(bank, halves, listener.on_progress)
     stage = world.stage()
     chosen = len(world.queries) // 2 if any(len(some) > 1 for some in candidates.values()) else 0

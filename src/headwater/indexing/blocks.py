@@ -11,14 +11,13 @@ import importlib.metadata
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from headwater.core.errors import HeadwaterError, StoreError, UsageError
+from headwater.core.errors import HeadwaterError, StoreError
 from headwater.core.fingerprints import require_equal
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
@@ -37,6 +36,7 @@ from headwater.index.store import (
 )
 from headwater.index.upkeep import seal, sweep
 from headwater.methods.bound import Bound, Stored
+from headwater.models.elsewhere import described_loading
 
 _BLOCK_BYTES = 64 * 2**20
 _FEWEST_ROWS, _MOST_ROWS = 256, 8192
@@ -193,13 +193,8 @@ class IndexRows:
 
     def recipe(self) -> WorkRecipe:
         """How another process opens the index, loads its model, and does the same work."""
-        loaded = self.bound.reader.loaded
-        if "merge" not in loaded.loading:  # `wrap_model` made it of a model in memory
-            what = f"the model '{loaded.name}' is in the memory of this process, so no other can load it"
-            raise UsageError(what, where="--engine", remedy="give the model by its folder or hub name, or run locally")
-        chosen = {**loaded.loading, **{name: value for name, value in self.loading.items() if value is not None}}
-        loading = {name: _findable(value) for name, value in chosen.items()}
-        arguments = {"index": locator(self.index.path), "model": _findable(loaded.name), "loading": loading}
+        model, loading = described_loading(self.bound.reader.loaded, self.loading)
+        arguments = {"index": locator(self.index.path), "model": model, "loading": loading}
         return WorkRecipe("headwater.indexing.elsewhere:index_rows", arguments, versions())
 
 
@@ -223,8 +218,3 @@ def commit_receipts(index: Index, receipts: Sequence[Receipt]) -> None:
     """Append the fragments of consecutive blocks to the index, in the order of the blocks, as one version."""
     fragments: list[dict[str, Any]] = [f for receipt in receipts for f in receipt.written["fragments"]]
     commit_fragments(index, fragments)
-
-
-def _findable(value: Any) -> Any:
-    """The path as another process finds it, if the value is the name of a file or folder that is here."""
-    return str(Path(value).absolute()) if isinstance(value, str) and value and Path(value).exists() else value

@@ -12,23 +12,28 @@ from headwater.engines.blocks import Place
 from headwater.index.store import Index, open_index
 from headwater.indexing.blocks import IndexRows
 from headwater.indexing.quantise import Codes
+from headwater.indexing.searching import SearchFragments, search_like
 from headwater.indexing.session import open_session
+from headwater.models.elsewhere import placed
 
 
 def index_rows(place: Place, *, index: str, model: str, loading: Mapping[str, Any]) -> IndexRows:
     """Open the index and load its model; with several accelerators the model is spread over them."""
-    _settle(place)
-    given = dict(loading)
-    if place.accelerators > 1 and not given.get("device") and not given.get("device_map"):
-        given["device_map"] = "auto"
-    session = open_session(index, model, given)
+    settle(place)
+    session = open_session(index, model, placed(loading, place.accelerators))
     return IndexRows(session.index, session.bound)
 
 
 def index_codes(place: Place, *, index: str, target: str, version: int) -> Codes:
     """Open an index, at the version that is being coded, and the index of its codes."""
-    _settle(place)
+    settle(place)
     return Codes(_at(index, version), open_index(target))
+
+
+def search_fragments(place: Place, **described: Any) -> SearchFragments:
+    """Open the index of a search, at the version at which it began."""
+    settle(place)
+    return search_like(device=torch.device("cuda:0" if place.accelerators else "cpu"), **described)
 
 
 def _at(path: str, version: int) -> Index:
@@ -40,7 +45,7 @@ def _at(path: str, version: int) -> Index:
     return opened
 
 
-def _settle(place: Place) -> None:
+def settle(place: Place) -> None:
     """Computations of this process take the place's number of threads."""
     if place.threads is not None:
         torch.set_num_threads(place.threads)
