@@ -110,7 +110,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 def pool(count: int, seed: int = 0) -> list[dict[str, Any]]:
     dice, words = np.random.default_rng(seed), " ".join(SENTENCES).split()
     rows = [{"id": f"r{i}", "prompt": " ".join(dice.choice(words, 3)), "provider": "ab"[i % 2]} for i in range(count)]
-    for i, row in enumerate(rows):
+    for row in rows:
         text = " ".join(dice.choice(words, int(dice.integers(2, 9))))
         row |= {"response": text}
     return rows
@@ -127,7 +127,7 @@ def test_values_and_labels_are_those_of_one_process(
 
     monkeypatch.setattr(run.Job, "block_rows", 16)
     monkeypatch.setattr(distil, "BLOCK_ROWS", 16)
-    made = {"method": method, "settings": settings, "loading": {"device": "cpu"}, "duplicates": 0}
+    made = {"method": method, "settings": settings, "loading": {"device": "cpu"}, "duplicates": None}
     rows, tasks = pool(100), {"one": pool(6, 1), "two": pool(5, 2)}
     if method != "bm25":
         made["model"] = model

@@ -45,7 +45,7 @@ def teacher_recipe(
     arguments = {
         "method": method.spec.to_json(),
         "reader": None if reader is None else described_reader(reader, placing),
-        "targets": [[target.name, [to_line(row) for row in target.rows]] for target in targets],
+        "targets": {target.name: [to_line(row) for row in target.rows] for target in targets},
         "sample": [to_line(row) for row in sample],
     }
     return WorkRecipe("headwater.valuing.elsewhere:teacher", arguments, versions())
@@ -56,12 +56,12 @@ def teacher(
     *,
     method: Mapping[str, Any],
     reader: Mapping[str, Any] | None,
-    targets: Sequence[tuple[str, Sequence[str]]],
+    targets: Mapping[str, Sequence[str]],
     sample: Sequence[str],
 ) -> EstimateFiles:
     """Make the work that `teacher_recipe` describes."""
     settle(place)
-    rows = [Target(name, tuple(from_line(line, i) for i, line in enumerate(lines))) for name, lines in targets]
+    rows = [Target(name, tuple(from_line(line, i) for i, line in enumerate(lines))) for name, lines in targets.items()]
     some = [from_line(line, i) for i, line in enumerate(sample)]
     restored = restore_method(MethodSpec.from_json(method))
     return EstimateFiles(_NOWHERE, of_scorer(prepare(restored, _reader(reader, place), rows, some)))
