@@ -139,6 +139,13 @@ def test_values_and_labels_are_those_of_one_process(
     assert all(table == tables[0] for table in tables[1:])
 
 
+def test_codes_are_those_of_one_process(index: Index, tmp_path: Path) -> None:
+    made = [
+        hw.quantise(index, tmp_path / f"{n}.lance", code="int8", engine=e) for n, e in enumerate((None, Travelling()))
+    ]
+    assert made[0].dataset.to_table() == made[1].dataset.to_table()
+
+
 def test_an_index_is_valued_as_in_one_process(tmp_path: Path, model: str) -> None:
     how = {"settings": {"preset": "small"}, "block_rows": 8, "loading": {"device": "cpu"}}
     index = hw.build(tmp_path / "a.lance", model=model, data=pool(40), **how)
