@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 
 def main() -> None:
@@ -36,17 +37,18 @@ def main() -> None:
         data = multiplied(Path(options.data), Path(folder) / "rows.jsonl", options.rows)
         model = options.model if options.random_llama is None else str(random_llama(options, Path(folder) / "model"))
         given = ["--model", model, "--data", str(data), "--method", options.method]
-        if options.no_weights:
-            given += ["--no-weights"]
-        more = ["--device", "cpu", "--tokens-per-batch", "2048"] if options.no_weights else []
+        more = ["--no-weights", "--device", "cpu", "--tokens-per-batch", "2048"] if options.no_weights else []
         planned = run([sys.executable, "-m", "headwater", "plan", *given, *more, "--json"])
+        if options.no_weights:
+            planned |= {"memory": sum(planned["memory"].values()), "parameters": planned["seen"]}
+        given += ["--no-weights"] if options.no_weights else []
         found = run([sys.executable, __file__, *given, "--build", f"{folder}/i.lance"])
     names = ("disk", "memory", "seconds", *(("parameters",) if options.no_weights else ()))
     ratios = {name: round(planned[name] / found[name], 3) for name in names}
     print(json.dumps({"planned": {n: planned[n] for n in names}, "found": found, "planned : found": ratios}, indent=1))
 
 
-def run(command: list[str]) -> dict[str, float]:
+def run(command: list[str]) -> dict[str, Any]:
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout)
 

@@ -90,7 +90,8 @@ class RayPool:
         quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": False}
         if self.address is None:
             cpus = max((self.workers or 1) * self.cpus_per_worker, os.cpu_count() or 1)
-            ray.init(num_cpus=cpus, include_dashboard=False, object_store_memory=_STORE_BYTES, **quiet)
+            own = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": _STORE_BYTES}
+            ray.init(address="local", **own, **quiet)  # without an address Ray joins any cluster of this machine
         else:
             _require_reachable(self.address)
             try:
