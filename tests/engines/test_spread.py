@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from headwater.indexing import searching
 from headwater.indexing.searching import score_all, top_k, write_scores
 from headwater.search import scan
 from headwater.search.products import fit_metrics
+from headwater.valuing import distil, request, run
 from oracles.fake_method import DIM, fake_build, records
 from oracles.travelling_engine import Travelling
 from zoo import SENTENCES, tiny_tokenizer, zoo
@@ -118,23 +120,21 @@ def pool(count: int, seed: int = 0) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("method", "settings"),
-    [("linfik", {}), ("linfik", {"form": "gradient"}), ("bm25", {}), ("alinfik", {"labels": 80, "cheap": True})],
+    [("linfik", {}), ("linfik", {"form": "gradient"}), ("bm25", {}), ("alinfik", {"labels": 40, "cheap": True})],
 )
 def test_values_and_labels_are_those_of_one_process(
     tmp_path: Path, model: str, method: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from headwater.valuing import distil, run
-
-    monkeypatch.setattr(run.Job, "block_rows", 16)
-    monkeypatch.setattr(distil, "BLOCK_ROWS", 16)
+    monkeypatch.setattr(request, "Job", partial(run.Job, block_rows=8))
+    monkeypatch.setattr(distil, "BLOCK_ROWS", 8)
     made = {"method": method, "settings": settings, "loading": {"device": "cpu"}, "duplicates": None}
-    rows, tasks = pool(100), {"one": pool(6, 1), "two": pool(5, 2)}
+    rows, tasks = pool(50), {"one": pool(6, 1), "two": pool(5, 2)}
     if method != "bm25":
         made["model"] = model
     tables = []
-    for workers in (0, 1, 2, 3) if method == "linfik" and not settings else (0, 2):
-        engine = Travelling(workers) if workers else None
-        found = hw.value(rows, tasks, out=tmp_path / f"{workers}.parquet", engine=engine, force=True, **made)
+    for number in (0, *(WORKERS if not settings else (2,))):
+        engine = Travelling(number) if number else None
+        found = hw.value(rows, tasks, out=tmp_path / f"{number}.parquet", engine=engine, force=True, **made)
         tables.append(found.values.table.replace_schema_metadata())
     assert all(table == tables[0] for table in tables[1:])
 
