@@ -16,9 +16,8 @@ from headwater.core.errors import MismatchError, StoreError
 from headwater.core.files import whole_file
 from headwater.data.corpus import open_corpus
 from headwater.data.records import as_record
-from headwater.engines.blocks import Block, Place, Receipt, WorkRecipe
+from headwater.engines.blocks import Block, Place, Receipt, WorkRecipe, versions
 from headwater.evaluation.retraining import Bank, World, save_trained
-from headwater.indexing.blocks import versions
 from headwater.indexing.elsewhere import settle
 from headwater.models.elsewhere import described_loading, placed
 from headwater.models.load import load_model

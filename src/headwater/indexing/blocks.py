@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.metadata
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from headwater.core.errors import HeadwaterError, StoreError
 from headwater.core.fingerprints import require_equal
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
-from headwater.engines.blocks import Block, OnProgress, Receipt, WorkRecipe
+from headwater.engines.blocks import Block, OnProgress, Receipt, WorkRecipe, versions
 from headwater.index.manifest import Manifest
 from headwater.index.rows import to_table
 from headwater.index.store import (
@@ -207,11 +206,6 @@ def written(index: Index, table: pa.Table) -> dict[str, Any]:
 def digest_of(checksums: Sequence[bytes | None]) -> str:
     """A digest of the checksums of consecutive rows."""
     return hashlib.blake2b(b"".join(value or b"" for value in checksums), digest_size=8).hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """What all processes that fill one index must have in common."""
-    return {"headwater": importlib.metadata.version("headwater")}
 
 
 def commit_receipts(index: Index, receipts: Sequence[Receipt]) -> None:

@@ -12,7 +12,6 @@ from headwater.engines.blocks import Place
 from headwater.index.store import Index, open_index
 from headwater.indexing.blocks import IndexRows
 from headwater.indexing.quantise import Codes
-from headwater.indexing.searching import SearchFragments, search_like
 from headwater.indexing.session import open_session
 from headwater.models.elsewhere import placed
 
@@ -28,12 +27,6 @@ def index_codes(place: Place, *, index: str, target: str, version: int) -> Codes
     """Open an index, at the version that is being coded, and the index of its codes."""
     settle(place)
     return Codes(_at(index, version), open_index(target))
-
-
-def search_fragments(place: Place, **described: Any) -> SearchFragments:
-    """Open the index of a search, at the version at which it began."""
-    settle(place)
-    return search_like(device=torch.device("cuda:0" if place.accelerators else "cpu"), **described)
 
 
 def _at(path: str, version: int) -> Index:

@@ -22,9 +22,8 @@ from torch import Tensor
 from headwater.core.errors import StoreError
 from headwater.core.scores import Scores
 from headwater.curvature.gram import FittedMetric, Metric
-from headwater.engines.blocks import Block, Engine, Receipt, WorkRecipe
+from headwater.engines.blocks import Block, Engine, Place, Receipt, WorkRecipe, versions
 from headwater.index.store import Index, locator, open_index
-from headwater.indexing.blocks import versions
 from headwater.search import scan as here
 from headwater.search.products import Metrics, QueryVectors
 from headwater.search.scan import DEFAULT_MEMORY, PLAIN, Best, Found, ScoredBlock
@@ -116,14 +115,16 @@ class SearchFragments:
             "metrics": metrics,
             **{name: getattr(asked, name) for name in ("where", "max_memory", "k", "lowest")},
         }
-        return WorkRecipe("headwater.indexing.elsewhere:search_fragments", arguments, versions())
+        return WorkRecipe("headwater.indexing.searching:search_like", arguments, versions())
 
 
 def search_like(
-    *, index: str, version: int, tensors: str, metrics: Mapping[str, Any], device: torch.device, **how: Any
+    place: Place, *, index: str, version: int, tensors: str, metrics: Mapping[str, Any], **how: Any
 ) -> SearchFragments:
-    """The work that `SearchFragments.recipe` describes, with the products on `device`."""
-    held = load(base64.b64decode(tensors))
+    """The work that `SearchFragments.recipe` describes, on the place's accelerator if it has one."""
+    if place.threads is not None:
+        torch.set_num_threads(place.threads)
+    device, held = "cuda:0" if place.accelerators else "cpu", load(base64.b64decode(tensors))
     probes = {name.removeprefix("probe "): t.to(device) for name, t in held.items() if name.startswith("probe ")}
     fitted = {name: _restored(known, _factors(held, name)) for name, known in metrics.items() if known["scaled"]}
     return SearchFragments(Search(open_index(index, version), probes, fitted, **how))

@@ -12,8 +12,7 @@ from typing import Any
 
 from headwater.core.spec import MethodSpec
 from headwater.data.rows import Row
-from headwater.engines.blocks import Place, WorkRecipe
-from headwater.indexing.blocks import versions
+from headwater.engines.blocks import Place, WorkRecipe, versions
 from headwater.indexing.elsewhere import settle
 from headwater.methods.catalog import restore_method
 from headwater.methods.method import Method
