@@ -91,7 +91,8 @@ class RayPool:
         if self.address is None:
             cpus = max((self.workers or 1) * self.cpus_per_worker, os.cpu_count() or 1)
             own = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": _STORE_BYTES}
-            ray.init(address="local", **own, **quiet)  # without an address Ray joins any cluster of this machine
+            plain = {"worker_niceness": 0}  # Ray's 15 gives its workers what all others leave of the processor
+            ray.init(address="local", _system_config=plain, **own, **quiet)  # else Ray joins a cluster that is here
         else:
             _require_reachable(self.address)
             try:
@@ -242,8 +243,9 @@ class _Pool:
             self.done[at] = found
             actor.count(found)
         else:
-            ready_now = sum(1 for one in self.flying.values() if one.block is None)
-            tell("starting workers", max(self.size - ready_now, 0), self.size, "workers")
+            self.deaths.pop(-1, None)  # workers can start: those that died before did so for reasons of their own
+            waiting = sum(one.block is None for one in self.flying.values())
+            tell("starting workers", max(self.size - waiting, 0), self.size, "workers")
         actor.at, actor.block = -1, None
         self.idle.append(actor)
 
