@@ -57,7 +57,8 @@ def cluster(server: str) -> Iterator[Any]:
             "AWS_ALLOW_HTTP": "true",
         }.items():
             patch.setenv(name, value)
-        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+        plain = {"worker_niceness": 0}  # on a busy machine workers of the lowest priority hardly start
+        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "_system_config": plain})
         nodes.add_node(num_cpus=2)
         ray.init(address=nodes.address, log_to_driver=False)
         yield nodes
