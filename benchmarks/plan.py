@@ -2,7 +2,8 @@
 
     python benchmarks/plan.py --model runs/demo/model --data runs/demo/train.jsonl [--method rise] [--rows 5000]
 
-With `--random-llama WIDTH` a random Llama of that width is made around the model's tokenizer and used instead.
+With `--random-llama WIDTH` a random Llama of that width is made around the model's tokenizer and used instead. With
+`--no-weights` the plan is made from the configuration alone, for a build with `--tokens-per-batch 2048`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 
 def main() -> None:
@@ -25,6 +27,7 @@ def main() -> None:
         "--rows", type=int, default=5000, help="the data's rows are repeated, a word changed, to so many"
     )
     parser.add_argument("--random-llama", type=int)
+    parser.add_argument("--no-weights", action="store_true")
     parser.add_argument("--build", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.build:
@@ -34,14 +37,18 @@ def main() -> None:
         data = multiplied(Path(options.data), Path(folder) / "rows.jsonl", options.rows)
         model = options.model if options.random_llama is None else str(random_llama(options, Path(folder) / "model"))
         given = ["--model", model, "--data", str(data), "--method", options.method]
-        planned = run([sys.executable, "-m", "headwater", "plan", *given, "--json"])
+        more = ["--no-weights", "--device", "cpu", "--tokens-per-batch", "2048"] if options.no_weights else []
+        planned = run([sys.executable, "-m", "headwater", "plan", *given, *more, "--json"])
+        if options.no_weights:
+            planned |= {"memory": sum(planned["memory"].values()), "parameters": planned["seen"]}
+        given += ["--no-weights"] if options.no_weights else []
         found = run([sys.executable, __file__, *given, "--build", f"{folder}/i.lance"])
-    names = ("disk", "memory", "seconds")
+    names = ("disk", "memory", "seconds", *(("parameters",) if options.no_weights else ()))
     ratios = {name: round(planned[name] / found[name], 3) for name in names}
     print(json.dumps({"planned": {n: planned[n] for n in names}, "found": found, "planned : found": ratios}, indent=1))
 
 
-def run(command: list[str]) -> dict[str, float]:
+def run(command: list[str]) -> dict[str, Any]:
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout)
 
@@ -53,9 +60,11 @@ def build(options: argparse.Namespace) -> dict[str, float]:
 
     loaded = hw.load_model(options.model)
     began = time.perf_counter()
-    hw.build(options.build, model=loaded, data=options.data, method=options.method)
+    how = {"tokens_per_batch": 2048} if options.no_weights else {}
+    index = hw.build(options.build, model=loaded, data=options.data, method=options.method, **how)
     seconds = time.perf_counter() - began
-    return {"disk": disk_bytes(str(options.build)) or 0, "memory": peak_bytes(), "seconds": seconds}
+    found = {"disk": disk_bytes(str(options.build)) or 0, "memory": peak_bytes(), "seconds": seconds}
+    return {**found, "parameters": index.manifest.coverage.seen}
 
 
 def multiplied(data: Path, out: Path, rows: int) -> Path:

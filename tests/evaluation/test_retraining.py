@@ -49,7 +49,7 @@ def test_the_same_subset_gives_the_same_model_and_is_made_once(folder):
     trained = len(bank.seconds)
     np.testing.assert_array_equal(Bank(world).losses(halves[0]), first)
     assert len(bank.seconds) == trained
-    path = bank._path(halves[0])
+    path = bank.path(halves[0])
     path.unlink()
     np.testing.assert_array_equal(Bank(world).losses(halves[0][::-1]), first)
     assert path.exists()

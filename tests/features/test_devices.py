@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from headwater.core.errors import ModelError
+from headwater.curvature.gram import Metric, fit_metric
 from headwater.data.corpus import open_corpus
 from headwater.features.totals import Totals
 from headwater.methods.bound import Bound
@@ -77,14 +78,13 @@ def planted(monkeypatch: pytest.MonkeyPatch, place: str, change: Callable[[Any],
     monkeypatch.setattr(place, lambda *given, **how: change(real(*given, **how)))
 
 
+FEATURES, SKETCH = "headwater.features.readout_sketch.count_sketch_matrix", "headwater.sketch.two_sided._projection"
+
+
 @pytest.mark.parametrize(
-    ("name", "place", "device"),
-    [
-        ("rise", "headwater.features.readout_sketch.count_sketch_matrix", "cpu"),
-        ("rapidin", "headwater.sketch.shift.unit_scale", "cpu"),
-        ("logra", "headwater.sketch.two_sided._projection", "cuda:1"),
-    ],
+    ("name", "place"), [("rise", FEATURES), ("rapidin", "headwater.sketch.shift.unit_scale"), ("logra", SKETCH)]
 )
+@pytest.mark.parametrize("device", ["cpu", "cuda:1"])
 def test_a_planted_move_is_caught(name: str, place: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def moved(result: Any) -> Any:
         return tuple(t.to(device) for t in result) if isinstance(result, tuple) else result.to(device)
@@ -92,6 +92,34 @@ def test_a_planted_move_is_caught(name: str, place: str, device: str, monkeypatc
     planted(monkeypatch, place, moved)
     with pytest.raises((MixedDevicesError, ModelError), match="of tensors on"):
         stored(name, on_one)
+
+
+@pytest.mark.parametrize(("name", "place"), [("rise", FEATURES), ("logra", SKETCH)])
+def test_a_move_there_and_back_is_caught(name: str, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def waits(tensor: Any) -> Any:
+        return tensor.cpu().to(tensor.device)
+
+    planted(monkeypatch, place, lambda found: tuple(map(waits, found)) if isinstance(found, tuple) else waits(found))
+    assert not stored(name, on_one)[1] <= ALLOWED
+
+
+def fitted_on(devices: Devices) -> None:
+    """A metric is fitted on a device and applied to rows and queries there."""
+    vectors = torch.randn(12, 6, generator=torch.Generator().manual_seed(0)).to("cuda:0")
+    metric = fit_metric(Metric(0.1, row_norm="metric", query_norm="step", uncertain=True), vectors.split(5))
+    scaled = metric.probes(vectors) * metric.row_scale(vectors, torch.ones(12).to("cuda:0"))[:, None]
+    assert {str(one.device) for one in (scaled, *metric.factors)} == {"cuda:0"}
+    assert not devices.moves
+
+
+def test_a_metric_stays_where_its_vectors_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Devices() as devices:
+        fitted_on(devices)
+    for device in ("cpu", "cuda:1"):
+        with monkeypatch.context() as patch, Devices() as devices:
+            planted(patch, "headwater.curvature.gram._factor", lambda found, to=device: (found[0].to(to), found[1]))
+            with pytest.raises((MixedDevicesError, AssertionError)):
+                fitted_on(devices)
 
 
 def test_sums_of_two_devices_in_one_place_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,6 +139,10 @@ def test_a_search_is_computed_where_the_queries_are(tmp_path: Path, monkeypatch:
             [h.address for h in p] for p in plain
         ]
         assert devices.moves <= {"search/scan.py"}
-    planted(monkeypatch, "headwater.search.scan.product", lambda multiply: lambda rows: multiply(rows).cpu())
-    with Devices(), pytest.raises(MixedDevicesError):
-        top_k(index, {name: probe.to("cuda:0") for name, probe in probes.items()}, 3)
+    for device in ("cpu", "cuda:1"):
+        with monkeypatch.context() as patch:
+            planted(
+                patch, "headwater.search.scan.product", lambda multiply, to=device: lambda rows: multiply(rows).to(to)
+            )
+            with Devices(), pytest.raises(MixedDevicesError):
+                top_k(index, {name: probe.to("cuda:0") for name, probe in probes.items()}, 3)

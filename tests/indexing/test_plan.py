@@ -21,7 +21,7 @@ from oracles.fake_method import corpus_of, fake_bound, fake_build, fake_method, 
 from zoo import tiny_loaded
 
 METHOD = fake_method(columns=(Column("vector", 2048), Column("wide", 30, "float32")))
-ROWS = 600
+ROWS = 300
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def lengthy(count: int) -> list[dict[str, Any]]:
 
 def test_disk_is_that_of_the_build_within_five_hundredths(tmp_path: Path) -> None:
     for i, (rows, options) in enumerate(
-        [(records(ROWS), {}), (records(ROWS), {"code": "int8"}), (lengthy(3000), {"code": "sign:256"})]
+        [(records(ROWS), {}), (records(ROWS), {"code": "int8"}), (lengthy(900), {"code": "sign:256"})]
     ):
         corpus = corpus_of(rows)
         expected = plan(corpus, **options).disk

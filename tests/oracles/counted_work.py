@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from headwater.core.errors import NumericError
+from headwater.core.errors import NumericError, StoreError
 from headwater.engines.blocks import Block, Place, Receipt, WorkRecipe
 
 
@@ -20,8 +20,8 @@ class Squares:
     Attributes:
         folder: where files go.
         pause: seconds that a block takes.
-        slow, fails, dies, dies_once: numbers of blocks that take ten times as long, raise an error, or kill the process
-            that computes them, always or the first time.
+        slow, fails, full, dies, dies_once: numbers of blocks that take ten times as long, raise an error, find a full
+            disk, or kill the process that computes them, always or the first time.
         committed: what has been committed.
         orders: the numbers of the blocks committed together.
     """
@@ -30,6 +30,7 @@ class Squares:
     pause: float = 0.0
     slow: tuple[int, ...] = ()
     fails: tuple[int, ...] = ()
+    full: tuple[int, ...] = ()
     dies: tuple[int, ...] = ()
     dies_once: tuple[int, ...] = ()
     committed: list[int] = field(default_factory=list)
@@ -51,6 +52,8 @@ class Squares:
 
     def write(self, computed: tuple[Block[int], list[int]]) -> Receipt:
         block, squares = computed
+        if block.number in self.full:
+            raise StoreError("the disk is full", where=str(self.folder), remedy="make room")
         file = self.folder / f"{block.number}-{os.getpid()}-{time.monotonic_ns()}.txt"
         file.write_text(" ".join(map(str, squares)), encoding="utf-8")
         return Receipt(block.number, block.start, len(squares), sum(squares), {"file": file.name, "pid": os.getpid()})
@@ -62,7 +65,7 @@ class Squares:
             self.orders.append(receipt.block)
 
     def recipe(self) -> WorkRecipe:
-        chosen = {name: list(getattr(self, name)) for name in ("slow", "fails", "dies", "dies_once")}
+        chosen = {name: list(getattr(self, name)) for name in ("slow", "fails", "full", "dies", "dies_once")}
         arguments = {"folder": str(self.folder), "pause": self.pause, **chosen}
         return WorkRecipe("oracles.counted_work:squares", arguments, {})
 

@@ -14,6 +14,8 @@ from typing import Any
 
 from headwater.api.sources import Model, Rows
 from headwater.core.arguments import named
+from headwater.engines.blocks import Engine
+from headwater.engines.local import Local
 from headwater.evaluation.listener import SILENT, Listener, OnNote
 from headwater.evaluation.own import Own
 from headwater.evaluation.result import Result
@@ -32,6 +34,7 @@ def evaluate(
     out: str | Path = "runs/eval",
     on_progress: OnShare | None = None,
     on_note: OnNote | None = None,
+    engine: Engine | None = None,
     **own: Any,
 ) -> Result:
     """Run an evaluation and return its tables.
@@ -48,6 +51,8 @@ def evaluate(
         out: folder for models and indexes; those of earlier runs are used again.
         on_progress: called with the name of the current step and the share of it that is done, 0 to 1.
         on_note: called with messages that should stay visible, such as how long a run will take.
+        engine: where `lds` and `removal` train their models, `headwater.RayPool(...)` or None: in this process. Its
+            workers see `out`.
         own: more about your own task, as `headwater.evaluation.own.Own` lists it: `relevant`, `relevant_ids` or
             `label` (which rows a query should find), `recipe` (how the model learns the rows), `name`, `columns`,
             `query_columns`, `opening`, `loading`, `reading`.
@@ -59,5 +64,5 @@ def evaluate(
     given = {**named(settings, where="settings", example={"seed": 1}), **({"methods": chosen} if chosen else {})}
     if own or any(part is not None for part in (model, data, queries)):
         given["own"] = Own.of({"model": model, "data": data, "queries": queries, **own})
-    listener = Listener(on_progress or SILENT.on_progress, on_note or SILENT.on_note)
+    listener = Listener(on_progress or SILENT.on_progress, on_note or SILENT.on_note, engine or Local())
     return run_evaluation(task, given, Path(out), listener)

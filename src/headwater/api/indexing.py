@@ -13,7 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from headwater.api.sources import AnyIndex, Model, Rows, corpus_of, index_of, preference, reader_for, session_of
+from headwater.api.sources import (
+    AnyIndex,
+    Model,
+    Rows,
+    corpus_of,
+    index_of,
+    placing,
+    preference,
+    reader_for,
+    session_of,
+)
 from headwater.core.arguments import named, parse_bytes
 from headwater.core.errors import MismatchError, StoreError, UsageError
 from headwater.data.inspection import require_usable
@@ -122,7 +132,7 @@ def build(
             fitting = plan_build(corpus, bound, **kept, limits=limits).tokens_per_batch
         bound = Bound.of(chosen, replace(reader, tokens_per_batch=fitting))
     further: dict[str, Any] = {"resume": resume, "keep_text": keep_text, "code": code, "on_progress": on_progress}
-    further |= {"engine": engine, "loading": _placing(loading), "block_rows": block_rows}
+    further |= {"engine": engine, "loading": placing(loading), "block_rows": block_rows}
     if part is not None:
         return build_shard(out, corpus, bound, part, **further)
     return build_index(out, corpus, bound, **further)
@@ -136,11 +146,6 @@ def commit(index: AnyIndex) -> Index:
         MismatchError: the shards were computed with different settings, data or versions of headwater.
     """
     return commit_shards(index_of(index))
-
-
-def _placing(loading: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Where a model is loaded, of the options of `load_model`: the rest is recorded with the loaded model."""
-    return {name: (loading or {}).get(name) for name in ("device", "device_map", "trust_remote_code")}
 
 
 def _loading_here(engine: Engine | None, model: Model | None, loading: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -235,7 +240,7 @@ def add(
     here = loading if isinstance(index, Session) else _loading_here(engine, model, loading)
     session = session_of(index, model, here)
     corpus = require_usable(corpus, session.bound.reader.tokenization)
-    return maintain.add(session, corpus, engine=engine, loading=_placing(loading), on_progress=on_progress)
+    return maintain.add(session, corpus, engine=engine, loading=placing(loading), on_progress=on_progress)
 
 
 def delete(

@@ -204,3 +204,8 @@ def _refuse_loading(what: str, loading: Mapping[str, Any] | None) -> None:
     if given:
         fault = f"{what} is loaded already, so '{given[0]}' cannot be chosen"
         raise UsageError(fault, where="loading", remedy="give the model by name, or leave the option out")
+
+
+def placing(loading: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Where a model is loaded, of the options of `load_model`: the rest is recorded with the loaded model."""
+    return {name: (loading or {}).get(name) for name in ("device", "device_map", "trust_remote_code")}

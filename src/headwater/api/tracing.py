@@ -19,11 +19,13 @@ from headwater.core.errors import UsageError
 from headwater.core.scores import Scores
 from headwater.core.trace import Trace
 from headwater.data.rows import Row
+from headwater.engines.blocks import Engine
 from headwater.index.checks import require_all_intact
+from headwater.indexing.searching import score_all
+from headwater.indexing.searching import write_scores as export_scores
 from headwater.models.generate import Answer
 from headwater.report.page import framed
-from headwater.search.export import write_scores as export_scores
-from headwater.search.scan import DEFAULT_MEMORY, score_all
+from headwater.search.scan import DEFAULT_MEMORY
 from headwater.tracing.aims import Aim, read_direction
 from headwater.tracing.queries import (
     LAST,
@@ -55,7 +57,7 @@ def trace(
     where: str | None = None,
     exact: int = 0,
     grids: int | None = None,
-    engine: str = "exact",
+    engine: str | Engine = "exact",
     max_memory: int | str = DEFAULT_MEMORY,
     max_new_tokens: int = MAX_NEW_TOKENS,
     model: Model | None = None,
@@ -89,7 +91,8 @@ def trace(
             rank them by that; 0 ranks by the index alone.
         grids: for this many hits a query, score every token of the row against every token of the query, if the method
             can; None is 1 with `tokens`, else 0.
-        engine: `exact` reads every row; `ann` searches the vector index that you built, and measures its recall.
+        engine: `exact` reads every row; `ann` searches the vector index that you built, and measures its recall; an
+            engine such as `headwater.RayPool(...)` reads every row in its workers, and gives what `exact` gives.
         max_memory: bytes the search may hold in blocks and scores, as a number or as `2GiB`.
         max_new_tokens: most tokens of a generated response.
         model: the index's model, loaded or by its present place; None takes the place that the index names.
@@ -127,7 +130,8 @@ def trace(
         where=where,
         exact=exact,
         grids=grids,
-        engine=engine,
+        engine=engine if isinstance(engine, str) else "exact",
+        spread=None if isinstance(engine, str) else engine,
         max_memory=parse_bytes(max_memory, where="max_memory") or DEFAULT_MEMORY,
         targets=targets,
         by_module=by_module,
@@ -225,6 +229,7 @@ def score(
     loading: Mapping[str, Any] | None = None,
     columns: Mapping[str, str] | None = None,
     targets: str = LAST,
+    engine: Engine | None = None,
 ) -> Scores:
     """Score every row of the index against every query, in memory; `write_scores` streams the same to a file.
 
@@ -236,10 +241,11 @@ def score(
         loading: as in `trace`.
         columns: as in `trace`.
         targets: as in `trace`.
+        engine: where rows are scored, `headwater.RayPool(...)` or None: in this process.
     """
     session = session_of(index, model, loading)
     asked = ask(session, read_queries(queries, columns), by=by, targets=targets)
-    return score_all(session.index, asked.probes, queries=asked.names, metrics=asked.metrics)
+    return score_all(session.index, asked.probes, queries=asked.names, metrics=asked.metrics, engine=engine)
 
 
 def write_scores(
@@ -254,6 +260,7 @@ def write_scores(
     columns: Mapping[str, str] | None = None,
     targets: str = LAST,
     verify: bool = False,
+    engine: Engine | None = None,
 ) -> tuple[int, int]:
     """Write the scores of every row against every query to a Parquet file; return its numbers of (rows, queries).
 
@@ -272,4 +279,5 @@ def write_scores(
     asked = ask_in_parts(session, Aim(tuple(rows)), max_memory=memory, by=by, targets=targets)
     parts = ((part.probes, part.metrics) for part in asked)
     names = [row.id for row in rows]
-    return export_scores(session.index, parts, names, out=out, max_memory=memory), len(names)
+    how: dict[str, Any] = {"out": out, "max_memory": memory, "engine": engine}
+    return export_scores(session.index, parts, names, **how), len(names)

@@ -17,6 +17,7 @@ from headwater.api.sources import (
     Rows,
     corpus_of,
     model_of,
+    placing,
     reader_for,
     session_of,
     target_of,
@@ -28,6 +29,7 @@ from headwater.core.files import filling_folder
 from headwater.data.corpus import Corpus
 from headwater.data.inspection import require_usable
 from headwater.data.tokens import MAX_TOKENS
+from headwater.engines.blocks import Engine
 from headwater.methods.catalog import find_method, vector_method
 from headwater.methods.scoring import require_model
 from headwater.models.reader import TOKENS_PER_BATCH, Reader
@@ -58,6 +60,7 @@ def value(
     student: str | Path | None = None,
     resume: bool = False,
     force: bool = False,
+    engine: Engine | None = None,
     on_progress: OnStage | None = None,
 ) -> Valued:
     """Estimate the value of every candidate row for the target, with an interval.
@@ -81,6 +84,8 @@ def value(
         student: folder to save a student in, for methods that train one; None saves it beside `out`.
         resume: continue an unfinished run.
         force: write values although the student that made them hardly ranks rows as its teacher does.
+        engine: where rows are labelled and valued, `headwater.RayPool(...)` or None: in this process. Workers see the
+            folder of `out`, if students are trained.
         on_progress: called with the name of the current step, rows done, and rows in all.
 
     Raises:
@@ -95,7 +100,8 @@ def value(
         reader, pool = reader_for(pool, model, loading, method=chosen, targets=targets, **how)
     else:
         pool = require_usable(pool)
-    options = ValueOptions(duplicates, None if student is None else Path(student), resume, on_progress, force)
+    saved = None if student is None else Path(student)
+    options = ValueOptions(duplicates, saved, resume, on_progress, force, engine, placing(loading))
     if out is not None:
         with filling_folder(out, again="run the same command with --resume"):
             return value_pool(pool, wanted, out, method=chosen, reader=reader, options=options)
@@ -114,6 +120,7 @@ def value_index(
     on_progress: OnStage | None = None,
     model: Model | None = None,
     loading: Mapping[str, Any] | None = None,
+    engine: Engine | None = None,
 ) -> Valued:
     """Estimate the values of all rows of an index from its own vectors, in one exact scan.
 
@@ -122,7 +129,7 @@ def value_index(
     Args:
         index: the index, or an open session.
     """
-    options = ValueOptions(duplicates=duplicates, resume=resume, on_progress=on_progress)
+    options = ValueOptions(duplicates=duplicates, resume=resume, on_progress=on_progress, engine=engine)
     return value_rows_of_index(session_of(index, model, loading), targets_of(target), out, options=options)
 
 

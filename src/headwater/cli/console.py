@@ -36,7 +36,7 @@ class _Notes(logging.Handler):
     """Prints what the library logs (which tokenizer it chose, what it leaves out), each line once."""
 
     def __init__(self) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__(logging.INFO)
         self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -50,6 +50,7 @@ def show_notes() -> None:
     """From now on, print the library's notes on stderr."""
     logger = logging.getLogger("headwater")
     logger.handlers, logger.propagate = [_Notes()], False
+    logger.setLevel(logging.INFO)
 
 
 def out(text: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ from headwater.cli.config import Context
 from headwater.cli.console import emit_json, emit_table, say
 from headwater.cli.eval_own import Condition, Ids, Label, OwnOptions, Queries, RecipeFile
 from headwater.cli.idle import idle_when, refuse_idle
-from headwater.cli.options import Json, with_groups
+from headwater.cli.options import EngineOptions, Json, with_groups
 from headwater.cli.progress import Bar, progress
 from headwater.core.errors import UsageError
 
@@ -95,6 +96,7 @@ def separation(
 def lds(
     context: Context,
     own: OwnOptions,
+    engine: EngineOptions,
     methods: Methods = [],
     models: Annotated[int, typer.Option(help="Number of retrainings, each on a random half of the pool.")] = 64,
     pool: Task = "two-domains",
@@ -117,7 +119,7 @@ def lds(
     """
     settings = {"pool": pool, "models": models, "rows": rows, "epochs": epochs, "ceiling": ceiling, "seed": seed}
     settings |= own.settings(context, queries, ("pool", "rows", "epochs"), recipe=recipe)
-    run_and_show("lds", settings, methods, out, as_json)
+    run_and_show("lds", settings, methods, out, as_json, engine=engine.open())
 
 
 @eval_app.command()
@@ -167,6 +169,7 @@ def forgetting(
 def removal(
     context: Context,
     own: OwnOptions,
+    engine: EngineOptions,
     methods: Methods = [],
     k: Annotated[int, typer.Option("--k", help="Rows taken out.", min=1)] = 16,
     queries: Queries = "8",
@@ -187,7 +190,7 @@ def removal(
     """
     settings = {"pool": pool, "k": k, "draws": draws, "rows": rows, "epochs": epochs, "seed": seed}
     settings |= own.settings(context, queries, ("pool", "rows", "epochs"), recipe=recipe)
-    run_and_show("removal", settings, methods, out, as_json)
+    run_and_show("removal", settings, methods, out, as_json, engine=engine.open())
 
 
 @eval_app.command()
@@ -312,18 +315,25 @@ def replay(
 
 
 def run_and_show(
-    task: str, settings: dict[str, Any], methods: list[str], out: Path, as_json: bool, *, command: str = ""
+    task: str,
+    settings: dict[str, Any],
+    methods: list[str],
+    out: Path,
+    as_json: bool,
+    *,
+    command: str = "",
+    engine: Any = None,
 ) -> None:
     """Run an evaluation, write `<task>.json`, `.md` and `.html` into `out`, and print its tables.
 
-    `command` is the command's name, where it is not that of the task.
+    `command` is the command's name, where it is not that of the task; `engine` trains the models of a bank.
     """
     from headwater.evaluation.runs import run_evaluation
     from headwater.report.results import publish
 
     given = {**settings, "methods": tuple(methods)} if methods else settings
     with progress("beginning", kept=_kept(out)) as bar:
-        result = run_evaluation(task, given, out, _listener(bar))
+        result = run_evaluation(task, given, out, _listener(bar, engine))
     files = publish(result, out)
     if as_json:
         made = {name: str(path) for name, path in files.items()}
@@ -337,11 +347,12 @@ def _kept(out: Path) -> str:
     return f"what is finished is kept in {out}; the same command goes on"
 
 
-def _listener(bar: Bar) -> Listener:
+def _listener(bar: Bar, engine: Any = None) -> Listener:
     """The callbacks of an evaluation: progress moves the bar, and notes stay visible on stderr."""
     from headwater.evaluation.listener import Listener
 
-    return Listener(bar.share, say)
+    given = Listener(bar.share, say)
+    return given if engine is None else dataclasses.replace(given, engine=engine)
 
 
 def show(result: Result) -> None:

@@ -150,10 +150,9 @@ class RowOptions:
 
 
 @dataclass(frozen=True)
-class EngineOptions:
-    """Where blocks of rows are computed."""
+class WorkerOptions:
+    """The workers of an engine."""
 
-    engine: Annotated[str, typer.Option(help="local (this process), or ray.")] = "local"
     address: Annotated[str | None, typer.Option(help="A running Ray cluster, host:port; else one starts here.")] = None
     workers: Annotated[int | None, typer.Option(help="Ray workers; default: one a GPU, else one a node.", min=1)] = None
     gpus_per_worker: Annotated[
@@ -161,12 +160,23 @@ class EngineOptions:
     ] = None
     cpus_per_worker: Annotated[int | None, typer.Option(help="CPUs and threads of a worker (1).", min=1)] = None
 
-    def open(self) -> Any:
-        """The engine."""
+    def open(self, engine: str) -> Any:
+        """The engine of this name, with these workers."""
         from headwater.engines.catalog import EngineChoice
 
-        ours = ("address", "workers", "gpus_per_worker", "cpus_per_worker")
-        return EngineChoice(self.engine, **{name: getattr(self, name) for name in ours}).open()
+        return EngineChoice(engine, **vars(self)).open()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """Where blocks of rows are computed."""
+
+    engine: Annotated[str, typer.Option(help="local (this process), or ray.")] = "local"
+    pool: WorkerOptions
+
+    def open(self) -> Any:
+        """The engine."""
+        return self.pool.open(self.engine)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from headwater.cli.options import (
     Asked,
     By,
     Columns,
+    EngineOptions,
     IndexPath,
     Json,
     LoadingOptions,
@@ -33,6 +34,7 @@ from headwater.core.errors import UsageError
 def score(
     index: IndexPath,
     loading: LoadingOptions,
+    engine: EngineOptions,
     queries: Annotated[Path, typer.Option(help="Rows to score against: JSONL, CSV or Parquet.")],
     out: Annotated[Path, typer.Option(help="Parquet file to write: `id`, then one float32 column a query."), Writes],
     by: By = None,
@@ -58,6 +60,7 @@ def score(
         "columns": pairs(columns, "--column"),
         "targets": targets,
         "verify": verify,
+        "engine": engine.open(),
     }
     with progress("scoring"):
         rows, count = write_scores(opened, queries, out, by=by, model=model, loading=loading.chosen, **how)

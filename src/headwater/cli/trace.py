@@ -23,6 +23,7 @@ from headwater.cli.options import (
     OtherModel,
     ScanMemory,
     Verify,
+    WorkerOptions,
     Writes,
     open_index_to_search,
     pairs,
@@ -30,6 +31,7 @@ from headwater.cli.options import (
     with_groups,
 )
 from headwater.cli.progress import progress
+from headwater.core.errors import unknown_name
 from headwater.core.files import whole_file
 from headwater.core.plain import json_ready
 from headwater.core.trace import Hit, QueryTrace, Trace
@@ -44,6 +46,7 @@ def trace(
     context: Context,
     index: IndexPath,
     loading: LoadingOptions,
+    pool: WorkerOptions,
     queries: Annotated[Path | None, typer.Option(help="Rows to trace: JSONL, CSV or Parquet.")] = None,
     prompt: Annotated[str | None, typer.Option(help="One prompt instead of a file.")] = None,
     response: Annotated[str | None, typer.Option(help="The model's response; without it, one is generated.")] = None,
@@ -59,7 +62,7 @@ def trace(
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Most tokens of a generated response.", min=1)] = 128,
     engine: Annotated[
-        str, typer.Option(help="exact, or ann: use the vector index that `headwater index ann` built.")
+        str, typer.Option(help="exact, ann: by the vector index of `headwater index ann`, or ray: exact, by workers.")
     ] = "exact",
     max_memory: ScanMemory = None,
     out: Annotated[Path | None, typer.Option(help="Write one JSON object a hit."), Writes] = None,
@@ -102,7 +105,8 @@ def trace(
         "direction": direction,
     }
     more: dict[str, Any] = {"by_module": by_module, "group_by": group_by, "damping": damping}
-    ranked: dict[str, Any] = {"top": top, "by": by, "lowest": lowest, "where": where, "exact": exact, "engine": engine}
+    ranked: dict[str, Any] = {"top": top, "by": by, "lowest": lowest, "where": where, "exact": exact}
+    ranked["engine"] = _searching(engine, pool)
     ranked |= {"columns": pairs(columns, "--column"), **scan_memory(max_memory)}
     with progress("tracing") as bar:
         found = trace_index(
@@ -127,6 +131,15 @@ def trace(
     _show(found, as_json)
     place = out or html
     return None if place is None else Made(place)
+
+
+def _searching(engine: str, pool: WorkerOptions) -> Any:
+    """The `engine` of `headwater.trace`: the name of a search in this process, or an engine for one elsewhere."""
+    known = ("exact", "ann", "ray")
+    if engine not in known:
+        raise unknown_name("engine", engine, known, where="--engine")
+    opened = pool.open("ray" if engine == "ray" else "local")
+    return opened if opened.elsewhere else engine
 
 
 def _show(found: Trace, as_json: bool) -> None:

@@ -17,6 +17,7 @@ from headwater.cli.options import (
     AnyModel,
     Columns,
     Duplicates,
+    EngineOptions,
     GroupBy,
     Json,
     LoadingOptions,
@@ -86,6 +87,7 @@ def value(
     loading: LoadingOptions,
     reading: ReadingOptions,
     unusable: UnusableOptions,
+    engine: EngineOptions,
     candidates: Annotated[list[str], typer.Option(help=_POOL)] = [],
     target: Annotated[list[str], typer.Option(help="Rows of the task you want data for. Repeats.")] = [],
     index: Annotated[str | None, typer.Option(help="Value the rows of this index by its vectors; no pool.")] = None,
@@ -134,6 +136,7 @@ def value(
         kept=resumable(out),
     ) as bar:
         shared = {**_common(out, duplicates, resume, bar), "model": model, "loading": loading.chosen}
+        shared["engine"] = engine.open()
         if index is not None:
             refuse_idle(context, dict.fromkeys(_OF_A_POOL, "an index has its rows, its method and its way of reading"))
             _require_group(IndexPool(open_index(index)), by)

@@ -58,7 +58,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class FittedMetric:
-    """A metric with the Cholesky factors L of G + λI, one per block, in float64 on the CPU."""
+    """A metric with the Cholesky factors L of G + λI, one per block, in float64 on the device it was fitted on."""
 
     metric: Metric
     factors: tuple[Float[Tensor, "_block _block"], ...]
@@ -86,13 +86,13 @@ class FittedMetric:
         """The factor on each row's product with a probe; `losses` in nats."""
         scale = self._inverse_norm(rows, self.metric.row_norm)
         if self.metric.uncertain:
-            scale = scale * -torch.expm1(-losses.cpu().double())
+            scale = scale * -torch.expm1(-losses.double()).to(scale.device)
         return scale.to(device=losses.device, dtype=torch.float32)
 
     def _inverse_norm(self, vectors: Float[Tensor, "n dim"], norm: Norm) -> Float[Tensor, " n"]:
         if norm == "none":
-            return torch.ones(len(vectors))
-        squared = torch.zeros(len(vectors), dtype=torch.float64)
+            return torch.ones(len(vectors), device=vectors.device)
+        squared = torch.zeros(len(vectors), dtype=torch.float64, device=self.factors[0].device)
         for part, factor in zip(self._split(vectors), self.factors, strict=True):
             whitened = torch.linalg.solve_triangular(factor, part.mT, upper=False)
             measured = whitened if norm == "metric" else torch.linalg.solve_triangular(factor.mT, whitened, upper=True)
@@ -101,11 +101,13 @@ class FittedMetric:
 
     def _split(self, vectors: Float[Tensor, "n dim"]) -> tuple[Tensor, ...]:
         sizes = [len(factor) for factor in self.factors]
-        return tuple(torch.split(vectors.cpu().double(), sizes, dim=1))
+        return tuple(torch.split(vectors.to(self.factors[0].device).double(), sizes, dim=1))
 
 
 def fit_metric(metric: Metric, batches: Iterable[Float[Tensor, "_ dim"]], *, where: str = "") -> FittedMetric:
-    """The metric fitted on batches of vectors; sums over batches are in float64.
+    """The metric fitted on batches of vectors, on the device that they are on.
+
+    A batch's Gram matrix is computed in float32, and the sum over batches in float64.
 
     Raises:
         DataError: there are no vectors.
@@ -118,8 +120,8 @@ def fit_metric(metric: Metric, batches: Iterable[Float[Tensor, "_ dim"]], *, whe
     for vectors in batches:
         sizes = sizes or (vectors.shape[1],)
         _require_sizes(sizes, vectors.shape[1], where)
-        grams = grams or [torch.zeros(size, size, dtype=torch.float64) for size in sizes]
-        parts = vectors.cpu().float().split(list(sizes), dim=1)
+        grams = grams or [torch.zeros(size, size, dtype=torch.float64, device=vectors.device) for size in sizes]
+        parts = vectors.float().split(list(sizes), dim=1)
         grams = [gram + (part.mT @ part).double() for gram, part in zip(grams, parts, strict=True)]
         count += len(vectors)
     if not count:
@@ -134,7 +136,7 @@ def _factor(gram: Float[Tensor, "dim dim"], share: float, where: str) -> tuple[T
     if not torch.isfinite(gram.trace()):
         raise NumericError("vectors to fit a metric on are not finite", where=where)
     damping = share * trace / len(gram) or 1.0
-    damped = gram + damping * torch.eye(len(gram), dtype=gram.dtype)
+    damped = gram + damping * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     factor: Tensor = torch.linalg.cholesky(damped)
     return factor, damping
 

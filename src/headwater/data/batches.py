@@ -127,12 +127,9 @@ class TokenBatch:
     rows: tuple[TokenRow, ...]
 
     def to(self, device: torch.device | str) -> TokenBatch:
-        """The same batch on another device."""
-        move = {
-            name: getattr(self, name).to(device)
-            for name in ("input_ids", "attention", "targets", "valid", "response", "item_row", "start")
-        }
-        return TokenBatch(**move, rows=self.rows)
+        """The same batch on another device; to an accelerator it is copied while the processor goes on."""
+        names = ("input_ids", "attention", "targets", "valid", "response", "item_row", "start")
+        return TokenBatch(**{name: copied(getattr(self, name), device) for name in names}, rows=self.rows)
 
     @property
     def one_window_each(self) -> bool:
@@ -243,3 +240,12 @@ def _require_counted(rows: Sequence[TokenRow], counted: NDArray[np.int64]) -> No
     for i in np.flatnonzero(counted == 0).tolist():
         what = "every target stands first in a window, where nothing predicts it"
         raise DataError(what, where=rows[i].row.where, remedy="let windows overlap")
+
+
+def copied(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """The tensor on a device. From the CPU to CUDA it goes through pinned memory, and nobody waits for the copy.
+
+    What uses it on the device runs behind the copy, in the order of the device's stream.
+    """
+    ahead = torch.device(device).type == "cuda" and tensor.device.type == "cpu" and torch.cuda.is_available()
+    return tensor.pin_memory().to(device, non_blocking=True) if ahead else tensor.to(device)

@@ -360,5 +360,5 @@ def _with_room(kind: pa.DataType) -> pa.DataType:
 
 
 def storable(name: str) -> bool:
-    """Whether Lance accepts a column or field of this name (it refuses dots) and SQL can quote it."""
-    return bool(name) and not set(name) & set('.`"') and name.isprintable()
+    """Whether Lance takes this as a column's name (it refuses dots, and `*` means all columns) and SQL can quote it."""
+    return bool(name) and name != "*" and not set(name) & set('.`"') and name.isprintable()

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from headwater.core import errors
-from headwater.core.errors import EngineError, HeadwaterError, MismatchError
+from headwater.core.errors import EngineError, HeadwaterError, MismatchError, StoreError
 from headwater.engines.blocks import Block, Place, Receipt, Work, WorkRecipe, whole
 
 
@@ -35,6 +35,9 @@ class Worker:
         assert self.work is not None
         try:
             return json.dumps({"receipt": asdict(whole(self.work, block))})
+        except StoreError as error:  # a disk or a connection of this machine: say which, and how far the run came
+            place = f"{error.where}; {block}, on {os.uname().nodename}" if error.where else f"{block}"
+            return failed(StoreError(error.what, where=place, remedy=error.remedy))
         except HeadwaterError as error:
             return failed(error)
         except Exception as error:
@@ -45,8 +48,11 @@ class Worker:
         return os.getpid()
 
 
-def start(ray: Any, recipe: WorkRecipe, place: Place) -> Any:
-    """Ask the cluster for an actor, which starts when there is room; returns Ray's handle."""
+def start(ray: Any, recipe: Any, place: Place) -> Any:
+    """Ask the cluster for an actor, which starts when there is room; returns Ray's handle.
+
+    `recipe` is a `WorkRecipe`, or a reference to one that Ray holds.
+    """
     resources = {"num_cpus": place.threads or 1, "num_gpus": place.accelerators, "max_restarts": 0}
     return ray.remote(Worker).options(**resources).remote(recipe, place)
 

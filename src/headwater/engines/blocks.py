@@ -10,6 +10,7 @@ loses what was not committed. An `Engine` decides where and when blocks are comp
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -156,6 +157,11 @@ def cut(items: Iterable[Item], size: int) -> Iterator[Block[Item]]:
     chunks = iter(lambda: list(itertools.islice(stream, size)), [])
     for number, chunk in enumerate(chunks):
         yield Block(number, number * size, chunk)
+
+
+def versions() -> dict[str, str]:
+    """What all processes that share one piece of work must have in common."""
+    return {"headwater": importlib.metadata.version("headwater")}
 
 
 def whole(work: Work[Item], block: Block[Item]) -> Receipt:

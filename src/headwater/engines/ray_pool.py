@@ -10,17 +10,20 @@ are ready.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from headwater.core.errors import EngineError, HeadwaterError, UsageError
+from headwater.core.progress import tell
 from headwater.engines.actor import arrived, fault, start
-from headwater.engines.blocks import Block, OnCommit, Place, Receipt, Work, WorkRecipe, commit
+from headwater.engines.blocks import Block, OnCommit, Place, Receipt, Work, commit
 
 Item = TypeVar("Item")
 
@@ -32,6 +35,8 @@ BLOCKS_A_WORKER = 2
 
 _CONNECT_SECONDS = 5.0
 _WAIT_SECONDS = 60.0
+_STORE_BYTES = 256 << 20
+"""Shared memory of a cluster that starts here: only rows and receipts go through it."""
 _log = logging.getLogger(__name__)
 
 
@@ -65,10 +70,14 @@ class RayPool:
             UsageError: Ray is not installed, or the cluster has fewer GPUs or CPUs than the workers ask for.
             EngineError: no cluster answers at the address, or workers die again and again.
         """
-        recipe = work.recipe()
+        recipe, blocks = work.recipe(), iter(blocks)
+        first = next(blocks, None)
+        if first is None:
+            return
+        blocks = itertools.chain([first], blocks)
         with self._cluster() as ray:
             workers, place = self._divide(ray)
-            with contextlib.closing(_Pool(ray, recipe, place, workers)) as pool:
+            with contextlib.closing(_Pool(ray, ray.put(recipe), place, workers)) as pool:
                 pool.run(blocks, lambda receipt: commit(work, receipt, on_commit))
 
     @contextlib.contextmanager
@@ -81,7 +90,9 @@ class RayPool:
         quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": False}
         if self.address is None:
             cpus = max((self.workers or 1) * self.cpus_per_worker, os.cpu_count() or 1)
-            ray.init(num_cpus=cpus, include_dashboard=False, **quiet)
+            own = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": _STORE_BYTES}
+            plain = {"worker_niceness": 0}  # Ray's 15 gives its workers what all others leave of the processor
+            ray.init(address="local", _system_config=plain, **own, **quiet)  # else Ray joins a cluster that is here
         else:
             _require_reachable(self.address)
             try:
@@ -112,11 +123,29 @@ class RayPool:
 
 @dataclass
 class _Flight:
-    """An actor, and the block it computes with the block's place in the order of commits; None while it starts."""
+    """An actor, and the block it computes with the block's place in the order of commits; None while it starts.
 
+    `began` is when it was given the block; `blocks`, `rows` and `seconds` count what it has computed.
+    """
+
+    number: int
     handle: Any
     at: int = -1
     block: Block[Any] | None = None
+    began: float = 0.0
+    blocks: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+
+    def count(self, receipt: Receipt) -> None:
+        """Count a block that the actor has computed."""
+        self.blocks += 1
+        self.rows += receipt.rows
+        self.seconds += time.monotonic() - self.began
+
+    def __str__(self) -> str:
+        rate = self.rows / self.seconds if self.seconds else 0.0
+        return f"worker {self.number}: {self.blocks:,} blocks, {self.rows:,} rows, {rate:,.3g} a second"
 
 
 @dataclass
@@ -124,9 +153,12 @@ class _Pool:
     """The actors of one run, and the blocks between being drawn and being committed."""
 
     ray: Any
-    recipe: WorkRecipe
+    recipe: Any
+    """The work's `WorkRecipe`, or a reference to it in Ray's shared memory, which all actors read."""
+
     place: Place
     size: int
+    started: int = 0
     idle: deque[_Flight] = field(default_factory=deque)
     flying: dict[Any, _Flight] = field(default_factory=dict)
     again: list[tuple[int, Block[Any]]] = field(default_factory=list)
@@ -140,8 +172,14 @@ class _Pool:
         stream, drawn, next_commit = enumerate(blocks), 0, 0
         for _ in range(self.size):
             self._start()
+        tell("starting workers", 0, self.size, "workers")
         exhausted = False
         while True:
+            while next_commit in self.done:  # first, because every commit makes room for another block
+                commit_one(self.done.pop(next_commit))
+                next_commit += 1
+            if self.stop is not None and next_commit >= self.stop[0]:
+                raise self.stop[1]
             while self.idle and (self._again() or self._room(drawn - next_commit, exhausted)):
                 found = self.again.pop(0) if self.again else next(stream, None)
                 if found is None:
@@ -149,12 +187,8 @@ class _Pool:
                 else:
                     drawn = max(drawn, found[0] + 1)
                     self._send(*found)
-            while next_commit in self.done:
-                commit_one(self.done.pop(next_commit))
-                next_commit += 1
-            if self.stop is not None and next_commit >= self.stop[0]:
-                raise self.stop[1]
             if exhausted and next_commit == drawn:
+                self._report()
                 return
             self._land()
 
@@ -174,12 +208,17 @@ class _Pool:
         return not exhausted and self.stop is None and between < self.size * BLOCKS_A_WORKER
 
     def _start(self) -> None:
-        actor = _Flight(start(self.ray, self.recipe, self.place))
+        self.started += 1
+        actor = _Flight(self.started, start(self.ray, self.recipe, self.place))
         self.flying[actor.handle.begin.remote()] = actor
+
+    def _report(self) -> None:
+        for one in sorted((*self.idle, *self.flying.values()), key=lambda one: one.number):
+            _log.info("%s", one)
 
     def _send(self, at: int, block: Block[Any]) -> None:
         actor = self.idle.popleft()
-        actor.at, actor.block = at, block
+        actor.at, actor.block, actor.began = at, block, time.monotonic()
         self.flying[actor.handle.compute.remote(block)] = actor
 
     def _land(self) -> None:
@@ -202,6 +241,11 @@ class _Pool:
             return
         if found is not None:
             self.done[at] = found
+            actor.count(found)
+        else:
+            self.deaths.pop(-1, None)  # workers can start: those that died before did so for reasons of their own
+            waiting = sum(one.block is None for one in self.flying.values())
+            tell("starting workers", max(self.size - waiting, 0), self.size, "workers")
         actor.at, actor.block = -1, None
         self.idle.append(actor)
 

@@ -28,6 +28,7 @@ from headwater.evaluation.listener import SILENT, Listener
 from headwater.evaluation.metrics import Estimate, estimate
 from headwater.evaluation.own import MeasuredTask, Own, described, own_world, settings_json
 from headwater.evaluation.result import Cost, Line, Result, as_table
+from headwater.evaluation.retrained_elsewhere import train_missing
 from headwater.evaluation.retraining import Bank, World, WorldSettings, make_world, random_halves
 from headwater.evaluation.stage import Scored, Stage, with_controls
 from headwater.training.cache import OnShare
@@ -73,8 +74,9 @@ def run_lds(settings: LdsSettings, folder: Path, listener: Listener = SILENT) ->
         world, name = make_world(WorldSettings(**shared), folder, listener.on_progress), settings.pool
     else:
         world, name = own_world(settings.own, folder, settings.seed), settings.own.title
-    bank, halves = Bank(world), random_halves(len(world.rows), settings.models, settings.seed)
+    bank, halves = Bank(world, listener.engine), random_halves(len(world.rows), settings.models, settings.seed)
     listener.on_note(bank.cost(halves))
+    train_missing(bank, halves, listener.on_progress)
     gains = -measure(bank, halves, listener.on_progress)
     stage = world.stage()
     chosen = len(world.queries) // 2 if any(len(some) > 1 for some in candidates.values()) else 0
@@ -199,8 +201,9 @@ def _measured(label: str, predicted: NDArray[np.float64], gains: NDArray[np.floa
 
 def _ceiling(world: World, truth: Truth, listener: Listener) -> Line:
     """The line of a second bank, trained on the same halves with another seed."""
-    bank = Bank(replace(world, seed=world.seed + 1))
+    bank = Bank(replace(world, seed=world.seed + 1), listener.engine)
     listener.on_note(bank.cost(truth.halves))
+    train_missing(bank, truth.halves, listener.on_progress)
     again = -measure(bank, truth.halves, listener.on_progress)
     return _measured(CEILING, again[:, truth.chosen :], truth.gains[:, truth.chosen :])
 

@@ -21,6 +21,7 @@ from headwater.core.seeds import key
 from headwater.evaluation.listener import SILENT, Listener
 from headwater.evaluation.own import MeasuredTask, Own, described, own_world, settings_json
 from headwater.evaluation.result import Cost, Line, Result
+from headwater.evaluation.retrained_elsewhere import train_missing
 from headwater.evaluation.retraining import Bank, WorldSettings, make_world
 from headwater.evaluation.stage import with_controls
 from headwater.training.cache import OnShare
@@ -59,12 +60,13 @@ def run_removal(settings: RemovalSettings, folder: Path, listener: Listener = SI
         world, name = own_world(settings.own, folder, settings.seed), settings.own.title
     _check(settings, len(world.rows))
     queries = world.queries if settings.own else world.queries[: settings.queries]
-    rows, stage, bank = len(world.rows), world.stage(), Bank(world)
+    rows, stage, bank = len(world.rows), world.stage(), Bank(world, listener.engine)
     scored = {label: stage.score(label, queries) for label in labels}
     kept = {label: [_without(top, rows) for top in found.scores.top(settings.k).T] for label, found in scored.items()}
     drawn = [_without(_draw(settings, n, rows), rows) for n in range(settings.draws)]
     wanted = [*drawn, *(subset for subsets in kept.values() for subset in subsets)]
     listener.on_note(bank.cost(list({tuple(s): s for s in wanted}.values())))
+    train_missing(bank, wanted, listener.on_progress)
     random = np.stack([bank.losses(subset) for subset in drawn])[:, : len(queries)]
     lines = [
         _line(label, scored[label].cost, _losses(bank, kept[label], listener.on_progress) - random) for label in labels

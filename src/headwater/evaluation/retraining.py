@@ -33,6 +33,8 @@ from headwater.data.batches import Window, plan_batches
 from headwater.data.corpus import Corpus, open_corpus
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
+from headwater.engines.blocks import Engine
+from headwater.engines.local import Local
 from headwater.evaluation.stage import Stage
 from headwater.features.row_losses import mean_losses
 from headwater.models.load import LoadedModel, load_model, wrap_model
@@ -204,10 +206,12 @@ class Bank:
 
     Attributes:
         world: the world they learn from.
+        engine: where `headwater.evaluation.retrained_elsewhere` trains them.
         seconds: the time of each training of this session.
     """
 
     world: World
+    engine: Engine = field(default_factory=Local)
     seconds: list[float] = field(default_factory=list)
 
     def losses(self, subset: Sequence[int]) -> NDArray[np.float64]:
@@ -216,11 +220,11 @@ class Bank:
 
     def missing(self, subsets: Sequence[Sequence[int]]) -> int:
         """How many of these models are not trained yet."""
-        return sum(not self._path(sorted(subset)).exists() for subset in subsets)
+        return sum(not self.path(sorted(subset)).exists() for subset in subsets)
 
     def cost(self, subsets: Sequence[Sequence[int]]) -> str:
         """A sentence that says how long the missing models will take; one of them is trained to measure this."""
-        todo = [subset for subset in subsets if not self._path(sorted(subset)).exists()]
+        todo = [subset for subset in subsets if not self.path(sorted(subset)).exists()]
         if not todo:
             return f"{len(subsets)} retrained models, all there already."
         start = time.perf_counter()
@@ -229,11 +233,12 @@ class Bank:
         total = f"{each:.1f} s each: {each * len(todo) / 60:.1f} min in all"
         return f"{len(todo)} of {len(subsets)} models to train, {total}."
 
-    def _path(self, subset: Sequence[int]) -> Path:
+    def path(self, subset: Sequence[int]) -> Path:
+        """The file of the model that learned these rows, whose positions are in order."""
         return self.world.folder / "bank" / self.world.name / f"{digest(list(subset))[:16]}.safetensors"
 
     def _model(self, subset: Sequence[int]) -> Path:
-        path = self._path(subset)
+        path = self.path(subset)
         if not path.exists():
             start = time.perf_counter()
             model = self.world.learn(subset)

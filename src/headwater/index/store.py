@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,23 +126,39 @@ class Index:
             self.dataset = lance.dataset(locator(self.path))
         self.manifest = _read_manifest(self.path, self.dataset)
 
-    def batches(
-        self, columns: Sequence[str], *, where: str | None = None, rows: int = 8192
-    ) -> Iterator[pa.RecordBatch]:
-        """The named columns and `_rowaddr` in row order, in batches of at most `rows` rows.
+    @property
+    def fragments(self) -> list[int]:
+        """The numbers of the dataset's fragments, in row order."""
+        return [fragment.fragment_id for fragment in self.dataset.get_fragments()]
 
-        Only rows that meet the SQL condition `where` are read; None reads all.
+    def batches(
+        self,
+        columns: Sequence[str],
+        *,
+        where: str | None = None,
+        rows: int = 8192,
+        fragments: Collection[int] | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        """The named columns and `_rowaddr` in row order, in batches of about `rows` rows.
+
+        Only rows that meet the SQL condition `where` are read, and only those in `fragments`; None reads all. No batch
+        has rows of two fragments, so that fragments which are read apart give the batches of one scan over all.
         """
-        scanner = self.dataset.scanner(
-            columns=list(columns),
-            filter=self.condition(where),
-            batch_size=rows,
-            with_row_address=True,
-            scan_in_order=True,
-            **_READ_AHEAD,
-        )
+        condition, every = self.condition(where), self.dataset.get_fragments()
+        chosen = [one for one in every if fragments is None or one.fragment_id in fragments]
+        groups = [[one] for one in chosen] if condition else [chosen]  # filtered batches would join fragments
         with self.reading(where):
-            yield from scanner.to_batches()
+            for group in groups if chosen else []:
+                scanner = self.dataset.scanner(
+                    columns=list(columns),
+                    filter=condition,
+                    batch_size=rows,
+                    with_row_address=True,
+                    scan_in_order=True,
+                    fragments=group,
+                    **_READ_AHEAD,
+                )
+                yield from scanner.to_batches()
 
     def ids(self) -> list[str]:
         """Every row's id, in row order."""
@@ -264,8 +280,8 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def open_index(path: str | Path) -> Index:
-    """Open an index for reading and writing.
+def open_index(path: str | Path, version: int | None = None) -> Index:
+    """Open an index for reading and writing, at its latest version or, for reading alone, at an earlier one.
 
     Raises:
         StoreError: there is no index, it is not headwater's, is damaged, or was made by a newer headwater.
@@ -275,7 +291,7 @@ def open_index(path: str | Path) -> Index:
         _require_dataset(Path(name))
     try:
         with storing(name):
-            dataset = lance.dataset(locator(name))
+            dataset = lance.dataset(locator(name), version=version)
             dataset.schema  # noqa: B018 - with some damage only this raises
     except StoreError as error:
         if not is_local(name) and "was not found" in error.what:

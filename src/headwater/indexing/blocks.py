@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.metadata
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from headwater.core.errors import HeadwaterError, MismatchError, StoreError, UsageError
+from headwater.core.errors import HeadwaterError, MismatchError, StoreError
 from headwater.core.fingerprints import require_equal
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
-from headwater.engines.blocks import Block, InterruptedInBlock, OnProgress, Receipt, WorkRecipe
+from headwater.engines.blocks import Block, InterruptedInBlock, OnProgress, Receipt, WorkRecipe, versions
 from headwater.index.manifest import Manifest
 from headwater.index.rows import to_table
 from headwater.index.store import (
@@ -36,6 +34,7 @@ from headwater.index.upkeep import seal, sweep
 from headwater.indexing.open_block import OpenBlock, commit_whole, keep_open
 from headwater.methods.bound import Bound
 from headwater.methods.gathered import Gathered
+from headwater.models.elsewhere import described_loading
 
 _BLOCK_BYTES = 64 * 2**20
 _FEWEST_ROWS, _MOST_ROWS = 256, 8192
@@ -218,13 +217,8 @@ class IndexRows:
 
     def recipe(self) -> WorkRecipe:
         """How another process opens the index, loads its model, and does the same work."""
-        loaded = self.bound.reader.loaded
-        if "merge" not in loaded.loading:  # `wrap_model` made it of a model in memory
-            what = f"the model '{loaded.name}' is in the memory of this process, so no other can load it"
-            raise UsageError(what, where="--engine", remedy="give the model by its folder or hub name, or run locally")
-        chosen = {**loaded.loading, **{name: value for name, value in self.loading.items() if value is not None}}
-        loading = {name: _findable(value) for name, value in chosen.items()}
-        arguments = {"index": locator(self.index.path), "model": _findable(loaded.name), "loading": loading}
+        model, loading = described_loading(self.bound.reader.loaded, self.loading)
+        arguments = {"index": locator(self.index.path), "model": model, "loading": loading}
         return WorkRecipe("headwater.indexing.elsewhere:index_rows", arguments, versions())
 
 
@@ -239,17 +233,7 @@ def digest_of(checksums: Sequence[bytes | None]) -> str:
     return hashlib.blake2b(b"".join(value or b"" for value in checksums), digest_size=8).hexdigest()
 
 
-def versions() -> dict[str, str]:
-    """What all processes that fill one index must have in common."""
-    return {"headwater": importlib.metadata.version("headwater")}
-
-
 def commit_receipts(index: Index, receipts: Sequence[Receipt]) -> None:
     """Append the fragments of consecutive blocks to the index, in the order of the blocks, as one version."""
     fragments: list[dict[str, Any]] = [f for receipt in receipts for f in receipt.written["fragments"]]
     commit_whole(index, fragments, [f for receipt in receipts for f in receipt.written.get("instead_of", ())])
-
-
-def _findable(value: Any) -> Any:
-    """The path as another process finds it, if the value is the name of a file or folder that is here."""
-    return str(Path(value).absolute()) if isinstance(value, str) and value and Path(value).exists() else value

@@ -14,21 +14,19 @@ from headwater.indexing.blocks import IndexRows
 from headwater.indexing.open_block import read_open
 from headwater.indexing.quantise import Codes
 from headwater.indexing.session import open_session
+from headwater.models.elsewhere import placed
 
 
 def index_rows(place: Place, *, index: str, model: str, loading: Mapping[str, Any]) -> IndexRows:
     """Open the index and load its model; with several accelerators the model is spread over them."""
-    _settle(place)
-    given = dict(loading)
-    if place.accelerators > 1 and not given.get("device") and not given.get("device_map"):
-        given["device_map"] = "auto"
-    session = open_session(index, model, given)
+    settle(place)
+    session = open_session(index, model, placed(loading, place.accelerators))
     return IndexRows(session.index, session.bound, opened=read_open(session.index))
 
 
 def index_codes(place: Place, *, index: str, target: str, version: int) -> Codes:
     """Open an index, at the version that is being coded, and the index of its codes."""
-    _settle(place)
+    settle(place)
     return Codes(_at(index, version), open_index(target))
 
 
@@ -41,7 +39,7 @@ def _at(path: str, version: int) -> Index:
     return opened
 
 
-def _settle(place: Place) -> None:
+def settle(place: Place) -> None:
     """Computations of this process take the place's number of threads."""
     if place.threads is not None:
         torch.set_num_threads(place.threads)

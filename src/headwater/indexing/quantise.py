@@ -16,13 +16,13 @@ import pyarrow as pa
 
 from headwater.core.errors import DataError, UsageError
 from headwater.core.spec import Column
-from headwater.engines.blocks import Block, Engine, OnProgress, Receipt, WorkRecipe
+from headwater.engines.blocks import Block, Engine, OnProgress, Receipt, WorkRecipe, versions
 from headwater.engines.local import Local
 from headwater.index.failures import storing
 from headwater.index.info import unfinished
 from headwater.index.rows import vector_fields
 from headwater.index.store import Index, locator
-from headwater.indexing.blocks import Progress, begin, commit_receipts, filling, rows_per_block, versions, written
+from headwater.indexing.blocks import Progress, begin, commit_receipts, filling, rows_per_block, written
 from headwater.search.codes import coded, encode, stored_vectors
 
 _READ_BYTES = 32 * 2**20

@@ -17,12 +17,12 @@ from typing import Any
 from headwater.core.errors import MismatchError, StoreError, UsageError
 from headwater.data.corpus import Corpus
 from headwater.data.rows import Row, RowsDigest
-from headwater.engines.blocks import Block, Engine, OnProgress, Receipt, cut
+from headwater.engines.blocks import Block, Engine, OnProgress, Receipt, cut, versions
 from headwater.engines.local import Local
 from headwater.index.receipts import ShardNote, append_notes, drop_notes, has_receipts, read_notes
 from headwater.index.store import Index
 from headwater.index.upkeep import seal, sweep
-from headwater.indexing.blocks import IndexRows, Progress, commit_receipts, digest_of, versions
+from headwater.indexing.blocks import IndexRows, Progress, commit_receipts, digest_of
 from headwater.indexing.build import begin_build, make_manifest
 from headwater.methods.bound import Bound
 

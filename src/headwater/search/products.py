@@ -28,8 +28,10 @@ Metrics = Mapping[str, FittedMetric]
 """Column name to the metric of its products; a column without a metric has plain inner products."""
 
 
-def fit_metrics(index: Index, wanted: Mapping[str, Metric]) -> dict[str, FittedMetric]:
-    """Fit each column's metric on the present rows of the index.
+def fit_metrics(
+    index: Index, wanted: Mapping[str, Metric], device: torch.device | str = "cpu"
+) -> dict[str, FittedMetric]:
+    """Fit each column's metric on the present rows of the index, on a device.
 
     Raises:
         UsageError: a column holds codes, whose second moment is not that of the vectors.
@@ -40,7 +42,7 @@ def fit_metrics(index: Index, wanted: Mapping[str, Metric]) -> dict[str, FittedM
         if stored[name].scale is not None:
             remedy = "build the index without --code for this method"
             raise UsageError(f"column '{name}' holds codes, which fit no metric", where=index.path, remedy=remedy)
-        fitted[name] = fit_metric(metric, _vectors(index, name), where=f"{index.path}, column '{name}'")
+        fitted[name] = fit_metric(metric, _vectors(index, name, device), where=f"{index.path}, column '{name}'")
     return fitted
 
 
@@ -49,10 +51,10 @@ def apply_metrics(metrics: Metrics, vectors: QueryVectors) -> QueryVectors:
     return {name: metrics[name].probes(v) if name in metrics else v for name, v in vectors.items()}
 
 
-def _vectors(index: Index, name: str) -> Iterator[Float[Tensor, "rows dim"]]:
+def _vectors(index: Index, name: str, device: torch.device | str) -> Iterator[Float[Tensor, "rows dim"]]:
     for batch in index.batches([name], rows=1024):
         values = from_dlpack(batch.column(name).flatten())
-        yield values.view(batch.num_rows, -1).to(torch.float32)
+        yield values.view(batch.num_rows, -1).to(device).to(torch.float32)
 
 
 Product = Callable[[Tensor], Float[Tensor, "queries rows"]]

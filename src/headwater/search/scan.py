@@ -8,9 +8,9 @@ float32. Rows with equal scores keep the row order, so the same index and probes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -87,21 +87,13 @@ def top_k(
         StoreError: the queries do not fit in `max_memory`.
         UsageError: k is below 1.
     """
-    if k < 1:
-        raise UsageError(f"top {k} rows were asked for", remedy="ask for 1 or more")
-    sign = -1.0 if lowest else 1.0
-    best, done = None, 0
+    best, done = Best(k, lowest=lowest), 0
     for block in scan(index, probes, where=where, max_memory=max_memory, metrics=metrics):
-        best = _merge(best, block, sign, k)
+        best.add(block)
         done += len(block.addresses)
         if on_rows is not None:
             on_rows(done)
-    if best is None:
-        return [[] for _ in range(next(iter(probes.values())).shape[0])]
-    return [
-        [Found(a, sign * s) for a, s in zip(addresses, scores, strict=True)]
-        for addresses, scores in zip(best[1].tolist(), best[0].tolist(), strict=True)
-    ]
+    return best.found(len(next(iter(probes.values()))))
 
 
 def score_all(
@@ -112,6 +104,7 @@ def score_all(
     where: str | None = None,
     max_memory: int = DEFAULT_MEMORY,
     metrics: Metrics = PLAIN,
+    through: Through | None = None,
 ) -> Scores:
     """Every row's score on every query, in memory, in row order.
 
@@ -119,6 +112,7 @@ def score_all(
         index, probes, where, metrics: as in `top_k`.
         queries: names of the queries; None numbers them from 0.
         max_memory: bytes for the scan and, separately, for the result; `headwater.search.export` needs only the first.
+        through: what makes the blocks of scores; None: this process.
 
     Raises:
         StoreError: the scores do not fit in `max_memory`; and the errors of `top_k`.
@@ -130,10 +124,28 @@ def score_all(
         raise StoreError(what, where=index.path, remedy="write the scores to a file, or raise max_memory")
     ids: list[str] = []
     values = [np.empty((0, count), np.float32)]
-    for block in scan(index, probes, where=where, max_memory=max_memory, with_ids=True, metrics=metrics):
+
+    def take(block: ScoredBlock) -> None:
         ids.extend(block.ids)
         values.append(block.scores.T.cpu().numpy())
+
+    (through or in_this_process)(take, index, probes, where=where, max_memory=max_memory, metrics=metrics)
     return Scores(tuple(ids), names, np.concatenate(values), index.manifest.method.name)
+
+
+@runtime_checkable
+class Through(Protocol):
+    """What makes the scores of all rows and hands them over block by block, in row order."""
+
+    def __call__(self, take: Callable[[ScoredBlock], None], index: Index, probes: QueryVectors, /, **how: Any) -> None:
+        """Call `take` with each block, which has its ids; `how` are further arguments of `scan`."""
+        ...
+
+
+def in_this_process(take: Callable[[ScoredBlock], None], index: Index, probes: QueryVectors, /, **how: Any) -> None:
+    """Score all rows here; see `Through`."""
+    for block in scan(index, probes, with_ids=True, **how):
+        take(block)
 
 
 def scan(
@@ -144,8 +156,12 @@ def scan(
     max_memory: int = DEFAULT_MEMORY,
     with_ids: bool = False,
     metrics: Metrics = PLAIN,
+    fragments: Collection[int] | None = None,
 ) -> Iterator[ScoredBlock]:
-    """Scores of all rows, block by block in row order; arguments and errors as in `top_k`."""
+    """Scores of all rows, block by block in row order; arguments and errors as in `top_k`.
+
+    With `fragments`, only of the rows in these; fragments that are scanned apart give the bits of a scan over all.
+    """
     columns = _checked_columns(index, probes)
     products = {column: product(probes[column.name], column) for column in columns}
     queries, device = len(probes[columns[0].name]), probes[columns[0].name].device
@@ -153,7 +169,8 @@ def scan(
     scaled = {name: metric for name, metric in metrics.items() if metric.scales_rows}
     wanted += ["loss"] if scaled else []
     rows = rows_per_block(columns, queries, max_memory, index.path)
-    for batch in index.batches([*(["id"] if with_ids else []), *wanted], where=where, rows=rows):
+    names = [*(["id"] if with_ids else []), *wanted]
+    for batch in index.batches(names, where=where, rows=rows, fragments=fragments):
         total = torch.zeros(queries, batch.num_rows, device=device)
         for column, multiply in products.items():
             vectors = from_dlpack(batch.column(column.name).flatten()).view(batch.num_rows, -1)
@@ -206,22 +223,50 @@ def rows_per_block(columns: Sequence[Column], queries: int, max_memory: int, whe
     return int(min(_MOST_ROWS, rows))
 
 
-Best = tuple[Float[Tensor, "queries _"], Int[Tensor, "queries _"]]
+class Best:
+    """The k best rows for each query of the blocks so far, which are added in row order; of equal scores the earlier.
 
+    Attributes:
+        k: rows for each query.
+        scores: float32 `[queries, ≤ k]`, best first, their sign turned if the lowest are wanted; None at first.
+        addresses: int64 `[queries, ≤ k]`.
+    """
 
-def _merge(best: Best | None, block: ScoredBlock, sign: float, k: int) -> Best:
-    """The k best of the best so far and a block's, as signed scores and addresses; of equal scores the earlier."""
-    scores = block.scores * sign
-    addresses = torch.from_numpy(block.addresses).to(scores.device)
-    if best is not None and best[0].shape[1] == k:
-        promising = (scores > best[0][:, -1:]).any(dim=0)
-        scores, addresses = scores[:, promising], addresses[promising]
-    scores, order = _top_in_order(scores, k)
-    found = addresses[order]
-    if best is not None:
-        scores, found = torch.cat([best[0], scores], 1), torch.cat([best[1], found], 1)
-    final = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
-    return scores.gather(1, final), found.gather(1, final)
+    def __init__(self, k: int, *, lowest: bool = False) -> None:
+        if k < 1:
+            raise UsageError(f"top {k} rows were asked for", remedy="ask for 1 or more")
+        self.k, self._sign = k, -1.0 if lowest else 1.0
+        self.scores: Float[Tensor, "queries _"] | None = None
+        self.addresses: Int[Tensor, "queries _"] | None = None
+
+    def add(self, block: ScoredBlock) -> None:
+        """Take in a block's rows."""
+        scores = block.scores * self._sign
+        addresses = torch.from_numpy(block.addresses).to(scores.device)
+        if self.scores is not None and self.scores.shape[1] == self.k:
+            promising = (scores > self.scores[:, -1:]).any(dim=0)
+            scores, addresses = scores[:, promising], addresses[promising]
+        scores, order = _top_in_order(scores, self.k)
+        self._join(scores, addresses[order])
+
+    def join(self, found: Sequence[Sequence[Found]]) -> None:
+        """Take in the best rows of later blocks, as `found` gave them for each query."""
+        pairs = [[(self._sign * hit.score, hit.address) for hit in hits] for hits in found]
+        scores = torch.tensor([[score for score, _ in hits] for hits in pairs], dtype=torch.float32)
+        self._join(scores, torch.tensor([[address for _, address in hits] for hits in pairs], dtype=torch.int64))
+
+    def found(self, queries: int) -> list[list[Found]]:
+        """The best rows of each of the queries, best first."""
+        if self.scores is None or self.addresses is None:
+            return [[] for _ in range(queries)]
+        both = zip(self.addresses.tolist(), self.scores.tolist(), strict=True)
+        return [[Found(a, self._sign * s) for a, s in zip(*one, strict=True)] for one in both]
+
+    def _join(self, scores: Float[Tensor, "queries _"], addresses: Int[Tensor, "queries _"]) -> None:
+        if self.scores is not None and self.addresses is not None:
+            scores, addresses = torch.cat([self.scores, scores], 1), torch.cat([self.addresses, addresses], 1)
+        final = scores.argsort(dim=1, descending=True, stable=True)[:, : self.k]
+        self.scores, self.addresses = scores.gather(1, final), addresses.gather(1, final)
 
 
 def _top_in_order(

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from scipy import sparse
-from sklearn.feature_extraction.text import HashingVectorizer
 
 from headwater.core.errors import UsageError
 from headwater.core.fingerprints import require_equal
@@ -188,6 +187,8 @@ class EncoderStates:
 
 
 def _hashed(texts: Sequence[str], *, norm: str, **how: Any) -> sparse.csr_matrix:
+    from sklearn.feature_extraction.text import HashingVectorizer  # half a second that few processes need
+
     return HashingVectorizer(n_features=2**BITS, norm=norm, dtype=np.float32, **how).transform(texts)
 
 

@@ -174,7 +174,9 @@ def ask(
     aim = queries if isinstance(queries, Aim) else Aim(tuple(queries))
     if metrics is None:
         wanted = {} if bound.form.metrics is None else bound.form.metrics(bound.encoder)
-        metrics = fit_metrics(index, {name: metric for name, metric in wanted.items() if name in chosen})
+        wanted = {name: metric for name, metric in wanted.items() if name in chosen}
+        device = bound.reader.loaded.device
+        metrics = fit_metrics(index, wanted, device if device.type == "cuda" else "cpu")  # others lack float64
     if aim.direction:
         return Asked(aim, [], set(), None, chosen, weigh(apply_metrics(metrics, aim.direction), chosen), metrics)
     answered, generated = with_responses(aim.rows, bound.reader, max_new_tokens=max_new_tokens)

@@ -17,14 +17,16 @@ from headwater.core.trace import GroupEffect, Hit, QueryTrace, TokenGrid, TokenM
 from headwater.data.records import as_record
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow, token_texts
+from headwater.engines.blocks import Engine
 from headwater.features.encoder import TokenScores
 from headwater.index.checks import require_intact
 from headwater.index.store import Index
+from headwater.indexing.searching import top_k
 from headwater.indexing.session import Session
 from headwater.methods.bound import ModuleParts
 from headwater.search.approximate import measure_recall, top_k_approximate
 from headwater.search.codes import read_vectors
-from headwater.search.scan import DEFAULT_MEMORY, Found, top_k
+from headwater.search.scan import DEFAULT_MEMORY, Found
 from headwater.tracing.aims import Aim
 from headwater.tracing.groups import group_effects
 from headwater.tracing.queries import LAST, MAX_NEW_TOKENS, Asked, ask_in_parts, weigh
@@ -72,6 +74,8 @@ class TraceOptions:
     by_module: bool = False
     group_by: str | None = None
     damping: float = 1.0
+    spread: Engine | None = None
+    """Where the rows are searched; None: in this process."""
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
@@ -229,7 +233,8 @@ def _search(
     if options.engine == "exact":
         rows = max(index.count, 1)
         choice |= {"on_rows": lambda done: tell("searching the rows", done / rows)}
-        found = top_k(index, asked.probes, count, max_memory=options.max_memory, metrics=asked.metrics, **choice)
+        choice |= {"max_memory": options.max_memory, "metrics": asked.metrics, "engine": options.spread}
+        found = top_k(index, asked.probes, count, **choice)
         return found, {}
     if asked.metrics:
         what = "this method's products have a metric, which a vector index cannot apply"

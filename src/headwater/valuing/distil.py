@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from headwater.core.statistics import spearman
 from headwater.data.rows import Row
+from headwater.engines.blocks import Engine
 from headwater.methods.targets import Scorer
 from headwater.students.labels import FEWEST
 from headwater.students.student import Student, StudentOptions, Taught, estimates_of, fit_students, load_student
-from headwater.valuing.run import BLOCK_ROWS, Estimate, OnRows, estimate_rows, of_scorer
+from headwater.valuing.run import BLOCK_ROWS, Estimate, EstimateFiles, OnRows, Recipe, estimate_rows, of_scorer
 
 
 @dataclass(frozen=True)
@@ -134,13 +135,30 @@ def doubled(curve: Sequence[tuple[int, float]]) -> float | None:
     return None if slope >= 0 else float(1 - points[-1][1] * 2**slope)
 
 
-def label(
-    scorer: Scorer, rows: Sequence[Row], folder: Path, *, whole_pool: bool = False, on_rows: OnRows | None = None
-) -> NDArray[np.float64]:
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher, and where it labels rows.
+
+    Attributes:
+        scorer: its scores.
+        whole_pool: whether it must be given all rows at once.
+        engine: where rows are labelled; None: in this process.
+        recipe: how another process makes the same teacher; None if none can.
+    """
+
+    scorer: Scorer
+    whole_pool: bool = False
+    engine: Engine | None = None
+    recipe: Recipe | None = None
+
+
+def label(teacher: Teacher, rows: Sequence[Row], folder: Path, *, on_rows: OnRows | None = None) -> NDArray[np.float64]:
     """The teacher's values, float64 `[rows, targets]`; blocks that are in the folder are not computed again."""
     folder.mkdir(parents=True, exist_ok=True)
-    estimate_rows(folder, rows, of_scorer(scorer), len(rows) if whole_pool else BLOCK_ROWS, on_rows)
-    found = [np.load(path)[:, :, 0] for path in sorted(folder.glob("*.npy"))]
+    work = EstimateFiles(folder, of_scorer(teacher.scorer), teacher.recipe)
+    together = len(rows) if teacher.whole_pool else BLOCK_ROWS
+    estimate_rows(work, rows, together, on_rows=on_rows, engine=teacher.engine)
+    found = [np.load(path)[:, :, 0] for path in sorted(folder.glob("[!.]*.npy"))]
     values: NDArray[np.float64] = np.concatenate(found)
     return values
 

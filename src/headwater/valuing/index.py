@@ -15,9 +15,9 @@ import numpy as np
 from headwater.data.rows import Row
 from headwater.index.rows import from_record
 from headwater.index.store import Index
+from headwater.indexing.searching import score_all
 from headwater.indexing.session import Session
 from headwater.methods.targets import Part, Target, evenly_spaced, laid_out
-from headwater.search.scan import score_all
 from headwater.tracing.queries import ask
 from headwater.valuation.values import intervals
 from headwater.valuing.request import Valued, ValueOptions
@@ -67,7 +67,7 @@ def value_index(
     require_vacant(Path(out))
     rows = laid_out(targets)
     asked = ask(session, rows)
-    scores = score_all(index, asked.probes, metrics=asked.metrics)
+    scores = score_all(index, asked.probes, metrics=asked.metrics, engine=how.engine)
     owners = [target.name for target in targets for _ in target.rows]
     place = {name: i for i, name in enumerate(scores.ids)}
 

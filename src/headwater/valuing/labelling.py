@@ -25,7 +25,7 @@ from headwater.methods.targets import Scorer
 from headwater.students.choice import seconds_a_row
 from headwater.students.labels import FEWEST
 from headwater.students.student import Taught, fit_students
-from headwater.valuing.distil import Labelled, label
+from headwater.valuing.distil import Labelled, Teacher, label
 from headwater.valuing.run import OnRows
 from headwater.valuing.survey import SurveyedPool
 
@@ -73,19 +73,20 @@ class LabelPlan:
             candidates = evenly_over(candidates, target, labels)
         return cls(candidates, fresh, labels, measured["teacher seconds"], folder)
 
-    def gather(self, learning: Learning, scorer: Scorer, taught: Taught, *, on_rows: OnRows | None = None) -> Labelled:
+    def gather(
+        self, learning: Learning, teacher: Teacher, taught: Taught, *, on_rows: OnRows | None = None
+    ) -> Labelled:
         """Label the rows, in two rounds if the learning is active."""
-        whole = learning.teacher.whole_pool
         first = max(self.labels - round(learning.active * self.labels), min(FEWEST, self.labels))
         rows = self.candidates[:first]
-        labels = label(scorer, rows, self.folder / "labels", whole_pool=whole, on_rows=on_rows)
+        labels = label(teacher, rows, self.folder / "labels", on_rows=on_rows)
         if first == self.labels:
             return Labelled(rows, labels, first)
         students = fit_students(rows, labels, learning.student, taught)
         rest = self.candidates[first:]
         unsure = np.mean([student.unsure(rest) for student in students], axis=0)
         second = tuple(rest[i] for i in np.argsort(-unsure, kind="stable")[: self.labels - first])
-        further = label(scorer, second, self.folder / "labels of the second round", whole_pool=whole)
+        further = label(teacher, second, self.folder / "labels of the second round")
         return Labelled((*rows, *second), np.concatenate([labels, further]), first)
 
 

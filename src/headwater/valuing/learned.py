@@ -16,7 +16,8 @@ from headwater.methods.method import Learning
 from headwater.methods.scoring import prepare
 from headwater.methods.targets import laid_out
 from headwater.students.student import Student, Taught, estimates_of
-from headwater.valuing.distil import Recheck, distil, doubled, folders_of, recheck
+from headwater.valuing.distil import Recheck, Teacher, distil, doubled, folders_of, recheck
+from headwater.valuing.elsewhere import student_recipe, teacher_recipe
 from headwater.valuing.labelling import SPARE, LabelPlan
 from headwater.valuing.request import Request, Valued
 from headwater.valuing.run import begin, of_scorer, run, target_digest
@@ -43,14 +44,18 @@ def value_learned(request: Request, learning: Learning) -> Valued:
     )
     job = request.job(drawn, {}, teacher=teacher.spec.to_json())
     begin(job, resume=how.resume)
-    scorer = prepare(teacher, request.reader, request.targets, drawn.sample[: teacher.fit_rows])
+    fitted = drawn.sample[: teacher.fit_rows]
+    scorer = prepare(teacher, request.reader, request.targets, fitted)
+    asked = partial(teacher_recipe, teacher, request.reader, request.targets, fitted, placing=how.placing)
+    labeller = Teacher(scorer, teacher.whole_pool, how.engine, asked)
     plan = LabelPlan.of(drawn, learning, scorer, most=most, target=laid_out(request.targets), folder=job.folder)
     about = {target.name: _origin(request, learning, target.name) for target in request.targets}
     taught = Taught(request.reader, plan.teacher_seconds)
+    folders = folders_of(how.student or request.out.with_name(f"{request.out.stem}.student"), list(about))
     students = distil(
-        partial(plan.gather, learning, scorer, taught, on_rows=how.on_rows("labelling", plan.labels)),
+        partial(plan.gather, learning, labeller, taught, on_rows=how.on_rows("labelling", plan.labels)),
         learning.student,
-        folders=folders_of(how.student or request.out.with_name(f"{request.out.stem}.student"), list(about)),
+        folders=folders,
         taught=taught,
         about=about,
         on_training=how.on_rows("training the student", plan.labels),
@@ -72,7 +77,9 @@ def value_learned(request: Request, learning: Learning) -> Valued:
     }
     job = dataclasses.replace(job, about={"notes": notes})
     estimate = estimates_of(list(students.values()))
-    values = run(job, estimate, resume=True, on_rows=how.on_rows("valuing", drawn.count))
+    again = partial(student_recipe, list(folders.values()), request.reader, placing=how.placing)
+    spread: dict[str, Any] = {"engine": how.engine, "recipe": again}
+    values = run(job, estimate, resume=True, on_rows=how.on_rows("valuing", drawn.count), **spread)
     return Valued(values, notes, drawn.leaked, students, checks, doubted.warnings)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from headwater.core.tables import Tabular
+from headwater.engines.blocks import Engine
 from headwater.methods.method import Method
 from headwater.methods.targets import Target, laid_out
 from headwater.models.reader import Reader
@@ -34,6 +35,8 @@ class ValueOptions:
         resume: continue an unfinished run.
         on_progress: called as rows are done.
         force: write values although the student that made them is weak.
+        engine: where rows are labelled and valued; None: in this process.
+        placing: where the engine's other processes load the model (`device`, `device_map`).
     """
 
     duplicates: float | None = THRESHOLD
@@ -41,6 +44,8 @@ class ValueOptions:
     resume: bool = False
     on_progress: OnStage | None = None
     force: bool = False
+    engine: Engine | None = None
+    placing: Mapping[str, Any] = field(default_factory=dict)
 
     def on_rows(self, words: str, total: int | None) -> Callable[[int], None] | None:
         """The callback of one step: it takes the rows done."""

@@ -8,9 +8,9 @@ continues after its last finished block, if the survey finds that the pool is th
 
 from __future__ import annotations
 
+import base64
 import importlib.metadata
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from headwater.core.errors import StoreError, UsageError
 from headwater.core.files import whole_file, write_text
 from headwater.core.fingerprints import digest, require_equal
 from headwater.data.rows import Row
-from headwater.engines.blocks import Block, Receipt, WorkRecipe, cut
+from headwater.engines.blocks import Block, Engine, Receipt, WorkRecipe, cut
 from headwater.engines.local import Local
 from headwater.methods.method import PROPONENT, Meaning
 from headwater.methods.targets import Scorer, Target
@@ -78,26 +78,46 @@ def run_folder(out: Path) -> Path:
     return out.with_name(f"{out.name}.run")
 
 
-def run(job: Job, estimate: Estimate, *, resume: bool = False, on_rows: OnRows | None = None) -> Values:
-    """Estimate every row of the pool and write the values file.
+def run(
+    job: Job,
+    estimate: Estimate,
+    *,
+    resume: bool = False,
+    on_rows: OnRows | None = None,
+    engine: Engine | None = None,
+    recipe: Recipe | None = None,
+) -> Values:
+    """Estimate every row of the pool and write the values file; `engine` and `recipe` as in `estimate_rows`.
 
     Raises:
         StoreError: the file exists already, or it has an unfinished run and `resume` is not set.
         MismatchError: on resume, something that the numbers depend on differs.
     """
     begin(job, resume=resume)
-    estimate_rows(job.folder, job.survey.rows, estimate, job.block_rows, on_rows)
+    work = EstimateFiles(job.folder, estimate, recipe)
+    estimate_rows(work, job.survey.rows, job.block_rows, on_rows=on_rows, engine=engine)
     _write(job)
     shutil.rmtree(job.folder)
     return read_values(job.out)
 
 
+Recipe = Callable[[], WorkRecipe]
+"""Describes how another process makes the same estimates."""
+
+
 @dataclass(frozen=True)
 class EstimateFiles:
-    """The `Work` of estimating rows; each block's numbers become a file in `folder`."""
+    """The `Work` of estimating rows: a block's numbers travel in its receipt, and become a file when it is committed.
+
+    Attributes:
+        folder: where the files go.
+        estimate: computes the numbers.
+        described: says how another process computes them; None if none can.
+    """
 
     folder: Path
     estimate: Estimate
+    described: Recipe | None = None
 
     def path(self, number: int) -> Path:
         """The file of a finished block."""
@@ -112,28 +132,36 @@ class EstimateFiles:
         return prepared, self.estimate(prepared.items)
 
     def write(self, computed: tuple[Block[Row], Estimates]) -> Receipt:
-        """Write the numbers to a file with a temporary name."""
+        """The receipt, with the numbers as little-endian float64, and their shape."""
         block, estimates = computed
-        made = self.folder / f".{block.number:06d}.npy"
-        with made.open("wb") as file:
-            np.save(file, estimates)
-        return Receipt(block.number, block.start, len(block.items), 0, {"file": made.name})
+        numbers = base64.b64encode(np.ascontiguousarray(estimates, "<f8").tobytes()).decode("ascii")
+        found = {"shape": list(estimates.shape), "estimates": numbers}
+        return Receipt(block.number, block.start, len(block.items), 0, found)
 
     def commit(self, receipts: Sequence[Receipt]) -> None:
-        """Give the blocks' files their final names."""
+        """Write the blocks' files."""
         for receipt in receipts:
-            os.replace(self.folder / receipt.written["file"], self.path(receipt.block))
+            numbers = np.frombuffer(base64.b64decode(receipt.written["estimates"]), "<f8")
+            with whole_file(self.path(receipt.block)) as part:
+                np.save(part, numbers.reshape(receipt.written["shape"]))
 
     def recipe(self) -> WorkRecipe:
-        """Values are computed in this process alone."""
-        raise UsageError("values are computed in one process", where="--engine", remedy="leave it out")
+        """How another process makes the same estimates."""
+        if self.described is None:
+            what = "these values are computed in this process alone"
+            raise UsageError(what, where="--engine", remedy="leave --engine out")
+        return self.described()
 
 
 def estimate_rows(
-    folder: Path, rows: Iterable[Row], estimate: Estimate, block_rows: int, on_rows: OnRows | None = None
+    work: EstimateFiles,
+    rows: Iterable[Row],
+    block_rows: int,
+    *,
+    on_rows: OnRows | None = None,
+    engine: Engine | None = None,
 ) -> None:
-    """Estimate the rows block by block into `folder`; blocks that are there already are skipped."""
-    work = EstimateFiles(folder, estimate)
+    """Estimate the rows block by block on an engine (None: here); blocks whose files are there are skipped."""
 
     def missing() -> Iterator[Block[Row]]:
         for block in cut(rows, block_rows):
@@ -142,7 +170,8 @@ def estimate_rows(
             elif on_rows is not None:
                 on_rows(block.start + len(block.items))
 
-    Local().run(missing(), work, None if on_rows is None else lambda r: on_rows(r.start + r.rows))
+    told = None if on_rows is None else lambda r: on_rows(r.start + r.rows)
+    (engine or Local()).run(missing(), work, told)
 
 
 def of_scorer(scorer: Scorer) -> Estimate:

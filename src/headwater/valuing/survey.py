@@ -26,6 +26,7 @@ from headwater.data.columns import ColumnType, restored
 from headwater.data.rows import Row, RowsDigest
 from headwater.valuation.duplicates import clusters
 from headwater.valuation.normal_form import words
+from headwater.valuing.kept_rows import KeptRows, to_line
 
 
 @runtime_checkable
@@ -45,27 +46,6 @@ class Pool(Protocol):
     def __iter__(self) -> Iterator[Row]:
         """The rows, from the first."""
         ...
-
-
-@dataclass(frozen=True)
-class KeptRows:
-    """A pool's rows in a file of JSON lines."""
-
-    name: str
-    path: Path
-    count: int | None
-
-    def __iter__(self) -> Iterator[Row]:
-        with self.path.open(encoding="utf-8") as file:
-            for ordinal, line in enumerate(file):
-                fields = json.loads(line)
-                messages = fields.pop("messages", None)
-                yield Row(
-                    ordinal=ordinal,
-                    messages=None if messages is None else tuple(messages),
-                    hotwords=tuple(fields.pop("hotwords", ())),
-                    **fields,
-                )
 
 
 @dataclass(frozen=True)
@@ -93,12 +73,7 @@ class _Writing:
 
     def __iter__(self) -> Iterator[Row]:
         for row in self.pool:
-            fields: dict[str, Any] = {"id": row.id, "place": row.place, **row.fields()}
-            if row.messages is not None:
-                fields["messages"] = [dict(message) for message in row.messages]
-            if row.hotwords:
-                fields["hotwords"] = list(row.hotwords)
-            self.file.write(json.dumps({**fields, "metadata": dict(row.metadata)}, default=json_ready) + "\n")
+            self.file.write(to_line(row) + "\n")
             yield row
 
 

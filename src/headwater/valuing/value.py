@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from headwater.methods.scoring import prepare
 from headwater.methods.targets import Target
 from headwater.models.reader import Reader
 from headwater.students.student import load_student
+from headwater.valuing.elsewhere import teacher_recipe
 from headwater.valuing.learned import NO_INTERVALS, value_learned
 from headwater.valuing.request import Request, Valued, ValueOptions
 from headwater.valuing.run import Job, check_targets, of_scorer, require_vacant, run, run_folder
@@ -48,13 +50,16 @@ def value_pool(
     if method.learning is not None:
         return value_learned(request, method.learning)
     found = request.survey(sample=max(method.fit_rows, ROWS))
-    scorer = prepare(method, reader, targets, found.sample[: method.fit_rows])
+    fitted = found.sample[: method.fit_rows]
+    scorer = prepare(method, reader, targets, fitted)
     how, notes, doubts = request.options, dict(scorer.notes), tuple[str, ...]()
     if reader is not None and not method.whole_pool:
         doubted = doubt(reader, targets, scorer, found.sample[:ROWS])
         notes, doubts = {**notes, **doubted.notes}, doubted.warnings
     job = request.job(found, {"notes": notes})
-    values = run(job, of_scorer(scorer), resume=how.resume, on_rows=how.on_rows("valuing", found.count))
+    again = partial(teacher_recipe, method, reader, targets, fitted, placing=how.placing)
+    spread: dict[str, Any] = {"engine": how.engine, "recipe": again}
+    values = run(job, of_scorer(scorer), resume=how.resume, on_rows=how.on_rows("valuing", found.count), **spread)
     return Valued(values, notes, found.leaked, warnings=doubts)
 
 
