@@ -11,9 +11,8 @@ from __future__ import annotations
 import copy
 import json
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +22,12 @@ from numpy.typing import NDArray
 
 from headwater.core.errors import UsageError, unknown_name
 from headwater.core.files import write_text
-from headwater.core.seeds import key
+from headwater.core.fingerprints import digest
 from headwater.data.batches import TokenBatch, Window, plan_batches
-from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
+from headwater.evaluation.choosing import Chooser
 from headwater.evaluation.listener import SILENT, Listener
-from headwater.evaluation.metrics import fixed
 from headwater.evaluation.result import Cost, Line, Result
-from headwater.methods.catalog import find_method
-from headwater.methods.scoring import attribute
 from headwater.methods.targets import Target
 from headwater.models.load import LoadedModel, load_model
 from headwater.models.reader import Reader
@@ -40,7 +36,7 @@ from headwater.tasks.mixed_pool import mixed_pool_task
 from headwater.tasks.pool import PoolTask
 from headwater.tasks.real_text import real_text_task
 from headwater.training.cache import trained
-from headwater.training.fitting import response_loss
+from headwater.training.fitting import backward, response_loss
 from headwater.training.tiny import Recipe, task_rows
 
 POOLS: Mapping[str, Callable[..., PoolTask]] = {
@@ -50,6 +46,8 @@ POOLS: Mapping[str, Callable[..., PoolTask]] = {
 }
 CONTROLS = ("bm25", "embedding", "loss")
 CONTEXT = 128
+TOKENS_PER_BATCH = 1024
+"""Padded tokens of a forward pass in training and measuring; it changes the time and not the losses."""
 REAL = Recipe(epochs=2, width=96, vocabulary=2400, tokens_per_batch=2048, context=CONTEXT)
 """The model before the purchase of real text: two epochs over other real text."""
 
@@ -92,22 +90,32 @@ class SelectionSettings:
 
 @dataclass(frozen=True)
 class Arm:
-    """One way of choosing: held-out loss (nats a token) at each measured step, `[seeds, points]`, and its cost."""
+    """One way of choosing.
+
+    Attributes:
+        name: its label.
+        losses: held-out loss (nats a token) at each measured step, `[seeds, points]`.
+        seconds: of scoring the pool, with one seed.
+        kinds: the share of the chosen rows of each kind, `[seeds]`.
+    """
 
     name: str
     losses: NDArray[np.float64]
     seconds: float
-    kinds: Mapping[str, float]
+    kinds: Mapping[str, NDArray[np.float64]]
 
 
 def run_selection(settings: SelectionSettings, folder: Path, listener: Listener = SILENT) -> Result:
-    """Run every arm; learning curves go to `selection-POOL-curves.json` in the folder."""
+    """Run every arm; learning curves go to `selection-POOL-curves.json` in the folder.
+
+    Scores and curves are kept in `selection-POOL/` of the folder, so a run that was stopped goes on.
+    """
     where = {"place": settings.text} if settings.pool == "real" else {}
     task = POOLS[settings.pool](settings.seed, rows=settings.rows, **where)
     recipe = REAL if settings.pool == "real" else buyer_recipe()
     how: dict[str, Any] = {"seed": settings.seed, "recipe": recipe, "on_progress": listener.on_progress}
     made = trained(folder, f"buyer-{settings.pool}", task.warm_up, **how)
-    ground = _Ground.of(task, load_model(str(made.folder)), settings)
+    ground = _Ground.of(task, load_model(str(made.folder)), settings, folder)
     names = [*dict.fromkeys((*settings.methods, *CONTROLS)), "random", "all data"]
     arms = []
     for place, name in enumerate(names):
@@ -142,9 +150,9 @@ def _lines(arms: Sequence[Arm], points: Sequence[int]) -> tuple[Line, ...]:
             "final loss": arm.losses[:, -1],
             "steps to random's end": np.array(reached),
         }
-        line = Line.of(arm.name, values, tuple(values), cost=Cost(build_seconds=round(arm.seconds, 2)))
-        wanted = fixed(sum(v for k, v in arm.kinds.items() if k in ("helpful", "quality")))
-        lines.append(replace(line, metrics={**line.metrics, "wanted share": wanted}))
+        wanted = [share for kind, share in arm.kinds.items() if kind in ("helpful", "quality")]
+        values["wanted share"] = sum(wanted, np.zeros(len(arm.losses)))
+        lines.append(Line.of(arm.name, values, tuple(values), cost=Cost(build_seconds=round(arm.seconds, 2))))
     return tuple(lines)
 
 
@@ -157,7 +165,7 @@ def steps_to(curve: NDArray[np.float64], goal: float, points: Sequence[int]) -> 
 def _notes(settings: SelectionSettings, ground: _Ground) -> tuple[str, ...]:
     return (
         f"{settings.rows:,} rows, {ground.count:,} chosen; {settings.steps} steps of {settings.items} rows from one "
-        f"model for every arm; loss on {len(ground.held_out[0].rows)} held-out rows like the target's; "
+        f"model for every arm; loss on {len(ground.held_out)} held-out rows like the target's; "
         f"{len(settings.seeds)} seeds, Student's 95 % intervals over seeds.",
         "steps to random's end: share of all steps after which the random share's final loss is reached; 2: never.",
         "wanted share: the share of the chosen rows that are of the kind planted for the target.",
@@ -170,25 +178,22 @@ class _Ground:
     """Everything that all arms share."""
 
     settings: SelectionSettings
-    task: PoolTask
-    reader: Reader
-    rows: tuple[Row, ...]
+    chooser: Chooser
     tokens: tuple[TokenRow, ...]
-    target: Target
-    held_out: tuple[TokenBatch, ...]
+    held_out: tuple[TokenRow, ...]
 
     @classmethod
-    def of(cls, task: PoolTask, loaded: LoadedModel, settings: SelectionSettings) -> _Ground:
+    def of(cls, task: PoolTask, loaded: LoadedModel, settings: SelectionSettings, folder: Path) -> _Ground:
         reader = Reader.of(loaded, max_tokens=CONTEXT)
-        rows = tuple(task_rows(task.rows))
-        held = _batches(reader.tokenize(task_rows(task.held_out)))
+        rows, held_out = tuple(task_rows(task.rows)), reader.tokenize(task_rows(task.held_out))
         target = Target(settings.pool, tuple(task_rows(task.target)))
-        return cls(settings, task, reader, rows, tuple(reader.tokenize(rows)), target, tuple(held))
+        chooser = Chooser(folder / f"selection-{settings.pool}", reader, rows, target)
+        return cls(settings, chooser, tuple(reader.tokenize(rows)), tuple(held_out))
 
     @property
     def count(self) -> int:
         """How many rows an arm takes."""
-        return max(1, round(self.settings.share * len(self.rows)))
+        return max(1, round(self.settings.share * len(self.tokens)))
 
     @property
     def points(self) -> list[int]:
@@ -197,65 +202,72 @@ class _Ground:
         return sorted({*range(0, self.settings.steps, every), self.settings.steps})
 
     def arm(self, name: str) -> Arm:
-        """Choose rows and train on them, once for each seed."""
-        chosen, losses = np.arange(len(self.rows)), []
-        seconds = 0.0
-        for number, seed in enumerate(self.settings.seeds):
-            begin = time.perf_counter()
-            if number == 0 or name == "random" or self._learns(name):
-                chosen = self._choose(name, seed)
-                seconds = max(seconds, time.perf_counter() - begin)
-            losses.append(self._train([self.tokens[i] for i in chosen], seed))
-        kinds = [str(self.rows[i].metadata["kind"]) for i in chosen]
-        return Arm(name, np.array(losses), seconds, {kind: kinds.count(kind) / len(kinds) for kind in set(kinds)})
+        """Choose rows and train on them, once for each seed; what an earlier run has done is read from its files."""
+        losses, seconds, kinds = [], [], []
+        for seed in self.settings.seeds:
+            chosen, took = self._choose(name, seed)
+            losses.append(self._trained(chosen, seed))
+            seconds.append(took)
+            kinds.append([str(self.chooser.rows[i].metadata["kind"]) for i in chosen])
+        shares = {
+            kind: [one.count(kind) / len(one) for one in kinds] for kind in sorted({k for one in kinds for k in one})
+        }
+        return Arm(name, np.array(losses), max(seconds), {kind: np.array(share) for kind, share in shares.items()})
 
-    @staticmethod
-    def _learns(name: str) -> bool:
-        """Whether the method's scores depend on a drawn sample, so that every seed has its own scores."""
-        return name != "all data" and find_method(name).learning is not None
-
-    def _choose(self, name: str, seed: int) -> NDArray[np.int64]:
+    def _choose(self, name: str, seed: int) -> tuple[NDArray[np.int64], float]:
+        """The positions of an arm's rows, and the seconds that choosing them took."""
         if name == "all data":
-            return np.arange(len(self.rows))
-        drawn = sorted(range(len(self.rows)), key=lambda i: key(seed, "selection", self.rows[i].id))
+            return np.arange(len(self.tokens)), 0.0
         if name == "random":
-            return np.array(drawn[: self.count])
-        method = find_method(name)
-        sample: list[Row] = []
-        if method.learning is not None:
-            method = find_method(name, {"seed": seed})
-            sample = [self.rows[i] for i in drawn[: round(self.settings.labels * len(self.rows))]]
-        values = attribute(method, self.reader, self.rows, [self.target], sample).values[:, 0]
-        best: NDArray[np.int64] = np.argsort(-values, kind="stable")[: self.count]
-        return best
+            return np.array(self.chooser.drawn(seed)[: self.count]), 0.0
+        labels = round(self.settings.labels * len(self.tokens))
+        scores = self.chooser.scores(name, seed=seed, labels=labels)
+        best: NDArray[np.int64] = np.argsort(-scores.values, kind="stable")[: self.count]
+        return best, scores.seconds
+
+    def _trained(self, chosen: NDArray[np.int64], seed: int) -> list[float]:
+        """The held-out losses at the measured steps of a training on these rows."""
+        settings = self.settings
+        how: list[Any] = [settings.steps, settings.items, settings.rate, seed, self.points]
+        held_out = [row.ids.tolist() for row in self.held_out]
+        name = digest(self.chooser.identity, held_out, how, chosen.tolist())[:16]
+        file = self.chooser.folder / f"curve-{name}.json"
+        if not file.exists():
+            write_text(file, json.dumps(self._train([self.tokens[i] for i in chosen], seed)))
+        losses: list[float] = json.loads(file.read_text(encoding="utf-8"))
+        return losses
 
     def _train(self, rows: Sequence[TokenRow], seed: int) -> list[float]:
-        """Train, and return the held-out losses at the measured steps; every epoch takes the rows in a new order."""
-        settings, model = self.settings, copy.deepcopy(self.reader.loaded.model).requires_grad_(True)
+        """Train, and measure at the measured steps; every epoch takes the rows in a new order."""
+        settings, model = self.settings, copy.deepcopy(self.chooser.reader.loaded.model).requires_grad_(True)
         optimizer = torch.optim.AdamW(model.parameters(), lr=settings.rate, betas=(0.9, 0.95), fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, settings.steps))
         order = _order(len(rows), settings.steps * settings.items, seed)
-        losses = [self._measure(model)]
+        losses = [_measure(model, self.held_out)]
         for step in range(settings.steps):
             some = [rows[i] for i in order[step * settings.items : (step + 1) * settings.items]]
-            loss = torch.stack([response_loss(model, b) for b in _batches(some)]).mean()
             optimizer.zero_grad()
-            loss.backward()
+            backward(model, _batches(some))
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
             if step + 1 in self.points:
-                losses.append(self._measure(model))
+                losses.append(_measure(model, self.held_out))
         return losses
 
-    @torch.no_grad()
-    def _measure(self, model: Any) -> float:
-        total = sum(float(response_loss(model, batch)) * len(batch.rows) for batch in self.held_out)
-        return total / sum(len(batch.rows) for batch in self.held_out)
+
+@torch.no_grad()
+def _measure(model: Any, rows: Sequence[TokenRow]) -> float:
+    """The mean loss over all response tokens of the rows, nats."""
+    batches = _batches(rows)
+    tokens = [int(batch.response.sum()) for batch in batches]
+    total = sum(float(response_loss(model, b)) * count for b, count in zip(batches, tokens, strict=True))
+    return total / sum(tokens)
 
 
 def _batches(rows: Sequence[TokenRow]) -> list[TokenBatch]:
-    return plan_batches(rows, Window(CONTEXT), tokens_per_batch=100_000)
+    """Rows of similar length together, so that little is padded."""
+    return plan_batches(rows, Window(CONTEXT), tokens_per_batch=TOKENS_PER_BATCH)
 
 
 def _order(rows: int, count: int, seed: int) -> NDArray[np.int64]:
