@@ -12,7 +12,7 @@ import typer
 
 from headwater.cli.config import Context
 from headwater.cli.console import as_fields, emit, emit_json, emit_pairs, emit_table, say
-from headwater.cli.idle import LOADING, READING, idle_in_value, idle_when, refuse_idle
+from headwater.cli.idle import LOADING, READING, idle_in_scoring, idle_in_value, idle_when, refuse_idle
 from headwater.cli.options import (
     AnyModel,
     Columns,
@@ -205,13 +205,13 @@ def score(
     Example:  headwater value score --candidates pool.jsonl --student values.student --out values.parquet
     """
     from headwater.api import valuing
+    from headwater.students.student import sources_of
 
     if (query is None) == (student is None) or (query is not None and model is None):
         remedy = "give either --student, or --query with --model"
         raise UsageError("it is not said by what to score", where="value score", remedy=remedy)
-    alone = idle_when(("model", "tokens_per_batch", *LOADING), "a student reads no model", idle=student is not None)
-    trained = idle_when(("force",), "no student is used", idle=student is None)
-    refuse_idle(context, {**alone, **trained})
+    reads = () if student is None else sources_of(student)
+    refuse_idle(context, idle_in_scoring(by_student=student is not None, reads=reads))
     corpus = open_rows(candidates, columns, split=split)
     _require_group(corpus, by)
     with progress(

@@ -26,6 +26,7 @@ from headwater.core.files import whole_folder
 from headwater.core.fingerprints import require_equal
 from headwater.core.statistics import conformal_reach
 from headwater.data.rows import Row
+from headwater.data.tokens import tokenizer_digest
 from headwater.models.reader import Reader
 from headwater.students.choice import fit_best, priced, to_share
 from headwater.students.hidden_states import HiddenStates
@@ -36,7 +37,8 @@ from headwater.students.transformer import Training, TransformerStudent, fit_tra
 
 FAMILIES = ("regression", "transformer")
 FILE = "student.json"
-FORMAT = 2
+FORMAT = 3
+"""It grew when the n-grams' hash changed, because the weights belong to its buckets."""
 _TOGETHER = 1024
 """Rows whose features are in memory together."""
 _FLOOR = 0.1
@@ -220,7 +222,7 @@ def fit_students(
     found = []
     for lesson in lessons:
         ensemble, choice = fit_best(lesson, blocks, choices, members=options.members, seed=options.seed)
-        told = {**choice, "not read": [*choice["not read"], *unread]}
+        told = {**choice, "not read": [*choice["not read"], *unread], **_foreign(ensemble.sources, given.reader)}
         found.append(_finished(ensemble, lesson, options, given, told))
     return found
 
@@ -254,6 +256,26 @@ def _sources(
         return [*sources, Sketches.of(reader, "model")], []
     except ModelError as error:  # a head that cannot be read leaves the other sources
         return sources, [f"model: {error.what}"]
+
+
+def _foreign(sources: Sequence[StudentSource], reader: Reader | None) -> dict[str, str]:
+    """Says of a proxy or encoder that its tokenizer is not the language model's, which is allowed: both read text."""
+    if reader is None:
+        return {}
+    own = tokenizer_digest(reader.loaded.tokenizer)
+    names = [source.name for source in sources if source.described.get("tokenizer", own) != own]
+    return {f"tokenizer of the {name}": "another than the model's; it reads the rows' text" for name in names}
+
+
+def sources_of(folder: str | Path) -> tuple[str, ...]:
+    """What the saved student in a folder reads (`words`, `proxy`, ...); nothing if no readable student is there.
+
+    Nothing is loaded: `load_student` says what is wrong with a folder.
+    """
+    try:
+        return tuple(json.loads((Path(folder) / FILE).read_text(encoding="utf-8"))["sources"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
 
 
 def _finished(
