@@ -57,5 +57,8 @@ def test_signs_are_counted_by_kind(texts):
 
 
 def test_a_texts_features_do_not_depend_on_its_neighbours():
-    alone, among = word_ngrams(["one two"], longest=2, norm="l1"), word_ngrams(["", "one two", "x"], longest=2, norm="l1")
+    alone, among = (
+        word_ngrams(["one two"], longest=2, norm="l1"),
+        word_ngrams(["", "one two", "x"], longest=2, norm="l1"),
+    )
     np.testing.assert_array_equal(alone.toarray()[0], among.toarray()[1])

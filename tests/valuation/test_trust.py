@@ -18,7 +18,7 @@ from headwater.models.reader import Reader
 from headwater.training.fitting import fit
 from headwater.training.tiny import Recipe, new_model, train_tokenizer
 from headwater.valuation.values import read_values
-from headwater.valuing.trust import Ceiling, ceilings, require_strong, seen_warning
+from headwater.valuing.trust import Ceiling, ceilings, help_for, require_strong, seen_warning
 from headwater.valuing.value import ValueOptions, value_with_student
 
 
@@ -96,9 +96,10 @@ def test_the_ceiling_is_kept_and_a_small_target_is_told(tmp_path):
 
 def test_the_remedy_names_what_is_missing():
     small = Ceiling("t", 10, 200, 0.3)
-    with pytest.raises(DataError, match=rf"give about {small.rows_for(0.9)} target rows"):
-        require_strong(0.1, small, 500, force=False)
-    with pytest.raises(DataError, match="label more than 500 rows"):
-        require_strong(0.1, None, 500, force=False)
-    assert require_strong(0.6, small, 500, force=False) is None
+    assert f"give about {small.rows_for(0.9)} target rows" in help_for(small, 500)
+    assert "label more than 500 rows" in help_for(None, 500)
+    assert "reads model (--student-cost 1/2)" in help_for(None, 500, ["model"])
+    with pytest.raises(DataError, match="more rows"):
+        require_strong(0.1, small, remedy="more rows", force=False)
+    assert require_strong(0.6, small, remedy="more rows", force=False) is None
     assert replace(small, halves=0.9).warning() is None

@@ -100,7 +100,8 @@ def value(
     duplicates: Duplicates = 0.7,
     student: Annotated[Path | None, typer.Option(help="Folder for the student, for methods that train one.")] = None,
     student_cost: Annotated[
-        str | None, typer.Option(help="The most a student may cost, as a share of its teacher's time: 1/20.")
+        str | None,
+        typer.Option(help="The most a student may cost, as a share of its teacher's time; default 1/20, see docs."),
     ] = None,
     student_proxy: Proxy = None,
     by: GroupBy = None,

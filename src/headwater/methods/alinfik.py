@@ -59,7 +59,7 @@ class ALinFiKOptions:
     active: float = 0.0
     proxy: str = ""
     sources: str = ""
-    cost: str = "1/20"
+    cost: str = ""
 
     def budget(self, rows: int) -> int:
         """How many rows of a pool of `rows` rows the teacher labels."""
@@ -144,7 +144,7 @@ def entry(find: Find) -> MethodEntry[ALinFiKOptions]:
         name="alinfik",
         summary="A small student trained on a sample of a teacher's scores: LinFiK's, or any method's.",
         reads="the teacher reads a sample; the student reads text",
-        cost="the teacher's on the sample, then at most 1/20 of it a row",
+        cost="the teacher's on the sample, then 1/20 of it a row or less (1/4 where that is too poor)",
         source="Pan et al., arXiv 2503.01052",
         presets={"default": ALinFiKOptions(), "transformer": ALinFiKOptions(family="transformer", members=3)},
         make=partial(alinfik, find=find),

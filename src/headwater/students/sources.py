@@ -48,8 +48,11 @@ _USUAL = np.array(
 )
 """Mean and standard deviation of each shape over short English texts, roughly; only their scale matters."""
 
-_WIDTHS = (128, 96, 64)
-"""Sketched widths of the residual, of the hidden state beside it, and of the residual seen through the head."""
+_WIDTHS = {"model": (128, 96, 64), "proxy": (64, 32, 32)}
+"""Sketched widths of the residual, of the hidden state beside it, and of the residual seen through the head.
+
+A proxy should cost little, and wider sketches of one foretell no better.
+"""
 
 
 @runtime_checkable
@@ -114,7 +117,7 @@ class Sketches:
         """Bind the sketch to a reader's model; raises `ModelError` if its output layer cannot be read."""
         readout = find_readout(reader.loaded)
         vocabulary, width = readout.weight.shape
-        r, h, g = (min(most, size) for most, size in zip(_WIDTHS, (vocabulary, width, width), strict=True))
+        r, h, g = (min(most, size) for most, size in zip(_WIDTHS[name], (vocabulary, width, width), strict=True))
         sketch = ReadoutSketch(
             readout=readout,
             channels=Channels(1.0, 1.0, 0.0, r, h, g),

@@ -28,7 +28,7 @@ from headwater.core.statistics import conformal_reach
 from headwater.data.rows import Row
 from headwater.data.tokens import tokenizer_digest
 from headwater.models.reader import Reader
-from headwater.students.choice import fit_best, priced, to_share
+from headwater.students.choice import WIDEST, Fitting, priced, to_share
 from headwater.students.hidden_states import HiddenStates
 from headwater.students.labels import HELD_OUT, HELD_OUT_FEWEST, Lesson, Scale
 from headwater.students.regression import RegressionStudent, applied, read_blocks
@@ -60,7 +60,8 @@ class StudentOptions:
         proxy: folder or hub name of a small causal model whose sketches a regression may read; empty: none.
         sources: what a regression reads, of `words`, `model`, `proxy` and `encoder`, joined by `+`; empty: the best of
             what fits the cost.
-        cost: the most that a student may cost, as a share of the teacher's time: `1/20`.
+        cost: the most that a student may cost, as a share of the teacher's time (`1/20`); empty: 1/20, or up to 1/4
+            where that makes a poor student.
     """
 
     family: str = "regression"
@@ -71,7 +72,7 @@ class StudentOptions:
     seed: int = 0
     proxy: str = ""
     sources: str = ""
-    cost: str = "1/20"
+    cost: str = ""
 
 
 @dataclass(frozen=True)
@@ -218,10 +219,11 @@ def fit_students(
     sources, unread = _sources(options, given.reader, encoder)
     limit, seconds = to_share(options.cost), given.teacher_seconds
     choices = priced(sources, rows, teacher_seconds=seconds, share=limit, named=options.sources)
-    blocks = read_blocks([choice.source for choice in choices if choice.fits], rows)
+    widest = 0.0 if options.cost or options.sources else WIDEST
+    fitting = Fitting(rows, choices, options.members, options.seed, widest)
     found = []
     for lesson in lessons:
-        ensemble, choice = fit_best(lesson, blocks, choices, members=options.members, seed=options.seed)
+        ensemble, choice = fitting.best(lesson)
         told = {**choice, "not read": [*choice["not read"], *unread], **_foreign(ensemble.sources, given.reader)}
         found.append(_finished(ensemble, lesson, options, given, told))
     return found

@@ -20,7 +20,7 @@ from headwater.valuing.distil import Recheck, distil, doubled, folders_of, reche
 from headwater.valuing.labelling import SPARE, LabelPlan
 from headwater.valuing.request import Request, Valued
 from headwater.valuing.run import begin, of_scorer, run, target_digest
-from headwater.valuing.trust import ROWS, Ceiling, doubt, require_strong
+from headwater.valuing.trust import ROWS, Ceiling, doubt, help_for, require_strong
 
 NO_INTERVALS = "none: {} held-out labels; a 95 % interval takes 19, which 76 labels give (--set labels=76 or more)"
 MOST = 20_000
@@ -61,7 +61,9 @@ def value_learned(request: Request, learning: Learning) -> Valued:
     for name, student in students.items():
         quality, ceiling = _quality(student, checks.get(name)), _ceiling(doubted.ceilings, name)
         of = f" on target '{name}'" if len(students) > 1 else ""
-        if weak := require_strong(quality, ceiling, plan.labels, force=how.force, of=of):
+        unread = [str(one).partition(":")[0] for one in student.choice.get("not read", ()) if "--student-cost" in one]
+        remedy = help_for(ceiling, plan.labels, unread)
+        if weak := require_strong(quality, ceiling, force=how.force, of=of, remedy=remedy):
             further.append(weak)
     doubted = dataclasses.replace(doubted, further=tuple(further))
     notes = {

@@ -176,17 +176,14 @@ def seen_warning(reader: Reader, candidates: Sequence[Row], target: Sequence[Row
     return f"{what}; the values of rows that it knows already are noise, so use the model as it was before"
 
 
-def require_strong(
-    quality: float, ceiling: Ceiling | None, labels: int, *, force: bool, remedy: str = "", of: str = ""
-) -> str | None:
+def require_strong(quality: float, ceiling: Ceiling | None, *, remedy: str, force: bool, of: str = "") -> str | None:
     """Raise `DataError` if a student is too weak for its values to mean anything; with `force`, return a warning.
 
     Args:
         quality: Spearman correlation of the student with its teacher, on rows it has not learned from.
         ceiling: the target's, if it is known.
-        labels: how many rows the student learned from.
+        remedy: what helps.
         force: go on all the same.
-        remedy: what helps; empty: what helps where a student has just been trained.
         of: words that say which student, if there are several.
     """
     limit = max(WEAK, ceiling.stepped_up / 2 if ceiling else 0.0)
@@ -198,10 +195,22 @@ def require_strong(
         what += f"; the target's ceiling is {ceiling.stepped_up:.2f}"
     if force:
         return what
+    raise DataError(what, where="alinfik", remedy=remedy)
+
+
+def help_for(ceiling: Ceiling | None, labels: int, unread: Sequence[str] = ()) -> str:
+    """What would help a weak student.
+
+    Args:
+        ceiling: the target's, if it is known.
+        labels: how many rows the student learned from.
+        unread: sources that were too dear to read.
+    """
     more = ceiling.rows_for(0.9) if ceiling is not None and ceiling.stepped_up < GOOD else None
     rows = f"give about {more:,} target rows, " if more else ""
-    remedy = remedy or (
-        f"no values were written: {rows}label more than {labels:,} rows (--set labels=...) under another --out, use "
-        "the base model if this one was trained on the pool, or write them all the same with --resume --force"
+    dearer = f"let the student cost more, so that it reads {' and '.join(unread)} (--student-cost 1/2), "
+    return (
+        f"no values were written: {rows}{dearer if unread else ''}label more than {labels:,} rows (--set labels=...) "
+        "under another --out, use the base model if this one was trained on the pool, or write them all the same with "
+        "--resume --force"
     )
-    raise DataError(what, where="alinfik", remedy=remedy)

@@ -86,7 +86,7 @@ def value_with_student(
     require_vacant(place)
     learned = load_student(student, reader=reader, proxy=proxy)
     remedy = "train one on more labels or a larger target, or write its values all the same with --force"
-    weak = require_strong(learned.held_out, None, learned.rows, force=how.force, remedy=remedy)
+    weak = require_strong(learned.held_out, None, remedy=remedy, force=how.force)
     found = survey(candidates, sample=0, duplicates=how.duplicates, keep=run_folder(place) / "pool.jsonl")
     name = str(learned.about.get("target", "target"))
     identity = {"student": dict(learned.about), "options": asdict(learned.options), "rows": learned.rows}
