@@ -154,6 +154,10 @@ def test_a_student_of_noise_prices_nothing_unless_it_is_forced_to(place):
     assert forced.returncode == 0, forced.stderr
     assert "warning: the student ranks rows it has not seen" in forced.stderr
     assert json.loads(forced.stdout)["notes"]["ceiling"] < 0.8
+    priced = ("price", "noise.parquet", "--budget", "10", "--also-uncertain", "--out", "n.csv", "--html", "n.html")
+    said = headwater(*priced, cwd=place)
+    assert "warning: the student ranks rows it has not seen" in said.stderr  # whoever pays by such values reads it too
+    assert "the student ranks rows it has not seen" in (place / "n.html").read_text(encoding="utf-8")
     again = ("value", "score", "--candidates", "pool.jsonl", "--student", "noise.student", "--out", "again.parquet")
     assert "--force" in fails(place, 1, *again)
 

@@ -131,10 +131,12 @@ class Purchase(Tabular):
     Attributes:
         prices: the price of every row.
         accounts: one line a provider.
+        warnings: the reasons to doubt the values that are paid by, each a sentence.
     """
 
     prices: Prices
     accounts: tuple[ProviderAccount, ...]
+    warnings: tuple[str, ...] = ()
 
     def records(self) -> list[dict[str, Any]]:
         """One record a provider; its amount is in the currency's units."""
@@ -197,4 +199,4 @@ def price(
         from headwater.report.statement import write_statement
 
         write_statement(html, valued, priced, lines, currency=currency)
-    return Purchase(priced, tuple(lines))
+    return Purchase(priced, tuple(lines), valued.warnings)

@@ -53,6 +53,8 @@ def price(
     elif unsure[0]:
         what = f"{unsure[0]:,} of {paid_rows:,} paid rows, with {money(unsure[1])} of {total}, cannot be told from zero"
         say(f"warning: {what}")
+    for doubt in found.warnings:
+        say(f"warning: {doubt}")
     if worst := max((found.prices.changeable or {}).items(), key=lambda pair: pair[1], default=None):
         name, share = worst
         say(f"most changeable: '{name}': other labels would change its pay by over 10 % with probability {share:.2f}")
@@ -69,6 +71,7 @@ def price(
             "uncertain_rows": None if unsure is None else unsure[0],
             "uncertain_amount": None if unsure is None else money(unsure[1]),
             "changeable": found.prices.changeable,
+            "warnings": list(found.warnings),
         }
         emit_json("price", priced)
     else:

@@ -89,6 +89,11 @@ class Values(Tabular):
         """The meaning of a value, in one sentence."""
         return str(self.about.get("sign", "positive = the row helps"))
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The reasons to doubt the values that were found when they were computed, each a sentence."""
+        return tuple(str(one) for one in self.about.get("notes", {}).get("warnings", ()))
+
     def records(self) -> list[dict[str, Any]]:
         """One record a row, with all columns."""
         found: list[dict[str, Any]] = self.table.to_pylist()
