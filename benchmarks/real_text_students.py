@@ -13,11 +13,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -71,7 +68,7 @@ def main() -> None:
     ceiling = report["ceilings"][str(given.target)]
     teacher = prepare(find_method("linfik"), reader, [Target("words", tuple(chosen))], sample[:32])
     taught = Taught(reader, seconds_a_row(teacher, sample[:32]))
-    teachers_time = processor_ms(teacher, sample[:128])
+    teachers_time = 1000 * seconds_a_row(teacher, sample[:128])
     report["teacher ms a row"] = teachers_time
     for name in ("words", "proxy", "model", "words+proxy", "words+model"):
         options = StudentOptions(proxy=str(proxy), sources=name)
@@ -79,7 +76,7 @@ def main() -> None:
         report[name] = measured(student.predict(fresh), truth, ceiling)
         report[name] |= {
             "held-out Spearman": student.held_out,
-            "teacher's time over the student's": teachers_time / processor_ms(student.predict, fresh[:1024]),
+            "teacher's time over the student's": teachers_time / (1000 * seconds_a_row(student.predict, fresh[:1024])),
             "curve": student.curve,
         }
         print(name, report[name], flush=True)
@@ -117,16 +114,6 @@ def measured(found: np.ndarray, truth: np.ndarray, ceiling: float) -> dict[str, 
     return {"Spearman": rho, "share of the ceiling": rho / ceiling, "recall": best_recall(found, truth)}
 
 
-def processor_ms(read: Callable[[Sequence[Row]], Any], rows: Sequence[Row]) -> float:
-    """The least processor time of three readings, in milliseconds a row."""
-    times = []
-    for _ in range(3):
-        begin = time.process_time()
-        read(rows)
-        times.append(time.process_time() - begin)
-    return 1000 * min(times) / len(rows)
-
-
 def teacher_times(reader: Reader, target: list[Row], rows: list[Row]) -> dict[str, float]:
     """What LinFiK takes a row with the base model, and with an untrained model of 36 million parameters."""
     torch.manual_seed(0)
@@ -139,7 +126,7 @@ def teacher_times(reader: Reader, target: list[Row], rows: list[Row]) -> dict[st
     found = {}
     for name, one in (("base", reader), ("36 million", Reader.of(large, max_tokens=CONTEXT))):
         scorer = prepare(find_method("linfik", {"distance": "0.001"}), one, [Target("words", tuple(target[:16]))], rows)
-        found[name] = processor_ms(scorer, rows)
+        found[name] = 1000 * seconds_a_row(scorer, rows)
     return found
 
 

@@ -3,7 +3,7 @@
 A tiny model, one of 36 million parameters (both trained on other text of the same packages), and any folder that
 `--large` names (SmolLM2-135M as `examples/smollm2/run.py prepare` unpacks it) label the same few hundred rows with
 LinFiK. Two thirds of the labels teach students of words, and of words and a small proxy; the other rows measure them.
-Models and labels are kept in --out, 16 rows at a time, so a run that was stopped goes on.
+Times are processor time. Models and labels are kept in --out, 16 rows at a time, so a run that was stopped goes on.
 
 Run:  python benchmarks/teacher_sizes.py --out runs/teachers --large runs/smollm2/model    (an hour on one core)
 """
@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from headwater.methods.scoring import prepare
 from headwater.methods.targets import Scorer, Target
 from headwater.models.load import load_model
 from headwater.models.reader import Reader
+from headwater.students.choice import seconds_a_row
 from headwater.students.student import StudentOptions, Taught, fit_student
 from headwater.tasks.real_text import real_text_task
 from headwater.training.tiny import Recipe, task_rows, train_tiny
@@ -84,29 +83,19 @@ def compared(reader: Reader, rows: list[Row], target: Target, kept: Path, proxy:
     labels = parts @ np.array([p.rows for p in teacher.parts]) / sum(p.rows for p in teacher.parts)
     (ceiling,) = ceilings(parts.astype(np.float32), teacher.parts)
     known = 2 * len(rows) // 3
-    seconds = processor_seconds(teacher, rows[:TIMED])
+    seconds = seconds_a_row(teacher, rows[:TIMED])
     report: dict[str, Any] = {"parameters": sum(p.numel() for p in reader.loaded.model.parameters())}
     report |= {"teacher ms a row": 1000 * seconds, "ceiling": ceiling.stepped_up}
     for name in ("words", "words+proxy"):
         taught = Taught(None, seconds)
         student = fit_student(rows[:known], labels[:known], StudentOptions(proxy=proxy, sources=name), taught)
         rho = spearman(student.predict(rows[known:]), labels[known:])
-        took = processor_seconds(student.predict, rows)
+        took = seconds_a_row(student.predict, rows)
         report[name] = {
             **{"Spearman": rho, "share of the ceiling": rho / ceiling.stepped_up},
             **{"ms a row": 1000 * took, "teacher's time over the student's": seconds / took},
         }
     return report
-
-
-def processor_seconds(read: Callable[[Sequence[Row]], Any], rows: Sequence[Row]) -> float:
-    """The least processor time of three readings, a row: other work on the machine lengthens it little."""
-    times = []
-    for _ in range(3):
-        begin = time.process_time()
-        read(rows)
-        times.append(time.process_time() - begin)
-    return min(times) / len(rows)
 
 
 def labels_of(teacher: Scorer, rows: list[Row], kept: Path) -> NDArray[np.float64]:

@@ -135,10 +135,10 @@ def test_a_student_of_the_models_sketches_is_given_the_model(place):
     options = ("--set", "teacher=length", "--set", "labels=40", "--set", "recheck=0", "--set", "sources=model")
     assert headwater(*words, *options, "--out", "m.parquet", cwd=place).returncode == 0
     score = ("value", "score", "--candidates", "pool.jsonl", "--student", "m.student")
-    assert "--model" in fails(place, 2, *score, "--out", "again.parquet")
-    done = headwater(*score, "--model", "model", "--out", "again.parquet", cwd=place)
+    assert "--model" in fails(place, 2, *score, "--out", "m-again.parquet")
+    done = headwater(*score, "--model", "model", "--out", "m-again.parquet", cwd=place)
     assert done.returncode == 0, done.stderr
-    m, again = (pq.read_table(place / name).column("value").to_pylist() for name in ("m.parquet", "again.parquet"))
+    m, again = (pq.read_table(place / name).column("value").to_pylist() for name in ("m.parquet", "m-again.parquet"))
     np.testing.assert_allclose(m, again, rtol=1e-5)
     assert "no proxy" in fails(place, 2, *score, "--model", "model", "--student-proxy", "model", "--out", "n.parquet")
 
@@ -155,7 +155,9 @@ def test_a_student_of_noise_prices_nothing_unless_it_is_forced_to(place):
     assert "warning: the student ranks rows it has not seen" in forced.stderr
     assert json.loads(forced.stdout)["notes"]["ceiling"] < 0.8
     priced = ("price", "noise.parquet", "--budget", "10", "--also-uncertain", "--out", "n.csv", "--html", "n.html")
-    said = headwater(*priced, cwd=place)
+    assert "not for prices: the student ranks" in fails(place, 1, *priced)
+    assert not (place / "n.csv").exists()
+    said = headwater(*priced, "--force", cwd=place)
     assert "warning: the student ranks rows it has not seen" in said.stderr  # whoever pays by such values reads it too
     assert "the student ranks rows it has not seen" in (place / "n.html").read_text(encoding="utf-8")
     again = ("value", "score", "--candidates", "pool.jsonl", "--student", "noise.student", "--out", "again.parquet")

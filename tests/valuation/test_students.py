@@ -84,7 +84,7 @@ def test_sketches_of_the_model_see_what_words_do_not():
 
 def test_a_source_that_costs_too_much_is_not_read_and_that_is_said(monkeypatch):
     rows, labels = list(open_corpus(records(60))), np.arange(60.0)
-    monkeypatch.setattr(choice, "seconds_a_row", lambda read, _: 0.5 if "Sketches" in repr(read) else 0.1)
+    monkeypatch.setattr(choice, "seconds_a_row", lambda read, _rows: 0.5 if "Sketches" in repr(read) else 0.1)
     dear = fit_student(rows, labels, StudentOptions(members=1, cost="1/20"), Taught(READER, teacher_seconds=10.0))
     assert dear.choice["student reads"] == "words (1/100 of the teacher's time)"
     assert dear.choice["not read"] == ["model: 1/20 of the teacher's time, more than --student-cost allows"]
@@ -104,9 +104,9 @@ def test_a_source_that_costs_too_much_is_not_read_and_that_is_said(monkeypatch):
 
 def test_a_dearer_student_is_taken_where_the_usual_one_is_poor_and_that_is_said(monkeypatch):
     """What the model has learned of a row is in its loss, which no word tells."""
-    rows, share = list(open_corpus(records(160, seed=2))), 0.1
+    rows, share = list(open_corpus(records(90, seed=2))), 0.1
     known = Sketches.of(READER, "model").read(rows)["loss"][:, 0].astype(float)
-    monkeypatch.setattr(choice, "seconds_a_row", lambda read, _: share if "Sketches" in repr(read) else 0.01)
+    monkeypatch.setattr(choice, "seconds_a_row", lambda read, _rows: share if "Sketches" in repr(read) else 0.01)
     taught = Taught(READER, teacher_seconds=1.0)
     found = fit_student(rows, known, StudentOptions(members=1), taught).choice
     assert "model" in found["student reads"]

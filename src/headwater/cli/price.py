@@ -33,6 +33,7 @@ def price(
     rows: Annotated[Path | None, typer.Option(help="Also write one CSV line a row."), Writes] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a readable statement."), Writes] = None,
     currency: Annotated[str, typer.Option(help="Shown beside amounts.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Pay by values that `value` found unfit for it.")] = False,
     as_json: Json = False,
 ) -> Made:
     """Divide a budget among rows in proportion to their value, to the cent; copies of a row earn nothing more.
@@ -44,7 +45,7 @@ def price(
 
     files: dict[str, Any] = {"out": out, "rows": rows, "html": html}
     terms: dict[str, Any] = {"by": by, "reserve": reserve, "unit": unit, "column": column, "currency": currency}
-    terms |= {"only_certain": only_certain, "shrink": shrink}
+    terms |= {"only_certain": only_certain, "shrink": shrink, "force": force}
     found = divide(values, budget, **terms, **files)
     total, lines, unsure = money(found.prices.terms.budget), found.accounts, found.prices.unsure
     paid_rows = sum(line.paid for line in lines)

@@ -342,7 +342,10 @@ def _show(command: str, valued: Valued, by: str | None, plot: Path | None, as_js
         emit_json(command, {**found, "plots": [str(path) for path in figures]})
         return
     groups = summary.pop("groups", {})
-    emit_pairs({**summary, **{k: v for k, v in valued.notes.items() if not isinstance(v, dict | list)}})
+    notes = {k: v for k, v in valued.notes.items() if not isinstance(v, dict | list)}
+    if unread := valued.notes.get("not read"):
+        notes["not read"] = "; ".join(unread)
+    emit_pairs({**summary, **notes})
     for name, checked in valued.rechecks.items():
         of = f" of {name}" if len(valued.rechecks) > 1 else ""
         emit_pairs({f"recheck on fresh rows{of}": checked.to_json()})

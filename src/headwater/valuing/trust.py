@@ -26,6 +26,7 @@ from headwater.features.row_losses import mean_losses
 from headwater.methods.lexical import bm25_scores
 from headwater.methods.targets import Part, Scorer, Target, laid_out
 from headwater.models.reader import Reader
+from headwater.valuation.values import NOT_FOR_PRICES
 
 ROWS = 200
 """Candidates on which the ceiling is measured."""
@@ -106,16 +107,19 @@ class Doubts:
 
     Attributes:
         ceilings: of the targets.
-        further: warnings: that the model has trained on the candidates, that the student is weak.
+        further: warnings that leave the values what they are: a target of one row, more labels than rows.
+        grave: warnings that the values are mostly noise, so that nobody should be paid by them: the model has trained
+            on the candidates, or the student is weak.
     """
 
     ceilings: list[Ceiling]
     further: tuple[str, ...] = ()
+    grave: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """The reasons to doubt the values, each a sentence."""
-        return (*(one for ceiling in self.ceilings if (one := ceiling.warning())), *self.further)
+        return (*(one for ceiling in self.ceilings if (one := ceiling.warning())), *self.further, *self.grave)
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -125,7 +129,11 @@ class Doubts:
             found["ceiling"] = self.ceilings[0].stepped_up
         if self.ceilings:
             found["ceilings"] = {ceiling.target: ceiling.to_json() for ceiling in self.ceilings}
-        return {**found, **({"warnings": list(self.warnings)} if self.warnings else {})}
+        return {
+            **found,
+            **({"warnings": list(self.warnings)} if self.warnings else {}),
+            **({NOT_FOR_PRICES: list(self.grave)} if self.grave else {}),
+        }
 
 
 def doubt(reader: Reader | None, targets: Sequence[Target], scorer: Scorer, rows: Sequence[Row]) -> Doubts:
@@ -134,7 +142,7 @@ def doubt(reader: Reader | None, targets: Sequence[Target], scorer: Scorer, rows
         return Doubts([])
     seen = seen_warning(reader, rows, laid_out(targets))
     single = [_single(target.name) for target in targets if len(target.rows) == 1]
-    return Doubts(ceilings(scorer(rows), scorer.parts), (*single, *((seen,) if seen else ())))
+    return Doubts(ceilings(scorer(rows), scorer.parts), tuple(single), (seen,) if seen else ())
 
 
 def _single(name: str) -> str:

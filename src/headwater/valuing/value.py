@@ -16,7 +16,7 @@ from headwater.valuing.learned import NO_INTERVALS, value_learned
 from headwater.valuing.request import Request, Valued, ValueOptions
 from headwater.valuing.run import Job, check_targets, of_scorer, require_vacant, run, run_folder
 from headwater.valuing.survey import Pool, survey
-from headwater.valuing.trust import ROWS, doubt, require_strong
+from headwater.valuing.trust import ROWS, Doubts, doubt, require_strong
 
 
 def value_pool(
@@ -91,9 +91,10 @@ def value_with_student(
     name = str(learned.about.get("target", "target"))
     identity = {"student": dict(learned.about), "options": asdict(learned.options), "rows": learned.rows}
     identity["targets"] = {name: learned.about.get("target_digest")}
-    notes: dict[str, Any] = {"held-out Spearman": learned.held_out}
+    doubted = Doubts([], grave=(weak,) if weak else ())
+    notes: dict[str, Any] = {"held-out Spearman": learned.held_out, **doubted.notes}
     if not learned.has_intervals:
         notes["intervals"] = NO_INTERVALS.format(learned.held_out_rows)
     job = Job(found, (name,), identity, {"notes": notes}, place)
     values = run(job, learned.estimates, resume=how.resume, on_rows=how.on_rows("valuing", found.count))
-    return Valued(values, notes, students={name: learned}, warnings=(weak,) if weak else ())
+    return Valued(values, notes, students={name: learned}, warnings=doubted.warnings)
