@@ -57,16 +57,16 @@ def value_learned(request: Request, learning: Learning) -> Valued:
     )
     checks = recheck(of_scorer(scorer), students, plan.fresh) if plan.fresh else {}
     doubted = doubt(request.reader, request.targets, scorer, (plan.fresh or plan.candidates)[:ROWS])
-    grave = list(doubted.grave)
+    weak: list[str] = []
     for name, student in students.items():
         quality, ceiling = _quality(student, checks.get(name)), _ceiling(doubted.ceilings, name)
         of = f" on target '{name}'" if len(students) > 1 else ""
         unread = [str(one).partition(":")[0] for one in student.choice.get("not read", ()) if "--student-cost" in one]
-        remedy = help_for(ceiling, plan.labels, unread)
-        if weak := require_strong(quality, ceiling, force=how.force, of=of, remedy=remedy):
-            grave.append(weak)
+        remedy = help_for(ceiling, plan.labels, unread, doubted.seen)
+        if said := require_strong(quality, ceiling, force=how.force, of=of, remedy=remedy):
+            weak.append(said)
     further = (*doubted.further, *_too_many(learning, count))
-    doubted = dataclasses.replace(doubted, further=further, grave=tuple(grave))
+    doubted = dataclasses.replace(doubted, further=further, weak=tuple(weak))
     notes = {
         "labelled rows": plan.labels,
         **_notes(students, checks, doubted.ceilings),

@@ -91,7 +91,7 @@ def value_with_student(
     name = str(learned.about.get("target", "target"))
     identity = {"student": dict(learned.about), "options": asdict(learned.options), "rows": learned.rows}
     identity["targets"] = {name: learned.about.get("target_digest")}
-    doubted = Doubts([], grave=(weak,) if weak else ())
+    doubted = Doubts([], weak=(weak,) if weak else ())
     notes: dict[str, Any] = {"held-out Spearman": learned.held_out, **doubted.notes}
     if not learned.has_intervals:
         notes["intervals"] = NO_INTERVALS.format(learned.held_out_rows)
