@@ -131,7 +131,8 @@ def test_a_provider_values_with_the_proxy_alone(tmp_path, proxy):
     assert "proxy" in valued.notes["student reads"] or "words" in valued.notes["student reads"]
     only = find_method("alinfik", {**taught, "sources": "proxy"})
     how = ValueOptions(force=True, duplicates=None)
-    value_pool(open_corpus(POOL), [TARGET], tmp_path / "p.parquet", method=only, reader=READER, options=how)
+    valued = value_pool(open_corpus(POOL), [TARGET], tmp_path / "p.parquet", method=only, reader=READER, options=how)
+    assert valued.notes["tokenizer of the proxy"].startswith("another than the model's")
     folder = tmp_path / "p.student"
     said = [str(row[name]) for row in POOL for name in ("prompt", "response")]
     said += [text for row in TARGET.rows for text in row.fields().values()]

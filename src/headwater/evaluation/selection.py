@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from headwater.core.errors import UsageError, unknown_name
 from headwater.core.files import write_text
@@ -30,13 +31,13 @@ from headwater.evaluation.listener import SILENT, Listener
 from headwater.evaluation.result import Cost, Line, Result
 from headwater.methods.targets import Target
 from headwater.models.load import LoadedModel, load_model
+from headwater.models.losses import loss_table, target_logits
 from headwater.models.reader import Reader
 from headwater.tasks.junk_pool import junk_pool_task
 from headwater.tasks.mixed_pool import mixed_pool_task
 from headwater.tasks.pool import PoolTask
 from headwater.tasks.real_text import real_text_task
 from headwater.training.cache import trained
-from headwater.training.fitting import backward, response_loss
 from headwater.training.tiny import Recipe, task_rows
 
 POOLS: Mapping[str, Callable[..., PoolTask]] = {
@@ -45,6 +46,7 @@ POOLS: Mapping[str, Callable[..., PoolTask]] = {
     "real": real_text_task,
 }
 CONTROLS = ("bm25", "embedding", "loss")
+WEIGHINGS = ("rows", "tokens")
 CONTEXT = 128
 TOKENS_PER_BATCH = 1024
 """Padded tokens of a forward pass in training and measuring; it changes the time and not the losses."""
@@ -65,6 +67,8 @@ class SelectionSettings:
         steps, items, rate: of the training: steps, rows a step, highest learning rate.
         seeds: of the arms' trainings.
         seed: of the pool and of the model that every arm starts from.
+        weigh: `rows`: a step lowers the mean of its rows' losses, which is what a value is about; `tokens`: the mean
+            over all their tokens, as most trainers do, so that long rows count more. The held-out loss is taken alike.
         text: the folder below which the packages of the pool `real` are.
     """
 
@@ -78,11 +82,14 @@ class SelectionSettings:
     rate: float = 1e-3
     seeds: tuple[int, ...] = (0, 1, 2)
     seed: int = 0
+    weigh: str = "rows"
     text: str = "/usr"
 
     def __post_init__(self) -> None:
         if self.pool not in POOLS:
             raise unknown_name("pool", self.pool, POOLS, where="selection")
+        if self.weigh not in WEIGHINGS:
+            raise unknown_name("weighing", self.weigh, WEIGHINGS, where="selection")
         if not 0 < self.share < 1 or len(self.seeds) < 1 or self.steps < 10:
             what = f"cannot run with a share of {self.share}, {len(self.seeds)} seeds, {self.steps} steps"
             raise UsageError(what, where="selection", remedy="give 0 < share < 1, and at least a seed and 10 steps")
@@ -94,7 +101,7 @@ class Arm:
 
     Attributes:
         name: its label.
-        losses: held-out loss (nats a token) at each measured step, `[seeds, points]`.
+        losses: held-out loss (nats) at each measured step, `[seeds, points]`.
         seconds: of scoring the pool, with one seed.
         kinds: the share of the chosen rows of each kind, `[seeds]`.
     """
@@ -165,8 +172,9 @@ def steps_to(curve: NDArray[np.float64], goal: float, points: Sequence[int]) -> 
 def _notes(settings: SelectionSettings, ground: _Ground) -> tuple[str, ...]:
     return (
         f"{settings.rows:,} rows, {ground.count:,} chosen; {settings.steps} steps of {settings.items} rows from one "
-        f"model for every arm; loss on {len(ground.held_out)} held-out rows like the target's; "
-        f"{len(settings.seeds)} seeds, Student's 95 % intervals over seeds.",
+        f"model for every arm, each on the mean over its {settings.weigh}; loss on {len(ground.held_out)} held-out "
+        f"rows like the target's, mean over its {settings.weigh}; {len(settings.seeds)} seeds, Student's 95 % "
+        "intervals over seeds.",
         "steps to random's end: share of all steps after which the random share's final loss is reached; 2: never.",
         "wanted share: the share of the chosen rows that are of the kind planted for the target.",
         f"alinfik labels {100 * settings.labels:g} % of the pool.",
@@ -228,7 +236,7 @@ class _Ground:
     def _trained(self, chosen: NDArray[np.int64], seed: int) -> list[float]:
         """The held-out losses at the measured steps of a training on these rows."""
         settings = self.settings
-        how: list[Any] = [settings.steps, settings.items, settings.rate, seed, self.points]
+        how: list[Any] = [settings.steps, settings.items, settings.rate, settings.weigh, seed, self.points]
         held_out = [row.ids.tolist() for row in self.held_out]
         name = digest(self.chooser.identity, held_out, how, chosen.tolist())[:16]
         file = self.chooser.folder / f"curve-{name}.json"
@@ -243,26 +251,38 @@ class _Ground:
         optimizer = torch.optim.AdamW(model.parameters(), lr=settings.rate, betas=(0.9, 0.95), fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, settings.steps))
         order = _order(len(rows), settings.steps * settings.items, seed)
-        losses = [_measure(model, self.held_out)]
+        losses = [self._measure(model)]
         for step in range(settings.steps):
             some = [rows[i] for i in order[step * settings.items : (step + 1) * settings.items]]
             optimizer.zero_grad()
-            backward(model, _batches(some))
+            for batch in _batches(some):
+                (_summed(model, batch, settings.weigh) / _counted(some, settings.weigh)).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
             if step + 1 in self.points:
-                losses.append(_measure(model, self.held_out))
+                losses.append(self._measure(model))
         return losses
 
+    @torch.no_grad()
+    def _measure(self, model: Any) -> float:
+        """The held-out loss, in nats."""
+        weigh = self.settings.weigh
+        total = sum(float(_summed(model, batch, weigh)) for batch in _batches(self.held_out))
+        return total / _counted(self.held_out, weigh)
 
-@torch.no_grad()
-def _measure(model: Any, rows: Sequence[TokenRow]) -> float:
-    """The mean loss over all response tokens of the rows, nats."""
-    batches = _batches(rows)
-    tokens = [int(batch.response.sum()) for batch in batches]
-    total = sum(float(response_loss(model, b)) * count for b, count in zip(batches, tokens, strict=True))
-    return total / sum(tokens)
+
+def _summed(model: Any, batch: TokenBatch, weigh: str) -> Tensor:
+    """The sum of the rows' losses (each the mean over its response tokens), or of all tokens' losses; nats."""
+    logits, place = target_logits(model, batch.input_ids, batch.response)
+    kept = batch.response.gather(1, place)
+    totals = batch.sum_windows(loss_table(logits[kept], batch.targets.gather(1, place), kept).sum(1))
+    return (totals / batch.target_counts).sum() if weigh == "rows" else totals.sum()
+
+
+def _counted(rows: Sequence[TokenRow], weigh: str) -> int:
+    """What `_summed` sums over: rows, or response tokens."""
+    return len(rows) if weigh == "rows" else sum(int(row.response.sum()) for row in rows)
 
 
 def _batches(rows: Sequence[TokenRow]) -> list[TokenBatch]:

@@ -191,7 +191,7 @@ def fit(
         model.train()
         for step, (epoch, batches) in enumerate(plan):
             optimizer.zero_grad()
-            loss = backward(model, batches)
+            loss = _backward(model, batches)
             if training.clip:
                 torch.nn.utils.clip_grad_norm_(parameters, training.clip)
             if recorder is not None:
@@ -215,7 +215,7 @@ def response_loss(model: Any, batch: TokenBatch) -> Tensor:
     return token_losses(logits[kept], batch.targets.gather(1, place)[kept]).mean()
 
 
-def backward(model: Any, batches: Sequence[TokenBatch]) -> float:
+def _backward(model: Any, batches: Sequence[TokenBatch]) -> float:
     """Add the gradient of the mean loss over the target tokens of all batches; returns that loss, nats."""
     tokens = [int(batch.response.sum()) for batch in batches]
     total = 0.0
