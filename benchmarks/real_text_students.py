@@ -18,8 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from headwater.core.seeds import key
 from headwater.core.statistics import spearman
@@ -29,7 +27,7 @@ from headwater.evaluation.selection import CONTEXT, REAL
 from headwater.methods.catalog import find_method
 from headwater.methods.scoring import attribute, prepare
 from headwater.methods.targets import Part, Target
-from headwater.models.load import load_model, wrap_model
+from headwater.models.load import load_model
 from headwater.models.reader import Reader
 from headwater.students.choice import seconds_a_row
 from headwater.students.student import StudentOptions, Taught, estimates_of, fit_student, fit_students
@@ -92,7 +90,6 @@ def main() -> None:
     for name in ("bm25", "embedding", "loss"):
         found = attribute(find_method(name), reader, fresh, [Target("words", tuple(chosen))]).values[:, 0]
         report[name] = measured(found.astype(np.float64), truth, ceiling)
-    report["teachers' ms a row"] = teacher_times(reader, chosen, sample[:16])
     print(json.dumps(report, indent=2, default=str))
     (given.out / "report.json").write_text(json.dumps(report, indent=2, default=str), encoding="utf-8")
 
@@ -130,22 +127,6 @@ def measured(found: np.ndarray, truth: np.ndarray, ceiling: float) -> dict[str, 
     """Rank correlation with the teacher on fresh rows, its share of the ceiling, and the recall of the best tenth."""
     rho = spearman(found, truth)
     return {"Spearman": rho, "share of the ceiling": rho / ceiling, "recall": best_recall(found, truth)}
-
-
-def teacher_times(reader: Reader, target: list[Row], rows: list[Row]) -> dict[str, float]:
-    """What LinFiK takes a row with the base model, and with an untrained model of 36 million parameters."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(reader.loaded.tokenizer),
-        **{"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "intermediate_size": 1792},
-        tie_word_embeddings=True,
-    )
-    large = wrap_model(LlamaForCausalLM(config).eval(), reader.loaded.tokenizer)
-    found = {}
-    for name, one in (("base", reader), ("36 million", Reader.of(large, max_tokens=CONTEXT))):
-        scorer = prepare(find_method("linfik", {"distance": "0.001"}), one, [Target("words", tuple(target[:16]))], rows)
-        found[name] = 1000 * seconds_a_row(scorer, rows)
-    return found
 
 
 if __name__ == "__main__":
