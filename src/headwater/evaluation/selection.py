@@ -46,7 +46,7 @@ POOLS: Mapping[str, Callable[..., PoolTask]] = {
     "real": real_text_task,
 }
 CONTROLS = ("bm25", "embedding", "loss")
-WEIGHINGS = ("rows", "tokens")
+WEIGHINGS = ("tokens", "rows")
 CONTEXT = 128
 TOKENS_PER_BATCH = 1024
 """Padded tokens of a forward pass in training and measuring; it changes the time and not the losses."""
@@ -67,8 +67,8 @@ class SelectionSettings:
         steps, items, rate: of the training: steps, rows a step, highest learning rate.
         seeds: of the arms' trainings.
         seed: of the pool and of the model that every arm starts from.
-        weigh: `rows`: a step lowers the mean of its rows' losses, which is what a value is about; `tokens`: the mean
-            over all their tokens, as most trainers do, so that long rows count more. The held-out loss is taken alike.
+        weigh: `tokens`: a step lowers the mean loss over its rows' tokens, as most trainers do, so that long rows count
+            more; `rows`: the mean of its rows' losses, which is what a value is about. The held-out loss is taken alike.
         text: the folder below which the packages of the pool `real` are.
     """
 
@@ -82,7 +82,7 @@ class SelectionSettings:
     rate: float = 1e-3
     seeds: tuple[int, ...] = (0, 1, 2)
     seed: int = 0
-    weigh: str = "rows"
+    weigh: str = "tokens"
     text: str = "/usr"
 
     def __post_init__(self) -> None:
