@@ -223,7 +223,7 @@ def selection(
     labels: Annotated[float, typer.Option(help="Share of the pool that alinfik's teacher labels.")] = 0.1,
     steps: Annotated[int, typer.Option(help="Training steps of every arm.", min=10)] = 120,
     seeds: Annotated[int, typer.Option(help="Number of trainings of every arm.", min=1)] = 3,
-    weigh: Annotated[str, typer.Option(help="What counts alike in training and measuring: tokens or rows.")] = "tokens",
+    weigh: Annotated[str, typer.Option(help="What counts alike in training: tokens or rows.")] = "tokens",
     seed: Seed = 0,
     out: Out = Path("runs/eval"),
     as_json: Json = False,
