@@ -68,7 +68,7 @@ class SelectionSettings:
         seeds: of the arms' trainings.
         seed: of the pool and of the model that every arm starts from.
         weigh: `tokens`: a step lowers the mean loss over its rows' tokens, as most trainers do, so that long rows count
-            more; `rows`: the mean of its rows' losses, which is what a value is about. The held-out loss is taken alike.
+            more; `rows`: the mean of its rows' losses, which a value is about. The held-out loss is taken alike.
         text: the folder below which the packages of the pool `real` are.
     """
 
