@@ -130,6 +130,19 @@ def test_a_student_scores_without_the_model(place):
     assert a == s
 
 
+def test_a_student_of_the_models_sketches_is_given_the_model(place):
+    words = ("value", "--candidates", "pool.jsonl", "--target", "task.jsonl", "--method", "alinfik", "--model", "model")
+    options = ("--set", "teacher=length", "--set", "labels=40", "--set", "recheck=0", "--set", "sources=model")
+    assert headwater(*words, *options, "--out", "m.parquet", cwd=place).returncode == 0
+    score = ("value", "score", "--candidates", "pool.jsonl", "--student", "m.student")
+    assert "--model" in fails(place, 2, *score, "--out", "m-again.parquet")
+    done = headwater(*score, "--model", "model", "--out", "m-again.parquet", cwd=place)
+    assert done.returncode == 0, done.stderr
+    m, again = (pq.read_table(place / name).column("value").to_pylist() for name in ("m.parquet", "m-again.parquet"))
+    np.testing.assert_allclose(m, again, rtol=1e-5)
+    assert "no proxy" in fails(place, 2, *score, "--model", "model", "--student-proxy", "model", "--out", "n.parquet")
+
+
 def test_a_student_of_noise_prices_nothing_unless_it_is_forced_to(place):
     words = ("value", "--candidates", "pool.jsonl", "--target", "task.jsonl", "--method", "alinfik", "--model", "model")
     noise = ("--set", "teacher=random", "--set", "labels=36", "--set", "recheck=12", "--out", "noise.parquet")
@@ -141,6 +154,12 @@ def test_a_student_of_noise_prices_nothing_unless_it_is_forced_to(place):
     assert forced.returncode == 0, forced.stderr
     assert "warning: the student ranks rows it has not seen" in forced.stderr
     assert json.loads(forced.stdout)["notes"]["ceiling"] < 0.8
+    priced = ("price", "noise.parquet", "--budget", "10", "--also-uncertain", "--out", "n.csv", "--html", "n.html")
+    assert "not for prices: the student ranks" in fails(place, 1, *priced)
+    assert not (place / "n.csv").exists()
+    said = headwater(*priced, "--force", cwd=place)
+    assert "warning: the student ranks rows it has not seen" in said.stderr  # whoever pays by such values reads it too
+    assert "the student ranks rows it has not seen" in (place / "n.html").read_text(encoding="utf-8")
     again = ("value", "score", "--candidates", "pool.jsonl", "--student", "noise.student", "--out", "again.parquet")
     assert "--force" in fails(place, 1, *again)
 

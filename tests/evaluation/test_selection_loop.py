@@ -7,14 +7,18 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
 from headwater.core.errors import UsageError
+from headwater.data.batches import Window
 from headwater.evaluation import selection
 from headwater.evaluation.runs import run_evaluation
+from headwater.models.reader import Reader
 from headwater.report.plots import save_selection_curves
 from headwater.tasks.junk_pool import junk_pool_task
 from headwater.tasks.mixed_pool import KINDS, mixed_pool_task
-from headwater.training.tiny import Recipe
+from headwater.training.tiny import Recipe, task_rows
+from zoo import tiny_loaded
 
 
 @pytest.mark.parametrize("make", [mixed_pool_task, junk_pool_task])
@@ -56,6 +60,20 @@ def test_every_arm_starts_alike_and_trains_as_long(tmp_path, monkeypatch):
     assert save_selection_curves(tmp_path / "selection-mixed-curves.json", tmp_path / "c.svg").exists()
 
 
+def test_rows_or_tokens_count_alike():
+    """Against every row's own loss: the mean over rows of their means, or the mean over all tokens."""
+    reader = Reader.of(tiny_loaded("llama"))
+    texts = ["the quick fox", "the quick brown fox jumps over the lazy dog and the fox", "a dog"]
+    tokens = reader.tokenize(task_rows([{"id": str(i), "text": text} for i, text in enumerate(texts)]))
+    alone = [selection._summed(reader.loaded.model, reader.plan([row], Window(128))[0], "tokens") for row in tokens]
+    counts = [int(row.response.sum()) for row in tokens]
+    expected = {"tokens": sum(alone) / sum(counts), "rows": sum(a / n for a, n in zip(alone, counts, strict=True)) / 3}
+    (batch,) = reader.plan(tokens, Window(128))
+    for weigh, mean in expected.items():
+        found = selection._summed(reader.loaded.model, batch, weigh) / selection._counted(tokens, weigh)
+        torch.testing.assert_close(found, mean)
+
+
 def test_steps_to_a_goal():
     curve = np.array([5.0, 3.0, 2.0, 1.0])
     assert selection.steps_to(curve, 2.5, [0, 5, 10, 20]) == 0.5
@@ -63,6 +81,6 @@ def test_steps_to_a_goal():
 
 
 def test_settings_that_make_no_sense_are_refused():
-    for wrong in ({"pool": "mixd"}, {"share": 1.0}, {"seeds": ()}, {"steps": 3}):
+    for wrong in ({"pool": "mixd"}, {"share": 1.0}, {"seeds": ()}, {"steps": 3}, {"weigh": "words"}):
         with pytest.raises(UsageError):
             selection.SelectionSettings(**wrong)

@@ -84,8 +84,8 @@ def test_sketches_of_the_model_see_what_words_do_not():
 
 def test_a_source_that_costs_too_much_is_not_read_and_that_is_said(monkeypatch):
     rows, labels = list(open_corpus(records(60))), np.arange(60.0)
-    monkeypatch.setattr(choice, "seconds_a_row", lambda read, _: 0.5 if "Sketches" in repr(read) else 0.1)
-    dear = fit_student(rows, labels, StudentOptions(members=1), Taught(READER, teacher_seconds=10.0))
+    monkeypatch.setattr(choice, "seconds_a_row", lambda read, _rows: 0.5 if "Sketches" in repr(read) else 0.1)
+    dear = fit_student(rows, labels, StudentOptions(members=1, cost="1/20"), Taught(READER, teacher_seconds=10.0))
     assert dear.choice["student reads"] == "words (1/100 of the teacher's time)"
     assert dear.choice["not read"] == ["model: 1/20 of the teacher's time, more than --student-cost allows"]
     cheap = fit_student(rows, labels, StudentOptions(members=1, cost="0.06"), Taught(READER, teacher_seconds=10.0))
@@ -95,11 +95,26 @@ def test_a_source_that_costs_too_much_is_not_read_and_that_is_said(monkeypatch):
     assert (
         fit_student(rows, labels, named, Taught(READER, 10.0)).choice["student's share of the teacher's time"] == 0.05
     )
-    for wrong in ("", "0", "-1/20", "a half", "1/0"):
+    for wrong in ("0", "-1/20", "a half", "1/0"):
         with pytest.raises(UsageError, match="--student-cost"):
             to_share(wrong)
     with pytest.raises(UsageError, match="cannot read 'proxy'"):
         fit_student(rows, labels, StudentOptions(sources="proxy"))
+
+
+def test_a_dearer_student_is_taken_where_the_usual_one_is_poor_and_that_is_said(monkeypatch):
+    """What the model has learned of a row is in its loss, which no word tells."""
+    rows, share = list(open_corpus(records(90, seed=2))), 0.1
+    known = Sketches.of(READER, "model").read(rows)["loss"][:, 0].astype(float)
+    monkeypatch.setattr(choice, "seconds_a_row", lambda read, _rows: share if "Sketches" in repr(read) else 0.01)
+    taught = Taught(READER, teacher_seconds=1.0)
+    found = fit_student(rows, known, StudentOptions(members=1), taught).choice
+    assert "model" in found["student reads"]
+    assert "--student-cost 1/20 keeps to that" in found["dearer than usual"]
+    for kept in (StudentOptions(members=1, cost="1/20"), StudentOptions(members=1, sources="words")):
+        assert "dearer than usual" not in fit_student(rows, known, kept, taught).choice
+    share = 0.3
+    assert "model" not in fit_student(rows, known, StudentOptions(members=1), taught).choice["student reads"]
 
 
 def test_a_provider_values_with_the_proxy_alone(tmp_path, proxy):
@@ -116,7 +131,8 @@ def test_a_provider_values_with_the_proxy_alone(tmp_path, proxy):
     assert "proxy" in valued.notes["student reads"] or "words" in valued.notes["student reads"]
     only = find_method("alinfik", {**taught, "sources": "proxy"})
     how = ValueOptions(force=True, duplicates=None)
-    value_pool(open_corpus(POOL), [TARGET], tmp_path / "p.parquet", method=only, reader=READER, options=how)
+    valued = value_pool(open_corpus(POOL), [TARGET], tmp_path / "p.parquet", method=only, reader=READER, options=how)
+    assert valued.notes["tokenizer of the proxy"].startswith("another than the model's")
     folder = tmp_path / "p.student"
     said = [str(row[name]) for row in POOL for name in ("prompt", "response")]
     said += [text for row in TARGET.rows for text in row.fields().values()]

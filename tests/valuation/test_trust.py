@@ -18,7 +18,7 @@ from headwater.models.reader import Reader
 from headwater.training.fitting import fit
 from headwater.training.tiny import Recipe, new_model, train_tokenizer
 from headwater.valuation.values import read_values
-from headwater.valuing.trust import Ceiling, ceilings, require_strong, seen_warning
+from headwater.valuing.trust import Ceiling, Doubts, Familiar, ceilings, familiar, help_for, require_strong
 from headwater.valuing.value import ValueOptions, value_with_student
 
 
@@ -60,8 +60,17 @@ def test_a_model_that_has_trained_on_the_pool_is_told(epochs, warned):
     model = new_model(tokenizer, recipe, seed=0)
     fit(model, tokenization.encode(rows), recipe.training, context=recipe.context, seed=0)
     reader = Reader(wrap_model(model.eval(), tokenizer), tokenization)
-    assert (seen_warning(reader, rows, target) is not None) == warned
-    assert seen_warning(reader, others, target) is None
+    found = familiar(reader, rows, target)
+    assert (found is not None) == warned
+    assert familiar(reader, others, target) is None
+    if found is not None:
+        doubts = Doubts([], seen=found)
+        assert found.grave
+        assert doubts.notes == {"warnings": [found.warning()], "not for prices": [found.warning()]}
+        assert "before it trained on these candidates" in help_for(None, 500, seen=found)
+        half = Doubts([], seen=Familiar(3.0, 4.0))  # it knows something of the rows, and they can still teach much
+        assert half.warnings
+        assert not half.grave
 
 
 def test_a_student_of_noise_writes_no_values_unless_it_is_forced_to(tmp_path):
@@ -96,9 +105,10 @@ def test_the_ceiling_is_kept_and_a_small_target_is_told(tmp_path):
 
 def test_the_remedy_names_what_is_missing():
     small = Ceiling("t", 10, 200, 0.3)
-    with pytest.raises(DataError, match=rf"give about {small.rows_for(0.9)} target rows"):
-        require_strong(0.1, small, 500, force=False)
-    with pytest.raises(DataError, match="label more than 500 rows"):
-        require_strong(0.1, None, 500, force=False)
-    assert require_strong(0.6, small, 500, force=False) is None
+    assert f"give about {small.rows_for(0.9)} target rows" in help_for(small, 500)
+    assert "label more than 500 rows" in help_for(None, 500)
+    assert "reads model (--student-cost 1/2)" in help_for(None, 500, ["model"])
+    with pytest.raises(DataError, match="more rows"):
+        require_strong(0.1, small, remedy="more rows", force=False)
+    assert require_strong(0.6, small, remedy="more rows", force=False) is None
     assert replace(small, halves=0.9).warning() is None

@@ -318,12 +318,12 @@ def test_95_percent_of_fresh_labels_lie_in_a_students_interval():
     """Averaged over students: a single one's held-out rows are too few to tell the level."""
     inside = []
     for seed in range(10):
-        rows, labels = noisy(900, seed)
-        student = fit_student(rows[:500], labels[:500], StudentOptions(members=3, seed=seed))
-        _, low, high = student.estimates(rows[500:])[:, 0].T
-        inside.append(((low <= labels[500:]) & (labels[500:] <= high)).mean())
-    # of 50 held-out misses the 49th is the reach, so 49 of 51 fresh labels lie inside
-    assert np.mean(inside) == pytest.approx(49 / 51, abs=0.02)
+        rows, labels = noisy(590, seed)
+        student = fit_student(rows[:390], labels[:390], StudentOptions(members=2, seed=seed))
+        _, low, high = student.estimates(rows[390:])[:, 0].T
+        inside.append(((low <= labels[390:]) & (labels[390:] <= high)).mean())
+    # of 39 held-out misses the 38th is the reach, so 38 of 40 fresh labels lie inside
+    assert np.mean(inside) == pytest.approx(38 / 40, abs=0.025)
 
 
 @pytest.mark.parametrize(("labels", "held_out"), [(60, 15), (80, 19), (200, 20)])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from headwater.api.sources import AnyValues, Rows, corpus_of
 from headwater.api.sources import values_of as read
-from headwater.core.errors import UsageError
+from headwater.core.errors import DataError, UsageError
 from headwater.core.files import require_apart
 from headwater.core.tables import Tabular
 from headwater.data.corpus import Corpus
@@ -131,10 +131,12 @@ class Purchase(Tabular):
     Attributes:
         prices: the price of every row.
         accounts: one line a provider.
+        warnings: the reasons to doubt the values that are paid by, each a sentence.
     """
 
     prices: Prices
     accounts: tuple[ProviderAccount, ...]
+    warnings: tuple[str, ...] = ()
 
     def records(self) -> list[dict[str, Any]]:
         """One record a provider; its amount is in the currency's units."""
@@ -159,6 +161,7 @@ def price(
     out: str | Path | None = None,
     rows: str | Path | None = None,
     html: str | Path | None = None,
+    force: bool = False,
 ) -> Purchase:
     """Divide a budget among rows and their providers in proportion to value, to the cent.
 
@@ -176,10 +179,13 @@ def price(
         out: ledger to write: CSV, one line a provider.
         rows: CSV file to write, one line a row.
         html: readable statement to write.
+        force: pay by values that `value` found unfit: those of a model that has trained on the rows, or of a weak
+            student.
 
     Raises:
         UsageError: an unknown unit, or a budget that is not an amount above 0 with at most two decimals.
-        DataError: no row is worth more than the reserve, a column is missing, or no row is certain.
+        DataError: the values are unfit, no row is worth more than the reserve, a column is missing, or no row is
+            certain.
         NumericError: a value is not finite.
     """
     if unit not in ("row", "character"):
@@ -187,6 +193,9 @@ def price(
     terms = Terms(to_cents(budget), reserve, unit, by, column, only_certain, shrink)  # type: ignore[arg-type]
     valued = read(values)
     require_apart({"out": out, "rows": rows, "html": html}, [valued.path])
+    if valued.unfit and not force:
+        remedy = "value the rows with the model as it was before, or with a better student; --force pays all the same"
+        raise DataError(f"not for prices: {valued.unfit[0]}", where=valued.path, remedy=remedy)
     priced = price_rows(valued, terms)
     lines = accounts(valued, priced)
     if out is not None:
@@ -197,4 +206,4 @@ def price(
         from headwater.report.statement import write_statement
 
         write_statement(html, valued, priced, lines, currency=currency)
-    return Purchase(priced, tuple(lines))
+    return Purchase(priced, tuple(lines), valued.warnings)

@@ -235,6 +235,7 @@ def selection(
     labels: Annotated[float, typer.Option(help="Share of the pool that alinfik's teacher labels.")] = 0.1,
     steps: Annotated[int, typer.Option(help="Training steps of every arm.", min=10)] = 120,
     seeds: Annotated[int, typer.Option(help="Number of trainings of every arm.", min=1)] = 3,
+    weigh: Annotated[str, typer.Option(help="What counts alike in training: tokens or rows.")] = "tokens",
     seed: Seed = 0,
     out: Out = Path("runs/eval"),
     as_json: Json = False,
@@ -250,7 +251,7 @@ def selection(
     learned = any(entry.typical().learning is not None for entry in entries)
     refuse_idle(context, idle_when(("labels",), "no method learns from labels", idle=not learned))
     settings = {"pool": pool, "rows": rows, "share": share, "labels": labels, "steps": steps, "seed": seed}
-    settings |= {"seeds": tuple(range(seeds)), "text": text}
+    settings |= {"seeds": tuple(range(seeds)), "text": text, "weigh": weigh}
     run_and_show("selection", settings, methods, out, as_json)
     figure = save_selection_curves(out / f"selection-{pool}-curves.json", out / f"selection-{pool}-curves.svg")
     say(f"learning curves: {figure}")

@@ -6,7 +6,7 @@ method, never of its name. `refuse_idle` raises an error if one of them was give
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +76,18 @@ def idle_in_value(method: Method, *, model: bool) -> Idle:
         **idle_when(("model", *LOADING, *READING), unread, idle=not method.reads_model),
         **idle_when(LOADING, "there is no --model to load", idle=method.reads_model and not model),
         **idle_when(_OF_STUDENTS, f"the method '{name}' trains no student", idle=method.learning is None),
+    }
+
+
+def idle_in_scoring(*, by_student: bool, reads: Collection[str]) -> Idle:
+    """Of `headwater value score`; `reads` is what the student reads."""
+    if not by_student:
+        return dict.fromkeys(("force", "student_proxy"), "no student is used")
+    small = {"proxy", "encoder"} & set(reads)
+    return {
+        **idle_when(("model", *LOADING), "this student reads no sketches of the model", idle="model" not in reads),
+        **idle_when(("tokens_per_batch",), "a student reads rows as it learned to", idle=True),
+        **idle_when(("student_proxy",), "this student reads no proxy or encoder", idle=not small),
     }
 
 

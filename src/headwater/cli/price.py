@@ -11,6 +11,7 @@ from headwater.cli.console import emit_json, emit_table, say
 from headwater.cli.options import Json, Made, Writes, with_groups
 
 if TYPE_CHECKING:
+    from headwater.api.choosing import Purchase
     from headwater.cli.results import Priced
 
 
@@ -33,6 +34,7 @@ def price(
     rows: Annotated[Path | None, typer.Option(help="Also write one CSV line a row."), Writes] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a readable statement."), Writes] = None,
     currency: Annotated[str, typer.Option(help="Shown beside amounts.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Pay by values that `value` found unfit for it.")] = False,
     as_json: Json = False,
 ) -> Made:
     """Divide a budget among rows in proportion to their value, to the cent; copies of a row earn nothing more.
@@ -44,18 +46,11 @@ def price(
 
     files: dict[str, Any] = {"out": out, "rows": rows, "html": html}
     terms: dict[str, Any] = {"by": by, "reserve": reserve, "unit": unit, "column": column, "currency": currency}
-    terms |= {"only_certain": only_certain, "shrink": shrink}
+    terms |= {"only_certain": only_certain, "shrink": shrink, "force": force}
     found = divide(values, budget, **terms, **files)
     total, lines, unsure = money(found.prices.terms.budget), found.accounts, found.prices.unsure
     paid_rows = sum(line.paid for line in lines)
-    if unsure is None:
-        say("note: these values have no intervals, so nothing says how many paid rows can be told from zero")
-    elif unsure[0]:
-        what = f"{unsure[0]:,} of {paid_rows:,} paid rows, with {money(unsure[1])} of {total}, cannot be told from zero"
-        say(f"warning: {what}")
-    if worst := max((found.prices.changeable or {}).items(), key=lambda pair: pair[1], default=None):
-        name, share = worst
-        say(f"most changeable: '{name}': other labels would change its pay by over 10 % with probability {share:.2f}")
+    _say_doubts(found, paid_rows)
     if html is not None:
         say(f"statement: {html}")
     if as_json:
@@ -69,6 +64,7 @@ def price(
             "uncertain_rows": None if unsure is None else unsure[0],
             "uncertain_amount": None if unsure is None else money(unsure[1]),
             "changeable": found.prices.changeable,
+            "warnings": list(found.warnings),
         }
         emit_json("price", priced)
     else:
@@ -76,3 +72,23 @@ def price(
         emit_table("ledger", ["provider", "rows", "paid", "distinct", "worth", f"amount {currency}".strip()], table)
         say(f"{out}: {total} {currency}".rstrip())
     return Made(out)
+
+
+def _say_doubts(found: Purchase, paid_rows: int) -> None:
+    """Say how many paid rows are sure, what there is to doubt, and whose pay depends most on the labels."""
+    from headwater.valuation.prices import money
+
+    unsure, total = found.prices.unsure, money(found.prices.terms.budget)
+    if unsure is None:
+        say("note: these values have no intervals, so nothing says how many paid rows can be told from zero")
+    elif unsure[0]:
+        what = f"{unsure[0]:,} of {paid_rows:,} paid rows, with {money(unsure[1])} of {total}, cannot be told from zero"
+        say(f"warning: {what}")
+    if found.prices.only_certain:
+        rows_paid = f"{paid_rows:,} of {len(found.prices.cents):,} rows can be told from zero and are paid"
+        say(f"{rows_paid}; --also-uncertain pays the others too")
+    for doubt in found.warnings:
+        say(f"warning: {doubt}")
+    if worst := max((found.prices.changeable or {}).items(), key=lambda pair: pair[1], default=None):
+        name, share = worst
+        say(f"most changeable: '{name}': other labels would change its pay by over 10 % with probability {share:.2f}")

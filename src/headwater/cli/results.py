@@ -181,6 +181,7 @@ class Priced(TypedDict):
         dict[str, float] | None,
         "Provider to the probability that other labels would change its pay by over 10 %; null without intervals.",
     ]
+    warnings: Annotated[list[str], "Reasons to doubt the values, as `value` found them."]
 
 
 class Answers(TypedDict):

@@ -12,7 +12,7 @@ import typer
 
 from headwater.cli.config import Context
 from headwater.cli.console import as_fields, emit, emit_json, emit_pairs, emit_table, say
-from headwater.cli.idle import LOADING, READING, idle_in_value, idle_when, refuse_idle
+from headwater.cli.idle import LOADING, READING, idle_in_scoring, idle_in_value, idle_when, refuse_idle
 from headwater.cli.options import (
     AnyModel,
     Columns,
@@ -106,7 +106,8 @@ def value(
         Path | None, typer.Option(help="Folder for the student, for methods that train one."), WritesFolder
     ] = None,
     student_cost: Annotated[
-        str | None, typer.Option(help="The most a student may cost, as a share of its teacher's time: 1/20.")
+        str | None,
+        typer.Option(help="The most a student may cost, as a share of its teacher's time; default 1/20, see docs."),
     ] = None,
     student_proxy: Proxy = None,
     by: GroupBy = None,
@@ -212,13 +213,13 @@ def score(
     Example:  headwater value score --candidates pool.jsonl --student values.student --out values.parquet
     """
     from headwater.api import valuing
+    from headwater.students.student import sources_of
 
     if (query is None) == (student is None) or (query is not None and model is None):
         remedy = "give either --student, or --query with --model"
         raise UsageError("it is not said by what to score", where="value score", remedy=remedy)
-    alone = idle_when(("model", "tokens_per_batch", *LOADING), "a student reads no model", idle=student is not None)
-    trained = idle_when(("force",), "no student is used", idle=student is None)
-    refuse_idle(context, {**alone, **trained})
+    reads = () if student is None else sources_of(student)
+    refuse_idle(context, idle_in_scoring(by_student=student is not None, reads=reads))
     corpus = open_rows(candidates, columns, split=split)
     _require_group(corpus, by)
     with progress(
@@ -348,7 +349,10 @@ def _show(command: str, valued: Valued, by: str | None, plot: Path | None, as_js
         emit_json(command, {**found, "plots": [str(path) for path in figures]})
         return
     groups = summary.pop("groups", {})
-    emit_pairs({**summary, **{k: v for k, v in valued.notes.items() if not isinstance(v, dict | list)}})
+    notes = {k: v for k, v in valued.notes.items() if not isinstance(v, dict | list)}
+    if unread := valued.notes.get("not read"):
+        notes["not read"] = "; ".join(unread)
+    emit_pairs({**summary, **notes})
     for name, checked in valued.rechecks.items():
         of = f" of {name}" if len(valued.rechecks) > 1 else ""
         emit_pairs({f"recheck on fresh rows{of}": checked.to_json()})

@@ -59,7 +59,7 @@ class ALinFiKOptions:
     active: float = 0.0
     proxy: str = ""
     sources: str = ""
-    cost: str = "1/20"
+    cost: str = ""
 
     def budget(self, rows: int) -> int:
         """How many rows of a pool of `rows` rows the teacher labels."""
@@ -106,9 +106,29 @@ def _learn(
         raise DataError(what, where="labels", remedy="give a larger sample")
     scorer = prepare(learning.teacher, reader, targets, sample)
     labels = mean_over_parts(scorer(sample), scorer.parts).astype(np.float64)
-    given = reader if learning.teacher.reads_model else None
     seconds = None if learning.teacher.whole_pool else seconds_a_row(scorer, sample[:_TIMED])
-    students = fit_students(sample, labels, learning.student, Taught(given, seconds))
+    return student_scorer(learning, reader, targets, Labels(tuple(sample), labels, seconds))
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a teacher said of some rows.
+
+    Attributes:
+        rows: the labelled rows.
+        values: float64 `[rows, targets]`.
+        seconds: the teacher's time of one row; None if it is not known.
+    """
+
+    rows: tuple[Row, ...]
+    values: Float[np.ndarray, "rows targets"]
+    seconds: float | None
+
+
+def student_scorer(learning: Learning, reader: Reader | None, targets: Sequence[Target], labels: Labels) -> PartScorer:
+    """Train a student for each target on labels that a teacher has given; the scorer is theirs."""
+    given = reader if learning.teacher.reads_model else None
+    students = fit_students(labels.rows, labels.values, learning.student, Taught(given, labels.seconds))
     estimate = estimates_of(students)
 
     def score(rows: Sequence[Row]) -> Float[np.ndarray, "rows parts"]:
@@ -124,7 +144,7 @@ def entry(find: Find) -> MethodEntry[ALinFiKOptions]:
         name="alinfik",
         summary="A small student trained on a sample of a teacher's scores: LinFiK's, or any method's.",
         reads="the teacher reads a sample; the student reads text",
-        cost="the teacher's on the sample, then at most 1/20 of it a row",
+        cost="the teacher's on the sample, then 1/20 of it a row or less (1/4 where that is too poor)",
         source="Pan et al., arXiv 2503.01052",
         presets={"default": ALinFiKOptions(), "transformer": ALinFiKOptions(family="transformer", members=3)},
         make=partial(alinfik, find=find),

@@ -38,6 +38,7 @@ def render_statement(values: Values, prices: Prices, accounts: Sequence[Provider
         **({"shrunk": "values are drawn towards their provider's mean by their error"} if terms.shrink else {}),
         **_trust(values.about.get("notes", {})),
         **_changeable(prices),
+        **({"doubts about the values": "; ".join(values.warnings)} if values.warnings else {}),
         "values file": values.path,
         "pool digest": values.about.get("pool", "not recorded"),
     }

@@ -32,12 +32,10 @@ from headwater.models.load import load_model
 from headwater.models.reader import Reader
 from headwater.models.readout import find_readout
 from headwater.students.hidden_states import HiddenStates
+from headwater.students.ngrams import BITS, character_ngrams, sign_shares, word_ngrams
 
 Matrix: TypeAlias = "sparse.csr_matrix | np.ndarray"
 """float32 `[rows, width]`."""
-
-BITS = 16
-"""Each kind of n-gram is hashed into 2^16 buckets."""
 
 CONTEXT = 512
 """At most so many tokens of a row are read by a model for sketches."""
@@ -50,9 +48,11 @@ _USUAL = np.array(
 )
 """Mean and standard deviation of each shape over short English texts, roughly; only their scale matters."""
 
-_PATTERN = r"(?u)\w+|[^\w\s]"
-_WIDTHS = (128, 96, 64)
-"""Sketched widths of the residual, of the hidden state beside it, and of the residual seen through the head."""
+_WIDTHS = {"model": (128, 96, 64), "proxy": (64, 32, 32)}
+"""Sketched widths of the residual, of the hidden state beside it, and of the residual seen through the head.
+
+A proxy should cost little, and wider sketches of one foretell no better.
+"""
 
 
 @runtime_checkable
@@ -88,11 +88,10 @@ class Words:
     def read(self, rows: Sequence[Row]) -> dict[str, Matrix]:
         """Word 1- to 3-grams as shares of the response, character 2- to 4-grams, the prompt's words, and its shape."""
         prompts, responses = [row.prompt or "" for row in rows], [row.answer for row in rows]
-        words: dict[str, Any] = {"ngram_range": (1, 3), "token_pattern": _PATTERN}
         return {
-            "response words": _hashed(responses, norm="l1", **words),
-            "response characters": _hashed(responses, norm="l2", analyzer="char_wb", ngram_range=(2, 4)),
-            "prompt words": _hashed(prompts, norm="l2", **words),
+            "response words": word_ngrams(responses, longest=3, norm="l1"),
+            "response characters": character_ngrams(responses, shortest=2, longest=4),
+            "prompt words": word_ngrams(prompts, longest=3, norm="l2"),
             "shape": _shapes(prompts, responses),
         }
 
@@ -118,7 +117,7 @@ class Sketches:
         """Bind the sketch to a reader's model; raises `ModelError` if its output layer cannot be read."""
         readout = find_readout(reader.loaded)
         vocabulary, width = readout.weight.shape
-        r, h, g = (min(most, size) for most, size in zip(_WIDTHS, (vocabulary, width, width), strict=True))
+        r, h, g = (min(most, size) for most, size in zip(_WIDTHS[name], (vocabulary, width, width), strict=True))
         sketch = ReadoutSketch(
             readout=readout,
             channels=Channels(1.0, 1.0, 0.0, r, h, g),
@@ -186,12 +185,6 @@ class EncoderStates:
         return {"encoder states": self.states.read(rows)}
 
 
-def _hashed(texts: Sequence[str], *, norm: str, **how: Any) -> sparse.csr_matrix:
-    from sklearn.feature_extraction.text import HashingVectorizer  # half a second that few processes need
-
-    return HashingVectorizer(n_features=2**BITS, norm=norm, dtype=np.float32, **how).transform(texts)
-
-
 def _shapes(prompts: Sequence[str], responses: Sequence[str]) -> Float[np.ndarray, "rows 230"]:
     """The shapes of both texts, and all products of two of them: long words count otherwise in a short text."""
     plain = np.concatenate([_shape(responses), _shape(prompts)], axis=1)
@@ -204,16 +197,17 @@ def _shape(texts: Sequence[str]) -> Float[np.ndarray, "rows 10"]:
 
     Each is a distance from what is usual, in usual standard deviations, and at most 4.
     """
-    found = np.empty((len(texts), len(_USUAL)))
-    for place, text in enumerate(texts):
-        size, words = max(len(text), 1), text.split() or [""]
-        alpha, upper, digit, space = (
-            sum(map(kind, text)) / size for kind in (str.isalpha, str.isupper, str.isdigit, str.isspace)
-        )
-        signs, long = 1 - alpha - digit - space, sum(map(len, words)) / len(words)
-        packed = len(zlib.compress(text.encode("utf-8", "replace"))) / (size + 20)
-        lengths = (np.log1p(len(text)), 10 / (size + 10), np.sqrt(len(words)))
-        found[place] = (*lengths, alpha, upper, digit, signs, long, len(set(words)) / len(words), packed)
+    signs = sign_shares(texts)
+    sizes = np.array([len(text) for text in texts], dtype=np.float64)
+    words = [text.split() or [""] for text in texts]
+    counts = np.array([len(found) for found in words], dtype=np.float64)
+    long = np.array([sum(map(len, found)) for found in words]) / counts
+    varied = np.array([len(set(found)) for found in words]) / counts
+    packed = np.array([len(zlib.compress(text.encode("utf-8", "replace"), 1)) for text in texts]) / (sizes + 20)
+    alpha, upper, digit, space = signs.T
+    lengths = (np.log1p(sizes), 10 / (sizes + 10), np.sqrt(counts))
+    others = np.where(sizes > 0, 1 - alpha - digit - space, 1.0)
+    found = np.stack([*lengths, alpha, upper, digit, others, long, varied, packed], axis=1)
     bounded: np.ndarray = np.clip((found - _USUAL[:, 0]) / _USUAL[:, 1], -4, 4).astype(np.float32)
     return bounded
 

@@ -26,8 +26,9 @@ from headwater.core.files import whole_folder
 from headwater.core.fingerprints import require_equal
 from headwater.core.statistics import conformal_reach
 from headwater.data.rows import Row
+from headwater.data.tokens import tokenizer_digest
 from headwater.models.reader import Reader
-from headwater.students.choice import fit_best, priced, to_share
+from headwater.students.choice import WIDEST, Fitting, priced, to_share
 from headwater.students.hidden_states import HiddenStates
 from headwater.students.labels import HELD_OUT, HELD_OUT_FEWEST, Lesson, Scale
 from headwater.students.regression import RegressionStudent, applied, read_blocks
@@ -36,7 +37,8 @@ from headwater.students.transformer import Training, TransformerStudent, fit_tra
 
 FAMILIES = ("regression", "transformer")
 FILE = "student.json"
-FORMAT = 2
+FORMAT = 3
+"""It grew when the n-grams' hash changed, because the weights belong to its buckets."""
 _TOGETHER = 1024
 """Rows whose features are in memory together."""
 _FLOOR = 0.1
@@ -58,7 +60,8 @@ class StudentOptions:
         proxy: folder or hub name of a small causal model whose sketches a regression may read; empty: none.
         sources: what a regression reads, of `words`, `model`, `proxy` and `encoder`, joined by `+`; empty: the best of
             what fits the cost.
-        cost: the most that a student may cost, as a share of the teacher's time: `1/20`.
+        cost: the most that a student may cost, as a share of the teacher's time (`1/20`); empty: 1/20, or up to 1/4
+            where that makes a poor student.
     """
 
     family: str = "regression"
@@ -69,7 +72,7 @@ class StudentOptions:
     seed: int = 0
     proxy: str = ""
     sources: str = ""
-    cost: str = "1/20"
+    cost: str = ""
 
 
 @dataclass(frozen=True)
@@ -216,11 +219,12 @@ def fit_students(
     sources, unread = _sources(options, given.reader, encoder)
     limit, seconds = to_share(options.cost), given.teacher_seconds
     choices = priced(sources, rows, teacher_seconds=seconds, share=limit, named=options.sources)
-    blocks = read_blocks([choice.source for choice in choices if choice.fits], rows)
+    widest = 0.0 if options.cost or options.sources else WIDEST
+    fitting = Fitting(rows, choices, options.members, options.seed, widest)
     found = []
     for lesson in lessons:
-        ensemble, choice = fit_best(lesson, blocks, choices, members=options.members, seed=options.seed)
-        told = {**choice, "not read": [*choice["not read"], *unread]}
+        ensemble, choice = fitting.best(lesson)
+        told = {**choice, "not read": [*choice["not read"], *unread], **_foreign(ensemble.sources, given.reader)}
         found.append(_finished(ensemble, lesson, options, given, told))
     return found
 
@@ -254,6 +258,26 @@ def _sources(
         return [*sources, Sketches.of(reader, "model")], []
     except ModelError as error:  # a head that cannot be read leaves the other sources
         return sources, [f"model: {error.what}"]
+
+
+def _foreign(sources: Sequence[StudentSource], reader: Reader | None) -> dict[str, str]:
+    """Says of a proxy or encoder that its tokenizer is not the language model's, which is allowed: both read text."""
+    if reader is None:
+        return {}
+    own = tokenizer_digest(reader.loaded.tokenizer)
+    names = [source.name for source in sources if source.described.get("tokenizer", own) != own]
+    return {f"tokenizer of the {name}": "another than the model's; it reads the rows' text" for name in names}
+
+
+def sources_of(folder: str | Path) -> tuple[str, ...]:
+    """What the saved student in a folder reads (`words`, `proxy`, ...); nothing if no readable student is there.
+
+    Nothing is loaded: `load_student` says what is wrong with a folder.
+    """
+    try:
+        return tuple(json.loads((Path(folder) / FILE).read_text(encoding="utf-8"))["sources"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
 
 
 def _finished(

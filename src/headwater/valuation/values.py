@@ -60,6 +60,9 @@ def over_targets(estimates: Float[np.ndarray, "rows targets 3"]) -> Float[np.nda
     return np.stack([value, value - reach, value + reach], axis=1)
 
 
+NOT_FOR_PRICES = "not for prices"
+"""The entry of a file's notes that names the warnings for which nobody should be paid by its values."""
+
 METADATA_KEY = b"headwater.values"
 OURS = ("id", "value", "low", "high", "characters", "cluster")
 _TARGET_COLUMNS = ("value_", "low_", "high_")
@@ -88,6 +91,16 @@ class Values(Tabular):
     def meaning(self) -> str:
         """The meaning of a value, in one sentence."""
         return str(self.about.get("sign", "positive = the row helps"))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The reasons to doubt the values that were found when they were computed, each a sentence."""
+        return tuple(str(one) for one in self.about.get("notes", {}).get("warnings", ()))
+
+    @property
+    def unfit(self) -> tuple[str, ...]:
+        """Those of the warnings for which nobody should be paid by the values."""
+        return tuple(str(one) for one in self.about.get("notes", {}).get(NOT_FOR_PRICES, ()))
 
     def records(self) -> list[dict[str, Any]]:
         """One record a row, with all columns."""

@@ -63,7 +63,8 @@ class LabelPlan:
             timed = None if learning.teacher.whole_pool else seconds_a_row(scorer, drawn.sample[:_TIMED])
             budget = min(most, drawn.count)
             if learning.seconds and timed is not None:
-                budget = min(budget, max(FEWEST, int(learning.seconds / max(timed, 1e-9))))
+                passing = seconds_a_row(scorer, drawn.sample[:_TIMED], elapsed=True)
+                budget = min(budget, max(FEWEST, int(learning.seconds / passing)))
             write_text(kept, json.dumps({"labels": budget, "teacher seconds": timed}))
         measured = json.loads(kept.read_text(encoding="utf-8"))
         labels, spare = int(measured["labels"]), SPARE if learning.cheap or learning.active else 1

@@ -21,7 +21,7 @@ from headwater.valuing.elsewhere import student_recipe, teacher_recipe
 from headwater.valuing.labelling import SPARE, LabelPlan
 from headwater.valuing.request import Request, Valued
 from headwater.valuing.run import begin, of_scorer, run, target_digest
-from headwater.valuing.trust import ROWS, Ceiling, doubt, require_strong
+from headwater.valuing.trust import ROWS, Ceiling, doubt, help_for, require_strong
 
 NO_INTERVALS = "none: {} held-out labels; a 95 % interval takes 19, which 76 labels give (--set labels=76 or more)"
 MOST = 20_000
@@ -62,13 +62,16 @@ def value_learned(request: Request, learning: Learning) -> Valued:
     )
     checks = recheck(of_scorer(scorer), students, plan.fresh) if plan.fresh else {}
     doubted = doubt(request.reader, request.targets, scorer, (plan.fresh or plan.candidates)[:ROWS])
-    further = [*doubted.further, *_too_many(learning, count)]
+    weak: list[str] = []
     for name, student in students.items():
         quality, ceiling = _quality(student, checks.get(name)), _ceiling(doubted.ceilings, name)
         of = f" on target '{name}'" if len(students) > 1 else ""
-        if weak := require_strong(quality, ceiling, plan.labels, force=how.force, of=of):
-            further.append(weak)
-    doubted = dataclasses.replace(doubted, further=tuple(further))
+        unread = [str(one).partition(":")[0] for one in student.choice.get("not read", ()) if "--student-cost" in one]
+        remedy = help_for(ceiling, plan.labels, unread, doubted.seen)
+        if said := require_strong(quality, ceiling, force=how.force, of=of, remedy=remedy):
+            weak.append(said)
+    further = (*doubted.further, *_too_many(learning, count))
+    doubted = dataclasses.replace(doubted, further=further, weak=tuple(weak))
     notes = {
         "labelled rows": plan.labels,
         **_notes(students, checks, doubted.ceilings),

@@ -26,6 +26,7 @@ from headwater.features.row_losses import mean_losses
 from headwater.methods.lexical import bm25_scores
 from headwater.methods.targets import Part, Scorer, Target, laid_out
 from headwater.models.reader import Reader
+from headwater.valuation.values import NOT_FOR_PRICES
 
 ROWS = 200
 """Candidates on which the ceiling is measured."""
@@ -35,7 +36,7 @@ GOOD, WEAK = 0.8, 0.5
 
 _FEWEST = 10
 _SPLITS = 20
-_NEAREST, _FAR_BELOW, _SURE = 32, 2 / 3, 0.001
+_NEAREST, _BELOW, _FAR_BELOW, _SURE = 32, 4 / 5, 2 / 3, 0.001
 
 
 @dataclass(frozen=True)
@@ -101,21 +102,50 @@ def ceilings(scores: Float[np.ndarray, "rows parts"], parts: Sequence[Part]) -> 
 
 
 @dataclass(frozen=True)
+class Familiar:
+    """A model's loss (nats a token) on the candidates most like the target, which is evidently below the target's."""
+
+    known: float
+    fresh: float
+
+    @property
+    def grave(self) -> bool:
+        """Whether the difference is so large that the model knows most of what the rows could teach."""
+        return self.known < _FAR_BELOW * self.fresh
+
+    def warning(self) -> str:
+        """The sentence that tells it."""
+        losses = f"{self.known:.2f} nats a token, the target's rows {self.fresh:.2f}"
+        what = f"the model seems to have trained on the candidates: those most like the target have a loss of {losses}"
+        return f"{what}; the values of rows that it knows already are noise, so use the model as it was before"
+
+
+@dataclass(frozen=True)
 class Doubts:
     """What was measured of targets and model.
 
     Attributes:
         ceilings: of the targets.
-        further: warnings: that the model has trained on the candidates, that the student is weak.
+        further: warnings that leave the values what they are: a target of one row, more labels than rows.
+        seen: that the model has trained on the candidates, if it has.
+        weak: that a student is weak.
     """
 
     ceilings: list[Ceiling]
     further: tuple[str, ...] = ()
+    seen: Familiar | None = None
+    weak: tuple[str, ...] = ()
+
+    @property
+    def grave(self) -> tuple[str, ...]:
+        """Those of the warnings that say the values are mostly noise, so that nobody should be paid by them."""
+        return (*((self.seen.warning(),) if self.seen and self.seen.grave else ()), *self.weak)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """The reasons to doubt the values, each a sentence."""
-        return (*(one for ceiling in self.ceilings if (one := ceiling.warning())), *self.further)
+        small = [one for ceiling in self.ceilings if (one := ceiling.warning())]
+        return (*small, *self.further, *((self.seen.warning(),) if self.seen else ()), *self.weak)
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -125,16 +155,19 @@ class Doubts:
             found["ceiling"] = self.ceilings[0].stepped_up
         if self.ceilings:
             found["ceilings"] = {ceiling.target: ceiling.to_json() for ceiling in self.ceilings}
-        return {**found, **({"warnings": list(self.warnings)} if self.warnings else {})}
+        return {
+            **found,
+            **({"warnings": list(self.warnings)} if self.warnings else {}),
+            **({NOT_FOR_PRICES: list(self.grave)} if self.grave else {}),
+        }
 
 
 def doubt(reader: Reader | None, targets: Sequence[Target], scorer: Scorer, rows: Sequence[Row]) -> Doubts:
     """Measure the targets' ceilings on some candidates, and look whether the model has trained on them."""
     if reader is None:
         return Doubts([])
-    seen = seen_warning(reader, rows, laid_out(targets))
     single = [_single(target.name) for target in targets if len(target.rows) == 1]
-    return Doubts(ceilings(scorer(rows), scorer.parts), (*single, *((seen,) if seen else ())))
+    return Doubts(ceilings(scorer(rows), scorer.parts), tuple(single), familiar(reader, rows, laid_out(targets)))
 
 
 def _single(name: str) -> str:
@@ -155,8 +188,8 @@ def _halves(count: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]
         yield order[: count // 2], order[count // 2 :]
 
 
-def seen_warning(reader: Reader, candidates: Sequence[Row], target: Sequence[Row]) -> str | None:
-    """A sentence if the model has evidently trained on the pool: its loss there is far below that of the target.
+def familiar(reader: Reader, candidates: Sequence[Row], target: Sequence[Row]) -> Familiar | None:
+    """The two losses if the model has evidently trained on the pool; None if nothing says so.
 
     Only the candidates whose responses share most words with the target are compared, because rows of other kinds have
     other losses anyway.
@@ -169,24 +202,19 @@ def seen_warning(reader: Reader, candidates: Sequence[Row], target: Sequence[Row
     nearest = [candidates[i] for i in np.argsort(-alike, kind="stable")[:_NEAREST]]
     known, fresh = (mean_losses(reader.loaded, reader.batches(rows, Window(512)), len(rows)).double().numpy()
                     for rows in (nearest, target))  # fmt: skip
-    if known.mean() >= _FAR_BELOW * fresh.mean() or ttest_ind(known, fresh, equal_var=False).pvalue >= _SURE:
+    if known.mean() >= _BELOW * fresh.mean() or ttest_ind(known, fresh, equal_var=False).pvalue >= _SURE:
         return None
-    losses = f"{known.mean():.2f} nats a token, the target's rows {fresh.mean():.2f}"
-    what = f"the model seems to have trained on the candidates: those most like the target have a loss of {losses}"
-    return f"{what}; the values of rows that it knows already are noise, so use the model as it was before"
+    return Familiar(float(known.mean()), float(fresh.mean()))
 
 
-def require_strong(
-    quality: float, ceiling: Ceiling | None, labels: int, *, force: bool, remedy: str = "", of: str = ""
-) -> str | None:
+def require_strong(quality: float, ceiling: Ceiling | None, *, remedy: str, force: bool, of: str = "") -> str | None:
     """Raise `DataError` if a student is too weak for its values to mean anything; with `force`, return a warning.
 
     Args:
         quality: Spearman correlation of the student with its teacher, on rows it has not learned from.
         ceiling: the target's, if it is known.
-        labels: how many rows the student learned from.
+        remedy: what helps.
         force: go on all the same.
-        remedy: what helps; empty: what helps where a student has just been trained.
         of: words that say which student, if there are several.
     """
     limit = max(WEAK, ceiling.stepped_up / 2 if ceiling else 0.0)
@@ -198,10 +226,26 @@ def require_strong(
         what += f"; the target's ceiling is {ceiling.stepped_up:.2f}"
     if force:
         return what
+    raise DataError(what, where="alinfik", remedy=remedy)
+
+
+def help_for(ceiling: Ceiling | None, labels: int, unread: Sequence[str] = (), seen: Familiar | None = None) -> str:
+    """What would help a weak student.
+
+    Args:
+        ceiling: the target's, if it is known.
+        labels: how many rows the student learned from.
+        unread: sources that were too dear to read.
+        seen: that the model has trained on the candidates, if it has.
+    """
     more = ceiling.rows_for(0.9) if ceiling is not None and ceiling.stepped_up < GOOD else None
     rows = f"give about {more:,} target rows, " if more else ""
-    remedy = remedy or (
-        f"no values were written: {rows}label more than {labels:,} rows (--set labels=...) under another --out, use "
-        "the base model if this one was trained on the pool, or write them all the same with --resume --force"
+    dearer = f"let the student cost more, so that it reads {' and '.join(unread)} (--student-cost 1/2), "
+    base = "use the base model if this one was trained on the pool"
+    if seen is not None:
+        losses = f"{seen.known:.2f} nats a token on those most like the target, {seen.fresh:.2f} on the target"
+        base = f"use the model as it was before it trained on these candidates ({losses})"
+    return (
+        f"no values were written: {rows}{dearer if unread else ''}label more than {labels:,} rows (--set labels=...) "
+        f"under another --out, {base}, or write them all the same with --resume --force"
     )
-    raise DataError(what, where="alinfik", remedy=remedy)

@@ -18,7 +18,7 @@ from headwater.valuing.learned import NO_INTERVALS, value_learned
 from headwater.valuing.request import Request, Valued, ValueOptions
 from headwater.valuing.run import Job, check_targets, of_scorer, require_vacant, run, run_folder
 from headwater.valuing.survey import Pool, survey
-from headwater.valuing.trust import ROWS, doubt, require_strong
+from headwater.valuing.trust import ROWS, Doubts, doubt, require_strong
 
 
 def value_pool(
@@ -91,14 +91,15 @@ def value_with_student(
     require_vacant(place)
     learned = load_student(student, reader=reader, proxy=proxy)
     remedy = "train one on more labels or a larger target, or write its values all the same with --force"
-    weak = require_strong(learned.held_out, None, learned.rows, force=how.force, remedy=remedy)
+    weak = require_strong(learned.held_out, None, remedy=remedy, force=how.force)
     found = survey(candidates, sample=0, duplicates=how.duplicates, keep=run_folder(place) / "pool.jsonl")
     name = str(learned.about.get("target", "target"))
     identity = {"student": dict(learned.about), "options": asdict(learned.options), "rows": learned.rows}
     identity["targets"] = {name: learned.about.get("target_digest")}
-    notes: dict[str, Any] = {"held-out Spearman": learned.held_out}
+    doubted = Doubts([], weak=(weak,) if weak else ())
+    notes: dict[str, Any] = {"held-out Spearman": learned.held_out, **doubted.notes}
     if not learned.has_intervals:
         notes["intervals"] = NO_INTERVALS.format(learned.held_out_rows)
     job = Job(found, (name,), identity, {"notes": notes}, place)
     values = run(job, learned.estimates, resume=how.resume, on_rows=how.on_rows("valuing", found.count))
-    return Valued(values, notes, students={name: learned}, warnings=(weak,) if weak else ())
+    return Valued(values, notes, students={name: learned}, warnings=doubted.warnings)

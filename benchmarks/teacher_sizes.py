@@ -1,0 +1,116 @@
+"""What a student costs beside teachers of several sizes, and how well it foretells them: its time does not grow.
+
+A tiny model, one of 36 million parameters (both trained on other text of the same packages), and any folder that
+`--large` names (SmolLM2-135M as `examples/smollm2/run.py prepare` unpacks it) label the same few hundred rows with
+LinFiK. Two thirds of the labels teach students of words, and of words and a small proxy; the other rows measure them.
+Times are processor time. Models and labels are kept in --out, 16 rows at a time, so a run that was stopped goes on.
+
+Run:  python benchmarks/teacher_sizes.py --out runs/teachers --large runs/smollm2/model    (an hour on one core)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from headwater.core.files import whole_folder
+from headwater.core.statistics import spearman
+from headwater.data.rows import Row
+from headwater.evaluation.selection import CONTEXT, REAL
+from headwater.methods.catalog import find_method
+from headwater.methods.scoring import prepare
+from headwater.methods.targets import Scorer, Target
+from headwater.models.load import load_model
+from headwater.models.reader import Reader
+from headwater.students.choice import seconds_a_row
+from headwater.students.student import StudentOptions, Taught, fit_student
+from headwater.tasks.real_text import real_text_task
+from headwater.training.tiny import Recipe, task_rows, train_tiny
+from headwater.valuing.trust import ceilings
+
+SMALL = Recipe(epochs=2, width=32, layers=1, heads=2, vocabulary=1200, tokens_per_batch=2048, context=CONTEXT)
+MIDDLE = Recipe(
+    epochs=1,
+    **{"width": 576, "layers": 8, "heads": 8, "vocabulary": 2400, "context": CONTEXT},
+    **{"learning_rate": 1e-3, "initial": 0.02, "tokens_per_batch": 1024},
+)
+MIDDLE_ROWS = 1500
+TIMED = 8
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--text", default="/usr", help="the folder that holds share/dictd, share/wordnet, the fortunes")
+    parser.add_argument("--rows", type=int, default=300)
+    parser.add_argument("--large", default="", help="the folder of a third teacher")
+    parser.add_argument("--out", type=Path, default=Path("runs/teachers"))
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    task = real_text_task(0, rows=given.rows, target=40, place=given.text)
+    rows, target = task_rows(task.rows), Target("words", tuple(task_rows(task.target)))
+    kept = given.out / "models"
+    tiny = made(kept / "tiny", task.warm_up, REAL, 0)
+    proxy = made(kept / "proxy", task.warm_up[:3000], SMALL, 1)
+    teachers = {"tiny": str(tiny)}
+    if given.large:
+        teachers["large"] = given.large
+    teachers["36 million"] = str(made(kept / "middle", task.warm_up[:MIDDLE_ROWS], MIDDLE, 0))
+    for name, folder in teachers.items():
+        reader = Reader.of(load_model(folder, dtype="float32"), template="plain", max_tokens=CONTEXT)
+        report = compared(reader, rows, target, given.out / name.replace(" ", "-"), str(proxy))
+        print(name, json.dumps(report, indent=2), flush=True)
+        (given.out / f"{name.replace(' ', '-')}.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
+
+
+def made(folder: Path, rows: Any, recipe: Recipe, seed: int) -> Path:
+    """The model in the folder; trained if it is not there."""
+    if not folder.exists():
+        with whole_folder(folder) as part:
+            train_tiny(rows, out=part, seed=seed, recipe=recipe)
+    return folder
+
+
+def compared(reader: Reader, rows: list[Row], target: Target, kept: Path, proxy: str) -> dict[str, Any]:
+    """The teacher's time a row and its ceiling, and each student's quality and time a row."""
+    teacher = prepare(find_method("linfik"), reader, [target], rows[:16])
+    parts = labels_of(teacher, rows, kept)
+    labels = parts @ np.array([p.rows for p in teacher.parts]) / sum(p.rows for p in teacher.parts)
+    (ceiling,) = ceilings(parts.astype(np.float32), teacher.parts)
+    known = 2 * len(rows) // 3
+    seconds = seconds_a_row(teacher, rows[:TIMED])
+    report: dict[str, Any] = {"parameters": sum(p.numel() for p in reader.loaded.model.parameters())}
+    report |= {"teacher ms a row": 1000 * seconds, "ceiling": ceiling.stepped_up}
+    for name in ("words", "words+proxy"):
+        taught = Taught(None, seconds)
+        student = fit_student(rows[:known], labels[:known], StudentOptions(proxy=proxy, sources=name), taught)
+        rho = spearman(student.predict(rows[known:]), labels[known:])
+        took = seconds_a_row(student.predict, rows)
+        report[name] = {
+            **{"Spearman": rho, "share of the ceiling": rho / ceiling.stepped_up},
+            **{"ms a row": 1000 * took, "teacher's time over the student's": seconds / took},
+        }
+    return report
+
+
+def labels_of(teacher: Scorer, rows: list[Row], kept: Path) -> NDArray[np.float64]:
+    """LinFiK of every row on every part of the target, float64 `[rows, parts]`; 16 rows a file."""
+    kept.mkdir(exist_ok=True)
+    found = []
+    for start in range(0, len(rows), 16):
+        file = kept / f"{start:06d}.npy"
+        if not file.exists():
+            np.save(file, teacher(rows[start : start + 16]))
+            print(kept.name, start, flush=True)
+        found.append(np.load(file))
+    return np.concatenate(found).astype(np.float64)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()
