@@ -168,7 +168,7 @@ def test_jobs_are_cancelled_while_they_run_and_while_they_wait() -> None:
     jobs.cancel(second)
     assert second.state == "cancelled"
     jobs.cancel(first)
-    assert first.ended.wait(10)
+    first.ended.result(10)
     assert first.state == "cancelled"
     assert first.text.startswith("word")
     third = jobs.add(Inquiry("x", "three"), ITEM)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from headwater.core.errors import UsageError
+from headwater.core.plain import plain_json
 from headwater.core.trace import Hit, QueryTrace, Trace
 from headwater.index.store import Index, quoted
 from headwater.report.colours import STEPS
@@ -17,7 +18,6 @@ from headwater.report.fields import Layout
 from headwater.report.tables import number_text
 from headwater.report.views import QueryView, view_queries
 from headwater.valuation.duplicates import clusters
-from headwater.view.browse import plain_json
 from headwater.view.filters import as_cell, checked, column_name
 from headwater.view.jobs import Inquiry, KeptTrace, ModelJob
 from headwater.view.known import hits_of
@@ -140,10 +140,25 @@ def trace_json(kept: KeptTrace) -> dict[str, Any]:
     data |= {"prompt": question.prompt, "response": question.response, "spans": list(question.spans)}
     data |= {"by": question.by, "where": question.where, "lowest": question.lowest, "seconds": round(kept.seconds, 3)}
     (query,) = kept.trace.queries
-    hits = [asdict(hit) | {"row": dict(hit.row)} for hit in query.hits]
-    data |= {"generated": query.generated, "about": dict(kept.trace.about), "hits": hits}
-    found: dict[str, Any] = plain_json(data)
-    return found
+    data |= {"generated": query.generated, "about": dict(kept.trace.about)}
+    return {**plain_json(data), "hits": [_hit_json(hit) for hit in query.hits]}
+
+
+def _hit_json(hit: Hit) -> dict[str, Any]:
+    """A hit as JSON has it. Its token values are many and all numbers, so they do not go through `plain_json`."""
+    given = {"row": dict(hit.row), "metadata": dict(hit.metadata), "record": dict(hit.record), "modules": hit.modules}
+    maps = {"row_tokens": hit.row_tokens, "query_tokens": hit.query_tokens}
+    tokens = {n: m and {"tokens": m.tokens, "values": [_number(v) for v in m.values]} for n, m in maps.items()}
+    grid = hit.grid and {
+        "row_tokens": hit.grid.row_tokens,
+        "query_tokens": hit.grid.query_tokens,
+        "values": [[_number(value) for value in line] for line in hit.grid.values],
+    }
+    return {"rank": hit.rank, "id": hit.id, "score": _number(hit.score), **plain_json(given), **tokens, "grid": grid}
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or value != value else value
 
 
 def trace_view(site: AppSite, item: Item, kept: KeptTrace, ways: Mapping[str, str]) -> View:

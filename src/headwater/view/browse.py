@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from headwater.core.errors import UsageError
-from headwater.core.plain import json_ready, without_nan
+from headwater.core.plain import json_ready, plain_json, without_nan
 from headwater.core.spec import Column
 from headwater.data.records import as_record
 from headwater.index.store import Index
@@ -258,8 +258,3 @@ def _near(index: Index, row_id: str, columns: list[Column]) -> list[dict[str, An
         {"rank": n, "id": r.id, "score": hit.score, "text": _opening(" → ".join(r.fields().values()))}
         for n, (hit, r) in enumerate(zip(others, rows, strict=True), 1)
     ]
-
-
-def plain_json(value: Any) -> Any:
-    """The value as JSON has it: no NaN, dates as text."""
-    return without_nan(json.loads(json.dumps(value, default=json_ready)))

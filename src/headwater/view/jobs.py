@@ -15,6 +15,7 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -123,7 +124,7 @@ class ModelJob:
     error: str = ""
     traced: KeptTrace | None = None
     stop: threading.Event = field(default_factory=threading.Event)
-    ended: threading.Event = field(default_factory=threading.Event)
+    ended: Future[None] = field(default_factory=Future)
 
     def told(self) -> dict[str, Any]:
         """What a page or a program is told of it, JSON-ready."""
@@ -237,16 +238,19 @@ class Jobs:
 
 async def ended(job: ModelJob, seconds: float) -> bool:
     """Wait for a job without holding a thread; whether it has ended within so many seconds."""
-    end, pause = time.monotonic() + seconds, 0.004
-    while not job.ended.is_set() and time.monotonic() < end:
-        await asyncio.sleep(pause)
-        pause = min(1.2 * pause, 0.02)
-    return job.ended.is_set()
+    await asyncio.wait([asyncio.wrap_future(job.ended)], timeout=seconds)
+    return job.ended.done()
 
 
 def _end(job: ModelJob, state: State) -> None:
-    job.state = state
-    job.ended.set()
+    """The job's last state; a job that is cancelled while it ends keeps the state that came first."""
+    with _ENDING:
+        if not job.ended.done():
+            job.state = state
+            job.ended.set_result(None)
+
+
+_ENDING = threading.Lock()
 
 
 def _shrink(kept: OrderedDict[str, Any]) -> None:

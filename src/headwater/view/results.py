@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater.core.errors import UsageError
+from headwater.core.plain import plain_json
 from headwater.evaluation.result import read_result
 from headwater.report.page import with_alignment
 from headwater.report.results import sections
 from headwater.report.tables import Cell, Table, cell_text, number_text
 from headwater.report.unlearning import KINDS
 from headwater.valuation.values import Values, read_values, summarise
-from headwater.view.browse import plain_json
 from headwater.view.known import hits_of, once_a_file
 from headwater.view.shelf import Item, nameless
 from headwater.view.site import AppSite, View

@@ -7,7 +7,7 @@ counts and facets are found once for a version of the index.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from headwater.index.failures import storing
 from headwater.index.info import unfinished
 from headwater.index.rows import from_record
 from headwater.index.store import Index, quoted
-from headwater.view.filters import column_name, condition_of, facet_columns, metadata_columns
+from headwater.view.filters import condition_of, facet_columns, metadata_columns
 from headwater.view.site import MissingError
 from headwater.view.snapshots import Snapshots
 
@@ -155,15 +155,20 @@ def _scan(index: Index, shown: list[str], condition: str | None, wanted: Wanted,
 
 
 def _count_values(index: Index, condition: str | None) -> dict[str, list[tuple[Any, int]]]:
-    names = facet_columns(index)
+    counted = counts_of(index, facet_columns(index), condition, most=MOST_VALUES)
+    return {name: counter.most_common(SHOWN_VALUES) for name, counter in counted.items()}
+
+
+def counts_of(index: Index, names: Sequence[str], condition: str | None, *, most: int) -> dict[str, Counter[Any]]:
+    """How many rows have each value of these columns; a column with more than `most` values is left out."""
     counts: dict[str, Counter[Any]] = {name: Counter() for name in names}
     if not names:
         return {}
-    for batch in index.batches([column_name(name).strip("`") for name in names], where=condition, rows=65_536):
+    for batch in index.batches(list(names), where=condition, rows=65_536):
         for name in list(counts):
             counted = pc.value_counts(batch.column(name))
             values, times = counted.field("values").to_pylist(), counted.field("counts").to_pylist()
             counts[name].update(dict(zip(values, times, strict=True)))
-            if len(counts[name]) > MOST_VALUES:
+            if len(counts[name]) > most:
                 del counts[name]
-    return {name: counter.most_common(SHOWN_VALUES) for name, counter in counts.items() if counter}
+    return {name: counter for name, counter in counts.items() if counter}
