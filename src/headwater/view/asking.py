@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -158,7 +159,7 @@ def _hit_json(hit: Hit) -> dict[str, Any]:
 
 
 def _number(value: float | None) -> float | None:
-    return None if value is None or value != value else value
+    return None if value is None or math.isnan(value) else value
 
 
 def trace_view(site: AppSite, item: Item, kept: KeptTrace, ways: Mapping[str, str]) -> View:

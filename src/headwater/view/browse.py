@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headwater.core.errors import UsageError
+from headwater.core.errors import HeadwaterError, UsageError
 from headwater.core.plain import json_ready, plain_json, without_nan
 from headwater.core.spec import Column
 from headwater.data.records import as_record
@@ -16,43 +16,13 @@ from headwater.search.codes import read_vectors
 from headwater.search.scan import top_k
 from headwater.view.filters import as_cell, facet_columns, metadata_columns
 from headwater.view.known import known_of
-from headwater.view.rows import PAGE, Page, Wanted, facets_of, page_of, row_of
-from headwater.view.shelf import PLURALS, Item, nameless
-from headwater.view.site import AppSite, View, place_of
+from headwater.view.rows import PAGE, Page, Wanted, facets_of, one_line, openings, page_of, row_of
+from headwater.view.shelf import nameless
+from headwater.view.site import AppSite, View
 
 OPENING = 220
 """Characters of a text in a list of rows."""
 NEIGHBOURS = 12
-
-
-def home(site: AppSite) -> View:
-    """Everything on the shelf, by kind."""
-    site.shelf.look()
-    groups: list[dict[str, Any]] = [
-        {"kind": kind, "title": title, "items": [_card(site, item) for item in site.shelf.of(kind)]}
-        for kind, title in PLURALS.items()
-    ]
-    groups = [group for group in groups if group["items"]]
-    table = [{"kind": g["kind"], **{k: i[k] for k in ("key", "title", "about")}} for g in groups for i in g["items"]]
-    kept = [
-        {"name": t.question.name, "index": t.question.index, "response": t.question.response, "way": t.trace.method}
-        | {"parameters": t.question.parameters()}
-        for t in site.jobs.all_traced()[:12]
-    ]
-    data = {"items": table, "traces": [{name: one[name] for name in ("name", "index", "response")} for one in kept]}
-    return View("home.html.j2", "headwater", data, table, {"groups": groups, "kept": kept})
-
-
-def _card(site: AppSite, item: Item) -> dict[str, Any]:
-    about = ""
-    if item.kind == "index":
-        try:
-            index = site.snapshots.of(item)
-            manifest = index.manifest
-            about = f"{index.count:,} rows · {manifest.method.name} · {nameless(str(manifest.model['name']))}"
-        except Exception as error:
-            about = nameless(str(error))
-    return {"key": item.key, "title": item.title, "about": about, "place": place_of(item), "kind": item.kind}
 
 
 def wanted_of(index: Index, given: Mapping[str, list[str]]) -> Wanted:
@@ -148,9 +118,9 @@ def _facet(wanted: Wanted, name: str, values: list[tuple[Any, int]]) -> dict[str
 
 
 def _line(index: Index, record: Mapping[str, Any]) -> dict[str, Any]:
-    texts = {name: _opening(record[name]) for name in ("text", "prompt", "response") if record.get(name)}
+    texts = {name: one_line(record[name], OPENING) for name in ("text", "prompt", "response") if record.get(name)}
     cells = {
-        name: "–" if (v := record.get(name)) is None else _opening(as_cell(v), 60) for name in metadata_columns(index)
+        name: "–" if (v := record.get(name)) is None else one_line(as_cell(v), 60) for name in metadata_columns(index)
     }
     loss = record.get("loss")
     return {
@@ -160,11 +130,6 @@ def _line(index: Index, record: Mapping[str, Any]) -> dict[str, Any]:
         "tokens": "" if record.get("tokens") is None else f"{record['tokens']:,}",
         "loss": "" if loss is None else f"{loss:.3f}",
     }
-
-
-def _opening(text: str, most: int = OPENING) -> str:
-    line = " ".join(text[: 4 * most].split())
-    return line if len(line) <= most else line[:most] + "…"
 
 
 def _facts(index: Index) -> dict[str, str]:
@@ -226,6 +191,22 @@ def _turn(message: Mapping[str, Any]) -> dict[str, str]:
     return {"role": str(message.get("role", "")), "said": said or "", "more": more}
 
 
+def add_openings(site: AppSite, lines: Sequence[dict[str, Any]]) -> None:
+    """Give each line, which has a row's `id`, the beginning of the row's text and the key of the index that has it."""
+    left = {line["id"] for line in lines}
+    for item in site.shelf.of("index"):
+        try:
+            found = openings(site.snapshots.of(item), sorted(left), most=OPENING)
+        except HeadwaterError:  # the start page says what is wrong with it
+            continue
+        for line in lines:
+            if line["id"] in found and "index" not in line:
+                line |= {"text": found[line["id"]], "index": item.key}
+        left -= found.keys()
+        if not left:
+            return
+
+
 def neighbour_columns(index: Index) -> dict[str, str]:
     """What rows can be compared by: a name for the address to the words for people."""
     own = [c for c in index.manifest.columns if c.weight]
@@ -255,6 +236,6 @@ def _near(index: Index, row_id: str, columns: list[Column]) -> list[dict[str, An
     others = [hit for hit in found if hit.address != mine][:NEIGHBOURS]
     rows = index.rows([hit.address for hit in others])
     return [
-        {"rank": n, "id": r.id, "score": hit.score, "text": _opening(" → ".join(r.fields().values()))}
+        {"rank": n, "id": r.id, "score": hit.score, "text": one_line(" → ".join(r.fields().values()), OPENING)}
         for n, (hit, r) in enumerate(zip(others, rows, strict=True), 1)
     ]

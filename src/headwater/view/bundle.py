@@ -16,7 +16,7 @@ from urllib.parse import quote
 from headwater.core.errors import HeadwaterError
 from headwater.core.files import whole_folder
 from headwater.core.fingerprints import digest
-from headwater.view import asking, browse, results
+from headwater.view import asking, browse, home, results
 from headwater.view.known import hits_of
 from headwater.view.pages import assets, rendered
 from headwater.view.rows import PAGE, Wanted, page_of, row_of
@@ -84,7 +84,7 @@ def _write(file: Path, site: AppSite, path: str, make: Callable[[], View], href:
 
 def _pages(site: AppSite, rows: int) -> dict[Address, Callable[[], View]]:
     """Every page of the bundle, by its address in the app."""
-    found: dict[Address, Callable[[], View]] = {("/", ()): partial(browse.home, site)}
+    found: dict[Address, Callable[[], View]] = {("/", ()): partial(home.home, site)}
     makers = {
         "trace": asking.trace_file,
         "ledger": results.ledger,

@@ -13,13 +13,11 @@ BINS, WIDTH, HEIGHT = 41, 1000, 230
 """Bars of a distribution, and the box they stand in."""
 
 
-def distribution(
-    numbers: Float[np.ndarray, " rows"], own: Float[np.ndarray, " some"] | None = None
-) -> dict[str, Any]:
+def distribution(numbers: Float[np.ndarray, " rows"], own: Float[np.ndarray, " some"] | None = None) -> dict[str, Any]:
     """A distribution as bars in a box of 1000 × 240: place, height and words of each, and where zero is.
 
-    With `own`, the numbers of a group, `bars` are the group's, and `behind` those of all numbers, on the same axis; each
-    of the two has its own height, so that their shapes can be compared.
+    With `own`, the numbers of a group, `bars` are the group's, and `behind` those of all numbers, on one axis. Each
+    of the two is drawn to its own height, so that their shapes can be compared.
     """
     finite = numbers[np.isfinite(numbers)]
     if not len(finite):

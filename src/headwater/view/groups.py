@@ -6,10 +6,8 @@ they are paid, and the answers they drove. A values file that does not hold the 
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,10 +21,11 @@ from headwater.index.rows import stored_name
 from headwater.index.store import Index
 from headwater.report.tables import number_text
 from headwater.valuation.values import Values, describe, read_values
+from headwater.view.browse import OPENING, add_openings
 from headwater.view.figures import distribution
 from headwater.view.filters import as_cell, condition_of, facet_columns
-from headwater.view.known import hits_of, once_a_file
-from headwater.view.rows import counts_of, facets_of
+from headwater.view.known import hits_of, once_a_file, read_csv
+from headwater.view.rows import counts_of, facets_of, one_line
 from headwater.view.shelf import Item
 from headwater.view.site import AppSite, MissingError, View, place_of
 
@@ -35,11 +34,15 @@ MOST_GROUPS = 5_000
 SHOWN, ENDS, FIRST = 200, 8, 5
 """Groups in the list; rows at each end of a group's values; rows shown of an index."""
 
+
 def groups(site: AppSite, column: str) -> View:
     """Every value of a column: how many rows have it, what they are worth, what they are paid, and what they drove."""
-    counts = {item.title: _counted(site, item, column) for item in site.shelf.of("index")}
-    means = {item.title: _means(item, column) for item in site.shelf.of("values")}
-    paid = {item.title: _paid(item) for item in site.shelf.of("ledger")} if column == "provider" else {}
+    sides: list[tuple[str, str, Mapping[str, float]]] = [
+        *(("rows", item.title, _counted(site, item, column)) for item in site.shelf.of("index")),
+        *(("mean value", item.title, _means(item, column)) for item in site.shelf.of("values")),
+        *(("paid", item.title, _paid(item)) for item in site.shelf.of("ledger") if column == "provider"),
+    ]
+    sides = [side for side in sides if side[2]]
     drove = Counter(
         as_cell(hit.metadata[column])
         for item in site.shelf.of("trace")
@@ -47,37 +50,33 @@ def groups(site: AppSite, column: str) -> View:
         for hit in query.hits
         if column in hit.metadata
     )
-    counts, means, paid = ({t: found for t, found in side.items() if found} for side in (counts, means, paid))
-    names = list(dict.fromkeys(n for side in (*counts.values(), *means.values(), *paid.values(), drove) for n in side))
+    names = list(dict.fromkeys(name for found in (*(found for *_, found in sides), drove) for name in found))
     if not names:
         raise MissingError(f"no rows here have a column '{column[:80]}'", remedy="the start page lists the columns")
-    headings = [("rows", t) for t in counts] + [("mean value", t) for t in means] + [("paid", t) for t in paid]
-    sides = [*counts.values(), *means.values(), *paid.values()]
-    lines = [{"name": n, "cells": [side.get(n) for side in sides], "drove": drove.get(n, 0)} for n in names]
-    lines.sort(key=lambda line: -_size(line["cells"]))
-    several = Counter(kind for kind, _ in headings)
-    titles = [kind if several[kind] == 1 else f"{kind} in {title}" for kind, title in headings]
+    lines: list[tuple[str, list[float | None]]] = [(name, [found.get(name) for *_, found in sides]) for name in names]
+    lines.sort(key=lambda line: -_size(line[1]))
+    several = Counter(kind for kind, *_ in sides)
+    titles = [kind if several[kind] == 1 else f"{kind} in {title}" for kind, title, _ in sides]
     table = [
-        {column: line["name"], **dict(zip(titles, line["cells"], strict=True)), "found by traces": line["drove"]}
-        for line in lines
+        {column: name, **dict(zip(titles, cells, strict=True)), "found by traces": drove.get(name, 0)}
+        for name, cells in lines
     ]
     data = {"column": column, "groups": table}
     shown = {
         "column": column,
         "titles": titles,
-        "lines": lines[:SHOWN],
+        "lines": [{"name": name, "cells": cells, "drove": drove.get(name, 0)} for name, cells in lines[:SHOWN]],
         "left": max(len(lines) - SHOWN, 0),
         "traced": bool(drove),
-        "reach": [_reach(side) for side in sides],
+        "reach": [max(map(abs, found.values())) or 1.0 for *_, found in sides],
     }
     return View("groups.html.j2", f"By {column}", data, table, shown)
+
 
 def _size(cells: Sequence[float | None]) -> float:
     """What groups are ordered by: their rows in the first index; without one, their number in what comes first."""
     return next((float(cell) for cell in cells if cell is not None), 0.0)
 
-def _reach(side: Mapping[str, float]) -> float:
-    return max((abs(number) for number in side.values()), default=0.0) or 1.0
 
 def _counted(site: AppSite, item: Item, column: str) -> dict[str, int]:
     """How many rows of an index have each value of the column; empty if it has no such column."""
@@ -91,10 +90,12 @@ def _counted(site: AppSite, item: Item, column: str) -> dict[str, int]:
         raise UsageError(what, where=item.title, remedy="search or filter the rows instead")
     return {as_cell(value): number for value, number in counted.get(name, {}).items()}
 
+
 def _column_of(index: Index, column: str) -> str | None:
     """The index's name of a column of the user's; None if the index does not have it."""
     known = facet_columns(index)
     return next((name for name in (column, stored_name(column, index.vectors)) if name in known), None)
+
 
 def _means(item: Item, column: str) -> dict[str, float]:
     """The mean value of each group's rows; empty if the values file does not hold the column."""
@@ -108,9 +109,11 @@ def _means(item: Item, column: str) -> dict[str, float]:
         return {}
     return {r["group"]: r["value_mean"] for r in table.to_pylist() if np.isfinite(r["value_mean"])}
 
+
 def _values(item: Item) -> Values:
     found: Values = once_a_file(item.path, "all values", read_values)
     return found
+
 
 def _cells(values: Values, column: str) -> pa.Array | None:
     """A metadata column of a values file as cells of an address; None if it is not there."""
@@ -120,18 +123,15 @@ def _cells(values: Values, column: str) -> pa.Array | None:
         return None
     return pc.fill_null(found.cast(pa.string()), "").combine_chunks()
 
+
 def _paid(item: Item) -> dict[str, float]:
-    return {line["provider"].removeprefix("'"): float(line["amount"]) for line in _ledger(item)}
+    return {line["provider"]: float(line["amount"]) for line in _lines(item) if line["provider"] != "TOTAL"}
 
-def _ledger(item: Item) -> list[dict[str, str]]:
-    """The lines of a ledger, without its sums."""
 
-    def read(path: str) -> list[dict[str, str]]:
-        with Path(path).open(encoding="utf-8", newline="") as file:
-            return [dict(line) for line in csv.DictReader(file)]
+def _lines(item: Item) -> list[dict[str, str]]:
+    lines: list[dict[str, str]] = once_a_file(item.path, "csv", read_csv)
+    return lines
 
-    lines: list[dict[str, str]] = once_a_file(item.path, "ledger", read)
-    return [line for line in lines if line.get("provider") != "TOTAL"]
 
 def group(site: AppSite, column: str, value: str) -> View:
     """One value of a column: its rows, their values, what they are paid, and the answers they drove."""
@@ -144,6 +144,8 @@ def group(site: AppSite, column: str, value: str) -> View:
     if not (indices or worth or paid["ledgers"] or paid["prices"] or drove):
         what = f"no rows here have '{value[:80]}' as their {column[:80]}"
         raise MissingError(what, remedy="the column's page lists its values")
+    lists = [*(w[end] for w in worth for end in ("best", "worst")), *(p["best"] for p in paid["prices"])]
+    add_openings(site, [line for lines in (*lists, *(d["hits"] for d in drove)) for line in lines])
     data = {"column": column, "value": value, "indices": indices, "worth": worth, **paid, "drove": drove}
     clean = plain_json({name: _without_bars(found) for name, found in data.items()})
     table = [{"what": "value", "in": w["title"], **row} for w in worth for row in (*w["best"], *w["worst"])]
@@ -153,11 +155,14 @@ def group(site: AppSite, column: str, value: str) -> View:
     shown = {**data, "label": value or "(none)", "tiles": _tiles(indices, worth, paid, drove)}
     return View("group.html.j2", f"{column}: {value or '(none)'}", clean, table, shown)
 
+
 MOST_JOINED = 500_000
 """A group with more rows is not joined with traces that do not hold the column."""
 
+
 def _without_bars(found: Any) -> Any:
     return [{n: v for n, v in one.items() if n != "bars"} for one in found] if isinstance(found, list) else found
+
 
 def _in_index(site: AppSite, item: Item, column: str, value: str) -> dict[str, Any] | None:
     """The group's rows in one index: how many, their tokens and loss, the first of them, and their other columns."""
@@ -180,13 +185,12 @@ def _in_index(site: AppSite, item: Item, column: str, value: str) -> dict[str, A
     found |= {"tokens": pc.sum(table.column("tokens")).as_py() if "tokens" in numbers else None}
     found |= {"loss": without_nan(means.get("loss")), "filter": {name: [value]}}
     if index.manifest.keeps_text:
-        opening = [(row.id, " → ".join(row.fields().values())) for row in index.rows(addresses)]
-        found["first"] = [{"id": i, "text": " ".join(text.split())[:200]} for i, text in opening]
+        first = index.rows(addresses)
+        found["first"] = [{"id": r.id, "text": one_line(" → ".join(r.fields().values()), OPENING)} for r in first]
     others = facets_of(site.snapshots, index, condition)
-    found["others"] = {
-        n: [(as_cell(v), times) for v, times in values[:8]] for n, values in others.items() if n != name
-    }
+    found["others"] = {n: [(as_cell(v), times) for v, times in values[:8]] for n, values in others.items() if n != name}
     return found | {"ids": table.column("id").combine_chunks()}
+
 
 def _worth(item: Item, column: str, value: str, ids: pa.Array) -> dict[str, Any] | None:
     """The values of the group's rows in one file: their distribution beside all values', and both ends."""
@@ -218,28 +222,26 @@ def _worth(item: Item, column: str, value: str, ids: pa.Array) -> dict[str, Any]
         "bars": distribution(finite, numbers[places]),
     }
 
+
 def _payments(site: AppSite, column: str, value: str, ids: pa.Array) -> dict[str, list[dict[str, Any]]]:
     """What the group is paid: its lines in ledgers, if the column is the provider, and its rows' prices."""
     ledgers = []
     for item in site.shelf.of("ledger") if column == "provider" else ():
-        own = [line for line in _ledger(item) if line["provider"].removeprefix("'") == value]
+        own = [line for line in _lines(item) if line["provider"] == value]
         ledgers += [{"key": item.key, "title": item.title, "place": place_of(item), **line} for line in own]
     known = None if column == "provider" else set(ids.to_pylist())
     prices = []
     for item in site.shelf.of("prices"):
-        lines = [
-            line
-            for line in _ledger(item)
-            if (line["provider"].removeprefix("'") == value if known is None else line["id"].removeprefix("'") in known)
-        ]
+        lines = [line for line in _lines(item) if (line["provider"] == value if known is None else line["id"] in known)]
         if lines:
             best = sorted(lines, key=lambda line: -float(line["amount"]))[:ENDS]
             total = sum(float(line["amount"]) for line in lines)
-            shown = [{"id": line["id"].removeprefix("'"), "amount": float(line["amount"])} for line in best]
+            shown = [{"id": line["id"], "amount": float(line["amount"])} for line in best]
             found = {"key": item.key, "title": item.title, "place": place_of(item)}
             paid = sum(float(line["amount"]) > 0 for line in lines)
             prices.append({**found, "rows": len(lines), "paid": paid, "amount": round(total, 2), "best": shown})
     return {"ledgers": ledgers, "prices": prices}
+
 
 def _drove(item: Item, column: str, value: str, ids: set[str]) -> dict[str, Any] | None:
     """The group's rows among the hits of one trace."""
@@ -255,6 +257,7 @@ def _drove(item: Item, column: str, value: str, ids: set[str]) -> dict[str, Any]
     hits = [{"query": query, "rank": hit.rank, "id": hit.id, "score": hit.score} for query, hit in best]
     every = sum(len(query.hits) for query in queries)
     return {"title": item.title, "place": place_of(item), "hits": hits, "found": len(own), "of": every}
+
 
 def _tiles(
     indices: Sequence[Mapping[str, Any]],
@@ -282,5 +285,3 @@ def _tiles(
         hits, every = sum(one["found"] for one in drove), sum(one["of"] for one in drove)
         found.append(("found by traces", f"{hits:,}", f"of {every:,} rows found"))
     return found
-
-Found = Callable[[], View]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,16 @@ from headwater.report.results import sections
 from headwater.report.tables import Cell, Table, cell_text, number_text
 from headwater.report.unlearning import KINDS
 from headwater.valuation.values import Values, read_values, summarise
-from headwater.view.known import hits_of, once_a_file
+from headwater.view.browse import add_openings
+from headwater.view.figures import distribution
+from headwater.view.known import hits_of, once_a_file, read_csv, read_json
 from headwater.view.shelf import Item, nameless
 from headwater.view.site import AppSite, View
 
-BINS, ENDS, GROUPS = 41, 25, 40
-"""Bars of a distribution; rows shown at each end; groups shown."""
+ENDS, GROUPS = 25, 40
+"""Rows shown at each end of the values; groups shown."""
+MOST_PRICES = 1_000
+"""Prices of rows that are shown; the file has all."""
 
 
 def values(site: AppSite, key: str, by: str) -> View:
@@ -39,21 +44,31 @@ def values(site: AppSite, key: str, by: str) -> View:
     numbers = found.numbers()
     order = np.argsort(-numbers, kind="stable")
     best, worst = (_lines(found, order[:ENDS]), _lines(found, order[::-1][:ENDS]))
+    add_openings(site, [*best, *worst])
     ranked = sorted(({"name": n, **g} for n, g in groups.items()), key=lambda g: -g["mean"])[:GROUPS]
     data = {"values": key, "summary": summary, "by": by, "groups": ranked, "best": best, "worst": worst}
     data["meaning"] = found.meaning
     shown = {
         "item": item,
-        "bars": bars_of(numbers),
+        "figure": distribution(numbers),
         "columns": columns,
-        "facts": {
-            name: number_text(v) if isinstance(v, float) else f"{v:,}" for name, v in summary.items() if name != "by"
-        },
-        "index": next(iter(site.shelf.of("index")), None),
+        "tiles": _tiles(summary),
         "reach": _reach(ranked),
         "signed": found.signed,
     }
     return View("values.html.j2", item.title, plain_json(data), ranked or best, shown)
+
+
+def _tiles(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The numbers of a summary: what each is, the number, and a few words below it."""
+    number = partial(number_text, digits=3)
+    found = [("rows", f"{summary['rows']:,}", "")]
+    found += [("mean", number(summary["mean"]), f"95 % interval {number(summary['low'])} to {number(summary['high'])}")]
+    found += [("median", number(summary["median"]), "half of the rows are worth more")]
+    found += [("range", f"{number(summary['least'])} to {number(summary['most'])}", "lowest and highest")]
+    return found + (
+        [("above 0", f"{100 * summary['helpful']:.3g} %", "of the rows help")] if "helpful" in summary else []
+    )
 
 
 def _reach(groups: Sequence[Mapping[str, Any]]) -> float:
@@ -72,28 +87,6 @@ def group_columns(values: Values) -> list[str]:
     return found
 
 
-def bars_of(numbers: Any) -> dict[str, Any]:
-    """A distribution as bars in a box of 1000 × 240: place, height and words of each."""
-    finite = numbers[np.isfinite(numbers)]
-    if not len(finite):
-        return {"bars": [], "low": "", "high": "", "zero": None}
-    counts, edges = np.histogram(finite, BINS)
-    most, width = max(int(counts.max()), 1), 1000 / BINS
-    bars = [
-        {
-            "x": round(n * width + 1, 1),
-            "width": round(width - 2, 1),
-            "height": round(230 * int(count) / most, 1),
-            "negative": bool(edges[n + 1] <= 0),
-            "title": f"{int(count):,} rows from {number_text(float(edges[n]))} to {number_text(float(edges[n + 1]))}",
-        }
-        for n, count in enumerate(counts)
-    ]
-    span = float(edges[-1] - edges[0])
-    zero = round(1000 * float(-edges[0]) / span, 1) if span and edges[0] < 0 < edges[-1] else None
-    return {"bars": bars, "low": number_text(float(edges[0])), "high": number_text(float(edges[-1])), "zero": zero}
-
-
 def _lines(values: Values, places: Any) -> list[dict[str, Any]]:
     wanted = [
         n for n in values.table.column_names if n in ("id", "value", "low", "high", "provider", "topic", "cluster")
@@ -105,31 +98,22 @@ def _lines(values: Values, places: Any) -> list[dict[str, Any]]:
 def ledger(site: AppSite, key: str) -> View:
     """A ledger: what each provider is paid; or the prices of rows, the dearest first."""
     item = site.item(key, "ledger", "prices")
-
-    def read(path: str) -> list[dict[str, str]]:
-        with Path(path).open(encoding="utf-8", newline="") as file:
-            return [dict(line) for line in csv.DictReader(file)]
-
-    lines: list[dict[str, str]] = once_a_file(item.path, "ledger", read)
+    lines = [{name: _number(value) for name, value in line.items()} for line in once_a_file(item.path, "csv", read_csv)]
+    total = next((line["amount"] for line in lines if line.get("provider") == "TOTAL" and item.kind == "ledger"), None)
     if item.kind == "prices":
-        lines = sorted(lines, key=lambda line: -float(line["amount"]))[:1000]
-    columns = tuple(lines[0]) if lines else ()
-    numeric = [{name: _number(value) for name, value in line.items()} for line in lines]
-    table = Table(item.title, columns, tuple(tuple(line.values()) for line in numeric))
-    data = {"ledger": key, "kind": item.kind, "lines": numeric}
-    return View(
-        "tables.html.j2",
-        item.title,
-        data,
-        numeric,
-        {"item": item, "tables": with_alignment([table]), "lead": _LEDGER[item.kind]},
-    )
-
-
-_LEDGER = {
-    "ledger": "What each provider is paid: the budget, shared in proportion to what the rows are worth.",
-    "prices": "What each row is paid; the thousand dearest are shown, and the file has all.",
-}
+        lines = sorted(lines, key=lambda line: -line["amount"])
+        total = round(sum(line["amount"] for line in lines), 2)
+    own = [line for line in lines if item.kind == "prices" or line["provider"] != "TOTAL"]
+    shown = {
+        "item": item,
+        "lines": own[:MOST_PRICES],
+        "left": max(len(own) - MOST_PRICES, 0),
+        "total": total,
+        "reach": max((line["amount"] for line in own), default=0) or 1,
+        "index": next(iter(site.shelf.of("index")), None),
+    }
+    data = {"ledger": key, "kind": item.kind, "lines": lines[:MOST_PRICES]}
+    return View("ledger.html.j2", item.title, data, lines[:MOST_PRICES], shown)
 
 
 def _number(text: str) -> Any:
@@ -142,7 +126,7 @@ def _number(text: str) -> Any:
 def unlearning(site: AppSite, key: str) -> View:
     """An unlearning run: answers and losses before and after."""
     item = site.item(key, "unlearning")
-    account: dict[str, Any] = once_a_file(item.path, "account", _json)
+    account: dict[str, Any] = once_a_file(item.path, "account", read_json)
     samples = account.get("samples", [])
     tables = [
         Table(title, ("prompt", "before", "after"), tuple((s["prompt"], s["before"], s["after"]) for s in own))
@@ -166,10 +150,6 @@ def unlearning(site: AppSite, key: str) -> View:
     }
     clean = _without_paths(account)
     return View("tables.html.j2", item.title, {"unlearning": key, **plain_json(clean)}, samples, shown)
-
-
-def _json(path: str) -> Any:
-    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def _without_paths(value: Any) -> Any:
@@ -287,7 +267,7 @@ def _two_values(site: AppSite, a: Item, b: Item) -> tuple[list[Table], str]:
 
 
 def _two_accounts(site: AppSite, a: Item, b: Item) -> tuple[list[Table], str]:
-    one, two = (once_a_file(item.path, "account", _json) for item in (a, b))
+    one, two = (once_a_file(item.path, "account", read_json) for item in (a, b))
     names = [n for n, v in one.items() if not isinstance(v, dict | list)]
     facts = Table(
         "In numbers", ("fact", a.title, b.title), tuple((n, _cell(one.get(n)), _cell(two.get(n))) for n in names)
@@ -319,8 +299,6 @@ _COMPARED = {
 
 def as_csv(records: Sequence[Mapping[str, Any]]) -> str:
     """Records as CSV; text that a spreadsheet could take for a formula is quoted, objects are JSON."""
-    import io
-
     names = list(dict.fromkeys(name for record in records for name in record))
     out = io.StringIO()
     writer = csv.writer(out)

@@ -137,6 +137,23 @@ def row_of(index: Index, row_id: str) -> tuple[int, Row, dict[str, Any]]:
     return int(found[0]["_rowaddr"]), row, found[0]
 
 
+def openings(index: Index, ids: Sequence[str], *, most: int) -> dict[str, str]:
+    """The beginnings of the texts of those of these rows that the index has, each in one line; empty without text."""
+    if not ids or not index.manifest.keeps_text:
+        return {}
+    condition = f"id IN ({', '.join(map(quoted, ids))})"
+    with storing(index.path, where=condition):
+        records = index.dataset.scanner(columns=index.plain, filter=condition, limit=len(ids)).to_table().to_pylist()
+    rows = [from_record(record, ordinal=0, place=record["id"], vectors=index.vectors) for record in records]
+    return {row.id: one_line(" → ".join(row.fields().values()), most) for row in rows}
+
+
+def one_line(text: str, most: int) -> str:
+    """The text in one line of at most `most` characters."""
+    line = " ".join(text[: 4 * most].split())
+    return line if len(line) <= most else line[:most] + "…"
+
+
 def _scan(index: Index, shown: list[str], condition: str | None, wanted: Wanted, first: int) -> pa.Table:
     """The rows of a page; a sort reads its own column alone, and then the rows that it puts on the page."""
     with storing(index.path, where=condition):
