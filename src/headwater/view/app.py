@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 from starlette.routing import Route
 
 from headwater.core.errors import DataError, HeadwaterError, MismatchError, UsageError
-from headwater.view import asking, browse, groups, home, results
+from headwater.view import asking, browse, comparing, groups, home, results
 from headwater.view.api import api_routes, openapi_view
 from headwater.view.jobs import FINAL, ModelJob, ended
 from headwater.view.pages import FORMATS, assets, rendered
@@ -68,7 +68,7 @@ VIEWS: dict[str, Make] = {
     "/u/{key}": lambda site, at, given: results.unlearning(site, at["key"]),
     "/e/{key}": lambda site, at, given: results.evaluation(site, at["key"]),
     "/by": lambda site, at, given: _grouped(site, _one(given, "column"), given.get("value")),
-    "/compare": lambda site, at, given: results.compare(site, _one(given, "a"), _one(given, "b")),
+    "/compare": lambda site, at, given: comparing.compare(site, _one(given, "a"), _one(given, "b")),
     "/both": lambda site, at, given: asking.both(site, _one(given, "a"), _one(given, "b"), _one(given, "prompt")),
     "/api": lambda site, at, given: openapi_view(),
 }

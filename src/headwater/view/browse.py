@@ -161,7 +161,8 @@ def row(site: AppSite, key: str, row_id: str) -> View:
         "tokens cut off": numbers.get("tokens_cut"),
         "windows read": numbers.get("windows_read"),
     }
-    stored = {name: value for name, value in stored.items() if value is not None}
+    ordinary = {"tokens cut off": 0, "windows read": 1}
+    stored = {n: value for n, value in stored.items() if value is not None and value != ordinary.get(n)}
     version = int(index.dataset.version)
     data = {"index": key, "version": version, "row": record, "stored": without_nan(stored), **known}
     data["filters"] = [name for name in facet_columns(index) if name in found.metadata]

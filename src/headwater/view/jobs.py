@@ -195,6 +195,10 @@ class Jobs:
         with self._lock:
             return self._traced.get(name)
 
+    def names(self) -> list[str]:
+        """The names of the traces that are known, the latest first; of one that has two, the one with the answer."""
+        return [found.question.name for found in self.all_traced()]
+
     def all_traced(self) -> list[KeptTrace]:
         """Every trace that is known, the latest first."""
         with self._lock:

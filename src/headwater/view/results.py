@@ -13,18 +13,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headwater.core.errors import UsageError
 from headwater.core.plain import plain_json
 from headwater.evaluation.result import read_result
 from headwater.report.page import with_alignment
 from headwater.report.results import sections
-from headwater.report.tables import Cell, Table, cell_text, number_text
+from headwater.report.tables import Table, cell_text, number_text
 from headwater.report.unlearning import KINDS
 from headwater.valuation.values import Values, read_values, summarise
 from headwater.view.browse import add_openings
 from headwater.view.figures import distribution
-from headwater.view.known import hits_of, once_a_file, read_csv, read_json
-from headwater.view.shelf import Item, nameless
+from headwater.view.known import once_a_file, read_csv, read_json
+from headwater.view.shelf import nameless
 from headwater.view.site import AppSite, View
 
 ENDS, GROUPS = 25, 40
@@ -133,10 +132,6 @@ def unlearning(site: AppSite, key: str) -> View:
         for kind, title in KINDS.items()
         if (own := [s for s in samples if s["kind"] == kind])
     ]
-    losses = [
-        (name, account.get(f"{name} loss before"), account.get(f"{name} loss after")) for name in ("forget", "retain")
-    ]
-    tables.append(Table("Loss, nats a token", ("rows", "before", "after"), tuple(losses)))
     facts = {n: nameless(cell_text(v)) for n, v in account.items() if not isinstance(v, dict | list)}
     lead = (
         f"{facts.get('forget rows', '')} rows were unlearned with {account['method']}; outcome: {account['outcome']}."
@@ -145,11 +140,26 @@ def unlearning(site: AppSite, key: str) -> View:
         "item": item,
         "tables": with_alignment(tables),
         "lead": lead,
+        "tiles": _before_and_after(account),
         "facts": facts,
         "warnings": account.get("warnings", []),
     }
     clean = _without_paths(account)
     return View("tables.html.j2", item.title, {"unlearning": key, **plain_json(clean)}, samples, shown)
+
+
+def _before_and_after(account: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The numbers that an unlearning run measured before and after: what each is, both, and its unit."""
+    found = []
+    for name in (n.removesuffix(" before") for n in account if n.endswith(" before")):
+        measured = (account.get(f"{name} before"), account.get(f"{name} after"))
+        pair = [v for v in measured if isinstance(v, int | float) and not isinstance(v, bool)]
+        if len(pair) == 2 and name.endswith("answers"):
+            found.append((name, " → ".join(f"{100 * v:.3g} %" for v in pair), "before → after"))
+        elif len(pair) == 2:
+            unit = "nats a token, before → after" if "loss" in name else "before → after"
+            found.append((name, " → ".join(number_text(float(v), digits=3) for v in pair), unit))
+    return found
 
 
 def _without_paths(value: Any) -> Any:
@@ -166,135 +176,13 @@ def evaluation(site: AppSite, key: str) -> View:
     item = site.item(key, "evaluation")
     result = once_a_file(item.path, "result", read_result)
     tables = [section.table for section in sections(result)]
-    shown = {"item": item, "tables": with_alignment(tables), "lead": result.title, "warnings": []}
+    lead = "Methods on one ground truth, each with its 95 % interval; the controls stand in the same table."
+    shown = {"item": item, "tables": with_alignment(tables), "lead": lead, "warnings": []}
     shown["facts"] = {
         name: nameless(cell_text(v)) for name, v in result.about.items() if not isinstance(v, dict | list)
     }
     data = {"evaluation": key, **plain_json(_without_paths(result.to_json()))}
     return View("tables.html.j2", result.title, data, result.records(), shown)
-
-
-def compare(site: AppSite, a: str, b: str) -> View:
-    """Two things of one kind side by side; without both, the choice."""
-    first, second = (site.item(key) if key else None for key in (a, b))
-    choices = [item for item in site.shelf.items if item.kind in _COMPARED]
-    shown: dict[str, Any] = {
-        "choices": choices,
-        "a": a,
-        "b": b,
-        "tables": [],
-        "lead": "",
-        "first": first,
-        "second": second,
-    }
-    if first is None or second is None:
-        return View("compare.html.j2", "Compare", {"choices": [item.key for item in choices]}, [], shown)
-    if first.kind != second.kind or first.kind not in _COMPARED:
-        what = f"'{first.title}' is {_A[first.kind]}, and '{second.title}' is {_A[second.kind]}"
-        raise UsageError(
-            what, where="compare", remedy="choose two indices, traces, values, unlearning runs or evaluations"
-        )
-    tables, lead = _COMPARED[first.kind](site, first, second)
-    records = [dict(zip(t.columns, row, strict=True)) for t in tables[-1:] for row in t.rows]
-    shown |= {"tables": with_alignment(tables), "lead": lead}
-    named = [{"title": t.title, "columns": list(t.columns), "rows": [list(row) for row in t.rows]} for t in tables]
-    return View(
-        "compare.html.j2",
-        f"{first.title} and {second.title}",
-        plain_json({"a": a, "b": b, "tables": named}),
-        records,
-        shown,
-    )
-
-
-_A = {
-    "index": "an index",
-    "trace": "a trace",
-    "values": "values",
-    "ledger": "a ledger",
-    "prices": "prices",
-    "unlearning": "an unlearning run",
-    "evaluation": "an evaluation",
-    "report": "a report",
-}
-
-
-def _two_indices(site: AppSite, a: Item, b: Item) -> tuple[list[Table], str]:
-    both = [site.snapshots.of(item) for item in (a, b)]
-    facts: list[dict[str, Cell]] = []
-    for index in both:
-        m = index.manifest
-        options = {f"option {name}": str(value) for name, value in m.method.options.items()}
-        model = {"model": nameless(str(m.model["name"])), "made": m.created, "status": m.status}
-        facts.append({"rows": index.count, "method": m.method.name, **model, "scores see": str(m.coverage), **options})
-    names = list(dict.fromkeys([*facts[0], *facts[1]]))
-    rows = tuple(
-        (n, facts[0].get(n), facts[1].get(n), "" if facts[0].get(n) == facts[1].get(n) else "differs") for n in names
-    )
-    return [Table("What they are", ("fact", a.title, b.title, "same?"), rows)], "Two indices, fact by fact."
-
-
-def _two_traces(site: AppSite, a: Item, b: Item) -> tuple[list[Table], str]:
-    tables = []
-    left, right = ({q.id: q for q in hits_of(item).queries} for item in (a, b))
-    for name in [n for n in left if n in right][:50]:
-        ranks = [{hit.id: hit for hit in side[name].hits} for side in (left, right)]
-        ids = list(dict.fromkeys([*ranks[0], *ranks[1]]))
-        lines = tuple(
-            (i, *(x for side in ranks for x in ((side[i].rank, side[i].score) if i in side else (None, None))))
-            for i in ids
-        )
-        shared = len(set(ranks[0]) & set(ranks[1]))
-        columns = ("row", f"rank in {a.title}", "score", f"rank in {b.title}", "score ")
-        tables.append(Table(f"{name}: {shared} of {len(ids)} rows in both", columns, lines))
-    if not tables:
-        raise UsageError("the two traces have no query in common", where="compare", remedy="trace the same queries")
-    return tables, "The same queries in two traces: rank and score of every row that either found."
-
-
-def _two_values(site: AppSite, a: Item, b: Item) -> tuple[list[Table], str]:
-    left, right = (once_a_file(item.path, "all values", read_values) for item in (a, b))
-    mine = dict(zip(left.ids, left.numbers().tolist(), strict=True))
-    pairs = [(i, mine[i], v) for i, v in zip(right.ids, right.numbers().tolist(), strict=True) if i in mine]
-    apart = sorted(pairs, key=lambda pair: -abs(pair[1] - pair[2]))[:200]
-    first = [
-        ("rows", len(left.ids), len(right.ids)),
-        ("mean", float(np.nanmean(left.numbers())), float(np.nanmean(right.numbers()))),
-    ]
-    facts = Table("In all", ("number", a.title, b.title), (*first, ("rows in both", len(pairs), len(pairs))))
-    lines = Table("Rows whose values differ most", ("row", a.title, b.title), tuple(apart))
-    return [facts, lines], "The values of the same rows in two files."
-
-
-def _two_accounts(site: AppSite, a: Item, b: Item) -> tuple[list[Table], str]:
-    one, two = (once_a_file(item.path, "account", read_json) for item in (a, b))
-    names = [n for n, v in one.items() if not isinstance(v, dict | list)]
-    facts = Table(
-        "In numbers", ("fact", a.title, b.title), tuple((n, _cell(one.get(n)), _cell(two.get(n))) for n in names)
-    )
-    after = {s["prompt"]: s["after"] for s in two.get("samples", [])}
-    said = tuple((s["prompt"], s["before"], s["after"], after.get(s["prompt"])) for s in one.get("samples", []))
-    columns = ("prompt", "before", f"after {a.title}", f"after {b.title}")
-    return [facts, Table("Answers", columns, said)], "Two unlearning runs: numbers, and answers after each."
-
-
-def _two_results(site: AppSite, a: Item, b: Item) -> tuple[list[Table], str]:
-    one, two = (once_a_file(item.path, "result", read_result) for item in (a, b))
-    tables = [s.table for result in (one, two) for s in sections(result)]
-    return tables, "Two evaluations, one below the other."
-
-
-def _cell(value: Any) -> Any:
-    return nameless(value) if isinstance(value, str) else str(value) if isinstance(value, bool) else value
-
-
-_COMPARED = {
-    "index": _two_indices,
-    "trace": _two_traces,
-    "values": _two_values,
-    "unlearning": _two_accounts,
-    "evaluation": _two_results,
-}
 
 
 def as_csv(records: Sequence[Mapping[str, Any]]) -> str:
