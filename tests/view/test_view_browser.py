@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -114,8 +115,6 @@ def test_methods_and_ends_are_a_click_away(page: Chrome, running: Running) -> No
 
 
 def test_the_answer_streams_and_can_be_cancelled(page: Chrome, running: Running, monkeypatch: Any) -> None:
-    import time
-
     jobs = running.site.jobs
     real = jobs._run
 
@@ -164,16 +163,29 @@ def test_compare_is_a_form(page: Chrome, running: Running) -> None:
     page.wait_for("document.querySelectorAll('.lines.near').length === 2")
 
 
-VIEWS = (
-    "/",
-    "/i/rows",
-    "/i/rows/row?id=row003",
-    "/i/rows/ask",
-    "/v/values",
-    "/compare?a=rows&b=other",
-    "/api",
-    "/nowhere",
-)
+VIEWS = {
+    "home": "/",
+    "rows": "/i/rows",
+    "row": "/i/rows/row?id=row003",
+    "near": "/i/rows/near?id=row003&by=embedding",
+    "ask": "/i/rows/ask",
+    "not-traced": "/i/rows/trace?prompt=nobody+asked",
+    "hits": "/t/hits",
+    "values": "/v/values",
+    "ledger": "/l/ledger",
+    "prices": "/l/paid",
+    "unlearning": "/u/unlearn",
+    "evaluation": "/e/detection",
+    "groups": "/by?column=topic",
+    "group": "/by?column=provider&value=harbour",
+    "choice": "/compare",
+    "two-indices": "/compare?a=rows&b=other",
+    "two-traces": "/compare?a=hits&b=hits-of-b-file-quote",
+    "two-values": "/compare?a=values&b=values2",
+    "api": "/api",
+    "nothing": "/nowhere",
+}
+"""Every kind of page that is not live, and where the tests' runs have one."""
 
 
 @pytest.mark.parametrize(("width", "dark"), [(390, False), (1280, True)], ids=["phone in light", "desk in dark"])
@@ -181,10 +193,13 @@ def test_axe_finds_nothing(page: Chrome, running: Running, width: int, dark: boo
     """Colours do not depend on the width, nor the layout on the colours, so two of the four are enough."""
     ask(page, running)
     trace = page.run("location.pathname + location.search")
+    page.run("[...document.querySelectorAll('.ways a')].find(a => a.textContent === 'Side by side').click()")
+    page.wait_for("document.querySelector('.sides-table') !== null")
+    live = {"trace": trace, "sides": page.run("location.pathname + location.search")}
     page.look(width, dark=dark)
     page.call("Page.setBypassCSP", enabled=True)
     try:
-        for path in (*VIEWS, trace, "/t/hits", "/l/ledger", "/u/unlearn"):
+        for name, path in {**VIEWS, **live}.items():
             page.open(running.url + path)
             page.run("document.querySelectorAll('details').forEach(d => { d.open = true; })")
             page.run(AXE.read_text(encoding="utf-8") + "; null")
@@ -193,18 +208,65 @@ def test_axe_finds_nothing(page: Chrome, running: Running, width: int, dark: boo
             )
             assert (path, found) == (path, [])
             assert page.run("document.documentElement.scrollWidth") <= width, path
-            name = path.strip("/").split("?")[0].replace("/", "-") or "home"
             keep_picture(page, f"{name}-{width}{'-dark' if dark else ''}")
     finally:
         page.call("Page.setBypassCSP", enabled=False)
 
 
+def without_scripts(page: Chrome, script: str, seconds: float = 30) -> Any:
+    """What an expression says of a page that was made without scripts; only the asking itself may run one."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        page.call("Emulation.setScriptExecutionDisabled", value=False)
+        found = page.run(script)
+        page.call("Emulation.setScriptExecutionDisabled", value=True)
+        if found:
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"never true without scripts: {script}")
+
+
 def test_all_that_is_not_live_works_without_javascript(page: Chrome, running: Running) -> None:
     page.look(1280, scripts=False)
     try:
+        for name, path in VIEWS.items():
+            page.open(running.url + path)
+            shown = without_scripts(page, "document.querySelector('h1').innerText + document.body.innerText.length")
+            assert shown, name
+            assert without_scripts(page, "document.querySelector('main').innerText.length > 60"), name
+        # Search, a facet, a row and its neighbours are links and forms.
+        page.open(f"{running.url}/i/rows")
+        page.click("#q")
+        page.type("bees known")
+        page.press("Enter")
+        lines = "document.querySelectorAll('.lines > li').length"
+        assert without_scripts(page, f"location.search.includes('q=bees') && {lines}") == 20
         page.open(f"{running.url}/i/rows?topic=bees")
-        page.call("Emulation.setScriptExecutionDisabled", value=False)
-        assert page.run("document.querySelectorAll('.lines > li').length") == 15
+        assert without_scripts(page, lines) == 15
+        page.click(".lines a")
+        assert without_scripts(page, "location.pathname.endsWith('/row')")
+        page.click(".doors a")
+        assert without_scripts(
+            page, "location.pathname.endsWith('/near') && document.querySelectorAll('#near li').length === 12"
+        )
+    finally:
+        page.look(1280)
+
+
+def test_a_question_is_answered_without_javascript(page: Chrome, running: Running) -> None:
+    """The page of a question on its way asks for itself again, and the words are boxes of a form."""
+    page.look(1280, scripts=False)
+    try:
+        page.open(f"{running.url}/i/rows/ask?response=A+fact+of+tides")
+        page.click("#prompt")
+        page.type("What do the tides do?")
+        page.click("form.ask button.main")
+        assert without_scripts(page, "location.pathname.endsWith('/trace') && document.querySelectorAll('.hit').length")
+        page.click(".word:nth-child(2) input")
+        page.click("form.select button.main")
+        assert without_scripts(
+            page, "location.search.includes('span=fact') && document.querySelectorAll('.hit').length"
+        )
     finally:
         page.look(1280)
 

@@ -75,7 +75,7 @@ def _asked(site: AppSite, name: str) -> Item | None:
         return None
     question = kept.question
     words = f", about {', '.join(question.spans)}" if question.spans else ""
-    title = f"{kept.trace.method}: {' '.join((question.response or '').split())[:60]}{words[:60]}"
+    title = f"{question.by or kept.trace.method}: {' '.join((question.response or '').split())[:60]}{words[:60]}"
     where = f" [{question.where[:40]}]" if question.where else ""
     return Item("trace", name, title + where + (" (lowest)" if question.lowest else ""), "", kept.trace)
 
@@ -130,7 +130,7 @@ def _row_by_row(site: AppSite, both: Sequence[Index]) -> list[Table]:
     other = pc.sum(pc.not_equal(joined.column("digest"), joined.column("digest b"))).as_py() or 0
     counts: list[tuple[Cell, ...]] = [("rows", len(left), len(right))]
     counts += [("rows in both, by their id", len(joined), len(joined)), ("rows in this one alone", one, two)]
-    counts += [("rows in both, with another text", other, other)]
+    counts += [("rows in both whose text, or its tokens, differ", other, other)]
     losses = [joined.column(name).to_numpy(zero_copy_only=False) for name in ("loss", "loss b")]
     known = np.isfinite(losses[0]) & np.isfinite(losses[1])
     if known.any():
@@ -152,7 +152,7 @@ def _row_by_row(site: AppSite, both: Sequence[Index]) -> list[Table]:
 
 
 def _compared_columns(index: Index) -> pa.Table:
-    """The id, the text's digest and the loss of every row."""
+    """The id, the digest of the text as the model reads it, and the loss of every row."""
     names = [name for name in ("id", "digest", "loss") if name in index.plain]
     schema = index.dataset.schema.empty_table().select(names).schema.append(pa.field("_rowaddr", pa.uint64()))
     table = pa.Table.from_batches(list(index.batches(names, rows=65_536)), schema)

@@ -53,7 +53,8 @@ def _traced(kept: KeptTrace) -> dict[str, Any]:
     question = kept.question
     prompt = question.prompt if isinstance(question.prompt, str) else str(question.prompt[-1].get("content", ""))
     about = {"name": question.name, "index": question.index, "response": question.response, "prompt": prompt}
-    return about | {"way": kept.trace.method, "spans": question.spans, "parameters": question.parameters()}
+    way = {"*": "side by side", "": kept.trace.method}.get(question.by, question.by)
+    return about | {"way": way, "spans": question.spans, "parameters": question.parameters()}
 
 
 def _card(site: AppSite, item: Item) -> dict[str, Any]:
