@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -115,6 +114,8 @@ def test_methods_and_ends_are_a_click_away(page: Chrome, running: Running) -> No
 
 
 def test_the_answer_streams_and_can_be_cancelled(page: Chrome, running: Running, monkeypatch: Any) -> None:
+    import time
+
     jobs = running.site.jobs
     real = jobs._run
 
@@ -213,62 +214,45 @@ def test_axe_finds_nothing(page: Chrome, running: Running, width: int, dark: boo
         page.call("Page.setBypassCSP", enabled=False)
 
 
-def without_scripts(page: Chrome, script: str, seconds: float = 30) -> Any:
-    """What an expression says of a page that was made without scripts; only the asking itself may run one."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        page.call("Emulation.setScriptExecutionDisabled", value=False)
-        found = page.run(script)
-        page.call("Emulation.setScriptExecutionDisabled", value=True)
-        if found:
-            return found
-        time.sleep(0.2)
-    raise AssertionError(f"never true without scripts: {script}")
-
-
-def test_all_that_is_not_live_works_without_javascript(page: Chrome, running: Running) -> None:
+@pytest.fixture
+def bare(page: Chrome) -> Iterator[Chrome]:
+    """The page without scripts; the debugger's own questions are answered nevertheless."""
     page.look(1280, scripts=False)
-    try:
-        for name, path in VIEWS.items():
-            page.open(running.url + path)
-            shown = without_scripts(page, "document.querySelector('h1').innerText + document.body.innerText.length")
-            assert shown, name
-            assert without_scripts(page, "document.querySelector('main').innerText.length > 60"), name
-        # Search, a facet, a row and its neighbours are links and forms.
-        page.open(f"{running.url}/i/rows")
-        page.click("#q")
-        page.type("bees known")
-        page.press("Enter")
-        lines = "document.querySelectorAll('.lines > li').length"
-        assert without_scripts(page, f"location.search.includes('q=bees') && {lines}") == 20
-        page.open(f"{running.url}/i/rows?topic=bees")
-        assert without_scripts(page, lines) == 15
-        page.click(".lines a")
-        assert without_scripts(page, "location.pathname.endsWith('/row')")
-        page.click(".doors a")
-        assert without_scripts(
-            page, "location.pathname.endsWith('/near') && document.querySelectorAll('#near li').length === 12"
-        )
-    finally:
-        page.look(1280)
+    yield page
+    assert page.run("typeof htmx") == "undefined"
+    page.look(1280)
 
 
-def test_a_question_is_answered_without_javascript(page: Chrome, running: Running) -> None:
+def test_all_that_is_not_live_works_without_javascript(bare: Chrome, running: Running) -> None:
+    for name, path in VIEWS.items():
+        bare.open(running.url + path)
+        assert bare.run("document.querySelector('h1').innerText.length > 0"), name
+        assert bare.run("document.querySelector('main').innerText.length > 60"), name
+    # Search, a facet, a row and its neighbours are links and forms.
+    bare.open(f"{running.url}/i/rows")
+    bare.click("#q")
+    bare.type("bees known")
+    bare.press("Enter")
+    lines = "document.querySelectorAll('.lines > li').length"
+    bare.wait_for(f"location.search.includes('q=bees') && {lines} === 20")
+    bare.open(f"{running.url}/i/rows?topic=bees")
+    assert bare.run(lines) == 15
+    bare.click(".lines a")
+    bare.wait_for("location.pathname.endsWith('/row')")
+    bare.click(".doors a")
+    bare.wait_for("location.pathname.endsWith('/near') && document.querySelectorAll('#near li').length === 12")
+
+
+def test_a_question_is_answered_without_javascript(bare: Chrome, running: Running) -> None:
     """The page of a question on its way asks for itself again, and the words are boxes of a form."""
-    page.look(1280, scripts=False)
-    try:
-        page.open(f"{running.url}/i/rows/ask?response=A+fact+of+tides")
-        page.click("#prompt")
-        page.type("What do the tides do?")
-        page.click("form.ask button.main")
-        assert without_scripts(page, "location.pathname.endsWith('/trace') && document.querySelectorAll('.hit').length")
-        page.click(".word:nth-child(2) input")
-        page.click("form.select button.main")
-        assert without_scripts(
-            page, "location.search.includes('span=fact') && document.querySelectorAll('.hit').length"
-        )
-    finally:
-        page.look(1280)
+    bare.open(f"{running.url}/i/rows/ask?response=A+fact+of+tides")
+    bare.click("#prompt")
+    bare.type("What do the tides do?")
+    bare.click("form.ask button.main")
+    bare.wait_for("location.pathname.endsWith('/trace') && document.querySelector('.hit') !== null")
+    bare.click(".word:nth-of-type(2) input")
+    bare.click("form.select button.main")
+    bare.wait_for("location.search.includes('span=fact') && document.querySelector('.hit') !== null")
 
 
 def test_a_bundle_opens_from_the_disk(page: Chrome, runs: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from headwater.core.errors import UsageError
-from headwater.core.plain import plain_json
+from headwater.core.plain import json_ready, plain_json
 from headwater.core.trace import Hit, QueryTrace, Trace
 from headwater.index.store import Index, quoted
 from headwater.report.colours import STEPS
@@ -44,6 +44,12 @@ def question_of(index: str, given: Mapping[str, Sequence[str]]) -> Inquiry:
     prompt: Any = one("prompt").replace("\r\n", "\n")
     if chat := one("messages"):
         prompt = messages_of(chat)
+    elif system := one("system").replace("\r\n", "\n"):
+        prompt = (_message("system", system), _message("user", prompt))
+    if more := one("more").replace("\r\n", "\n"):
+        before = (_message("user", prompt),) if isinstance(prompt, str) else prompt
+        prompt = (*before, _message("assistant", response or ""), _message("user", more))
+        response, spans = None, ()
     top, most = one("top") or "20", one("max_new_tokens") or "128"
     if not top.isdecimal() or not most.isdecimal():
         raise UsageError(f"'{top[:20]}' hits, '{most[:20]}' tokens", where="ask", remedy="give whole numbers")
@@ -51,6 +57,10 @@ def question_of(index: str, given: Mapping[str, Sequence[str]]) -> Inquiry:
         index, prompt, response, spans, one("by"), checked(one("where")), one("lowest") in ("1", "true"), int(top),
         int(most),
     )  # fmt: skip
+
+
+def _message(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
 
 
 def messages_of(chat: Any) -> tuple[dict[str, Any], ...]:
@@ -69,11 +79,15 @@ def parameters_of(question: Inquiry, **changed: Any) -> dict[str, Any]:
     return replace(question, **changed).parameters()
 
 
-def prompt_text(question: Inquiry) -> str:
-    """The prompt as people read it."""
+def turns_of(question: Inquiry) -> list[tuple[str, str]]:
+    """The prompt as people read it: who says what, in order."""
     if isinstance(question.prompt, str):
-        return question.prompt
-    return "\n".join(f"{message['role']}: {message.get('content', '')}" for message in question.prompt)
+        return [("question", question.prompt)]
+    return [(str(message["role"]), _said(message.get("content"))) for message in question.prompt]
+
+
+def _said(content: Any) -> str:
+    return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False, default=json_ready)
 
 
 def ask(site: AppSite, key: str, given: Mapping[str, Sequence[str]]) -> View:
@@ -102,7 +116,7 @@ def _examples(index: Index) -> list[str]:
 def job(site: AppSite, found: ModelJob) -> View:
     """A question on its way."""
     told = found.told() | {"ahead": site.jobs.ahead(found)}
-    shown = {"job": found, "item": found.item, "prompt": prompt_text(found.question), "told": told}
+    shown = {"job": found, "item": found.item, "turns": turns_of(found.question), "told": told}
     shown["again"] = found.question.parameters()
     return View("job.html.j2", "Tracing", told, [told], shown)
 
@@ -118,7 +132,7 @@ def traced(site: AppSite, key: str, given: Mapping[str, Sequence[str]]) -> View:
         shown = {
             "item": item,
             "question": question,
-            "prompt": prompt_text(question),
+            "turns": turns_of(question),
             "ways": ways,
             "live": site.live_model,
         }
@@ -171,7 +185,7 @@ def trace_view(site: AppSite, item: Item, kept: KeptTrace, ways: Mapping[str, st
         "item": item,
         "kept": kept,
         "question": question,
-        "prompt": prompt_text(question),
+        "turns": turns_of(question),
         "trace": kept.trace,
         "view": view[0],
         "has_brief": bool(view[0].row_words or view[0].query_words),
@@ -282,7 +296,7 @@ def sides_view(item: Item, kept: KeptTrace, ways: Mapping[str, str]) -> View:
     shown = {
         "item": item,
         "question": question,
-        "prompt": prompt_text(question),
+        "turns": turns_of(question),
         "names": names,
         "lines": table,
         "top": question.top,
