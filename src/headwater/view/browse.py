@@ -10,6 +10,7 @@ from headwater.core.errors import HeadwaterError, UsageError
 from headwater.core.plain import json_ready, plain_json, without_nan
 from headwater.core.spec import Column
 from headwater.data.records import as_record
+from headwater.data.rows import Row
 from headwater.index.store import Index
 from headwater.report.tables import number_text
 from headwater.search.codes import read_vectors
@@ -23,6 +24,8 @@ from headwater.view.site import AppSite, View
 OPENING = 220
 """Characters of a text in a list of rows."""
 NEIGHBOURS = 12
+LONGEST_QUESTION = 8_000
+"""Characters of a row's question and answer that fit into an address."""
 
 
 def wanted_of(index: Index, given: Mapping[str, list[str]]) -> Wanted:
@@ -172,12 +175,26 @@ def row(site: AppSite, key: str, row_id: str) -> View:
         "row": found,
         "texts": found.fields(),
         "messages": [_turn(m) for m in found.messages or ()],
+        "own": _own_question(found),
         "metadata": {name: _as_text(value) for name, value in found.metadata.items()},
         "numbers": numbers_shown,
         "columns": neighbour_columns(index),
         "known": known,
     }
     return View("row.html.j2", f"Row {row_id}", data, [record | stored], shown)
+
+
+def _own_question(row: Row) -> dict[str, Any]:
+    """The parameters that ask about the row's own answer, as the model learned it; empty if it has none."""
+    if row.messages is None:
+        asked, answer = {"prompt": row.prompt or ""}, row.response or ""
+    else:
+        *before, last = row.messages
+        said = last.get("content") if last.get("role") == "assistant" and before else ""
+        chat = json.dumps([dict(message) for message in before], ensure_ascii=False, default=json_ready)
+        asked, answer = {"messages": chat}, said if isinstance(said, str) else ""
+    given = {**asked, "response": answer}
+    return given if all(given.values()) and sum(map(len, given.values())) < LONGEST_QUESTION else {}
 
 
 def _as_text(value: Any) -> str:

@@ -30,6 +30,8 @@ APART = 100
 """Rows of a comparison that are shown: those that differ most."""
 MOST_QUERIES = 50
 """Queries of two traces that are compared."""
+SAME_LOSS = 1e-4
+"""Nats a token: losses that differ by less are the same, read in other batches."""
 SAME = "What is the same"
 """Title of a table that a page folds."""
 
@@ -136,7 +138,7 @@ def _row_by_row(site: AppSite, both: Sequence[Index]) -> list[Table]:
     if known.any():
         counts.append(("mean loss of the rows in both, nats a token", *(float(side[known].mean()) for side in losses)))
     apart = np.where(known, np.abs(losses[0] - losses[1]), -1.0)
-    places = [n for n in np.argsort(-apart, kind="stable")[:APART].tolist() if apart[n] > 0]
+    places = [n for n in np.argsort(-apart, kind="stable")[:APART].tolist() if apart[n] > SAME_LOSS]
     lines: list[dict[str, Any]] = [
         {"id": i} for i in joined.column("id").take(pa.array(places, pa.int64())).to_pylist()
     ]

@@ -34,10 +34,13 @@ MOST_GROUPS = 5_000
 SHOWN, ENDS, FIRST = 200, 8, 5
 """Groups in the list; rows at each end of a group's values; rows shown of an index."""
 
+Cells = list[int | float | None]
+"""A group's numbers: rows, mean values, payments; None where it has none."""
+
 
 def groups(site: AppSite, column: str) -> View:
     """Every value of a column: how many rows have it, what they are worth, what they are paid, and what they drove."""
-    sides: list[tuple[str, str, Mapping[str, float]]] = [
+    sides: list[tuple[str, str, Mapping[str, int | float]]] = [
         *(("rows", item.title, _counted(site, item, column)) for item in site.shelf.of("index")),
         *(("mean value", item.title, _means(item, column)) for item in site.shelf.of("values")),
         *(("paid", item.title, _paid(item)) for item in site.shelf.of("ledger") if column == "provider"),
@@ -53,7 +56,9 @@ def groups(site: AppSite, column: str) -> View:
     names = list(dict.fromkeys(name for found in (*(found for *_, found in sides), drove) for name in found))
     if not names:
         raise MissingError(f"no rows here have a column '{column[:80]}'", remedy="the start page lists the columns")
-    lines: list[tuple[str, list[float | None]]] = [(name, [found.get(name) for *_, found in sides]) for name in names]
+    lines: list[tuple[str, list[int | float | None]]] = [
+        (name, [found.get(name) for *_, found in sides]) for name in names
+    ]
     lines.sort(key=lambda line: -_size(line[1]))
     several = Counter(kind for kind, *_ in sides)
     titles = [kind if several[kind] == 1 else f"{kind} in {title}" for kind, title, _ in sides]
@@ -73,7 +78,7 @@ def groups(site: AppSite, column: str) -> View:
     return View("groups.html.j2", f"By {column}", data, table, shown)
 
 
-def _size(cells: Sequence[float | None]) -> float:
+def _size(cells: Cells) -> float:
     """What groups are ordered by: their rows in the first index; without one, their number in what comes first."""
     return next((float(cell) for cell in cells if cell is not None), 0.0)
 
