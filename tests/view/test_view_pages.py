@@ -288,6 +288,15 @@ def test_the_client_needs_httpx_alone(running: Any) -> None:
     assert client.row("rows", "row003")["row"]["topic"] == ROWS[3]["topic"]
 
 
+def test_rows_can_be_read_before_the_libraries_that_read_models_are_loaded() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, headwater.view.app, headwater.cli.view; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert not {"torch", "transformers", "scipy", "matplotlib"} & set(done.stdout.split())
+
+
 def test_a_bundle_has_the_pages_and_no_dead_link(tmp_path: Path, runs: Path) -> None:
     made = write_bundle(tmp_path / "out", [runs], rows=10)
     names = {file.name for file in (tmp_path / "out").iterdir()}

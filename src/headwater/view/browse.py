@@ -13,8 +13,6 @@ from headwater.data.records import as_record
 from headwater.data.rows import Row
 from headwater.index.store import Index
 from headwater.report.tables import number_text
-from headwater.search.codes import read_vectors
-from headwater.search.scan import top_k
 from headwater.view.filters import as_cell, facet_columns, metadata_columns
 from headwater.view.known import known_of
 from headwater.view.rows import PAGE, Page, Wanted, facets_of, one_line, openings, page_of, row_of
@@ -247,6 +245,9 @@ def neighbours(site: AppSite, key: str, row_id: str, by: str) -> View:
 
 
 def _near(index: Index, row_id: str, columns: list[Column]) -> list[dict[str, Any]]:
+    from headwater.search.codes import read_vectors  # these load torch, which the other pages do not need
+    from headwater.search.scan import top_k
+
     mine, _, _ = row_of(index, row_id)
     weights = {c.name: c.weight or 1.0 for c in columns}
     probes = {name: v.float() * weights[name] for name, v in read_vectors(index, [mine], list(weights)).items()}
