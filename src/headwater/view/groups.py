@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -141,11 +143,10 @@ def _lines(item: Item) -> list[dict[str, str]]:
 def group(site: AppSite, column: str, value: str) -> View:
     """One value of a column: its rows, their values, what they are paid, and the answers they drove."""
     indices = [found for item in site.shelf.of("index") if (found := _in_index(site, item, column, value))]
-    ids = pa.concat_arrays([found.pop("ids") for found in indices]) if indices else pa.array([], pa.string())
-    worth = [found for item in site.shelf.of("values") if (found := _worth(item, column, value, ids))]
-    paid = _payments(site, column, value, ids)
-    known = set(ids.to_pylist()) if len(ids) <= MOST_JOINED else set()
-    drove = [found for item in site.shelf.of("trace") if (found := _drove(item, column, value, known))]
+    own = OwnIds(site, {found["key"]: found["condition"] for found in indices})
+    worth = [found for item in site.shelf.of("values") if (found := _worth(item, column, value, own))]
+    paid = _payments(site, column, value, own)
+    drove = [found for item in site.shelf.of("trace") if (found := _drove(item, column, value, own))]
     if not (indices or worth or paid["ledgers"] or paid["prices"] or drove):
         what = f"no rows here have '{value[:80]}' as their {column[:80]}"
         raise MissingError(what, remedy="the column's page lists its values")
@@ -161,8 +162,32 @@ def group(site: AppSite, column: str, value: str) -> View:
     return View("group.html.j2", f"{column}: {value or '(none)'}", clean, table, shown)
 
 
-MOST_JOINED = 500_000
-"""A group with more rows is not joined with traces that do not hold the column."""
+@dataclass
+class OwnIds:
+    """The ids of a group's rows, read only if a file has to be joined by them: of many rows they take a second.
+
+    Attributes:
+        site: where the indices are.
+        conditions: index key to the group's condition.
+    """
+
+    site: AppSite
+    conditions: Mapping[str, str]
+
+    @cached_property
+    def column(self) -> pa.Array:
+        """All ids."""
+        batches = [
+            batch.column("id")
+            for key, condition in self.conditions.items()
+            for batch in self.site.index(key)[1].batches(["id"], where=condition, rows=65_536)
+        ]
+        return pa.concat_arrays(batches) if batches else pa.array([], pa.string())
+
+    @cached_property
+    def known(self) -> set[str]:
+        """All ids, to look one up."""
+        return set(self.column.to_pylist())
 
 
 def _without_bars(found: Any) -> Any:
@@ -179,29 +204,41 @@ def _in_index(site: AppSite, item: Item, column: str, value: str) -> dict[str, A
         condition = condition_of(index, "", "", {name: (value,)})
     except UsageError:  # the value cannot be one of this index's column
         return None
-    numbers = [column for column in ("tokens", "loss") if column in index.plain]
-    batches = list(index.batches(["id", *numbers], where=condition, rows=65_536))
-    if not sum(map(len, batches)):
+    found = site.snapshots.once(index, ("group", condition), lambda: _numbers_of(index, condition))
+    if not found["rows"]:
         return None
-    table = pa.Table.from_batches(batches)
-    means = {n: pc.mean(table.column(n)).as_py() for n in numbers}
-    addresses = table.column("_rowaddr").slice(0, FIRST).to_pylist()
-    found = {"key": item.key, "title": item.title, "rows": len(table), "of": index.count, "condition": condition}
-    found |= {"tokens": pc.sum(table.column("tokens")).as_py() if "tokens" in numbers else None}
-    found |= {"loss": without_nan(means.get("loss")), "filter": {name: [value]}}
-    if index.manifest.keeps_text:
+    others = facets_of(site.snapshots, index, condition)
+    shown = {n: [(as_cell(v), times) for v, times in values[:8]] for n, values in others.items() if n != name}
+    about = {"key": item.key, "title": item.title, "of": index.count, "condition": condition, "filter": {name: [value]}}
+    return {**about, **found, "others": shown}
+
+
+def _numbers_of(index: Index, condition: str | None) -> dict[str, Any]:
+    """How many rows meet the condition, their tokens and mean loss, and the beginnings of the first of them."""
+    names = [name for name in ("tokens", "loss") if name in index.plain]
+    rows, tokens = 0, 0
+    losses: list[pa.Array] = []
+    addresses: list[int] = []
+    for batch in index.batches(names, where=condition, rows=65_536):
+        rows += len(batch)
+        tokens += (pc.sum(batch.column("tokens")).as_py() or 0) if "tokens" in names else 0
+        losses += [batch.column("loss")] if "loss" in names else []
+        addresses += (
+            batch.column("_rowaddr").slice(0, FIRST - len(addresses)).to_pylist() if len(addresses) < FIRST else []
+        )
+    mean = pc.mean(pa.chunked_array(losses)).as_py() if losses else None
+    found: dict[str, Any] = {"rows": rows, "tokens": tokens if "tokens" in names else None, "loss": without_nan(mean)}
+    if index.manifest.keeps_text and addresses:
         first = index.rows(addresses)
         found["first"] = [{"id": r.id, "text": one_line(" → ".join(r.fields().values()), OPENING)} for r in first]
-    others = facets_of(site.snapshots, index, condition)
-    found["others"] = {n: [(as_cell(v), times) for v, times in values[:8]] for n, values in others.items() if n != name}
-    return found | {"ids": table.column("id").combine_chunks()}
+    return found
 
 
-def _worth(item: Item, column: str, value: str, ids: pa.Array) -> dict[str, Any] | None:
+def _worth(item: Item, column: str, value: str, ids: OwnIds) -> dict[str, Any] | None:
     """The values of the group's rows in one file: their distribution beside all values', and both ends."""
     values = _values(item)
     cells = _cells(values, column)
-    own = pc.is_in(values.table.column("id"), value_set=ids) if cells is None else pc.equal(cells, value)
+    own = pc.is_in(values.table.column("id"), value_set=ids.column) if cells is None else pc.equal(cells, value)
     places = np.flatnonzero(np.asarray(own))
     numbers = values.numbers()
     places = places[np.isfinite(numbers[places])]
@@ -228,16 +265,16 @@ def _worth(item: Item, column: str, value: str, ids: pa.Array) -> dict[str, Any]
     }
 
 
-def _payments(site: AppSite, column: str, value: str, ids: pa.Array) -> dict[str, list[dict[str, Any]]]:
+def _payments(site: AppSite, column: str, value: str, ids: OwnIds) -> dict[str, list[dict[str, Any]]]:
     """What the group is paid: its lines in ledgers, if the column is the provider, and its rows' prices."""
     ledgers = []
     for item in site.shelf.of("ledger") if column == "provider" else ():
         own = [line for line in _lines(item) if line["provider"] == value]
         ledgers += [{"key": item.key, "title": item.title, "place": place_of(item), **line} for line in own]
-    known = None if column == "provider" else set(ids.to_pylist())
+    by_name = column == "provider"
     prices = []
     for item in site.shelf.of("prices"):
-        lines = [line for line in _lines(item) if (line["provider"] == value if known is None else line["id"] in known)]
+        lines = [line for line in _lines(item) if (line["provider"] == value if by_name else line["id"] in ids.known)]
         if lines:
             best = sorted(lines, key=lambda line: -float(line["amount"]))[:ENDS]
             total = sum(float(line["amount"]) for line in lines)
@@ -248,11 +285,11 @@ def _payments(site: AppSite, column: str, value: str, ids: pa.Array) -> dict[str
     return {"ledgers": ledgers, "prices": prices}
 
 
-def _drove(item: Item, column: str, value: str, ids: set[str]) -> dict[str, Any] | None:
+def _drove(item: Item, column: str, value: str, ids: OwnIds) -> dict[str, Any] | None:
     """The group's rows among the hits of one trace."""
 
     def is_own(hit: Hit) -> bool:
-        return as_cell(hit.metadata[column]) == value if column in hit.metadata else hit.id in ids
+        return as_cell(hit.metadata[column]) == value if column in hit.metadata else hit.id in ids.known
 
     queries = hits_of(item).queries
     own = [(query.id, hit) for query in queries for hit in query.hits if is_own(hit)]
