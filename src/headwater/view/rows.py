@@ -112,8 +112,24 @@ def shown_columns(index: Index) -> list[str]:
 
 
 def facets_of(snapshots: Snapshots, index: Index, condition: str | None) -> dict[str, list[tuple[Any, int]]]:
-    """For each metadata column of few values, the most frequent values of the rows that meet the condition."""
-    return snapshots.once(index, ("facets", condition), lambda: _count_values(index, condition))
+    """For each metadata column that groups rows, the most frequent values of the rows that meet the condition.
+
+    A column groups rows if it has few values, and most of them stand in more than one row of the index.
+    """
+
+    def group() -> dict[str, Counter[Any]]:
+        counted = counts_of(index, facet_columns(index), None, most=MOST_VALUES)
+        return {name: counter for name, counter in counted.items() if 2 * len(counter) <= counter.total()}
+
+    every = snapshots.once(index, ("facets",), group)
+    if condition is None:
+        counted = every
+    else:
+        names = list(every)
+        counted = snapshots.once(
+            index, ("facets", condition), lambda: counts_of(index, names, condition, most=MOST_VALUES)
+        )
+    return {name: counter.most_common(SHOWN_VALUES) for name, counter in counted.items()}
 
 
 def row_of(index: Index, row_id: str) -> tuple[int, Row, dict[str, Any]]:
@@ -169,11 +185,6 @@ def _scan(index: Index, shown: list[str], condition: str | None, wanted: Wanted,
         )
         addresses = ordered.to_table().column("_rowaddr").to_pylist()
     return index.at(addresses, shown)
-
-
-def _count_values(index: Index, condition: str | None) -> dict[str, list[tuple[Any, int]]]:
-    counted = counts_of(index, facet_columns(index), condition, most=MOST_VALUES)
-    return {name: counter.most_common(SHOWN_VALUES) for name, counter in counted.items()}
 
 
 def counts_of(index: Index, names: Sequence[str], condition: str | None, *, most: int) -> dict[str, Counter[Any]]:
