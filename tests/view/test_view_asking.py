@@ -114,6 +114,29 @@ def test_a_forms_question_goes_by_its_job_to_its_trace(web: httpx.Client) -> Non
     assert again.headers["location"] == place.headers["location"], "known already"
 
 
+def test_a_chat_is_asked_further_and_shown_turn_by_turn(web: httpx.Client) -> None:
+    def asked(**fields: str) -> tuple[dict[str, Any], str]:
+        sent = web.post("/i/rows/ask", data={"top": "3", "max_new_tokens": "4", **fields})
+        with web.stream("GET", f"{sent.headers['location']}/events") as events:
+            assert [json.loads(line[5:]) for line in events.iter_lines() if line[:5] == "data:"][-1]["state"] == "done"
+        place = web.get(sent.headers["location"]).headers["location"]
+        return web.get(place.replace("/trace?", "/trace.json?")).json(), web.get(place).text
+
+    data, page = asked(system="Be brief.", prompt=QUESTION, response=ANSWER)
+    first = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": QUESTION}]
+    assert data["prompt"] == first
+    assert '<div class="label"><bdi>system</bdi></div>' in page
+    assert "text as the model saw it" not in page, "each turn is found in what the model read"
+    data, page = asked(messages=json.dumps(first), response=ANSWER, more="And the tides?")
+    assert data["prompt"] == [
+        *first,
+        {"role": "assistant", "content": ANSWER},
+        {"role": "user", "content": "And the tides?"},
+    ]
+    assert data["generated"]
+    assert "user, turn 4" in page
+
+
 def test_all_methods_stand_side_by_side(web: httpx.Client, session: Any) -> None:
     body = {"index": "rows", "prompt": QUESTION, "response": ANSWER, "by": "*", "top": 5}
     assert web.post("/api/trace", json=body).status_code == 200

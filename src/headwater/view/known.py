@@ -84,7 +84,8 @@ def known_of(site: AppSite, item: Item, row_id: str) -> dict[str, Any]:
         if kept.question.index != item.key:
             continue
         for query in kept.trace.queries:
-            asked = {"key": kept.question.name, "title": kept.trace.method, "place": f"/i/{item.key}/trace"}
+            asked: dict[str, Any] = {"key": kept.question.name, "title": kept.trace.method}
+            asked |= {"place": f"/i/{item.key}/trace", "parameters": kept.question.parameters()}
             drove += [
                 asked | {"query": kept.question.response or "", "rank": hit.rank, "score": hit.score}
                 for hit in query.hits
