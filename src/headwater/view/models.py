@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from headwater.core.errors import UsageError
+from headwater.core.errors import ModelError, UsageError
 from headwater.core.trace import Trace
 from headwater.index.store import Index, open_index
 from headwater.view.jobs import Inquiry, KeptTrace, ModelJob
@@ -159,7 +159,11 @@ class Models:
             place = self._model or str(index.manifest.model["name"])
             known = self._loaded.get(place)
             # A session moves its index to the latest version; so it gets one of its own.
-            opened = open_session(key, known or self._model, None if known else self._loading)
+            try:
+                opened = open_session(key, known or self._model, None if known else self._loading)
+            except ModelError as error:
+                remedy = f"{error.remedy or 'check the model'}, or start the app with --model and the model's place"
+                raise ModelError(error.what, where=error.where, remedy=remedy) from error
             self._loaded[place] = opened.bound.reader.loaded
             self._sessions[key] = opened
         return self._sessions[key]
