@@ -21,6 +21,7 @@ from headwater.view.jobs import WAITING, CancelledError, Inquiry, Jobs, KeptTrac
 from headwater.view.serve import Running
 from headwater.view.shelf import Item
 from headwater.view.spans import passages, words_of
+from zoo import tiny_loaded
 
 ITEM = Item("index", "x", "x", "x")
 
@@ -114,27 +115,34 @@ def test_a_forms_question_goes_by_its_job_to_its_trace(web: httpx.Client) -> Non
     assert again.headers["location"] == place.headers["location"], "known already"
 
 
-def test_a_chat_is_asked_further_and_shown_turn_by_turn(web: httpx.Client) -> None:
-    def asked(**fields: str) -> tuple[dict[str, Any], str]:
-        sent = web.post("/i/rows/ask", data={"top": "3", "max_new_tokens": "4", **fields})
-        with web.stream("GET", f"{sent.headers['location']}/events") as events:
-            assert [json.loads(line[5:]) for line in events.iter_lines() if line[:5] == "data:"][-1]["state"] == "done"
-        place = web.get(sent.headers["location"]).headers["location"]
-        return web.get(place.replace("/trace?", "/trace.json?")).json(), web.get(place).text
+def test_a_chat_is_asked_further_and_shown_turn_by_turn(tmp_path: Path, web: httpx.Client) -> None:
+    from headwater.view.serve import open_site
 
-    data, page = asked(system="Be brief.", prompt=QUESTION, response=ANSWER)
+    loaded = tiny_loaded("llama", chat=True)
+    loaded.model.save_pretrained(tmp_path / "model")
+    loaded.tokenizer.save_pretrained(tmp_path / "model")
+    hw.build(tmp_path / "talks.lance", model=str(tmp_path / "model"), data=ROWS[:4], method="rise")
     first = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": QUESTION}]
-    assert data["prompt"] == first
-    assert '<div class="label"><bdi>system</bdi></div>' in page
-    assert "text as the model saw it" not in page, "each turn is found in what the model read"
-    data, page = asked(messages=json.dumps(first), response=ANSWER, more="And the tides?")
-    assert data["prompt"] == [
-        *first,
-        {"role": "assistant", "content": ANSWER},
-        {"role": "user", "content": "And the tides?"},
-    ]
-    assert data["generated"]
-    assert "user, turn 4" in page
+    with open_site([tmp_path / "talks.lance"]) as app, httpx.Client(base_url=app.url, timeout=60) as talks:
+
+        def asked(**fields: str) -> tuple[dict[str, Any], str]:
+            sent = talks.post("/i/talks/ask", data={"top": "3", "max_new_tokens": "4", **fields})
+            with talks.stream("GET", f"{sent.headers['location']}/events") as events:
+                assert [json.loads(line[5:]) for line in events.iter_lines() if line][-1]["state"] == "done"
+            place = talks.get(sent.headers["location"]).headers["location"]
+            return talks.get(place.replace("/trace?", "/trace.json?")).json(), talks.get(place).text
+
+        data, page = asked(system="Be brief.", prompt=QUESTION, response=ANSWER)
+        assert data["prompt"] == first
+        assert '<div class="label"><bdi>system</bdi></div>' in page
+        assert "text as the model saw it" not in page, "each turn is found in what the model read"
+        data, page = asked(messages=json.dumps(first), response=ANSWER, more="And the tides?")
+        said = [{"role": "assistant", "content": ANSWER}, {"role": "user", "content": "And the tides?"}]
+        assert data["prompt"] == [*first, *said]
+        assert data["generated"]
+        assert "user, turn 4" in page
+        assert 'name="system"' in talks.get("/i/talks/ask").text
+    assert 'name="system"' not in web.get("/i/rows/ask").text, "its tokenizer has no chat template"
 
 
 def test_all_methods_stand_side_by_side(web: httpx.Client, session: Any) -> None:

@@ -59,6 +59,11 @@ def question_of(index: str, given: Mapping[str, Sequence[str]]) -> Inquiry:
     )  # fmt: skip
 
 
+def takes_chats(index: Index) -> bool:
+    """Whether the index's template writes chats; one that nobody chose, of a tokenizer without its own, does not."""
+    return bool(index.manifest.tokenization.get("template", {}).get("chats", True))
+
+
 def _message(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
 
@@ -100,6 +105,7 @@ def ask(site: AppSite, key: str, given: Mapping[str, Sequence[str]]) -> View:
         "ways": ways_of(index),
         "filled": filled,
         "live": site.live_model,
+        "chats": takes_chats(index),
         "opening": _examples(index),
     }
     return View("ask.html.j2", f"Ask {item.title}", data, [], shown)
@@ -138,7 +144,9 @@ def traced(site: AppSite, key: str, given: Mapping[str, Sequence[str]]) -> View:
         }
         shown["fields"] = fields_of(question)
         return View("untraced.html.j2", "Not traced yet", data, [], shown, status=200)
-    return sides_view(item, kept, ways) if question.by == SIDES else trace_view(site, item, kept, ways)
+    if question.by == SIDES:
+        return sides_view(item, kept, ways)
+    return trace_view(item, kept, ways, further=site.live_model and takes_chats(index), live=site.live_model)
 
 
 def fields_of(question: Inquiry, **changed: Any) -> list[tuple[str, str]]:
@@ -176,8 +184,8 @@ def _number(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else value
 
 
-def trace_view(site: AppSite, item: Item, kept: KeptTrace, ways: Mapping[str, str]) -> View:
-    """The page of a finished trace."""
+def trace_view(item: Item, kept: KeptTrace, ways: Mapping[str, str], *, live: bool, further: bool) -> View:
+    """The page of a finished trace; `further` says whether the next message of its chat can be asked."""
     question, (query,) = kept.question, kept.trace.queries
     view, detail = _viewed(kept.trace)
     words, rest = words_of(question.response or "", question.spans)
@@ -198,7 +206,8 @@ def trace_view(site: AppSite, item: Item, kept: KeptTrace, ways: Mapping[str, st
         "detail": detail,
         "parameters": lambda **changed: parameters_of(question, **changed),
         "fields": lambda **changed: fields_of(question, **changed),
-        "live": site.live_model,
+        "live": live,
+        "further": further,
         "sides": SIDES,
     }
     return View("traced.html.j2", _title(question), trace_json(kept), kept.trace.hits(), shown)
