@@ -228,8 +228,9 @@ def _two_accounts(site: AppSite, a: Item, b: Item) -> tuple[list[Table], str]:
 
 
 def _two_results(site: AppSite, a: Item, b: Item) -> tuple[list[Table], str]:
-    one, two = (once_a_file(item.path, "result", read_result) for item in (a, b))
-    tables = [s.table for result in (one, two) for s in sections(result)]
+    named = (("A", a), ("B", b))
+    results = [(letter, once_a_file(item.path, "result", read_result)) for letter, item in named]
+    tables = [replace(s.table, title=f"{letter}: {s.table.title}") for letter, r in results for s in sections(r)]
     return tables, "Two evaluations, one below the other."
 
 
