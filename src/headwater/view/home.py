@@ -22,6 +22,8 @@ from headwater.view.site import AppSite, View, place_of
 
 COUNTED = 200_000
 """Of an index with more rows, columns are not counted for the start page, which must come at once."""
+READ = 8_000_000
+"""A larger file is not read for the start page: it says its size."""
 LATEST = 12
 """Traces of this session that are listed."""
 
@@ -60,7 +62,11 @@ def _traced(kept: KeptTrace) -> dict[str, Any]:
 def _card(site: AppSite, item: Item) -> dict[str, Any]:
     """What the start page says of one thing; of a damaged one, what is wrong with it."""
     try:
-        about = _about_index(site.snapshots.of(item)) if item.kind == "index" else _ABOUT[item.kind](item)
+        if item.kind == "index":
+            about = _about_index(site.snapshots.of(item))
+        else:
+            size = 0 if item.held or item.kind == "values" else Path(item.path).stat().st_size
+            about = _ABOUT[item.kind](item) if size <= READ else f"{size / 1e6:,.0f} MB"
     except Exception as error:
         about = nameless(str(error))
     return {"key": item.key, "title": item.title, "about": about, "place": place_of(item), "kind": item.kind}
