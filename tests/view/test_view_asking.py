@@ -216,6 +216,15 @@ def test_a_trace_is_ended_at_its_next_block(session: Any) -> None:
         hw.trace(session, prompt=QUESTION, response=ANSWER, on_progress=stop)
 
 
+def test_an_answers_address_does_not_depend_on_how_long_it_might_have_been() -> None:
+    long, short = (Inquiry("x", "why?", "So.", max_new_tokens=most) for most in (128, 4))
+    assert long.name == short.name
+    assert long.parameters() == short.parameters()
+    asked = Inquiry("x", "why?", max_new_tokens=4)
+    assert asked.name != Inquiry("x", "why?").name
+    assert asked.parameters()["max_new_tokens"] == 4
+
+
 def test_the_queue_is_bounded() -> None:
     jobs = Jobs(slow)
     added: list[ModelJob] = []

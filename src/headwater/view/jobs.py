@@ -77,13 +77,17 @@ class Inquiry:
 
     @property
     def name(self) -> str:
-        """A short name that says the same for the same question, in URLs."""
+        """A short name that says the same for the same question, in URLs; how long an answer may be that is there
+        already does not matter.
+        """
         prompt = self.prompt if isinstance(self.prompt, str) else [dict(message) for message in self.prompt]
-        return digest({**vars(self), "prompt": prompt, "spans": list(self.spans)})[:16]
+        told = {**vars(self), "prompt": prompt, "spans": list(self.spans)}
+        return digest(told if self.response is None else {**told, "max_new_tokens": 0})[:16]
 
     def parameters(self) -> dict[str, Any]:
         """The parameters of the address that asks this question."""
         chat = None if isinstance(self.prompt, str) else json.dumps([dict(m) for m in self.prompt], ensure_ascii=False)
+        most = self.max_new_tokens
         return {
             "prompt": self.prompt if chat is None else None,
             "messages": chat,
@@ -93,6 +97,7 @@ class Inquiry:
             "where": self.where,
             "lowest": self.lowest,
             "top": self.top if self.top != Inquiry.top else None,
+            "max_new_tokens": most if self.response is None and most != Inquiry.max_new_tokens else None,
         }
 
 
