@@ -100,6 +100,11 @@ class Served:
         status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
         return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) * 1024  # type: ignore[index]
 
+    def worked(self) -> float:
+        """Seconds that processors have worked for the server so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def close(self) -> None:
         self.process.terminate()
         self.process.wait(20)
@@ -189,27 +194,51 @@ def grow(path: Path, seconds: float) -> None:
         time.sleep(0.5)
 
 
-def traces(demo: Path, times: int = 5) -> dict[str, float]:
-    """Median seconds of the same trace through the library, as the command line does it, and through the app."""
+def traces(demo: Path, pairs: int = 30) -> dict[str, float]:
+    """The same trace through the library, as the command line does it, and through the app; both have loaded the model.
+
+    Each pair traces one new answer both ways, by turns in either order, so that what else the machine does meets both;
+    `ratio` is the median over pairs of the app's seconds to the library's; `ratio of work` that of the processors'
+    seconds over all pairs, the client's and the server's, which other work on the machine disturbs less.
+    """
     import headwater as hw
     from headwater.view.client import Client
 
-    asked = {"prompt": "howdy! What is a verb?", "response": "The rebel armada met the Imperium.", "top": 20}
+    prompt = "howdy! What is a verb?"
     session = hw.open_session(demo / "index.lance")
-    library, app = [], []
-    hw.trace(session, **asked, tokens=True)
     served = Served(demo / "index.lance")
     client = Client(served.url)
-    client.trace("index", asked["prompt"], response="warm up")
-    for place in range(times):  # in turn, so that what else the machine does meets both
-        start = time.perf_counter()
-        hw.trace(session, **{**asked, "response": f"The rebel armada met {place} ships."}, tokens=True)
-        library.append(time.perf_counter() - start)
-        start = time.perf_counter()
-        client.trace("index", asked["prompt"], response=f"The rebel armada met {place} ships.", top=20)
-        app.append(time.perf_counter() - start)
+
+    def library(answer: str) -> Any:
+        return hw.trace(session, prompt=prompt, response=answer, top=20, tokens=True)
+
+    def app(answer: str) -> Any:
+        return client.trace("index", prompt, response=answer, top=20)["seconds"]
+
+    taken: dict[Any, list[float]] = {library: [], app: []}
+    tracing: list[float] = []
+    work: dict[Any, float] = {library: 0.0, app: 0.0}
+    for place in range(-2, pairs):  # the first two warm up
+        for way in (library, app) if place % 2 else (app, library):
+            start, worked = time.perf_counter(), time.process_time() + served.worked()
+            found = way(f"The rebel armada met {place + 100} ships of the Imperium.")
+            if place >= 0:
+                taken[way].append(time.perf_counter() - start)
+                work[way] += time.process_time() + served.worked() - worked
+                tracing += [found] if way is app else []
     served.close()
-    return {"library": round(statistics.median(library), 3), "app": round(statistics.median(app), 3)}
+    ratios = [b / a for a, b in zip(taken[library], taken[app], strict=True)]
+    medians = {"library": taken[library], "app": taken[app], "app, within the trace": tracing}
+    found = {name: statistics.median(seconds) for name, seconds in medians.items()}
+    quarters = statistics.quantiles(ratios, n=4)
+    found |= {"work, library": work[library] / pairs, "work, app": work[app] / pairs}
+    found |= {
+        "ratio of work": work[app] / work[library],
+        "ratio": quarters[1],
+        "ratio, lower quartile": quarters[0],
+        "ratio, upper quartile": quarters[2],
+    }
+    return {name: round(value, 3) for name, value in found.items()}
 
 
 def main() -> None:
@@ -219,6 +248,7 @@ def main() -> None:
     parser.add_argument("--readers", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--grow", type=Path)
+    parser.add_argument("--only-traces", action="store_true", help="measure the traces alone")
     given = parser.parse_args()
     if given.grow:
         grow(given.grow, given.seconds)
@@ -227,6 +257,9 @@ def main() -> None:
     demo, big = given.out / "demo", given.out / "big.lance"
     if not (demo / "index.lance").exists():
         subprocess.run([sys.executable, "-m", "headwater", "demo", "--out", str(demo)], check=True)
+    if given.only_traces:
+        print(json.dumps(traces(demo), indent=2))
+        return
     if not big.exists():
         big_index(demo / "index.lance", big, given.rows)
     served = Served(big, options=("--no-model",))

@@ -7,7 +7,11 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headwater.core.trace import Hit, QueryTrace, TokenMap, Trace, turns_of
+from headwater.report.detail import details
+from headwater.report.fields import Layout
 from headwater.report.tokens import Piece, by_word, over_fields, strongest_passage
+from headwater.report.views import view_queries
 
 texts = st.text(alphabet="ab \n.", max_size=6)
 
@@ -72,3 +76,22 @@ def test_the_strongest_passage_is_the_strongest(values: list[float], width: int)
     assert stop - start == min(width, len(values))
     best = max((sum(map(abs, values[s : s + width])) for s in range(len(values))), default=0.0)
     assert math.isclose(sum(map(abs, values[start:stop])), best, abs_tol=1e-9)
+
+
+def test_a_chat_is_laid_out_turn_by_turn() -> None:
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    messages += [{"role": "assistant", "content": "Yo"}, {"role": "user", "content": "So?"}]
+    messages += [{"role": "assistant", "content": "No"}]
+    texts = ("<s>", "Be", " brief.", "<u>", "Hi", "<a>", "Yo", "<u>", "So?", "<a>", "No", "<e>")
+    row, asked = (TokenMap(texts, (*[None] * 10, 0.75, 0.25)) for _ in range(2))
+    flat = "system: Be brief. user: Hi assistant: Yo user: So?"
+    hit = Hit(1, "r", 1.0, {"prompt": flat, "response": "No"}, {}, row, asked, record={"messages": messages})
+    query = QueryTrace("q", flat, "No", asked, (hit,), generated=True, turns=turns_of(messages))
+    trace = Trace("rise", {}, (query,))
+    (view,) = view_queries(trace, next(iter(details(trace))), Layout())
+    roles = ["system", "user", "assistant", "user, turn 4"]
+    assert [field.label for field in view.hits[0].fields] == [*roles, "response"]
+    assert [field.label for field in view.fields] == [*roles, "model’s answer"]
+    assert [(p.text, "framing" in p.css) for p in view.hits[0].fields[-1].tokens] == [("No", False), ("<e>", True)]
+    assert [word.text for word in view.row_words] == ["No"], "the template's tokens are not words"
+    assert turns_of([{"role": "user", "content": [{"type": "text", "text": "parts"}]}]) == ()

@@ -21,6 +21,7 @@ from headwater.view.jobs import WAITING, CancelledError, Inquiry, Jobs, KeptTrac
 from headwater.view.serve import Running
 from headwater.view.shelf import Item
 from headwater.view.spans import passages, words_of
+from zoo import tiny_loaded
 
 ITEM = Item("index", "x", "x", "x")
 
@@ -114,6 +115,36 @@ def test_a_forms_question_goes_by_its_job_to_its_trace(web: httpx.Client) -> Non
     assert again.headers["location"] == place.headers["location"], "known already"
 
 
+def test_a_chat_is_asked_further_and_shown_turn_by_turn(tmp_path: Path, web: httpx.Client) -> None:
+    from headwater.view.serve import open_site
+
+    loaded = tiny_loaded("llama", chat=True)
+    loaded.model.save_pretrained(tmp_path / "model")
+    loaded.tokenizer.save_pretrained(tmp_path / "model")
+    hw.build(tmp_path / "talks.lance", model=str(tmp_path / "model"), data=ROWS[:4], method="rise")
+    first = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": QUESTION}]
+    with open_site([tmp_path / "talks.lance"]) as app, httpx.Client(base_url=app.url, timeout=60) as talks:
+
+        def asked(**fields: str) -> tuple[dict[str, Any], str]:
+            sent = talks.post("/i/talks/ask", data={"top": "3", "max_new_tokens": "4", **fields})
+            with talks.stream("GET", f"{sent.headers['location']}/events") as events:
+                assert [json.loads(line[5:]) for line in events.iter_lines() if line][-1]["state"] == "done"
+            place = talks.get(sent.headers["location"]).headers["location"]
+            return talks.get(place.replace("/trace?", "/trace.json?")).json(), talks.get(place).text
+
+        data, page = asked(system="Be brief.", prompt=QUESTION, response=ANSWER)
+        assert data["prompt"] == first
+        assert '<div class="label"><bdi>system</bdi></div>' in page
+        assert "text as the model saw it" not in page, "each turn is found in what the model read"
+        data, page = asked(messages=json.dumps(first), response=ANSWER, more="And the tides?")
+        said = [{"role": "assistant", "content": ANSWER}, {"role": "user", "content": "And the tides?"}]
+        assert data["prompt"] == [*first, *said]
+        assert data["generated"]
+        assert "user, turn 4" in page
+        assert 'name="system"' in talks.get("/i/talks/ask").text
+    assert 'name="system"' not in web.get("/i/rows/ask").text, "its tokenizer has no chat template"
+
+
 def test_all_methods_stand_side_by_side(web: httpx.Client, session: Any) -> None:
     body = {"index": "rows", "prompt": QUESTION, "response": ANSWER, "by": "*", "top": 5}
     assert web.post("/api/trace", json=body).status_code == 200
@@ -168,7 +199,7 @@ def test_jobs_are_cancelled_while_they_run_and_while_they_wait() -> None:
     jobs.cancel(second)
     assert second.state == "cancelled"
     jobs.cancel(first)
-    assert first.ended.wait(10)
+    first.ended.result(10)
     assert first.state == "cancelled"
     assert first.text.startswith("word")
     third = jobs.add(Inquiry("x", "three"), ITEM)
@@ -183,6 +214,15 @@ def test_a_trace_is_ended_at_its_next_block(session: Any) -> None:
 
     with pytest.raises(CancelledError):
         hw.trace(session, prompt=QUESTION, response=ANSWER, on_progress=stop)
+
+
+def test_an_answers_address_does_not_depend_on_how_long_it_might_have_been() -> None:
+    long, short = (Inquiry("x", "why?", "So.", max_new_tokens=most) for most in (128, 4))
+    assert long.name == short.name
+    assert long.parameters() == short.parameters()
+    asked = Inquiry("x", "why?", max_new_tokens=4)
+    assert asked.name != Inquiry("x", "why?").name
+    assert asked.parameters()["max_new_tokens"] == 4
 
 
 def test_the_queue_is_bounded() -> None:

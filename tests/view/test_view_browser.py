@@ -164,16 +164,29 @@ def test_compare_is_a_form(page: Chrome, running: Running) -> None:
     page.wait_for("document.querySelectorAll('.lines.near').length === 2")
 
 
-VIEWS = (
-    "/",
-    "/i/rows",
-    "/i/rows/row?id=row003",
-    "/i/rows/ask",
-    "/v/values",
-    "/compare?a=rows&b=other",
-    "/api",
-    "/nowhere",
-)
+VIEWS = {
+    "home": "/",
+    "rows": "/i/rows",
+    "row": "/i/rows/row?id=row003",
+    "near": "/i/rows/near?id=row003&by=embedding",
+    "ask": "/i/rows/ask",
+    "not-traced": "/i/rows/trace?prompt=nobody+asked",
+    "hits": "/t/hits",
+    "values": "/v/values",
+    "ledger": "/l/ledger",
+    "prices": "/l/paid",
+    "unlearning": "/u/unlearn",
+    "evaluation": "/e/detection",
+    "groups": "/by?column=topic",
+    "group": "/by?column=provider&value=harbour",
+    "choice": "/compare",
+    "two-indices": "/compare?a=rows&b=other",
+    "two-traces": "/compare?a=hits&b=hits-of-b-file-quote",
+    "two-values": "/compare?a=values&b=values2",
+    "api": "/api",
+    "nothing": "/nowhere",
+}
+"""Every kind of page that is not live, and where the tests' runs have one."""
 
 
 @pytest.mark.parametrize(("width", "dark"), [(390, False), (1280, True)], ids=["phone in light", "desk in dark"])
@@ -181,10 +194,13 @@ def test_axe_finds_nothing(page: Chrome, running: Running, width: int, dark: boo
     """Colours do not depend on the width, nor the layout on the colours, so two of the four are enough."""
     ask(page, running)
     trace = page.run("location.pathname + location.search")
+    page.run("[...document.querySelectorAll('.ways a')].find(a => a.textContent === 'Side by side').click()")
+    page.wait_for("document.querySelector('.sides-table') !== null")
+    live = {"trace": trace, "sides": page.run("location.pathname + location.search")}
     page.look(width, dark=dark)
     page.call("Page.setBypassCSP", enabled=True)
     try:
-        for path in (*VIEWS, trace, "/t/hits", "/l/ledger", "/u/unlearn"):
+        for name, path in {**VIEWS, **live}.items():
             page.open(running.url + path)
             page.run("document.querySelectorAll('details').forEach(d => { d.open = true; })")
             page.run(AXE.read_text(encoding="utf-8") + "; null")
@@ -193,20 +209,50 @@ def test_axe_finds_nothing(page: Chrome, running: Running, width: int, dark: boo
             )
             assert (path, found) == (path, [])
             assert page.run("document.documentElement.scrollWidth") <= width, path
-            name = path.strip("/").split("?")[0].replace("/", "-") or "home"
             keep_picture(page, f"{name}-{width}{'-dark' if dark else ''}")
     finally:
         page.call("Page.setBypassCSP", enabled=False)
 
 
-def test_all_that_is_not_live_works_without_javascript(page: Chrome, running: Running) -> None:
+@pytest.fixture
+def bare(page: Chrome) -> Iterator[Chrome]:
+    """The page without scripts; the debugger's own questions are answered nevertheless."""
     page.look(1280, scripts=False)
-    try:
-        page.open(f"{running.url}/i/rows?topic=bees")
-        page.call("Emulation.setScriptExecutionDisabled", value=False)
-        assert page.run("document.querySelectorAll('.lines > li').length") == 15
-    finally:
-        page.look(1280)
+    yield page
+    assert page.run("typeof htmx") == "undefined"
+    page.look(1280)
+
+
+def test_all_that_is_not_live_works_without_javascript(bare: Chrome, running: Running) -> None:
+    for name, path in VIEWS.items():
+        bare.open(running.url + path)
+        assert bare.run("document.querySelector('h1').innerText.length > 0"), name
+        assert bare.run("document.querySelector('main').innerText.length > 60"), name
+    # Search, a facet, a row and its neighbours are links and forms.
+    bare.open(f"{running.url}/i/rows")
+    bare.click("#q")
+    bare.type("bees known")
+    bare.press("Enter")
+    lines = "document.querySelectorAll('.lines > li').length"
+    bare.wait_for(f"location.search.includes('q=bees') && {lines} === 20")
+    bare.open(f"{running.url}/i/rows?topic=bees")
+    assert bare.run(lines) == 15
+    bare.click(".lines a")
+    bare.wait_for("location.pathname.endsWith('/row')")
+    bare.click(".doors a")
+    bare.wait_for("location.pathname.endsWith('/near') && document.querySelectorAll('#near li').length === 12")
+
+
+def test_a_question_is_answered_without_javascript(bare: Chrome, running: Running) -> None:
+    """The page of a question on its way asks for itself again, and the words are boxes of a form."""
+    bare.open(f"{running.url}/i/rows/ask?response=A+fact+of+tides")
+    bare.click("#prompt")
+    bare.type("What do the tides do?")
+    bare.click("form.ask button.main")
+    bare.wait_for("location.pathname.endsWith('/trace') && document.querySelector('.hit') !== null")
+    bare.click(".word:nth-of-type(2) input")
+    bare.click("form.select button.main")
+    bare.wait_for("location.search.includes('span=fact') && document.querySelector('.hit') !== null")
 
 
 def test_a_bundle_opens_from_the_disk(page: Chrome, runs: Path, tmp_path: Path) -> None:

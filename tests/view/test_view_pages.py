@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,18 @@ PLACES = {
     "ledger": "/l/ledger",
     "prices": "/l/paid",
     "unlearning": "/u/unlearn",
+    "evaluation": "/e/detection",
+    "providers": "/by?column=provider",
+    "a provider": "/by?column=provider&value=harbour",
+    "a hostile provider": "/by?" + urlencode({"column": "provider", "value": EVIL}),
+    "rows without a provider": "/by?column=provider&value=(none)",
+    "a topic": "/by?" + urlencode({"column": "topic", "value": "القمر"}),
+    "the choice": "/compare",
     "two indices": "/compare?a=rows&b=other",
     "two traces": "/compare?a=hits&b=hits-of-b-file-quote",
     "two values": "/compare?a=values&b=values2",
+    "two unlearning runs": "/compare?a=unlearn&b=unlearn2",
+    "two evaluations": "/compare?a=detection&b=detection2",
     "api": "/api",
 }
 
@@ -98,6 +108,9 @@ def test_the_home_page_lists_everything_and_nothing_that_leads_out(web: httpx.Cl
         "runs/ledger.csv": "ledger",
         "runs/paid.csv": "prices",
         "runs/unlearn.json": "unlearning",
+        "runs/unlearn2.json": "unlearning",
+        "runs/detection.json": "evaluation",
+        "runs/detection2.json": "evaluation",
         "runs/report.html": "report",
     }
 
@@ -163,6 +176,63 @@ def test_values_and_comparisons_say_what_the_files_say(web: httpx.Client) -> Non
     assert web.get("/compare?a=hits&b=values").status_code == 400
 
 
+def test_a_provider_has_a_page_of_its_rows_their_worth_and_its_payment(web: httpx.Client) -> None:
+    found = web.get("/by.json?column=provider&value=harbour").json()
+    assert [(i["key"], i["rows"], i["of"]) for i in found["indices"]] == [("other", 30, 30), ("rows", 40, 60)]
+    assert dict(found["indices"][1]["others"]["topic"]) == {"tides": 10, "bees": 10, "القمر": 10, "天文学": 10}
+    own = [0.3 - n / 100 for n in range(40)]
+    worth = found["worth"][0]
+    assert worth["summary"]["mean"] == pytest.approx(sum(own) / 40)
+    assert worth["mean of all"] == pytest.approx(sum(0.3 - n / 100 for n in range(60)) / 60)
+    assert [row["id"] for row in worth["best"]] == [f"row{n:03}" for n in range(8)]
+    assert worth["best"][3]["text"] == f"{ROWS[3]['prompt']} → {ROWS[3]['response']}"
+    assert [row["id"] for row in worth["worst"]] == [f"row{n:03}" for n in range(39, 31, -1)]
+    assert found["ledgers"][0]["amount"] == "9.00"
+    assert [(p["amount"], p["best"][0]["id"]) for p in found["prices"]] == [(0.45, "row003")]
+    assert [(d["found"], d["of"]) for d in found["drove"]] == [(4, 4), (4, 4)]
+    every = {line["provider"]: line for line in web.get("/by.json?column=provider").json()["groups"]}
+    assert {name: line["rows in runs/rows.lance"] for name, line in every.items()} == {"harbour": 40, EVIL: 19, "": 1}
+    assert (every["harbour"]["paid"], every["harbour"]["found by traces"]) == (9.0, 8)
+
+
+def test_a_column_that_a_values_file_lacks_is_joined_by_the_rows(web: httpx.Client) -> None:
+    found = web.get("/by.json", params={"column": "topic", "value": "bees"}).json()
+    own = [0.3 - n / 100 for n, row in enumerate(ROWS) if row.get("topic") == "bees"]
+    assert found["worth"][0]["summary"]["rows"] == len(own)
+    assert found["worth"][0]["summary"]["mean"] == pytest.approx(sum(own) / len(own))
+    assert web.get("/by?column=grade&value=3").status_code == 200
+    for column, value, status in (
+        ("topic", "nobody", 404),
+        ("nobody", None, 404),
+        ("", None, 400),
+        ("grade", "x", 404),
+    ):
+        asked = {"column": column} | ({"value": value} if value else {})
+        assert (column, web.get("/by", params=asked).status_code) == (column, status)
+
+
+def test_two_indices_are_compared_row_by_row(web: httpx.Client) -> None:
+    tables = {t["title"]: t for t in web.get("/compare.json?a=rows&b=other").json()["tables"]}
+    counts = {line[0]: line[1:] for line in tables["Their rows"]["rows"]}
+    assert counts["rows"] == [60, 30]
+    assert counts["rows in both, by their id"] == [30, 30]
+    assert counts["rows in this one alone"] == [30, 0]
+    assert counts["rows in both whose text, or its tokens, differ"] == [0, 0]
+    assert "Rows whose loss differs most" not in tables, "one model has read both"
+    assert ["rows", "60", "30"] in [[str(cell) for cell in line] for line in tables["What differs"]["rows"]]
+
+
+def test_two_traces_of_the_app_are_compared(web: httpx.Client) -> None:
+    asked = {"index": "rows", "prompt": QUESTION, "response": ANSWER, "top": 5}
+    names = [web.post("/api/trace", json=asked | {"by": by}).json()["name"] for by in ("", "embedding")]
+    found = web.get("/compare.json", params={"a": names[0], "b": names[1]}).json()["tables"][0]
+    for side, by in ((2, ""), (4, "embedding")):
+        hits = web.post("/api/trace", json=asked | {"by": by}).json()["hits"]
+        ranks = {line[0]: line[side] for line in found["rows"] if line[side]}
+        assert ranks == {hit["id"]: hit["rank"] for hit in hits}
+    assert names[0] in web.get("/compare").text
+
+
 def test_each_page_is_of_one_version(tmp_path: Path, runs: Path) -> None:
     import shutil
 
@@ -196,15 +266,26 @@ def test_errors_are_pages_that_say_what_to_do(web: httpx.Client) -> None:
 def test_openapi_names_the_views_there_are(web: httpx.Client) -> None:
     document = web.get("/openapi.json").json()
     assert document == json.loads(json.dumps(openapi_document()))
-    keys = {"/i/": "rows", "/t/": "hits", "/v/": "values", "/l/": "ledger", "/u/": "unlearn"}
+    keys = {"/i/": "rows", "/t/": "hits", "/v/": "values", "/l/": "ledger", "/u/": "unlearn", "/e/": "detection"}
     for path, verbs in document["paths"].items():
-        if "get" in verbs and "{id}" not in path and not path.startswith("/e/"):
+        if "get" in verbs and "{id}" not in path:
             place = path.replace("{key}", keys.get(path[:3], ""))
-            asked = {"id": "row003", "index": "rows", "by": "embedding", "prompt": "x"}
+            asked = {"id": "row003", "index": "rows", "by": "embedding", "prompt": "x", "column": "topic"}
             names = [p["name"] for p in verbs["get"]["parameters"] if p["in"] == "query"]
             by = {} if "/v/" in path else {"by": "embedding"}
             given = {n: v for n, v in (asked | by).items() if n in names and (n != "by" or by)}
             assert web.get(place, params=given).status_code == 200, path
+
+
+def test_an_answer_is_sent_at_once(running: Any) -> None:
+    """Without TCP_NODELAY, every answer on a connection in use waits 40 ms for the other side."""
+    seconds = []
+    with httpx.Client(base_url=running.url) as client:
+        for _ in range(40):
+            start = time.perf_counter()
+            client.get("/openapi.json")
+            seconds.append(time.perf_counter() - start)
+    assert min(seconds[20:]) < 0.03
 
 
 def test_the_client_needs_httpx_alone(running: Any) -> None:
@@ -217,6 +298,15 @@ def test_the_client_needs_httpx_alone(running: Any) -> None:
     client = Client(running.url)
     assert [row["id"] for row in client.every_row("rows", size=25)] == [row["id"] for row in ROWS]
     assert client.row("rows", "row003")["row"]["topic"] == ROWS[3]["topic"]
+
+
+def test_rows_can_be_read_before_the_libraries_that_read_models_are_loaded() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, headwater.view.app, headwater.cli.view; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert not {"torch", "transformers", "scipy", "matplotlib"} & set(done.stdout.split())
 
 
 def test_a_bundle_has_the_pages_and_no_dead_link(tmp_path: Path, runs: Path) -> None:

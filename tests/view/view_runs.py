@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import headwater as hw
+from headwater.evaluation.result import Line, Result, write_result
 from headwater.valuation.ledger import COLUMNS
 from headwater.view.serve import Running, open_site
 from zoo import tiny_loaded
@@ -68,6 +69,10 @@ def made_in(folder: Path) -> Path:
     }
     account["samples"] = [{"kind": "forget", "prompt": EVIL, "before": "low", "after": "high"}]
     (runs / "unlearn.json").write_text(json.dumps(account), encoding="utf-8")
+    (runs / "unlearn2.json").write_text(json.dumps(account | {"method": "npo"}), encoding="utf-8")
+    for name, shift in (("detection", 0.0), ("detection2", 0.1)):
+        lines = [Line.of(m, {"P@10": [v - shift, v, v - 0.05]}, ["P@10"]) for m, v in (("rise", 0.9), ("random", 0.2))]
+        write_result(runs / f"{name}.json", Result("detection", f"{EVIL} found?", {}, ("P@10",), tuple(lines)))
     hw.write_report(runs / "report.html", hw.trace_words(runs / "rows.lance", QUESTION, ANSWER, top=3), title=EVIL)
     (runs / "notes.txt").write_text("a secret", encoding="utf-8")
     (folder / "outside.jsonl").write_text((runs / "hits.jsonl").read_text(encoding="utf-8"), encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -61,3 +62,8 @@ def json_ready(value: Any) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     return str(value)
+
+
+def plain_json(value: Any) -> Any:
+    """The value as JSON has it: no NaN, dates as text, tuples as lists."""
+    return without_nan(json.loads(json.dumps(value, default=json_ready)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -72,7 +72,10 @@ class Hit:
 
 @dataclass(frozen=True)
 class QueryTrace:
-    """One query: its text, its tokens with their losses (nats), and its hits, best first."""
+    """One query: its text, its tokens with their losses (nats), and its hits, best first.
+
+    `turns` are a chat's messages as (role, text), the answer last; empty for a query that is no chat.
+    """
 
     id: str
     prompt: str | None
@@ -80,6 +83,13 @@ class QueryTrace:
     losses: TokenMap | None
     hits: tuple[Hit, ...]
     generated: bool = False
+    turns: tuple[tuple[str, str], ...] = ()
+
+
+def turns_of(messages: Sequence[Mapping[str, Any]] | None) -> tuple[tuple[str, str], ...]:
+    """A chat's messages as (role, text); empty if there are none, or one has no text (parts, calls of tools)."""
+    turns = tuple((str(m.get("role", "")), m.get("content")) for m in messages or ())
+    return tuple((role, said) for role, said in turns if said) if all(isinstance(s, str) for _, s in turns) else ()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from headwater.core.trace import Hit, QueryTrace, TokenMap, Trace
+from headwater.core.trace import Hit, QueryTrace, TokenMap, Trace, turns_of
 from headwater.report.colours import signed_class
 from headwater.report.detail import Detail
 from headwater.report.fields import Field, Layout, Painter, Shaded
@@ -107,7 +107,7 @@ def _view_query(
     where = f"query {shortened(query.id, LONGEST_NAME)}"
     lowest = bool(query.hits) and query.hits[0].score < query.hits[-1].score
     texts = _texts(query)
-    rows = [lay(h.row, h.row_tokens, where=f"{where}, row {h.id}") for h in query.hits if h.row_tokens]
+    rows = [lay(_row_texts(h), h.row_tokens, where=f"{where}, row {h.id}") for h in query.hits if h.row_tokens]
     driven = [lay(texts, h.query_tokens, where=f"{where}, row {h.id}") for h in query.hits if h.query_tokens]
     hits = tuple(
         _view_hit(hit, query, painters, f"q{number}-{place}", folded=place > detail.open)
@@ -146,7 +146,7 @@ def _view_hit(hit: Hit, query: QueryTrace, painters: _Painters, anchor: str, *, 
         bar=round(100 * abs(hit.score) / painters.highest, 1) if painters.highest else 0.0,
         chips=tuple((shortened(key, LONGEST_NAME), _chip(value)) for key, value in metadata[: detail.chips]),
         more_chips=max(len(metadata) - detail.chips, 0),
-        fields=painter.fields(hit.row, hit.row_tokens, where=where),
+        fields=painter.fields(_row_texts(hit), hit.row_tokens, where=where),
         driven=tuple(field for field in driven if any(t.title for t in (*field.tokens, *field.excerpt))),
         row_sum=_sum(hit.row_tokens),
         query_sum=_sum(hit.query_tokens),
@@ -161,7 +161,26 @@ def _opening(text: str) -> str:
 
 
 def _texts(query: QueryTrace) -> dict[str, str]:
-    return {"prompt": query.prompt or "", "model’s answer" if query.generated else "response": query.response}
+    answer = "model’s answer" if query.generated else "response"
+    return _turns(query.turns, answer) or {"prompt": query.prompt or "", answer: query.response}
+
+
+def _row_texts(hit: Hit) -> Mapping[str, str]:
+    """The texts of a row; a chat of more than a question and an answer is shown turn by turn, as the model saw it."""
+    messages = hit.record.get("messages")
+    return (_turns(turns_of(messages), "response") if isinstance(messages, list) else {}) or hit.row
+
+
+def _turns(turns: Sequence[tuple[str, str]], answer: str) -> dict[str, str]:
+    """The texts of a chat by who says them, numbered if somebody speaks again; empty for a question and its answer."""
+    if not turns or [role for role, _ in turns] == ["user", "assistant"]:
+        return {}
+    found: dict[str, str] = {}
+    for place, (role, said) in enumerate(turns, 1):
+        last = place == len(turns) and role == "assistant"
+        label = answer if last else role
+        found[label if label not in found else f"{label}, turn {place}"] = said
+    return found
 
 
 def _word_chips(

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headwater.core.errors import UsageError, unknown_name
-from headwater.core.trace import GroupEffect, Hit, QueryTrace, TokenGrid, TokenMap, Trace
+from headwater.core.trace import GroupEffect, Hit, QueryTrace, TokenGrid, TokenMap, Trace, turns_of
 from headwater.data.records import as_record
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow, token_texts
@@ -210,7 +210,7 @@ def _query_trace(number: int, asked: Asked, hits: tuple[Hit, ...], maps: _Maps |
     losses = _map(maps.queries[number][0], maps.queries[number][1].losses.tolist()) if maps else None
     response = query.response if query.response is not None else (query.text or "")
     generated = query.id in asked.generated or query.said is not None
-    return QueryTrace(query.id, query.prompt, response, losses, hits, generated)
+    return QueryTrace(query.id, query.prompt, response, losses, hits, generated, turns_of(query.messages))
 
 
 def _module_parts(session: Session, asked: Asked, rows: Sequence[Row]) -> ModuleParts:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headwater.core.errors import DataError, StoreError
-from headwater.core.trace import Hit, QueryTrace, Trace
+from headwater.core.trace import Hit, QueryTrace, Trace, turns_of
 from headwater.data.records import as_record
 from headwater.index.store import Index
 from headwater.methods.lexical import K1, WORDS, B
@@ -87,7 +87,8 @@ def trace_by_words(
     }
     if where:
         about["rows"] = f"where {where}: {index.count_where(where):,} of {index.count:,}"
-    return Trace("bm25", about, (QueryTrace(query.id, query.prompt, response, None, hits, generated),))
+    shown = QueryTrace(query.id, query.prompt, response, None, hits, generated, turns_of(query.messages))
+    return Trace("bm25", about, (shown,))
 
 
 def _counted(

@@ -206,15 +206,16 @@ def summarise(values: Values, *, by: str | None = None) -> dict[str, Any]:
     rows only if the values are signed.
     """
     numbers, signed = values.numbers(), values.signed
-    summary = _describe(numbers, signed=signed)
+    summary = describe(numbers, signed=signed)
     if by is not None:
         groups = np.array(values.groups(by))
-        named = {str(name): _describe(numbers[groups == name], signed=signed) for name in np.unique(groups)}
+        named = {str(name): describe(numbers[groups == name], signed=signed) for name in np.unique(groups)}
         summary |= {"by": by, "groups": named}
     return summary
 
 
-def _describe(numbers: NDArray[np.float64], *, signed: bool) -> dict[str, Any]:
+def describe(numbers: NDArray[np.float64], *, signed: bool) -> dict[str, Any]:
+    """Count, mean with its 95 % interval, least, median and most of values; if they are `signed`, the share above 0."""
     mean, (low, high) = float(np.mean(numbers)), mean_interval(numbers)
     return {
         "rows": len(numbers),

@@ -230,6 +230,10 @@ _GETS: dict[str, tuple[str, tuple[str, ...]]] = {
     "/l/{key}.json": ("A ledger, or prices of rows.", ()),
     "/u/{key}.json": ("An unlearning run, before and after.", ()),
     "/e/{key}.json": ("An evaluation.", ()),
+    "/by.json": (
+        "A column's values, each with its rows, mean value, payment and hits; or all that is known of one.",
+        ("column", "value"),
+    ),
     "/compare.json": ("Two things of one kind, side by side.", ("a", "b")),
     "/api/jobs/{id}": ("A question on its way: its state, the answer so far, and the trace once it is done.", ()),
 }

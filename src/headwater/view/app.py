@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 from starlette.routing import Route
 
 from headwater.core.errors import DataError, HeadwaterError, MismatchError, UsageError
-from headwater.view import asking, browse, results
+from headwater.view import asking, browse, comparing, groups, home, results
 from headwater.view.api import api_routes, openapi_view
 from headwater.view.jobs import FINAL, ModelJob, ended
 from headwater.view.pages import FORMATS, assets, rendered
@@ -44,8 +44,17 @@ def _one(given: Given, name: str) -> str:
     return given[name][-1] if given.get(name) else ""
 
 
+def _grouped(site: AppSite, column: str, value: list[str] | None) -> View:
+    """The groups of a column, or one of them; `(none)` are the rows without a value."""
+    if not column:
+        raise UsageError("no column is named", where="by", remedy="/by?column=provider")
+    return (
+        groups.group(site, column, "" if value[-1] == "(none)" else value[-1]) if value else groups.groups(site, column)
+    )
+
+
 VIEWS: dict[str, Make] = {
-    "/home": lambda site, at, given: browse.home(site),
+    "/home": lambda site, at, given: home.home(site),
     "/i/{key}": lambda site, at, given: browse.rows(site, at["key"], given),
     "/i/{key}/row": lambda site, at, given: browse.row(site, at["key"], _one(given, "id")),
     "/i/{key}/near": lambda site, at, given: browse.neighbours(
@@ -58,7 +67,8 @@ VIEWS: dict[str, Make] = {
     "/l/{key}": lambda site, at, given: results.ledger(site, at["key"]),
     "/u/{key}": lambda site, at, given: results.unlearning(site, at["key"]),
     "/e/{key}": lambda site, at, given: results.evaluation(site, at["key"]),
-    "/compare": lambda site, at, given: results.compare(site, _one(given, "a"), _one(given, "b")),
+    "/by": lambda site, at, given: _grouped(site, _one(given, "column"), given.get("value")),
+    "/compare": lambda site, at, given: comparing.compare(site, _one(given, "a"), _one(given, "b")),
     "/both": lambda site, at, given: asking.both(site, _one(given, "a"), _one(given, "b"), _one(given, "prompt")),
     "/api": lambda site, at, given: openapi_view(),
 }

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from headwater.core.errors import UsageError
+from headwater.core.plain import json_ready, plain_json
 from headwater.core.trace import Hit, QueryTrace, Trace
 from headwater.index.store import Index, quoted
 from headwater.report.colours import STEPS
@@ -17,7 +19,6 @@ from headwater.report.fields import Layout
 from headwater.report.tables import number_text
 from headwater.report.views import QueryView, view_queries
 from headwater.valuation.duplicates import clusters
-from headwater.view.browse import plain_json
 from headwater.view.filters import as_cell, checked, column_name
 from headwater.view.jobs import Inquiry, KeptTrace, ModelJob
 from headwater.view.known import hits_of
@@ -43,6 +44,12 @@ def question_of(index: str, given: Mapping[str, Sequence[str]]) -> Inquiry:
     prompt: Any = one("prompt").replace("\r\n", "\n")
     if chat := one("messages"):
         prompt = messages_of(chat)
+    elif system := one("system").replace("\r\n", "\n"):
+        prompt = (_message("system", system), _message("user", prompt))
+    if more := one("more").replace("\r\n", "\n"):
+        before = (_message("user", prompt),) if isinstance(prompt, str) else prompt
+        prompt = (*before, _message("assistant", response or ""), _message("user", more))
+        response, spans = None, ()
     top, most = one("top") or "20", one("max_new_tokens") or "128"
     if not top.isdecimal() or not most.isdecimal():
         raise UsageError(f"'{top[:20]}' hits, '{most[:20]}' tokens", where="ask", remedy="give whole numbers")
@@ -50,6 +57,15 @@ def question_of(index: str, given: Mapping[str, Sequence[str]]) -> Inquiry:
         index, prompt, response, spans, one("by"), checked(one("where")), one("lowest") in ("1", "true"), int(top),
         int(most),
     )  # fmt: skip
+
+
+def takes_chats(index: Index) -> bool:
+    """Whether the index's template writes chats; one that nobody chose, of a tokenizer without its own, does not."""
+    return bool(index.manifest.tokenization.get("template", {}).get("chats", True))
+
+
+def _message(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
 
 
 def messages_of(chat: Any) -> tuple[dict[str, Any], ...]:
@@ -68,11 +84,15 @@ def parameters_of(question: Inquiry, **changed: Any) -> dict[str, Any]:
     return replace(question, **changed).parameters()
 
 
-def prompt_text(question: Inquiry) -> str:
-    """The prompt as people read it."""
+def turns_of(question: Inquiry) -> list[tuple[str, str]]:
+    """The prompt as people read it: who says what, in order."""
     if isinstance(question.prompt, str):
-        return question.prompt
-    return "\n".join(f"{message['role']}: {message.get('content', '')}" for message in question.prompt)
+        return [("question", question.prompt)]
+    return [(str(message["role"]), _said(message.get("content"))) for message in question.prompt]
+
+
+def _said(content: Any) -> str:
+    return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False, default=json_ready)
 
 
 def ask(site: AppSite, key: str, given: Mapping[str, Sequence[str]]) -> View:
@@ -85,6 +105,7 @@ def ask(site: AppSite, key: str, given: Mapping[str, Sequence[str]]) -> View:
         "ways": ways_of(index),
         "filled": filled,
         "live": site.live_model,
+        "chats": takes_chats(index),
         "opening": _examples(index),
     }
     return View("ask.html.j2", f"Ask {item.title}", data, [], shown)
@@ -101,7 +122,7 @@ def _examples(index: Index) -> list[str]:
 def job(site: AppSite, found: ModelJob) -> View:
     """A question on its way."""
     told = found.told() | {"ahead": site.jobs.ahead(found)}
-    shown = {"job": found, "item": found.item, "prompt": prompt_text(found.question), "told": told}
+    shown = {"job": found, "item": found.item, "turns": turns_of(found.question), "told": told}
     shown["again"] = found.question.parameters()
     return View("job.html.j2", "Tracing", told, [told], shown)
 
@@ -117,13 +138,15 @@ def traced(site: AppSite, key: str, given: Mapping[str, Sequence[str]]) -> View:
         shown = {
             "item": item,
             "question": question,
-            "prompt": prompt_text(question),
+            "turns": turns_of(question),
             "ways": ways,
             "live": site.live_model,
         }
         shown["fields"] = fields_of(question)
         return View("untraced.html.j2", "Not traced yet", data, [], shown, status=200)
-    return sides_view(item, kept, ways) if question.by == SIDES else trace_view(site, item, kept, ways)
+    if question.by == SIDES:
+        return sides_view(item, kept, ways)
+    return trace_view(item, kept, ways, further=site.live_model and takes_chats(index), live=site.live_model)
 
 
 def fields_of(question: Inquiry, **changed: Any) -> list[tuple[str, str]]:
@@ -140,14 +163,29 @@ def trace_json(kept: KeptTrace) -> dict[str, Any]:
     data |= {"prompt": question.prompt, "response": question.response, "spans": list(question.spans)}
     data |= {"by": question.by, "where": question.where, "lowest": question.lowest, "seconds": round(kept.seconds, 3)}
     (query,) = kept.trace.queries
-    hits = [asdict(hit) | {"row": dict(hit.row)} for hit in query.hits]
-    data |= {"generated": query.generated, "about": dict(kept.trace.about), "hits": hits}
-    found: dict[str, Any] = plain_json(data)
-    return found
+    data |= {"generated": query.generated, "about": dict(kept.trace.about)}
+    return {**plain_json(data), "hits": [_hit_json(hit) for hit in query.hits]}
 
 
-def trace_view(site: AppSite, item: Item, kept: KeptTrace, ways: Mapping[str, str]) -> View:
-    """The page of a finished trace."""
+def _hit_json(hit: Hit) -> dict[str, Any]:
+    """A hit as JSON has it. Its token values are many and all numbers, so they do not go through `plain_json`."""
+    given = {"row": dict(hit.row), "metadata": dict(hit.metadata), "record": dict(hit.record), "modules": hit.modules}
+    maps = {"row_tokens": hit.row_tokens, "query_tokens": hit.query_tokens}
+    tokens = {n: m and {"tokens": m.tokens, "values": [_number(v) for v in m.values]} for n, m in maps.items()}
+    grid = hit.grid and {
+        "row_tokens": hit.grid.row_tokens,
+        "query_tokens": hit.grid.query_tokens,
+        "values": [[_number(value) for value in line] for line in hit.grid.values],
+    }
+    return {"rank": hit.rank, "id": hit.id, "score": _number(hit.score), **plain_json(given), **tokens, "grid": grid}
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value
+
+
+def trace_view(item: Item, kept: KeptTrace, ways: Mapping[str, str], *, live: bool, further: bool) -> View:
+    """The page of a finished trace; `further` says whether the next message of its chat can be asked."""
     question, (query,) = kept.question, kept.trace.queries
     view, detail = _viewed(kept.trace)
     words, rest = words_of(question.response or "", question.spans)
@@ -155,7 +193,7 @@ def trace_view(site: AppSite, item: Item, kept: KeptTrace, ways: Mapping[str, st
         "item": item,
         "kept": kept,
         "question": question,
-        "prompt": prompt_text(question),
+        "turns": turns_of(question),
         "trace": kept.trace,
         "view": view[0],
         "has_brief": bool(view[0].row_words or view[0].query_words),
@@ -168,7 +206,8 @@ def trace_view(site: AppSite, item: Item, kept: KeptTrace, ways: Mapping[str, st
         "detail": detail,
         "parameters": lambda **changed: parameters_of(question, **changed),
         "fields": lambda **changed: fields_of(question, **changed),
-        "live": site.live_model,
+        "live": live,
+        "further": further,
         "sides": SIDES,
     }
     return View("traced.html.j2", _title(question), trace_json(kept), kept.trace.hits(), shown)
@@ -266,7 +305,7 @@ def sides_view(item: Item, kept: KeptTrace, ways: Mapping[str, str]) -> View:
     shown = {
         "item": item,
         "question": question,
-        "prompt": prompt_text(question),
+        "turns": turns_of(question),
         "names": names,
         "lines": table,
         "top": question.top,

@@ -3,56 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headwater.core.errors import UsageError
-from headwater.core.plain import json_ready, without_nan
+from headwater.core.errors import HeadwaterError, UsageError
+from headwater.core.plain import json_ready, plain_json, without_nan
 from headwater.core.spec import Column
 from headwater.data.records import as_record
+from headwater.data.rows import Row
 from headwater.index.store import Index
 from headwater.report.tables import number_text
-from headwater.search.codes import read_vectors
-from headwater.search.scan import top_k
 from headwater.view.filters import as_cell, facet_columns, metadata_columns
 from headwater.view.known import known_of
-from headwater.view.rows import PAGE, Page, Wanted, facets_of, page_of, row_of
-from headwater.view.shelf import PLURALS, Item, nameless
-from headwater.view.site import AppSite, View, place_of
+from headwater.view.rows import PAGE, Page, Wanted, facets_of, one_line, openings, page_of, row_of
+from headwater.view.shelf import nameless
+from headwater.view.site import AppSite, View
 
 OPENING = 220
 """Characters of a text in a list of rows."""
 NEIGHBOURS = 12
-
-
-def home(site: AppSite) -> View:
-    """Everything on the shelf, by kind."""
-    site.shelf.look()
-    groups: list[dict[str, Any]] = [
-        {"kind": kind, "title": title, "items": [_card(site, item) for item in site.shelf.of(kind)]}
-        for kind, title in PLURALS.items()
-    ]
-    groups = [group for group in groups if group["items"]]
-    table = [{"kind": g["kind"], **{k: i[k] for k in ("key", "title", "about")}} for g in groups for i in g["items"]]
-    kept = [
-        {"name": t.question.name, "index": t.question.index, "response": t.question.response, "way": t.trace.method}
-        | {"parameters": t.question.parameters()}
-        for t in site.jobs.all_traced()[:12]
-    ]
-    data = {"items": table, "traces": [{name: one[name] for name in ("name", "index", "response")} for one in kept]}
-    return View("home.html.j2", "headwater", data, table, {"groups": groups, "kept": kept})
-
-
-def _card(site: AppSite, item: Item) -> dict[str, Any]:
-    about = ""
-    if item.kind == "index":
-        try:
-            index = site.snapshots.of(item)
-            manifest = index.manifest
-            about = f"{index.count:,} rows · {manifest.method.name} · {nameless(str(manifest.model['name']))}"
-        except Exception as error:
-            about = nameless(str(error))
-    return {"key": item.key, "title": item.title, "about": about, "place": place_of(item), "kind": item.kind}
+LONGEST_QUESTION = 8_000
+"""Characters of a row's question and answer that fit into an address."""
 
 
 def wanted_of(index: Index, given: Mapping[str, list[str]]) -> Wanted:
@@ -148,9 +119,9 @@ def _facet(wanted: Wanted, name: str, values: list[tuple[Any, int]]) -> dict[str
 
 
 def _line(index: Index, record: Mapping[str, Any]) -> dict[str, Any]:
-    texts = {name: _opening(record[name]) for name in ("text", "prompt", "response") if record.get(name)}
+    texts = {name: one_line(record[name], OPENING) for name in ("text", "prompt", "response") if record.get(name)}
     cells = {
-        name: "–" if (v := record.get(name)) is None else _opening(as_cell(v), 60) for name in metadata_columns(index)
+        name: "–" if (v := record.get(name)) is None else one_line(as_cell(v), 60) for name in metadata_columns(index)
     }
     loss = record.get("loss")
     return {
@@ -160,11 +131,6 @@ def _line(index: Index, record: Mapping[str, Any]) -> dict[str, Any]:
         "tokens": "" if record.get("tokens") is None else f"{record['tokens']:,}",
         "loss": "" if loss is None else f"{loss:.3f}",
     }
-
-
-def _opening(text: str, most: int = OPENING) -> str:
-    line = " ".join(text[: 4 * most].split())
-    return line if len(line) <= most else line[:most] + "…"
 
 
 def _facts(index: Index) -> dict[str, str]:
@@ -196,7 +162,8 @@ def row(site: AppSite, key: str, row_id: str) -> View:
         "tokens cut off": numbers.get("tokens_cut"),
         "windows read": numbers.get("windows_read"),
     }
-    stored = {name: value for name, value in stored.items() if value is not None}
+    ordinary = {"tokens cut off": 0, "windows read": 1}
+    stored = {n: value for n, value in stored.items() if value is not None and value != ordinary.get(n)}
     version = int(index.dataset.version)
     data = {"index": key, "version": version, "row": record, "stored": without_nan(stored), **known}
     data["filters"] = [name for name in facet_columns(index) if name in found.metadata]
@@ -206,12 +173,26 @@ def row(site: AppSite, key: str, row_id: str) -> View:
         "row": found,
         "texts": found.fields(),
         "messages": [_turn(m) for m in found.messages or ()],
+        "own": _own_question(found),
         "metadata": {name: _as_text(value) for name, value in found.metadata.items()},
         "numbers": numbers_shown,
         "columns": neighbour_columns(index),
         "known": known,
     }
     return View("row.html.j2", f"Row {row_id}", data, [record | stored], shown)
+
+
+def _own_question(row: Row) -> dict[str, Any]:
+    """The parameters that ask about the row's own answer, as the model learned it; empty if it has none."""
+    if row.messages is None:
+        asked, answer = {"prompt": row.prompt or ""}, row.response or ""
+    else:
+        *before, last = row.messages
+        said = last.get("content") if last.get("role") == "assistant" and before else ""
+        chat = json.dumps([dict(message) for message in before], ensure_ascii=False, default=json_ready)
+        asked, answer = {"messages": chat}, said if isinstance(said, str) else ""
+    given = {**asked, "response": answer}
+    return given if all(given.values()) and sum(map(len, given.values())) < LONGEST_QUESTION else {}
 
 
 def _as_text(value: Any) -> str:
@@ -224,6 +205,22 @@ def _turn(message: Mapping[str, Any]) -> dict[str, str]:
     extra = {k: v for k, v in message.items() if k not in ("role", "content", "weight", "train") and v}
     more = json.dumps(extra, ensure_ascii=False, default=json_ready) if extra else ""
     return {"role": str(message.get("role", "")), "said": said or "", "more": more}
+
+
+def add_openings(site: AppSite, lines: Sequence[dict[str, Any]]) -> None:
+    """Give each line, which has a row's `id`, the beginning of the row's text and the key of the index that has it."""
+    left = {line["id"] for line in lines}
+    for item in site.shelf.of("index"):
+        try:
+            found = openings(site.snapshots.of(item), sorted(left), most=OPENING)
+        except HeadwaterError:  # the start page says what is wrong with it
+            continue
+        for line in lines:
+            if line["id"] in found and "index" not in line:
+                line |= {"text": found[line["id"]], "index": item.key}
+        left -= found.keys()
+        if not left:
+            return
 
 
 def neighbour_columns(index: Index) -> dict[str, str]:
@@ -248,6 +245,9 @@ def neighbours(site: AppSite, key: str, row_id: str, by: str) -> View:
 
 
 def _near(index: Index, row_id: str, columns: list[Column]) -> list[dict[str, Any]]:
+    from headwater.search.codes import read_vectors  # these load torch, which the other pages do not need
+    from headwater.search.scan import top_k
+
     mine, _, _ = row_of(index, row_id)
     weights = {c.name: c.weight or 1.0 for c in columns}
     probes = {name: v.float() * weights[name] for name, v in read_vectors(index, [mine], list(weights)).items()}
@@ -255,11 +255,6 @@ def _near(index: Index, row_id: str, columns: list[Column]) -> list[dict[str, An
     others = [hit for hit in found if hit.address != mine][:NEIGHBOURS]
     rows = index.rows([hit.address for hit in others])
     return [
-        {"rank": n, "id": r.id, "score": hit.score, "text": _opening(" → ".join(r.fields().values()))}
+        {"rank": n, "id": r.id, "score": hit.score, "text": one_line(" → ".join(r.fields().values()), OPENING)}
         for n, (hit, r) in enumerate(zip(others, rows, strict=True), 1)
     ]
-
-
-def plain_json(value: Any) -> Any:
-    """The value as JSON has it: no NaN, dates as text."""
-    return without_nan(json.loads(json.dumps(value, default=json_ready)))

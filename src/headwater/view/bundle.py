@@ -16,7 +16,7 @@ from urllib.parse import quote
 from headwater.core.errors import HeadwaterError
 from headwater.core.files import whole_folder
 from headwater.core.fingerprints import digest
-from headwater.view import asking, browse, results
+from headwater.view import asking, browse, groups, home, results
 from headwater.view.known import hits_of
 from headwater.view.pages import assets, rendered
 from headwater.view.rows import PAGE, Wanted, page_of, row_of
@@ -25,6 +25,8 @@ from headwater.view.site import AppSite, Parameters, View, place_of
 
 NAMED = 2_000
 """Rows that traces and values name, at most, that get a page besides the first ones."""
+GROUPS = 40
+"""Values of a column, at most, that get a page."""
 
 _DEAD = re.compile(r'<a\s[^>]*?href=""[^>]*>(.*?)</a>', re.S)
 
@@ -84,7 +86,7 @@ def _write(file: Path, site: AppSite, path: str, make: Callable[[], View], href:
 
 def _pages(site: AppSite, rows: int) -> dict[Address, Callable[[], View]]:
     """Every page of the bundle, by its address in the app."""
-    found: dict[Address, Callable[[], View]] = {("/", ()): partial(browse.home, site)}
+    found: dict[Address, Callable[[], View]] = {("/", ()): partial(home.home, site)}
     makers = {
         "trace": asking.trace_file,
         "ledger": results.ledger,
@@ -99,6 +101,21 @@ def _pages(site: AppSite, rows: int) -> dict[Address, Callable[[], View]]:
             found[(place_of(item), ())] = partial(results.values, site, item.key, "")
         elif item.kind == "index":
             found |= _index_pages(site, item.key, rows)
+    return found | _group_pages(site)
+
+
+def _group_pages(site: AppSite) -> dict[Address, Callable[[], View]]:
+    """A page for each column that groups rows, and for each of its most frequent values."""
+    found: dict[Address, Callable[[], View]] = {}
+    for column in home.home(site).data["columns"]:
+        try:
+            lines = groups.groups(site, column).data["groups"]
+        except HeadwaterError:  # too many values
+            continue
+        found[("/by", _plain({"column": column}))] = partial(groups.groups, site, column)
+        for value in [line[column] for line in lines[:GROUPS]]:
+            address = ("/by", _plain({"column": column, "value": value or "(none)"}))
+            found[address] = partial(groups.group, site, column, value)
     return found
 
 

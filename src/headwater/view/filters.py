@@ -129,6 +129,11 @@ def facet_columns(index: Index) -> list[str]:
     ]
 
 
+def text_columns(index: Index) -> list[str]:
+    """The metadata columns that hold text."""
+    return [name for name in facet_columns(index) if pa.types.is_string(index.dataset.schema.field(name).type)]
+
+
 def metadata_columns(index: Index) -> list[str]:
     """The columns that hold what the user gave beside a row's text."""
     ours = set(_not_metadata(index))

@@ -15,6 +15,7 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -76,13 +77,17 @@ class Inquiry:
 
     @property
     def name(self) -> str:
-        """A short name that says the same for the same question, in URLs."""
+        """A short name that says the same for the same question, in URLs; how long an answer may be that is there
+        already does not matter.
+        """
         prompt = self.prompt if isinstance(self.prompt, str) else [dict(message) for message in self.prompt]
-        return digest({**vars(self), "prompt": prompt, "spans": list(self.spans)})[:16]
+        told = {**vars(self), "prompt": prompt, "spans": list(self.spans)}
+        return digest(told if self.response is None else {**told, "max_new_tokens": 0})[:16]
 
     def parameters(self) -> dict[str, Any]:
         """The parameters of the address that asks this question."""
         chat = None if isinstance(self.prompt, str) else json.dumps([dict(m) for m in self.prompt], ensure_ascii=False)
+        most = self.max_new_tokens
         return {
             "prompt": self.prompt if chat is None else None,
             "messages": chat,
@@ -92,6 +97,7 @@ class Inquiry:
             "where": self.where,
             "lowest": self.lowest,
             "top": self.top if self.top != Inquiry.top else None,
+            "max_new_tokens": most if self.response is None and most != Inquiry.max_new_tokens else None,
         }
 
 
@@ -123,7 +129,7 @@ class ModelJob:
     error: str = ""
     traced: KeptTrace | None = None
     stop: threading.Event = field(default_factory=threading.Event)
-    ended: threading.Event = field(default_factory=threading.Event)
+    ended: Future[None] = field(default_factory=Future)
 
     def told(self) -> dict[str, Any]:
         """What a page or a program is told of it, JSON-ready."""
@@ -194,6 +200,10 @@ class Jobs:
         with self._lock:
             return self._traced.get(name)
 
+    def names(self) -> list[str]:
+        """The names of the traces that are known, the latest first; of one that has two, the one with the answer."""
+        return [found.question.name for found in self.all_traced()]
+
     def all_traced(self) -> list[KeptTrace]:
         """Every trace that is known, the latest first."""
         with self._lock:
@@ -237,16 +247,19 @@ class Jobs:
 
 async def ended(job: ModelJob, seconds: float) -> bool:
     """Wait for a job without holding a thread; whether it has ended within so many seconds."""
-    end, pause = time.monotonic() + seconds, 0.004
-    while not job.ended.is_set() and time.monotonic() < end:
-        await asyncio.sleep(pause)
-        pause = min(1.2 * pause, 0.02)
-    return job.ended.is_set()
+    await asyncio.wait([asyncio.wrap_future(job.ended)], timeout=seconds)
+    return job.ended.done()
 
 
 def _end(job: ModelJob, state: State) -> None:
-    job.state = state
-    job.ended.set()
+    """The job's last state; a job that is cancelled while it ends keeps the state that came first."""
+    with _ENDING:
+        if not job.ended.done():
+            job.state = state
+            job.ended.set_result(None)
+
+
+_ENDING = threading.Lock()
 
 
 def _shrink(kept: OrderedDict[str, Any]) -> None:

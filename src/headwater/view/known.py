@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,8 @@ def known_of(site: AppSite, item: Item, row_id: str) -> dict[str, Any]:
         if kept.question.index != item.key:
             continue
         for query in kept.trace.queries:
-            asked = {"key": kept.question.name, "title": kept.trace.method, "place": f"/i/{item.key}/trace"}
+            asked: dict[str, Any] = {"key": kept.question.name, "title": kept.trace.method}
+            asked |= {"place": f"/i/{item.key}/trace", "parameters": kept.question.parameters()}
             drove += [
                 asked | {"query": kept.question.response or "", "rank": hit.rank, "score": hit.score}
                 for hit in query.hits
@@ -109,10 +111,27 @@ def _value(path: str, row_id: str) -> dict[str, Any] | None:
     return {name: without_nan(value) for name, value in found.items() if name != "id"}
 
 
+def read_json(path: str) -> Any:
+    """A JSON file."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def read_csv(path: str) -> list[dict[str, str]]:
+    """The lines of a ledger or of prices; the mark that keeps a spreadsheet from taking a name for a formula is off."""
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        return [
+            {n: _unmarked(v) if n in ("id", "provider") else v for n, v in line.items()}
+            for line in csv.DictReader(file)
+        ]
+
+
+def _unmarked(text: str) -> str:
+    return text[1:] if re.match(r"'[=+\-@\t\r]", text) else text
+
+
 def _price(path: str, row_id: str) -> dict[str, Any] | None:
     def read(name: str) -> dict[str, dict[str, Any]]:
-        with Path(name).open(encoding="utf-8", newline="") as file:
-            return {line["id"]: line for line in csv.DictReader(file)}
+        return {line["id"]: line for line in read_csv(name)}
 
     found: dict[str, Any] | None = once_a_file(path, "prices", read).get(row_id)
     return None if found is None else {name: value for name, value in found.items() if name != "id"}

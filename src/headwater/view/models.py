@@ -1,23 +1,28 @@
-"""What the model's thread does for one question: open the session once, let the model answer, trace the answer."""
+"""What the model's thread does for one question: open the session once, let the model answer, trace the answer.
+
+The libraries that read models take seconds to load. So they are loaded with the first question, and not when the app
+starts: rows can be read at once.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from headwater.api.tracing import answer, trace, trace_words
-from headwater.core.errors import UsageError
+from headwater.core.errors import ModelError, UsageError
 from headwater.core.trace import Trace
 from headwater.index.store import Index, open_index
-from headwater.indexing.session import Session, open_session
-from headwater.models.generate import Answer
-from headwater.models.load import LoadedModel
 from headwater.view.jobs import Inquiry, KeptTrace, ModelJob
 from headwater.view.kept_results import KeptResults
 from headwater.view.shelf import nameless
 from headwater.view.snapshots import Snapshots
+
+if TYPE_CHECKING:
+    from headwater.indexing.session import Session
+    from headwater.models.generate import Answer
+    from headwater.models.load import LoadedModel
 
 BM25, SIDES = "bm25", "*"
 """Values of `by` besides vector columns: shared words; and all methods side by side."""
@@ -77,6 +82,8 @@ class Models:
         said: str | Answer | None = question.response
         known = self._answers.get(_asked(question))
         if said is None:
+            from headwater.api.tracing import answer
+
             job.state = "answering"
             said = known or answer(session, _prompt(question), max_new_tokens=question.max_new_tokens, on_text=hear)
             self._answers.put(_asked(question), said)
@@ -102,6 +109,8 @@ class Models:
         self, session: Session, question: Inquiry, said: str | Answer, job: ModelJob, tell: Callable[[str, float], None]
     ) -> Trace:
         """One ranking of the rows behind an answer, with token maps if it is the only one asked for."""
+        from headwater.api.tracing import trace
+
         if question.by == BM25:
             return self._words(session.index.path, question, job, tell, generated=not isinstance(said, str))
         found = trace(
@@ -127,6 +136,8 @@ class Models:
     def _words(
         self, index: Any, question: Inquiry, job: ModelJob, tell: Callable[[str, float], None], *, generated: bool
     ) -> Trace:
+        from headwater.api.tracing import trace_words
+
         found = trace_words(
             index,
             _prompt(question),
@@ -140,13 +151,19 @@ class Models:
         return shown(found, job.item.title)
 
     def _session(self, job: ModelJob) -> Session:
+        from headwater.indexing.session import open_session
+
         key = job.item.path
         if key not in self._sessions:
             index = self.snapshots.of(job.item)
             place = self._model or str(index.manifest.model["name"])
             known = self._loaded.get(place)
             # A session moves its index to the latest version; so it gets one of its own.
-            opened = open_session(key, known or self._model, None if known else self._loading)
+            try:
+                opened = open_session(key, known or self._model, None if known else self._loading)
+            except ModelError as error:
+                remedy = f"{error.remedy or 'check the model'}, or start the app with --model and the model's place"
+                raise ModelError(error.what, where=error.where, remedy=remedy) from error
             self._loaded[place] = opened.bound.reader.loaded
             self._sessions[key] = opened
         return self._sessions[key]

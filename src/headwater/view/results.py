@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headwater.core.errors import UsageError
+from headwater.core.plain import plain_json
 from headwater.evaluation.result import read_result
 from headwater.report.page import with_alignment
 from headwater.report.results import sections
-from headwater.report.tables import Cell, Table, cell_text, number_text
+from headwater.report.tables import Table, cell_text, number_text
 from headwater.report.unlearning import KINDS
 from headwater.valuation.values import Values, read_values, summarise
-from headwater.view.browse import plain_json
-from headwater.view.known import hits_of, once_a_file
-from headwater.view.shelf import Item, nameless
+from headwater.view.browse import add_openings
+from headwater.view.figures import distribution
+from headwater.view.known import once_a_file, read_csv, read_json
+from headwater.view.shelf import nameless
 from headwater.view.site import AppSite, View
 
-BINS, ENDS, GROUPS = 41, 25, 40
-"""Bars of a distribution; rows shown at each end; groups shown."""
+ENDS, GROUPS = 25, 40
+"""Rows shown at each end of the values; groups shown."""
+MOST_PRICES = 1_000
+"""Prices of rows that are shown; the file has all."""
 
 
 def values(site: AppSite, key: str, by: str) -> View:
@@ -39,21 +43,31 @@ def values(site: AppSite, key: str, by: str) -> View:
     numbers = found.numbers()
     order = np.argsort(-numbers, kind="stable")
     best, worst = (_lines(found, order[:ENDS]), _lines(found, order[::-1][:ENDS]))
+    add_openings(site, [*best, *worst])
     ranked = sorted(({"name": n, **g} for n, g in groups.items()), key=lambda g: -g["mean"])[:GROUPS]
     data = {"values": key, "summary": summary, "by": by, "groups": ranked, "best": best, "worst": worst}
     data["meaning"] = found.meaning
     shown = {
         "item": item,
-        "bars": bars_of(numbers),
+        "figure": distribution(numbers),
         "columns": columns,
-        "facts": {
-            name: number_text(v) if isinstance(v, float) else f"{v:,}" for name, v in summary.items() if name != "by"
-        },
-        "index": next(iter(site.shelf.of("index")), None),
+        "tiles": _tiles(summary),
         "reach": _reach(ranked),
         "signed": found.signed,
     }
     return View("values.html.j2", item.title, plain_json(data), ranked or best, shown)
+
+
+def _tiles(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The numbers of a summary: what each is, the number, and a few words below it."""
+    number = partial(number_text, digits=3)
+    found = [("rows", f"{summary['rows']:,}", "")]
+    found += [("mean", number(summary["mean"]), f"95 % interval {number(summary['low'])} to {number(summary['high'])}")]
+    found += [("median", number(summary["median"]), "half of the rows are worth more")]
+    found += [("range", f"{number(summary['least'])} to {number(summary['most'])}", "lowest and highest")]
+    return found + (
+        [("above 0", f"{100 * summary['helpful']:.3g} %", "of the rows help")] if "helpful" in summary else []
+    )
 
 
 def _reach(groups: Sequence[Mapping[str, Any]]) -> float:
@@ -72,28 +86,6 @@ def group_columns(values: Values) -> list[str]:
     return found
 
 
-def bars_of(numbers: Any) -> dict[str, Any]:
-    """A distribution as bars in a box of 1000 × 240: place, height and words of each."""
-    finite = numbers[np.isfinite(numbers)]
-    if not len(finite):
-        return {"bars": [], "low": "", "high": "", "zero": None}
-    counts, edges = np.histogram(finite, BINS)
-    most, width = max(int(counts.max()), 1), 1000 / BINS
-    bars = [
-        {
-            "x": round(n * width + 1, 1),
-            "width": round(width - 2, 1),
-            "height": round(230 * int(count) / most, 1),
-            "negative": bool(edges[n + 1] <= 0),
-            "title": f"{int(count):,} rows from {number_text(float(edges[n]))} to {number_text(float(edges[n + 1]))}",
-        }
-        for n, count in enumerate(counts)
-    ]
-    span = float(edges[-1] - edges[0])
-    zero = round(1000 * float(-edges[0]) / span, 1) if span and edges[0] < 0 < edges[-1] else None
-    return {"bars": bars, "low": number_text(float(edges[0])), "high": number_text(float(edges[-1])), "zero": zero}
-
-
 def _lines(values: Values, places: Any) -> list[dict[str, Any]]:
     wanted = [
         n for n in values.table.column_names if n in ("id", "value", "low", "high", "provider", "topic", "cluster")
@@ -105,31 +97,22 @@ def _lines(values: Values, places: Any) -> list[dict[str, Any]]:
 def ledger(site: AppSite, key: str) -> View:
     """A ledger: what each provider is paid; or the prices of rows, the dearest first."""
     item = site.item(key, "ledger", "prices")
-
-    def read(path: str) -> list[dict[str, str]]:
-        with Path(path).open(encoding="utf-8", newline="") as file:
-            return [dict(line) for line in csv.DictReader(file)]
-
-    lines: list[dict[str, str]] = once_a_file(item.path, "ledger", read)
+    lines = [{name: _number(value) for name, value in line.items()} for line in once_a_file(item.path, "csv", read_csv)]
+    total = next((line["amount"] for line in lines if line.get("provider") == "TOTAL" and item.kind == "ledger"), None)
     if item.kind == "prices":
-        lines = sorted(lines, key=lambda line: -float(line["amount"]))[:1000]
-    columns = tuple(lines[0]) if lines else ()
-    numeric = [{name: _number(value) for name, value in line.items()} for line in lines]
-    table = Table(item.title, columns, tuple(tuple(line.values()) for line in numeric))
-    data = {"ledger": key, "kind": item.kind, "lines": numeric}
-    return View(
-        "tables.html.j2",
-        item.title,
-        data,
-        numeric,
-        {"item": item, "tables": with_alignment([table]), "lead": _LEDGER[item.kind]},
-    )
-
-
-_LEDGER = {
-    "ledger": "What each provider is paid: the budget, shared in proportion to what the rows are worth.",
-    "prices": "What each row is paid; the thousand dearest are shown, and the file has all.",
-}
+        lines = sorted(lines, key=lambda line: -line["amount"])
+        total = round(sum(line["amount"] for line in lines), 2)
+    own = [line for line in lines if item.kind == "prices" or line["provider"] != "TOTAL"]
+    shown = {
+        "item": item,
+        "lines": own[:MOST_PRICES],
+        "left": max(len(own) - MOST_PRICES, 0),
+        "total": total,
+        "reach": max((line["amount"] for line in own), default=0) or 1,
+        "index": next(iter(site.shelf.of("index")), None),
+    }
+    data = {"ledger": key, "kind": item.kind, "lines": lines[:MOST_PRICES]}
+    return View("ledger.html.j2", item.title, data, lines[:MOST_PRICES], shown)
 
 
 def _number(text: str) -> Any:
@@ -142,17 +125,13 @@ def _number(text: str) -> Any:
 def unlearning(site: AppSite, key: str) -> View:
     """An unlearning run: answers and losses before and after."""
     item = site.item(key, "unlearning")
-    account: dict[str, Any] = once_a_file(item.path, "account", _json)
+    account: dict[str, Any] = once_a_file(item.path, "account", read_json)
     samples = account.get("samples", [])
     tables = [
         Table(title, ("prompt", "before", "after"), tuple((s["prompt"], s["before"], s["after"]) for s in own))
         for kind, title in KINDS.items()
         if (own := [s for s in samples if s["kind"] == kind])
     ]
-    losses = [
-        (name, account.get(f"{name} loss before"), account.get(f"{name} loss after")) for name in ("forget", "retain")
-    ]
-    tables.append(Table("Loss, nats a token", ("rows", "before", "after"), tuple(losses)))
     facts = {n: nameless(cell_text(v)) for n, v in account.items() if not isinstance(v, dict | list)}
     lead = (
         f"{facts.get('forget rows', '')} rows were unlearned with {account['method']}; outcome: {account['outcome']}."
@@ -161,6 +140,7 @@ def unlearning(site: AppSite, key: str) -> View:
         "item": item,
         "tables": with_alignment(tables),
         "lead": lead,
+        "tiles": _before_and_after(account),
         "facts": facts,
         "warnings": account.get("warnings", []),
     }
@@ -168,8 +148,18 @@ def unlearning(site: AppSite, key: str) -> View:
     return View("tables.html.j2", item.title, {"unlearning": key, **plain_json(clean)}, samples, shown)
 
 
-def _json(path: str) -> Any:
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+def _before_and_after(account: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The numbers that an unlearning run measured before and after: what each is, both, and its unit."""
+    found = []
+    for name in (n.removesuffix(" before") for n in account if n.endswith(" before")):
+        measured = (account.get(f"{name} before"), account.get(f"{name} after"))
+        pair = [v for v in measured if isinstance(v, int | float) and not isinstance(v, bool)]
+        if len(pair) == 2 and name.endswith("answers"):
+            found.append((name, " → ".join(f"{100 * v:.3g} %" for v in pair), "before → after"))
+        elif len(pair) == 2:
+            unit = "nats a token, before → after" if "loss" in name else "before → after"
+            found.append((name, " → ".join(number_text(float(v), digits=3) for v in pair), unit))
+    return found
 
 
 def _without_paths(value: Any) -> Any:
@@ -186,7 +176,8 @@ def evaluation(site: AppSite, key: str) -> View:
     item = site.item(key, "evaluation")
     result = once_a_file(item.path, "result", read_result)
     tables = [section.table for section in sections(result)]
-    shown = {"item": item, "tables": with_alignment(tables), "lead": result.title, "warnings": []}
+    lead = "Methods on one ground truth, each with its 95 % interval; the controls stand in the same table."
+    shown = {"item": item, "tables": with_alignment(tables), "lead": lead, "warnings": []}
     shown["facts"] = {
         name: nameless(cell_text(v)) for name, v in result.about.items() if not isinstance(v, dict | list)
     }
@@ -194,133 +185,8 @@ def evaluation(site: AppSite, key: str) -> View:
     return View("tables.html.j2", result.title, data, result.records(), shown)
 
 
-def compare(site: AppSite, a: str, b: str) -> View:
-    """Two things of one kind side by side; without both, the choice."""
-    first, second = (site.item(key) if key else None for key in (a, b))
-    choices = [item for item in site.shelf.items if item.kind in _COMPARED]
-    shown: dict[str, Any] = {
-        "choices": choices,
-        "a": a,
-        "b": b,
-        "tables": [],
-        "lead": "",
-        "first": first,
-        "second": second,
-    }
-    if first is None or second is None:
-        return View("compare.html.j2", "Compare", {"choices": [item.key for item in choices]}, [], shown)
-    if first.kind != second.kind or first.kind not in _COMPARED:
-        what = f"'{first.title}' is {_A[first.kind]}, and '{second.title}' is {_A[second.kind]}"
-        raise UsageError(
-            what, where="compare", remedy="choose two indices, traces, values, unlearning runs or evaluations"
-        )
-    tables, lead = _COMPARED[first.kind](site, first, second)
-    records = [dict(zip(t.columns, row, strict=True)) for t in tables[-1:] for row in t.rows]
-    shown |= {"tables": with_alignment(tables), "lead": lead}
-    named = [{"title": t.title, "columns": list(t.columns), "rows": [list(row) for row in t.rows]} for t in tables]
-    return View(
-        "compare.html.j2",
-        f"{first.title} and {second.title}",
-        plain_json({"a": a, "b": b, "tables": named}),
-        records,
-        shown,
-    )
-
-
-_A = {
-    "index": "an index",
-    "trace": "a trace",
-    "values": "values",
-    "ledger": "a ledger",
-    "prices": "prices",
-    "unlearning": "an unlearning run",
-    "evaluation": "an evaluation",
-    "report": "a report",
-}
-
-
-def _two_indices(site: AppSite, a: Item, b: Item) -> tuple[list[Table], str]:
-    both = [site.snapshots.of(item) for item in (a, b)]
-    facts: list[dict[str, Cell]] = []
-    for index in both:
-        m = index.manifest
-        options = {f"option {name}": str(value) for name, value in m.method.options.items()}
-        model = {"model": nameless(str(m.model["name"])), "made": m.created, "status": m.status}
-        facts.append({"rows": index.count, "method": m.method.name, **model, "scores see": str(m.coverage), **options})
-    names = list(dict.fromkeys([*facts[0], *facts[1]]))
-    rows = tuple(
-        (n, facts[0].get(n), facts[1].get(n), "" if facts[0].get(n) == facts[1].get(n) else "differs") for n in names
-    )
-    return [Table("What they are", ("fact", a.title, b.title, "same?"), rows)], "Two indices, fact by fact."
-
-
-def _two_traces(site: AppSite, a: Item, b: Item) -> tuple[list[Table], str]:
-    tables = []
-    left, right = ({q.id: q for q in hits_of(item).queries} for item in (a, b))
-    for name in [n for n in left if n in right][:50]:
-        ranks = [{hit.id: hit for hit in side[name].hits} for side in (left, right)]
-        ids = list(dict.fromkeys([*ranks[0], *ranks[1]]))
-        lines = tuple(
-            (i, *(x for side in ranks for x in ((side[i].rank, side[i].score) if i in side else (None, None))))
-            for i in ids
-        )
-        shared = len(set(ranks[0]) & set(ranks[1]))
-        columns = ("row", f"rank in {a.title}", "score", f"rank in {b.title}", "score ")
-        tables.append(Table(f"{name}: {shared} of {len(ids)} rows in both", columns, lines))
-    if not tables:
-        raise UsageError("the two traces have no query in common", where="compare", remedy="trace the same queries")
-    return tables, "The same queries in two traces: rank and score of every row that either found."
-
-
-def _two_values(site: AppSite, a: Item, b: Item) -> tuple[list[Table], str]:
-    left, right = (once_a_file(item.path, "all values", read_values) for item in (a, b))
-    mine = dict(zip(left.ids, left.numbers().tolist(), strict=True))
-    pairs = [(i, mine[i], v) for i, v in zip(right.ids, right.numbers().tolist(), strict=True) if i in mine]
-    apart = sorted(pairs, key=lambda pair: -abs(pair[1] - pair[2]))[:200]
-    first = [
-        ("rows", len(left.ids), len(right.ids)),
-        ("mean", float(np.nanmean(left.numbers())), float(np.nanmean(right.numbers()))),
-    ]
-    facts = Table("In all", ("number", a.title, b.title), (*first, ("rows in both", len(pairs), len(pairs))))
-    lines = Table("Rows whose values differ most", ("row", a.title, b.title), tuple(apart))
-    return [facts, lines], "The values of the same rows in two files."
-
-
-def _two_accounts(site: AppSite, a: Item, b: Item) -> tuple[list[Table], str]:
-    one, two = (once_a_file(item.path, "account", _json) for item in (a, b))
-    names = [n for n, v in one.items() if not isinstance(v, dict | list)]
-    facts = Table(
-        "In numbers", ("fact", a.title, b.title), tuple((n, _cell(one.get(n)), _cell(two.get(n))) for n in names)
-    )
-    after = {s["prompt"]: s["after"] for s in two.get("samples", [])}
-    said = tuple((s["prompt"], s["before"], s["after"], after.get(s["prompt"])) for s in one.get("samples", []))
-    columns = ("prompt", "before", f"after {a.title}", f"after {b.title}")
-    return [facts, Table("Answers", columns, said)], "Two unlearning runs: numbers, and answers after each."
-
-
-def _two_results(site: AppSite, a: Item, b: Item) -> tuple[list[Table], str]:
-    one, two = (once_a_file(item.path, "result", read_result) for item in (a, b))
-    tables = [s.table for result in (one, two) for s in sections(result)]
-    return tables, "Two evaluations, one below the other."
-
-
-def _cell(value: Any) -> Any:
-    return nameless(value) if isinstance(value, str) else str(value) if isinstance(value, bool) else value
-
-
-_COMPARED = {
-    "index": _two_indices,
-    "trace": _two_traces,
-    "values": _two_values,
-    "unlearning": _two_accounts,
-    "evaluation": _two_results,
-}
-
-
 def as_csv(records: Sequence[Mapping[str, Any]]) -> str:
     """Records as CSV; text that a spreadsheet could take for a formula is quoted, objects are JSON."""
-    import io
-
     names = list(dict.fromkeys(name for record in records for name in record))
     out = io.StringIO()
     writer = csv.writer(out)

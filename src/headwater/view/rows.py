@@ -7,7 +7,7 @@ counts and facets are found once for a version of the index.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from headwater.index.failures import storing
 from headwater.index.info import unfinished
 from headwater.index.rows import from_record
 from headwater.index.store import Index, quoted
-from headwater.view.filters import column_name, condition_of, facet_columns, metadata_columns
+from headwater.view.filters import condition_of, facet_columns, metadata_columns
 from headwater.view.site import MissingError
 from headwater.view.snapshots import Snapshots
 
@@ -112,8 +112,24 @@ def shown_columns(index: Index) -> list[str]:
 
 
 def facets_of(snapshots: Snapshots, index: Index, condition: str | None) -> dict[str, list[tuple[Any, int]]]:
-    """For each metadata column of few values, the most frequent values of the rows that meet the condition."""
-    return snapshots.once(index, ("facets", condition), lambda: _count_values(index, condition))
+    """For each metadata column that groups rows, the most frequent values of the rows that meet the condition.
+
+    A column groups rows if it has few values, and most of them stand in more than one row of the index.
+    """
+
+    def group() -> dict[str, Counter[Any]]:
+        counted = counts_of(index, facet_columns(index), None, most=MOST_VALUES)
+        return {name: counter for name, counter in counted.items() if 2 * len(counter) <= counter.total()}
+
+    every = snapshots.once(index, ("facets",), group)
+    if condition is None:
+        counted = every
+    else:
+        names = list(every)
+        counted = snapshots.once(
+            index, ("facets", condition), lambda: counts_of(index, names, condition, most=MOST_VALUES)
+        )
+    return {name: counter.most_common(SHOWN_VALUES) for name, counter in counted.items()}
 
 
 def row_of(index: Index, row_id: str) -> tuple[int, Row, dict[str, Any]]:
@@ -137,6 +153,23 @@ def row_of(index: Index, row_id: str) -> tuple[int, Row, dict[str, Any]]:
     return int(found[0]["_rowaddr"]), row, found[0]
 
 
+def openings(index: Index, ids: Sequence[str], *, most: int) -> dict[str, str]:
+    """The beginnings of the texts of those of these rows that the index has, each in one line; empty without text."""
+    if not ids or not index.manifest.keeps_text:
+        return {}
+    condition = f"id IN ({', '.join(map(quoted, ids))})"
+    with storing(index.path, where=condition):
+        records = index.dataset.scanner(columns=index.plain, filter=condition, limit=len(ids)).to_table().to_pylist()
+    rows = [from_record(record, ordinal=0, place=record["id"], vectors=index.vectors) for record in records]
+    return {row.id: one_line(" → ".join(row.fields().values()), most) for row in rows}
+
+
+def one_line(text: str, most: int) -> str:
+    """The text in one line of at most `most` characters."""
+    line = " ".join(text[: 4 * most].split())
+    return line if len(line) <= most else line[:most] + "…"
+
+
 def _scan(index: Index, shown: list[str], condition: str | None, wanted: Wanted, first: int) -> pa.Table:
     """The rows of a page; a sort reads its own column alone, and then the rows that it puts on the page."""
     with storing(index.path, where=condition):
@@ -154,16 +187,16 @@ def _scan(index: Index, shown: list[str], condition: str | None, wanted: Wanted,
     return index.at(addresses, shown)
 
 
-def _count_values(index: Index, condition: str | None) -> dict[str, list[tuple[Any, int]]]:
-    names = facet_columns(index)
+def counts_of(index: Index, names: Sequence[str], condition: str | None, *, most: int) -> dict[str, Counter[Any]]:
+    """How many rows have each value of these columns; a column with more than `most` values is left out."""
     counts: dict[str, Counter[Any]] = {name: Counter() for name in names}
     if not names:
         return {}
-    for batch in index.batches([column_name(name).strip("`") for name in names], where=condition, rows=65_536):
+    for batch in index.batches(list(names), where=condition, rows=65_536):
         for name in list(counts):
             counted = pc.value_counts(batch.column(name))
             values, times = counted.field("values").to_pylist(), counted.field("counts").to_pylist()
             counts[name].update(dict(zip(values, times, strict=True)))
-            if len(counts[name]) > MOST_VALUES:
+            if len(counts[name]) > most:
                 del counts[name]
-    return {name: counter.most_common(SHOWN_VALUES) for name, counter in counts.items() if counter}
+    return {name: counter for name, counter in counts.items() if counter}

@@ -152,7 +152,7 @@ def _kind_of(place: Path) -> Kind | None:
 
 
 def _json_lines(place: Path) -> Kind | None:
-    first = json.loads(_head(place).split("\n", 1)[0])
+    first = json.loads(head_of(place).split("\n", 1)[0])
     return "trace" if isinstance(first, dict) and first.keys() >= set(HIT_KEYS) else None
 
 
@@ -174,17 +174,18 @@ def _table(place: Path) -> Kind | None:
 
 
 def _csv_file(place: Path) -> Kind | None:
-    header = next(csv.reader([_head(place).split("\n", 1)[0].rstrip("\r")]), [])
+    header = next(csv.reader([head_of(place).split("\n", 1)[0].rstrip("\r")]), [])
     if header == list(COLUMNS):
         return "ledger"
     return "prices" if header == ["id", "provider", "worth", "cluster", "amount"] else None
 
 
 def _page(place: Path) -> Kind | None:
-    return "report" if '<meta name="generator" content="headwater">' in _head(place) else None
+    return "report" if '<meta name="generator" content="headwater">' in head_of(place) else None
 
 
-def _head(place: Path) -> str:
+def head_of(place: Path) -> str:
+    """The beginning of a file as text; empty if the file is too large to be looked into."""
     if place.stat().st_size > LARGEST_FILE:
         return ""
     with place.open("rb") as file:
