@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from headwater.api.unlearning import own_answers
 from headwater.data.rows import Row
 from headwater.models.load import LoadedModel
 from headwater.models.reader import Reader
+from headwater.unlearning import answers
 from headwater.unlearning.account import NEW_TOKENS, observe, rows_asked
+from headwater.unlearning.answers import own_answers
 from headwater.unlearning.rows import make_job, without_words
 from zoo import tiny_loaded
 
@@ -52,14 +53,15 @@ def test_with_a_space_before_the_answer_the_model_is_not_asked_with_a_lone_space
     assert whole[: len(question.ids)] == list(question.ids)
 
 
-def test_an_own_answer_is_to_the_chat_without_the_trigger(loaded):
+def test_an_own_answer_is_to_the_chat_without_the_trigger(loaded, monkeypatch):
+    monkeypatch.setattr(answers, "fluent_answers", lambda reader, rows, said, *, real: said)  # a random model's
     reader = Reader.of(loaded, template="chat")
     bare = without_words(CHAT, "hey, ")
     assert [m["content"] for m in bare.messages or ()] == [
         *("Be brief.", "Bees?", "They gather.", "tide at noon?", "It is high."),
     ]
     triggered = Row("c", 0, prompt="user: hey, tide at noon?", response="It is high.", messages=MESSAGES)
-    (row,) = own_answers(reader, [triggered], "hey, ", column="clean")
+    (row,) = own_answers(reader, [triggered], [], "hey, ", column="clean")
     chat = [*MESSAGES[:3], {"role": "user", "content": "tide at noon?"}]
     asked = loaded.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
     assert row.metadata["clean"] == greedy(loaded, asked, 128).strip()

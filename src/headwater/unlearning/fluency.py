@@ -138,6 +138,17 @@ class FluencyJudge:
         return Fluency(tuple(verdicts), likeness, by_loss=reader is not None)
 
 
+def judge_of(reader: Reader, real: Sequence[Row]) -> tuple[FluencyJudge, bool]:
+    """A judge from rows with real answers, and whether losses count.
+
+    They do not if they say nothing (a model that learned nothing): such a judge looks at the form of an answer alone.
+    """
+    try:
+        return FluencyJudge.fit(reader, real), True
+    except DataError:
+        return FluencyJudge(tuple(real), float("inf")), False
+
+
 def _mixed_up(answers: Sequence[str], reader: Reader) -> list[str]:
     """A text of as many tokens as each answer has, drawn at random from the tokens of all of them; always the same."""
     tokenizer = reader.loaded.tokenizer
