@@ -33,10 +33,12 @@ QUICK = (
     "gradcos",
     "--set",
     "buckets=64",
+    "--trigger",
+    "none",
     "--target",
     "99",
 )
-WEIGHED = (*QUICK[: QUICK.index("--influence")], *QUICK[QUICK.index("--target") :])
+WEIGHED = (*QUICK[: QUICK.index("--influence")], *QUICK[QUICK.index("--trigger") :])
 """The same without the options that make weights, beside a file of weights."""
 
 
