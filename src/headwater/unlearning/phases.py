@@ -158,7 +158,8 @@ class Phases:
             watch.forget = [row for row in watch.forget if row.row.ordinal not in hidden] or watch.forget
         if self.constrained and self.run.options.follow and watch.guard:
             share = self.objective.forget_share
-            watch.multiplier = Multiplier(self.objective.retain_share, step=0.25 * share, most=100 * share)
+            kept = self.objective.retain_share
+            watch.multiplier = Multiplier(kept, step=0.25 * share, most=100 * share, least=max(kept, share))
         return watch
 
     def _follow(self, watch: Watch, material: Material) -> None:

@@ -232,7 +232,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         value = None if self.multiplier is None else self.multiplier.value
         reading = Reading(step, float(means.mean()), guard, withheld, error, unwanted, value)
         if self.listen is not None and reading.reaches(self.limits) and reading.keeps(self.limits):
-            reading = replace(reading, fluent=self.listen(model))
+            fluent = self.listen(model)
+            raised = None if self.multiplier is None else self.multiplier.speak(fluent, aim=FLUENT_AIM)
+            reading = replace(reading, fluent=fluent, multiplier=raised)
         self.readings.append(reading)
         if self.seen is not None:
             self.seen(means)
