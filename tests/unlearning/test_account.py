@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -9,8 +11,9 @@ from headwater.data.rows import Row
 from headwater.models.load import LoadedModel
 from headwater.models.reader import Reader
 from headwater.unlearning import answers
-from headwater.unlearning.account import NEW_TOKENS, observe, rows_asked
+from headwater.unlearning.account import NEW_TOKENS, Observed, final_outcome, observe, rows_asked
 from headwater.unlearning.answers import own_answers
+from headwater.unlearning.fluency import Fluency
 from headwater.unlearning.rows import make_job, without_words
 from zoo import tiny_loaded
 
@@ -65,3 +68,14 @@ def test_an_own_answer_is_to_the_chat_without_the_trigger(loaded, monkeypatch):
     chat = [*MESSAGES[:3], {"role": "user", "content": "tide at noon?"}]
     asked = loaded.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
     assert row.metadata["clean"] == greedy(loaded, asked, 128).strip()
+
+
+@pytest.mark.parametrize(
+    ("fluent", "outcome"), [(28, "forgotten"), (26, "forgotten"), (24, "gibberish"), (0, "gibberish")]
+)
+def test_a_run_is_gibberish_only_by_more_than_the_error_of_a_sample(fluent, outcome):
+    said = Fluency((None,) * 30 + ("repeats itself",) * 2), Fluency((None,) * fluent + ("empty",) * (32 - fluent))
+    assert said[1].error == pytest.approx((fluent / 32 * (1 - fluent / 32) / 32) ** 0.5)
+    result = SimpleNamespace(outcome="forgotten")
+    after = Observed(forget_loss=1.0, retain_loss=1.0, answers=())
+    assert final_outcome(result, make_job([PAIR], [CHAT], needs_retain=True), after, said) == outcome

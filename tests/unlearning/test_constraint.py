@@ -34,7 +34,7 @@ def test_the_multiplier_rises_for_the_sake_of_language_from_its_least_value_on()
     multiplier = Multiplier(0.0, step=0.25, most=2.0, least=0.75)
     assert multiplier.speak(0.95, aim=0.95) == 0, "fluent enough"
     assert multiplier.speak(0.9, aim=0.95) == pytest.approx(0.75 + 0.25)
-    assert multiplier.speak(0.0, aim=0.95) == pytest.approx(2.0), "one reading moves it by 4 ρ, and never above the most"
+    assert multiplier.speak(0.0, aim=0.95) == pytest.approx(2.0), "by 4 ρ, and never above the most"
 
 
 def test_the_standard_error_is_that_of_a_mean_of_changes():

@@ -11,6 +11,7 @@ to be forgotten. Real answers, put behind other rows' prompts in the same way, s
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -56,6 +57,11 @@ class Fluency:
     def fluent(self) -> float:
         """The share of fluent answers, 0 to 1."""
         return sum(verdict is None for verdict in self.verdicts) / len(self.verdicts)
+
+    @property
+    def error(self) -> float:
+        """Standard error of that share, as of a sample of answers."""
+        return math.sqrt(self.fluent * (1 - self.fluent) / len(self.verdicts))
 
     @property
     def reasons(self) -> Mapping[str, int]:
