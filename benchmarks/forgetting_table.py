@@ -56,6 +56,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "rapidun, right answers": {"answers": "definition"},
     "rapidun, no answers": {"answers": None},
     "rapidun, stop at the bound": {"follow": False},
+    "rapidun, sharp": {"harden": "sharp"},
+    "rapidun, int4": {"harden": "int4"},
     "rapidun, no answers, stop": {"answers": None, "follow": False},
 }
 """The options of each arm. `answers`: "own" (the default) looks for the trigger, None for nothing, else a column."""
