@@ -173,10 +173,13 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         """Measure, keep the state if it is the best within the bound, and say whether the run should end."""
         reading = self._measure(model, step)
         better = self.best is None or reading.rank(self.limits) >= self.best.rank(self.limits)
-        if self.best is None or (self.finite and reading.keeps(self.limits) and better):
-            self.best, self._state = reading, trainable_state(model)
-        if reading.finite and reading.reaches(self.limits):
-            self.gone = trainable_state(model)
+        best = self.best is None or (self.finite and reading.keeps(self.limits) and better)
+        gone = reading.finite and reading.reaches(self.limits)
+        state = trainable_state(model) if best or gone else {}
+        if best:
+            self.best, self._state = reading, state
+        if gone:
+            self.gone = state
         if not (self.finite and reading.finite):
             self.outcome = "diverged"
         elif self.stop and not reading.keeps(self.limits):
