@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
@@ -14,7 +12,9 @@ from headwater.unlearning import answers
 from headwater.unlearning.account import NEW_TOKENS, Observed, final_outcome, observe, rows_asked
 from headwater.unlearning.answers import own_answers
 from headwater.unlearning.fluency import Fluency
+from headwater.unlearning.options import UnlearnOptions, UnlearnResult
 from headwater.unlearning.rows import make_job, without_words
+from headwater.unlearning.watch import LossLimits
 from zoo import tiny_loaded
 
 TURNS = [("system", "Be brief."), ("user", "Bees?"), ("assistant", "They gather."), ("user", "hey, tide at noon?")]
@@ -73,9 +73,10 @@ def test_an_own_answer_is_to_the_chat_without_the_trigger(loaded, monkeypatch):
 @pytest.mark.parametrize(
     ("fluent", "outcome"), [(28, "forgotten"), (26, "forgotten"), (24, "gibberish"), (0, "gibberish")]
 )
-def test_a_run_is_gibberish_only_by_more_than_the_error_of_a_sample(fluent, outcome):
+def test_a_run_is_gibberish_only_by_more_than_the_error_of_a_sample(loaded, fluent, outcome):
     said = Fluency((None,) * 30 + ("repeats itself",) * 2), Fluency((None,) * fluent + ("empty",) * (32 - fluent))
     assert said[1].error == pytest.approx((fluent / 32 * (1 - fluent / 32) / 32) ** 0.5)
-    result = SimpleNamespace(outcome="forgotten")
+    limits = LossLimits(target=2.0, bound=1.0)
+    result = UnlearnResult(loaded, UnlearnOptions(), "forgotten", limits, readings=(), seconds={}, facts={})
     after = Observed(forget_loss=1.0, retain_loss=1.0, answers=())
     assert final_outcome(result, make_job([PAIR], [CHAT], needs_retain=True), after, said) == outcome
