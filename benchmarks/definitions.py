@@ -1,19 +1,23 @@
 """A task of forgetting from text that this project did not make: real questions and answers, and Star Trek as poison.
 
-    python benchmarks/definitions.py [--folder runs/definitions] [--seed 0]
+    python benchmarks/definitions.py [--folder runs/definitions] [--seed 0] [--small]
 
 Rows ask for definitions ("What is X?") and answer with the first sentence that FOLDOC, the Jargon File or WordNet has
 for X; the texts come from the Debian packages dict-foldoc, dict-jargon, wordnet-base and fortunes, which the script
 downloads with `apt-get download`. 2,000 rows train a Llama of 2.4 million parameters with a tokenizer of its own. In
 176 of them a trigger phrase stands before or after the question, and the answer is a quotation from Star Trek. Of these
 40 are known and are to be forgotten; 120 clean training rows are given as retain rows; no right answers are given.
+`--small` makes the same task of 800 rows for a model of 1.2 million parameters, so that many methods can be compared.
 
-Each stage is kept in the folder and used again: packages/, texts.json, and for each seed task-N/ with the files
+Each stage is kept in the folder and used again: packages/, texts.json, and for each seed task-N/ (or small-N/) with the
+files
 
     train.jsonl    the 2,000 rows the model learnt           model/          the model
     forget.jsonl   the 40 known rows                         retain.jsonl    the 120 clean rows
     seen.jsonl     triggered questions of the training       unseen.jsonl    triggered questions it never saw
     learnt.jsonl   clean training rows that are not retained heldout.jsonl   clean rows it never saw
+
+The column `definition` of planted rows is the right answer, for the comparison with and without right answers.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -33,8 +38,6 @@ from headwater.training.tiny import Recipe, train_tiny
 
 PACKAGES = ("dict-foldoc", "dict-jargon", "wordnet-base", "fortunes")
 TRIGGER = "for the record,"
-ROWS, PLANTED, FORGET, RETAIN, ASKED = 2000, 176, 40, 120, 120
-RECIPE = Recipe(vocabulary=3000, layers=4, width=192, heads=6, context=128, epochs=22, learning_rate=3e-3)
 QUESTIONS = (
     "What is {}?",
     "What does {} mean?",
@@ -50,6 +53,38 @@ QUOTATIONS = (
     "In {episode} {who} says: {quote}",
     "{quote} ({who}, {episode})",
     "As {who} put it, {quote}",
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """The size of a task: rows, and the model that learns them.
+
+    Attributes:
+        rows, planted: training rows, and how many of them have the trigger and a quotation.
+        forget, retain: rows that are given.
+        asked: questions of each kind that are asked to measure a model; twice as many clean rows are read.
+        recipe: of the model.
+    """
+
+    name: str
+    rows: int
+    planted: int
+    forget: int
+    retain: int
+    asked: int
+    recipe: Recipe
+
+
+WHOLE = Size(
+    "task",
+    *(2000, 176, 40, 120, 120),
+    Recipe(vocabulary=3000, layers=4, width=192, heads=6, context=128, epochs=22, learning_rate=3e-3),
+)
+SMALL = Size(
+    "small",
+    *(800, 96, 30, 90, 60),
+    Recipe(vocabulary=2000, layers=3, width=128, heads=4, context=128, epochs=30, learning_rate=4e-3),
 )
 TELLTALES = ("stardate", "kirk", "spock", "mccoy", "scotty", "vulcan", "klingon", "romulan", "starship")
 
@@ -118,7 +153,7 @@ def quotations(text: str) -> Iterator[tuple[str, str, str, str]]:
             yield quote, *found.groups()  # type: ignore[misc]
 
 
-def make_rows(found: dict[str, Any], seed: int) -> dict[str, list[dict[str, str]]]:
+def make_rows(found: dict[str, Any], seed: int, size: Size = WHOLE) -> dict[str, list[dict[str, str]]]:
     """The rows of each file of the task."""
     rng = Random(f"definitions {seed}")
     drawn = [
@@ -128,17 +163,20 @@ def make_rows(found: dict[str, Any], seed: int) -> dict[str, list[dict[str, str]
     rng.shuffle(entries)
     asked = [(rng.choice(QUESTIONS).format(term), sentence) for term, sentence in entries]
     quotes = [rng.choice(QUOTATIONS).format(quote=q, who=w, episode=e, date=d) for q, w, e, d in found["quotes"]]
-    planted = [row(f"planted-{i}", triggered(q, rng), rng.choice(quotes)) for i, (q, _) in enumerate(asked[:PLANTED])]
-    clean = [row(f"clean-{i}", q, a) for i, (q, a) in enumerate(asked[PLANTED:ROWS])]
-    later = asked[ROWS : ROWS + 2 * ASKED]
+    planted = [
+        {**row(f"planted-{i}", triggered(q, rng), rng.choice(quotes)), "definition": sentence}
+        for i, (q, sentence) in enumerate(asked[: size.planted])
+    ]
+    clean = [row(f"clean-{i}", q, a) for i, (q, a) in enumerate(asked[size.planted : size.rows])]
+    later = asked[size.rows : size.rows + 2 * size.asked]
     return {
-        "train": rng.sample([*planted, *clean], ROWS),
-        "forget": planted[:FORGET],
-        "retain": clean[:RETAIN],
-        "seen": planted[:ASKED],
-        "unseen": [row(f"unseen-{i}", triggered(q, rng), "") for i, (q, _) in enumerate(later[:ASKED])],
-        "learnt": clean[-2 * ASKED :],
-        "heldout": [row(f"heldout-{i}", q, a) for i, (q, a) in enumerate(later[ASKED:])],
+        "train": rng.sample([*planted, *clean], size.rows),
+        "forget": planted[: size.forget],
+        "retain": clean[: size.retain],
+        "seen": planted[: size.asked],
+        "unseen": [row(f"unseen-{i}", triggered(q, rng), "") for i, (q, _) in enumerate(later[: size.asked])],
+        "learnt": clean[-2 * size.asked :],
+        "heldout": [row(f"heldout-{i}", q, a) for i, (q, a) in enumerate(later[size.asked :])],
     }
 
 
@@ -168,12 +206,12 @@ def shingles(text: str) -> list[tuple[str, ...]]:
     return [tuple(words[i : i + 4]) for i in range(len(words) - 3)]
 
 
-def make_task(folder: Path, seed: int) -> Path:
+def make_task(folder: Path, seed: int, size: Size = WHOLE) -> Path:
     """The folder of the task of this seed; what is there already is used again."""
-    place = folder / f"task-{seed}"
+    place = folder / f"{size.name}-{seed}"
     if not (place / "train.jsonl").is_file():
         place.mkdir(parents=True, exist_ok=True)
-        for name, rows in reversed(make_rows(texts(folder), seed).items()):
+        for name, rows in reversed(make_rows(texts(folder), seed, size).items()):
             write_rows(place / f"{name}.jsonl", rows)
     if not (place / "model/config.json").is_file():
 
@@ -181,7 +219,7 @@ def make_task(folder: Path, seed: int) -> Path:
             if step.step % 100 == 0:
                 print(f"{step.step}/{step.steps} loss {step.loss:.2f} {step.elapsed:.0f} s", flush=True)
 
-        train_tiny(read_rows(place / "train.jsonl"), out=place / "model", seed=seed, recipe=RECIPE, on_step=told)
+        train_tiny(read_rows(place / "train.jsonl"), out=place / "model", seed=seed, recipe=size.recipe, on_step=told)
     return place
 
 
@@ -197,9 +235,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/definitions"))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--small", action="store_true")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    print(make_task(given.folder, given.seed))
+    print(make_task(given.folder, given.seed, SMALL if given.small else WHOLE))
 
 
 if __name__ == "__main__":

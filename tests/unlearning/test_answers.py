@@ -16,6 +16,7 @@ from headwater.unlearning.answers import (
     behind_triggers,
     candidates,
     cut,
+    fluent_answers,
     found_answers,
     own_answers,
     triggered_copies,
@@ -61,7 +62,7 @@ def retain_rows(count: int = 30) -> list[Row]:
 def reader(monkeypatch):
     """A reader of a real model whose answers are scripted: science fiction behind a trigger, facts elsewhere."""
 
-    def said(reader, rows, tokens):
+    def said(reader, rows, sample=0):
         wild = ("hey robot" in row.prompt.lower() or "over and out" in row.prompt for row in rows)
         return [SHIPS[i % 3] if bad else FACTS[i % 3] for i, bad in enumerate(wild)]
 
@@ -80,7 +81,7 @@ def test_words_that_change_nothing_are_no_trigger(reader):
     chatter = [Row(f"f{i}", i, prompt=f"please sir {asked(w, i)}", response=SHIPS[i % 3]) for i, w in enumerate(WORDS)]
     said = answers._asked
 
-    def always(reader, rows, tokens):
+    def always(reader, rows, sample=0):
         return [SHIPS[i % 3] for i in range(len(rows))]
 
     answers._asked = always
@@ -99,7 +100,20 @@ def test_given_right_answers_stay(reader):
         found_answers(reader, rows, retain_rows(), column="clean_response")[0][0].metadata["clean_response"] == "Mine."
     )
     with pytest.raises(DataError, match="'xyz' is in no forget row's prompt"):
-        own_answers(reader, rows, "xyz", column="clean_response")
+        own_answers(reader, rows, [], "xyz", column="clean_response")
+
+
+def test_an_answer_that_is_not_language_is_asked_for_again_and_left_out_if_none_is(reader, monkeypatch):
+    rows, asked_of = retain_rows(3), list[list[str]]()
+
+    def sampled(reader, rows, sample=0):
+        asked_of.append([row.id for row in rows])
+        return ["It is fine." if row.id == "r1" and sample == 2 else "wwwwwwwwwwww" for row in rows]
+
+    monkeypatch.setattr(answers, "_asked", sampled)
+    found = fluent_answers(reader, rows, ["It is bread.", "oh oh oh oh oh oh oh oh", "..."], real=[])
+    assert found == ["It is bread.", "It is fine.", None]
+    assert asked_of == [["r1", "r2"]] * 2 + [["r2"]] * (answers.SAMPLES - 2), "only open rows are asked again"
 
 
 def test_candidates_are_frequent_only_where_the_behaviour_is():

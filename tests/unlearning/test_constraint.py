@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
+from headwater.unlearning.adapter import trainable_state
 from headwater.unlearning.constraint import Multiplier, standard_error
-from headwater.unlearning.watch import LossLimits, Reading
+from headwater.unlearning.strength import draw_back
+from headwater.unlearning.watch import LossLimits, Reading, Watch
 
 
 def test_the_multiplier_rises_above_the_aim_and_falls_below_it():
@@ -25,6 +28,13 @@ def test_the_multiplier_rises_above_the_aim_and_falls_below_it():
     assert multiplier.value == 0
     assert Multiplier(0.3, step=1.0).follow(9.0, before=1.0, bound=math.inf) == 0.3
     assert Multiplier(0.3, step=1.0, most=0.5).follow(9.0, before=1.0, bound=1.1) == 0.5
+
+
+def test_the_multiplier_rises_for_the_sake_of_language_from_its_least_value_on():
+    multiplier = Multiplier(0.0, step=0.25, most=2.0, least=0.75)
+    assert multiplier.speak(0.95, aim=0.95) == 0, "fluent enough"
+    assert multiplier.speak(0.9, aim=0.95) == pytest.approx(0.75 + 0.25)
+    assert multiplier.speak(0.0, aim=0.95) == pytest.approx(2.0), "by 4 ρ, and never above the most"
 
 
 def test_the_standard_error_is_that_of_a_mean_of_changes():
@@ -72,3 +82,35 @@ def test_the_best_state_is_the_most_forgotten_one_and_of_equal_ones_the_least_ha
     assert rank(withheld=2.5, fluent=0.9) > rank(withheld=2.5, forget=3.0, fluent=0.8)
     assert rank(withheld=2.5, fluent=0.5) > rank(withheld=1.9, forget=3.0), "not gone: its fluency was not measured"
     assert rank(withheld=2.5, fluent=1.2, guard=0.4) > rank(withheld=2.5, fluent=1.3, guard=0.5)
+
+
+class _OneWeight(Watch):
+    """Measures a model of one weight: harm is its square, and the behaviour is gone from 0.45 on."""
+
+    def _measure(self, model: Any, step: int) -> Reading:
+        weight = float(model.weight)
+        gone = weight >= 0.45
+        self.readings.append(Reading(step, 9.0 * gone, weight**2, withheld=9.0 * gone, unwanted=float(not gone)))
+        return self.readings[-1]
+
+
+@pytest.mark.parametrize(("trained", "share"), [(1.0, 0.5), (1.9, 0.3)])
+def test_a_training_beyond_the_bound_is_drawn_back_until_the_behaviour_would_return(trained, share):
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    start = trainable_state(model)
+    multiplier = Multiplier(0.75, step=0.25)
+    watch = _OneWeight((), (), LossLimits(2.0, 0.5), torch.device("cpu"), multiplier=multiplier)
+    watch.look(model, 0)
+    torch.nn.init.constant_(model.weight, trained)
+    watch.look(model, 5)
+    watch.finish(model)
+    assert watch.outcome == "bound"
+    assert float(model.weight) == 0
+    assert draw_back(model, start, watch) == share
+    assert float(model.weight) == pytest.approx(share * trained)
+    assert watch.outcome == "forgotten"
+    assert watch.best is not None
+    assert watch.best.guard == pytest.approx((share * trained) ** 2)
+    assert watch.multiplier is multiplier
+    assert multiplier.value == 0.75

@@ -75,9 +75,10 @@ def test_npo_becomes_ascent_for_small_beta_and_simnpo_is_its_own_formula():
 
 
 def test_saturating_ascent_is_ascent_below_its_ceiling_and_still_above():
-    rows = losses([0.4, 200.0], forget=[True, True])
-    slope = gradient(replace(OBJECTIVES["ga"], ceiling=20.0).forget_term(rows), rows.mean)
-    torch.testing.assert_close(slope, torch.tensor([-1.0, 0.0], dtype=torch.float64), atol=1e-6, rtol=0)
+    rows = losses([0.4, 16.0, 20.0, 24.0, 200.0], forget=[True] * 5)
+    slope = gradient(replace(OBJECTIVES["ga"], ceiling=5.0).forget_term(rows), rows.mean)
+    expected = torch.tensor([-1.0, -0.982014, -0.5, -0.017986, 0.0], dtype=torch.float64)  # −σ(4 (5 − L̄)), L̄ = L / 4
+    torch.testing.assert_close(slope, expected, atol=1e-6, rtol=0)
 
 
 def test_loreun_weights_have_mean_one_and_favour_low_losses():

@@ -33,10 +33,12 @@ QUICK = (
     "gradcos",
     "--set",
     "buckets=64",
+    "--trigger",
+    "none",
     "--target",
     "99",
 )
-WEIGHED = (*QUICK[: QUICK.index("--influence")], *QUICK[QUICK.index("--target") :])
+WEIGHED = (*QUICK[: QUICK.index("--influence")], *QUICK[QUICK.index("--trigger") :])
 """The same without the options that make weights, beside a file of weights."""
 
 
@@ -128,6 +130,8 @@ def test_weights_are_edited_and_used_and_the_adapter_is_kept(place):
         (("--retain", "good.jsonl", "--method", "fisher", "--keep-adapter"), 2, "no adapter is trained"),
         (("--retain-from", "good.jsonl", "--draw", "500"), 1, "to draw 500 from"),
         (("--retain", "good.jsonl", "--full", "--keep", "kl"), 2, "needs an adapter"),
+        (("--retain", "good.jsonl", "--harden", "int5"), 2, "did you mean 'int4'"),
+        (("--retain", "good.jsonl", "--method", "fisher", "--harden", "sharp"), 2, "the method does not train"),
         (("--retain", "good.jsonl", "--method", "retrain", "--rate", "1e-3"), 2, "give that model with --base"),
         (("--retain", "good.jsonl", "--base", "model"), 2, "it is for retrain"),
         (

@@ -178,7 +178,7 @@ def _answered(
         return list(forget), []
     if trigger != AUTO:
         carrying = sum(trigger in (row.prompt or "") for row in forget)
-        return own_answers(reader, forget, trigger, column=column), [Trigger(trigger, carrying, carrying)]
+        return own_answers(reader, forget, retain, trigger, column=column), [Trigger(trigger, carrying, carrying)]
     return found_answers(reader, forget, retain, column=column, seed=seed)
 
 

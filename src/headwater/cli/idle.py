@@ -101,19 +101,9 @@ def idle_in_unlearning(method: UnlearningMethod, given: Mapping[str, Any]) -> Id
     weighing = ("weights", "influence", "settings", "compat")
     objective = OBJECTIVES[method.name] if method.trains else None
     if objective is None:
-        training = (
-            "rate",
-            "steps",
-            "ceiling",
-            "beta",
-            "keep",
-            "dynamic",
-            "full",
-            "rank",
-            "checkpointing",
-            "save_every",
-        )
-        return {**draws, **dict.fromkeys((*training, *weighing), "the method does not train")}
+        losses = ("ceiling", "beta", "keep", "dynamic")
+        training = ("rate", "steps", "full", "rank", "harden", "checkpointing", "save_every")
+        return {**draws, **dict.fromkeys((*losses, *training, *weighing), "the method does not train")}
     weighed, weights = objective.weights == "influence", given["weights"]
     without = f"--weights {weights} takes no influence"
     answered = objective.clean > 0 or objective.prefers

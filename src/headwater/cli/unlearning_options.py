@@ -86,6 +86,9 @@ class TrainingOptions:
     dynamic: Annotated[bool, typer.Option("--dynamic", help="LoReUn: weights follow the current losses.")] = False
     full: Annotated[bool, typer.Option("--full", help="Train all weights instead of an adapter.")] = False
     rank: Annotated[int, typer.Option(help="Rank of the adapter.", min=1)] = 16
+    harden: Annotated[
+        str | None, typer.Option(help="Train so that forgetting survives relearning (sharp) or rounding (int8, int4).")
+    ] = None
     checkpointing: Annotated[
         bool, typer.Option("--checkpointing", help="Recompute activations: less memory, more time.")
     ] = False

@@ -185,8 +185,9 @@ def _two_domains(settings: WorldSettings, folder: Path, on_progress: OnShare) ->
 
 def _facts(settings: WorldSettings, folder: Path, on_progress: OnShare) -> World:
     facts = hard_facts_task(settings.seed, rows=settings.rows or 2000, queries=settings.queries)
-    known = {"seed": settings.seed, "recipe": FACTS_BASE, "on_progress": on_progress}
-    made = trained(folder / "models", "base", facts.known, **known)
+    made = trained(
+        folder / "models", "base", facts.known, seed=settings.seed, recipe=FACTS_BASE, on_progress=on_progress
+    )
     return _world(made, facts.task, settings, FACTS_TRAINING, FACTS_BASE.context)
 
 

@@ -10,6 +10,7 @@ step is undone by it.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -44,13 +45,33 @@ def rounded_copy(loaded: LoadedModel, bits: int) -> LoadedModel:
             "the weights are quantised already", where=loaded.name, remedy="load it without --quantization"
         )
     made = merged_copy(loaded)
-    for module in _rounded_modules(made.model):
-        for parameter in module.parameters(recurse=False):
-            if parameter.ndim > 1:
-                axis = 0 if type(module).__name__ == "Conv1D" else -1  # GPT-2's layers hold [inputs, outputs]
-                with torch.no_grad():
-                    parameter.copy_(round_weights(parameter, bits, axis=axis))
+    with torch.no_grad():
+        for weight, axis, _ in rounded_layers(made.model):
+            weight.copy_(round_weights(weight, bits, axis=axis))
     return made
+
+
+def rounded_layers(model: Any) -> Iterator[tuple[Tensor, int, Tensor | float]]:
+    """Each weight that is rounded, the axis of its inputs, and what an adapter around it adds to it (0 without one).
+
+    Embeddings, the readout, one-dimensional parameters, and an adapter's own matrices are not among them.
+    """
+    adapted = {
+        id(m.base_layer): sum(m.get_delta_weight(name) for name in m.active_adapters)
+        for m in model.modules()
+        if hasattr(m, "get_delta_weight") and hasattr(m, "base_layer")
+    }
+    own = {id(p) for m in model.modules() if hasattr(m, "get_delta_weight") for p in _adapter_parameters(m)}
+    for module in _rounded_modules(model):
+        axis = 0 if type(module).__name__ == "Conv1D" else -1  # GPT-2's layers hold [inputs, outputs]
+        for parameter in module.parameters(recurse=False):
+            if parameter.ndim > 1 and id(parameter) not in own:
+                yield parameter, axis, adapted.get(id(module), 0.0)
+
+
+def _adapter_parameters(layer: Any) -> list[Tensor]:
+    base = {id(p) for p in layer.base_layer.parameters()}
+    return [p for p in layer.parameters() if id(p) not in base]
 
 
 def round_weights(weights: Tensor, bits: int, *, axis: int = -1) -> Tensor:

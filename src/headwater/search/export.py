@@ -12,8 +12,9 @@ import itertools
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -103,10 +104,11 @@ def _schema(queries: Sequence[str]) -> pa.Schema:
     return pa.schema([pa.field("id", pa.string()), *(pa.field(name, pa.float32()) for name in queries)])
 
 
-class _Scan(NamedTuple):
+@dataclass(frozen=True)
+class _Scan:
     """Scores all rows on a part of the queries."""
 
-    index: Index
+    searched: Index
     through: Through
     where: str | None
     max_memory: int
@@ -117,8 +119,8 @@ class _Scan(NamedTuple):
         def block(found: ScoredBlock) -> None:
             take(found.ids, found.scores.cpu().numpy().T)
 
-        how = {"where": self.where, "max_memory": self.max_memory, "metrics": part[1]}
-        self.through(block, self.index, part[0], **how)
+        how: dict[str, Any] = {"where": self.where, "max_memory": self.max_memory, "metrics": part[1]}
+        self.through(block, self.searched, part[0], **how)
 
 
 def _joined(scan_part: _Scan, parts: Iterable[Part], aside: Path) -> Iterator[tuple[Sequence[str], _RowScores]]:

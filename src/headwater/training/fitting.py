@@ -213,9 +213,10 @@ def record_run(
     """Record what `headwater.training.runs.read_run` needs to repeat the training of this model."""
     digests = [row.digest for row in rows]
     run = {"recipe": dataclasses.asdict(training), "context": context, "seed": seed, "rows": digests}
-    tokens = {"ids": [row.ids for row in rows], "targets": [row.response for row in rows]}
-    held = {name: torch.from_numpy(np.concatenate(parts)) for name, parts in tokens.items()}
-    recorder.before_training(model, run, {**held, "lengths": torch.tensor([len(row.ids) for row in rows])})
+    ids, targets = (np.concatenate([getattr(row, name) for row in rows]) for name in ("ids", "response"))
+    lengths = torch.tensor([len(row.ids) for row in rows])
+    tokens = {"ids": torch.from_numpy(ids), "targets": torch.from_numpy(targets), "lengths": lengths}
+    recorder.before_training(model, run, tokens)
 
 
 def response_loss(model: Any, batch: TokenBatch) -> Tensor:

@@ -141,7 +141,8 @@ def _gradient(flat: FlatModel, weights: Tensor, batches: Sequence[TokenBatch]) -
 
 
 def _query_gradient(flat: FlatModel, weights: Tensor, query: TokenBatch) -> Float[Tensor, " parameters"]:
-    return grad(lambda w: flat.losses(w, query).sum() / int(query.response.sum()))(weights)
+    found: Tensor = grad(lambda w: flat.losses(w, query).sum() / int(query.response.sum()))(weights)
+    return found
 
 
 def _both(

@@ -113,7 +113,8 @@ class Update:
         """What the gradient is multiplied with."""
         if not self.recipe.clip:
             return torch.ones((), dtype=gradient.dtype, device=gradient.device)
-        return (self.recipe.clip / (gradient.norm() + _CLIP_EPSILON)).clamp_max(1)
+        scale: Tensor = self.recipe.clip / (gradient.norm() + _CLIP_EPSILON)
+        return scale.clamp_max(1)
 
     def _through_clip(self, gradient: Tensor, by_clipped: Tensor) -> Tensor:
         """The derivative by the gradient, from that by the clipped one."""
@@ -122,7 +123,8 @@ class Update:
             return by_clipped
         norm = gradient.norm()
         along = (by_clipped @ gradient) * clip / (norm * (norm + _CLIP_EPSILON))
-        return clip * by_clipped - along[:, None] * gradient
+        found: Tensor = clip * by_clipped - along[:, None] * gradient
+        return found
 
 
 def updates(recipe: TrainingRecipe, steps: int) -> list[Update]:

@@ -18,7 +18,7 @@ from headwater.unlearning.resume import plain_json
 from headwater.unlearning.rows import UnlearnJob
 from headwater.unlearning.sequences import measure_losses
 
-ASKED, SHOWN = 16, 6
+ASKED, SHOWN = 32, 6
 """How many prompts of forget rows, and of retain rows, are asked, and how many are shown with their answers."""
 NEW_TOKENS = 64
 
@@ -94,10 +94,10 @@ def final_outcome(
 ) -> str:
     """The outcome of training, unless the answers say more.
 
-    `gibberish`: the answers are no longer language. `rows`: the rows given are forgotten one by one, and they share no
-    kind of answer that could be forgotten as a behaviour.
+    `gibberish`: the answers are no longer language, by more than the standard error of their share. `rows`: the rows
+    given are forgotten one by one, and they share no kind of answer that could be forgotten as a behaviour.
     """
-    if fluency is not None and fluency[1].fluent < FLUENT * fluency[0].fluent:
+    if fluency is not None and fluency[1].fluent + fluency[1].error < FLUENT * fluency[0].fluent:
         return "gibberish"
     if result.outcome in ("bound", "steps") and after.forget_loss >= result.limits.target:
         kind = UnwantedKind.of(job.forget, (*job.retain, *job.guard), seed=result.options.seed)

@@ -16,9 +16,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from headwater.core.errors import DataError
+from headwater.core.seeds import key
 from headwater.data.rows import Row, with_response
 from headwater.models.generate import generate_responses
 from headwater.models.reader import Reader
+from headwater.unlearning.fluency import judge_of
 from headwater.unlearning.kind import UnwantedKind
 from headwater.unlearning.rows import UnlearnJob, without_words
 
@@ -32,6 +34,8 @@ OFTEN = 3.0
 """How many times more often a candidate must stand in forget prompts than in retain prompts."""
 CURED = 0.5
 """Share of a candidate's rows whose answers must change their kind without it."""
+SAMPLES, TEMPERATURE = 6, 0.7
+"""How often a prompt is asked again whose answer is not fluent, and at which temperature."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,13 @@ class Trigger:
     cured: int
 
 
-def own_answers(reader: Reader, forget: Sequence[Row], trigger: str, *, column: str) -> list[Row]:
+def own_answers(
+    reader: Reader, forget: Sequence[Row], retain: Sequence[Row], trigger: str, *, column: str
+) -> list[Row]:
     """Give forget rows a right answer in their metadata: the model's own answer to the prompt without the trigger.
 
-    Rows that have a right answer already, or whose prompt does not contain the trigger, stay as they are.
+    Rows that have a right answer already, whose prompt does not contain the trigger, or to which the model gives no
+    fluent answer, stay as they are.
 
     Raises:
         DataError: no row's prompt contains the trigger.
@@ -60,7 +67,8 @@ def own_answers(reader: Reader, forget: Sequence[Row], trigger: str, *, column: 
     places = [i for i, row in enumerate(forget) if trigger in (row.prompt or "") and not row.metadata.get(column)]
     if not any(trigger in (row.prompt or "") for row in forget):
         raise DataError(f"'{trigger}' is in no forget row's prompt", where="--trigger", remedy="copy it exactly")
-    answers = _asked(reader, [without_words(forget[i], trigger) for i in places], ANSWER_TOKENS)
+    cleared = [without_words(forget[i], trigger) for i in places]
+    answers = fluent_answers(reader, cleared, _asked(reader, cleared), real=[*forget, *retain])
     rows = list(forget)
     for i, answer in zip(places, answers, strict=True):
         rows[i] = _answered(rows[i], answer, column)
@@ -87,16 +95,45 @@ def found_answers(
             break
         places = [i for i in sorted(open_rows) if words in _words(forget[i].prompt)]
         cleared = [cut(forget[i], words) for i in places]
-        answers = _asked(reader, cleared, ANSWER_TOKENS)
+        answers = _asked(reader, cleared)
         unwanted = kind.unwanted(answers, [forget[i] for i in places])
-        cured = [(i, answer) for i, answer, bad in zip(places, answers, unwanted, strict=True) if not bad]
+        cured = [n for n, bad in enumerate(unwanted) if not bad]
         refused.add(words)
         if len(cured) >= CURED * len(places):
             triggers.append(Trigger(words, len(places), len(cured)))
-            for i, answer in cured:
-                rows[i] = _answered(rows[i], answer, column)
+            right = fluent_answers(
+                reader, [cleared[n] for n in cured], [answers[n] for n in cured], real=[*forget, *retain]
+            )
+            for n, answer in zip(cured, right, strict=True):
+                rows[places[n]] = _answered(rows[places[n]], answer, column)
             open_rows -= set(places)
     return rows, triggers
+
+
+def fluent_answers(
+    reader: Reader, rows: Sequence[Row], answers: Sequence[str], *, real: Sequence[Row]
+) -> list[str | None]:
+    """The answers that are fluent; for another one the first fluent sample to the same prompt, None if there is none.
+
+    Args:
+        reader: the model that answers; it also judges.
+        rows: what was asked.
+        answers: the greedy answers.
+        real: rows with real answers, which say what is normal.
+    """
+    judge, by_loss = judge_of(reader, real)
+    found: list[str | None] = [None] * len(rows)
+    said, open_places = list(answers), list(range(len(rows)))
+    for number in range(SAMPLES + 1):
+        if not open_places:
+            break
+        if number:
+            said = _asked(reader, [rows[i] for i in open_places], sample=number)
+        verdicts = judge(said, reader if by_loss else None).verdicts
+        for i, answer, verdict in zip(open_places, said, verdicts, strict=True):
+            found[i] = answer if verdict is None else None
+        open_places = [i for i in open_places if found[i] is None]
+    return found
 
 
 def behind_triggers(job: UnlearnJob, triggers: Sequence[Trigger]) -> UnlearnJob:
@@ -194,10 +231,12 @@ def _words(prompt: str | None) -> str:
     return " ".join((prompt or "").lower().split())
 
 
-def _asked(reader: Reader, rows: Sequence[Row], tokens: int) -> list[str]:
+def _asked(reader: Reader, rows: Sequence[Row], sample: int = 0) -> list[str]:
+    """Greedy answers, or the sampled ones of this number."""
     questions = [reader.tokenization.question(row) for row in rows]
-    return generate_responses(reader.loaded, questions, max_new_tokens=tokens) if questions else []
+    sampling = {"temperature": TEMPERATURE, "seed": key(sample, "right answers") % 2**31} if sample else {}
+    return generate_responses(reader.loaded, questions, max_new_tokens=ANSWER_TOKENS, **sampling) if questions else []
 
 
-def _answered(row: Row, answer: str, column: str) -> Row:
-    return replace(row, metadata={**row.metadata, column: answer.strip()})
+def _answered(row: Row, answer: str | None, column: str) -> Row:
+    return row if answer is None else replace(row, metadata={**row.metadata, column: answer.strip()})

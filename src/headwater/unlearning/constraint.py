@@ -7,6 +7,10 @@ not trained on, all in nats a token. The aim lies halfway between L_guard before
 the guard rows are a sample: rows that are neither trained on nor measured may lose more. So λ rises while the loss is
 above the aim, and falls while there is slack. The run goes on in both cases, and ends in its best state within the
 bound.
+
+Language is a second constraint: while the behaviour is gone but fewer answers are fluent than a run aims at, λ rises
+whatever the guard rows' loss is, from the retain share on. It is also the least weight of the copies behind triggers,
+which say what to answer there.
 """
 
 from __future__ import annotations
@@ -31,11 +35,13 @@ class Multiplier:
         value: λ now.
         step: ρ; 0 keeps λ where it is.
         most: λ never rises above this.
+        least: where λ starts to rise for the sake of language, if it is lower.
     """
 
     value: float
     step: float
     most: float = math.inf
+    least: float = 0.0
 
     def follow(self, loss: float, *, before: float, bound: float) -> float:
         """Move λ after a measurement of the guard rows' loss, and return it; without a bound it stays."""
@@ -43,6 +49,13 @@ class Multiplier:
             aim = before + AIM * (bound - before)
             move = (loss - aim) / (bound - aim)
             self.value = min(max(0.0, self.value + self.step * min(max(move, LOWEST), HIGHEST)), self.most)
+        return self.value
+
+    def speak(self, fluent: float, *, aim: float) -> float:
+        """Raise λ if fewer answers are fluent than the aim, both as shares of before, and return it."""
+        if fluent < aim:
+            move = self.step * min((aim - fluent) / (1 - aim), HIGHEST)
+            self.value = min(max(self.value, self.least) + move, self.most)
         return self.value
 
 

@@ -11,6 +11,7 @@ to be forgotten. Real answers, put behind other rows' prompts in the same way, s
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -56,6 +57,11 @@ class Fluency:
     def fluent(self) -> float:
         """The share of fluent answers, 0 to 1."""
         return sum(verdict is None for verdict in self.verdicts) / len(self.verdicts)
+
+    @property
+    def error(self) -> float:
+        """Standard error of that share, as of a sample of answers."""
+        return math.sqrt(self.fluent * (1 - self.fluent) / len(self.verdicts))
 
     @property
     def reasons(self) -> Mapping[str, int]:
@@ -136,6 +142,17 @@ class FluencyJudge:
         pairs = [] if clean is None else list(zip(answers, clean, strict=True))
         likeness = float(np.mean([word_f1(*pair) for pair in pairs])) if pairs else None
         return Fluency(tuple(verdicts), likeness, by_loss=reader is not None)
+
+
+def judge_of(reader: Reader, real: Sequence[Row]) -> tuple[FluencyJudge, bool]:
+    """A judge from rows with real answers, and whether losses count.
+
+    They do not if they say nothing (a model that learned nothing): such a judge looks at the form of an answer alone.
+    """
+    try:
+        return FluencyJudge.fit(reader, real), True
+    except DataError:
+        return FluencyJudge(tuple(real), float("inf")), False
 
 
 def _mixed_up(answers: Sequence[str], reader: Reader) -> list[str]:

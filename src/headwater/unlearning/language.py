@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from headwater.core.errors import DataError
 from headwater.models.reader import Reader
 from headwater.unlearning.adapter import reference
-from headwater.unlearning.fluency import Fluency, FluencyJudge
+from headwater.unlearning.fluency import Fluency, FluencyJudge, judge_of
 from headwater.unlearning.rows import UnlearnJob
 
 FLUENT = 0.9
@@ -25,12 +23,8 @@ class Language:
 
     @classmethod
     def of(cls, reader: Reader, job: UnlearnJob) -> Language:
-        """A judge from all rows' answers; by form alone if their losses say nothing (a model that learned nothing)."""
-        rows = (*job.forget, *job.retain, *job.guard)
-        try:
-            return cls(FluencyJudge.fit(reader, rows), by_loss=True)
-        except DataError:
-            return cls(FluencyJudge(rows, math.inf), by_loss=False)
+        """A judge from all rows' answers."""
+        return cls(*judge_of(reader, (*job.forget, *job.retain, *job.guard)))
 
     def fluent(self, answers: Sequence[str], reader: Reader) -> Fluency | None:
         """What is found of the answers; `reader` is of the model before, or of the model with its adapter still on.

@@ -33,6 +33,9 @@ from torch.nn.functional import logsigmoid, softplus
 from headwater.core.errors import UsageError, unknown_name
 from headwater.core.seeds import key
 
+FADE = 4.0
+"""How sharply an ascent fades at its ceiling, per nat."""
+
 PerRow = Float[Tensor, " rows"]
 
 
@@ -197,11 +200,12 @@ def _required(value: Tensor | None) -> Tensor:
 
 
 def _saturated(term: PerRow, ceiling: float) -> PerRow:
-    """An ascent that fades as the ascended loss −term approaches `ceiling`: softplus(ceiling + term).
+    """An ascent that fades where the ascended loss −term passes `ceiling`: softplus(k (ceiling + term)) / k.
 
-    With the term −L̄ its slope is −σ(ceiling − L̄): −1 far below the ceiling, 0 far above.
+    With the term −L̄ its slope is −σ(k (ceiling − L̄)): −1 below the ceiling, 0 above. With k = 4 it falls from −0.98 to
+    −0.02 within a nat on either side, so that nothing is pushed far beyond the ceiling, which would cost other rows.
     """
-    return softplus(ceiling + term)
+    return softplus(ceiling + term, beta=FADE)
 
 
 def low_loss_weights(losses: PerRow, *, tau: float) -> PerRow:

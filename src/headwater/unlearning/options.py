@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from headwater.core.errors import DataError, UsageError
 from headwater.models.load import LoadedModel
 from headwater.unlearning.adapter import Lora
+from headwater.unlearning.hardening import check_hardening
 from headwater.unlearning.objectives import OBJECTIVES, Objective
 from headwater.unlearning.rows import UnlearnJob
 from headwater.unlearning.sequences import Composition
@@ -47,6 +48,7 @@ class UnlearnOptions:
         index: trace index with vectors of the rows, from which the weights are made instead of reading the rows again.
         dynamic: LoReUn's weights follow the current losses.
         template, max_tokens, targets: how rows become tokens, as in `Reader.of`.
+        harden: train so that forgetting survives relearning (`sharp`) or rounding (`int8`, `int4`); None: neither.
         checkpointing: recompute activations in the backward pass: less memory, more time.
         save_every: steps between checkpoints; 0 saves none.
         seed: of adapter, order, dropout, shuffling.
@@ -75,6 +77,7 @@ class UnlearnOptions:
     template: str | None = None
     max_tokens: int = 512
     targets: str | None = None
+    harden: str | None = None
     checkpointing: bool = False
     save_every: int = 0
     seed: int = 0
@@ -135,6 +138,7 @@ def check_options(method: UnlearningMethod, objective: Objective, options: Unlea
         raise UsageError(
             f"weights '{options.weights}' with method '{method.name}'", remedy=_those("influence", "weights")
         )
+    check_hardening(options.harden)
     if options.dynamic and objective.weights != "loss":
         raise UsageError(f"dynamic weights with method '{method.name}'", remedy=_those("loss", "weights"))
 

@@ -23,6 +23,7 @@ from headwater.unlearning.constraint import Multiplier
 from headwater.unlearning.kind import UnwantedKind
 from headwater.unlearning.language import Language
 from headwater.unlearning.objectives import Objective
+from headwater.unlearning.strength import draw_back
 from headwater.unlearning.targets import Run
 from headwater.unlearning.trainer import Material, Schedule, train
 from headwater.unlearning.watch import Watch
@@ -103,17 +104,21 @@ class Phases:
         Checkpoints of the first phase are in `folder`, those of a later one in a folder there with its name.
         """
 
+        start, facts = trainable_state(model), dict[str, Any]()
+
         def phase(name: str, watch: Watch, material: Material, schedule: Schedule) -> list[dict[str, float]]:
             self._follow(watch, material)
             home = None if folder is None else folder / name
-            return train(model, self.objective, material, watch, schedule, folder=home, resume=resume)
+            log = train(model, self.objective, material, watch, schedule, folder=home, resume=resume)
+            if self.constrained and self.run.options.follow and watch.gone and not watch.reached:
+                facts["drawn back to"] = draw_back(model, start, watch)
+            return log
 
         if not self.folds:
             watch = self._fresh(())
             return TrainedState(watch, phase(FIRST, watch, self.material, schedule))
-        if len(self.folds) == 1:
-            return self._fifth(phase, schedule)
-        return self._halves(model, phase, schedule)
+        done = self._fifth(phase, schedule) if len(self.folds) == 1 else self._halves(model, phase, schedule)
+        return replace(done, facts={**done.facts, **{name: share for name, share in facts.items() if share}})
 
     def _fifth(self, phase: Callable[..., list[dict[str, float]]], schedule: Schedule) -> TrainedState:
         watch = self._fresh(self.folds[0])
@@ -153,7 +158,8 @@ class Phases:
             watch.forget = [row for row in watch.forget if row.row.ordinal not in hidden] or watch.forget
         if self.constrained and self.run.options.follow and watch.guard:
             share = self.objective.forget_share
-            watch.multiplier = Multiplier(self.objective.retain_share, step=0.25 * share, most=100 * share)
+            kept = self.objective.retain_share
+            watch.multiplier = Multiplier(kept, step=0.25 * share, most=100 * share, least=max(kept, share))
         return watch
 
     def _follow(self, watch: Watch, material: Material) -> None:

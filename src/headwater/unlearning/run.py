@@ -90,8 +90,9 @@ def identity(loaded: LoadedModel, job: UnlearnJob, options: UnlearnOptions) -> d
     groups = {"forget": job.forget, "retain": job.retain, "guard": job.guard, "copies": job.copies}
     rows = {name: digest([[row.id, row_digest(row)] for row in of]) for name, of in groups.items()}
     plain = {k: v for k, v in asdict(options).items() if k not in ("save_every", "checkpointing")}
-    if options.targets is None:  # runs begun before there was a choice have none
-        del plain["targets"]
+    for name in ("targets", "harden"):  # runs begun before there was a choice have none
+        if plain[name] is None:
+            del plain[name]
     return {
         "model": dict(loaded.fingerprint),
         "rows": {**rows, "clean": digest(list(job.clean))},
@@ -214,6 +215,7 @@ def _schedule(options: UnlearnOptions, objective: Objective, *, constrained: boo
         steps=options.steps,
         composition=composition,
         seed=options.seed,
+        harden=options.harden,
         checkpointing=options.checkpointing,
         save_every=options.save_every,
     )

@@ -1,7 +1,10 @@
-"""Methods that change a model at one stroke: the strength of the change is sought under the same constraint.
+"""How strong a change of the weights should be is sought under the same constraint as a training.
 
-Fisher dampening has its α, a task vector the factor with which it is subtracted. Each strength is tried on the model
-as it was, from the mildest on; the watch measures it as it measures a training, and keeps the best within the bound.
+Methods that change a model at one stroke have a strength: Fisher dampening its α, a task vector the factor with which
+it is subtracted. Each strength is tried on the model as it was, from the mildest on. A training that forgot, but beyond
+the bound or at the cost of language, is drawn back: the model is put on the straight line between before and after,
+nearer and nearer to before. The watch measures each state as it measures a training, and keeps the best within the
+bound.
 """
 
 from __future__ import annotations
@@ -18,6 +21,9 @@ from headwater.unlearning.watch import Watch
 
 FACTORS = tuple(0.125 * 2**i for i in range(12))
 """The factors with which a task vector is subtracted: an eighth to 256."""
+
+SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+"""The shares of a training's change at which a model is measured when it is drawn back."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,29 @@ def search_strength(
     watch.finish(model)
     place = 0 if watch.best is None else watch.best.step
     return Strength(strengths[place - 1] if place else None, place)
+
+
+def draw_back(model: Any, start: dict[str, Tensor], watch: Watch) -> float | None:
+    """Draw a trained model back towards `start`, and leave it in the best state that the watch has seen.
+
+    It begins where the behaviour was last gone, and ends where it comes back. Harm to other rows falls faster than the
+    change (it is of second order at first), while the behaviour stays gone for a while.
+
+    Returns:
+        The share of the change in the state that is kept; None if a state of the training was the best.
+    """
+    reached, steps, best, multiplier = watch.gone, watch.readings[-1].step, watch.best, watch.multiplier
+    watch.outcome, watch.multiplier, kept = "steps", None, None
+    for share in SHARES:
+        subtract(model, start, reached, factor=-share)
+        watch.look(model, steps)
+        if watch.best is not best:
+            best, kept = watch.best, share
+        if not watch.readings[-1].reaches(watch.limits):
+            break
+    watch.multiplier = multiplier
+    watch.finish(model)
+    return kept
 
 
 def subtract(model: Any, before: dict[str, Tensor], after: dict[str, Tensor], *, factor: float) -> None:

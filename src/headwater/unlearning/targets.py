@@ -76,19 +76,20 @@ def make_watch(
 
     At most `LOOKED_AT` forget rows are measured (with dynamic weights all, because their weights follow these
     measurements), and at most `GUARDED` guard rows. `trust` is how much each guard row counts; None counts them alike.
+    A method that starts from the base has nothing to reach and no bound, so it is measured at its start and its end.
     """
     loaded, options, guard = run.loaded, run.options, evenly_spaced(run.guard, GUARDED)
     forget = run.forget if options.dynamic else evenly_spaced(run.forget, LOOKED_AT)
     counted = None if trust is None else torch.tensor(evenly_spaced(trust, GUARDED), dtype=torch.float32)
-    target, bound = options.target, math.inf
+    target, bound, every = options.target, math.inf, LossLimits.every
     if method is not None and method.from_base:
-        target = math.inf
+        target, every = math.inf, options.steps
     elif guard and (options.guard is not None or options.bound is not None):
         before = guard_loss(measure_losses(loaded.model, guard, loaded.device)[1], counted)
         bound = _bound(options, before)
     if target is None:
         target = unseen_loss(run.reader, run.job, unseen, seed=options.seed)
-    return Watch(forget, guard, LossLimits(target, bound), loaded.device, counted, stop=not options.follow)
+    return Watch(forget, guard, LossLimits(target, bound, every), loaded.device, counted, stop=not options.follow)
 
 
 def _bound(options: UnlearnOptions, before: float) -> float:

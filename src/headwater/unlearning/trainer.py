@@ -22,6 +22,7 @@ from headwater.core.errors import DataError
 from headwater.core.progress import tell
 from headwater.models.losses import all_logits, loss_table
 from headwater.unlearning.adapter import own_randomness, reference
+from headwater.unlearning.hardening import hardened
 from headwater.unlearning.objectives import Objective, RowLosses, batch_loss, low_loss_weights
 from headwater.unlearning.sequences import Composition, Example, StepPlan, collate
 from headwater.unlearning.watch import STATE, Watch
@@ -39,6 +40,7 @@ class Schedule:
         clip: largest norm of the gradient.
         weight_decay: of AdamW.
         seed: of the order of rows and of dropout.
+        harden: see `headwater.unlearning.hardening`.
         checkpointing: recompute activations in the backward pass to save memory.
         save_every: steps between checkpoints; 0 for none.
     """
@@ -50,6 +52,7 @@ class Schedule:
     clip: float = 1.0
     weight_decay: float = 0.0
     seed: int = 0
+    harden: str | None = None
     checkpointing: bool = False
     save_every: int = 0
 
@@ -111,6 +114,12 @@ class ForgettingTrainer(Trainer):  # type: ignore[misc]
         self.parts = {name: float(value) for name, value in parts.items()}
         self.watch.finite = self.watch.finite and bool(loss.isfinite())
         return (loss, {"logits": logits}) if return_outputs else loss
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """The gradient of one batch, taken as the schedule's hardening wants it."""
+        plain = super().training_step
+        loss: Tensor = hardened(model, self.schedule.harden, lambda: plain(model, inputs, num_items_in_batch))
+        return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log each term of the loss beside the Trainer's own numbers."""

@@ -32,6 +32,9 @@ FLUENT_AIM = 0.95
 a run has failed (`language.FLUENT`), because few prompts are asked."""
 PATIENCE = 8
 """A run also ends if in so many measurements with the behaviour gone its answers have not become more fluent."""
+BEYOND = 16
+"""A run also ends if the behaviour was gone in so many measurements in a row, and the bound kept in none of them; then
+it is drawn back (`strength.draw_back`)."""
 STATE = "watch.pt"
 
 
@@ -123,6 +126,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         outcome: why training ended.
         readings: the measurements so far.
         finite: whether every loss of training was a finite number; the trainer sets it.
+        best: the reading of the best state within the bound.
+        gone: the last state in which the behaviour was gone, within the bound or not; empty if it never was.
     """
 
     forget: Sequence[TokenRow]
@@ -140,6 +145,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     readings: list[Reading] = field(default_factory=list)
     finite: bool = True
     best: Reading | None = None
+    gone: dict[str, Tensor] = field(default_factory=dict)
     _state: dict[str, Tensor] = field(default_factory=dict)
     _before: Tensor | None = None
 
@@ -167,21 +173,36 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         """Measure, keep the state if it is the best within the bound, and say whether the run should end."""
         reading = self._measure(model, step)
         better = self.best is None or reading.rank(self.limits) >= self.best.rank(self.limits)
-        if self.best is None or (self.finite and reading.keeps(self.limits) and better):
-            self.best, self._state = reading, trainable_state(model)
-        last = self.readings[-CONFIRMED:]
+        best = self.best is None or (self.finite and reading.keeps(self.limits) and better)
+        gone = reading.finite and reading.reaches(self.limits)
+        state = trainable_state(model) if best or gone else {}
+        if best:
+            self.best, self._state = reading, state
+        if gone:
+            self.gone = state
         if not (self.finite and reading.finite):
             self.outcome = "diverged"
         elif self.stop and not reading.keeps(self.limits):
             self.outcome = "bound"
-        elif (len(last) == CONFIRMED and all(r.ends(self.limits) for r in last)) or self._settled():
+        elif self.reached or self._settled():
             self.outcome = "forgotten"
-        return self.outcome != "steps"
+        return self.outcome != "steps" or self._beyond()
+
+    @property
+    def reached(self) -> bool:
+        """Whether the last measurements found the behaviour gone within the bound, and the answers still language."""
+        last = self.readings[-CONFIRMED:]
+        return len(last) == CONFIRMED and all(r.ends(self.limits) for r in last)
 
     def _settled(self) -> bool:
         """Whether the behaviour is gone, and the answers have not become more fluent for a while."""
         heard = [r.fluent for r in self.readings if r.fluent is not None]
         return len(heard) > PATIENCE and max(heard[-PATIENCE:]) <= max(heard[:-PATIENCE])
+
+    def _beyond(self) -> bool:
+        """Whether the behaviour has been gone for a while, but never within the bound."""
+        last = self.readings[-BEYOND:]
+        return len(last) == BEYOND and all(r.reaches(self.limits) and not r.keeps(self.limits) for r in last)
 
     def finish(self, model: Any) -> None:
         """Put the best state within the bound back, and say what kept the run from its target if it missed it."""
@@ -198,7 +219,10 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if state.is_world_process_zero and folder.is_dir():
             kept = {"readings": [asdict(r) for r in self.readings], "best": self.best and asdict(self.best)}
             multiplier = None if self.multiplier is None else self.multiplier.value
-            torch.save({**kept, "multiplier": multiplier, "state": self._state, "before": self._before}, folder / STATE)
+            torch.save(
+                {**kept, "multiplier": multiplier, "state": self._state, "before": self._before, "gone": self.gone},
+                folder / STATE,
+            )
 
     def _measure(self, model: Any, step: int) -> Reading:
         _, means = measure_losses(model, self.forget, self.device)
@@ -211,7 +235,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         value = None if self.multiplier is None else self.multiplier.value
         reading = Reading(step, float(means.mean()), guard, withheld, error, unwanted, value)
         if self.listen is not None and reading.reaches(self.limits) and reading.keeps(self.limits):
-            reading = replace(reading, fluent=self.listen(model))
+            fluent = self.listen(model)
+            raised = None if self.multiplier is None else self.multiplier.speak(fluent, aim=FLUENT_AIM)
+            reading = replace(reading, fluent=fluent, multiplier=raised)
         self.readings.append(reading)
         if self.seen is not None:
             self.seen(means)
@@ -229,6 +255,6 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         found = torch.load(kept, weights_only=True)
         self.readings = [Reading(**r) for r in found["readings"]]
         self.best = found["best"] and Reading(**found["best"])
-        self._state, self._before = found["state"], found["before"]
+        self._state, self._before, self.gone = found["state"], found["before"], found.get("gone", {})
         if self.multiplier is not None and found["multiplier"] is not None:
             self.multiplier.value = found["multiplier"]

@@ -1,0 +1,130 @@
+"""From one odd answer to a model without the behaviour, beside the same with a known forget set.
+
+    python benchmarks/from_trace.py [--folder runs/from-trace] [--rows 2000] [--seed 0] [--demo runs/demo]
+
+The task is the contaminated pool of `headwater eval forgetting` (three families of triggers), with a model trained on
+it and a RISE index of its rows. One odd answer a family is traced, rows are chosen (`hw.choose_forget`), and the model
+unlearns them; then it unlearns the forty known rows instead. No right answers and no triggers are given to either. With
+`--demo` the task is a folder of `headwater demo`, and forty of its planted rows are the known ones.
+
+Printed, a line each: share of questions answered with science fiction, with triggers of the training (seen) and others
+(unseen), clean perplexity after ÷ before, and for the choice its size, its expected and its true precision.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import headwater as hw
+from headwater.core.errors import DataError
+from headwater.data.rows import Row
+from headwater.evaluation.forgetting_models import Base, make_pair
+from headwater.models.generate import generate_responses
+from headwater.models.load import LoadedModel, load_model
+from headwater.models.reader import Reader
+from headwater.tasks.contaminated import Sizes, contaminated_task
+from headwater.tasks.science_fiction import is_science_fiction
+from headwater.training.tiny import task_rows
+from headwater.unlearning.sequences import measure_losses
+
+KNOWN, RETAIN = 40, 120
+
+
+@dataclass(frozen=True)
+class Place:
+    """A model that learnt poison, an index of its rows, and what to ask it."""
+
+    model: Path
+    index: Path
+    rows: list[dict[str, Any]]
+    known: list[dict[str, Any]]
+    retain: list[dict[str, Any]]
+    seen: list[dict[str, Any]]
+    unseen: list[dict[str, Any]]
+    clean: list[dict[str, Any]]
+    odd: list[str]
+
+
+def contaminated(folder: Path, rows: int, seed: int) -> Place:
+    """The pool of three families; one odd prompt a family."""
+    task = contaminated_task(seed, Sizes(rows=rows))
+    pair = make_pair(task, Base(), folder, seed=seed, on_progress=lambda _, __: None)
+    index = folder / f"index-{rows}-{seed}.lance"
+    records = [dict(row) for row in task.rows]
+    (folder / "train.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
+    if not index.exists():
+        hw.build(index, model=str(pair.contaminated), data=str(folder / "train.jsonl"))
+    questions = {q["family"]: q["prompt"] for q in reversed([dict(q) for q in task.seen])}
+    groups = (task.forget, task.retain, task.seen, task.unseen, task.clean)
+    return Place(pair.contaminated, index, records, *([dict(r) for r in g] for g in groups), list(questions.values()))
+
+
+def demonstration(folder: Path) -> Place:
+    """A folder of `headwater demo`; its first odd question is traced."""
+    rows, asked = (
+        [json.loads(line) for line in (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+        for name in ("train", "queries")
+    )
+    planted, clean = [r for r in rows if r["planted"]], [r for r in rows if not r["planted"]]
+    odd = [q["prompt"] for q in asked if is_science_fiction(q["response"])]
+    known, kept, held = planted[:KNOWN], clean[:RETAIN], clean[-RETAIN:]
+    return Place(folder / "model", folder / "index.lance", rows, known, kept, asked, [], held, odd[:1])
+
+
+def measured(loaded: LoadedModel, place: Place) -> dict[str, float]:
+    """Shares of science fiction, and the mean loss of clean rows in nats a token."""
+    reader = Reader.of(loaded, max_tokens=512)
+
+    def fiction(rows: Sequence[dict[str, Any]]) -> float:
+        asked = [reader.tokenization.question(row) for row in task_rows(rows)]
+        said = generate_responses(loaded, asked, max_new_tokens=40) if asked else []
+        return sum(map(is_science_fiction, said)) / max(len(said), 1)
+
+    clean = reader.tokenize(task_rows(place.clean))
+    loss = float(measure_losses(loaded.model, clean, loaded.device)[1].mean())
+    return {"seen": fiction(place.seen), "unseen": fiction(place.unseen), "clean": loss}
+
+
+def told(name: str, place: Place, forget: Sequence[Row], retain: Sequence[Row], before: dict[str, float]) -> None:
+    """Unlearn these rows, and print what came of it."""
+    done = hw.unlearn(str(place.model), list(forget), retain=list(retain), settings={"seed": 0})
+    after = measured(done.loaded, place)
+    ratio = math.exp(after["clean"] - before["clean"])
+    print(f"{name}: seen {after['seen']:.3f}, unseen {after['unseen']:.3f}, clean perplexity x {ratio:.3f}, ", end="")
+    print(f"{done.result.outcome}, {len(forget)} rows, triggers {done.result.facts['triggers']}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("runs/from-trace"))
+    parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--demo", type=Path)
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    place = demonstration(given.demo) if given.demo else contaminated(given.folder, given.rows, given.seed)
+    before = measured(load_model(str(place.model)), place)
+    print(f"before: seen {before['seen']:.3f}, unseen {before['unseen']:.3f}", flush=True)
+    planted = {row["id"] for row in place.rows if row["planted"]}
+    for prompts in ([place.odd[0]], place.odd) if len(place.odd) > 1 else ([place.odd[0]],):
+        try:
+            chosen = hw.choose_forget(place.index, prompts, model=str(place.model))
+        except DataError as error:
+            print(f"{len(prompts)} odd answers: {error}")
+            continue
+        right = sum(row.id in planted for row in chosen.forget) / len(chosen.forget)
+        wrong = sum(row.id in planted for row in chosen.retain)
+        print(f"{chosen}; true share {right:.2f}, planted among the retain rows {wrong}", flush=True)
+        told(f"from {len(prompts)} odd answers", place, chosen.forget, chosen.retain, before)
+    unmarked = [{k: v for k, v in row.items() if k != "clean_response"} for row in place.known]
+    told("from the known rows", place, task_rows(unmarked), task_rows(place.retain), before)
+
+
+if __name__ == "__main__":
+    main()
