@@ -27,9 +27,10 @@ import torch
 from headwater.core.spec import Column, Coverage, MethodSpec
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
+from headwater.index.fragments import commit_fragments, write_fragments
 from headwater.index.manifest import Manifest, Plan
 from headwater.index.rows import to_table
-from headwater.index.store import Index, commit_fragments, create_index, open_index, write_fragments
+from headwater.index.store import Index, create_index, open_index
 from headwater.index.upkeep import seal
 from headwater.indexing.quantise import quantise_index
 from headwater.search.scan import top_k

@@ -26,8 +26,9 @@ import httpx
 import numpy as np
 import pyarrow as pa
 
+from headwater.index.fragments import commit_fragments, write_fragments
 from headwater.index.manifest import Tally
-from headwater.index.store import commit_fragments, create_index, open_index, write_fragments
+from headwater.index.store import create_index, open_index
 
 DIM, BLOCK = 64, 50_000
 TOPICS = ("arithmetic", "picking", "grammar", "history", "kitchen", "weather", "travel", "music")

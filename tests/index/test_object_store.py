@@ -10,8 +10,9 @@ import pytest
 
 from headwater.core.errors import StoreError
 from headwater.index.checks import check_index
+from headwater.index.fragments import commit_fragments
 from headwater.index.info import describe
-from headwater.index.store import commit_fragments, open_index
+from headwater.index.store import open_index
 from headwater.index.upkeep import changing, compact
 from headwater.indexing import blocks
 from headwater.indexing.maintain import add, delete, recompute

@@ -11,9 +11,10 @@ import numpy as np
 from headwater.data.readings import RowReading
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
+from headwater.index.fragments import commit_fragments, write_fragments
 from headwater.index.manifest import Manifest
 from headwater.index.rows import infer_schema, to_table
-from headwater.index.store import Index, commit_fragments, create_index, write_fragments
+from headwater.index.store import Index, create_index
 
 
 def hand_row(

@@ -21,11 +21,12 @@ from headwater.core.errors import StoreError, UsageError
 from headwater.core.progress import tell
 from headwater.index.conditions import mentions, with_dots
 from headwater.index.failures import storing
+from headwater.index.fragments import commit_fragments, fragment_numbers
 from headwater.index.info import disk_bytes, unfinished
 from headwater.index.manifest import Status, Tally
 from headwater.index.receipts import require_no_receipts
 from headwater.index.rows import TEXT_FIELDS
-from headwater.index.store import Index, commit_fragments, fragment_numbers, quoted
+from headwater.index.store import Index, quoted
 
 _AGES = timedelta(days=36500)
 """Longer than any version is old: a clean-up with this age removes only files that belong to no version."""

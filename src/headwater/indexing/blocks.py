@@ -19,17 +19,10 @@ from headwater.core.fingerprints import require_equal
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
 from headwater.engines.blocks import Block, InterruptedInBlock, OnProgress, Receipt, WorkRecipe, versions
+from headwater.index.fragments import write_fragments
 from headwater.index.manifest import Manifest
 from headwater.index.rows import to_table
-from headwater.index.store import (
-    Index,
-    create_index,
-    discard,
-    exists,
-    locator,
-    open_index,
-    write_fragments,
-)
+from headwater.index.store import Index, create_index, discard, exists, locator, open_index
 from headwater.index.upkeep import seal, sweep
 from headwater.indexing.open_block import OpenBlock, commit_whole, keep_open
 from headwater.methods.bound import Bound

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from headwater.core.spec import Column
 from headwater.data.tokens import TokenRow
 from headwater.index.failures import storing
+from headwater.index.fragments import commit_fragments, fragment_numbers
 from headwater.index.rows import vector_array
-from headwater.index.store import Index, commit_fragments, fragment_numbers
+from headwater.index.store import Index
 from headwater.methods.gathered import Gathered
 from headwater.search.codes import stored_names
 

@@ -24,10 +24,11 @@ from headwater.data.corpus import Corpus
 from headwater.data.readings import RowReading
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
+from headwater.index.fragments import commit_fragments, write_fragments
 from headwater.index.info import describe
 from headwater.index.manifest import Manifest
 from headwater.index.rows import infer_schema, to_table
-from headwater.index.store import commit_fragments, create_index, write_fragments
+from headwater.index.store import create_index
 from headwater.methods.bound import Bound
 
 _QUANTILES = (0.1, 0.5, 0.9)
