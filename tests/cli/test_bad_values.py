@@ -350,7 +350,7 @@ CONFLICTS: list[tuple[str, tuple[str, ...], str]] = [
     ("unlearn", (*FORGET[:-1], "model", "--retain", "right.jsonl"), "model"),
     ("unlearn", (*GA, "--compat"), "--compat"),
     ("unlearn", (*GA, "--beta", "1"), "1.0"),
-    ("unlearn", (*GA, "--right", "1"), "--right"),
+    ("unlearn", (*FORGET, "--method", "taskvector", "--right", "1"), "--right"),
     ("unlearn", (*FORGET, "--method", "retrain", "--retain", "right.jsonl"), "--base"),
     ("unlearn", (*FORGET, "--method", "fisher", "--retain", "right.jsonl", "--steps", "3"), "--steps"),
     ("eval detection", ("--out", "new", "--data", "rows.jsonl"), "--model"),

@@ -174,7 +174,7 @@ BUILD = ("index", "build", "new.lance", "--model", "model", "--data", "rows.json
         (1, ("trace", "i.lance", "--queries", "queries.jsonl", "--where", "nonsense ="), "cannot be used"),
         (2, ("trace", "i.lance", "--queries", "queries.jsonl", "--by", "embeding"), "did you mean 'embedding'?"),
         (1, ("trace", "i.lance", "--prompt", "a", "--response", "b c", "--span", "zebra"), "b c"),
-        (2, ("trace", "i.lance"), "queries, or a prompt"),
+        (2, ("trace", "i.lance"), "give one: queries, a prompt or a direction"),
         (2, ("trase",), "No such command"),
     ],
 )

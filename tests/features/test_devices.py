@@ -28,7 +28,7 @@ from zoo import tiny_loaded
 
 ROWS = [{"id": f"r{i}", "prompt": f"question {i}?", "response": "so " * (i % 4 + 1) + str(i)} for i in range(3)]
 METHODS = {"rise": {"preset": "small"}, "rapidin": {"buckets": 4096}, "logra": {}}
-ALLOWED = {"methods/bound.py", "search/codes.py", "features/proof.py"}
+ALLOWED = {"methods/gathered.py", "search/codes.py", "features/proof.py"}
 """Where numbers leave the device: vectors and losses as they are stored, and once what proves the model's gradients."""
 
 

@@ -70,7 +70,7 @@ def test_another_model_is_refused_by_its_fields(name: str, seed: int) -> None:
     with pytest.raises(MismatchError, match=r"not the one that the index 'i\.lance' was made with") as caught:
         again(Reader.of(tiny_loaded("llama")), tiny_loaded(name, seed=seed))
     assert "weights" in caught.value.fields
-    assert "weights" in str(caught.value)
+    assert caught.value.fields[0] in str(caught.value)
     assert f"'{name}'" in str(caught.value)
 
 

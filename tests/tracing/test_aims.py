@@ -209,7 +209,7 @@ def test_copies_stand_in_for_one_another(tmp_path):
 
 REFUSED = [
     ({"queries": QUERIES, "against": QUERIES[:2]}, UsageError, "2 queries against 4"),
-    ({"queries": QUERIES, "direction": np.ones(4)}, UsageError, "give queries, or a prompt, or a direction"),
+    ({"queries": QUERIES, "direction": np.ones(4)}, UsageError, "give one: queries, a prompt or a direction"),
     ({"direction": np.ones(4)}, UsageError, "a direction of shape"),
     ({"direction": np.zeros(64)}, (DataError, UsageError), "not zero|shape"),
     ({"direction": "none.npy"}, DataError, "there is no such file"),

@@ -15,7 +15,7 @@ from headwater.data.batches import Window, plan_batches
 from headwater.data.tokens import Tokenization
 from headwater.models.losses import token_losses
 from headwater.training.fitting import TrainingRecipe, fit, plan_steps, rate_share
-from headwater.training.metagradient import FlatModel, Run, metagradients, replay
+from headwater.training.metagradient import FlatModel, RecordedRun, metagradients, replay
 from headwater.training.tiny import task_rows, train_tokenizer
 
 CONTEXT = 32
@@ -83,7 +83,7 @@ def trained(model, rows, recipe: TrainingRecipe, weights: dict[str, float], quer
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_row_s_score_is_what_a_little_more_weight_takes_off_the_loss(name: str) -> None:
     model, rows, queries = world()
-    run = Run(model, rows, RECIPES[name], CONTEXT, 3)
+    run = RecordedRun(model, rows, RECIPES[name], CONTEXT, 3)
     flat = FlatModel(model)
     scores = metagradients(flat, run, replay(flat, run), queries)
     step = 1e-5
@@ -97,7 +97,7 @@ def test_a_row_s_score_is_what_a_little_more_weight_takes_off_the_loss(name: str
 
 def test_a_repeated_run_ends_where_the_training_ended() -> None:
     model, rows, _ = world()
-    run = Run(model, rows, RECIPES["adamw, clipped"], CONTEXT, 3)
+    run = RecordedRun(model, rows, RECIPES["adamw, clipped"], CONTEXT, 3)
     end = replay(FlatModel(model), run).weights
     fit(model, rows, run.recipe, context=CONTEXT, seed=3)
     torch.testing.assert_close(end, FlatModel(model).weights(), rtol=1e-9, atol=1e-12)

@@ -130,7 +130,7 @@ def test_weights_are_edited_and_used_and_the_adapter_is_kept(place):
         (("--retain", "good.jsonl", "--method", "fisher", "--keep-adapter"), 2, "no adapter is trained"),
         (("--retain-from", "good.jsonl", "--draw", "500"), 1, "to draw 500 from"),
         (("--retain", "good.jsonl", "--full", "--keep", "kl"), 2, "needs an adapter"),
-        (("--retain", "good.jsonl", "--harden", "int5"), 2, "did you mean 'int4'"),
+        (("--retain", "good.jsonl", "--harden", "int5"), 2, "unknown hardening 'int5'"),
         (("--retain", "good.jsonl", "--method", "fisher", "--harden", "sharp"), 2, "the method does not train"),
         (("--retain", "good.jsonl", "--method", "retrain", "--rate", "1e-3"), 2, "give that model with --base"),
         (("--retain", "good.jsonl", "--base", "model"), 2, "it is for retrain"),

@@ -72,6 +72,7 @@ class QueryFound(TypedDict):
     losses: Annotated[Tokens | None, "Loss of each token in nats; null without --tokens."]
     hits: list[HitFound]
     generated: Annotated[bool, "Whether the model made the response."]
+    turns: Annotated[list[list[str]], "A chat's messages, each as role and text; empty for other queries."]
 
 
 class GroupFound(TypedDict):

@@ -15,7 +15,7 @@ from headwater.data.rows import Row
 from headwater.methods.method import Meaning, Method, MethodEntry
 from headwater.methods.targets import RowScorer, Target, laid_out
 from headwater.models.reader import Reader
-from headwater.training.metagradient import FlatModel, Replay, metagradients, replay
+from headwater.training.metagradient import FlatModel, RepeatedRun, metagradients, replay
 from headwater.training.recorder import RUN
 from headwater.training.runs import read_run
 
@@ -76,7 +76,7 @@ def _single(reader: Reader, queries: Sequence[Row], window: Window) -> list[Toke
     return [batch for query in queries for batch in reader.batches([query], window, "query")]
 
 
-def _require_same(flat: FlatModel, done: Replay, reader: Reader) -> None:
+def _require_same(flat: FlatModel, done: RepeatedRun, reader: Reader) -> None:
     """Raise `ModelError` if the repeated run ends elsewhere than at the trained model."""
     start, trained = flat.weights(), flat.weights_of(reader.loaded.model)
     share = float((done.weights - trained).norm() / (trained - start).norm().clamp_min(1e-30))

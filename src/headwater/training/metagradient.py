@@ -26,7 +26,7 @@ from torch.func import functional_call, grad, jvp, vmap
 from headwater.data.batches import TokenBatch
 from headwater.models.losses import all_logits
 from headwater.training.fitting import plan_steps
-from headwater.training.runs import Run
+from headwater.training.runs import RecordedRun
 from headwater.training.steps import Adjoint, State, Update, updates
 
 OnStep = Callable[[int, int], None]
@@ -34,7 +34,7 @@ OnStep = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Replay:
+class RepeatedRun:
     """A run that was repeated: the weights at its end, and the states from which its steps can be run again."""
 
     steps: Sequence[Sequence[TokenBatch]]
@@ -77,7 +77,7 @@ class FlatModel:
         return windows.new_zeros(len(batch.rows)).index_add(0, batch.item_row, windows)
 
 
-def replay(flat: FlatModel, run: Run, on_step: OnStep | None = None) -> Replay:
+def replay(flat: FlatModel, run: RecordedRun, on_step: OnStep | None = None) -> RepeatedRun:
     """Run the training forward from the model's present weights, and keep every √T-th state."""
     steps = [[b.to(run.model.device) for b in batches] for _, batches in _planned(run)]
     every = math.isqrt(max(len(steps) - 1, 0)) + 1
@@ -88,11 +88,11 @@ def replay(flat: FlatModel, run: Run, on_step: OnStep | None = None) -> Replay:
         state = update[number].step(state, _gradient(flat, state.weights, batches))
         if on_step is not None:
             on_step(number + 1, 2 * len(steps))
-    return Replay(steps, update, kept, every, state.weights)
+    return RepeatedRun(steps, update, kept, every, state.weights)
 
 
 def metagradients(
-    flat: FlatModel, run: Run, done: Replay, queries: Sequence[TokenBatch], on_step: OnStep | None = None
+    flat: FlatModel, run: RecordedRun, done: RepeatedRun, queries: Sequence[TokenBatch], on_step: OnStep | None = None
 ) -> Float[Tensor, "rows queries"]:
     """Every row's score on every query; positive = proponent.
 
@@ -123,7 +123,7 @@ def metagradients(
     return found
 
 
-def _planned(run: Run) -> list[tuple[int, list[TokenBatch]]]:
+def _planned(run: RecordedRun) -> list[tuple[int, list[TokenBatch]]]:
     return plan_steps(run.rows, run.recipe, context=run.context, seed=run.seed)
 
 
@@ -162,7 +162,7 @@ def _both(
     return found
 
 
-def _backward(flat: FlatModel, done: Replay) -> Iterator[tuple[int, State]]:
+def _backward(flat: FlatModel, done: RepeatedRun) -> Iterator[tuple[int, State]]:
     """The number of each step and the state before it, from the last to the first."""
     for segment in range(len(done.kept) - 1, -1, -1):
         first = segment * done.every

@@ -30,7 +30,7 @@ from headwater.training.recorder import ROWS, RUN, START
 
 
 @dataclass(frozen=True)
-class Run:
+class RecordedRun:
     """A training that can be repeated.
 
     Attributes:
@@ -46,7 +46,7 @@ class Run:
     seed: int
 
 
-def read_run(file: str | Path, trained: Any) -> Run:
+def read_run(file: str | Path, trained: Any) -> RecordedRun:
     """The run whose record is `file`.
 
     Args:
@@ -70,7 +70,7 @@ def read_run(file: str | Path, trained: Any) -> Run:
     _require_repeatable(trained)
     model = copy.deepcopy(trained)
     _restore(model, start, where=str(path.parent / START))
-    return Run(model.eval(), rows, read_recipe(recipe), context, seed)
+    return RecordedRun(model.eval(), rows, read_recipe(recipe), context, seed)
 
 
 def _rows(digests: Sequence[str], tokens: Mapping[str, Tensor]) -> list[TokenRow]:
