@@ -132,3 +132,10 @@ def test_large_pools_are_measured_quickly() -> None:
     start = time.process_time()
     detection_metrics(scores, dict.fromkeys(scores.queries, found))
     assert time.process_time() - start < 6
+
+
+def test_an_interval_is_cut_where_the_mean_cannot_be():
+    values = [1.0, 1.0, 0.7]
+    whole, cut = estimate(values), estimate(values, within=(0.0, 1.0))
+    assert whole.high > 1
+    assert (cut.value, cut.low, cut.high) == (whole.value, whole.low, 1.0)

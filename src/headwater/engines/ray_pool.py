@@ -145,7 +145,8 @@ class _Flight:
 
     def __str__(self) -> str:
         rate = self.rows / self.seconds if self.seconds else 0.0
-        return f"worker {self.number}: {self.blocks:,} blocks, {self.rows:,} rows, {rate:,.3g} a second"
+        blocks, rows = (f"{n:,} {name}{'s' * (n != 1)}" for n, name in ((self.blocks, "block"), (self.rows, "row")))
+        return f"worker {self.number}: {blocks}, {rows}, {rate:,.3g} a second"
 
 
 @dataclass

@@ -22,7 +22,7 @@ from headwater.data.corpus import open_corpus
 from headwater.data.rows import Record, Row
 from headwater.data.tokens import Tokenization
 from headwater.evaluation.listener import SILENT, Listener
-from headwater.evaluation.metrics import detection_values
+from headwater.evaluation.metrics import SHARE, detection_values
 from headwater.evaluation.own import MeasuredTask, Own, described, measured_on_own, settings_json
 from headwater.evaluation.result import Line, Result
 from headwater.evaluation.stage import Stage, with_controls
@@ -124,7 +124,7 @@ def score_groups(label: str, groups: Sequence[MeasuredTask]) -> list[Line]:
             own = Scores(scored.scores.ids, ids, scored.scores.values[:, start:stop], label)
             ks = [k for k in KS if k <= len(own.ids) // 2]
             values = detection_values(own, group.positives, ks)
-            lines.append(Line.of(label, values, SHOWN, cost=scored.cost, group=group.name))
+            lines.append(Line.of(label, values, SHOWN, cost=scored.cost, within=SHARE, group=group.name))
             start = stop
     return lines
 

@@ -22,6 +22,9 @@ from headwater.core.statistics import crossed_interval
 DEFAULT_KS = (5, 10, 50)
 _CHANCE = 0.5
 
+SHARE = (0.0, 1.0)
+"""Between these are all metrics of detection."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -40,7 +43,7 @@ def detection_metrics(
 ) -> dict[str, Estimate]:
     """Every metric of `detection_values`: its mean over queries with an interval."""
     values = detection_values(scores, positives, ks)
-    return {name: estimate(per_query) for name, per_query in values.items()}
+    return {name: estimate(per_query, within=SHARE) for name, per_query in values.items()}
 
 
 def detection_values(
@@ -70,15 +73,19 @@ def detection_values(
     return {name: np.array([metrics[name] for metrics in per_query]) for name in per_query[0]}
 
 
-def estimate(values: ArrayLike) -> Estimate:
+def estimate(values: ArrayLike, *, within: tuple[float, float] | None = None) -> Estimate:
     """The mean of independent values (one a query, a seed or a model), and its interval by Student's t.
 
     Of a table `[models, queries]`, in which all queries share the models, the interval is for other models and queries.
+    `within` holds the least and the most that the mean can be: the interval is cut there.
     """
     given = np.asarray(values, dtype=np.float64)
     if given.size < 2:
         return fixed(float(given.mean()))
-    return Estimate(float(given.mean()), *crossed_interval(np.atleast_2d(given)))
+    low, high = crossed_interval(np.atleast_2d(given))
+    if within is not None:
+        low, high = max(low, within[0]), min(high, within[1])
+    return Estimate(float(given.mean()), low, high)
 
 
 def fixed(value: float) -> Estimate:

@@ -74,15 +74,17 @@ class Line:
         shown: Sequence[str],
         *,
         cost: Cost | None = None,
+        within: tuple[float, float] | None = None,
         **rest: Any,
     ) -> Line:
         """The line of a method whose metrics are means of these values; those of the `shown` metrics are kept.
 
-        `values` has one number a query or seed, or a table `[models, queries]`.
+        `values` has one number a query or seed, or a table `[models, queries]`; `within` as in `estimate`.
         """
         tables = {name: np.atleast_2d(np.asarray(found, dtype=np.float64)) for name, found in values.items()}
         kept = {name: as_table(tables[name]) for name in shown if name in tables}
-        return cls(method, {name: estimate(t) for name, t in tables.items()}, cost or Cost(), samples=kept, **rest)
+        metrics = {name: estimate(t, within=within) for name, t in tables.items()}
+        return cls(method, metrics, cost or Cost(), samples=kept, **rest)
 
 
 def as_table(values: ArrayLike) -> Table:
