@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("--ctrl-c", action="store_true")
     options = parser.parse_args()
     how = signal.SIGINT if options.ctrl_c else signal.SIGKILL
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
     blocks._FEWEST_ROWS = blocks._MOST_ROWS = BLOCK_ROWS
     quantise._READ_BYTES, quantise.rows_per_block = 1, lambda row_bytes: BLOCK_ROWS  # type: ignore[assignment]
     base, dice, told = options.folder / "base", random.Random(options.seed), {}
