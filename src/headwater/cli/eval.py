@@ -113,7 +113,7 @@ def lds(
 
     With --model, --data, --queries and --recipe, on your own rows: --model is then the model before it learns them.
 
-    The task `facts` needs the Debian packages dict-foldoc, dict-jargon, wordnet-base and fortunes.
+    The task `facts` needs the Debian packages wordnet-base and dict-foldoc.
 
     Example:  headwater eval lds --task facts --ceiling --method magic --method ekfac
     """

@@ -27,7 +27,7 @@ from headwater.data.batches import TokenBatch
 from headwater.models.losses import all_logits
 from headwater.training.fitting import plan_steps
 from headwater.training.runs import RecordedRun
-from headwater.training.steps import Adjoint, State, Update, updates
+from headwater.training.steps import State, Update, updates
 
 OnStep = Callable[[int, int], None]
 """Called with the steps done and all steps, of the run forward and the run backward together."""
@@ -81,7 +81,7 @@ def replay(flat: FlatModel, run: RecordedRun, on_step: OnStep | None = None) -> 
     """Run the training forward from the model's present weights, and keep every √T-th state."""
     steps = [[b.to(run.model.device) for b in batches] for _, batches in _planned(run)]
     every = math.isqrt(max(len(steps) - 1, 0)) + 1
-    update, state, kept = updates(run.recipe, len(steps)), State.start(flat.weights()), []
+    update, state, kept = updates(run.recipe, len(steps)), State.of(flat.weights()), []
     for number, batches in enumerate(steps):
         if number % every == 0:
             kept.append(state)
@@ -106,7 +106,7 @@ def metagradients(
     Returns:
         Nats for a whole unit of a row's weight, in the order of `run.rows`; float64 on the CPU.
     """
-    adjoint = Adjoint.start(torch.stack([_query_gradient(flat, done.weights, query) for query in queries]))
+    adjoint = State.of(torch.stack([_query_gradient(flat, done.weights, query) for query in queries]))
     place = {id(row): i for i, row in enumerate(run.rows)}
     found = torch.zeros(len(run.rows), len(queries), dtype=torch.float64)
     for number, state in _backward(flat, done):

@@ -25,34 +25,23 @@ _CLIP_EPSILON = 1e-6
 
 @dataclass(frozen=True)
 class State:
-    """Weights, and Adam's two moments (unused by SGD); each `[parameters]`."""
+    """Weights, and Adam's two moments (unused by SGD); each `[parameters]`.
 
-    weights: Float[Tensor, " parameters"]
-    first: Float[Tensor, " parameters"]
-    second: Float[Tensor, " parameters"]
+    An adjoint has the same parts: derivatives by the weights and by the moments, each `[numbers, parameters]`.
+    """
 
-    @classmethod
-    def start(cls, weights: Float[Tensor, " parameters"]) -> State:
-        """The state before the first step."""
-        return cls(weights, torch.zeros_like(weights), torch.zeros_like(weights))
-
-
-@dataclass(frozen=True)
-class Adjoint:
-    """Derivatives by the parts of a state; each `[numbers, parameters]`."""
-
-    weights: Float[Tensor, "numbers parameters"]
-    first: Float[Tensor, "numbers parameters"]
-    second: Float[Tensor, "numbers parameters"]
+    weights: Float[Tensor, "*numbers parameters"]
+    first: Float[Tensor, "*numbers parameters"]
+    second: Float[Tensor, "*numbers parameters"]
 
     @classmethod
-    def start(cls, weights: Float[Tensor, "numbers parameters"]) -> Adjoint:
-        """The adjoint after the last step, of numbers whose gradients by the weights are given."""
+    def of(cls, weights: Float[Tensor, "*numbers parameters"]) -> State:
+        """These weights with moments of 0: the state before the first step, or the adjoint after the last one."""
         return cls(weights, torch.zeros_like(weights), torch.zeros_like(weights))
 
-    def plus(self, weights: Float[Tensor, "numbers parameters"]) -> Adjoint:
-        """With something added to the derivatives by the weights."""
-        return Adjoint(self.weights + weights, self.first, self.second)
+    def plus(self, weights: Float[Tensor, "*numbers parameters"]) -> State:
+        """With something added to the weights."""
+        return State(self.weights + weights, self.first, self.second)
 
 
 @dataclass(frozen=True)
@@ -80,20 +69,20 @@ class Update:
         return State(weights, first, second)
 
     def back(
-        self, state: State, gradient: Float[Tensor, " parameters"], after: Adjoint
-    ) -> tuple[Adjoint, Float[Tensor, "numbers parameters"]]:
+        self, state: State, gradient: Float[Tensor, " parameters"], after: State
+    ) -> tuple[State, Float[Tensor, "numbers parameters"]]:
         """The derivatives by the state before the step, but for the part through the gradient, and by the gradient."""
         o, clip = self.recipe, self._clip(gradient)
         g, kept = gradient * clip, (1 - self.rate * o.weight_decay) * after.weights
         if o.optimizer == "sgd":
-            return Adjoint(kept, after.first, after.second), self._through_clip(gradient, -self.rate * after.weights)
+            return State(kept, after.first, after.second), self._through_clip(gradient, -self.rate * after.weights)
         first, second, denominator = self._moments(state, g)
         by_first = after.first - self._pace * after.weights / denominator
         root = (second * self._bias(o.beta2)).sqrt()  # √(v'/b₂) has the derivative 1 / (2 √(v' b₂))
         slope = torch.where(root > 0, self._pace * first / (2 * denominator**2 * root), 0)
         by_second = after.second + slope * after.weights
         by_clipped = (1 - o.beta1) * by_first + 2 * (1 - o.beta2) * g * by_second
-        return Adjoint(kept, o.beta1 * by_first, o.beta2 * by_second), self._through_clip(gradient, by_clipped)
+        return State(kept, o.beta1 * by_first, o.beta2 * by_second), self._through_clip(gradient, by_clipped)
 
     @property
     def _pace(self) -> float:
