@@ -32,7 +32,9 @@ Labels = Literal["sampled", "data"]
 
 @dataclass(frozen=True)
 class EkfacOptions:
-    """damping: λ as a share of a layer's mean eigenvalue. fit_rows: at most so many rows fit the curvature.
+    """damping: λ as a share of a layer's mean eigenvalue; 0 chooses it by how well two halves of the rows agree.
+
+    fit_rows: at most so many rows fit the curvature.
 
     refine: so many steps of conjugate gradients from EK-FAC's answer towards that of the whole Fisher matrix F of
     `refine_rows` of these rows, with the same λ. A step costs about 6 forward passes for each of them and each query.
@@ -67,7 +69,8 @@ def ekfac(options: EkfacOptions) -> Method:
         def score(rows: Sequence[Row]) -> np.ndarray:
             return products_with(loaded, selection, reader.batches(rows, window), probes, len(rows)).numpy()
 
-        return RowScorer(targets, score, {"coverage": str(selection.coverage), "fitted on rows": len(sample)})
+        notes = {"coverage": str(selection.coverage), "fitted on rows": len(sample), "damping": curvature.damping}
+        return RowScorer(targets, score, notes)
 
     return Method(MethodSpec("ekfac", asdict(options)), scoring=scoring, fit_rows=options.fit_rows)
 
