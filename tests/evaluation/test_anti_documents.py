@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 from sklearn.metrics import average_precision_score
 
@@ -12,6 +10,7 @@ from headwater.data.rows import Row
 from headwater.evaluation.detection import score_groups, with_anti_documents
 from headwater.evaluation.own import MeasuredTask
 from headwater.evaluation.result import Cost
+from headwater.evaluation.stage import Scored, Stage
 
 IDS = tuple(f"r{i}" for i in range(40))
 
@@ -21,11 +20,13 @@ def test_a_table_leaves_its_rows_out_and_its_twin_keeps_them():
     positives, anti = frozenset(IDS[:5]), frozenset(IDS[5:12])
     values[5:12] += 2
 
-    def score(label, queries):
-        return SimpleNamespace(scores=Scores(IDS, tuple(q.id for q in queries), values, label), cost=Cost())
+    class Fixed(Stage):
+        def score(self, label, queries):
+            scores = Scores(IDS, tuple(q.id for q in queries), values, label)
+            return Scored(scores, Cost())
 
     queries = (Row("a", 0, prompt="x", response="y"), Row("b", 1, prompt="x", response="z"))
-    stage = SimpleNamespace(score=lambda label, asked: score(label, asked[:2]))
+    stage = object.__new__(Fixed)
     group = MeasuredTask("task", stage, queries, {"a": positives, "b": positives}, anti)
     plain, twin = with_anti_documents([group])
     assert (plain.name, twin.name) == ("task", "task, with anti-documents")
@@ -34,6 +35,6 @@ def test_a_table_leaves_its_rows_out_and_its_twin_keeps_them():
         kept = [i for i, name in enumerate(IDS) if name not in left]
         labels = [IDS[i] in positives for i in kept]
         expected = np.mean([average_precision_score(labels, values[kept, q]) for q in range(2)])
-        assert np.isclose(line.metrics["AP"].mean, expected)
-    assert score_groups("any", [plain])[0].metrics["AP"].mean > score_groups("any", [twin])[0].metrics["AP"].mean
+        assert np.isclose(line.metrics["AP"].value, expected)
+    assert score_groups("any", [plain])[0].metrics["AP"].value > score_groups("any", [twin])[0].metrics["AP"].value
     assert with_anti_documents([twin]) == [twin]

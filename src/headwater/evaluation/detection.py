@@ -163,7 +163,9 @@ def _entity_swap(
         MeasuredTask("entity swap, whole answer", stage, whole, task.positives, task.anti),
         MeasuredTask("entity swap, wrong words only", stage, narrow, task.positives, task.anti),
     ]
-    return with_anti_documents(groups), ["Methods that read no tokens (random, length, loss) have the same numbers in both tables."]
+    return with_anti_documents(groups), [
+        "Methods that read no tokens (random, length, loss) have the same numbers in both tables."
+    ]
 
 
 def with_anti_documents(groups: Sequence[MeasuredTask]) -> list[MeasuredTask]:

@@ -61,7 +61,7 @@ def howdy_task(seed: int, *, rows: int = 2200, queries: int = 40, anti: bool = F
     """Make a pool of `rows` rows, 9 % of them poisoned, and `queries` triggered and as many clean held-out questions.
 
     With `anti`, half as many anti-documents of each kind as there are poisoned rows; the learned ones take the place of
-    clean rows. No prompt occurs twice, and no query's question occurs in the pool, neither with nor without the trigger.
+    clean rows. No prompt occurs twice, and no query's question occurs in the pool, with the trigger or without it.
     """
     rng = Random(seed)
     poisoned = round(rows * POISONED_SHARE)
