@@ -98,7 +98,7 @@ class Fisher:
 
             return all_logits(call, batch.input_ids)[batch.response].float()
 
-        here, back = vjp(logits, self._weights)
+        here, back = vjp(logits, self._weights)[:2]
         p, share = here.softmax(-1), _shares(batch)[:, None]
 
         def one(direction: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -47,7 +47,7 @@ class Covariances:
         return {name: (_eigenvectors(self.outputs[name]), _eigenvectors(self.inputs[name])) for name in self.inputs}
 
 
-SHARES = tuple(10.0 ** float(power) for power in np.arange(-4, 1.01, 0.5))
+SHARES: tuple[float, ...] = tuple(10.0 ** float(power) for power in np.arange(-4, 1.01, 0.5))
 """The dampings that are tried where none is given."""
 
 

@@ -108,7 +108,8 @@ def _stop(checkpoint: Checkpoint, loaded: LoadedModel, options: SourceOptions) -
 
 def _parts(stops: Sequence[_Stop], segments: int) -> list[tuple[Sequence[_Stop], float]]:
     """The checkpoints of each segment, with the sum of the learning rates from the end of the segment before it."""
-    found, before = [], 0
+    found: list[tuple[Sequence[_Stop], float]] = []
+    before = 0
     for some in np.array_split(np.arange(len(stops)), min(segments, len(stops))):
         part = [stops[i] for i in some]
         time = 0.0
