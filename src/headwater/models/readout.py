@@ -124,7 +124,7 @@ def find_readout(loaded: LoadedModel) -> Readout:
         weight, bias = head.weight, getattr(head, "bias", None)
         return Readout(weight, bias, 1.0, None, _coverage(head, weight, bias, loaded), inner.base_model)
     weight, bias = _linear(head, loaded)
-    scale, soft_cap = find_map(loaded)
+    scale, soft_cap = find_map(loaded.model, device=loaded.device, where=loaded.name)
     trunk = trunk_of(inner, head, _batch(loaded)[0])
     readout = Readout(weight, bias, scale, soft_cap, _coverage(head, weight, bias, loaded), trunk)
     check_readout(readout, loaded)
