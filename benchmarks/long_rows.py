@@ -40,16 +40,11 @@ def main() -> None:
                 more = ["--whole"] if how == "whole" else []
                 more += [part for value in given.set for part in ("--set", value)]
                 command = [sys.executable, __file__, "--tokens", str(tokens), "--vocabulary", str(given.vocabulary)]
-                done = subprocess.run(
-                    [*command, "--method", given.method, "--one", str(out), *more], capture_output=True, text=True
-                )
-                if done.returncode:
-                    found[how] = {"failed": done.stderr.strip().splitlines()[-1:]}
-                    continue
+                command += ["--method", given.method, "--one", str(out), *more]
+                done = subprocess.run(command, capture_output=True, text=True, check=True)
                 found[how] = json.loads(done.stdout.splitlines()[-1])
                 vectors.append(np.load(out))
-            if len(vectors) == 2:
-                found["difference"] = float(np.abs(vectors[0] - vectors[1]).max() / np.abs(vectors[1]).max())
+            found["difference"] = float(np.abs(vectors[0] - vectors[1]).max() / np.abs(vectors[1]).max())
             print(json.dumps({"tokens": tokens, "logits MiB": tokens * given.vocabulary >> 18, **found}), flush=True)
 
 
@@ -58,10 +53,10 @@ def one(given: argparse.Namespace) -> dict[str, float]:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from headwater.data.batches import plan_batches
+    from headwater.data.batches import Window, plan_batches
     from headwater.data.rows import Row
     from headwater.data.tokens import TokenRow
-    from headwater.methods.catalog import parse_settings, vector_method
+    from headwater.methods.catalog import vector_method
     from headwater.models import heads
     from headwater.models.load import wrap_model
     from headwater.training.tiny import train_tokenizer
@@ -82,11 +77,9 @@ def one(given: argparse.Namespace) -> dict[str, float]:
     loaded = wrap_model(LlamaForCausalLM(config), train_tokenizer(["some words"], 300))
     ids = np.random.default_rng(0).integers(0, given.vocabulary, tokens)
     row = TokenRow(Row("r", 0, text=""), "", ids, np.arange(tokens) > 0, np.zeros((tokens, 2), np.int64), 0, "r")
-    form = vector_method(given.method, parse_settings(given.set)).require_vectors()
+    form = vector_method(given.method, dict(pair.split("=", 1) for pair in given.set)).require_vectors()
     encoder = form.bind(loaded)
     short = TokenRow(Row("s", 0, text=""), "", ids[:64], np.arange(64) > 0, np.zeros((64, 2), np.int64), 0, "s")
-    from headwater.data.batches import Window
-
     (warm,) = plan_batches([short], Window(64), tokens_per_batch=64)
     encoder.encode(warm, "train")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
