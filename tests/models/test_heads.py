@@ -8,11 +8,13 @@ import torch
 from headwater.data.batches import TokenBatch, Window, plan_batches
 from headwater.features.capture import visit_gradients
 from headwater.features.parameters import select_parameters
+from headwater.features.perturbed import Movable
 from headwater.models import heads
 from headwater.models.heads import head_in_parts, window_losses
+from headwater.models.load import wrap_model
 from headwater.sketch.products import dense
 from oracles.gradient_oracles import everything_in_double, random_rows
-from zoo import VOCAB, zoo
+from zoo import VOCAB, tiny_tokenizer, zoo
 
 WHOLE = Window(64)
 POSITIONS = 3
@@ -74,6 +76,18 @@ def test_windows_and_factors_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
         for head in ("summed", "tokens"):
             visit_gradients(model, selection, tall, lambda g: blocks.append(g.blocks[0].right.shape[1]), head=head)
     assert blocks == [model.config.hidden_size, 57]
+
+
+def test_losses_of_moved_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded, batch = wrap_model(prepared("llama-tied"), tiny_tokenizer()), batch_of(20, 9)
+    movable = Movable.select(loaded)
+    with everything_in_double():
+        moved = movable.moved(movable.direction([batch]), 0.1)
+        plain, whole = movable.losses(batch), movable.losses(batch, moved)
+        in_parts(monkeypatch, batch)
+        torch.testing.assert_close(movable.losses(batch, moved), whole, rtol=1e-12, atol=0)
+        torch.testing.assert_close(movable.losses(batch), plain, rtol=1e-12, atol=0)
+    assert float((whole - plain).abs().min()) > 1e-4
 
 
 def test_logits_of_another_kind_are_read_whole(monkeypatch: pytest.MonkeyPatch) -> None:
