@@ -175,8 +175,9 @@ def _logits(bound: Bound, items: int, longest: int, kind: str) -> int:
     or a sum of the head's size for each row, whichever is less.
     """
     model = bound.reader.loaded.model
-    vocabulary, width = map(int, model.get_input_embeddings().weight.shape)
-    whole = items * longest * vocabulary * max(model.dtype.itemsize, 4)
+    embedding = model.get_input_embeddings().weight
+    vocabulary, width = int(embedding.shape[0]), int(embedding.shape[1])
+    whole = items * longest * vocabulary * max(int(model.dtype.itemsize), 4)
     if not bound.form.backward:
         return min(3 * CHUNK_BYTES[kind], 3 * whole)
     limit = LOGITS_BYTES[kind]
