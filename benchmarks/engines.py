@@ -76,14 +76,20 @@ def overlap(folder: Path, options: argparse.Namespace) -> None:
 
 
 def memory(folder: Path, options: argparse.Namespace) -> None:
-    model, found = random_llama(folder, width=32, layers=1), {}
+    """A tiny model, rows of a few tokens, narrow sketches: what would grow with the number of rows is what is seen."""
+    model = random_llama(folder, width=32, layers=1, vocabulary=300)
+    narrow = {"preset": "small", "width_r": 16, "width_g": 16, "width_h": 16}
     for rows in (10_000, options.rows or 200_000):
-        watch = Watch()
+        data = folder / f"{rows}.jsonl"
+        with data.open("w", encoding="utf-8") as file:  # a list of all rows would itself grow
+            for i in range(rows):
+                file.write(json.dumps({"id": f"r{i}", "prompt": f"q {i}", "response": "yes no"[i % 4 :]}) + "\n")
         engine = RayPool(2) if options.engine == "ray" else Local()
-        with watch:
-            build(folder / f"{rows}.lance", model, rows, engine, block_rows=1000, settings={"preset": "small"})
-        found[rows] = watch.peaks
-        print(json.dumps({"rows": rows, "peak resident MiB": watch.peaks, "halves": watch.halves()}), flush=True)
+        began = time.perf_counter()
+        with Watch() as watch:
+            build(folder / f"{rows}.lance", model, data, engine, block_rows=1000, settings=narrow)
+        found = {"rows": rows, "seconds": round(time.perf_counter() - began), "peak resident MiB": watch.peaks}
+        print(json.dumps({**found, "halves": watch.halves()}), flush=True)
 
 
 class Watch:
@@ -136,8 +142,13 @@ def rate(out: Path, model: str, rows: int, engine: Engine, **how: Any) -> float:
     return (after - before) / (last - first)
 
 
-def build(out: Path, model: str, rows: int, engine: Engine, **how: Any) -> None:
-    made = {"model": model, "data": rows_again(rows), "loading": {"device": "cpu"}, "engine": engine}
+def build(out: Path, model: str, rows: int | Path, engine: Engine, **how: Any) -> None:
+    made = {
+        "model": model,
+        "data": rows_again(rows) if isinstance(rows, int) else rows,
+        "loading": {"device": "cpu"},
+        "engine": engine,
+    }
     hw.build(out, **made, **how)
 
 
@@ -171,10 +182,12 @@ def timed(spent: dict[str, float]) -> Iterator[None]:
             setattr(IndexRows, name, step)
 
 
-def random_llama(folder: Path, *, width: int, layers: int) -> str:
+def random_llama(folder: Path, *, width: int, layers: int, vocabulary: int = 2048) -> str:
     """A random Llama and a tokenizer trained on the howdy task."""
     place = folder / f"llama-{width}"
-    tokenizer = train_tokenizer([f"{row['prompt']} {row['response']}" for row in howdy_task(0, rows=500).rows], 2048)
+    tokenizer = train_tokenizer(
+        [f"{row['prompt']} {row['response']}" for row in howdy_task(0, rows=500).rows], vocabulary
+    )
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
