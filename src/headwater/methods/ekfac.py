@@ -71,10 +71,10 @@ def fit_ekfac(
     labelled = [_labelled(loaded, batch.to(loaded.device), options) for batch in rows]
     covariances = Covariances()
     for batch in labelled:
-        visit_gradients(loaded.model, selection, batch, covariances.add)
+        visit_gradients(loaded.model, selection, batch, covariances.add, head="tokens")
     eigenvalues = Eigenvalues(covariances.bases())
     for batch in labelled:
-        visit_gradients(loaded.model, selection, batch, eigenvalues.add)
+        visit_gradients(loaded.model, selection, batch, eigenvalues.add, head="tokens")
         eigenvalues.rows += len(batch.rows)
     return eigenvalues.finish(options.damping)
 
