@@ -2,7 +2,7 @@
 
     python benchmarks/engines.py workers [--pairs 3]     rows a second of two one-thread Ray workers and of one
     python benchmarks/engines.py overlap [--pairs 5]     the local engine with and without overlapping steps
-    python benchmarks/engines.py memory [--engine ray]   resident memory at 10,000 and at 200,000 rows
+    python benchmarks/engines.py memory [--engine ray]   resident memory while 200,000 rows are read
 
 Run it with OMP_NUM_THREADS=1 and nothing else on the machine. Throughput is counted from the first block that is
 committed to the last, so that neither starting workers nor loading models counts; the ratio is the median of pairs of
@@ -76,14 +76,27 @@ def overlap(folder: Path, options: argparse.Namespace) -> None:
 
 
 def memory(folder: Path, options: argparse.Namespace) -> None:
-    model, found = random_llama(folder, width=32, layers=1), {}
-    for rows in (10_000, options.rows or 200_000):
-        watch = Watch()
-        engine = RayPool(2) if options.engine == "ray" else Local()
-        with watch:
-            build(folder / f"{rows}.lance", model, rows, engine, block_rows=1000, settings={"preset": "small"})
-        found[rows] = watch.peaks
-        print(json.dumps({"rows": rows, "peak resident MiB": watch.peaks, "halves": watch.halves()}), flush=True)
+    """A tiny model, rows of a few tokens, narrow sketches: what would grow with the number of rows is what is seen."""
+    model, rows = random_llama(folder, width=32, layers=1, vocabulary=300), options.rows or 200_000
+    narrow = {"preset": "small", "width_r": 16, "width_g": 16, "width_h": 16}
+    data = folder / "rows.jsonl"
+    with data.open("w", encoding="utf-8") as file:  # a list of all rows would itself grow
+        for i in range(rows):
+            file.write(json.dumps({"id": f"r{i}", "prompt": f"q {i}", "response": "yes no"[i % 4 :]}) + "\n")
+    began, watch, told = time.perf_counter(), Watch(), [0]
+
+    def mark(done: int, *_: Any) -> None:
+        if done >= told[0] + 10_000 or done == rows:
+            told[0] = done
+            seconds = round(time.perf_counter() - began)
+            print(
+                json.dumps({"rows": done, "seconds": seconds, "peak MiB since the line above": watch.since()}),
+                flush=True,
+            )
+
+    engine = RayPool(2) if options.engine == "ray" else Local()
+    with watch:
+        build(folder / "i.lance", model, data, engine, block_rows=1000, settings=narrow, on_progress=mark)
 
 
 class Watch:
@@ -102,18 +115,10 @@ class Watch:
         self._stop.set()
         self._thread.join()
 
-    @property
-    def peaks(self) -> dict[str, int]:
-        return self._most(self.seen)
-
-    def halves(self) -> list[dict[str, int]]:
-        """The peaks in the two halves of the time: memory that grows is larger in the second."""
-        middle = len(self.seen) // 2
-        return [self._most(self.seen[:middle]), self._most(self.seen[middle:])]
-
-    def _most(self, seen: list[dict[str, int]]) -> dict[str, int]:
-        names = {name for one in seen for name in one}
-        return {name: max(one.get(name, 0) for one in seen) for name in sorted(names)}
+    def since(self) -> dict[str, int]:
+        """The peaks since this was asked before, MiB."""
+        seen, self.seen = self.seen, []
+        return {name: max(one.get(name, 0) for one in seen) for name in sorted({name for one in seen for name in one})}
 
     def _look(self) -> None:
         me = psutil.Process()
@@ -136,8 +141,13 @@ def rate(out: Path, model: str, rows: int, engine: Engine, **how: Any) -> float:
     return (after - before) / (last - first)
 
 
-def build(out: Path, model: str, rows: int, engine: Engine, **how: Any) -> None:
-    made = {"model": model, "data": rows_again(rows), "loading": {"device": "cpu"}, "engine": engine}
+def build(out: Path, model: str, rows: int | Path, engine: Engine, **how: Any) -> None:
+    made = {
+        "model": model,
+        "data": rows_again(rows) if isinstance(rows, int) else rows,
+        "loading": {"device": "cpu"},
+        "engine": engine,
+    }
     hw.build(out, **made, **how)
 
 
@@ -171,10 +181,12 @@ def timed(spent: dict[str, float]) -> Iterator[None]:
             setattr(IndexRows, name, step)
 
 
-def random_llama(folder: Path, *, width: int, layers: int) -> str:
+def random_llama(folder: Path, *, width: int, layers: int, vocabulary: int = 2048) -> str:
     """A random Llama and a tokenizer trained on the howdy task."""
     place = folder / f"llama-{width}"
-    tokenizer = train_tokenizer([f"{row['prompt']} {row['response']}" for row in howdy_task(0, rows=500).rows], 2048)
+    tokenizer = train_tokenizer(
+        [f"{row['prompt']} {row['response']}" for row in howdy_task(0, rows=500).rows], vocabulary
+    )
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),

@@ -20,6 +20,7 @@ from headwater.data.corpus import open_corpus
 from headwater.features.totals import Totals
 from headwater.methods.bound import Bound
 from headwater.methods.catalog import vector_method
+from headwater.models import heads
 from headwater.models.reader import Reader
 from headwater.search.scan import top_k
 from oracles.fake_method import fake_build, records
@@ -101,6 +102,19 @@ def test_a_move_there_and_back_is_caught(name: str, place: str, monkeypatch: pyt
 
     planted(monkeypatch, place, lambda found: tuple(map(waits, found)) if isinstance(found, tuple) else waits(found))
     assert not stored(name, on_one)[1] <= ALLOWED
+
+
+def test_a_head_that_runs_in_parts_stays_on_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, _ = stored("rapidin")
+    monkeypatch.setattr(heads, "LOGITS_BYTES", dict.fromkeys(heads.LOGITS_BYTES, 4 * 3 * 4 * 300))
+    for put in (on_one, on_two):
+        found, moves = stored("rapidin", put)
+        for column, values in plain.items():
+            assert np.allclose(values.astype(float), found[column].astype(float), atol=2e-3), (column, put)
+        assert moves <= ALLOWED
+    real = heads.Head.logits
+    monkeypatch.setattr(heads.Head, "logits", lambda self, states: real(self, states).cpu())
+    assert "models/heads.py" in stored("rapidin", on_one)[1]
 
 
 def fitted_on(devices: Devices) -> None:

@@ -10,6 +10,7 @@ from headwater.core.errors import DataError, HeadwaterError, NumericError, Store
 from headwater.engines.local import Local
 from headwater.index import upkeep
 from headwater.index.checks import check_index, require_all_intact, require_intact
+from headwater.index.failures import storing
 from headwater.index.info import unfinished
 from headwater.index.store import open_index
 from headwater.index.upkeep import compact, delete_rows, unseen_rows
@@ -122,3 +123,10 @@ def test_text_behind_a_conditions_end_is_refused(index):
             list(index.batches(["id"], where=condition))
     assert delete_rows(index, where="source = 'a;b'") == 0
     assert index.count == 40
+
+
+def test_a_lost_object_store_is_named_with_the_way_on() -> None:
+    said = "LanceError(IO): Generic S3 error: Error performing PUT http://a/b in 1ms, after 3 retries - HTTP error: "
+    named = r"s3://a/b: the object store does not answer \(.*go on with --resume\)"
+    with pytest.raises(StoreError, match=named), storing("s3://a/b"):
+        raise OSError(f"{said}error sending request, /home/rust/object_store.rs:1576:42")

@@ -208,4 +208,4 @@ def _refuse_loading(what: str, loading: Mapping[str, Any] | None) -> None:
 
 def placing(loading: Mapping[str, Any] | None) -> dict[str, Any]:
     """Where a model is loaded, of the options of `load_model`: the rest is recorded with the loaded model."""
-    return {name: (loading or {}).get(name) for name in ("device", "device_map", "trust_remote_code")}
+    return {name: (loading or {}).get(name) for name in ("device", "device_map", "trust_remote_code", "compile")}

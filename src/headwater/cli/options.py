@@ -104,6 +104,10 @@ class LoadingOptions:
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run Python code that the model's folder brings.")
     ] = False
+    compile: Annotated[
+        bool,
+        typer.Option("--compile", help="Run the model through torch.compile, for rise."),
+    ] = False
 
     @property
     def chosen(self) -> dict[str, Any]:

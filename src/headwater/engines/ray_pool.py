@@ -92,7 +92,12 @@ class RayPool:
             cpus = max((self.workers or 1) * self.cpus_per_worker, os.cpu_count() or 1)
             own = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": _STORE_BYTES}
             plain = {"worker_niceness": 0}  # Ray's 15 gives its workers what all others leave of the processor
-            ray.init(address="local", _system_config=plain, **own, **quiet)  # else Ray joins a cluster that is here
+            try:  # without an address Ray would join a cluster that is here
+                ray.init(address="local", _system_config=plain, **own, **quiet)
+            except Exception as error:
+                what = f"Ray cannot start a cluster of its own here: {' '.join(str(error).split())[:300]}"
+                remedy = "try again when the machine is less busy, or give --address of a cluster"
+                raise EngineError(what, where="--engine ray", remedy=remedy) from error
         else:
             _require_reachable(self.address)
             try:

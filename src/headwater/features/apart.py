@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from headwater.data.batches import TokenBatch
+from headwater.models.heads import head_in_parts, read_targets
 from headwater.models.losses import losses_and_gradient, target_logits
 from headwater.sketch.blocks import Dense
 
@@ -64,13 +65,15 @@ def _of_row(
     items = (batch.item_row == row).nonzero()[:, 0]
     width = int(batch.response[items].any(0).nonzero().max()) + 1
     response, targets, weights = (t[items, :width] for t in (batch.response, batch.targets, token_weights))
+    head = head_in_parts(model, response)
     with torch.enable_grad():
-        logits, place = target_logits(model, batch.input_ids[items, :width], response)
-        of_loss = (table.gather(1, place).to(logits.device).flatten() for table in (targets, weights))
-        _, gradient = losses_and_gradient(logits.detach().flatten(0, 1), *of_loss)
-        if not logits.requires_grad:  # the row reaches none of them
-            return (None,) * len(leaves)
-        return torch.autograd.grad(logits, list(leaves), gradient.view_as(logits), allow_unused=True)
+        read = read_targets(model, batch.input_ids[items, :width], response, head)
+        read.weigh(targets.gather(1, read.place), weights.gather(1, read.place))
+        read.finish()
+    found = tuple(leaf.grad for leaf in leaves)
+    for leaf in leaves:
+        leaf.grad = None
+    return found
 
 
 def shares_of_mass(model: Any, names: Sequence[str], batch: TokenBatch) -> dict[str, float]:

@@ -8,11 +8,12 @@ tokens), if no pair is compared) and summed: the gradient at example i's activat
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -27,11 +28,15 @@ from headwater.features.layers import Call
 from headwater.features.regroup import Regroup
 from headwater.features.row_losses import token_weights
 from headwater.features.sites import ParameterSelection, Site
-from headwater.models.losses import losses_and_gradient, target_logits, token_losses
-from headwater.sketch.blocks import Block, Gradient, merge
+from headwater.models.heads import Targets, head_in_parts, read_targets
+from headwater.sketch.blocks import Block, Gradient, Outer, as_outer, merge, multiplied_out
 from headwater.sketch.precision import tensor_cores
 
 Visit = Callable[[Gradient], None]
+
+HeadReading = Literal["summed", "tokens", "whole"]
+"""How a head with large logits is read: in parts (`headwater.models.heads`), with the tokens' factors multiplied out
+where that takes less memory; in parts, with the factors of each token; or at once."""
 
 Inputs = tuple[tuple[Any, ...], Mapping[str, Any]]
 """A module's inputs in the order of `forward`'s parameters, and those that remain keywords; tensors are detached."""
@@ -54,13 +59,16 @@ def visit_gradients(
     visit: Visit,
     *,
     weights: Float[Tensor, " rows"] | None = None,
+    head: HeadReading = "summed",
 ) -> Float[Tensor, "items tokens"]:
     """Call `visit` once with each selected tensor's gradients for the rows of `batch`, in the order they arrive.
 
-    A tensor that does not affect the batch's loss is not visited; its gradient is zero.
+    A tensor that does not affect the batch's loss is not visited; its gradient is zero. The head runs on some positions
+    at a time if its logits are large (`headwater.models.heads`).
 
     Args:
         weights: factor on each row's loss, which is the mean over its target tokens.
+        head: how a head with large logits is read.
 
     Returns:
         The loss of each target token in nats, NaN elsewhere.
@@ -70,20 +78,21 @@ def visit_gradients(
         ModelError: examples cannot be separated in a module.
     """
     _require_targets(batch)
+    parts = None if head == "whole" else head_in_parts(model, batch.response)  # runs the model, yet unwatched
     capture = _Capture(Regroup(batch), visit)
     handles = [
         site.module.register_forward_hook(partial(capture.watch, site), with_kwargs=True) for site in selection.sites
     ]
     try:
         with torch.enable_grad():
-            logits, place = target_logits(model, batch.input_ids, batch.response)
+            read = read_targets(model, batch.input_ids, batch.response, parts)
+            targets = batch.targets.gather(1, read.place)
+            of_tokens = _token_weights(batch, weights, read)
+            with capture.in_parts(selection.sites, read, summing=head == "summed"):
+                losses = read.weigh(targets, of_tokens.gather(1, read.place))
             capture.backward = True
             _prove_idle(model, selection, capture.ran, batch)
-            of_tokens = _token_weights(batch, weights, logits.detach(), place)
-            of_loss = (table.gather(1, place).to(logits.device).flatten() for table in (batch.targets, of_tokens))
-            losses, gradient = losses_and_gradient(logits.detach().flatten(0, 1), *of_loss)
-            if logits.requires_grad:  # otherwise they depend on none of the parameters
-                logits.backward(gradient.view_as(logits))
+            read.finish()
     finally:
         for handle in handles:
             handle.remove()
@@ -92,7 +101,7 @@ def visit_gradients(
         for name, block in gradients_apart(model, selection.apart, batch, of_tokens).items():
             visit(Gradient(name, selection.shapes[name], (block,)))
     table = torch.full(batch.response.shape, torch.nan, dtype=losses.dtype, device=batch.response.device)
-    table.scatter_(1, place, losses.to(table.device).view_as(place))
+    table.scatter_(1, read.place, losses.to(table.device))
     return table.masked_fill_(~batch.response, torch.nan)
 
 
@@ -104,14 +113,12 @@ def _prove_idle(model: Any, selection: ParameterSelection, ran: set[int], batch:
         selection.proved_idle.update(site.where for site in silent)
 
 
-def _token_weights(
-    batch: TokenBatch, weights: Tensor | None, logits: Tensor, place: Tensor
-) -> Float[Tensor, "items tokens"]:
-    """What each token's loss counts for; a preference pair's answers are first compared by these logits."""
+def _token_weights(batch: TokenBatch, weights: Tensor | None, read: Targets) -> Float[Tensor, "items tokens"]:
+    """What each token's loss counts for; a preference pair's answers are first compared by these losses."""
     table = None
     if batch.paired:
-        losses = token_losses(logits.flatten(0, 1), batch.targets.gather(1, place).to(logits.device).flatten())
-        table = losses.new_zeros(batch.response.shape).scatter_(1, place.to(losses.device), losses.view_as(place))
+        losses = read.losses(batch.targets.gather(1, read.place))
+        table = losses.new_zeros(batch.response.shape).scatter_(1, read.place.to(losses.device), losses)
     found = token_weights(batch, table).to(batch.response.device)
     return found if weights is None else found * weights.to(found)[batch.item_row][:, None]
 
@@ -138,6 +145,27 @@ class _Capture:
     seen: set[int] = field(default_factory=set)
     reading: bool = False
     done: set[str] = field(default_factory=set)
+    summing: int = 0
+    summed: dict[str, Tensor] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def in_parts(self, sites: Iterable[Site], read: Targets, *, summing: bool) -> Iterator[None]:
+        """While the head runs on one part of the positions after the other, its gradients wait for the last part.
+
+        With `summing`, the factors of more positions than a layer has inputs are multiplied out, part by part.
+        """
+        if read.head is None:
+            yield
+            return
+        inside = {id(module) for module in read.head.modules()}
+        waiting = {name for site in sites if id(site.module) in inside for name in site.names.values()}
+        for name in waiting:
+            self.expected[name] = self.expected.get(name, 0) + 1
+        self.summing = read.place.shape[1] if summing else 0
+        yield
+        self.summing = 0
+        with torch.no_grad():
+            self._count_down(waiting)
 
     def watch(self, site: Site, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """A forward hook that asks for the gradient at the module's output.
@@ -190,16 +218,24 @@ class _Capture:
         for local, block in site.kind.read(call):
             name = site.names.get(local)
             if name is not None:
-                self.blocks.setdefault(name, []).append(block)
+                if isinstance(block, Outer) and block.right.shape[2] < self.summing:
+                    self.summed[name] = multiplied_out(block, self.summed.get(name))
+                else:
+                    self.blocks.setdefault(name, []).append(block)
                 shape = site.shapes[name]
                 self.shapes[name] = (shape, transposed and len(shape) > 1)  # a bias has nothing to transpose
-        for name in site.names.values():
+        self._count_down(site.names.values())
+
+    def _count_down(self, names: Iterable[str]) -> None:
+        for name in names:
             self.expected[name] -= 1
             if self.expected[name] == 0:
                 self._release(name)
 
     def _release(self, name: str) -> None:
         blocks = self.blocks.pop(name, [])
+        if name in self.summed:
+            blocks.append(as_outer(self.summed.pop(name)))
         if not blocks:
             return
         if name in self.done:
@@ -214,7 +250,7 @@ class _Capture:
     def finish(self) -> None:
         """Visit the tensors of modules that ran more often than gradients arrived."""
         with torch.no_grad():
-            for name in list(self.blocks):
+            for name in [*self.blocks, *self.summed]:
                 self._release(name)
 
 

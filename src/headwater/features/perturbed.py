@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from headwater.core.errors import ModelError, NumericError
@@ -23,6 +23,7 @@ from headwater.data.batches import TokenBatch
 from headwater.features.parameters import parameter_names
 from headwater.features.row_losses import row_losses
 from headwater.models.fingerprint import parameter_count
+from headwater.models.heads import Head, head_in_parts, read_targets
 from headwater.models.load import LoadedModel
 from headwater.models.losses import all_logits, loss_table
 
@@ -99,8 +100,11 @@ class Movable:
 
     @torch.no_grad()
     def losses(self, batch: TokenBatch, weights: Weights | None = None) -> Float[Tensor, " rows"]:
-        """Each row's loss (nats, mean over its target tokens), float64, under `weights`."""
-        return self._losses(batch, weights or {})
+        """Each row's loss (nats, mean over its target tokens), float64, under `weights`; long rows' logits in parts."""
+        batch, model = batch.to(self.loaded.device), self.loaded.model
+        table = _TokenLosses(model, head_in_parts(model, batch.response))
+        moved = {f"model.{name}": value for name, value in (weights or {}).items()}
+        return row_losses(functional_call(table, moved, (batch,)).double(), batch)
 
     def products(self, batches: Sequence[TokenBatch], direction: Direction) -> Float[Tensor, " rows"]:
         """⟨d, ∇l(row)⟩ exactly, by one backward pass per batch; each batch must hold one row. float64."""
@@ -126,3 +130,21 @@ class Movable:
         logits = all_logits(moved, batch.input_ids)
         place, targets = batch.response.to(logits.device), batch.targets.to(logits.device)
         return row_losses(loss_table(logits[place], targets, place).double(), batch)
+
+
+class _TokenLosses(nn.Module):
+    """A module that gives a batch's token losses, so that `functional_call` moves the weights of model and head alike.
+
+    The head is what `head_in_parts` found.
+    """
+
+    def __init__(self, model: nn.Module, head: Head | None) -> None:
+        super().__init__()
+        self.model, self.head = model, head
+
+    def forward(self, batch: TokenBatch) -> Float[Tensor, "items tokens"]:
+        """The loss of each target token, nats; what else the table holds belongs to no target."""
+        read = read_targets(self.model, batch.input_ids, batch.response, self.head)
+        losses = read.losses(batch.targets.gather(1, read.place))
+        table = losses.new_zeros(batch.response.shape)
+        return table.scatter_(1, read.place.to(losses.device), losses)

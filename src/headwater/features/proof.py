@@ -213,7 +213,7 @@ class _Trial:
         selection = ParameterSelection(careful, shapes, Coverage(0, 0), idle)
         with _told("the model has no backward pass"):
             true = self._autograd(views)
-            visit_gradients(self.model, selection, self.batch, visit)
+            visit_gradients(self.model, selection, self.batch, visit, head="whole")
         self.largest = max([self.largest, *(norm for _, norm, _ in true.values())])
         doubtful = {name for site in sites if _is_doubtful(site) for name in site.shapes}
         wrong = {
@@ -259,7 +259,8 @@ class _Trial:
             try:
                 nothing = ParameterSelection((), {}, Coverage(0, 0))
                 weights = torch.tensor(_WEIGHTS, dtype=torch.float64, device=self.batch.input_ids.device)
-                visit_gradients(self.model, nothing, self.batch, lambda gradient: None, weights=weights)
+                how: dict[str, Any] = {"weights": weights, "head": "whole"}
+                visit_gradients(self.model, nothing, self.batch, lambda gradient: None, **how)
             finally:
                 for name, gradient in held.items():
                     self.parameters[name].requires_grad_(False)

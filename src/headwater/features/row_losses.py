@@ -16,8 +16,8 @@ from torch import Tensor
 
 from headwater.core.errors import NumericError
 from headwater.data.batches import TokenBatch
+from headwater.models.heads import window_losses
 from headwater.models.load import LoadedModel
-from headwater.models.losses import window_losses
 
 
 def row_losses(table: Float[Tensor, "items tokens"], batch: TokenBatch) -> Float[Tensor, " rows"]:

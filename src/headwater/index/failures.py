@@ -33,6 +33,11 @@ _CAUSES = (
         "the file system is read-only",
         "copy the index to a folder that can be written to",
     ),
+    (
+        ("error sending request",),
+        "the object store does not answer",
+        "run the same command again when it does; index build and index quantise go on with --resume",
+    ),
 )
 """What is in Lance's messages, and the fault and the remedy that it means."""
 

@@ -30,6 +30,7 @@ from headwater.indexing.live_bytes import LiveBytes
 from headwater.indexing.plan import disk_of
 from headwater.indexing.probe import measure_storing, resident_bytes, share_of_characters, survey
 from headwater.methods.bound import Bound
+from headwater.models.heads import LOGITS_BYTES
 from headwater.models.losses import all_logits
 
 PEAKS: dict[str, dict[torch.dtype, float]] = {
@@ -125,7 +126,8 @@ def forecast_build(corpus: Corpus, bound: Bound, machines: Machines, **kept: Any
     tokens = round(sum(len(row.ids) for row in rows) * share)
     flops = _flops(bound, lengths) * share * bound.form.passes
     held = min(count, manifest.plan.block_rows) * sum(column.row_bytes for column in manifest.columns)
-    memory = {"process": process, **_memory(bound, rows, int(lengths.max())), "blocks": HELD_BLOCKS * held}
+    kind = "cpu" if machines.device in (None, "cpu") else "cuda"
+    memory = {"process": process, **_memory(bound, rows, int(lengths.max()), kind), "blocks": HELD_BLOCKS * held}
     seconds, assumed = None, [f"a row costs {bound.form.passes:g} forward passes"]
     if machines.device is not None:
         dtype = bound.reader.loaded.model.dtype
@@ -151,21 +153,41 @@ def forecast_build(corpus: Corpus, bound: Bound, machines: Machines, **kept: Any
     )
 
 
-def _memory(bound: Bound, rows: Sequence[TokenRow], longest: int) -> dict[str, int]:
+def _memory(bound: Bound, rows: Sequence[TokenRow], longest: int, kind: str) -> dict[str, int]:
     """Weights, activations at a batch of the longest rows, logits, and what the sketch holds, in bytes."""
-    loaded, form = bound.reader.loaded, bound.form
+    loaded = bound.reader.loaded
     tensors = {id(t): t for t in (*loaded.model.parameters(), *loaded.model.buffers())}
     items = min(max(bound.reader.tokens_per_batch // longest, 1), len(rows))
-    vocabulary = loaded.model.get_input_embeddings().weight.shape[0]
-    whole = items * longest * vocabulary * max(loaded.model.dtype.itemsize, 4)
-    chunk = min(3 * CHUNK_BYTES["cpu"], 3 * whole)
     dims = sum(column.dim for column in bound.encoder.columns)
     return {
         "weights": sum(t.numel() * t.dtype.itemsize for t in tensors.values()),
         "activations": _live(bound, items, longest),
-        "logits": 2 * whole if form.backward else chunk,
+        "logits": _logits(bound, items, longest, kind),
         "sketch": sum(t.numel() * t.dtype.itemsize for t in _held(bound.encoder, set(tensors))) + items * dims * 8,
     }
+
+
+def _logits(bound: Bound, items: int, longest: int, kind: str) -> int:
+    """Bytes of logits and what is made of them, of a batch of so many rows of this length on this kind of device.
+
+    A forward pass needs three of a chunk's size; a backward pass logits and their gradient, whole or in parts
+    (`headwater.models.heads`). If the head's own gradient is read, it needs the gradient at the logits of every token,
+    or a sum of the head's size for each row, whichever is less.
+    """
+    model = bound.reader.loaded.model
+    embedding = model.get_input_embeddings().weight
+    vocabulary, width = int(embedding.shape[0]), int(embedding.shape[1])
+    whole = items * longest * vocabulary * max(int(model.dtype.itemsize), 4)
+    if not bound.form.backward:
+        return min(3 * CHUNK_BYTES[kind], 3 * whole)
+    limit = LOGITS_BYTES[kind]
+    if whole <= limit:
+        return 2 * whole
+    head = {id(module) for module in model.get_output_embeddings().modules()}
+    selection = getattr(bound.encoder, "selection", None)
+    if selection is None or not any(id(site.module) in head for site in selection.sites):
+        return 2 * limit
+    return 2 * limit + items * width * vocabulary * 4 if longest > width else 2 * whole
 
 
 def _live(bound: Bound, items: int, length: int) -> int:

@@ -24,6 +24,7 @@ from headwater.data.tokens import TokenRow
 from headwater.features.encoder import Encoder, ExactEncoder, GridEncoder, ModuleEncoder, TokenScores
 from headwater.methods.gathered import Gathered, Stored
 from headwater.methods.method import Method, Vectors
+from headwater.models.load import require_plain
 from headwater.models.reader import Reader
 
 OnBatch = Callable[[int, int], None]
@@ -79,8 +80,14 @@ class Bound:
 
     @classmethod
     def of(cls, method: Method, reader: Reader) -> Bound:
-        """Bind a method to a reader; raises `UsageError` if the method gives no vectors."""
+        """Bind a method to a reader.
+
+        Raises:
+            UsageError: the method gives no vectors, or reads gradients and the model is to be compiled.
+        """
         form = method.require_vectors()
+        if form.backward:
+            require_plain(reader.loaded, f"the method '{method.spec.name}'")
         return cls(method, form, form.bind(reader.loaded), reader)
 
     def encode(self, rows: Sequence[Row], role: Role, *, device: str | torch.device = "cpu") -> EncodedRows:

@@ -82,10 +82,10 @@ def fit_ekfac(
     drawn = [labelled(loaded, batch.to(loaded.device), options) for batch in rows]
     covariances = Covariances()
     for batch in drawn:
-        visit_gradients(loaded.model, selection, batch, covariances.add)
+        visit_gradients(loaded.model, selection, batch, covariances.add, head="tokens")
     eigenvalues = Eigenvalues(covariances.bases())
     for batch in drawn:
-        visit_gradients(loaded.model, selection, batch, eigenvalues.add)
+        visit_gradients(loaded.model, selection, batch, eigenvalues.add, head="tokens")
         eigenvalues.rows += len(batch.rows)
     return eigenvalues.finish(options.damping)
 

@@ -32,6 +32,7 @@ from headwater.methods.targets import (
     mean_over_parts,
     split_folds,
 )
+from headwater.models.load import require_plain
 from headwater.models.reader import Reader
 
 
@@ -54,6 +55,8 @@ def prepare(method: Method, reader: Reader | None, targets: Sequence[Target], sa
         raise DataError(f"'{name}' is fitted on rows of the pool and was given none", where="sample")
     given = cast(Reader, reader)
     if method.scoring is not None:
+        if reader is not None:
+            require_plain(reader.loaded, f"the method '{name}'")
         return method.scoring(given, targets, evenly_spaced(sample, method.fit_rows) if method.fit_rows else [])
     return score_probes(method, given, read_probes(method, given, targets))
 

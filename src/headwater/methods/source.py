@@ -134,7 +134,7 @@ def _visit(stop: _Stop, rows: Sequence[TokenBatch], visit: Callable[[Gradient], 
     for batch in rows:
         counts = torch.zeros(len(batch.rows), device=batch.response.device)
         counts = counts.index_add(0, batch.item_row, batch.response.sum(1).float())
-        visit_gradients(stop.loaded.model, stop.selection, batch, visit, weights=counts)
+        visit_gradients(stop.loaded.model, stop.selection, batch, visit, weights=counts, head="tokens")
 
 
 def _roots(part: Sequence[_Stop]) -> dict[str, Tensor]:

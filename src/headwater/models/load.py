@@ -33,7 +33,8 @@ class LoadedModel:
         adapter: folder or hub name of the PEFT adapter, if one was loaded.
         device: the device that inputs must be on.
         fingerprint: architecture, dtype, weights digest, adapter, tokenizer digest; JSON-ready.
-        loading: the arguments of `load_model` other than name, device and device map; they load the model again.
+        loading: the arguments of `load_model` other than name, device, device map and compile; they load it again.
+        compiled: methods that read forward passes alone are to run the model up to its head through `torch.compile`.
     """
 
     name: str
@@ -43,6 +44,7 @@ class LoadedModel:
     device: torch.device
     fingerprint: Mapping[str, Any]
     loading: Mapping[str, Any] = field(default_factory=dict)
+    compiled: bool = False
 
     @property
     def weightless(self) -> bool:
@@ -62,6 +64,7 @@ def load_model(
     revision: str | None = None,
     quantization: str | None = None,
     trust_remote_code: bool = False,
+    compile: bool = False,
 ) -> LoadedModel:
     """A Hugging Face causal language model from a local folder or by its hub name.
 
@@ -79,11 +82,14 @@ def load_model(
         revision: branch, tag or commit on the hub.
         quantization: `4bit` or `8bit`, through bitsandbytes; None loads the weights as they are.
         trust_remote_code: run Python code that the checkpoint or tokenizer brings; without it such a one is refused.
+        compile: run forward passes through `torch.compile`, for methods that need no gradients; like another device, it
+            changes the last digits of vectors.
 
     Raises:
         ModelError: the model, tokenizer or adapter is missing or incomplete, or does not fit; a checkpoint holds
             weights that the model has no place for, or needs a package that is missing; nothing is guessed.
-        UsageError: an unknown dtype or quantization, or both a device and a device map.
+        UsageError: an unknown dtype or quantization, both a device and a device map, or `compile` beside a device map
+            or quantization.
     """
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES, where=name)
@@ -94,6 +100,9 @@ def load_model(
     if revision is not None and Path(name).is_dir():
         what = f"a local folder has no revisions, so '{revision}' would do nothing"
         raise UsageError(what, where=f"--revision, {name}", remedy="leave it out")
+    if compile and (device_map is not None or quantization is not None):
+        what = f"a model {'spread by a device map' if device_map is not None else 'in codes'} is not compiled here"
+        raise UsageError(what, where="--compile", remedy="leave it out")
     place, target = model_place(name), _device(device, device_map)
     settings = {
         "dtype": "auto" if dtype == "auto" else getattr(torch, dtype),
@@ -110,7 +119,14 @@ def load_model(
         **{"adapter": adapter, "merge": merge, "dtype": dtype, "tokenizer": tokenizer},
         **{"revision": revision, "quantization": quantization, **trust},
     }
-    return dataclasses.replace(_frozen(model, read, name, adapter), loading=loading)
+    return dataclasses.replace(_frozen(model, read, name, adapter), loading=loading, compiled=compile)
+
+
+def require_plain(loaded: LoadedModel, what: str) -> None:
+    """Raise `UsageError` if the model is to be compiled, since `what` looks at its modules while it runs."""
+    if loaded.compiled:
+        fault = f"{what} watches or changes the model's modules, which a compiled model does not show"
+        raise UsageError(fault, where="--compile", remedy="leave it out, or take a method such as rise")
 
 
 def wrap_model(model: Any, tokenizer: Any, name: str = "in-memory") -> LoadedModel:

@@ -8,8 +8,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from headwater.data.batches import TokenBatch
-
 SLICE_BYTES = {"cpu": 2**20, "cuda": 2**28}
 """Bytes of the logits' gradient made at a time: on a CPU, what stays in its nearest large cache."""
 
@@ -33,10 +31,10 @@ def target_logits(
     of them twice. If the model has an output embedding, it runs at these positions only: for long prompts and large
     vocabularies, it is most of the cost.
     """
-    most, tokens = int(response.sum(1).max()), response.shape[1]
-    if most == tokens:
-        return all_logits(model, input_ids), torch.arange(tokens, device=response.device).expand_as(response)
-    place = torch.argsort(~response, dim=1, stable=True)[:, :most]
+    place = target_places(response)
+    most = place.shape[1]
+    if most == response.shape[1]:
+        return all_logits(model, input_ids), place
 
     def narrow(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         return (_at(args[0], place), *args[1:]) if args and args[0].shape[:2] == response.shape else None
@@ -50,6 +48,14 @@ def target_logits(
         if handle is not None:
             handle.remove()
     return (logits if logits.shape[1] == most else _at(logits, place)), place
+
+
+def target_places(response: Bool[Tensor, "items tokens"]) -> Int[Tensor, "items most"]:
+    """The positions where `response` is True, in order; items with fewer are filled up with others."""
+    most, tokens = int(response.sum(1).max()), response.shape[1]
+    if most == tokens:
+        return torch.arange(tokens, device=response.device).expand_as(response)
+    return torch.argsort(~response, dim=1, stable=True)[:, :most]
 
 
 def _at(values: Float[Tensor, "items tokens size"], place: Int[Tensor, "items most"]) -> Tensor:
@@ -75,14 +81,6 @@ def loss_table(
     """
     losses = token_losses(logits, targets[where])
     return losses.new_zeros(where.shape).masked_scatter(where, losses)
-
-
-@torch.no_grad()
-def window_losses(model: Any, batch: TokenBatch) -> Float[Tensor, " items"]:
-    """The sum of the losses of each window's target tokens, in nats; logits are made for these only."""
-    logits, place = target_logits(model, batch.input_ids, batch.response)
-    kept = batch.response.gather(1, place)
-    return loss_table(logits[kept], batch.targets.gather(1, place), kept).sum(1)
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ architecture is either read correctly or not at all.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -26,7 +26,7 @@ from headwater.models.adapters import without_adapter
 from headwater.models.fingerprint import parameter_count
 from headwater.models.load import LoadedModel
 from headwater.models.logit_map import find_map
-from headwater.models.trunk import trunk_of
+from headwater.models.trunk import Compiled, trunk_of
 from headwater.sketch.precision import half_product, multiplies_half
 
 _SLICE = 16_384
@@ -124,11 +124,11 @@ def find_readout(loaded: LoadedModel) -> Readout:
         weight, bias = head.weight, getattr(head, "bias", None)
         return Readout(weight, bias, 1.0, None, _coverage(head, weight, bias, loaded), inner.base_model)
     weight, bias = _linear(head, loaded)
-    scale, soft_cap = find_map(loaded)
+    scale, soft_cap = find_map(loaded.model, device=loaded.device, where=loaded.name)
     trunk = trunk_of(inner, head, _batch(loaded)[0])
     readout = Readout(weight, bias, scale, soft_cap, _coverage(head, weight, bias, loaded), trunk)
     check_readout(readout, loaded)
-    return readout
+    return replace(readout, trunk=Compiled.of(trunk)) if loaded.compiled else readout
 
 
 def check_readout(readout: Readout, loaded: LoadedModel) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 from headwater.core.errors import UsageError
 from headwater.core.fingerprints import require_equal
 from headwater.data.batches import TokenBatch
+from headwater.models.heads import window_losses
 from headwater.models.load import LoadedModel, load_model
-from headwater.models.losses import window_losses
 
 _NAME_IT = "--reference MODEL names the model that training began with"
 

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from headwater.core.errors import ModelError
 
+BACKEND = "inductor"
+"""What `torch.compile` compiles with."""
+
 
 class _HeadReachedError(Exception):
     """The head was called; the rest of the model need not run."""
@@ -45,6 +48,36 @@ class UpToHead:
             handle.remove()
         what = f"{type(self.model).__name__} does not run its head"
         raise ModelError(what, remedy="use a method that does not read the head")
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A trunk that runs through `torch.compile`, for rows of any number and length.
+
+    Attributes:
+        trunk: the module.
+        run: what `torch.compile` made of it; it compiles when it is first called, which takes a minute or so.
+    """
+
+    trunk: Any
+    run: Any
+
+    @classmethod
+    def of(cls, trunk: Any) -> Compiled:
+        """Have a trunk compiled; raises `ModelError` if the model has none apart from its head."""
+        if isinstance(trunk, UpToHead):
+            what = f"{type(trunk.model).__name__} changes what its trunk gives, so that it cannot be compiled by itself"
+            raise ModelError(what, where="--compile", remedy="leave it out")
+        return cls(trunk, torch.compile(trunk, dynamic=True, backend=BACKEND))
+
+    def __call__(self, **given: Any) -> Any:
+        """The trunk's output; raises `ModelError` if it cannot be compiled."""
+        try:
+            return self.run(**given)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            brief = " ".join(str(error).split())[:300]
+            what = f"{type(self.trunk).__name__} cannot be compiled: {brief}"
+            raise ModelError(what, where="--compile", remedy="leave it out") from error
 
 
 def trunk_of(model: Any, head: Any, input_ids: Tensor) -> Any:

@@ -122,5 +122,18 @@ def merge(blocks: Iterable[Block]) -> tuple[Block, ...]:
     return tuple(merged)
 
 
+def multiplied_out(block: Outer, before: Tensor | None = None) -> Float[Tensor, "_rows _in _out"]:
+    """Σ_t right_t ⊗ left_t, float32 at least, added to `before` in place."""
+    wide = torch.promote_types(block.right.dtype, torch.float32)
+    left, right = block.left.to(wide), block.right.mT.to(wide)
+    return torch.bmm(right, left) if before is None else before.baddbmm_(right, left)
+
+
+def as_outer(summed: Float[Tensor, "_rows _in _out"]) -> Outer:
+    """What `multiplied_out` gave, as a sum over its columns instead of tokens: Σ_j summed_j ⊗ e_j."""
+    unit = torch.eye(summed.shape[1], dtype=summed.dtype, device=summed.device)
+    return Outer(summed, unit.expand(len(summed), -1, -1))
+
+
 def _join(tensors: list[Tensor]) -> Tensor:
     return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim=1)

@@ -133,13 +133,25 @@ def _ghost_is_cheaper(gradient: Gradient) -> bool:
 
 
 def paired(a: Block, b: Block, dtype: torch.dtype) -> Float[Tensor, " rows"]:
-    """⟨a_i, b_i⟩ for each row i, from the factors."""
+    """⟨a_i, b_i⟩ for each row i, from the factors; some tokens of a at a time, so that no table of pairs is large."""
     if isinstance(a, Dense) and isinstance(b, Dense):
         return torch.einsum("rs,rs->r", a.values.to(dtype), b.values.to(dtype))
     assert not isinstance(a, Dense)
     assert not isinstance(b, Dense)
-    right = torch.bmm(a.right.to(dtype), b.right.to(dtype).mT)
-    return (right * _left_pairs(a, b, dtype)).sum((1, 2))
+    rows, tokens, _ = b.right.shape
+    step = max(1, FORMED_BYTES // max(rows * tokens * dtype.itemsize, 1))
+    total = torch.zeros(rows, dtype=dtype, device=b.right.device)
+    for start in range(0, a.right.shape[1], step):
+        some = _some_tokens(a, slice(start, start + step))
+        right = torch.bmm(some.right.to(dtype), b.right.to(dtype).mT)
+        total += (right * _left_pairs(some, b, dtype)).sum((1, 2))
+    return total
+
+
+def _some_tokens(block: Outer | Lookup, tokens: slice) -> Outer | Lookup:
+    if isinstance(block, Outer):
+        return Outer(block.left[:, tokens], block.right[:, tokens])
+    return Lookup(block.index[:, tokens], block.right[:, tokens])
 
 
 def _left_pairs(a: Outer | Lookup, b: Outer | Lookup, dtype: torch.dtype) -> Float[Tensor, "rows tokens_a tokens_b"]:

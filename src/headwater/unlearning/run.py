@@ -17,7 +17,7 @@ import torch
 
 from headwater.core.fingerprints import digest
 from headwater.data.rows import Row
-from headwater.models.load import LoadedModel
+from headwater.models.load import LoadedModel, require_plain
 from headwater.models.reader import Reader
 from headwater.unlearning import resume as resuming
 from headwater.unlearning.adapter import trainable_model, trainable_state
@@ -81,6 +81,7 @@ def run_unlearning(
 
 def reader_of(loaded: LoadedModel, options: UnlearnOptions) -> Reader:
     """The reader that turns the run's rows into tokens; a row is read in one piece, so none exceeds the positions."""
+    require_plain(loaded, "unlearning")
     reader = Reader.of(loaded, template=options.template, max_tokens=options.max_tokens, targets=options.targets)
     return replace(reader, tokenization=replace(reader.tokenization, max_tokens=reader.context))
 
