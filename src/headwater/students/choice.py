@@ -1,7 +1,8 @@
 """Which features a student reads: the best on left-out labels among those that cost little enough.
 
 The time a row takes is measured for the teacher and for each source of features. A source is used only if it, with the
-words, costs at most the wished share of the teacher's time; the words of the text may always be read.
+words, costs at most the wished share of the teacher's time; the words of the text may always be read. Of a proxy, so
+much of each row is read as that allows.
 
 If no share is wished, it is 1/20. Where that makes a poor student, sources up to 1/4 are tried too, and taken if they
 foretell the left-out labels much better: what a model half-way through its training has learned of a row cannot be
@@ -59,9 +60,11 @@ class SourceCost:
     @property
     def cost(self) -> str:
         """Its cost in words."""
+        characters = self.source.described.get("characters")
+        reads = f", {characters:,} characters a row" if characters else ""
         if self.share is None:
-            return f"{1000 * self.seconds:.2f} ms a row"
-        return f"1/{1 / max(self.share, 1e-9):.3g} of the teacher's time"
+            return f"{1000 * self.seconds:.2f} ms a row{reads}"
+        return f"1/{1 / max(self.share, 1e-9):.3g} of the teacher's time{reads}"
 
 
 def to_share(text: str) -> float:
@@ -106,11 +109,25 @@ def priced(
                 continue
             found.append(_measured(source, rows, teacher_seconds, fits=True))
             continue
-        one = _measured(source, rows, teacher_seconds, fits=True)
-        words = found[0].seconds if found else 0.0
-        total = None if teacher_seconds is None else (one.seconds + words) / teacher_seconds
-        found.append(replace(one, total=total, fits=source.name == "words" or total is None or total <= share))
+        found.append(_fitting(source, rows, teacher_seconds, share, words=found[0].seconds if found else 0.0))
     return found
+
+
+def _fitting(
+    source: StudentSource, rows: Sequence[Row], teacher_seconds: float | None, share: float, *, words: float
+) -> SourceCost:
+    """The source, reading as much of a row as the share allows beside the words; whole if no length is allowed."""
+    first: SourceCost | None = None
+    while True:
+        one = _measured(source, rows, teacher_seconds, fits=True)
+        total = None if teacher_seconds is None else (one.seconds + words) / teacher_seconds
+        one = replace(one, total=total, fits=source.name == "words" or total is None or total <= share)
+        first = first or one
+        if one.fits:
+            return one
+        if source.shorter is None:
+            return first
+        source = source.shorter
 
 
 def _measured(source: StudentSource, rows: Sequence[Row], teacher_seconds: float | None, *, fits: bool) -> SourceCost:
