@@ -15,6 +15,7 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -41,6 +42,15 @@ from headwater.valuing.trust import ceilings
 
 PROXY = Recipe(epochs=2, width=16, layers=1, heads=2, vocabulary=512, tokens_per_batch=2048, context=CONTEXT)
 """Small beside a teacher of 470 thousand parameters: 12 thousand."""
+STUDENTS: dict[str, dict[str, Any]] = {
+    "words": {"sources": "words"},
+    "proxy": {"sources": "proxy"},
+    "words and proxy, at most 1/20": {"cost": "1/20"},
+    "model": {"sources": "model"},
+    "words+model": {"sources": "words+model"},
+    "transformer": {"family": "transformer", "members": 1},
+    "transformer, ranking": {"family": "transformer", "members": 1, "ranking": True},
+}
 PARTS, SHUFFLES = 16, 12
 
 
@@ -73,14 +83,15 @@ def main() -> None:
     taught = Taught(reader, seconds_a_row(teacher, sample[:32]))
     teachers_time = 1000 * seconds_a_row(teacher, sample[:128])
     report["teacher ms a row"] = teachers_time
-    for name in ("words", "proxy", "model", "words+proxy", "words+model"):
-        options = StudentOptions(proxy=str(proxy), sources=name)
-        student = fit_student(sample, known, options, taught)
+    alone = Taught(None, taught.teacher_seconds)
+    for name, given_to in STUDENTS.items():
+        options = StudentOptions(proxy=str(proxy) if "proxy" in name else "", **given_to)
+        student = fit_student(sample, known, options, taught if "model" in name else alone)
         report[name] = measured(student.predict(fresh), truth, ceiling)
         report[name] |= {
             "held-out Spearman": student.held_out,
             "teacher's time over the student's": teachers_time / (1000 * seconds_a_row(student.predict, fresh[:1024])),
-            "curve": student.curve,
+            **{"curve": student.curve, "reads": student.choice.get("student reads", "")},
         }
         print(name, report[name], flush=True)
     shuffles = np.stack([np.random.default_rng(i).permutation(known) for i in range(SHUFFLES)], axis=1)
