@@ -175,7 +175,7 @@ def test_what_cannot_be_scored_is_refused():
         linfik(pool, [Target("t", target)], half)
     with pytest.raises(UsageError, match="form=gradient"):
         linfik(pool, [Target("t", target)], cosine=True)
-    with pytest.raises(UsageError, match="leave form=gradient out"):
+    with pytest.raises(UsageError, match="weigh=rows and optimizer=plain"):
         linfik(pool, [Target("t", target)], form="gradient", weigh="tokens")
     with pytest.raises(UsageError, match="folds"):
         linfik(pool, [Target("t", target)], folds=0)

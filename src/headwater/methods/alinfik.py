@@ -146,7 +146,11 @@ def entry(find: Find) -> MethodEntry[ALinFiKOptions]:
         reads="the teacher reads a sample; the student reads text",
         cost="the teacher's on the sample, then 1/20 of it a row or less (1/4 where that is too poor)",
         source="Pan et al., arXiv 2503.01052",
-        presets={"default": ALinFiKOptions(), "transformer": ALinFiKOptions(family="transformer", members=3)},
+        presets={
+            "default": ALinFiKOptions(),
+            "training": ALinFiKOptions(teacher_set="preset=training"),
+            "transformer": ALinFiKOptions(family="transformer", members=3),
+        },
         make=partial(alinfik, find=find),
         choices={"family": FAMILIES},
     )

@@ -34,6 +34,8 @@ SAMPLE = 32
 MOMENTS, STEP = 256, 16
 """Rows of the pool, and rows of a step, that AdamW's second moments are estimated from."""
 
+_PLAIN = "set weigh=rows and optimizer=plain, or use the forward form, which needs no vectors of rows"
+
 WEIGHS, OPTIMIZERS = ("rows", "tokens"), ("plain", "adam")
 
 
@@ -86,7 +88,7 @@ def linfik(options: LinFiKOptions) -> Method:
     spec = MethodSpec("linfik", asdict(options))
     if options.form == "gradient" and (options.weigh != "rows" or options.optimizer != "plain"):
         what = f"the gradient form weighs a target's rows alike and takes a plain step, not {options.weigh}"
-        raise UsageError(f"{what} and {options.optimizer}", where="linfik", remedy="leave form=gradient out")
+        raise UsageError(f"{what} and {options.optimizer}", where="linfik", remedy=_PLAIN)
     if options.form == "gradient":
         return replace(rapidin.rapidin(_gradient_form(options)), spec=spec)
     if options.cosine:
