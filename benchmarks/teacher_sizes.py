@@ -4,8 +4,8 @@ A tiny model, one of 36 million parameters (both trained on other text of the sa
 `--large` names (SmolLM2-135M as `examples/smollm2/run.py prepare` unpacks it) label the same few hundred rows with
 LinFiK. Two thirds of the labels teach students, the other rows measure them, in 12 splits of the rows: students of
 words alone, of the best of words and a small proxy, and, for the larger teachers, of the best of words and the tiny
-model as a proxy. Times are processor time. Models and labels are kept in --out, 16 rows at a time, so a run that was
-stopped goes on.
+model as a proxy. Times are processor time. Models, labels (16 rows at a time) and the teachers' times are kept in
+--out, so a run that was stopped goes on.
 
 Run:  python benchmarks/teacher_sizes.py --out runs/teachers --large runs/smollm2/model    (an hour on one core)
 """
@@ -28,7 +28,7 @@ from headwater.data.rows import Row
 from headwater.evaluation.selection import CONTEXT, REAL
 from headwater.methods.catalog import find_method
 from headwater.methods.scoring import prepare
-from headwater.methods.targets import Scorer, Target
+from headwater.methods.targets import Part, Target
 from headwater.models.load import load_model
 from headwater.models.reader import Reader
 from headwater.students.choice import seconds_a_row
@@ -83,11 +83,9 @@ def made(folder: Path, rows: Any, recipe: Recipe, seed: int) -> Path:
 
 def compared(reader: Reader, rows: list[Row], target: Target, kept: Path, proxies: dict[str, str]) -> dict[str, Any]:
     """The teacher's time a row and its ceiling, and each student's quality and time a row."""
-    teacher = prepare(find_method("linfik"), reader, [target], rows[:16])
-    parts = labels_of(teacher, rows, kept)
-    labels = parts @ np.array([p.rows for p in teacher.parts]) / sum(p.rows for p in teacher.parts)
-    (ceiling,) = ceilings(parts.astype(np.float32), teacher.parts)
-    seconds = seconds_a_row(teacher, rows[:TIMED])
+    parts, columns, seconds = labels_of(reader, rows, target, kept)
+    labels = columns @ np.array([p.rows for p in parts]) / sum(p.rows for p in parts)
+    (ceiling,) = ceilings(columns.astype(np.float32), parts)
     report: dict[str, Any] = {"parameters": sum(p.numel() for p in reader.loaded.model.parameters())}
     report |= {"teacher ms a row": 1000 * seconds, "ceiling": ceiling.stepped_up}
     for name, proxy in proxies.items():
@@ -114,17 +112,25 @@ def splits(count: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], i
             yield np.setdiff1d(order, fresh), fresh, seed
 
 
-def labels_of(teacher: Scorer, rows: list[Row], kept: Path) -> NDArray[np.float64]:
-    """LinFiK of every row on every part of the target, float64 `[rows, parts]`; 16 rows a file."""
+def labels_of(
+    reader: Reader, rows: list[Row], target: Target, kept: Path
+) -> tuple[list[Part], NDArray[np.float64], float]:
+    """The target's parts, LinFiK of every row on each, float64 `[rows, parts]`, and its time of a row in seconds."""
     kept.mkdir(exist_ok=True)
-    found = []
-    for start in range(0, len(rows), 16):
-        file = kept / f"{start:06d}.npy"
-        if not file.exists():
-            np.save(file, teacher(rows[start : start + 16]))
-            print(kept.name, start, flush=True)
-        found.append(np.load(file))
-    return np.concatenate(found).astype(np.float64)
+    files = [kept / f"{start:06d}.npy" for start in range(0, len(rows), 16)]
+    note = kept / "teacher.json"
+    if not note.exists():
+        teacher = prepare(find_method("linfik"), reader, [target], rows[:16])
+        for place, file in enumerate(files):
+            if not file.exists():
+                np.save(file, teacher(rows[16 * place : 16 * place + 16]))
+                print(kept.name, 16 * place, flush=True)
+        told = {"seconds a row": seconds_a_row(teacher, rows[:TIMED])}
+        told |= {"rows of the parts": [part.rows for part in teacher.parts]}
+        note.write_text(json.dumps(told), encoding="utf-8")
+    told = json.loads(note.read_text(encoding="utf-8"))
+    parts = [Part(target.name, count) for count in told["rows of the parts"]]
+    return parts, np.concatenate([np.load(file) for file in files]).astype(np.float64), told["seconds a row"]
 
 
 if __name__ == "__main__":
