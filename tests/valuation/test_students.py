@@ -102,6 +102,18 @@ def test_a_source_that_costs_too_much_is_not_read_and_that_is_said(monkeypatch):
         fit_student(rows, labels, StudentOptions(sources="proxy"))
 
 
+def test_a_teacher_is_timed_on_the_rows_that_sources_are_timed_on_unless_it_is_slow(monkeypatch):
+    read, a_row = [], 0.001
+    monkeypatch.setattr(choice, "seconds_a_row", lambda _, rows: read.append(len(rows)) or a_row)
+    rows = [object()] * 200
+    assert choice.teachers_seconds_a_row(None, rows) == 0.001
+    assert read == [16, 32, 64]
+    read, a_row = [], 1.0
+    choice.teachers_seconds_a_row(None, rows)
+    choice.teachers_seconds_a_row(None, rows[:5])
+    assert read == [16, 5]
+
+
 def test_a_dearer_student_is_taken_where_the_usual_one_is_poor_and_that_is_said(monkeypatch):
     """What the model has learned of a row is in its loss, which no word tells."""
     rows, share = list(open_corpus(records(90, seed=2))), 0.1
