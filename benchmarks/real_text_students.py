@@ -51,7 +51,7 @@ STUDENTS: dict[str, dict[str, Any]] = {
     "transformer": {"family": "transformer", "members": 1},
     "ranking transformer": {"family": "transformer", "members": 1, "ranking": True},
 }
-PARTS, TIMED = 16, 512
+PARTS, SHUFFLES, TIMED = 16, 12, 512
 
 
 def main() -> None:
@@ -60,8 +60,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=3600)
     parser.add_argument("--labels", type=float, default=0.15, help="share of the pool that the teacher labels")
     parser.add_argument("--target", type=int, default=80, help="rows of the target, of 160")
-    parser.add_argument("--students", default=",".join(STUDENTS), help="which students, joined by commas")
-    parser.add_argument("--shuffles", type=int, default=12, help="how many students of shuffled labels")
+    parser.add_argument("--students", default=",".join(STUDENTS), help="only these students, joined by commas")
     parser.add_argument("--out", type=Path, default=Path("runs/real-text"))
     given = parser.parse_args()
     task = real_text_task(0, rows=given.rows, target=160, place=given.text)
@@ -97,14 +96,14 @@ def main() -> None:
             **{"curve": student.curve, "reads": student.choice.get("student reads", "")},
         }
         print(name, report[name], flush=True)
-    if given.shuffles:
-        shuffles = np.stack([np.random.default_rng(i).permutation(known) for i in range(given.shuffles)], axis=1)
+    if given.students == ",".join(STUDENTS):
+        shuffles = np.stack([np.random.default_rng(i).permutation(known) for i in range(SHUFFLES)], axis=1)
         deaf = fit_students(sample, shuffles, StudentOptions(sources="words+model", members=1), taught)
         found = estimates_of(deaf)(fresh)[:, :, 0]
         report["shuffled labels, words+model"] = asdict(estimate([spearman(one, truth) for one in found.T]))
-    for name in ("bm25", "embedding", "loss"):
-        found = attribute(find_method(name), reader, fresh, [Target("words", tuple(chosen))]).values[:, 0]
-        report[name] = measured(found.astype(np.float64), truth, ceiling)
+        for name in ("bm25", "embedding", "loss"):
+            found = attribute(find_method(name), reader, fresh, [Target("words", tuple(chosen))]).values[:, 0]
+            report[name] = measured(found.astype(np.float64), truth, ceiling)
     print(json.dumps(report, indent=2, default=str))
     (given.out / "report.json").write_text(json.dumps(report, indent=2, default=str), encoding="utf-8")
 
