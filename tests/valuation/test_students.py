@@ -133,7 +133,7 @@ def test_a_proxy_reads_as_much_of_a_row_as_its_cost_allows(tmp_path, monkeypatch
     """The beginning of the response and the end of the prompt; a prompt of any length leaves the response its place."""
     rows = [replace(row, prompt="so " * 700 + (row.prompt or "")) for row in open_corpus(records(60))]
     labels = np.array([float("fox" in (row.response or "")) + 0.01 * row.ordinal for row in rows])
-    times = {2000: 0.9, 480: 0.3, 240: 0.04, 120: 0.01}
+    times = {2000: 0.45, 480: 0.3, 240: 0.03, 120: 0.01}
     monkeypatch.setattr(
         choice, "seconds_a_row", lambda read, _rows: times.get(getattr(read.__self__, "characters", 0), 0.001)
     )

@@ -34,6 +34,9 @@ POOR, BETTER = 0.75, 0.05
 TIMED = 64
 """Rows that are read to measure a source's time."""
 
+_SPARE = 1.25
+"""A source that can read less does so unless it stays so far below the share: whole pools cost a little more a row."""
+
 _FEW, _LONG = 16, 0.5
 """A teacher is timed on so many rows at first, and on more unless these take so many seconds."""
 
@@ -126,7 +129,7 @@ def _fitting(
         total = None if teacher_seconds is None else (one.seconds + words) / teacher_seconds
         one = replace(one, total=total, fits=source.name == "words" or total is None or total <= share)
         first = first or one
-        if one.fits:
+        if one.fits and (source.shorter is None or total is None or _SPARE * total <= share):
             return one
         if source.shorter is None:
             return first
