@@ -105,12 +105,12 @@ def test_a_source_that_costs_too_much_is_not_read_and_that_is_said(monkeypatch):
 def test_a_teacher_is_timed_on_the_rows_that_sources_are_timed_on_unless_it_is_slow(monkeypatch):
     read, a_row = [], 0.001
     monkeypatch.setattr(choice, "seconds_a_row", lambda _, rows: read.append(len(rows)) or a_row)
-    rows = [object()] * 200
-    assert choice.teachers_seconds_a_row(None, rows) == 0.001
+    rows = list(open_corpus(records(80)))
+    assert choice.teachers_seconds_a_row(len, rows) == 0.001
     assert read == [16, 32, 64]
     read, a_row = [], 1.0
-    choice.teachers_seconds_a_row(None, rows)
-    choice.teachers_seconds_a_row(None, rows[:5])
+    choice.teachers_seconds_a_row(len, rows)
+    choice.teachers_seconds_a_row(len, rows[:5])
     assert read == [16, 5]
 
 

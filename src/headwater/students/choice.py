@@ -34,8 +34,11 @@ POOR, BETTER = 0.75, 0.05
 TIMED = 64
 """Rows that are read to measure a source's time."""
 
-_SPARE = 1.25
-"""A source that can read less does so unless it stays so far below the share: whole pools cost a little more a row."""
+_SPARE = 1.5
+"""A source that can read less does so unless it stays so far below the share.
+
+On whole pools, a proxy and its student took 1.4 times the share that was measured on these few rows.
+"""
 
 _FEW, _LONG = 16, 0.5
 """A teacher is timed on so many rows at first, and on more unless these take so many seconds."""
