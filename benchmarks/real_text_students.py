@@ -30,7 +30,7 @@ from headwater.methods.scoring import attribute, prepare
 from headwater.methods.targets import Part, Target
 from headwater.models.load import load_model
 from headwater.models.reader import Reader
-from headwater.students.choice import seconds_a_row, teachers_seconds_a_row
+from headwater.students.choice import seconds_a_row, steady_seconds_a_row
 from headwater.students.student import StudentOptions, Taught, estimates_of, fit_student, fit_students
 from headwater.tasks.real_text import real_text_task
 from headwater.training.cache import trained
@@ -81,7 +81,7 @@ def main() -> None:
     known, truth = values[order[:cut]], values[order[cut:]]
     ceiling = report["ceilings"][str(given.target)]
     teacher = prepare(find_method("linfik"), reader, [Target("words", tuple(chosen))], sample[:32])
-    taught = Taught(reader, teachers_seconds_a_row(teacher, sample))
+    taught = Taught(reader, steady_seconds_a_row(teacher, sample))
     teachers_time = 1000 * seconds_a_row(teacher, fresh[:TIMED])
     report["teacher ms a row"] = teachers_time
     alone = Taught(None, taught.teacher_seconds)

@@ -102,15 +102,15 @@ def test_a_source_that_costs_too_much_is_not_read_and_that_is_said(monkeypatch):
         fit_student(rows, labels, StudentOptions(sources="proxy"))
 
 
-def test_a_teacher_is_timed_on_the_rows_that_sources_are_timed_on_unless_it_is_slow(monkeypatch):
+def test_what_is_quick_is_timed_on_many_rows_and_what_is_slow_on_few(monkeypatch):
     read, a_row = [], 0.001
     monkeypatch.setattr(choice, "seconds_a_row", lambda _, rows: read.append(len(rows)) or a_row)
     rows = list(open_corpus(records(80)))
-    assert choice.teachers_seconds_a_row(len, rows) == 0.001
-    assert read == [16, 32, 64]
+    assert choice.steady_seconds_a_row(len, rows) == 0.001
+    assert read == [16, 64, 80]
     read, a_row = [], 1.0
-    choice.teachers_seconds_a_row(len, rows)
-    choice.teachers_seconds_a_row(len, rows[:5])
+    choice.steady_seconds_a_row(len, rows)
+    choice.steady_seconds_a_row(len, rows[:5])
     assert read == [16, 5]
 
 

@@ -24,7 +24,7 @@ from headwater.methods.method import Find, Learning, Method, MethodEntry, parse_
 from headwater.methods.scoring import prepare
 from headwater.methods.targets import Part, PartScorer, Target, mean_over_parts
 from headwater.models.reader import Reader
-from headwater.students.choice import teachers_seconds_a_row, to_share
+from headwater.students.choice import steady_seconds_a_row, to_share
 from headwater.students.student import FAMILIES, StudentOptions, Taught, estimates_of, fit_students
 
 
@@ -104,7 +104,7 @@ def _learn(
         raise DataError(what, where="labels", remedy="give a larger sample")
     scorer = prepare(learning.teacher, reader, targets, sample)
     labels = mean_over_parts(scorer(sample), scorer.parts).astype(np.float64)
-    seconds = None if learning.teacher.whole_pool else teachers_seconds_a_row(scorer, sample)
+    seconds = None if learning.teacher.whole_pool else steady_seconds_a_row(scorer, sample)
     return student_scorer(learning, reader, targets, Labels(tuple(sample), labels, seconds))
 
 

@@ -31,17 +31,12 @@ USUAL, WIDEST = 1 / 20, 1 / 4
 POOR, BETTER = 0.75, 0.05
 """A student below the first correlation with left-out labels is poor; one is much better from the second on."""
 
-TIMED = 64
-"""Rows that are read to measure a source's time."""
+_SPARE = 1.25
+"""A source that can read less does so unless it stays so far below the share, because times vary."""
 
-_SPARE = 1.5
-"""A source that can read less does so unless it stays so far below the share.
-
-On whole pools, a proxy and its student took 1.4 times the share that was measured on these few rows.
-"""
-
-_FEW, _LONG = 16, 0.5
-"""A teacher is timed on so many rows at first, and on more unless these take so many seconds."""
+_TIMES, _LONG = 4, 1.0
+_COUNTS = (16, 16 * _TIMES, 16 * _TIMES**2)
+"""Sources and teachers are timed on so many rows, one number after another, until the next would take `_LONG` s."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +92,7 @@ def priced(
 
     Args:
         sources: all that there are; the first is the words.
-        rows: some rows, read three times.
+        rows: some rows; up to 256 of them are read.
         teacher_seconds: the teacher's time of one row, if it is known.
         share: of that time, the most that a student may take.
         named: sources to read whatever they cost, joined by `+`; empty: those that fit.
@@ -140,8 +135,7 @@ def _fitting(
 
 
 def _measured(source: StudentSource, rows: Sequence[Row], teacher_seconds: float | None, *, fits: bool) -> SourceCost:
-    some = rows[:TIMED]
-    seconds = seconds_a_row(source.read, some)
+    seconds = steady_seconds_a_row(source.read, rows)
     return SourceCost(source, seconds, None if teacher_seconds is None else seconds / teacher_seconds, fits)
 
 
@@ -160,14 +154,14 @@ def seconds_a_row(read: Callable[[Sequence[Row]], Any], rows: Sequence[Row], *, 
     return max(min(times), 1e-9) / len(rows)
 
 
-def teachers_seconds_a_row(read: Callable[[Sequence[Row]], Any], rows: Sequence[Row]) -> float:
-    """A teacher's time of one row: on the rows that sources are timed on, or on fewer of them where it takes long."""
-    count = min(_FEW, len(rows))
-    while True:
+def steady_seconds_a_row(read: Callable[[Sequence[Row]], Any], rows: Sequence[Row]) -> float:
+    """The same on so many of the rows as tell the time well, up to 256; on fewer where they take long."""
+    found = 0.0
+    for count in _COUNTS:
         found = seconds_a_row(read, rows[:count])
-        if count >= min(TIMED, len(rows)) or count * found > _LONG:
-            return found
-        count = min(2 * count, TIMED, len(rows))
+        if count >= len(rows) or _TIMES * count * found > _LONG:
+            break
+    return found
 
 
 @dataclass
