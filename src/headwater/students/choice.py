@@ -34,9 +34,12 @@ POOR, BETTER = 0.75, 0.05
 _SPARE = 1.25
 """A source that can read less does so unless it stays so far below the share, because times vary."""
 
-_TIMES, _LONG = 4, 1.0
+_TIMES, _LONG = 4, 3.0
 _COUNTS = (16, 16 * _TIMES, 16 * _TIMES**2)
-"""Sources and teachers are timed on so many rows, one number after another, until the next would take `_LONG` s."""
+"""Sources and teachers are timed on so many rows, one number after another, until the next would take `_LONG` seconds.
+
+Few rows together are padded more, so a quick teacher that was timed on fewer rows than a source would look too slow.
+"""
 
 
 @dataclass(frozen=True)
