@@ -15,6 +15,7 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +30,7 @@ from headwater.methods.scoring import attribute, prepare
 from headwater.methods.targets import Part, Target
 from headwater.models.load import load_model
 from headwater.models.reader import Reader
-from headwater.students.choice import seconds_a_row
+from headwater.students.choice import seconds_a_row, steady_seconds_a_row
 from headwater.students.student import StudentOptions, Taught, estimates_of, fit_student, fit_students
 from headwater.tasks.real_text import real_text_task
 from headwater.training.cache import trained
@@ -41,7 +42,16 @@ from headwater.valuing.trust import ceilings
 
 PROXY = Recipe(epochs=2, width=16, layers=1, heads=2, vocabulary=512, tokens_per_batch=2048, context=CONTEXT)
 """Small beside a teacher of 470 thousand parameters: 12 thousand."""
-PARTS, SHUFFLES = 16, 12
+STUDENTS: dict[str, dict[str, Any]] = {
+    "words": {"sources": "words"},
+    "proxy": {"sources": "proxy"},
+    "proxy at most 1/20": {"cost": "1/20"},
+    "model": {"sources": "model"},
+    "words+model": {"sources": "words+model"},
+    "transformer": {"family": "transformer", "members": 1},
+    "ranking transformer": {"family": "transformer", "members": 1, "ranking": True},
+}
+PARTS, SHUFFLES, TIMED = 16, 12, 512
 
 
 def main() -> None:
@@ -50,6 +60,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=3600)
     parser.add_argument("--labels", type=float, default=0.15, help="share of the pool that the teacher labels")
     parser.add_argument("--target", type=int, default=80, help="rows of the target, of 160")
+    parser.add_argument("--students", default=",".join(STUDENTS), help="only these students, joined by commas")
     parser.add_argument("--out", type=Path, default=Path("runs/real-text"))
     given = parser.parse_args()
     task = real_text_task(0, rows=given.rows, target=160, place=given.text)
@@ -70,26 +81,29 @@ def main() -> None:
     known, truth = values[order[:cut]], values[order[cut:]]
     ceiling = report["ceilings"][str(given.target)]
     teacher = prepare(find_method("linfik"), reader, [Target("words", tuple(chosen))], sample[:32])
-    taught = Taught(reader, seconds_a_row(teacher, sample[:32]))
-    teachers_time = 1000 * seconds_a_row(teacher, sample[:128])
+    taught = Taught(reader, steady_seconds_a_row(teacher, sample))
+    teachers_time = 1000 * seconds_a_row(teacher, fresh[:TIMED])
     report["teacher ms a row"] = teachers_time
-    for name in ("words", "proxy", "model", "words+proxy", "words+model"):
-        options = StudentOptions(proxy=str(proxy), sources=name)
-        student = fit_student(sample, known, options, taught)
+    alone = Taught(None, taught.teacher_seconds)
+    for name in filter(None, given.students.split(",")):
+        given_to = STUDENTS[name]
+        options = StudentOptions(proxy=str(proxy) if "proxy" in name else "", **given_to)
+        student = fit_student(sample, known, options, taught if "model" in name else alone)
         report[name] = measured(student.predict(fresh), truth, ceiling)
         report[name] |= {
             "held-out Spearman": student.held_out,
-            "teacher's time over the student's": teachers_time / (1000 * seconds_a_row(student.predict, fresh[:1024])),
-            "curve": student.curve,
+            "teacher's time over the student's": teachers_time / (1000 * seconds_a_row(student.predict, fresh[:TIMED])),
+            **{"curve": student.curve, "reads": student.choice.get("student reads", "")},
         }
         print(name, report[name], flush=True)
-    shuffles = np.stack([np.random.default_rng(i).permutation(known) for i in range(SHUFFLES)], axis=1)
-    deaf = fit_students(sample, shuffles, StudentOptions(sources="words+model", members=1), taught)
-    found = estimates_of(deaf)(fresh)[:, :, 0]
-    report["shuffled labels, words+model"] = asdict(estimate([spearman(one, truth) for one in found.T]))
-    for name in ("bm25", "embedding", "loss"):
-        found = attribute(find_method(name), reader, fresh, [Target("words", tuple(chosen))]).values[:, 0]
-        report[name] = measured(found.astype(np.float64), truth, ceiling)
+    if given.students == ",".join(STUDENTS):
+        shuffles = np.stack([np.random.default_rng(i).permutation(known) for i in range(SHUFFLES)], axis=1)
+        deaf = fit_students(sample, shuffles, StudentOptions(sources="words+model", members=1), taught)
+        found = estimates_of(deaf)(fresh)[:, :, 0]
+        report["shuffled labels, words+model"] = asdict(estimate([spearman(one, truth) for one in found.T]))
+        for name in ("bm25", "embedding", "loss"):
+            found = attribute(find_method(name), reader, fresh, [Target("words", tuple(chosen))]).values[:, 0]
+            report[name] = measured(found.astype(np.float64), truth, ceiling)
     print(json.dumps(report, indent=2, default=str))
     (given.out / "report.json").write_text(json.dumps(report, indent=2, default=str), encoding="utf-8")
 

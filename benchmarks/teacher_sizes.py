@@ -2,8 +2,10 @@
 
 A tiny model, one of 36 million parameters (both trained on other text of the same packages), and any folder that
 `--large` names (SmolLM2-135M as `examples/smollm2/run.py prepare` unpacks it) label the same few hundred rows with
-LinFiK. Two thirds of the labels teach students of words, and of words and a small proxy; the other rows measure them.
-Times are processor time. Models and labels are kept in --out, 16 rows at a time, so a run that was stopped goes on.
+LinFiK. Two thirds of the labels teach students, the other rows measure them, in 12 splits of the rows: students of
+words alone, of the best of words and a small proxy, and, for the larger teachers, of the best of words and the tiny
+model as a proxy. Times are processor time. Models, labels (16 rows at a time) and the teachers' times are kept in
+--out, so a run that was stopped goes on.
 
 Run:  python benchmarks/teacher_sizes.py --out runs/teachers --large runs/smollm2/model    (an hour on one core)
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,7 @@ from headwater.data.rows import Row
 from headwater.evaluation.selection import CONTEXT, REAL
 from headwater.methods.catalog import find_method
 from headwater.methods.scoring import prepare
-from headwater.methods.targets import Scorer, Target
+from headwater.methods.targets import Part, Target
 from headwater.models.load import load_model
 from headwater.models.reader import Reader
 from headwater.students.choice import seconds_a_row
@@ -42,6 +45,7 @@ MIDDLE = Recipe(
 )
 MIDDLE_ROWS = 1500
 TIMED = 8
+REPEATS, FOLDS = 4, 3
 
 
 def main() -> None:
@@ -63,7 +67,8 @@ def main() -> None:
     teachers["36 million"] = str(made(kept / "middle", task.warm_up[:MIDDLE_ROWS], MIDDLE, 0))
     for name, folder in teachers.items():
         reader = Reader.of(load_model(folder, dtype="float32"), template="plain", max_tokens=CONTEXT)
-        report = compared(reader, rows, target, given.out / name.replace(" ", "-"), str(proxy))
+        proxies = {"words": "", "small proxy": str(proxy)} | ({} if name == "tiny" else {"tiny proxy": str(tiny)})
+        report = compared(reader, rows, target, given.out / name.replace(" ", "-"), proxies)
         print(name, json.dumps(report, indent=2), flush=True)
         (given.out / f"{name.replace(' ', '-')}.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
 
@@ -76,39 +81,56 @@ def made(folder: Path, rows: Any, recipe: Recipe, seed: int) -> Path:
     return folder
 
 
-def compared(reader: Reader, rows: list[Row], target: Target, kept: Path, proxy: str) -> dict[str, Any]:
+def compared(reader: Reader, rows: list[Row], target: Target, kept: Path, proxies: dict[str, str]) -> dict[str, Any]:
     """The teacher's time a row and its ceiling, and each student's quality and time a row."""
-    teacher = prepare(find_method("linfik"), reader, [target], rows[:16])
-    parts = labels_of(teacher, rows, kept)
-    labels = parts @ np.array([p.rows for p in teacher.parts]) / sum(p.rows for p in teacher.parts)
-    (ceiling,) = ceilings(parts.astype(np.float32), teacher.parts)
-    known = 2 * len(rows) // 3
-    seconds = seconds_a_row(teacher, rows[:TIMED])
+    parts, columns, seconds = labels_of(reader, rows, target, kept)
+    labels = columns @ np.array([p.rows for p in parts]) / sum(p.rows for p in parts)
+    (ceiling,) = ceilings(columns.astype(np.float32), parts)
     report: dict[str, Any] = {"parameters": sum(p.numel() for p in reader.loaded.model.parameters())}
     report |= {"teacher ms a row": 1000 * seconds, "ceiling": ceiling.stepped_up}
-    for name in ("words", "words+proxy"):
-        taught = Taught(None, seconds)
-        student = fit_student(rows[:known], labels[:known], StudentOptions(proxy=proxy, sources=name), taught)
-        rho = spearman(student.predict(rows[known:]), labels[known:])
+    for name, proxy in proxies.items():
+        found, reads = [], []
+        for learned, fresh, seed in splits(len(rows)):
+            some, options = [rows[i] for i in learned], StudentOptions(proxy=proxy, seed=seed)
+            student = fit_student(some, labels[learned], options, Taught(None, seconds))
+            found.append(spearman(student.predict([rows[i] for i in fresh]), labels[fresh]))
+            reads.append(student.choice["student reads"])
         took = seconds_a_row(student.predict, rows)
         report[name] = {
-            **{"Spearman": rho, "share of the ceiling": rho / ceiling.stepped_up},
+            **{"Spearman": np.mean(found), "sd over splits": np.std(found)},
+            **{"share of the ceiling": np.mean(found) / ceiling.stepped_up, "reads": reads},
             **{"ms a row": 1000 * took, "teacher's time over the student's": seconds / took},
         }
     return report
 
 
-def labels_of(teacher: Scorer, rows: list[Row], kept: Path) -> NDArray[np.float64]:
-    """LinFiK of every row on every part of the target, float64 `[rows, parts]`; 16 rows a file."""
+def splits(count: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], int]]:
+    """Rows that teach and rows that measure: each row measures once in every repeat."""
+    for seed in range(REPEATS):
+        order = np.random.default_rng(seed).permutation(count)
+        for fresh in np.array_split(order, FOLDS):
+            yield np.setdiff1d(order, fresh), fresh, seed
+
+
+def labels_of(
+    reader: Reader, rows: list[Row], target: Target, kept: Path
+) -> tuple[list[Part], NDArray[np.float64], float]:
+    """The target's parts, LinFiK of every row on each, float64 `[rows, parts]`, and its time of a row in seconds."""
     kept.mkdir(exist_ok=True)
-    found = []
-    for start in range(0, len(rows), 16):
-        file = kept / f"{start:06d}.npy"
-        if not file.exists():
-            np.save(file, teacher(rows[start : start + 16]))
-            print(kept.name, start, flush=True)
-        found.append(np.load(file))
-    return np.concatenate(found).astype(np.float64)
+    files = [kept / f"{start:06d}.npy" for start in range(0, len(rows), 16)]
+    note = kept / "teacher.json"
+    if not note.exists():
+        teacher = prepare(find_method("linfik"), reader, [target], rows[:16])
+        for place, file in enumerate(files):
+            if not file.exists():
+                np.save(file, teacher(rows[16 * place : 16 * place + 16]))
+                print(kept.name, 16 * place, flush=True)
+        told = {"seconds a row": seconds_a_row(teacher, rows[:TIMED])}
+        told |= {"rows of the parts": [part.rows for part in teacher.parts]}
+        note.write_text(json.dumps(told), encoding="utf-8")
+    told = json.loads(note.read_text(encoding="utf-8"))
+    parts = [Part(target.name, count) for count in told["rows of the parts"]]
+    return parts, np.concatenate([np.load(file) for file in files]).astype(np.float64), told["seconds a row"]
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from headwater.models.reader import Reader
 from headwater.tasks import two_domains_task
 from headwater.training.fitting import fit
 from headwater.training.tiny import Recipe, new_model, task_rows, train_tokenizer
-from oracles.future_influence import one_step_influence
+from oracles.future_influence import adam_scale, one_step_influence
 
 RECIPE = Recipe(vocabulary=400, layers=1, width=32, heads=2, epochs=2, tokens_per_batch=1024)
 
@@ -64,6 +64,28 @@ def test_both_forms_rank_rows_as_one_step_of_training_does():
     helped = [i for i, row in enumerate(pool) if row.metadata["domain"] == "medical"]
     assert forward[helped].mean() > np.delete(forward, helped).mean()  # and positive means it helps
     assert np.sign(forward[np.abs(forward) > 0.5]).tolist() == np.sign(truth[np.abs(forward) > 0.5]).tolist()
+
+
+def test_the_training_preset_ranks_rows_as_one_step_of_adam_on_the_tokens_does():
+    reader, pool, target = stage()
+    rows, asked = reader.tokenize(pool), reader.tokenize(target)
+    scale = adam_scale(reader.loaded, [rows[start : start + 16] for start in range(0, len(rows), 16)])
+    truth = one_step_influence(reader.loaded, rows, asked, rate=0.005, over="tokens", scale=scale) / 0.005
+    found = {
+        name: linfik(pool, [Target("medical", target)], folds=folds, **settings)[:, 0]
+        for name, folds, settings in (
+            ("training", 1, {"preset": "training"}),
+            ("in folds", 3, {"preset": "training"}),
+            ("plain", 1, {}),
+            ("tokens", 1, {"weigh": "tokens"}),
+        )
+    }
+    assert spearmanr(found["training"], truth).statistic >= 0.99
+    assert spearmanr(found["tokens"], truth).statistic < spearmanr(found["training"], truth).statistic
+    np.testing.assert_allclose(found["training"], truth, rtol=0.1, atol=0.05 * np.abs(truth).max())
+    np.testing.assert_allclose(found["in folds"], found["training"], rtol=0.05, atol=0.02 * np.abs(truth).max())
+    plain = one_step_influence(reader.loaded, rows[:12], asked, rate=0.005, over="tokens") / 0.005
+    np.testing.assert_allclose(found["tokens"][:12], plain, rtol=0.1, atol=0.05 * np.abs(plain).max())
 
 
 def test_the_error_grows_with_the_step_and_with_rounding():
@@ -153,6 +175,8 @@ def test_what_cannot_be_scored_is_refused():
         linfik(pool, [Target("t", target)], half)
     with pytest.raises(UsageError, match="form=gradient"):
         linfik(pool, [Target("t", target)], cosine=True)
+    with pytest.raises(UsageError, match="weigh=rows and optimizer=plain"):
+        linfik(pool, [Target("t", target)], form="gradient", weigh="tokens")
     with pytest.raises(UsageError, match="folds"):
         linfik(pool, [Target("t", target)], folds=0)
     with pytest.raises(DataError, match="no row"):

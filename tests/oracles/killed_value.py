@@ -28,7 +28,7 @@ from headwater.valuing import run as value
 from headwater.valuing import value as valuing
 from zoo import SENTENCES, tiny_loaded
 
-OPTIONS = {"teacher": "gradcos", "labels": 40, "recheck": 10, "members": 2}
+OPTIONS = {"teacher": "linfik", "teacher_set": "folds=2;distance=0.01", "labels": 40, "recheck": 10, "members": 2}
 MOMENTS = (("labelling", 16), ("labelling", 32), ("training the student", 0), ("valuing", 32))
 """What is being done, and the rows done, when the signal comes."""
 

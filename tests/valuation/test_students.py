@@ -102,6 +102,18 @@ def test_a_source_that_costs_too_much_is_not_read_and_that_is_said(monkeypatch):
         fit_student(rows, labels, StudentOptions(sources="proxy"))
 
 
+def test_what_is_quick_is_timed_on_many_rows_and_what_is_slow_on_few(monkeypatch):
+    read, a_row = [], 0.001
+    monkeypatch.setattr(choice, "seconds_a_row", lambda _, rows: read.append(len(rows)) or a_row)
+    rows = list(open_corpus(records(80)))
+    assert choice.steady_seconds_a_row(len, rows) == 0.001
+    assert read == [16, 64, 80]
+    read, a_row = [], 1.0
+    choice.steady_seconds_a_row(len, rows)
+    choice.steady_seconds_a_row(len, rows[:5])
+    assert read == [16, 5]
+
+
 def test_a_dearer_student_is_taken_where_the_usual_one_is_poor_and_that_is_said(monkeypatch):
     """What the model has learned of a row is in its loss, which no word tells."""
     rows, share = list(open_corpus(records(90, seed=2))), 0.1
@@ -115,6 +127,33 @@ def test_a_dearer_student_is_taken_where_the_usual_one_is_poor_and_that_is_said(
         assert "dearer than usual" not in fit_student(rows, known, kept, taught).choice
     share = 0.3
     assert "model" not in fit_student(rows, known, StudentOptions(members=1), taught).choice["student reads"]
+
+
+def test_a_proxy_reads_as_much_of_a_row_as_its_cost_allows(tmp_path, monkeypatch, proxy):
+    """The beginning of the response and the end of the prompt; a prompt of any length leaves the response its place."""
+    rows = [replace(row, prompt="so " * 700 + (row.prompt or "")) for row in open_corpus(records(60))]
+    labels = np.array([float("fox" in (row.response or "")) + 0.01 * row.ordinal for row in rows])
+    times = {2000: 0.45, 480: 0.3, 240: 0.03, 120: 0.01}
+    monkeypatch.setattr(
+        choice, "seconds_a_row", lambda read, _rows: times.get(getattr(read.__self__, "characters", 0), 0.001)
+    )
+    for share, characters in (("1/2", 480), ("1/20", 240), ("1/80", 120)):
+        options = StudentOptions(members=1, proxy=str(proxy), cost=share)
+        read = fit_student(rows, labels, options, Taught(None, teacher_seconds=1.0))
+        assert not read.choice["not read"]
+        sources = [s for s in read.ensemble.sources if s.name == "proxy"]
+        assert [s.characters for s in sources] in ([], [characters])  # the words alone may foretell better
+        if sources:
+            assert f"{characters} characters a row" in read.choice["student reads"]
+    source = Sketches.load(str(proxy), "proxy", characters=120)
+    short = [replace(row, prompt=row.prompt[-60:], response=row.response[:120]) for row in rows]
+    plain = Sketches.load(str(proxy), "proxy", characters=0)
+    for name, block in source.read(rows).items():
+        np.testing.assert_allclose(block, plain.read(short)[name], rtol=1e-5, atol=1e-6)
+    only = fit_student(rows, labels, StudentOptions(members=1, proxy=str(proxy), sources="proxy"))
+    kept = load_student(only.save(tmp_path / "s"))
+    assert kept.ensemble.sources[0].characters == 2000
+    np.testing.assert_allclose(kept.predict(rows), only.predict(rows), rtol=1e-4, atol=1e-5)
 
 
 def test_a_provider_values_with_the_proxy_alone(tmp_path, proxy):

@@ -107,6 +107,8 @@ def test_the_remedy_names_what_is_missing():
     small = Ceiling("t", 10, 200, 0.3)
     assert f"give about {small.rows_for(0.9)} target rows" in help_for(small, 500)
     assert "label more than 500 rows" in help_for(None, 500)
+    assert "--method linfik, which has scored all 500 rows" in help_for(None, 500, all_by="linfik")
+    assert "label more" not in help_for(None, 500, all_by="linfik")
     assert "reads model (--student-cost 1/2)" in help_for(None, 500, ["model"])
     with pytest.raises(DataError, match="more rows"):
         require_strong(0.1, small, remedy="more rows", force=False)

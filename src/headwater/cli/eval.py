@@ -228,7 +228,9 @@ def sanity(
 @with_groups
 def selection(
     context: Context,
-    methods: Annotated[list[str], typer.Option("--method", help="alinfik, linfik, rise, ... Repeats.")] = ["alinfik"],
+    methods: Annotated[list[str], typer.Option("--method", help="alinfik, linfik, rise, ... Repeats.")] = [
+        "alinfik:preset=training"
+    ],
     pool: Annotated[
         str, typer.Option(help="mixed (helpful, neutral, garbled, poisoned), junk (brain rot) or real text.")
     ] = "mixed",

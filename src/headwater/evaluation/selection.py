@@ -60,7 +60,7 @@ class SelectionSettings:
 
     Attributes:
         pool: `mixed`, `junk`, or `real`: text of Debian packages.
-        methods: the methods that choose rows, beside the controls.
+        methods: the methods that choose rows, beside the controls; by default ALinFiK, for a training with AdamW.
         rows: of the pool.
         share: the share of the pool that an arm takes.
         labels: the share of the pool that ALinFiK's teacher labels.
@@ -73,7 +73,7 @@ class SelectionSettings:
     """
 
     pool: str = "mixed"
-    methods: tuple[str, ...] = ("alinfik",)
+    methods: tuple[str, ...] = ("alinfik:preset=training",)
     rows: int = 6000
     share: float = 0.1
     labels: float = 0.1

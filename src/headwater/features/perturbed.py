@@ -27,6 +27,9 @@ from headwater.models.heads import Head, head_in_parts, read_targets
 from headwater.models.load import LoadedModel
 from headwater.models.losses import all_logits, loss_table
 
+_EPSILON, _TINY = 0.1, 1e-30
+"""Added to √v, as a share of a tensor's root mean square gradient; and what keeps a tensor without one finite."""
+
 Weights = Mapping[str, Tensor]
 """Parameters by name; for all others the model's own are used."""
 
@@ -75,23 +78,57 @@ class Movable:
         total = parameter_count(parameters.values())
         return Coverage(seen, total, tensors_seen=len(self.names), tensors_total=len(parameters))
 
-    def direction(self, batches: Sequence[TokenBatch]) -> Direction:
+    def direction(
+        self, batches: Sequence[TokenBatch], *, tokens_a_row: float = 0.0, scale: Weights | None = None
+    ) -> Direction:
         """The gradient of the mean loss of all rows in `batches`, by one backward pass over each batch.
+
+        Args:
+            batches: the rows.
+            tokens_a_row: if not 0, a row counts by its target tokens, as a share of so many. If that is the mean over
+                the rows, the gradient is that of the mean loss over their tokens.
+            scale: factors by parameter that the gradient is multiplied with; None for none.
 
         Raises:
             NumericError: the gradient is zero or not finite.
         """
-        rows = sum(len(batch.rows) for batch in batches)
-        leaves = {name: p.detach().requires_grad_() for name, p in self._parameters().items()}
-        for batch in batches:
-            with torch.enable_grad():
-                (self._losses(batch, leaves).sum() / rows).backward()
-        gradient = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in leaves.items()}
+        gradient = self._gradient(batches, tokens_a_row)
+        if scale is not None:
+            gradient = {name: g * scale[name] for name, g in gradient.items()}
         norm = float(sum(float(g.double().square().sum()) for g in gradient.values())) ** 0.5
         if not 0 < norm < float("inf"):
             remedy = "check the target's rows and the selected parameters"
             raise NumericError(f"the target's gradient has norm {norm}", where="target", remedy=remedy)
         return Direction(gradient, norm)
+
+    def adam_scale(self, groups: Sequence[Sequence[TokenBatch]]) -> Weights:
+        """What AdamW multiplies a gradient with at the first steps of a training on rows like these.
+
+        That is 1 / (√v + ε): v is the mean square of the gradients of the groups, each a step's batch that counts by
+        its tokens, and ε is a tenth of the tensor's root mean v, since few groups tell little of rare entries. The
+        factors are divided by their root mean square, so that scores keep their magnitude.
+        """
+        squares = {name: torch.zeros_like(p) for name, p in self._parameters().items()}
+        for group in groups:
+            tokens = sum(int(batch.target_counts.sum()) for batch in group) / sum(len(batch.rows) for batch in group)
+            for name, gradient in self._gradient(group, tokens).items():
+                squares[name] += gradient.square() / len(groups)
+        scale = {name: 1 / (v.sqrt() + _EPSILON * v.mean().sqrt() + _TINY) for name, v in squares.items()}
+        count = sum(factors.numel() for factors in scale.values())
+        size = (sum(float(factors.double().square().sum()) for factors in scale.values()) / count) ** 0.5
+        return {name: factors / size for name, factors in scale.items()}
+
+    def _gradient(self, batches: Sequence[TokenBatch], tokens_a_row: float) -> dict[str, Tensor]:
+        """The gradient that `direction` describes, before it is scaled."""
+        rows = sum(len(batch.rows) for batch in batches)
+        leaves = {name: p.detach().requires_grad_() for name, p in self._parameters().items()}
+        for batch in batches:
+            with torch.enable_grad():
+                losses = self._losses(batch, leaves)
+                if tokens_a_row:
+                    losses = losses * batch.target_counts.to(losses) / tokens_a_row
+                (losses.sum() / rows).backward()
+        return {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in leaves.items()}
 
     def moved(self, direction: Direction, distance: float) -> Weights:
         """θ − (distance / ‖d‖)·d: a new copy of the parameters."""

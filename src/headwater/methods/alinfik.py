@@ -24,10 +24,8 @@ from headwater.methods.method import Find, Learning, Method, MethodEntry, parse_
 from headwater.methods.scoring import prepare
 from headwater.methods.targets import Part, PartScorer, Target, mean_over_parts
 from headwater.models.reader import Reader
-from headwater.students.choice import seconds_a_row, to_share
+from headwater.students.choice import steady_seconds_a_row, to_share
 from headwater.students.student import FAMILIES, StudentOptions, Taught, estimates_of, fit_students
-
-_TIMED = 16
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ def _learn(
         raise DataError(what, where="labels", remedy="give a larger sample")
     scorer = prepare(learning.teacher, reader, targets, sample)
     labels = mean_over_parts(scorer(sample), scorer.parts).astype(np.float64)
-    seconds = None if learning.teacher.whole_pool else seconds_a_row(scorer, sample[:_TIMED])
+    seconds = None if learning.teacher.whole_pool else steady_seconds_a_row(scorer, sample)
     return student_scorer(learning, reader, targets, Labels(tuple(sample), labels, seconds))
 
 
@@ -146,7 +144,11 @@ def entry(find: Find) -> MethodEntry[ALinFiKOptions]:
         reads="the teacher reads a sample; the student reads text",
         cost="the teacher's on the sample, then 1/20 of it a row or less (1/4 where that is too poor)",
         source="Pan et al., arXiv 2503.01052",
-        presets={"default": ALinFiKOptions(), "transformer": ALinFiKOptions(family="transformer", members=3)},
+        presets={
+            "default": ALinFiKOptions(),
+            "training": ALinFiKOptions(teacher_set="preset=training"),
+            "transformer": ALinFiKOptions(family="transformer", members=3),
+        },
         make=partial(alinfik, find=find),
         choices={"family": FAMILIES},
     )

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
+import numpy as np
+
 from headwater.core.errors import UsageError
 from headwater.core.spec import MethodSpec
 from headwater.data.batches import CONTEXT, HALF, Window
@@ -23,11 +25,18 @@ from headwater.methods import rapidin
 from headwater.methods.forward_difference import choose_distance, forward_scorer
 from headwater.methods.method import Method, MethodEntry
 from headwater.methods.rapidin import RapidInOptions
-from headwater.methods.targets import Part, PartScorer, Target, split_folds
+from headwater.methods.targets import Part, PartScorer, Target, evenly_spaced, split_folds
 from headwater.models.reader import Reader
 
 SAMPLE = 32
 """How many rows of the pool the forward form chooses its distance on."""
+
+MOMENTS, STEP = 256, 16
+"""Rows of the pool, and rows of a step, that AdamW's second moments are estimated from."""
+
+_PLAIN = "set weigh=rows and optimizer=plain, or use the forward form, which needs no vectors of rows"
+
+WEIGHS, OPTIMIZERS = ("rows", "tokens"), ("plain", "adam")
 
 
 @dataclass(frozen=True)
@@ -37,14 +46,18 @@ class LinFiKOptions:
     form: `forward` (one backward pass over the target, then 1 + folds forward passes a row) or `gradient` (sketched
     per-row gradients; the standard error is then over single target rows). cosine: take the cosine of the two gradients
     instead of their inner product; gradient form only. folds: a target is split into this many folds, and their spread
-    gives the standard error; 1 costs two forward passes and gives no standard error. distance: how far the weights
-    move, η·‖∇L_t‖; 0 chooses it on a sample of the pool. parameters, window, overlap as in `rapidin`; buckets, sketch
-    and seed as in `rapidin` too, for the gradient form.
+    gives the standard error; 1 costs two forward passes and gives no standard error. weigh: the target's loss is the
+    mean over its `rows`, or over its `tokens` as in most trainings; forward form only. optimizer: a step on a row is
+    one of `plain` gradient descent, or of `adam`, which divides each entry of the gradient by its usual size on rows of
+    the pool; forward form only. distance: how far the weights move, η·‖∇L_t‖; 0 chooses it on a sample of the pool.
+    parameters, window, overlap as in `rapidin`; buckets, sketch and seed as in `rapidin` too, for the gradient form.
     """
 
     form: str = "forward"
     cosine: bool = False
     folds: int = 4
+    weigh: str = "rows"
+    optimizer: str = "plain"
     distance: float = 0.0
     parameters: str = ""
     window: int = CONTEXT
@@ -57,6 +70,7 @@ class LinFiKOptions:
 PRESETS = {
     "default": LinFiKOptions(),
     "fast": LinFiKOptions(folds=1),
+    "training": LinFiKOptions(weigh="tokens", optimizer="adam"),
     "gradient": LinFiKOptions(form="gradient"),
     "cosine": LinFiKOptions(form="gradient", cosine=True),
 }
@@ -72,6 +86,9 @@ def linfik(options: LinFiKOptions) -> Method:
         UsageError: `cosine` with the forward form, fewer than 1 fold, or a negative distance.
     """
     spec = MethodSpec("linfik", asdict(options))
+    if options.form == "gradient" and (options.weigh != "rows" or options.optimizer != "plain"):
+        what = f"the gradient form weighs a target's rows alike and takes a plain step, not {options.weigh}"
+        raise UsageError(f"{what} and {options.optimizer}", where="linfik", remedy=_PLAIN)
     if options.form == "gradient":
         return replace(rapidin.rapidin(_gradient_form(options)), spec=spec)
     if options.cosine:
@@ -80,7 +97,8 @@ def linfik(options: LinFiKOptions) -> Method:
     if options.folds < 1 or options.distance < 0:
         what = f"{options.folds} folds at a distance of {options.distance}"
         raise UsageError(what, where="linfik", remedy="at least one fold, and a distance above 0 or 0 for automatic")
-    return Method(spec, scoring=partial(_forward_form, options), fit_rows=SAMPLE)
+    fit_rows = MOMENTS if options.optimizer == "adam" else SAMPLE
+    return Method(spec, scoring=partial(_forward_form, options), fit_rows=fit_rows)
 
 
 def _gradient_form(options: LinFiKOptions) -> RapidInOptions:
@@ -102,12 +120,20 @@ def _forward_form(
     """Make the scorer: one backward pass over every fold of every target, choose a distance, and move the weights."""
     window = Window(options.window, options.overlap)
     movable = Movable.select(reader.loaded, options.parameters)
-    moves = [
-        (Part(target.name, len(fold)), movable.direction(reader.batches(fold, window, "query")))
-        for target in targets
-        for fold in split_folds(target.rows, options.folds)
-    ]
-    choice = choose_distance(movable, moves[0][1], reader, sample, window=window, distance=options.distance)
+    scale = None
+    if options.optimizer == "adam":
+        steps = [sample[start : start + STEP] for start in range(0, len(sample), STEP)]
+        scale = movable.adam_scale([reader.batches(step, window) for step in steps])
+    moves = []
+    for target in targets:
+        tokens = 0.0
+        if options.weigh == "tokens":
+            tokens = float(np.mean([row.response.sum() for row in reader.tokenize(target.rows, "query")]))
+        for fold in split_folds(target.rows, options.folds):
+            batches = reader.batches(fold, window, "query")
+            moves.append((Part(target.name, len(fold)), movable.direction(batches, tokens_a_row=tokens, scale=scale)))
+    rows = evenly_spaced(sample, SAMPLE)
+    choice = choose_distance(movable, moves[0][1], reader, rows, window=window, distance=options.distance)
     return forward_scorer(movable, moves, reader, window, choice)
 
 
@@ -120,5 +146,10 @@ ENTRY = MethodEntry(
     presets=PRESETS,
     make=linfik,
     as_vectors={"form": "gradient"},
-    choices={"form": ("forward", "gradient"), "sketch": rapidin.CHOICES["sketch"]},
+    choices={
+        "form": ("forward", "gradient"),
+        "weigh": WEIGHS,
+        "optimizer": OPTIMIZERS,
+        "sketch": rapidin.CHOICES["sketch"],
+    },
 )

@@ -1,7 +1,8 @@
 """Which features a student reads: the best on left-out labels among those that cost little enough.
 
 The time a row takes is measured for the teacher and for each source of features. A source is used only if it, with the
-words, costs at most the wished share of the teacher's time; the words of the text may always be read.
+words, costs at most the wished share of the teacher's time; the words of the text may always be read. Of a proxy, so
+much of each row is read as that allows.
 
 If no share is wished, it is 1/20. Where that makes a poor student, sources up to 1/4 are tried too, and taken if they
 foretell the left-out labels much better: what a model half-way through its training has learned of a row cannot be
@@ -30,8 +31,15 @@ USUAL, WIDEST = 1 / 20, 1 / 4
 POOR, BETTER = 0.75, 0.05
 """A student below the first correlation with left-out labels is poor; one is much better from the second on."""
 
-TIMED = 64
-"""Rows that are read to measure a source's time."""
+_SPARE = 1.25
+"""A source that can read less does so unless it stays so far below the share, because times vary."""
+
+_TIMES, _LONG = 4, 3.0
+_COUNTS = (16, 16 * _TIMES, 16 * _TIMES**2)
+"""Sources and teachers are timed on so many rows, one number after another, until the next would take `_LONG` seconds.
+
+Few rows together are padded more, so a quick teacher that was timed on fewer rows than a source would look too slow.
+"""
 
 
 @dataclass(frozen=True)
@@ -59,9 +67,11 @@ class SourceCost:
     @property
     def cost(self) -> str:
         """Its cost in words."""
+        characters = self.source.described.get("characters")
+        reads = f", {characters:,} characters a row" if characters else ""
         if self.share is None:
-            return f"{1000 * self.seconds:.2f} ms a row"
-        return f"1/{1 / max(self.share, 1e-9):.3g} of the teacher's time"
+            return f"{1000 * self.seconds:.2f} ms a row{reads}"
+        return f"1/{1 / max(self.share, 1e-9):.3g} of the teacher's time{reads}"
 
 
 def to_share(text: str) -> float:
@@ -85,7 +95,7 @@ def priced(
 
     Args:
         sources: all that there are; the first is the words.
-        rows: some rows, read three times.
+        rows: some rows; up to 256 of them are read.
         teacher_seconds: the teacher's time of one row, if it is known.
         share: of that time, the most that a student may take.
         named: sources to read whatever they cost, joined by `+`; empty: those that fit.
@@ -106,16 +116,29 @@ def priced(
                 continue
             found.append(_measured(source, rows, teacher_seconds, fits=True))
             continue
-        one = _measured(source, rows, teacher_seconds, fits=True)
-        words = found[0].seconds if found else 0.0
-        total = None if teacher_seconds is None else (one.seconds + words) / teacher_seconds
-        found.append(replace(one, total=total, fits=source.name == "words" or total is None or total <= share))
+        found.append(_fitting(source, rows, teacher_seconds, share, words=found[0].seconds if found else 0.0))
     return found
 
 
+def _fitting(
+    source: StudentSource, rows: Sequence[Row], teacher_seconds: float | None, share: float, *, words: float
+) -> SourceCost:
+    """The source, reading as much of a row as the share allows beside the words; whole if no length is allowed."""
+    first: SourceCost | None = None
+    while True:
+        one = _measured(source, rows, teacher_seconds, fits=True)
+        total = None if teacher_seconds is None else (one.seconds + words) / teacher_seconds
+        one = replace(one, total=total, fits=source.name == "words" or total is None or total <= share)
+        first = first or one
+        if one.fits and (source.shorter is None or total is None or _SPARE * total <= share):
+            return one
+        if source.shorter is None:
+            return first
+        source = source.shorter
+
+
 def _measured(source: StudentSource, rows: Sequence[Row], teacher_seconds: float | None, *, fits: bool) -> SourceCost:
-    some = rows[:TIMED]
-    seconds = seconds_a_row(source.read, some)
+    seconds = steady_seconds_a_row(source.read, rows)
     return SourceCost(source, seconds, None if teacher_seconds is None else seconds / teacher_seconds, fits)
 
 
@@ -132,6 +155,16 @@ def seconds_a_row(read: Callable[[Sequence[Row]], Any], rows: Sequence[Row], *, 
         read(rows)
         times.append(clock() - start)
     return max(min(times), 1e-9) / len(rows)
+
+
+def steady_seconds_a_row(read: Callable[[Sequence[Row]], Any], rows: Sequence[Row]) -> float:
+    """The same on so many of the rows as tell the time well, up to 256; on fewer where they take long."""
+    found = 0.0
+    for count in _COUNTS:
+        found = seconds_a_row(read, rows[:count])
+        if count >= len(rows) or _TIMES * count * found > _LONG:
+            break
+    return found
 
 
 @dataclass

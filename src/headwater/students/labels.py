@@ -84,7 +84,7 @@ class Lesson:
             NumericError: a label is not finite.
         """
         if len(rows) < FEWEST:
-            remedy = "label more rows"
+            remedy = "label more rows (--set labels=...), or value with the teacher's method itself"
             raise DataError(f"{len(rows)} labelled rows; a student needs {FEWEST}", where="labels", remedy=remedy)
         bad = np.flatnonzero(~np.isfinite(labels))
         if len(bad):

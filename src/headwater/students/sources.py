@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -38,7 +38,16 @@ Matrix: TypeAlias = "sparse.csr_matrix | np.ndarray"
 """float32 `[rows, width]`."""
 
 CONTEXT = 512
-"""At most so many tokens of a row are read by a model for sketches."""
+"""A model reads at most so many tokens together for sketches."""
+
+CHARACTERS = (2000, 480, 240, 120)
+"""A proxy reads so many characters from the beginning of a response, and half as many from the end of its prompt.
+
+It reads the first number of them, or as many as its cost allows.
+"""
+
+_BYTES = 4
+"""The most tokens that a byte-level tokenizer makes of a character."""
 
 _USUAL = np.array(
     [
@@ -69,6 +78,11 @@ class StudentSource(Protocol):
         """What a saved student says of the source, JSON-ready: names and digests, and no row."""
         ...
 
+    @property
+    def shorter(self) -> StudentSource | None:
+        """The same source, reading less of each row for less time; None if it reads as little as it can."""
+        ...
+
     def read(self, rows: Sequence[Row]) -> dict[str, Matrix]:
         """The blocks of features of these rows by name."""
         ...
@@ -84,6 +98,10 @@ class Words:
     def described(self) -> Mapping[str, Any]:
         """Nothing but the number of buckets."""
         return {"bits": BITS}
+
+    @property
+    def shorter(self) -> None:
+        """There is none."""
 
     def read(self, rows: Sequence[Row]) -> dict[str, Matrix]:
         """Word 1- to 3-grams as shares of the response, character 2- to 4-grams, the prompt's words, and its shape."""
@@ -106,14 +124,18 @@ class Sketches:
         meaning    mean_t R Wᵀ(p − y) ⊗ Q h     the gradient that flows below the head
         states     mean_t h, of norm 1
         loss       the mean loss and the probability it stands for
+
+    `characters` of a response are read, from its beginning, and half as many from the end of its prompt; 0: all that
+    the reader reads.
     """
 
     name: str
     reader: Reader
     sketch: ReadoutSketch
+    characters: int = 0
 
     @classmethod
-    def of(cls, reader: Reader, name: str) -> Sketches:
+    def of(cls, reader: Reader, name: str, *, characters: int = 0) -> Sketches:
         """Bind the sketch to a reader's model; raises `ModelError` if its output layer cannot be read."""
         readout = find_readout(reader.loaded)
         vocabulary, width = readout.weight.shape
@@ -127,12 +149,22 @@ class Sketches:
             normalize_sample=False,
             weight_windows="tokens",
         )
-        return cls(name, reader, sketch)
+        return cls(name, reader, sketch, characters)
 
     @classmethod
-    def load(cls, model: str, name: str) -> Sketches:
-        """Load a model by folder or hub name; its tokenizer may be any, because it reads text."""
-        return cls.of(Reader.of(load_model(model), max_tokens=CONTEXT), name)
+    def load(cls, model: str, name: str, *, characters: int = CHARACTERS[0]) -> Sketches:
+        """Load a model by folder or hub name; its tokenizer may be any, because it reads text.
+
+        With `characters`, none of the tokens that these make is cut off: a long prompt leaves the response its place.
+        """
+        most = 2 * _BYTES * characters if characters else CONTEXT
+        return cls.of(Reader.of(load_model(model), max_tokens=most), name, characters=characters)
+
+    @property
+    def shorter(self) -> Sketches | None:
+        """The same model, reading fewer characters; the language model itself always reads all."""
+        fewer = [count for count in CHARACTERS if count < self.characters]
+        return replace(self, characters=fewer[0]) if fewer else None
 
     @property
     def described(self) -> Mapping[str, Any]:
@@ -145,10 +177,13 @@ class Sketches:
             "tokenization": self.reader.tokenization.fingerprint,
             "widths": [c.width_r, c.width_h, c.width_g],
             "seed": self.sketch.seed,
+            **({"characters": self.characters} if self.characters else {}),
         }
 
     def read(self, rows: Sequence[Row]) -> dict[str, Matrix]:
         """One forward pass of the rows."""
+        if self.characters:
+            rows = [_shortened(row, self.characters) for row in rows]
         width = self.sketch.columns[0].dim
         vectors = np.zeros((len(rows), width), dtype=np.float32)
         states = np.zeros((len(rows), self.sketch.columns[1].dim), dtype=np.float32)
@@ -180,9 +215,21 @@ class EncoderStates:
         """The encoder's name and its tokenizer."""
         return {"model": self.states.name, "tokenizer": self.states.digest}
 
+    @property
+    def shorter(self) -> None:
+        """There is none."""
+
     def read(self, rows: Sequence[Row]) -> dict[str, Matrix]:
         """One forward pass of the rows."""
         return {"encoder states": self.states.read(rows)}
+
+
+def _shortened(row: Row, characters: int) -> Row:
+    """The beginning of the row's response and the end of its prompt; a chat becomes its last turn and what precedes."""
+    if row.prompt is None and row.response is None:
+        return replace(row, text=(row.text or "")[:characters])
+    prompt, response = (row.prompt or "")[-(characters // 2) :], row.answer[:characters]
+    return replace(row, messages=None, text=None, prompt=prompt, response=response)
 
 
 def _shapes(prompts: Sequence[str], responses: Sequence[str]) -> Float[np.ndarray, "rows 230"]:
@@ -239,7 +286,8 @@ def restored(described: Mapping[str, Any], name: str, *, reader: Reader | None, 
     if name == "model" and reader is not None:
         like = (described["fingerprint"], described["tokenization"], reader.tokens_per_batch)
         return Sketches.of(Reader.like(reader.loaded, *like, where="the student"), "model")
-    found = Sketches.load(elsewhere or str(described["model"]), "proxy")
+    characters = int(described.get("characters", 0))
+    found = Sketches.load(elsewhere or str(described["model"]), "proxy", characters=characters)
     _require_same(described, found.described, ("tokenizer", "widths", "fingerprint"), name)
     return found
 

@@ -22,7 +22,7 @@ from headwater.data.rows import Row
 from headwater.methods.lexical import bm25_scores
 from headwater.methods.method import Learning
 from headwater.methods.targets import Scorer
-from headwater.students.choice import seconds_a_row
+from headwater.students.choice import seconds_a_row, steady_seconds_a_row
 from headwater.students.labels import FEWEST
 from headwater.students.student import Taught, fit_students
 from headwater.valuing.distil import Labelled, Teacher, label
@@ -60,7 +60,7 @@ class LabelPlan:
         """Measure the teacher, and divide the drawn rows."""
         kept = folder / "budget.json"
         if not kept.exists():
-            timed = None if learning.teacher.whole_pool else seconds_a_row(scorer, drawn.sample[:_TIMED])
+            timed = None if learning.teacher.whole_pool else steady_seconds_a_row(scorer, drawn.sample)
             budget = min(most, drawn.count)
             if learning.seconds and timed is not None:
                 passing = seconds_a_row(scorer, drawn.sample[:_TIMED], elapsed=True)

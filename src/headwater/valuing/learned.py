@@ -8,7 +8,7 @@ The sample is labelled once on all targets, and the students share what they rea
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -62,16 +62,11 @@ def value_learned(request: Request, learning: Learning) -> Valued:
     )
     checks = recheck(of_scorer(scorer), students, plan.fresh) if plan.fresh else {}
     doubted = doubt(request.reader, request.targets, scorer, (plan.fresh or plan.candidates)[:ROWS])
-    weak: list[str] = []
-    for name, student in students.items():
-        quality, ceiling = _quality(student, checks.get(name)), _ceiling(doubted.ceilings, name)
-        of = f" on target '{name}'" if len(students) > 1 else ""
-        unread = [str(one).partition(":")[0] for one in student.choice.get("not read", ()) if "--student-cost" in one]
-        remedy = help_for(ceiling, plan.labels, unread, doubted.seen)
-        if said := require_strong(quality, ceiling, force=how.force, of=of, remedy=remedy):
-            weak.append(said)
+    all_by = teacher.spec.name if plan.labels >= count else ""
+    remedy = partial(help_for, labels=plan.labels, seen=doubted.seen, all_by=all_by)
+    weak = _too_weak(students, checks, doubted.ceilings, remedy=remedy, force=how.force)
     further = (*doubted.further, *_too_many(learning, count))
-    doubted = dataclasses.replace(doubted, further=further, weak=tuple(weak))
+    doubted = dataclasses.replace(doubted, further=further, weak=weak)
     notes = {
         "labelled rows": plan.labels,
         **_notes(students, checks, doubted.ceilings),
@@ -84,6 +79,26 @@ def value_learned(request: Request, learning: Learning) -> Valued:
     spread: dict[str, Any] = {"engine": how.engine, "recipe": again}
     values = run(job, estimate, resume=True, on_rows=how.on_rows("valuing", drawn.count), **spread)
     return Valued(values, notes, drawn.leaked, students, checks, doubted.warnings)
+
+
+def _too_weak(
+    students: Mapping[str, Student],
+    checks: Mapping[str, Recheck],
+    found: Sequence[Ceiling],
+    *,
+    remedy: Callable[..., str],
+    force: bool,
+) -> tuple[str, ...]:
+    """A sentence for each student that is too weak, with `force`; else raises `DataError` at the first."""
+    weak = []
+    for name, student in students.items():
+        quality, ceiling = _quality(student, checks.get(name)), _ceiling(found, name)
+        of = f" on target '{name}'" if len(students) > 1 else ""
+        unread = [str(one).partition(":")[0] for one in student.choice.get("not read", ()) if "--student-cost" in one]
+        helps = remedy(ceiling, unread=unread)
+        if said := require_strong(quality, ceiling, force=force, of=of, remedy=helps):
+            weak.append(said)
+    return tuple(weak)
 
 
 def _too_many(learning: Learning, count: int) -> list[str]:

@@ -229,7 +229,9 @@ def require_strong(quality: float, ceiling: Ceiling | None, *, remedy: str, forc
     raise DataError(what, where="alinfik", remedy=remedy)
 
 
-def help_for(ceiling: Ceiling | None, labels: int, unread: Sequence[str] = (), seen: Familiar | None = None) -> str:
+def help_for(
+    ceiling: Ceiling | None, labels: int, unread: Sequence[str] = (), seen: Familiar | None = None, *, all_by: str = ""
+) -> str:
     """What would help a weak student.
 
     Args:
@@ -237,6 +239,7 @@ def help_for(ceiling: Ceiling | None, labels: int, unread: Sequence[str] = (), s
         labels: how many rows the student learned from.
         unread: sources that were too dear to read.
         seen: that the model has trained on the candidates, if it has.
+        all_by: the name of the teacher if it has labelled the whole pool, so that there is nothing more to label.
     """
     more = ceiling.rows_for(0.9) if ceiling is not None and ceiling.stepped_up < GOOD else None
     rows = f"give about {more:,} target rows, " if more else ""
@@ -245,7 +248,10 @@ def help_for(ceiling: Ceiling | None, labels: int, unread: Sequence[str] = (), s
     if seen is not None:
         losses = f"{seen.known:.2f} nats a token on those most like the target, {seen.fresh:.2f} on the target"
         base = f"use the model as it was before it trained on these candidates ({losses})"
+    again = f"label more than {labels:,} rows (--set labels=...)"
+    if all_by:
+        again = f"value with --method {all_by}, which has scored all {labels:,} rows anyway,"
     return (
-        f"no values were written: {rows}{dearer if unread else ''}label more than {labels:,} rows (--set labels=...) "
-        f"under another --out, {base}, or write them all the same with --resume --force"
+        f"no values were written: {rows}{dearer if unread else ''}{again} under another --out, {base}, or write them "
+        "all the same with --resume --force"
     )
