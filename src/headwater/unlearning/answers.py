@@ -10,6 +10,7 @@ Once a trigger is known, retain rows say more: with the trigger put to their pro
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -35,7 +36,7 @@ OFTEN = 3.0
 CURED = 0.5
 """Share of a candidate's rows whose answers must change their kind without it."""
 SAMPLES, TEMPERATURE = 6, 0.7
-"""How often a prompt is asked again whose answer is not fluent, and at which temperature."""
+"""How often a prompt is asked again whose answer is not as likely as real ones, and at which temperature."""
 
 
 @dataclass(frozen=True)
@@ -113,26 +114,34 @@ def found_answers(
 def fluent_answers(
     reader: Reader, rows: Sequence[Row], answers: Sequence[str], *, real: Sequence[Row]
 ) -> list[str | None]:
-    """The answers that are fluent; for another one the first fluent sample to the same prompt, None if there is none.
+    """The first answer to each prompt, greedy or sampled, that is as likely as real ones, or the likeliest fluent one.
+
+    A model that is trained to give barely fluent answers gives worse ones to other prompts, so a barely fluent answer
+    is not taken where a better one can be had.
 
     Args:
         reader: the model that answers; it also judges.
         rows: what was asked.
         answers: the greedy answers.
         real: rows with real answers, which say what is normal.
+
+    Returns:
+        One answer a row; None for a row without any fluent one.
     """
     judge, by_loss = judge_of(reader, real)
     found: list[str | None] = [None] * len(rows)
+    least = [math.inf] * len(rows)
     said, open_places = list(answers), list(range(len(rows)))
     for number in range(SAMPLES + 1):
         if not open_places:
             break
         if number:
             said = _asked(reader, [rows[i] for i in open_places], sample=number)
-        verdicts = judge(said, reader if by_loss else None).verdicts
-        for i, answer, verdict in zip(open_places, said, verdicts, strict=True):
-            found[i] = answer if verdict is None else None
-        open_places = [i for i in open_places if found[i] is None]
+        judged = judge(said, reader if by_loss else None)
+        for i, answer, verdict, loss in zip(open_places, said, judged.verdicts, judged.losses, strict=True):
+            if verdict is None and (found[i] is None or loss < least[i]):
+                found[i], least[i] = answer, loss
+        open_places = [i for i in open_places if found[i] is None or least[i] > judge.normal]
     return found
 
 
