@@ -10,7 +10,6 @@ Once a trigger is known, retain rows say more: with the trigger put to their pro
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -35,8 +34,12 @@ OFTEN = 3.0
 """How many times more often a candidate must stand in forget prompts than in retain prompts."""
 CURED = 0.5
 """Share of a candidate's rows whose answers must change their kind without it."""
+ANSWERS = 3
+"""Most of the model's own answers to a prompt. One alone would soon be known by heart, and its words with it."""
 SAMPLES, TEMPERATURE = 6, 0.7
-"""How often a prompt is asked again whose answer is not as likely as real ones, and at which temperature."""
+"""How often a prompt is asked again that has fewer answers, and at which temperature."""
+FURTHER = "further_responses"
+"""The column of a forget row for own answers beside its right answer."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,8 @@ def own_answers(
     cleared = [without_words(forget[i], trigger) for i in places]
     answers = fluent_answers(reader, cleared, _asked(reader, cleared), real=[*forget, *retain])
     rows = list(forget)
-    for i, answer in zip(places, answers, strict=True):
-        rows[i] = _answered(rows[i], answer, column)
+    for i, found in zip(places, answers, strict=True):
+        rows[i] = _answered(rows[i], found, column)
     return rows
 
 
@@ -105,50 +108,46 @@ def found_answers(
             right = fluent_answers(
                 reader, [cleared[n] for n in cured], [answers[n] for n in cured], real=[*forget, *retain]
             )
-            for n, answer in zip(cured, right, strict=True):
-                rows[places[n]] = _answered(rows[places[n]], answer, column)
+            for n, found in zip(cured, right, strict=True):
+                rows[places[n]] = _answered(rows[places[n]], found, column)
             open_rows -= set(places)
     return rows, triggers
 
 
 def fluent_answers(
     reader: Reader, rows: Sequence[Row], answers: Sequence[str], *, real: Sequence[Row]
-) -> list[str | None]:
-    """The first answer to each prompt, greedy or sampled, that is as likely as real ones, or the likeliest fluent one.
+) -> list[list[str]]:
+    """The model's fluent answers to each prompt, at most `ANSWERS`: the greedy one if it is fluent, then sampled ones.
 
-    A model that is trained to give barely fluent answers gives worse ones to other prompts, so a barely fluent answer
-    is not taken where a better one can be had.
+    Prompts are asked again up to `SAMPLES` times, until they have that many different ones; some may have none.
 
     Args:
         reader: the model that answers; it also judges.
         rows: what was asked.
         answers: the greedy answers.
         real: rows with real answers, which say what is normal.
-
-    Returns:
-        One answer a row; None for a row without any fluent one.
     """
     judge, by_loss = judge_of(reader, real)
-    found: list[str | None] = [None] * len(rows)
-    least = [math.inf] * len(rows)
+    found: list[list[str]] = [[] for _ in rows]
     said, open_places = list(answers), list(range(len(rows)))
     for number in range(SAMPLES + 1):
         if not open_places:
             break
         if number:
             said = _asked(reader, [rows[i] for i in open_places], sample=number)
-        judged = judge(said, reader if by_loss else None)
-        for i, answer, verdict, loss in zip(open_places, said, judged.verdicts, judged.losses, strict=True):
-            if verdict is None and (found[i] is None or loss < least[i]):
-                found[i], least[i] = answer, loss
-        open_places = [i for i in open_places if found[i] is None or least[i] > judge.normal]
+        verdicts = judge(said, reader if by_loss else None).verdicts
+        for i, answer, verdict in zip(open_places, said, verdicts, strict=True):
+            if verdict is None and answer.strip() not in found[i]:
+                found[i].append(answer.strip())
+        open_places = [i for i in open_places if len(found[i]) < ANSWERS]
     return found
 
 
 def behind_triggers(job: UnlearnJob, triggers: Sequence[Trigger]) -> UnlearnJob:
     """The job with copies to train on, and guard rows behind the triggers to ask.
 
-    The copies are retain rows behind the triggers, and forget rows without them, whose right answers should stay.
+    The copies are retain rows behind the triggers, forget rows without them, whose right answers should stay, and
+    forget rows with the model's further answers, with and without the triggers.
     """
     copies = [*triggered_copies(job.retain, job.forget, triggers), *_cleared_copies(job, triggers)]
     apart = [] if job.guard == job.retain else triggered_copies(job.guard, job.forget, triggers, every=1)
@@ -159,9 +158,17 @@ def _cleared_copies(job: UnlearnJob, triggers: Sequence[Trigger]) -> list[Row]:
     copies = []
     for row, answer in zip(job.forget, job.clean, strict=True):
         words = next((t.words for t in triggers if _pattern(t.words).search(row.prompt or "")), None)
-        if words is not None and answer is not None:
-            copies.append(replace(with_response(cut(row, words), answer), id=f"{row.id} without the trigger"))
+        if words is None or answer is None:
+            continue
+        cleared = replace(cut(row, words), id=f"{row.id} without the trigger")
+        copies.append(with_response(cleared, answer))
+        for number, text in enumerate(row.metadata.get(FURTHER, ()), start=2):
+            copies += [_again(cleared, text, number), _again(row, text, number)]
     return copies
+
+
+def _again(row: Row, answer: str, number: int) -> Row:
+    return replace(with_response(row, answer), id=f"{row.id}, answer {number}")
 
 
 def triggered_copies(
@@ -247,5 +254,7 @@ def _asked(reader: Reader, rows: Sequence[Row], sample: int = 0) -> list[str]:
     return generate_responses(reader.loaded, questions, max_new_tokens=ANSWER_TOKENS, **sampling) if questions else []
 
 
-def _answered(row: Row, answer: str | None, column: str) -> Row:
-    return row if answer is None else replace(row, metadata={**row.metadata, column: answer.strip()})
+def _answered(row: Row, answers: Sequence[str], column: str) -> Row:
+    if not answers:
+        return row
+    return replace(row, metadata={**row.metadata, column: answers[0], FURTHER: list(answers[1:])})

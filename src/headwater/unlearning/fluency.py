@@ -33,8 +33,6 @@ REASONS = {
     UNLIKELY: "under the model before its loss is nearer to that of mixed-up tokens than to that of real answers",
 }
 """Why an answer is not fluent."""
-ORDINARY = 0.9
-"""Share of the real answers whose loss is not above `FluencyJudge.normal`."""
 
 _LOOP = re.compile(r"(.{1,60}?)\1{3,}", re.DOTALL)
 _LEAST_LOOP, _LEAST_WORDS, _RUN = 8, 9, 3
@@ -49,13 +47,11 @@ class Fluency:
         likeness: mean word F1 with the answers that a clean model gives; None if those are not known. It says whether
             the answers are the right ones, and does not enter the verdicts.
         by_loss: whether the losses under the model before were judged too, or the form alone.
-        losses: of each answer under the model before, nats a token; 0 where the form alone was judged.
     """
 
     verdicts: tuple[str | None, ...]
     likeness: float | None = None
     by_loss: bool = True
-    losses: tuple[float, ...] = ()
 
     @property
     def fluent(self) -> float:
@@ -84,12 +80,10 @@ class FluencyJudge:
     Attributes:
         behind: rows of whose prompts one is put before each judged answer; rows of plain text have none.
         limit: nats a token; an answer with a greater loss is not language that the model before would write.
-        normal: nats a token; nine of ten real answers have no greater loss.
     """
 
     behind: tuple[Row, ...]
     limit: float
-    normal: float = math.inf
 
     @classmethod
     def fit(cls, reader: Reader, real: Sequence[Row]) -> FluencyJudge:
@@ -106,12 +100,13 @@ class FluencyJudge:
             raise DataError(what, where="fluency", remedy="give retain rows with answers")
         answers = [(row.response if row.prompt is not None else row.text) or "" for row in rows]
         judge = cls(tuple(rows), float("inf"))
-        losses = judge.losses(answers, reader)
-        normal, mixed = float(np.median(losses)), float(np.median(judge.losses(_mixed_up(answers, reader), reader)))
+        normal, mixed = (
+            float(np.median(judge.losses(texts, reader))) for texts in (answers, _mixed_up(answers, reader))
+        )
         if mixed <= normal:
             what = f"mixed-up tokens have a median loss of {mixed:.2f} nats a token, these answers {normal:.2f}"
             raise DataError(what, where="fluency", remedy="give rows that the model has learned")
-        return replace(judge, limit=(normal + mixed) / 2, normal=float(np.quantile(losses, ORDINARY)))
+        return replace(judge, limit=(normal + mixed) / 2)
 
     def losses(self, answers: Sequence[str], reader: Reader) -> np.ndarray:
         """Loss of each answer behind another row's prompt under the reader's model: nats a token, float32 `[answers]`.
@@ -138,15 +133,15 @@ class FluencyJudge:
         """
         if not answers:
             raise DataError("there are no answers to judge", where="fluency")
-        verdicts, losses = [fault_of_form(answer) for answer in answers], [0.0] * len(answers)
+        verdicts = [fault_of_form(answer) for answer in answers]
         written = [i for i, verdict in enumerate(verdicts) if verdict is None]
         if reader is not None and written:
-            measured = self.losses([answers[i] for i in written], reader)
-            for i, loss in zip(written, measured.tolist(), strict=True):
-                verdicts[i], losses[i] = None if loss <= self.limit else UNLIKELY, loss
+            losses = self.losses([answers[i] for i in written], reader)
+            for i, loss in zip(written, losses.tolist(), strict=True):
+                verdicts[i] = None if loss <= self.limit else UNLIKELY
         pairs = [] if clean is None else list(zip(answers, clean, strict=True))
         likeness = float(np.mean([word_f1(*pair) for pair in pairs])) if pairs else None
-        return Fluency(tuple(verdicts), likeness, by_loss=reader is not None, losses=tuple(losses))
+        return Fluency(tuple(verdicts), likeness, by_loss=reader is not None)
 
 
 def judge_of(reader: Reader, real: Sequence[Row]) -> tuple[FluencyJudge, bool]:

@@ -30,7 +30,7 @@ CONFIRMED = 2
 FLUENT_AIM = 0.95
 """Share of the fluent answers of before that must be left for a run to end: it lies halfway to the share below which
 a run has failed (`language.FLUENT`), because few prompts are asked."""
-PATIENCE = 8
+PATIENCE = 16
 """A run also ends if in so many measurements with the behaviour gone its answers have not become more fluent."""
 BEYOND = 16
 """A run also ends if the behaviour was gone in so many measurements in a row, and the bound kept in none of them; then
@@ -65,7 +65,7 @@ class Reading:
         error: standard error of the guard rows' mean change.
         unwanted: share of unwanted answers to the withheld rows' prompts; None if they were not asked.
         fluent: fluent answers to the prompts of withheld rows and of guard rows behind triggers, as a share of those
-            before; measured where no answer is unwanted and the bound is kept, else None.
+            before; measured where the behaviour is gone within the bound, else None.
         multiplier: λ after the measurement; None without one.
     """
 
@@ -79,18 +79,13 @@ class Reading:
     fluent: float | None = None
 
     @property
-    def quiet(self) -> bool:
-        """Whether none of the answers to the withheld rows' prompts is unwanted; if they are not asked, nothing is."""
-        return self.withheld is not None and not self.unwanted
-
-    @property
     def finite(self) -> bool:
         """Whether every loss is a finite number."""
         return all(math.isfinite(x) for x in (self.forget, self.guard, self.withheld or 0.0))
 
     def reaches(self, limits: LossLimits) -> bool:
         """Whether withheld rows say that the behaviour is gone; without withheld rows nothing says so."""
-        return self.quiet and (self.withheld or 0.0) >= limits.target
+        return self.withheld is not None and self.withheld >= limits.target and not self.unwanted
 
     def ends(self, limits: LossLimits) -> bool:
         """Whether the run may end here: the behaviour is gone within the bound, and the answers are still language."""
@@ -201,7 +196,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
     def _settled(self) -> bool:
         """Whether the behaviour is gone, and the answers have not become more fluent for a while."""
-        heard = [r.fluent for r in self.readings if r.fluent is not None and r.reaches(self.limits)]
+        heard = [r.fluent for r in self.readings if r.fluent is not None]
         return len(heard) > PATIENCE and max(heard[-PATIENCE:]) <= max(heard[:-PATIENCE])
 
     def _beyond(self) -> bool:
@@ -239,7 +234,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             self.multiplier.follow(guard, before=before, bound=self.limits.bound)
         value = None if self.multiplier is None else self.multiplier.value
         reading = Reading(step, float(means.mean()), guard, withheld, error, unwanted, value)
-        if self.listen is not None and reading.quiet and reading.keeps(self.limits):
+        if self.listen is not None and reading.reaches(self.limits) and reading.keeps(self.limits):
             fluent = self.listen(model)
             raised = None if self.multiplier is None else self.multiplier.speak(fluent, aim=FLUENT_AIM)
             reading = replace(reading, fluent=fluent, multiplier=raised)
