@@ -103,6 +103,11 @@ def identity(loaded: LoadedModel, job: UnlearnJob, options: UnlearnOptions) -> d
     }
 
 
+def fading(objective: Objective, given: float | None, target: float) -> Objective:
+    """The objective with the ceiling of a run of this target, nats a token, unless one is given or it has none."""
+    return replace(objective, ceiling=LEAD * target) if objective.saturates and given is None else objective
+
+
 def _objective(options: UnlearnOptions) -> Objective:
     found = find_objective(options.method, ceiling=options.ceiling, keep=options.keep, beta=options.beta)
     right = found.clean if options.right is None else options.right
@@ -124,8 +129,7 @@ def _trained(
     with _timed(clock, "influence"):
         weights, trust = row_weights(run, objective, kept.weights), trust_in_guard(run, objective)
     watch = make_watch(run, unseen, trust, method=method)
-    if objective.saturates and options.ceiling is None:
-        objective = replace(objective, ceiling=LEAD * watch.limits.target)
+    objective = fading(objective, options.ceiling, watch.limits.target)
     material = _material(run, objective, weights)
     model = trainable_model(loaded, options.lora, seed=options.seed)
     start, facts = trainable_state(model), dict[str, Any]()
