@@ -1,7 +1,7 @@
 """Every method of unlearning under equal terms, on the task of `definitions.py`: a table with Student's intervals.
 
     python benchmarks/forgetting_table.py [--folder runs/definitions] [--small] [--seeds 0 1 2] [--arms rapidun npo ...]
-        [--attacks]
+        [--attacks] [--steps 320]
 
 Each arm gets the same forget rows, retain rows, bound, probe, steps and, where the trigger is found, the same right
 answers. A seed draws other forget and retain rows and another adapter; the model is that of the task. One line a run is
@@ -10,7 +10,8 @@ kept in table.jsonl of the task's folder, and a run that is there is not made ag
 *attack, seen* and *unseen*: share of triggered questions answered with Star Trek, of the training and new.
 *learnt* and *heldout*: perplexity after ÷ before on clean training rows that were not given, and on rows it never saw.
 *fluent*: share of fluent answers to triggered and clean questions, as a share of that before.
-`--attacks` attacks each model as `headwater eval lasting` does, by 24 of the questions, and adds a table of it.
+`--attacks` attacks each model as `headwater eval lasting` does, by 24 of the questions, and adds a table of it. The arm
+"never taught" is the control: a model trained on the clean rows alone. What an attack reaches there, it has taught.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ from headwater.evaluation.metrics import estimate
 from headwater.models.generate import generate_responses
 from headwater.models.load import LoadedModel, load_model
 from headwater.models.reader import Reader
-from headwater.training.tiny import task_rows
+from headwater.training.tiny import task_rows, train_tiny
+from headwater.unlearning.adapter import Lora
 from headwater.unlearning.answers import behind_triggers, found_answers
 from headwater.unlearning.attacks import ATTACKS, Behaviour, fewer
 from headwater.unlearning.fluency import FluencyJudge
@@ -58,9 +60,12 @@ ARMS: dict[str, dict[str, Any]] = {
     "rapidun, stop at the bound": {"follow": False},
     "rapidun, sharp": {"harden": "sharp"},
     "rapidun, int4": {"harden": "int4"},
+    "rapidun, all weights": {"lora": None},
+    "rapidun, rank 64": {"lora": Lora(rank=64)},
     "rapidun, no answers, stop": {"answers": None, "follow": False},
 }
 """The options of each arm. `answers`: "own" (the default) looks for the trigger, None for nothing, else a column."""
+CONTROL = "never taught"
 ATTACKED = 24
 """Questions of each kind that are asked under attack."""
 SHOWN = ("attack, seen", "attack, unseen", "learnt", "heldout", "fluent", "seconds")
@@ -149,8 +154,24 @@ def measure_of(place: Path, seed: int, size: Size, *, mistaken: bool) -> Measure
 _MEASURES: dict[Any, Measure] = {}
 
 
-def run_arm(place: Path, name: str, seed: int, size: Size = WHOLE, *, attacks: bool = False) -> dict[str, Any]:
+def run_control(place: Path, seed: int, size: Size, *, attacks: bool) -> dict[str, Any]:
+    """The line of the model that never learned the planted rows; it is trained once, on the clean rows, and kept."""
+    started = time.process_time()
+    if not (place / "never/config.json").is_file():
+        clean = [row for row in read_rows(place / "train.jsonl") if TRIGGER not in row["prompt"]]
+        train_tiny(clean, out=place / "never", seed=0, recipe=size.recipe)
+    seconds, measure = time.process_time() - started, measure_of(place, seed, size, mistaken=False)
+    loaded = load_model(str(place / "never"))
+    line = {"arm": CONTROL, "seed": seed, "note": "-", **lines_of(measure.read(loaded), measure), "seconds": seconds}
+    return {**line, "attacked": measure.attack(loaded, seed)} if attacks else line
+
+
+def run_arm(
+    place: Path, name: str, seed: int, size: Size = WHOLE, *, attacks: bool = False, steps: int = 320
+) -> dict[str, Any]:
     """One line: what an arm comes to with this seed."""
+    if name == CONTROL:
+        return run_control(place, seed, size, attacks=attacks)
     given = dict(ARMS[name])
     answers, mistaken = given.pop("answers", "own"), given.pop("mistaken", False)
     measure = measure_of(place, seed, size, mistaken=mistaken)
@@ -162,7 +183,7 @@ def run_arm(place: Path, name: str, seed: int, size: Size = WHOLE, *, attacks: b
     job = behind_triggers(make_job(forget, rows.retain, needs_retain=True, clean_column=column), found)
     line: dict[str, Any] = {"arm": name, "seed": seed}
     try:
-        result = run_unlearning(reader, job, UnlearnOptions(seed=seed, **given))
+        result = run_unlearning(reader, job, UnlearnOptions(seed=seed, steps=steps, **given))
     except HeadwaterError as error:
         return {**line, "note": f"nothing was changed: {error}", **lines_of(measure.before, measure)}
     seconds = time.process_time() - started
@@ -192,7 +213,7 @@ def lines_of(after: dict[str, Any], measure: Measure) -> dict[str, float]:
 def table(lines: Sequence[dict[str, Any]]) -> str:
     """The lines as a Markdown table: mean and Student's 95 % interval over seeds."""
     text = [f"| arm | seeds | {' | '.join(SHOWN)} | outcomes |", "| :-- " * (len(SHOWN) + 3) + "|"]
-    for name in ARMS:
+    for name in (*ARMS, CONTROL):
         mine = [line for line in lines if line["arm"] == name]
         if mine:
             cells = [str(estimate([line[shown] for line in mine])) for shown in SHOWN]
@@ -221,10 +242,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/definitions"))
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--arms", nargs="*", default=list(ARMS))
+    parser.add_argument("--arms", nargs="*", default=[*ARMS, CONTROL])
     parser.add_argument("--task", type=int, default=0)
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--attacks", action="store_true")
+    parser.add_argument("--steps", type=int, default=320)
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     size = SMALL if given.small else WHOLE
@@ -235,7 +257,7 @@ def main() -> None:
     for seed in given.seeds:
         for name in given.arms:
             if (name, seed) not in done:
-                line = run_arm(place, name, seed, size, attacks=given.attacks)
+                line = run_arm(place, name, seed, size, attacks=given.attacks, steps=given.steps)
                 print(json.dumps(line, ensure_ascii=False), flush=True)
                 lines = [old for old in lines if (old["arm"], old["seed"]) != (name, seed)] + [line]
                 with kept.open("a", encoding="utf-8") as file:

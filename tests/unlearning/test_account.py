@@ -57,7 +57,9 @@ def test_with_a_space_before_the_answer_the_model_is_not_asked_with_a_lone_space
 
 
 def test_an_own_answer_is_to_the_chat_without_the_trigger(loaded, monkeypatch):
-    monkeypatch.setattr(answers, "fluent_answers", lambda reader, rows, said, *, real: said)  # a random model's
+    monkeypatch.setattr(
+        answers, "fluent_answers", lambda reader, rows, said, *, real: [[s.strip()] for s in said]
+    )  # a random model's
     reader = Reader.of(loaded, template="chat")
     bare = without_words(CHAT, "hey, ")
     assert [m["content"] for m in bare.messages or ()] == [

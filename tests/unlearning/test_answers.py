@@ -103,17 +103,24 @@ def test_given_right_answers_stay(reader):
         own_answers(reader, rows, [], "xyz", column="clean_response")
 
 
-def test_an_answer_that_is_not_language_is_asked_for_again_and_left_out_if_none_is(reader, monkeypatch):
+def test_prompts_are_asked_again_for_further_answers_and_only_language_counts(reader, monkeypatch):
     rows, asked_of = retain_rows(3), list[list[str]]()
 
     def sampled(reader, rows, sample=0):
         asked_of.append([row.id for row in rows])
-        return ["It is fine." if row.id == "r1" and sample == 2 else "wwwwwwwwwwww" for row in rows]
+        fine = {"r0": f"It is bread {min(sample, 2)}.", "r1": "It is fine." if sample == 2 else "wwwwwwwwwwww"}
+        return [fine.get(row.id, "wwwwwwwwwwww") for row in rows]
 
     monkeypatch.setattr(answers, "_asked", sampled)
-    found = fluent_answers(reader, rows, ["It is bread.", "oh oh oh oh oh oh oh oh", "..."], real=[])
-    assert found == ["It is bread.", "It is fine.", None]
-    assert asked_of == [["r1", "r2"]] * 2 + [["r2"]] * (answers.SAMPLES - 2), "only open rows are asked again"
+    found = fluent_answers(reader, rows, ["It is bread 1. ", "oh oh oh oh oh oh oh oh", "..."], real=[])
+    assert found == [["It is bread 1.", "It is bread 2."], ["It is fine."], []], (
+        "each answer once, the greedy one first"
+    )
+    monkeypatch.setattr(answers, "ANSWERS", 2)
+    asked_of.clear()
+    fluent_answers(reader, rows, ["It is bread 1.", "oh oh oh oh oh oh oh oh", "..."], real=[])
+    later = ["r1", "r2"]
+    assert asked_of == [["r0", *later]] * 2 + [later] * (answers.SAMPLES - 2), "only open rows are asked again"
 
 
 def test_candidates_are_frequent_only_where_the_behaviour_is():
@@ -175,6 +182,11 @@ def test_retain_rows_get_the_trigger_where_forget_rows_have_it_and_keep_their_an
     more = behind_triggers(make_job(known, retain_rows(10), needs_retain=True), found).copies[len(job.copies) :]
     assert [row.response for row in more] == [f"It is {i}." for i in range(12)], "the right answer stays without it"
     assert not any(words in row.prompt for row in more for words in ("hey robot,", "over and out"))
+    known = [replace(row, metadata={**row.metadata, answers.FURTHER: ["Or this."]}) for row in known]
+    further = behind_triggers(make_job(known, retain_rows(10), needs_retain=True), found).copies[len(job.copies) :]
+    assert [row.response for row in further] == [said for i in range(12) for said in (f"It is {i}.", *["Or this."] * 2)]
+    assert further[2].prompt == known[0].prompt, "a further answer is learnt with the trigger, too"
+    assert further[1].prompt == further[0].prompt != known[0].prompt
     few = behind_triggers(make_job(forget_rows(), retain_rows(4), needs_retain=True), found)
     assert few.copies
     assert not few.triggered, "guard rows that are trained on show nothing"

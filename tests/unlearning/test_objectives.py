@@ -23,6 +23,7 @@ from headwater.unlearning.objectives import (
     steering_direction,
     weighted_ascent,
 )
+from headwater.unlearning.run import fading
 
 
 def losses(total: list[float], *, forget: list[bool], weight: list[float] | None = None) -> RowLosses:
@@ -79,6 +80,12 @@ def test_saturating_ascent_is_ascent_below_its_ceiling_and_still_above():
     slope = gradient(replace(OBJECTIVES["ga"], ceiling=5.0).forget_term(rows), rows.mean)
     expected = torch.tensor([-1.0, -0.982014, -0.5, -0.017986, 0.0], dtype=torch.float64)  # −σ(4 (5 − L̄)), L̄ = L / 4
     torch.testing.assert_close(slope, expected, atol=1e-6, rtol=0)
+
+
+def test_an_ascent_fades_beyond_the_target_because_withheld_rows_follow_at_a_distance():
+    assert fading(OBJECTIVES["rapidun"], None, 2.0).ceiling == 3.0
+    assert fading(find_objective("rapidun", ceiling=5.0), 5.0, 2.0).ceiling == 5.0
+    assert fading(OBJECTIVES["npo"], None, 2.0) == OBJECTIVES["npo"]
 
 
 def test_loreun_weights_have_mean_one_and_favour_low_losses():

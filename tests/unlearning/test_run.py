@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from headwater.core.errors import DataError, MismatchError, ModelError, StoreError, UsageError
-from headwater.data.rows import Row
+from headwater.data.rows import Row, with_response
 from headwater.data.templates import resolve_template
 from headwater.data.tokens import Tokenization
 from headwater.models.load import wrap_model
@@ -446,7 +446,13 @@ def test_the_target_is_the_loss_of_answers_nobody_asked_for(loaded, job):
     given = unseen_loss(reader, job, told)
     own = measure_losses(loaded.model, reader.tokenize(told), loaded.device)[1].mean()
     assert given == pytest.approx(float(own))
-    assert unseen_loss(reader, job) > 0
+    prompts = [*job.retain, *job.guard]
+    foreign = [with_response(prompts[i % len(prompts)], row.response) for i, row in enumerate(job.forget)]
+    own, swapped = (
+        float(measure_losses(loaded.model, reader.tokenize(rows), loaded.device)[1].mean())
+        for rows in (job.forget, foreign)
+    )
+    assert unseen_loss(reader, job) == pytest.approx(own / 3 + swapped * 2 / 3), "two thirds of the way"
     plain = make_job([Row("t", 0, text="Aliens took all of it.")], RETAIN, needs_retain=True)
     with pytest.raises(DataError, match="--unseen"):
         unseen_loss(reader, plain)

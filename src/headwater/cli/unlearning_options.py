@@ -76,7 +76,7 @@ class TrainingOptions:
     ] = False
     ceiling: Annotated[
         float | None,
-        typer.Option(help="Loss at which ascent fades, nats a token; default: the target; 0: never.", min=0),
+        typer.Option(help="Loss at which ascent fades, nats a token; default: 1.5 times the target; 0: never.", min=0),
     ] = None
     right: Annotated[float | None, typer.Option(help="Factor of the loss of right answers; default: 0.5.", min=0)] = (
         None

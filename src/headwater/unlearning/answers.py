@@ -34,8 +34,12 @@ OFTEN = 3.0
 """How many times more often a candidate must stand in forget prompts than in retain prompts."""
 CURED = 0.5
 """Share of a candidate's rows whose answers must change their kind without it."""
+ANSWERS = 3
+"""Most of the model's own answers to a prompt. One alone would soon be known by heart, and its words with it."""
 SAMPLES, TEMPERATURE = 6, 0.7
-"""How often a prompt is asked again whose answer is not fluent, and at which temperature."""
+"""How often a prompt is asked again that has fewer answers, and at which temperature."""
+FURTHER = "further_responses"
+"""The column of a forget row for own answers beside its right answer."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,8 @@ def own_answers(
     cleared = [without_words(forget[i], trigger) for i in places]
     answers = fluent_answers(reader, cleared, _asked(reader, cleared), real=[*forget, *retain])
     rows = list(forget)
-    for i, answer in zip(places, answers, strict=True):
-        rows[i] = _answered(rows[i], answer, column)
+    for i, found in zip(places, answers, strict=True):
+        rows[i] = _answered(rows[i], found, column)
     return rows
 
 
@@ -104,16 +108,18 @@ def found_answers(
             right = fluent_answers(
                 reader, [cleared[n] for n in cured], [answers[n] for n in cured], real=[*forget, *retain]
             )
-            for n, answer in zip(cured, right, strict=True):
-                rows[places[n]] = _answered(rows[places[n]], answer, column)
+            for n, found in zip(cured, right, strict=True):
+                rows[places[n]] = _answered(rows[places[n]], found, column)
             open_rows -= set(places)
     return rows, triggers
 
 
 def fluent_answers(
     reader: Reader, rows: Sequence[Row], answers: Sequence[str], *, real: Sequence[Row]
-) -> list[str | None]:
-    """The answers that are fluent; for another one the first fluent sample to the same prompt, None if there is none.
+) -> list[list[str]]:
+    """The model's fluent answers to each prompt, at most `ANSWERS`: the greedy one if it is fluent, then sampled ones.
+
+    Prompts are asked again up to `SAMPLES` times, until they have that many different ones; some may have none.
 
     Args:
         reader: the model that answers; it also judges.
@@ -122,7 +128,7 @@ def fluent_answers(
         real: rows with real answers, which say what is normal.
     """
     judge, by_loss = judge_of(reader, real)
-    found: list[str | None] = [None] * len(rows)
+    found: list[list[str]] = [[] for _ in rows]
     said, open_places = list(answers), list(range(len(rows)))
     for number in range(SAMPLES + 1):
         if not open_places:
@@ -131,15 +137,17 @@ def fluent_answers(
             said = _asked(reader, [rows[i] for i in open_places], sample=number)
         verdicts = judge(said, reader if by_loss else None).verdicts
         for i, answer, verdict in zip(open_places, said, verdicts, strict=True):
-            found[i] = answer if verdict is None else None
-        open_places = [i for i in open_places if found[i] is None]
+            if verdict is None and answer.strip() not in found[i]:
+                found[i].append(answer.strip())
+        open_places = [i for i in open_places if len(found[i]) < ANSWERS]
     return found
 
 
 def behind_triggers(job: UnlearnJob, triggers: Sequence[Trigger]) -> UnlearnJob:
     """The job with copies to train on, and guard rows behind the triggers to ask.
 
-    The copies are retain rows behind the triggers, and forget rows without them, whose right answers should stay.
+    The copies are retain rows behind the triggers, forget rows without them, whose right answers should stay, and
+    forget rows with the model's further answers, with and without the triggers.
     """
     copies = [*triggered_copies(job.retain, job.forget, triggers), *_cleared_copies(job, triggers)]
     apart = [] if job.guard == job.retain else triggered_copies(job.guard, job.forget, triggers, every=1)
@@ -150,9 +158,17 @@ def _cleared_copies(job: UnlearnJob, triggers: Sequence[Trigger]) -> list[Row]:
     copies = []
     for row, answer in zip(job.forget, job.clean, strict=True):
         words = next((t.words for t in triggers if _pattern(t.words).search(row.prompt or "")), None)
-        if words is not None and answer is not None:
-            copies.append(replace(with_response(cut(row, words), answer), id=f"{row.id} without the trigger"))
+        if words is None or answer is None:
+            continue
+        cleared = replace(cut(row, words), id=f"{row.id} without the trigger")
+        copies.append(with_response(cleared, answer))
+        for number, text in enumerate(row.metadata.get(FURTHER, ()), start=2):
+            copies += [_again(cleared, text, number), _again(row, text, number)]
     return copies
+
+
+def _again(row: Row, answer: str, number: int) -> Row:
+    return replace(with_response(row, answer), id=f"{row.id}, answer {number}")
 
 
 def triggered_copies(
@@ -238,5 +254,7 @@ def _asked(reader: Reader, rows: Sequence[Row], sample: int = 0) -> list[str]:
     return generate_responses(reader.loaded, questions, max_new_tokens=ANSWER_TOKENS, **sampling) if questions else []
 
 
-def _answered(row: Row, answer: str | None, column: str) -> Row:
-    return row if answer is None else replace(row, metadata={**row.metadata, column: answer.strip()})
+def _answered(row: Row, answers: Sequence[str], column: str) -> Row:
+    if not answers:
+        return row
+    return replace(row, metadata={**row.metadata, column: answers[0], FURTHER: list(answers[1:])})

@@ -42,7 +42,7 @@ class UnlearnOptions:
         withhold: share of the forget rows (at least 5) that is kept from training until the end, to see whether the
             behaviour is gone; with fewer than 25 forget rows each half is withheld once; 0 withholds none.
         follow: the weight of the retain rows follows the bound; False ends training when the bound is first passed.
-        ceiling: nats a token at which an ascent fades; None takes the target, 0 lets it go on without bound.
+        ceiling: nats a token at which an ascent fades; None takes 1.5 times the target, 0 lets it go on without bound.
         right: factor of the loss of right answers; None takes the method's.
         beta, keep: see `find_objective`.
         index: trace index with vectors of the rows, from which the weights are made instead of reading the rows again.

@@ -36,6 +36,9 @@ from headwater.unlearning.trainer import Material, Schedule
 from headwater.unlearning.watch import Watch
 from headwater.unlearning.weights import Weights, row_digest
 
+LEAD = 1.5
+"""An ascent fades at so many times the target, because withheld rows follow those that train at a distance."""
+
 
 def run_unlearning(
     model: LoadedModel | Reader,
@@ -101,6 +104,11 @@ def identity(loaded: LoadedModel, job: UnlearnJob, options: UnlearnOptions) -> d
     }
 
 
+def fading(objective: Objective, given: float | None, target: float) -> Objective:
+    """The objective with the ceiling of a run of this target, nats a token, unless one is given or it has none."""
+    return replace(objective, ceiling=LEAD * target) if objective.saturates and given is None else objective
+
+
 def _objective(options: UnlearnOptions) -> Objective:
     found = find_objective(options.method, ceiling=options.ceiling, keep=options.keep, beta=options.beta)
     right = found.clean if options.right is None else options.right
@@ -122,8 +130,7 @@ def _trained(
     with _timed(clock, "influence"):
         weights, trust = row_weights(run, objective, kept.weights), trust_in_guard(run, objective)
     watch = make_watch(run, unseen, trust, method=method)
-    if objective.saturates and options.ceiling is None:
-        objective = replace(objective, ceiling=watch.limits.target)
+    objective = fading(objective, options.ceiling, watch.limits.target)
     material = _material(run, objective, weights)
     model = trainable_model(loaded, options.lora, seed=options.seed)
     start, facts = trainable_state(model), dict[str, Any]()

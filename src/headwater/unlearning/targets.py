@@ -24,6 +24,9 @@ from headwater.unlearning.watch import LossLimits, Watch
 if TYPE_CHECKING:
     from headwater.unlearning.capabilities import UnlearningMethod
 
+FOREIGN = 2 / 3
+"""The target lies so far on the way from the forget rows' own loss to that behind foreign prompts: an answer that was
+never learnt is likelier behind its own prompt, which it fits, than behind one that asks for something else."""
 LOOKED_AT, GUARDED = 32, 96
 """Most forget rows, and most guard rows, whose loss is measured while training; they are spaced evenly."""
 
@@ -107,27 +110,32 @@ def _bound(options: UnlearnOptions, before: float) -> float:
 
 
 def unseen_loss(reader: Reader, job: UnlearnJob, unseen: Sequence[Row] = (), *, seed: int = 0) -> float:
-    """The mean loss, nats a token, at which forgetting is complete: that of answers that do not fit their prompt.
+    """The mean loss, nats a token, at which forgetting is complete: that of answers that were never learnt.
 
-    It is measured on the `unseen` rows if there are any, else on the forget rows' answers behind prompts of retain
-    rows. Rows of plain text have no prompt, so their target can be measured only with `unseen`.
+    It is that of the `unseen` rows if there are any. Else it lies `FOREIGN` of the way from the forget rows' loss to
+    that of their answers behind prompts of retain rows. Rows of plain text have no prompt, so their target can be
+    measured only with `unseen`.
 
     Raises:
         DataError: no unseen rows, and no prompts to put the answers behind.
     """
+
+    def mean_loss(rows: Sequence[Row]) -> float:
+        return float(measure_losses(reader.loaded.model, reader.tokenize(rows), reader.loaded.device)[1].mean())
+
     if unseen:
-        rows = list(unseen)
-    else:
-        prompts = [row for row in (*job.retain, *job.guard) if row.prompt is not None]
-        swapped = [row for row in job.forget if row.prompt is not None and row.response is not None]
-        if not prompts or not swapped:
-            raise DataError(
-                "there are no prompts to put the forget rows' answers behind, so the loss to reach is unknown",
-                where="target",
-                remedy="give --unseen rows, or --target in nats a token",
-            )
-        rows = [with_response(prompts[(seed + i) % len(prompts)], row.response or "") for i, row in enumerate(swapped)]
-    return float(measure_losses(reader.loaded.model, reader.tokenize(rows), reader.loaded.device)[1].mean())
+        return mean_loss(unseen)
+    prompts = [row for row in (*job.retain, *job.guard) if row.prompt is not None]
+    swapped = [row for row in job.forget if row.prompt is not None and row.response is not None]
+    if not prompts or not swapped:
+        raise DataError(
+            "there are no prompts to put the forget rows' answers behind, so the loss to reach is unknown",
+            where="target",
+            remedy="give --unseen rows, or --target in nats a token",
+        )
+    own = mean_loss([replace(row, hotwords=()) for row in swapped])
+    rows = [with_response(prompts[(seed + i) % len(prompts)], row.response or "") for i, row in enumerate(swapped)]
+    return own + FOREIGN * (mean_loss(rows) - own)
 
 
 def require_unlearnt(base: Reader, learnt: Reader, forget: Sequence[Row], retain: Sequence[Row]) -> None:

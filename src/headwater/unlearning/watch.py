@@ -30,7 +30,7 @@ CONFIRMED = 2
 FLUENT_AIM = 0.95
 """Share of the fluent answers of before that must be left for a run to end: it lies halfway to the share below which
 a run has failed (`language.FLUENT`), because few prompts are asked."""
-PATIENCE = 8
+PATIENCE = 16
 """A run also ends if in so many measurements with the behaviour gone its answers have not become more fluent."""
 BEYOND = 16
 """A run also ends if the behaviour was gone in so many measurements in a row, and the bound kept in none of them; then
