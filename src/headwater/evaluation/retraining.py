@@ -53,7 +53,7 @@ WEIGHTS = "trained.safetensors"
 
 
 FACTS_BASE = Recipe(vocabulary=1280, layers=2, width=64, heads=4, context=48, epochs=6, tokens_per_batch=1024)
-FACTS_TRAINING = TrainingRecipe(epochs=16, batch=32, rate=3e-3)
+FACTS_TRAINING = TrainingRecipe(epochs=16, batch=96, rate=3e-3)
 
 
 @dataclass(frozen=True)
