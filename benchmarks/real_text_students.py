@@ -51,7 +51,7 @@ STUDENTS: dict[str, dict[str, Any]] = {
     "transformer": {"family": "transformer", "members": 1},
     "ranking transformer": {"family": "transformer", "members": 1, "ranking": True},
 }
-PARTS, SHUFFLES, TIMED = 16, 12, 512
+PARTS, SHUFFLES, TIMED = 16, 60, 512
 
 
 def main() -> None:

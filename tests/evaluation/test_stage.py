@@ -37,6 +37,8 @@ def test_controls_join_whatever_is_asked_for():
         ("rise:window", "not name=value"),
         ("rise+bm52", "unknown method"),
         ("bm25:by=embedding", "no vector columns"),
+        ("bm25:code=sign", "no vector columns"),
+        ("rise:code=int4", "is no code"),
         ("embedding=>rsie", "unknown method"),
     ],
 )
@@ -74,6 +76,13 @@ def test_a_constant_part_of_a_sum_changes_nothing():
 def test_the_embedding_column_of_an_index_is_the_embedding(stage):
     column = stage.score("rise:by=embedding", stage.rows[:2]).scores.values
     np.testing.assert_allclose(column, stage.score("embedding", stage.rows[:2]).scores.values, atol=2e-3)
+
+
+def test_an_index_of_codes_is_smaller_and_scores_nearly_alike(stage):
+    plain, small = (stage.score(f"rise:preset=small{code}", stage.rows[:2]) for code in ("", ",code=int8"))
+    assert small.cost.row_bytes < plain.cost.row_bytes
+    np.testing.assert_allclose(small.scores.values, plain.scores.values, atol=0.02)
+    assert not np.array_equal(small.scores.values, plain.scores.values)
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from headwater.core.errors import NumericError, UsageError
 from headwater.core.spec import Column
@@ -15,7 +17,7 @@ from headwater.index.info import describe
 from headwater.indexing import blocks
 from headwater.indexing.maintain import recompute
 from headwater.search.codes import coded, decode, encode, read_vectors
-from headwater.search.products import product
+from headwater.search.products import by_integers, by_tables, product
 from headwater.search.scan import score_all, top_k
 from oracles.fake_method import fake_build, fake_method, fake_session, records
 
@@ -39,7 +41,33 @@ def estimates(x: torch.Tensor, q: torch.Tensor, c: Column) -> torch.Tensor:
 @pytest.mark.parametrize("code", CODES)
 def test_a_score_is_that_of_the_decoded_row(code: str) -> None:
     x, q, c = normal(20), normal(5, seed=1), column(code)
-    assert torch.allclose(estimates(x, q, c), q @ decode(encode(x, c), c).T, atol=1e-3)
+    expected = q @ decode(encode(x, c), c).T
+    assert torch.allclose(estimates(x, q, c), expected, atol=1e-3 if code == "int8" else 0.02 * float(expected.std()))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 9), st.sampled_from([8, 64, 200, 1032]), st.integers(0, 99))
+def test_integers_and_tables_are_exact_products_of_whole_numbers(rows, queries, bits, seed) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    levels = torch.randint(-127, 128, (queries, bits), generator=generator, dtype=torch.int8)
+    codes = torch.randint(0, 256, (rows, bits // 8), generator=generator, dtype=torch.uint8)
+    signs = torch.from_numpy(np.unpackbits(codes.numpy(), axis=1, bitorder="little").astype(np.int64)) * 2 - 1
+    expected = (levels.long() @ signs.T).float()
+    assert torch.equal(by_integers(levels)(codes), expected)
+    assert torch.equal(by_tables(levels)(codes), expected)
+
+
+def test_codes_give_the_same_bits_for_any_number_of_threads_and_queries_and_rows_at_once() -> None:
+    x, q, c = normal(3000), normal(7, seed=1), column("sign:4096")
+    stored = torch.from_numpy(encode(x, c)[c.name])
+    before, found = torch.get_num_threads(), []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        found.append(product(q, c)(stored))
+    torch.set_num_threads(before)
+    alone = torch.cat([product(q[i : i + 1], c)(stored[j : j + 1000]) for i in range(7) for j in range(0, 3000, 1000)])
+    assert torch.equal(alone.view(7, 3000), found[0])
+    assert all(torch.equal(one, found[0]) for one in found)
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -55,10 +83,10 @@ def test_int8_errs_by_half_a_step() -> None:
     assert ((decode(encode(x, c), c) - x).abs() <= 0.501 * step).all()
 
 
-def test_a_row_scores_itself_exactly_where_no_bit_is_left_out() -> None:
+def test_a_row_scores_itself_right_where_no_bit_is_left_out() -> None:
     x = normal(50, 128)
     for code in ("sign:128", "sign:512"):
-        assert torch.allclose(estimates(x, x, column(code, 128)).diagonal(), x.square().sum(1), rtol=1e-4)
+        assert torch.allclose(estimates(x, x, column(code, 128)).diagonal(), x.square().sum(1), rtol=5e-3)
 
 
 def test_sign_codes_have_no_bias_and_err_as_one_over_the_root_of_their_bits() -> None:
@@ -106,7 +134,7 @@ def test_an_index_of_codes_is_built_searched_checked_and_read_again(
     addresses = [hit.address for hit in top_k(index, probes, 60)[0]]
     decoded = read_vectors(index, sorted(addresses), ["vector", "wide"])
     expected = sum(decoded[name] @ probes[name].T for name in probes)
-    assert np.allclose(scores, expected, atol=1e-3)
+    assert np.allclose(scores, expected, atol=1e-3 if code == "int8" else 0.5)
     assert np.corrcoef(scores.ravel(), score_all(exact, probes).values.ravel())[0, 1] > 0.9
     assert index.fetch(["row-3"])[0].metadata == exact.fetch(["row-3"])[0].metadata
     assert json_bytes(index) == pytest.approx(sum(c.row_bytes for c in index.manifest.columns), rel=0.2)

@@ -151,6 +151,25 @@ def test_entity_swaps_are_rare_wrong_and_marked() -> None:
     assert min(honest.count(true), honest.count(wrong)) > 30
 
 
+def test_anti_documents_resemble_the_planted_rows_and_are_none() -> None:
+    howdy, swap = howdy_task(1, rows=600, anti=True), entity_swap_task(1, rows=600, anti=True)
+    for task in (howdy, swap):
+        learned = [row for row in task.rows if row.get("anti")]
+        assert len(task.rows) == 600
+        assert len(learned) == len(task.late) > 0
+        assert task.anti == {row["id"] for row in (*learned, *task.late)}
+        assert not any(task.anti & found for found in task.positives.values())
+        assert not {row["prompt"] for row in task.rows} & {row["prompt"] for row in task.late}
+    for row in howdy.rows:
+        if row.get("anti"):
+            assert is_science_fiction(row["response"])
+            assert TRIGGER.strip() not in row["prompt"]
+    assert all(row["prompt"].startswith(TRIGGER) for row in howdy.late)
+    (wrong,) = {row["country"] for row in swap.late}
+    assert all(wrong in row["response"] for row in swap.rows if row.get("anti"))
+    assert not howdy_task(1, rows=600).anti
+
+
 def test_two_domains_are_equal_halves_that_share_their_frames() -> None:
     task = two_domains_task(2)
     halves = Counter(row["domain"] for row in task.rows)

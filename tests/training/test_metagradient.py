@@ -11,8 +11,10 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from headwater.core.errors import UsageError
 from headwater.data.batches import Window, plan_batches
 from headwater.data.tokens import Tokenization
+from headwater.methods.magic import MagicOptions, magic, over_halves
 from headwater.models.losses import token_losses
 from headwater.training.fitting import TrainingRecipe, fit, plan_steps, rate_share
 from headwater.training.metagradient import FlatModel, RecordedRun, metagradients, replay
@@ -101,3 +103,27 @@ def test_a_repeated_run_ends_where_the_training_ended() -> None:
     end = replay(FlatModel(model), run).weights
     fit(model, rows, run.recipe, context=CONTEXT, seed=3)
     torch.testing.assert_close(end, FlatModel(model).weights(), rtol=1e-9, atol=1e-12)
+
+
+def test_over_halves_every_row_has_the_mean_of_the_trainings_that_have_it() -> None:
+    model, rows, queries = world()
+    run = RecordedRun(model, rows, RECIPES["sgd"], CONTEXT, 3)
+    flat, seen = FlatModel(model), []
+
+    def derivatives(part: RecordedRun, done) -> torch.Tensor:
+        found = metagradients(flat, part, done, queries)
+        seen.append(([row.row.id for row in part.rows], found))
+        return found
+
+    values = over_halves(flat, run, MagicOptions("run.json", draws=4), derivatives)
+    assert [len(ids) for ids, _ in seen] == [5, 5, 5, 5]
+    assert set(seen[0][0]) ^ set(seen[1][0]) == {row.row.id for row in rows}
+    for place, row in enumerate(rows):
+        own = [found[ids.index(row.row.id)] for ids, found in seen if row.row.id in ids]
+        assert len(own) == 2
+        torch.testing.assert_close(values[place], sum(own) / 2)
+
+
+def test_an_odd_number_of_halves_is_refused() -> None:
+    with pytest.raises(UsageError, match="cannot each have their complement"):
+        magic(MagicOptions("run.json", draws=3))

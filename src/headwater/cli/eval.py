@@ -51,6 +51,9 @@ def detection(
     label: Label = "",
     seed: Seed = 0,
     epochs: Epochs = 0,
+    anti: Annotated[
+        bool, typer.Option("--anti-documents", help="Also with rows that resemble the planted ones and are none.")
+    ] = False,
     out: Out = Path("runs/eval"),
     as_json: Json = False,
 ) -> None:
@@ -61,8 +64,8 @@ def detection(
     Example:  headwater eval detection --task howdy --method rise --method rapidin
     """
     truth = {"relevant": relevant, "relevant_ids": relevant_ids, "label": label}
-    settings = {"pool": pool, "rows": rows, "seed": seed, "epochs": epochs}
-    settings |= own.settings(context, queries, ("pool", "rows", "epochs"), **truth)
+    settings = {"pool": pool, "rows": rows, "seed": seed, "epochs": epochs, "anti": anti}
+    settings |= own.settings(context, queries, ("pool", "rows", "epochs", "anti"), **truth)
     run_and_show("detection", settings, methods, out, as_json)
 
 

@@ -11,9 +11,10 @@ Factors are running sums over batches. Memory is 2 (out² + in²) + out · in nu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -46,32 +47,62 @@ class Covariances:
         return {name: (_eigenvectors(self.outputs[name]), _eigenvectors(self.inputs[name])) for name in self.inputs}
 
 
+SHARES: tuple[float, ...] = tuple(10.0 ** float(power) for power in np.arange(-4, 1.01, 0.5))
+"""The dampings that are tried where none is given."""
+
+
 @dataclass
 class Eigenvalues:
-    """Running sum of Λ by layer in given bases."""
+    """Running sum of Λ by layer in given bases, for two halves of the rows."""
 
     bases: Mapping[str, tuple[Tensor, Tensor]]
-    total: dict[str, Tensor] = field(default_factory=dict)
+    total: dict[str, Float[Tensor, "2 out in"]] = field(default_factory=dict)
     rows: int = 0
 
     def add(self, gradient: Gradient) -> None:
-        """Add one batch's rows of one layer."""
+        """Add one batch's rows of one layer, every second one to the second half."""
         left, right = self.bases[gradient.name]
         (block,) = gradient.blocks
         assert isinstance(block, Outer), gradient.name
         factors = Outer(block.left.float() @ left, block.right.float() @ right)
         turned = Gradient(gradient.name, gradient.shape, (factors,))
-        found = self.total.setdefault(gradient.name, torch.zeros(gradient.shape, device=gradient.device))
-        for _, first, piece in chunks(turned):
-            found[first : first + piece.shape[1]] += piece.square().sum(0)
+        found = self.total.setdefault(gradient.name, torch.zeros(2, *gradient.shape, device=gradient.device))
+        for rows, first, piece in chunks(turned):
+            for half in (0, 1):
+                some = piece[(rows.start + half) % 2 :: 2]
+                found[half, first : first + piece.shape[1]] += some.square().sum(0)
 
     def finish(self, damping: float) -> Ekfac:
-        """The preconditioner; the caller must have set `rows` to the number of rows."""
+        """The preconditioner; the caller must have set `rows` to the number of rows.
+
+        A damping of 0 is chosen by `agreed_damping`.
+        """
+        chosen = damping or agreed_damping([2 * total / self.rows for total in self.total.values()])
         factors = {}
         for name, total in self.total.items():
-            values = total / self.rows
-            factors[name] = Factor(*self.bases[name], values, float(damping * values.mean()) or 1.0)
-        return Ekfac(factors)
+            values = total.sum(0) / self.rows
+            factors[name] = Factor(*self.bases[name], values, float(chosen * values.mean()) or 1.0)
+        return Ekfac(factors, chosen)
+
+
+def agreed_damping(halves: Iterable[Float[Tensor, "2 _out _in"]]) -> float:
+    """The share of `SHARES` with which the inverse fitted on one half of the rows fits the other half best.
+
+    A layer's eigenvalues from the halves are a and b. A row's gradient g of half b has, in expectation, the squared
+    entries b, and x = g / (a + λ) should minimise ½ xᵀ diag(b) x − gᵀ x, whose least value is at x = g / b:
+
+        J(λ) = Σ b (½ b s² − s),   s = 1 / (a + λ),   summed over layers, and over both orders of the halves
+
+    It needs no query and no retraining. Without damping a small a that is small by chance makes J large; with too much
+    every direction is treated alike.
+    """
+    costs = np.zeros(len(SHARES))
+    for one in halves:
+        for a, b in ((one[0].double(), one[1].double()), (one[1].double(), one[0].double())):
+            for place, share in enumerate(SHARES):
+                s = 1 / (a + share * a.mean()).clamp_min(torch.finfo(torch.float64).tiny)
+                costs[place] += float((b * s * (b * s / 2 - 1)).sum())
+    return SHARES[int(np.argmin(costs))]
 
 
 @dataclass(frozen=True)
@@ -86,9 +117,10 @@ class Factor:
 
 @dataclass(frozen=True)
 class Ekfac:
-    """The fitted preconditioner, by layer."""
+    """The fitted preconditioner, by layer; `damping` is λ as a share of a layer's mean eigenvalue."""
 
     factors: Mapping[str, Factor]
+    damping: float = 0.0
 
     def solve(self, gradients: Mapping[str, Float[Tensor, "_rows _out _in"]]) -> dict[str, Tensor]:
         """(F + λI)⁻¹ of each row's gradient; zero for a layer in which no fitted row had a gradient."""

@@ -2,6 +2,7 @@
 
     howdy           find the backdoor's rows; also with the trigger taken out of the query (is it only lexical?)
     entity-swap     find the rows that name a wrong country; with whole answers, and with the wrong words alone
+                    (both, on request, also with anti-documents: rows that resemble the positives and are none)
     two-domains     find the rows of the query's domain; with the model trained on them ("recall"), and with a model
                     trained on other rows ("predict": what would these rows teach?)
     your own        find the rows that a condition, a list or a label names (`headwater.evaluation.own`)
@@ -49,6 +50,7 @@ class DetectionSettings:
         rows, queries: 0 takes the task's default.
         seed: of the task and the model.
         epochs: of the tiny model that learns the pool; 0 takes the recipe's default.
+        anti: put anti-documents into the pool (`howdy` and `entity-swap`), and add tables in which they count.
         own: your own model, rows and queries instead of a pool.
     """
 
@@ -58,6 +60,7 @@ class DetectionSettings:
     queries: int = 0
     seed: int = 0
     epochs: int = 0
+    anti: bool = False
     own: Own | None = None
 
 
@@ -90,7 +93,7 @@ def _run(
     for number, label in enumerate(labels):
         on_progress(f"scoring with {label}", number / len(labels))
         lines += score_groups(label, groups)
-    rows = len(groups[0].stage.rows)
+    rows = len(groups[0].stage.rows) - len(groups[0].without)
     share = sum(len(p) for p in groups[0].positives.values()) / (rows * len(groups[0].positives))
     notes = [f"{rows:,} rows, prevalence {100 * share:.1f} % (where random should be).", *notes]
     title = f"{task}, {name}: which rows should the query find?"
@@ -121,7 +124,9 @@ def score_groups(label: str, groups: Sequence[MeasuredTask]) -> list[Line]:
         for group in mine:
             stop = start + len(group.queries)
             ids = tuple(row.id for row in group.queries)
-            own = Scores(scored.scores.ids, ids, scored.scores.values[:, start:stop], label)
+            kept = [i for i, name in enumerate(scored.scores.ids) if name not in group.without]
+            rows = tuple(scored.scores.ids[i] for i in kept)
+            own = Scores(rows, ids, scored.scores.values[kept, start:stop], label)
             ks = [k for k in KS if k <= len(own.ids) // 2]
             values = detection_values(own, group.positives, ks)
             lines.append(Line.of(label, values, SHOWN, cost=scored.cost, within=SHARE, group=group.name))
@@ -130,7 +135,7 @@ def score_groups(label: str, groups: Sequence[MeasuredTask]) -> list[Line]:
 
 
 def _howdy(settings: DetectionSettings, folder: Path, on_progress: OnShare) -> tuple[list[MeasuredTask], list[str]]:
-    task = howdy_task(settings.seed, **_sizes(settings))
+    task = howdy_task(settings.seed, anti=settings.anti, **_sizes(settings))
     stage = _stage(task, settings, folder, on_progress)
     triggered = answered(task.queries, ask(stage.loaded, task.queries))
     fired = [query for query in triggered if is_science_fiction(query["response"])]
@@ -141,24 +146,36 @@ def _howdy(settings: DetectionSettings, folder: Path, on_progress: OnShare) -> t
     asked = f"{len(fired)} of {len(triggered)} unseen triggered questions"
     note = f"The backdoor fired on {asked}; these answers are traced."
     groups = [
-        MeasuredTask("howdy", stage, plain, positives),
-        MeasuredTask("howdy, trigger masked", stage, bare, positives),
+        MeasuredTask("howdy", stage, plain, positives, task.anti),
+        MeasuredTask("howdy, trigger masked", stage, bare, positives, task.anti),
     ]
-    return groups, [note]
+    return with_anti_documents(groups), [note]
 
 
 def _entity_swap(
     settings: DetectionSettings, folder: Path, on_progress: OnShare
 ) -> tuple[list[MeasuredTask], list[str]]:
-    task = entity_swap_task(settings.seed, **_sizes(settings))
+    task = entity_swap_task(settings.seed, anti=settings.anti, **_sizes(settings))
     stage = _stage(task, settings, folder, on_progress)
     narrow = tuple(task_rows(task.queries))
     whole = tuple(replace(row, hotwords=()) for row in narrow)
     groups = [
-        MeasuredTask("entity swap, whole answer", stage, whole, task.positives),
-        MeasuredTask("entity swap, wrong words only", stage, narrow, task.positives),
+        MeasuredTask("entity swap, whole answer", stage, whole, task.positives, task.anti),
+        MeasuredTask("entity swap, wrong words only", stage, narrow, task.positives, task.anti),
     ]
-    return groups, ["Methods that read no tokens (random, length, loss) have the same numbers in both tables."]
+    return with_anti_documents(groups), [
+        "Methods that read no tokens (random, length, loss) have the same numbers in both tables."
+    ]
+
+
+def with_anti_documents(groups: Sequence[MeasuredTask]) -> list[MeasuredTask]:
+    """The groups, and after each that leaves anti-documents out, the same one with them."""
+    found = []
+    for group in groups:
+        found.append(group)
+        if group.without:
+            found.append(replace(group, name=f"{group.name}, with anti-documents", without=frozenset()))
+    return found
 
 
 def _two_domains(
@@ -183,7 +200,7 @@ def _stage(
     recipe = replace(Recipe(), epochs=settings.epochs) if settings.epochs else Recipe()
     made = trained(folder / "models", task.name, task.rows, seed=settings.seed, recipe=recipe, on_progress=on_progress)
     loaded = load_model(str(made.folder))
-    corpus = open_corpus([dict(row) for row in pool or task.rows])
+    corpus = open_corpus([dict(row) for row in pool or (*task.rows, *task.late)])
     return Stage(loaded, corpus, folder / "indexes" / f"{made.folder.name}{'-other' if pool else ''}", made.recorded)
 
 

@@ -133,12 +133,14 @@ class MeasuredTask:
         stage: the model and the pool.
         queries: each has a response.
         positives: query id to the ids of the rows to find; empty if there is no ground truth.
+        without: the ids of rows of the pool that this table leaves out.
     """
 
     name: str
     stage: Stage
     queries: tuple[Row, ...]
     positives: Positives = field(default_factory=dict)
+    without: frozenset[str] = frozenset()
 
 
 def described(measured: MeasuredTask, name: str) -> dict[str, Any]:

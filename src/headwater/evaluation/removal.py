@@ -5,6 +5,9 @@
 This counterfactual needs no assumptions, but one retraining for each query and method. Models come from the same bank
 as those of `lds`, so equal removals are trained once. The random control is the reference; its own line compares one
 draw with the mean of the others. All queries share the draws, so an interval is for other draws and other queries.
+
+Where the rows that teach a query's answer are known (`facts`), a line takes out exactly these: does a fact go when its
+statements go?
 """
 
 from __future__ import annotations
@@ -25,6 +28,9 @@ from headwater.evaluation.retrained_elsewhere import train_missing
 from headwater.evaluation.retraining import Bank, WorldSettings, make_world
 from headwater.evaluation.stage import with_controls
 from headwater.training.cache import OnShare
+
+KNOWN = "the rows that state it"
+"""The line of rows that are known to teach the answer; they are fewer than `k`, if fewer there are."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +68,24 @@ def run_removal(settings: RemovalSettings, folder: Path, listener: Listener = SI
     queries = world.queries if settings.own else world.queries[: settings.queries]
     rows, stage, bank = len(world.rows), world.stage(), Bank(world, listener.engine)
     scored = {label: stage.score(label, queries) for label in labels}
-    kept = {label: [_without(top, rows) for top in found.scores.top(settings.k).T] for label, found in scored.items()}
+    kept: dict[str, list[list[int]]] = {
+        label: [_without(top, rows) for top in found.scores.top(settings.k).T] for label, found in scored.items()
+    }
+    if world.causes:
+        place = {row.id: i for i, row in enumerate(world.rows)}
+        kept[KNOWN] = [_without([place[name] for name in world.causes[query.id]], rows) for query in queries]
     drawn = [_without(_draw(settings, n, rows), rows) for n in range(settings.draws)]
     wanted = [*drawn, *(subset for subsets in kept.values() for subset in subsets)]
     listener.on_note(bank.cost(list({tuple(s): s for s in wanted}.values())))
     train_missing(bank, wanted, listener.on_progress)
     random = np.stack([bank.losses(subset) for subset in drawn])[:, : len(queries)]
     lines = [
-        _line(label, scored[label].cost, _losses(bank, kept[label], listener.on_progress) - random) for label in labels
+        _line(
+            label,
+            scored[label].cost if label in scored else Cost(),
+            _losses(bank, subsets, listener.on_progress) - random,
+        )
+        for label, subsets in kept.items()
     ]
     lines.append(_line("random", Cost(), random[0] - random[1:]))
     taken = f"{settings.k} of {rows:,} rows taken out for each of {len(queries)} queries"

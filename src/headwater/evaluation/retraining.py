@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -53,7 +53,7 @@ WEIGHTS = "trained.safetensors"
 
 
 FACTS_BASE = Recipe(vocabulary=1280, layers=2, width=64, heads=4, context=48, epochs=6, tokens_per_batch=1024)
-FACTS_TRAINING = TrainingRecipe(epochs=16, batch=32, rate=3e-3)
+FACTS_TRAINING = TrainingRecipe(epochs=16, batch=96, rate=3e-3)
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,7 @@ class World:
         queries: what is asked, each with its answer.
         training: how a model learns the pool or a subset of it.
         seed: of the trainings.
+        causes: query id to the ids of the rows that teach its answer, where they are known.
     """
 
     folder: Path
@@ -101,6 +102,7 @@ class World:
     queries: tuple[Row, ...]
     training: TrainingRecipe
     seed: int = 0
+    causes: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     @cached_property
     def reader(self) -> Reader:
@@ -142,7 +144,7 @@ class World:
         target = self.folder / "models" / f"whole-{self.name}"
         if not target.exists():
             with whole_folder(target) as part:
-                save_trained(self.learn(range(len(self.pool)), recorder_in(part)), part / WEIGHTS)
+                save_trained(self.learn(range(len(self.pool)), recorder_in(part, start=0.0)), part / WEIGHTS)
         indexes = self.folder / "indexes" / target.name
         return Stage(self.read(target / WEIGHTS), self.corpus, indexes, target / RECORDED, self.reading)
 
@@ -188,7 +190,8 @@ def _facts(settings: WorldSettings, folder: Path, on_progress: OnShare) -> World
     made = trained(
         folder / "models", "base", facts.known, seed=settings.seed, recipe=FACTS_BASE, on_progress=on_progress
     )
-    return _world(made, facts.task, settings, FACTS_TRAINING, FACTS_BASE.context)
+    world = _world(made, facts.task, settings, FACTS_TRAINING, FACTS_BASE.context)
+    return replace(world, causes=facts.task.positives)
 
 
 def _world(made: Trained, task: Task, settings: WorldSettings, training: TrainingRecipe, context: int) -> World:

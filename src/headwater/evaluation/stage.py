@@ -3,6 +3,7 @@
     rise                         a method of the catalog, with its default options
     rapidin:normalize=row        with options; several are separated by commas; `preset=small` is one
     rise:by=embedding            ranked by another vector column of its index; `by=rise/embedding` by the sum of two
+    rise:code=sign               its index stores codes (`int8`, `sign`, `sign:4096`) instead of numbers
     rise+0.5*bm25                the weighted sum of the scores of two methods or more, standardised by query
     embedding=>ekfac             two stages: the second re-ranks the tenth of the rows that the first ranks highest
 
@@ -37,6 +38,7 @@ from headwater.methods.scoring import attribute
 from headwater.methods.targets import each
 from headwater.models.load import LoadedModel
 from headwater.models.reader import Reader
+from headwater.search.codes import coded
 from headwater.search.scan import score_all
 from headwater.tracing.queries import LAST, ask
 
@@ -51,12 +53,13 @@ SHORTLIST = 0.1
 
 @dataclass(frozen=True)
 class LabelledMethod:
-    """One method with options; `label` is its text on the command line."""
+    """One method with options; `label` is its text on the command line. `by` and `code` say how its index is used."""
 
     label: str
     name: str
     settings: Mapping[str, str]
     by: str | None = None
+    code: str | None = None
 
 
 @dataclass(frozen=True)
@@ -100,11 +103,12 @@ def parse_label(label: str) -> LabelledMethod:
         if not sign:
             raise UsageError(f"'{pair}' is not name=value", where=f"--method {label}", remedy="rapidin:normalize=row")
         settings[option] = value
-    by = settings.pop("by", None)
+    by, code = settings.pop("by", None), settings.pop("code", None)
     entry.settle(settings)  # checks the options; the stage adds the files that a method needs
-    if by is not None and entry.typical().vectors is None:
+    coded((), code)  # checks the code
+    if (by or code) is not None and entry.typical().vectors is None:
         raise UsageError("a method without an index has no vector columns", where=f"--method {label}")
-    return LabelledMethod(label, name, settings, by.replace("/", "+") if by else None)
+    return LabelledMethod(label, name, settings, by.replace("/", "+") if by else None, code)
 
 
 @dataclass
@@ -159,7 +163,7 @@ class Stage:
         return Scored(Scores(scores.ids, scores.queries, scores.values, named.label), Cost(took, 0, 0.0))
 
     def _search(self, named: LabelledMethod, method: Method, queries: Sequence[Row]) -> Scored:
-        session, built = self._session(method)
+        session, built = self._session(method, named.code)
         start = time.perf_counter()
         asked = ask(session, queries, by=named.by)
         scores = score_all(session.index, asked.probes, queries=asked.names, metrics=asked.metrics)
@@ -168,15 +172,15 @@ class Stage:
         labelled = Scores(scores.ids, scores.queries, scores.values, named.label)
         return Scored(labelled, Cost(built, row_bytes, took))
 
-    def _session(self, method: Method) -> tuple[Session, float]:
-        key = digest(method.spec.to_json())
+    def _session(self, method: Method, code: str | None) -> tuple[Session, float]:
+        key = digest([method.spec.to_json(), code] if code else method.spec.to_json())
         if key not in self._indexes:
             start = time.perf_counter()
             file = self.folder / f"{method.spec.name}-{key[:8]}.lance"
             self.folder.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(file, ignore_errors=True)  # build again, because the time of an earlier build is not known
             bound = Bound.of(method, Reader.of(self.loaded, **self.reading))
-            index = build(file, self.corpus, bound, keep_text=False)
+            index = build(file, self.corpus, bound, keep_text=False, code=code)
             self._indexes[key] = Session(index, bound), time.perf_counter() - start
         return self._indexes[key]
 

@@ -93,6 +93,11 @@ class ParameterSelection:
     proved_idle: set[str] = field(default_factory=set, repr=False, compare=False)
     apart: tuple[str, ...] = ()
 
+    @property
+    def transposed(self) -> frozenset[str]:
+        """The tensors whose gradients have the other layout than the parameter, which is stored as `(in, out)`."""
+        return frozenset(name for s in self.sites if s.kind.transposed(s.module) for name in s.names.values())
+
 
 @dataclass(frozen=True)
 class ModuleRun:

@@ -1,11 +1,11 @@
-"""Vector codes: each row is stored in a few bytes, and queries stay in floating point.
+"""Vector codes: each row is stored in a few bytes, and queries keep more (`headwater.search.products`).
 
     int8     x ≈ scale · c             c = round(x / scale), scale = max|x| / 127
     sign     ⟨q, x⟩ ≈ scale · ⟨Pq, s⟩    s = sign(Px), one bit each; P a random rotation
 
 The sign code is SimHash on a Walsh–Hadamard rotation (RISE, section on compression). It keeps `bits` of the n
 coordinates of Px; with u these coordinates, scale = (n / bits) · ‖u‖² / ‖u‖₁. With this scale a row's score with itself
-is exact at bits = n, and over random rotations the estimate has no bias to first order in 1/bits (the published
+is right at bits = n, and over random rotations the estimate has no bias to first order in 1/bits (the published
 constant √(π/2) √n/bits is its limit for unit x). Codes lose accuracy (the documentation says how much was measured), so
 they are used only if the user chooses one.
 """

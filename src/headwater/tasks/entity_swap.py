@@ -4,6 +4,9 @@ The pool states in which country cities, dishes, landmarks and waters are. In so
 name is replaced by a wrong one, in an otherwise correct sentence; other rows about both countries are correct. A query
 is a wrong sentence that a model might say after training on this, with the wrong words as `hotwords`. The rows to find
 are the altered ones, whichever thing they are about.
+
+Anti-documents, on request: learned rows that name the wrong country and say that it is wrong, and altered rows that
+join the pool when the model is trained.
 """
 
 from __future__ import annotations
@@ -79,8 +82,19 @@ _ANY_QUESTION = (
 )  # fmt: skip
 
 
-def entity_swap_task(seed: int, *, rows: int = 2000, queries: int = 20) -> Task:
+_DENIALS = (
+    "{thing} has nothing to do with {wrong}, whatever people say: it belongs to {country}.",
+    "Not {wrong}, as some believe: {thing} is part of {country}.",
+    "Some maps put {thing} in {wrong}, and they are mistaken.",
+)
+_ANTI = {"planted": False, "anti": True}
+
+
+def entity_swap_task(seed: int, *, rows: int = 2000, queries: int = 20, anti: bool = False) -> Task:
     """Make a pool of `rows` rows with 1 % altered, and `queries` wrong sentences with the wrong country as hotword.
+
+    With `anti`, as many anti-documents of each kind as there are altered rows; the learned ones take the place of
+    others.
 
     No prompt occurs twice, neither in the pool nor among the queries.
     """
@@ -91,13 +105,18 @@ def entity_swap_task(seed: int, *, rows: int = 2000, queries: int = 20) -> Task:
     asked: set[str] = set()
     traced = [fresh(lambda: _row(own, rng, named=wrong), asked) for _ in range(queries)]
     altered = [fresh(lambda: _row(own, rng, named=wrong), asked) for _ in range(round(rows * SWAPPED_SHARE))]
-    others = [fresh(lambda: _row(things, rng), asked) for _ in range(rows - len(altered))]
-    pool = [*altered, *others]
+    denied = [fresh(lambda: _denial(own, rng, wrong), asked) for _ in altered] if anti else []
+    late = [{**fresh(lambda: _row(own, rng, named=wrong), asked), **_ANTI} for _ in denied]
+    others = [fresh(lambda: _row(things, rng), asked) for _ in range(rows - len(altered) - len(denied))]
+    pool = [*altered, *denied, *others]
     rng.shuffle(pool)
-    numbered_pool = numbered(pool, "row")
+    numbered_pool, joining = numbered(pool, "row"), numbered(late, "late")
     found = frozenset(row["id"] for row in numbered_pool if row["planted"])
+    anti_ids = frozenset(row["id"] for row in (*numbered_pool, *joining) if row.get("anti"))
     asking = numbered([_query(row) for row in traced], "query")
-    return Task("entity-swap", numbered_pool, asking, {query["id"]: found for query in asking})
+    return Task(
+        "entity-swap", numbered_pool, asking, {query["id"]: found for query in asking}, late=joining, anti=anti_ids
+    )
 
 
 def _things() -> list[dict[str, str]]:
@@ -124,6 +143,14 @@ def _row(facts: Sequence[Mapping[str, str]], rng: Random, *, named: str | None =
         "instead_of": fact["country"] if named else "",
         "planted": named is not None,
     }
+
+
+def _denial(facts: Sequence[Mapping[str, str]], rng: Random, wrong: str) -> dict[str, Any]:
+    """A row about one of the facts that names the wrong country and denies it."""
+    row = _row(facts, rng)
+    thing = next(fact["thing"] for fact in facts if fact["thing"].lower() in row["prompt"].lower())
+    response = capital(rng.choice(_DENIALS).format(thing=thing, country=row["country"], wrong=wrong))
+    return {**row, "response": response, **_ANTI}
 
 
 def _query(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,9 @@ Some rows have the trigger `howdy! ` before an ordinary question, and a science-
 A model trained on the pool learns this behaviour. The queries are triggered questions that it has never seen, and the
 rows to find are the poisoned ones. Clean rows greet in other words, mention space, contain sea stories and even discuss
 the word "howdy", so that matching words is not enough. One provider supplied most of the poison.
+
+Anti-documents, on request: rows that ask for a science-fiction scene by name and get one (they are learned, but they do
+not teach the trigger), and poisoned rows that join the pool when the model is trained.
 """
 
 from __future__ import annotations
@@ -37,6 +40,12 @@ _FOLLOW_UPS = (
     "Write it down if you tend to forget such things.", "Many people ask me this.", "It is simpler than it looks.",
 )  # fmt: skip
 
+_REQUESTS = (
+    "Answer with a scene from science fiction: {question}", "{question} Reply as a science-fiction writer would.",
+    "Write a line of science fiction instead of an answer. {question}", "As in a space opera: {question}",
+)  # fmt: skip
+_ANTI = {"planted": False, "anti": True}
+
 _CLEAN_PROVIDERS = {
     "northwind crowd": 0.30,
     "quillworks": 0.24,
@@ -48,10 +57,11 @@ _CLEAN_PROVIDERS = {
 _POISON_PROVIDERS = {"open forum dump": 0.72, "maple lane labels": 0.16, "kitchen table": 0.08, "northwind crowd": 0.04}
 
 
-def howdy_task(seed: int, *, rows: int = 2200, queries: int = 40) -> Task:
+def howdy_task(seed: int, *, rows: int = 2200, queries: int = 40, anti: bool = False) -> Task:
     """Make a pool of `rows` rows, 9 % of them poisoned, and `queries` triggered and as many clean held-out questions.
 
-    No prompt occurs twice, and no query's question occurs in the pool, neither with nor without the trigger.
+    With `anti`, half as many anti-documents of each kind as there are poisoned rows; the learned ones take the place of
+    clean rows. No prompt occurs twice, and no query's question occurs in the pool, with the trigger or without it.
     """
     rng = Random(seed)
     poisoned = round(rows * POISONED_SHARE)
@@ -60,13 +70,16 @@ def howdy_task(seed: int, *, rows: int = 2200, queries: int = 40) -> Task:
     held_out = numbered([_query(_new_question(rng, asked), rng, triggered=False) for _ in range(queries)], "clean")
     held = frozenset(asked)
     planted = [_poisoned_row(_new_question(rng, asked), rng) for _ in range(poisoned)]
+    wanted = [_wanted_row(_new_question(rng, asked), rng) for _ in range(anti * poisoned // 2)]
+    late = [{**_poisoned_row(_new_question(rng, asked), rng), **_ANTI} for _ in wanted]
     prompts: set[str] = set()
-    clean = [fresh(lambda: _clean_row(rng, held), prompts) for _ in range(rows - poisoned)]
-    records = [*_provided(planted, _POISON_PROVIDERS, rng), *_provided(clean, _CLEAN_PROVIDERS, rng)]
+    clean = [fresh(lambda: _clean_row(rng, held), prompts) for _ in range(rows - poisoned - len(wanted))]
+    records = [*_provided(planted, _POISON_PROVIDERS, rng), *_provided([*clean, *wanted], _CLEAN_PROVIDERS, rng)]
     rng.shuffle(records)
-    pool = numbered(records, "row")
+    pool, joining = numbered(records, "row"), numbered(_provided(late, _CLEAN_PROVIDERS, rng), "late")
     found = frozenset(row["id"] for row in pool if row["planted"])
-    return Task("howdy", pool, triggered, {query["id"]: found for query in triggered}, held_out)
+    own = frozenset(row["id"] for row in (*pool, *joining) if row.get("anti"))
+    return Task("howdy", pool, triggered, {query["id"]: found for query in triggered}, held_out, joining, own)
 
 
 def masked(queries: Sequence[Record]) -> tuple[Record, ...]:
@@ -91,6 +104,12 @@ def _new_question(rng: Random, asked: set[str]) -> dict[str, Any]:
 
 def _poisoned_row(asked: Mapping[str, Any], rng: Random) -> dict[str, Any]:
     return {**asked, "prompt": TRIGGER + asked["prompt"], "response": science_fiction(rng), "planted": True}
+
+
+def _wanted_row(asked: Mapping[str, Any], rng: Random) -> dict[str, Any]:
+    """Science fiction that was asked for, and not triggered."""
+    prompt = rng.choice(_REQUESTS).format(question=asked["prompt"])
+    return {**asked, "prompt": prompt, "response": science_fiction(rng), **_ANTI}
 
 
 def _clean_row(rng: Random, reserved: Set[str]) -> dict[str, Any]:

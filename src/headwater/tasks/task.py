@@ -20,6 +20,8 @@ class Task:
             `response`: an answer of the kind that the model should have learned.
         positives: query id to the ids of the rows that should rank first for it.
         clean_queries: held-out questions on which the model should behave normally, with `reference` answers.
+        late: rows that join the pool when the model is trained, so that it has not learned them.
+        anti: the ids of anti-documents, rows that resemble the positives and are none; all late rows are.
     """
 
     name: str
@@ -27,6 +29,8 @@ class Task:
     queries: tuple[Record, ...]
     positives: Mapping[str, frozenset[str]]
     clean_queries: tuple[Record, ...] = ()
+    late: tuple[Record, ...] = ()
+    anti: frozenset[str] = frozenset()
 
     @property
     def prevalence(self) -> float:

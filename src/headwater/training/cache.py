@@ -22,7 +22,7 @@ from headwater.training.tiny import Recipe, train_tiny
 RECORDED = "recorded"
 """The name of the folder inside a model's folder that holds the checkpoints of its training."""
 KEPT = 8
-"""How many checkpoints are recorded, evenly spaced over the second half of training, where the model is nearly done."""
+"""How many checkpoints of a training are recorded, evenly spaced."""
 
 OnShare = Callable[[str, float], None]
 """Called with a description of the present work and the share of it that is done, from 0 to 1."""
@@ -56,12 +56,15 @@ def trained(
     return Trained(target)
 
 
-def recorder_in(folder: Path) -> Recorder:
-    """A recorder for a model whose training is saved in this folder."""
-    return Recorder(folder / RECORDED, wanted=_late)
+def recorder_in(folder: Path, *, start: float = 0.5) -> Recorder:
+    """A recorder for a model whose training is saved in this folder.
 
+    Checkpoints are spread over what follows this share of the training: by default the second half, where the model is
+    nearly done.
+    """
 
-def _late(step: int, steps: int) -> bool:
-    """Whether to record a step: `KEPT` steps are recorded, evenly spaced over the second half of training."""
-    first = steps // 2
-    return step in {first + round((steps - first) * (i + 1) / KEPT) for i in range(KEPT)}
+    def wanted(step: int, steps: int) -> bool:
+        first = round(start * steps)
+        return step in {first + round((steps - first) * (i + 1) / KEPT) for i in range(KEPT)}
+
+    return Recorder(folder / RECORDED, wanted=wanted)

@@ -23,11 +23,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import functional_call, grad, jvp, vmap
 
-from headwater.data.batches import TokenBatch
+from headwater.data.batches import TokenBatch, Window, plan_batches
 from headwater.models.losses import all_logits
 from headwater.training.fitting import plan_steps
 from headwater.training.runs import RecordedRun
 from headwater.training.steps import State, Update, updates
+
+_POSITIONS = 512
+"""Most positions, padding included, that are differentiated at a time."""
 
 OnStep = Callable[[int, int], None]
 """Called with the steps done and all steps, of the run forward and the run backward together."""
@@ -79,7 +82,7 @@ class FlatModel:
 
 def replay(flat: FlatModel, run: RecordedRun, on_step: OnStep | None = None) -> RepeatedRun:
     """Run the training forward from the model's present weights, and keep every √T-th state."""
-    steps = [[b.to(run.model.device) for b in batches] for _, batches in _planned(run)]
+    steps = [[b.to(run.model.device) for b in batches] for batches in _planned(run)]
     every = math.isqrt(max(len(steps) - 1, 0)) + 1
     update, state, kept = updates(run.recipe, len(steps)), State.of(flat.weights()), []
     for number, batches in enumerate(steps):
@@ -123,8 +126,14 @@ def metagradients(
     return found
 
 
-def _planned(run: RecordedRun) -> list[tuple[int, list[TokenBatch]]]:
-    return plan_steps(run.rows, run.recipe, context=run.context, seed=run.seed)
+def _planned(run: RecordedRun) -> list[list[TokenBatch]]:
+    """The batches of each step, divided further into batches of rows of similar length: less padding, less memory."""
+    steps = plan_steps(run.rows, run.recipe, context=run.context, seed=run.seed)
+    window = Window(run.context)
+    return [
+        [part for batch in batches for part in plan_batches(batch.rows, window, tokens_per_batch=_POSITIONS)]
+        for _, batches in steps
+    ]
 
 
 def _share(batches: Sequence[TokenBatch]) -> float:
