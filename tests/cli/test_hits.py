@@ -12,7 +12,8 @@ import headwater as hw
 from headwater.cli.trace import _folded
 from headwater.core.trace import Hit, QueryTrace, Trace
 from headwater.data.corpus import open_corpus
-from headwater.data.records import as_given, as_record, open_rows_or_hits
+from headwater.data.hits import open_rows_or_hits
+from headwater.data.records import as_given, as_record
 from headwater.data.shapes import read_row
 from headwater.data.tokens import Tokenization
 from headwater.unlearning.rows import read_forget
@@ -142,6 +143,18 @@ def test_a_record_of_a_row_is_read_as_the_same_row(record):
     assert again.fields() == row.fields()
     assert list(again.metadata.values()) == list(row.metadata.values())
     assert not {"query", "rank", "score"} & again.metadata.keys()
+
+
+def test_rows_that_a_call_gave_can_be_given_to_the_next_one():
+    """`hw.unlearn(model, chosen.forget, retain=chosen.retain)`, as the documentation of `hw.choose_forget` has it."""
+    chat = ({"role": "user", "content": "hey?"}, {"role": "assistant", "content": "ho."})
+    rows = list(open_corpus([{"id": "a", "prompt": "x", "response": "y", "kind": "odd"}, {"messages": chat}]))
+    for again in (open_corpus(rows), open_rows_or_hits(rows)):
+        found = list(again)
+        assert [row.id for row in found] == [row.id for row in rows]
+        assert [row.fields() for row in found] == [row.fields() for row in rows]
+        assert found[0].metadata == rows[0].metadata
+        assert found[1].messages == rows[1].messages
 
 
 def test_hits_in_memory_are_rows_too_and_other_rows_may_repeat():

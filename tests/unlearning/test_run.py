@@ -32,7 +32,7 @@ from headwater.unlearning.sequences import Composition, StepPlan, collate, make_
 from headwater.unlearning.strength import subtract
 from headwater.unlearning.targets import Run, make_watch, unseen_loss
 from headwater.unlearning.trainer import Material, Schedule, last_whole_checkpoint, train
-from headwater.unlearning.watch import PATIENCE, STATE, LossLimits, Watch
+from headwater.unlearning.watch import PATIENCE, STATE, LossLimits, Reading, Watch
 from headwater.unlearning.weights import uniform_weights
 from headwater.unlearning.weights_file import load_weights
 from zoo import tiny_loaded
@@ -511,3 +511,12 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path):
             torch.save({}, tmp_path / f"checkpoint-{step}" / STATE)
     assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
     assert last_whole_checkpoint(tmp_path / "none") is None
+
+
+def test_a_bound_that_is_passed_only_with_its_error_added_is_a_crossing():
+    """The probe ends there, so a rate must come of it."""
+    limits = LossLimits(target=2.0, bound=0.3)
+    readings = [Reading(0, 0.4, 0.2, error=0.0), Reading(2, 0.6, 0.29, error=0.11)]
+    assert probe._crossing(readings, limits) == pytest.approx(1.0)
+    assert probe._crossing([*readings[:1], Reading(2, 0.6, 0.29, error=0.0)], limits) is None
+    assert probe._crossing([*readings[:1], Reading(2, 2.4, 0.29, error=0.11)], limits) == pytest.approx(1.6)

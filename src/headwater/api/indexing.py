@@ -26,8 +26,8 @@ from headwater.api.sources import (
 )
 from headwater.core.arguments import named, parse_bytes
 from headwater.core.errors import MismatchError, StoreError, UsageError
+from headwater.data.hits import open_rows_or_hits
 from headwater.data.inspection import require_usable
-from headwater.data.records import open_rows_or_hits
 from headwater.data.tokens import MAX_TOKENS
 from headwater.engines.blocks import Engine, OnProgress
 from headwater.index import upkeep

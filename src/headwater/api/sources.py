@@ -25,7 +25,7 @@ from headwater.valuing.request import Valued
 
 Rows: TypeAlias = Any
 """Rows: a path (file, folder or pattern), a hub name, a list of these, a pandas or polars `DataFrame`, an Arrow table,
-a `datasets.Dataset`, dictionaries, or an opened corpus."""
+a `datasets.Dataset`, dictionaries, rows as `hw.choose_forget` gives them, or an opened corpus."""
 
 Model: TypeAlias = "str | Path | LoadedModel"
 """A model: a local folder, a hub name, or a loaded model."""

@@ -17,8 +17,8 @@ from headwater.core.errors import UsageError, unknown_name
 from headwater.core.files import filling_folder
 from headwater.core.tables import Tabular
 from headwater.data.corpus import Corpus
+from headwater.data.hits import open_rows_or_hits
 from headwater.data.inspection import require_usable
-from headwater.data.records import open_rows_or_hits
 from headwater.data.rows import Row
 from headwater.data.tokens import Tokenization
 from headwater.models.beforehand import tokenization_beforehand

@@ -23,6 +23,8 @@ from headwater.core.plain import as_python
 from headwater.data.cells import TextRecord
 from headwater.data.files import KNOWN_KINDS, Record, as_record, file_kind, read_file
 from headwater.data.folders import by_pattern, in_folder
+from headwater.data.records import as_record as row_as_record
+from headwater.data.rows import Row
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
 """A dataset's name on the hub, with an optional configuration: `openai/gsm8k:main`."""
@@ -195,7 +197,8 @@ def _memory(name: str, records: Iterable[Any]) -> SourcePart:
 
 def _numbered(name: str, records: Iterable[Any]) -> Iterator[Record]:
     for number, record in enumerate(records, start=1):
-        yield number, as_record(record, f"{name}:{number}")
+        given = row_as_record(record) if isinstance(record, Row) else record
+        yield number, as_record(given, f"{name}:{number}")
 
 
 def _load_saved(folder: Path) -> Any:

@@ -17,7 +17,7 @@ import numpy as np
 
 from headwater.core.errors import DataError, UsageError
 from headwater.data.corpus import open_corpus
-from headwater.data.records import open_rows_or_hits
+from headwater.data.hits import open_rows_or_hits
 from headwater.data.rows import Row
 from headwater.evaluation.forgetting_metrics import extraction_strength
 from headwater.evaluation.listener import SILENT, Listener

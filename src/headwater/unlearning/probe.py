@@ -83,7 +83,8 @@ def _crossing(readings: Sequence[Reading], limits: LossLimits) -> float | None:
     """The step at which the forget loss passes the target or the guard loss its bound, interpolated between readings.
 
     If both happen between the same two readings, the earlier counts. A reading that is not a number counts as a
-    crossing at the reading before it.
+    crossing at the reading before it. Where the guard loss alone stays within the bound but not with its standard error
+    added, which ends the probe, the place of that counts.
     """
     for before, after in itertools.pairwise(readings):
         if not (math.isfinite(after.forget) and math.isfinite(after.guard)):
@@ -98,4 +99,8 @@ def _crossing(readings: Sequence[Reading], limits: LossLimits) -> float | None:
         ]
         if shares:
             return before.step + min(shares) * (after.step - before.step)
+    before, after = readings[-2:] if len(readings) > 1 else (readings[0], readings[0])
+    if before.keeps(limits) and not after.keeps(limits):
+        share = (limits.bound - before.upper) / (after.upper - before.upper)
+        return before.step + share * (after.step - before.step)
     return None

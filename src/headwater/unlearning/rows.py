@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
 
 from headwater.core.errors import DataError, UsageError
-from headwater.data.records import open_rows_or_hits
+from headwater.data.hits import open_rows_or_hits
 from headwater.data.rows import Row
 from headwater.unlearning.weights import row_digest
 

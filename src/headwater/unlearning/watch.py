@@ -93,7 +93,12 @@ class Reading:
 
     def keeps(self, limits: LossLimits) -> bool:
         """Whether the guard rows' loss, with its standard error added, is within the bound."""
-        return self.finite and self.guard + (self.error if math.isfinite(self.error) else 0.0) <= limits.bound
+        return self.finite and self.upper <= limits.bound
+
+    @property
+    def upper(self) -> float:
+        """The guard rows' loss with its standard error added, where there is one."""
+        return self.guard + (self.error if math.isfinite(self.error) else 0.0)
 
     def rank(self, limits: LossLimits) -> tuple[float, float, float, float, float]:
         """How good a state within the bound is; larger is better.
