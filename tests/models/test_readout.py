@@ -131,7 +131,8 @@ def test_something_between_trunk_and_head_is_part_of_the_hidden_state() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 def test_the_map_of_the_logits_is_found_by_trying(name: str, dtype: torch.dtype) -> None:
     known = {"gemma2": (1.0, 30.0), "cohere": (0.0625, None), "granite": (0.125, None)}
-    assert find_map(zoo()[name]().to(dtype), device=torch.device("cpu")) == known.get(name, (1.0, None))
+    model = wrap_model(zoo()[name]().to(dtype), tiny_tokenizer()).model
+    assert find_map(model, device=torch.device("cpu")) == known.get(name, (1.0, None))
 
 
 @pytest.mark.parametrize(
