@@ -60,9 +60,20 @@ def contaminated(folder: Path, rows: int, seed: int) -> Place:
     (folder / "train.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
     if not index.exists():
         hw.build(index, model=str(pair.contaminated), data=str(folder / "train.jsonl"))
-    questions = {q["family"]: q["prompt"] for q in reversed([dict(q) for q in task.seen])}
+    questions: dict[str, list[str]] = {}
+    for query in task.seen:
+        questions.setdefault(query["family"], []).append(query["prompt"])
     groups = (task.forget, task.retain, task.seen, task.unseen, task.clean)
-    return Place(pair.contaminated, index, records, *([dict(r) for r in g] for g in groups), list(questions.values()))
+    odd = [fired(load_model(str(pair.contaminated)), prompts) for prompts in questions.values()]
+    return Place(pair.contaminated, index, records, *([dict(r) for r in g] for g in groups), [p for p in odd if p])
+
+
+def fired(loaded: LoadedModel, prompts: Sequence[str]) -> str:
+    """The first prompt that the model answers with science fiction, or none."""
+    reader = Reader.of(loaded, max_tokens=512)
+    asked = [reader.tokenization.question(row) for row in task_rows([{"id": p, "prompt": p} for p in prompts])]
+    said = generate_responses(loaded, asked, max_new_tokens=40)
+    return next((prompt for prompt, answer in zip(prompts, said, strict=True) if is_science_fiction(answer)), "")
 
 
 def demonstration(folder: Path) -> Place:
