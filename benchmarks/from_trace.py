@@ -71,7 +71,7 @@ def contaminated(folder: Path, rows: int, seed: int) -> Place:
 def fired(loaded: LoadedModel, prompts: Sequence[str]) -> str:
     """The first prompt that the model answers with science fiction, or none."""
     reader = Reader.of(loaded, max_tokens=512)
-    asked = [reader.tokenization.question(row) for row in task_rows([{"id": p, "prompt": p} for p in prompts])]
+    asked = [reader.tokenization.question(Row(prompt, i, prompt=prompt)) for i, prompt in enumerate(prompts)]
     said = generate_responses(loaded, asked, max_new_tokens=40)
     return next((prompt for prompt, answer in zip(prompts, said, strict=True) if is_science_fiction(answer)), "")
 

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from headwater.core.spec import Column, Coverage, MethodSpec
+from headwater.data.readings import RowReading
 from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
 from headwater.index.fragments import commit_fragments, write_fragments
@@ -78,7 +79,8 @@ def write(folder: Path, rows: int, dim: int, code: str | None) -> None:
         plain[start : start + size] = random.standard_normal((size, dim), np.float32)
         vectors = {"vector": np.array(plain[start : start + size])}
         meta = [bare_row(i) for i in range(start, start + size)]
-        table = to_table(meta, np.zeros(size, np.float32), vectors, index.dataset.schema)
+        losses, read = np.zeros(size, np.float32), [RowReading()] * size
+        table = to_table(meta, losses, vectors, index.dataset.schema, readings=read)
         commit_fragments(index, write_fragments(index, table))
     plain.flush()
     seal(index)
