@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -25,7 +24,6 @@ AHEAD = 2
 """So many blocks are read ahead, and so many wait to be written; more would only take memory."""
 
 _POLL_SECONDS = 0.1
-_TURN_SECONDS = 5e-4
 _END = object()
 
 
@@ -57,8 +55,7 @@ class Local:
             for block in blocks:
                 commit(work, whole(work, block), on_commit)
             return
-        reading = ahead_of(map(work.prepare, blocks), self.ahead)
-        with quick_turns(), reading as prepared, ThreadPoolExecutor(1) as writer:
+        with ahead_of(map(work.prepare, blocks), self.ahead) as prepared, ThreadPoolExecutor(1) as writer:
             waiting: deque[Future[Receipt]] = deque()
 
             def commit_first() -> None:
@@ -79,20 +76,6 @@ class Local:
                         commit_first()
                 finally:
                     writer.shutdown(cancel_futures=True)
-
-
-@contextlib.contextmanager
-def quick_turns() -> Iterator[None]:
-    """Within it, Python's threads take turns ten times as often, so that one that writes need not wait for the model.
-
-    A small model keeps Python busy: with turns of 5 ms, Python's own, overlapping gained half of what it does now.
-    """
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(min(before, _TURN_SECONDS))
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
 
 
 @contextlib.contextmanager
