@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from headwater.core.errors import UsageError
+from headwater.core.errors import DataError, UsageError
 from headwater.curvature.unrolling import Curve, Fit
 from headwater.data.corpus import open_corpus
 from headwater.data.tokens import Tokenization
@@ -94,9 +94,10 @@ def one_step(loaded, rows, weights: list[float], optimizer=None) -> dict[str, to
     return optimizer
 
 
-def test_without_curvature_a_step_of_adamw_is_exact(tmp_path):
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_without_curvature_a_step_of_adamw_is_exact(tmp_path, family):
     """η ⟨row's gradient, D ∇L(query)⟩ with the recorded moments, at the recorded weights, from autograd."""
-    loaded = tiny_loaded("llama")
+    loaded = tiny_loaded(family)
     rows = Tokenization.of(loaded.tokenizer, max_tokens=64).encode(list(open_corpus(RECORDS)))
     recorder = Recorder(tmp_path / "run", every=1)
     optimizer = one_step(loaded, rows, [1.0] * len(rows))
@@ -122,6 +123,24 @@ def test_without_curvature_a_step_of_adamw_is_exact(tmp_path):
                         (own[i][name].reshape(parameter.shape) * scale * own[q][name].reshape(parameter.shape)).sum()
                     )
                 )
+    np.testing.assert_allclose(found, expected, rtol=5e-3, atol=5e-3 * np.abs(expected).max())
+
+
+def test_a_run_without_moments_is_refused_until_it_is_said_to_be_one(tmp_path):
+    loaded = tiny_loaded("llama")
+    optimizer = torch.optim.SGD(loaded.model.requires_grad_(True).parameters(), 0.1)
+    recorder = Recorder(tmp_path / "run", every=1)
+    recorder.before_step(optimizer)
+    recorder.after_step(1, 1, loaded.model, optimizer, loaded.tokenizer)
+    loaded = wrap_model(loaded.model.requires_grad_(False), loaded.tokenizer, "trained")
+    reader, corpus, options = Reader.of(loaded), list(open_corpus(RECORDS)), {"checkpoints": str(tmp_path / "run")}
+    with pytest.raises(DataError, match="no moments of Adam"):
+        attribute(find_method("source", {**options, "fit_rows": 2}), reader, corpus, each(corpus[:1]))
+    plain = find_method("source", {**options, "adam": False, "preset": "first-order"})
+    found = attribute(plain, reader, corpus, each(corpus[:1])).values[:, 0]
+    rows = Tokenization.of(loaded.tokenizer, max_tokens=64).encode(corpus)
+    own = [torch.cat([g.flatten() for _, g in sorted(row_gradients(loaded.model, row).items())]) for row in rows]
+    expected = [0.1 * int(row.response.sum()) * float(g @ own[0]) for row, g in zip(rows, own, strict=True)]
     np.testing.assert_allclose(found, expected, rtol=5e-3, atol=5e-3 * np.abs(expected).max())
 
 

@@ -108,7 +108,7 @@ class Fisher:
 
         try:
             made: dict[str, Tensor] = vmap(one)(dict(vectors))
-        except (NotImplementedError, RuntimeError) as error:
+        except NotImplementedError as error:
             what = (
                 f"a part of {type(self._model).__name__} has no forward-mode derivative: {str(error).splitlines()[0]}"
             )
@@ -157,6 +157,5 @@ def _ratio(a: Float[Tensor, " vectors"], b: Float[Tensor, " vectors"]) -> Float[
 
 def _shares(batch: TokenBatch) -> Float[Tensor, " tokens"]:
     """1/T² of the row of each target token, in the order of `batch.response`."""
-    counts = torch.zeros(len(batch.rows), device=batch.response.device)
-    counts = counts.index_add(0, batch.item_row, batch.response.sum(1).float())
-    return counts[batch.item_row].square().reciprocal()[:, None].expand(batch.response.shape)[batch.response]
+    share = batch.target_counts.float().square().reciprocal()[batch.item_row]
+    return share[:, None].expand(batch.response.shape)[batch.response]

@@ -12,14 +12,13 @@ D^½ enters the basis by its best factors (a number for each output times one fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headwater.data.batches import TokenBatch
 from headwater.sketch.blocks import Gradient, Outer
 from headwater.sketch.products import chunks
 
@@ -144,8 +143,3 @@ class Fit:
 
 def _is_outer(gradient: Gradient) -> bool:
     return len(gradient.blocks) == 1 and isinstance(gradient.blocks[0], Outer)
-
-
-def count_tokens(batches: Iterable[TokenBatch]) -> int:
-    """The target tokens of all rows."""
-    return sum(int(batch.response.sum()) for batch in batches)

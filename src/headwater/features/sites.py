@@ -95,8 +95,10 @@ class ParameterSelection:
 
     @property
     def transposed(self) -> frozenset[str]:
-        """The tensors whose gradients have the other layout than the parameter, which is stored as `(in, out)`."""
-        return frozenset(name for s in self.sites if s.kind.transposed(s.module) for name in s.names.values())
+        """The matrices whose gradients have the other layout than the parameter, which is stored as `(in, out)`."""
+        turned = [site for site in self.sites if site.kind.transposed(site.module)]
+        names = {name for site in turned for name in site.names.values()}
+        return frozenset(name for name in names if len(self.shapes[name]) == 2)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from headwater.features.exact import products_with, whole_gradients
 from headwater.features.parameters import select_linear
 from headwater.features.sites import ParameterSelection
 from headwater.methods.method import Method, MethodEntry
-from headwater.methods.targets import RowScorer, Target, laid_out
+from headwater.methods.targets import RowScorer, Target, evenly_spaced, laid_out
 from headwater.models.load import LoadedModel
 from headwater.models.losses import target_logits
 from headwater.models.reader import Reader
@@ -62,7 +62,8 @@ def ekfac(options: EkfacOptions) -> Method:
         curvature = fit_ekfac(loaded, selection, reader.batches(sample, window), options)
         queries = laid_out(targets)
         gradients = whole_gradients(loaded, selection, reader.batches(queries, window, "query"), len(queries))
-        some = reader.batches(_spread(sample, options.refine_rows), window) if options.refine else []
+        few = [replace(row, ordinal=i) for i, row in enumerate(evenly_spaced(sample, options.refine_rows))]
+        some = reader.batches(few, window) if options.refine else []
         fisher = Fisher(loaded, selection.shapes, some, transposed=selection.transposed)
         probes = refined(curvature, gradients, fisher, options.refine)
 
@@ -101,12 +102,6 @@ def refined(curvature: Ekfac, gradients: Vectors, fisher: Fisher, steps: int) ->
         return {name: found[name] + curvature.factors[name].damping * value for name, value in vectors.items()}
 
     return {**curvature.solve(gradients), **conjugate_gradients(damped, curvature.solve, fitted, steps)}
-
-
-def _spread(rows: Sequence[Row], count: int) -> list[Row]:
-    """At most `count` of the rows, evenly spaced, numbered anew."""
-    places = np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)
-    return [replace(rows[place], ordinal=number) for number, place in enumerate(places)]
 
 
 @torch.no_grad()

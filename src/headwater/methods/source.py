@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 from headwater.core.errors import UsageError
 from headwater.core.spec import MethodSpec
 from headwater.curvature.moments import read_moments
-from headwater.curvature.unrolling import Fit, Segment, count_tokens, flat_segment
+from headwater.curvature.unrolling import Fit, Segment, flat_segment
 from headwater.data.batches import CONTEXT, TokenBatch, Window
 from headwater.data.rows import Row
 from headwater.features.capture import visit_gradients
@@ -24,7 +23,7 @@ from headwater.features.sites import ParameterSelection
 from headwater.methods.ekfac import EkfacOptions, labelled
 from headwater.methods.method import Method, MethodEntry
 from headwater.methods.targets import RowScorer, Target, laid_out
-from headwater.models.checkpoints import ADAM, Checkpoint, load_checkpoint, read_checkpoints
+from headwater.models.checkpoints import Checkpoint, load_checkpoint, read_checkpoints
 from headwater.models.load import LoadedModel
 from headwater.models.reader import Reader
 from headwater.sketch.blocks import Gradient
@@ -34,13 +33,15 @@ from headwater.sketch.blocks import Gradient
 class SourceOptions:
     """checkpoints: the folder of a `Recorder`, or of a Trainer's `checkpoint-N`. segments: of the run, at most one for
     each checkpoint. curved: False takes the curvature to be 0, so that the score is the sum over checkpoints of
-    τ ⟨row's gradient, D · query's gradient⟩, with Adam's scaling D: exact for a single step. fit_rows: at most so many
-    rows fit the curvature. parameters, window, seed as in `rapidin`.
+    τ ⟨row's gradient, D · query's gradient⟩, with Adam's scaling D: exact for a single step. adam: the checkpoints hold
+    Adam's moments; False is for a run by another optimiser, and takes D to be 1. fit_rows: at most so many rows fit the
+    curvature. parameters, window, seed as in `rapidin`.
     """
 
     checkpoints: str = ""
     segments: int = 3
     curved: bool = True
+    adam: bool = True
     fit_rows: int = 512
     parameters: str = ""
     window: int = CONTEXT
@@ -78,7 +79,7 @@ def source(options: SourceOptions) -> Method:
         fitted = reader.batches(sample, window)
         probes: list[tuple[Sequence[_Stop], dict[str, Tensor]]] = []
         for part, time in reversed(_parts(stops, options.segments)):
-            segment = _fit(part, time, fitted, options) if options.curved else flat_segment(_roots(part), time)
+            segment = _fit(part, time, fitted, options) if options.curved else flat_segment(_roots(part, options), time)
             probes.append((part, segment.of_gradients(ends)))
             ends = segment.at_start(ends)
 
@@ -88,11 +89,10 @@ def source(options: SourceOptions) -> Method:
             for part, probe in probes:
                 for stop in part:
                     total += products_with(stop.loaded, stop.selection, batches, probe, len(rows)) / len(part)
-            counts = torch.zeros(len(rows))
+            counts = np.empty((len(rows), 1), np.float32)
             for batch in batches:
-                places = torch.tensor([row.row.ordinal for row in batch.rows])
-                counts.index_add_(0, places[batch.item_row.cpu()], batch.response.sum(1).float().cpu())
-            return (total * counts[:, None]).numpy()
+                counts[[row.row.ordinal for row in batch.rows], 0] = batch.target_counts.float().cpu().numpy()
+            return np.asarray(total.numpy() * counts)
 
         notes = {"coverage": str(selection.coverage), "checkpoints": len(stops), "fitted on rows": len(sample)}
         return RowScorer(targets, score, notes)
@@ -122,7 +122,7 @@ def _parts(stops: Sequence[_Stop], segments: int) -> list[tuple[Sequence[_Stop],
 
 def _fit(part: Sequence[_Stop], time: float, batches: Sequence[TokenBatch], options: SourceOptions) -> Segment:
     """The segment's curvature, from rows whose tokens are sampled from the model at each of its checkpoints."""
-    fit = Fit(_roots(part), count_tokens(batches) * len(part))
+    fit = Fit(_roots(part, options), sum(int(batch.target_counts.sum()) for batch in batches) * len(part))
     drawn = [
         (stop, [labelled(stop.loaded, b.to(stop.loaded.device), EkfacOptions(seed=options.seed)) for b in batches])
         for stop in part
@@ -132,23 +132,21 @@ def _fit(part: Sequence[_Stop], time: float, batches: Sequence[TokenBatch], opti
 
 def _visit(stop: _Stop, rows: Sequence[TokenBatch], visit: Callable[[Gradient], None]) -> None:
     for batch in rows:
-        counts = torch.zeros(len(batch.rows), device=batch.response.device)
-        counts = counts.index_add(0, batch.item_row, batch.response.sum(1).float())
-        visit_gradients(stop.loaded.model, stop.selection, batch, visit, weights=counts, head="tokens")
+        visit_gradients(
+            stop.loaded.model, stop.selection, batch, visit, weights=batch.target_counts.float(), head="tokens"
+        )
 
 
-def _roots(part: Sequence[_Stop]) -> dict[str, Tensor]:
-    """D^½ of each tensor as a matrix: the mean over the checkpoints; 1 where they keep no moments of Adam."""
+def _roots(part: Sequence[_Stop], options: SourceOptions) -> dict[str, Tensor]:
+    """D^½ of each tensor as a matrix: the mean over the checkpoints; 1 for a run without Adam."""
     found: dict[str, Tensor] = {}
     for stop in part:
-        file, shapes = Path(stop.checkpoint.path) / ADAM, stop.selection.shapes
-        adam = read_moments(file, stop.loaded.model, shapes) if file.is_file() else None
-        turned = stop.selection.transposed
+        shapes, turned = stop.selection.shapes, stop.selection.transposed
+        adam = read_moments(stop.checkpoint.path, stop.loaded.model, shapes) if options.adam else None
         for name, shape in shapes.items():
-            matrix = (1, *shape) if len(shape) == 1 else shape
-            one = torch.ones(shape[::-1] if name in turned else shape)
+            one = torch.ones(shape[::-1] if name in turned else shape)  # in the parameter's own layout
             root = (adam.scaled(name, one[None])[0] if adam else one).sqrt()
-            root = (root.mT if name in turned else root).reshape(matrix)
+            root = (root.mT if name in turned else root).reshape((1, *shape) if len(shape) == 1 else shape)
             found[name] = found.get(name, 0) + root.to(stop.loaded.device) / len(part)
     return found
 
