@@ -23,7 +23,7 @@ from headwater.data.rows import Row
 from headwater.evaluation.detection import DetectionSettings, _howdy
 from headwater.evaluation.lds import LdsSettings, lds_values, measure
 from headwater.evaluation.metrics import detection_values
-from headwater.evaluation.retraining import Bank, WorldSettings, make_world, random_halves
+from headwater.evaluation.retraining import Bank, WorldSettings, make_world, random_subsets
 from headwater.evaluation.stage import Stage
 from headwater.methods.bound import Bound
 from headwater.methods.catalog import find_method
@@ -44,7 +44,7 @@ def main() -> None:
     given = parser.parse_args()
     settings = LdsSettings()
     world = make_world(WorldSettings(), given.folder, quiet)
-    halves = random_halves(len(world.rows), settings.models, settings.seed)
+    halves = random_subsets(len(world.rows), settings.models, settings.seed)
     gains = -measure(Bank(world), halves, quiet)
     groups, notes = _howdy(DetectionSettings(rows=given.rows, queries=20, epochs=given.epochs), given.folder, quiet)
     print(*notes)

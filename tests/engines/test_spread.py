@@ -25,7 +25,7 @@ from headwater.evaluation import retraining
 from headwater.evaluation.listener import Listener
 from headwater.evaluation.removal import RemovalSettings, run_removal
 from headwater.evaluation.retrained_elsewhere import Retrainings, train_missing
-from headwater.evaluation.retraining import Bank, WorldSettings, make_world, random_halves
+from headwater.evaluation.retraining import Bank, WorldSettings, make_world, random_subsets
 from headwater.index.store import Index, open_index
 from headwater.indexing import searching
 from headwater.indexing.searching import score_all, top_k, write_scores
@@ -183,7 +183,7 @@ def test_a_bank_has_the_models_of_one_process(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(retraining, "BASE", tiny)
     monkeypatch.setattr(retraining, "BASE_ROWS", 40)
     world = make_world(WorldSettings(rows=16, queries=4, epochs=1), tmp_path, quiet)
-    halves = random_halves(16, 5, 0)
+    halves = random_subsets(16, 5, 0)
     alone = [Bank(world).losses(half) for half in halves]
     spread = Bank(replace(world, folder=tmp_path / "spread"), Travelling(2))
     told: list[float] = []

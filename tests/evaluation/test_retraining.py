@@ -14,7 +14,7 @@ from headwater.evaluation.lds import LdsSettings, run_lds
 from headwater.evaluation.listener import Listener
 from headwater.evaluation.removal import RemovalSettings, run_removal
 from headwater.evaluation.result import Cost
-from headwater.evaluation.retraining import Bank, WorldSettings, make_world, random_halves
+from headwater.evaluation.retraining import Bank, World, WorldSettings, make_world, random_subsets
 from headwater.evaluation.stage import Scored, Stage
 
 TINY = replace(retraining.BASE, vocabulary=300, layers=1, width=16, heads=2, epochs=1)
@@ -38,9 +38,9 @@ def quiet(words: str, share: float) -> None:
 
 def test_the_same_subset_gives_the_same_model_and_is_made_once(folder):
     world = make_world(WorldSettings(queries=4, **SMALL), folder, quiet)
-    halves = random_halves(16, 3, 0)
+    halves = random_subsets(16, 3, 0)
     assert all(len(half) == 8 for half in halves)
-    assert halves == random_halves(16, 3, 0)
+    assert halves == random_subsets(16, 3, 0)
     bank = Bank(world)
     assert bank.missing(halves) == 3
     assert "3 of 3 models to train" in bank.cost(halves)
@@ -87,6 +87,34 @@ def test_scores_that_know_the_retrainings_have_an_lds_of_one(folder, monkeypatch
     assert abs(found["random"]) < 0.9
 
 
+def test_each_model_learns_the_share_of_the_rows_that_is_asked(folder):
+    result = run_lds(LdsSettings(("bm25",), models=8, queries=3, keep=0.75, **SMALL), folder)
+    assert "75% of the rows" in result.title
+    assert any("each trained on 12 of 16 rows" in note for note in result.notes)
+    with pytest.raises(UsageError, match="keeps 0 of 16"):
+        random_subsets(16, 1, 0, 0.01)
+
+
+def test_queries_that_no_model_answers_are_named(folder, monkeypatch):
+    """The second query's loss is above that of the model before the retraining, whatever a model learned."""
+    monkeypatch.setattr(World, "losses", lambda world, loaded: np.array([1.0, 1.0, 1.0]))
+    monkeypatch.setattr(Bank, "losses", lambda bank, subset: np.array([0.5, 1.1, 0.9]) + subset[0] / 1000)
+    result = run_lds(LdsSettings(("bm25",), models=8, queries=3, **SMALL), folder)
+    world = make_world(WorldSettings(queries=3, **SMALL), folder, quiet)
+    (note,) = [note for note in result.notes if "answered by no" in note]
+    assert note.startswith("1 of 3 queries") and f"({world.queries[1].id})" in note
+
+
+def test_a_bank_says_why_the_models_of_another_plan_cannot_be_used(tmp_path):
+    first = Bank(make_world(WorldSettings(queries=2, **SMALL), tmp_path, quiet))
+    subsets = random_subsets(16, 2, 0)
+    assert "cannot be used" not in first.cost(subsets)
+    second = Bank(replace(first.world, training=replace(first.world.training, epochs=2)))
+    said = second.cost(subsets)
+    assert "cannot be used, because they learned otherwise: epochs 1 there, 2 here." in said
+    assert "cannot be used" not in second.cost(subsets), "it has models of its own now"
+
+
 def test_removal_shares_the_bank(folder):
     result = run_removal(RemovalSettings(("bm25",), k=4, queries=2, draws=2, **SMALL), folder)
     assert {"bm25", "random"} <= {line.method for line in result.lines}
@@ -128,5 +156,7 @@ def test_removal_trains_on_exactly_the_pool_without_the_removed_rows(tmp_path, m
 def test_settings_that_say_nothing_are_refused(folder):
     with pytest.raises(UsageError, match="at least 8"):
         run_lds(LdsSettings(models=4), folder)
+    with pytest.raises(UsageError, match="8 models cannot choose among 9 options"):
+        run_lds(LdsSettings(("logra:damping=" + "|".join(map(str, range(1, 10))),), models=8), folder)
     with pytest.raises(UsageError, match="random draws"):
         run_removal(RemovalSettings(k=256), folder)

@@ -101,7 +101,10 @@ def lds(
     own: OwnOptions,
     engine: EngineOptions,
     methods: Methods = [],
-    models: Annotated[int, typer.Option(help="Number of retrainings, each on a random half of the pool.")] = 64,
+    models: Annotated[int, typer.Option(help="Number of retrainings, each on a random part of the pool.")] = 64,
+    keep: Annotated[
+        float, typer.Option(help="Share of the pool that each model learns; 0.9 leaves a tenth out.")
+    ] = 0.5,
     pool: Task = "two-domains",
     rows: Rows = 0,
     queries: Queries = "40",
@@ -120,7 +123,8 @@ def lds(
 
     Example:  headwater eval lds --task facts --ceiling --method magic --method ekfac
     """
-    settings = {"pool": pool, "models": models, "rows": rows, "epochs": epochs, "ceiling": ceiling, "seed": seed}
+    settings = {"pool": pool, "models": models, "keep": keep, "rows": rows, "epochs": epochs}
+    settings |= {"ceiling": ceiling, "seed": seed}
     settings |= own.settings(context, queries, ("pool", "rows", "epochs"), recipe=recipe)
     run_and_show("lds", settings, methods, out, as_json, engine=engine.open())
 

@@ -6,8 +6,8 @@ This counterfactual needs no assumptions, but one retraining for each query and 
 as those of `lds`, so equal removals are trained once. The random control is the reference; its own line compares one
 draw with the mean of the others. All queries share the draws, so an interval is for other draws and other queries.
 
-Where the rows that teach a query's answer are known (`facts`), a line takes out exactly these: does a fact go when its
-statements go?
+Where the rows that teach a query's answer are known (`facts`), a line takes out exactly these, which may be fewer than
+`k`: does a fact go when its statements go?
 """
 
 from __future__ import annotations
@@ -25,12 +25,9 @@ from headwater.evaluation.listener import SILENT, Listener
 from headwater.evaluation.own import MeasuredTask, Own, described, own_world, settings_json
 from headwater.evaluation.result import Cost, Line, Result
 from headwater.evaluation.retrained_elsewhere import train_missing
-from headwater.evaluation.retraining import Bank, WorldSettings, make_world
+from headwater.evaluation.retraining import KNOWN, Bank, WorldSettings, make_world
 from headwater.evaluation.stage import with_controls
 from headwater.training.cache import OnShare
-
-KNOWN = "the rows that state it"
-"""The line of rows that are known to teach the answer; they are fewer than `k`, if fewer there are."""
 
 
 @dataclass(frozen=True)

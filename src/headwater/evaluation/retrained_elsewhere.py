@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from headwater.core.errors import MismatchError, StoreError
-from headwater.core.files import whole_file
 from headwater.data.corpus import open_corpus
 from headwater.data.records import as_record
 from headwater.engines.blocks import Block, Place, Receipt, WorkRecipe, versions
-from headwater.evaluation.retraining import Bank, World, save_trained
+from headwater.evaluation.retraining import Bank, World
 from headwater.indexing.elsewhere import settle
 from headwater.models.elsewhere import described_loading, placed
 from headwater.models.load import load_model
@@ -65,8 +64,7 @@ class Retrainings:
         """Write the trained weights into the bank, under a name that says what they depend on."""
         block, model, seconds = computed
         path = self.bank.path(block.items[0])
-        with whole_file(path) as part:
-            save_trained(model, part)
+        self.bank.keep(model, path)
         return Receipt(block.number, block.start, len(block.items), 0, {"file": str(path), "seconds": seconds})
 
     def commit(self, receipts: Sequence[Receipt]) -> None:

@@ -13,6 +13,7 @@ recipe (`headwater.evaluation.own`). All are the same value, a `World`.
 from __future__ import annotations
 
 import copy
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -25,8 +26,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
-from headwater.core.errors import unknown_name
-from headwater.core.files import whole_file, whole_folder
+from headwater.core.errors import UsageError, unknown_name
+from headwater.core.files import whole_file, whole_folder, write_text
 from headwater.core.fingerprints import digest
 from headwater.core.seeds import key
 from headwater.data.batches import Window, plan_batches
@@ -50,6 +51,11 @@ from headwater.training.tiny import Recipe, task_rows
 BASE = Recipe(vocabulary=1024, layers=2, width=96, heads=4, context=128, epochs=6)
 BASE_ROWS = 1500
 WEIGHTS = "trained.safetensors"
+PLAN = "plan.json"
+"""The file in which a bank says what its models learned."""
+
+KNOWN = "the rows that state it"
+"""The line of a table for the rows that are known to teach a query's answer."""
 
 
 FACTS_BASE = Recipe(vocabulary=1280, layers=2, width=64, heads=4, context=48, epochs=6, tokens_per_batch=1024)
@@ -123,8 +129,18 @@ class World:
     def name(self) -> str:
         """The digest of everything that a model of the bank depends on, except its subset."""
         rows = [row.digest for row in self.pool]
-        start = {name: value for name, value in self.start.fingerprint.items() if value is not None}
-        return digest(start, rows, asdict(self.training), f"{self.seed} {self.reader.context}")[:12]
+        return digest(self._start, rows, asdict(self.training), f"{self.seed} {self.reader.context}")[:12]
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """What a model of the bank depends on, as names with values that a person can compare; JSON-ready."""
+        rows = f"{len(self.pool)} rows, {digest([row.digest for row in self.pool])[:12]}"
+        start, recipe = digest(self._start)[:12], asdict(self.training)
+        return {"start": start, "rows": rows, "context": self.reader.context, "seed": self.seed, **recipe}
+
+    @property
+    def _start(self) -> dict[str, Any]:
+        return {name: value for name, value in self.start.fingerprint.items() if value is not None}
 
     def learn(self, subset: Sequence[int], recorder: Recorder | None = None) -> Any:
         """Train a copy of the model to start from on the rows at these positions."""
@@ -231,11 +247,29 @@ class Bank:
         todo = [subset for subset in subsets if not self.path(sorted(subset)).exists()]
         if not todo:
             return f"{len(subsets)} retrained models, all there already."
+        other = self._other() if len(todo) == len(subsets) else ""
         start = time.perf_counter()
         self._model(sorted(todo[0]))
         each = time.perf_counter() - start
         total = f"{each:.1f} s each: {each * len(todo) / 60:.1f} min in all"
-        return f"{len(todo)} of {len(subsets)} models to train, {total}."
+        return f"{len(todo)} of {len(subsets)} models to train, {total}.{other}"
+
+    def _other(self) -> str:
+        """A sentence about the models in this folder that are of other plans, if there are any."""
+        here, found = self.world.plan, self.world.folder.glob(f"bank/*/{PLAN}")
+        plans = {file.parent: json.loads(file.read_text(encoding="utf-8")) for file in sorted(found)}
+        differ = {
+            folder: [
+                f"{name} {there.get(name)} there, {value} here"
+                for name, value in here.items()
+                if there.get(name) != value
+            ]
+            for folder, there in plans.items()
+        }
+        if not any(differ.values()):
+            return ""
+        folder, names = min(differ.items(), key=lambda item: len(item[1]))
+        return f" The models in {folder} cannot be used, because they learned otherwise: {'; '.join(names)}."
 
     def path(self, subset: Sequence[int]) -> Path:
         """The file of the model that learned these rows, whose positions are in order."""
@@ -247,15 +281,27 @@ class Bank:
             start = time.perf_counter()
             model = self.world.learn(subset)
             self.seconds.append(time.perf_counter() - start)
-            with whole_file(path) as part:
-                save_trained(model, part)
+            self.keep(model, path)
         return path
 
+    def keep(self, model: Any, path: Path) -> None:
+        """Write a trained model into the bank, and beside the first one what the models learned."""
+        with whole_file(path) as part:
+            save_trained(model, part)
+        if not (path.parent / PLAN).exists():
+            write_text(path.parent / PLAN, json.dumps(self.world.plan, indent=1) + "\n")
 
-def random_halves(rows: int, count: int, seed: int) -> list[list[int]]:
-    """`count` random subsets of half of the positions; each depends on the seed and its own number alone."""
-    half = rows // 2
+
+def random_subsets(rows: int, count: int, seed: int, keep: float = 0.5) -> list[list[int]]:
+    """`count` random subsets of a share of the positions; each depends on the seed and its own number alone.
+
+    Raises:
+        UsageError: the share leaves out every row, or none.
+    """
+    kept = int(rows * keep)
+    if not 0 < kept < rows:
+        raise UsageError(f"a share of {keep} keeps {kept} of {rows} rows", where="--keep", remedy="0.5, or 0.9")
     return [
-        sorted(np.random.default_rng(key(seed, "half", number)).permutation(rows)[:half].tolist())
+        sorted(np.random.default_rng(key(seed, "half", number)).permutation(rows)[:kept].tolist())
         for number in range(count)
     ]

@@ -36,7 +36,8 @@ from headwater.training.recorder import Recorder
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "linear", "constant")
-_UNBOUNDED = 1 << 40
+_PART = 1024
+"""A step's rows are read together up to so many positions; a larger step is read in parts of rows of similar length."""
 
 
 @dataclass(frozen=True)
@@ -262,7 +263,8 @@ def _steps(
         if training.batch:
             for start in range(0, len(shuffled), training.batch):
                 some = shuffled[start : start + training.batch]
-                yield epoch, plan_batches(some, window, tokens_per_batch=_UNBOUNDED)
+                quarter = sum(len(row.ids) for row in some) // 4  # large enough to keep a fast device busy
+                yield epoch, plan_batches(some, window, tokens_per_batch=max(_PART, quarter))
         else:
             batches = plan_batches(shuffled, window, tokens_per_batch=training.tokens_per_batch)
             for i in rng.permutation(len(batches)):
