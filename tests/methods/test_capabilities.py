@@ -20,6 +20,7 @@ from headwater.indexing.session import Session
 from headwater.methods.bound import Bound
 from headwater.methods.catalog import CATALOG, find_method, vector_method
 from headwater.methods.method import Method
+from headwater.methods.preparing import prepared
 from headwater.methods.scoring import prepare
 from headwater.methods.targets import Scorer, Target, each, mean_over_parts
 from headwater.models.load import load_model
@@ -71,7 +72,8 @@ class Case:
         return find_method(name, {**given, **files, **changes})
 
     def bound(self, variant: Variant, **changes: Any) -> Bound:
-        return Bound.of(self.method(variant, **changes), self.reader)
+        method, file = self.method(variant, **changes), self.folder / f"{called(variant)}.fitted".replace("/", "-")
+        return Bound.of(prepared(method, self.reader, lambda: self.rows, file), self.reader)
 
     def scorer(self, variant: Variant) -> Scorer:
         return prepare(self.method(variant), self.reader, each(self.queries), self.rows)

@@ -6,6 +6,7 @@ hw.add(index, "more.jsonl"); hw.delete(index, where="provider = 'a'"); hw.compac
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,7 @@ from headwater.indexing import maintain
 from headwater.indexing.build import build as build_index
 from headwater.indexing.maintain import Added
 from headwater.indexing.plan import BuildPlan, Limits, plan_build
+from headwater.indexing.prepared import prepared_beside
 from headwater.indexing.quantise import quantise_index
 from headwater.indexing.session import Session
 from headwater.indexing.shards import build_shard, commit_shards, parse_shard
@@ -123,6 +125,7 @@ def build(
     how |= preference(rows, beta, reference, loading)
     here = _loading_here(engine, model, loading)
     reader, corpus = reader_for(rows, model, here, method=chosen, targets=targets, **how)
+    chosen = prepared_beside(chosen, reader, corpus, str(out), resume=resume or part is not None)
     bound = Bound.of(chosen, reader)
     if limits != Limits():
         if resume and exists(str(out)):
@@ -190,7 +193,9 @@ def plan(
     reader, corpus = reader_for(rows, model, loading, method=chosen, targets=targets, **how)
     limits = _limits(max_memory, max_disk)
     kept: dict[str, Any] = {"keep_text": keep_text, "code": code, "block_rows": block_rows}
-    return plan_build(corpus, Bound.of(chosen, reader), **kept, limits=limits)
+    with tempfile.TemporaryDirectory(prefix="headwater-plan-") as folder:
+        chosen = prepared_beside(chosen, reader, corpus, str(Path(folder) / "planned.lance"))
+        return plan_build(corpus, Bound.of(chosen, reader), **kept, limits=limits)
 
 
 def _limits(memory: int | str | None, disk: int | str | None) -> Limits:

@@ -30,6 +30,7 @@ from headwater.data.corpus import Corpus
 from headwater.data.rows import Row
 from headwater.evaluation.result import Cost
 from headwater.indexing.build import build
+from headwater.indexing.prepared import prepared_beside
 from headwater.indexing.session import Session
 from headwater.methods.bound import Bound
 from headwater.methods.catalog import CATALOG, find_entry, find_method
@@ -179,7 +180,8 @@ class Stage:
             file = self.folder / f"{method.spec.name}-{key[:8]}.lance"
             self.folder.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(file, ignore_errors=True)  # build again, because the time of an earlier build is not known
-            bound = Bound.of(method, Reader.of(self.loaded, **self.reading))
+            reader = Reader.of(self.loaded, **self.reading)
+            bound = Bound.of(prepared_beside(method, reader, self.corpus, str(file)), reader)
             index = build(file, self.corpus, bound, keep_text=False, code=code)
             self._indexes[key] = Session(index, bound), time.perf_counter() - start
         return self._indexes[key]

@@ -2,9 +2,10 @@
 
     v(row) = S(Γ(∇L(row)))  or its direction         with one Γ for rows and one for queries
 
-Γ depends on an optimiser's state (see `headwater.curvature.adam`), so a linear layer's gradient cannot stay in factors:
-one tensor's gradients exist in full at a time, for some rows of the batch. Peak memory beyond the model's own pass: the
-result, and `FORMED_BYTES` for each of the few copies that Γ makes.
+Γ has a number of its own for each entry (see `headwater.curvature.adam`, `headwater.curvature.whitening`), so a linear
+layer's gradient cannot stay in factors: one tensor's gradients exist in full at a time, for some rows of the batch. A
+change of basis comes before Γ and is applied to the factors. Peak memory beyond the model's own pass: the result, and
+`FORMED_BYTES` for each of the few copies that Γ makes.
 """
 
 from __future__ import annotations
@@ -90,6 +91,7 @@ class TransformedSketch:
         transforms: Γ for rows of the index and for queries; a role without one is sketched as it is.
         form: whether the sketch gets each tensor `flat` or as a `matrix` (two-sided sketches).
         unit: whether vectors are scaled to norm 1 after the sketch.
+        turned: takes a parameter's gradient in factors and returns it in another basis, before Γ; None: as it is.
     """
 
     loaded: LoadedModel
@@ -98,6 +100,7 @@ class TransformedSketch:
     transforms: Mapping[Role, Transform]
     form: Literal["flat", "matrix"] = "flat"
     unit: bool = False
+    turned: Callable[[Gradient], Gradient] | None = None
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -144,6 +147,7 @@ class TransformedSketch:
         transform = self.transforms.get(role)
 
         def visit(gradient: Gradient) -> None:
+            gradient = self.turned(gradient) if self.turned else gradient
             step = max(1, FORMED_BYTES // (4 * gradient.size))
             total = totals.on(gradient.device)
             for first in range(0, gradient.rows, step):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from headwater.index.store import Index, open_index
 from headwater.indexing.places import MODEL, places_now
 from headwater.methods.bound import Bound
 from headwater.methods.catalog import restore_method
+from headwater.methods.preparing import moved
 from headwater.models.load import LoadedModel, load_model
 from headwater.models.reader import Reader
 from headwater.models.reference import Reference
@@ -62,7 +64,8 @@ def open_session(
         loaded = load_model(name, **{**recorded, **given})
     fingerprint, where = manifest.model["fingerprint"], f"the index '{opened.path}'"
     reader = Reader.like(loaded, fingerprint, manifest.tokenization, manifest.plan.tokens_per_batch, where=where)
-    bound = Bound.of(restore_method(manifest.method), replace(reader, reference=reference))
+    method = moved(restore_method(manifest.method), Path(os.path.abspath(opened.path)).parent)
+    bound = Bound.of(method, replace(reader, reference=reference))
     require_same_parameters(manifest.coverage, bound.encoder.coverage, where)
     return Session(opened, bound)
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from headwater.core.errors import UsageError, unknown_name
@@ -52,6 +53,23 @@ PROPONENT = Meaning("positive = proponent: training more on the row lowers the l
 
 
 @dataclass(frozen=True)
+class Preparation:
+    """What a method must know of the rows before it reads the first of them: it is fitted on some, and kept in a file.
+
+    Attributes:
+        file: the file; empty if nothing is fitted yet.
+        suffix: how the file's name ends.
+        fit: takes a reader, rows to fit on, and the path of the file to write.
+        fitted: takes the path of the file and returns the method that uses it.
+    """
+
+    file: str
+    suffix: str
+    fit: Callable[[Reader, Sequence[Row], Path], None]
+    fitted: Callable[[Path], Method]
+
+
+@dataclass(frozen=True)
 class Vectors:
     """How rows become vectors, and what the vectors can be used for.
 
@@ -64,6 +82,7 @@ class Vectors:
         grids: the encoder is a `GridEncoder`.
         additive: the token values of one side sum to the score, up to rounding.
         alike: a row has the same vector as index row and as query, so self-influence reads it only once.
+        preparation: what is fitted on rows before any is read; None: nothing.
         passes: about how many forward passes reading a row costs, for plans of models that are not here.
         backward: reading a row takes a backward pass, which keeps the activations of the forward pass.
     """
@@ -75,6 +94,7 @@ class Vectors:
     grids: bool = False
     additive: bool = True
     alike: bool = False
+    preparation: Preparation | None = None
     passes: float = 3.0
     backward: bool = True
 

@@ -9,8 +9,10 @@ These are the scores of a search over an index, except that an index rounds the 
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -23,6 +25,7 @@ from headwater.core.scores import Scores
 from headwater.data.rows import Row
 from headwater.methods.bound import Bound
 from headwater.methods.method import Method
+from headwater.methods.preparing import preparation, prepared
 from headwater.methods.targets import (
     Part,
     PartScorer,
@@ -58,6 +61,10 @@ def prepare(method: Method, reader: Reader | None, targets: Sequence[Target], sa
         if reader is not None:
             require_plain(reader.loaded, f"the method '{name}'")
         return method.scoring(given, targets, evenly_spaced(sample, method.fit_rows) if method.fit_rows else [])
+    if preparation(method) is not None:
+        with tempfile.TemporaryDirectory(prefix="headwater-fitted-") as folder:
+            bound = _bound(prepared(method, given, lambda: sample, Path(folder) / "fitted"), given)
+            return _scorer(bound, _probes(bound, targets))  # what was fitted is in memory once the targets are read
     return score_probes(method, given, read_probes(method, given, targets))
 
 
@@ -96,12 +103,15 @@ class Probes:
 
 def read_probes(method: Method, reader: Reader, targets: Sequence[Target], folds: int | None = None) -> Probes:
     """Read the targets' vectors: one for each row, or the means over each of `folds` folds of a target's rows."""
-    bound = _bound(method, reader)
+    return _probes(_bound(method, reader), targets, folds)
+
+
+def _probes(bound: Bound, targets: Sequence[Target], folds: int | None = None) -> Probes:
     weights = {column.name: column.weight for column in bound.encoder.columns}
     found: dict[str, list[Tensor]] = {name: [] for name, weight in weights.items() if weight}
     parts: list[Part] = []
     for target in targets:
-        vectors = bound.encode(target.rows, "query", device=reader.loaded.device).vectors
+        vectors = bound.encode(target.rows, "query", device=bound.reader.loaded.device).vectors
         places = split_folds(range(len(target.rows)), folds or len(target.rows))
         parts += [Part(target.name, len(fold)) for fold in places]
         for name, means in found.items():
@@ -111,10 +121,12 @@ def read_probes(method: Method, reader: Reader, targets: Sequence[Target], folds
 
 def score_probes(method: Method, reader: Reader, probes: Probes) -> PartScorer:
     """The scorer of rows on these vectors, which may come from another machine."""
-    bound = _bound(method, reader)
+    return _scorer(_bound(method, reader), probes)
 
+
+def _scorer(bound: Bound, probes: Probes) -> PartScorer:
     def score(rows: Sequence[Row]) -> Float[np.ndarray, "rows parts"]:
-        vectors = bound.encode(rows, "train", device=reader.loaded.device).vectors
+        vectors = bound.encode(rows, "train", device=bound.reader.loaded.device).vectors
         total = sum(vectors[name] @ probe.to(vectors[name]).mT for name, probe in probes.vectors.items())
         values: np.ndarray = torch.as_tensor(total).cpu().numpy()
         return values

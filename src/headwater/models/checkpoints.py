@@ -6,11 +6,15 @@ folder/checkpoint-500/         of a Trainer: step and rate are in its trainer_st
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from headwater.core.errors import DataError, UsageError
 from headwater.models.load import LoadedModel, load_model
@@ -57,6 +61,17 @@ def read_checkpoints(folder: str | Path) -> tuple[Checkpoint, ...]:
     return found
 
 
+def midway(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
+    """The checkpoint nearest to the point at which half of the sum of the run's learning rates was spent.
+
+    The rate between two checkpoints is taken to be that of the later one. There gradients still say what the model was
+    about to learn; at the end of a run the rows that it knows have gradients near zero.
+    """
+    steps = np.diff([0, *(checkpoint.step for checkpoint in checkpoints)])
+    spent = np.cumsum(steps * [checkpoint.learning_rate for checkpoint in checkpoints])
+    return checkpoints[int(np.abs(spent - spent[-1] / 2).argmin())]
+
+
 def load_checkpoint(checkpoint: Checkpoint, loaded: LoadedModel) -> LoadedModel:
     """The recorded model, in the dtype and on the device of `loaded`, the base of a recorded adapter."""
     dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
@@ -79,6 +94,10 @@ def _listed(file: Path) -> tuple[Checkpoint, ...]:
         raise DataError(f"not a list of checkpoints: {error}", where=str(file), remedy=remedy) from None
     if not found:
         raise DataError("the list of checkpoints is empty", where=str(file))
+    for one, after in itertools.pairwise(found):
+        if after.step < one.step:
+            what = f"step {after.step} is listed after step {one.step}"
+            raise DataError(what, where=str(file), remedy="list the checkpoints in the order of the run")
     return tuple(Checkpoint(str(file.parent / c.path), c.step, c.learning_rate) for c in found)
 
 

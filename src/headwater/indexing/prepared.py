@@ -1,0 +1,37 @@
+"""Fit what a method needs before an index is built with it: the file lies beside the index."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from headwater.core.errors import UsageError
+from headwater.data.corpus import Corpus
+from headwater.index.noted import is_local
+from headwater.indexing.probe import survey
+from headwater.methods.method import Method
+from headwater.methods.preparing import preparation, prepared
+from headwater.models.reader import Reader
+
+
+def prepared_beside(method: Method, reader: Reader, corpus: Corpus, out: str, *, resume: bool = False) -> Method:
+    """The method with its file `<name of the index>.<what it is>`, fitted on a uniform sample of the rows.
+
+    Args:
+        method: the method.
+        reader: the model and how it reads rows.
+        corpus: the rows.
+        out: the index's path.
+        resume: use the file that an earlier build left.
+
+    Raises:
+        UsageError: something is to be fitted, and the index is to be on an object store.
+    """
+    need = preparation(method)
+    if need is None:
+        return method
+    if not is_local(out):
+        what = f"'{method.spec.name}' keeps a file beside the index, which cannot be on an object store"
+        raise UsageError(what, where=out, remedy="build the index on a disk")
+    file = Path(os.path.abspath(out)).with_suffix(need.suffix)
+    return prepared(method, reader, lambda: survey(corpus, method.fit_rows).sample, file, keep=resume)

@@ -1,0 +1,43 @@
+"""Fit what a method must know of the rows before it reads the first of them, and keep it in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from headwater.core.files import whole_file
+from headwater.data.rows import Row
+from headwater.methods.method import Method, Preparation
+from headwater.methods.targets import evenly_spaced
+from headwater.models.reader import Reader
+
+
+def preparation(method: Method) -> Preparation | None:
+    """What is still to be fitted; None if the method needs nothing, or has its file."""
+    need = method.vectors.preparation if method.vectors is not None else None
+    return None if need is None or need.file else need
+
+
+def prepared(
+    method: Method, reader: Reader, sample: Callable[[], Sequence[Row]], file: Path, *, keep: bool = False
+) -> Method:
+    """The method with its file, fitted on at most `fit_rows` of the sample; unchanged if nothing is to be fitted.
+
+    With `keep`, a file that is there already is used as it is. `sample` is called only if something is fitted.
+    """
+    need = preparation(method)
+    if need is None:
+        return method
+    if not (keep and file.is_file()):
+        with whole_file(file) as part:
+            need.fit(reader, evenly_spaced(sample(), method.fit_rows), part)
+    return need.fitted(file)
+
+
+def moved(method: Method, folder: Path) -> Method:
+    """The method with its file in this folder, if the file is there and not where it was."""
+    need = method.vectors.preparation if method.vectors is not None else None
+    if need is None or not need.file or Path(need.file).is_file():
+        return method
+    here = folder / Path(need.file).name
+    return need.fitted(here) if here.is_file() else method
