@@ -82,5 +82,4 @@ def test_every_entry_can_run():
     for entry in ENTRIES:
         settings = EVALUATIONS[entry.task].settings(**entry.settings)
         assert asdict(settings)
-        if entry.task not in ("forgetting", "selection"):
-            with_controls([one for label in entry.settings["methods"] for one in alternatives(label)])
+        with_controls([one for label in entry.settings["methods"] for one in alternatives(label)])

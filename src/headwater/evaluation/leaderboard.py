@@ -21,27 +21,21 @@ from headwater.evaluation.listener import SILENT, Listener
 from headwater.evaluation.result import Result, read_result, write_result
 from headwater.evaluation.runs import run_evaluation
 
-WEIGHTS = "parameters=|*.mlp.*"
-"""All weights, or those of the feed-forward layers."""
-TRACIN = "tracin:buckets=4096"
-INDEXED = ("rise", "rise-gram", "rapidin", "graddot", "gradcos", TRACIN, "less", "trak", "trackstar", "logra")
-STREAMED = ("ekfac", "datainf", "zoinf")
-COMBINED = ("ekfac+0.5*bm25", "ekfac+0.5*embedding", "rapidin+bm25", "embedding+0.5*rise", "embedding=>ekfac")
-METHODS = (*INDEXED, *STREAMED, *COMBINED)
-TUNED = (
-    *("rise", "rapidin", f"graddot:{WEIGHTS}", f"gradcos:{WEIGHTS}", TRACIN, "less"),
-    *(f"{name}:damping=1|10|100|1000" for name in ("rise-gram", "trak", "trackstar")),
-    f"logra:damping=1|10|100,{WEIGHTS}",
-    f"ekfac:damping=0.01|0.1|1,{WEIGHTS}",
-    *("datainf", "zoinf:neighbours=2|0", "linfik"),
-    *COMBINED,
+SMALL = "ekfac-cos:code=sign:32768"
+"""Vectors of 4 KiB a row."""
+
+COMBINED = (f"{SMALL}+0.25*embedding", "embedding+0.5*rise", "rapidin+0.5*embedding")
+METHODS = (
+    *("ekfac-cos", "ekfac-cos:checkpoints=", SMALL, "rise", "rapidin", "gradcos", "graddot", "less"),
+    *("trackstar:damping=10", "logra:damping=10", "rise-gram:damping=10", "trak:damping=100"),
+    *("ekfac", "datainf", "source", *COMBINED),
 )
-"""The methods of the LDS: damping, layers and neighbours are chosen on half of the queries."""
+"""Methods with a Gram metric have the damping that was best on another task (two domains, 256 rows)."""
 
 HOWDY = {"rows": 1400, "queries": 20, "epochs": 8}
 """The backdoor needs so many rows: with 600 rows it fires on only half of the new triggered questions."""
 SWAP = {"rows": 600, "queries": 20, "epochs": 16}
-CHECKED = ("rise", "rapidin", "logra", "ekfac")
+CHECKED = ("rise", "rapidin", "ekfac-cos", "ekfac")
 
 
 @dataclass(frozen=True)
@@ -58,31 +52,29 @@ class Entry:
 
 
 ENTRIES = (
-    Entry("lds", {"methods": TUNED, "models": 64}, (("LDS", "", "LDS"),)),
     Entry(
-        "detection",
-        {"methods": METHODS, "pool": "howdy", **HOWDY},
-        (("Howdy AP", "howdy", "AP"), ("masked AP", "howdy, trigger masked", "AP")),
+        "lds",
+        {"methods": (*METHODS, "source:preset=first-order"), "pool": "facts", "models": 64, "ceiling": True},
+        (("LDS", "", "LDS"),),
     ),
     Entry(
         "detection",
-        {"methods": METHODS, "pool": "entity-swap", **SWAP},
-        (("swap AP", "entity swap, whole answer", "AP"), ("swap words AP", "entity swap, wrong words only", "AP")),
+        {"methods": METHODS, "pool": "howdy", "anti": True, **HOWDY},
+        (("Howdy AP", "howdy", "AP"), ("with anti-documents", "howdy, with anti-documents", "AP")),
     ),
     Entry(
-        "separation",
-        {"methods": METHODS, "pool": "two-domains", "rows": 400, "queries": 20},
-        (("recall P@50", "fine-tuned model (recall)", "P@50"), ("predict P@50", "untouched model (predict)", "P@50")),
+        "detection",
+        {"methods": METHODS, "pool": "entity-swap", "anti": True, **SWAP},
+        (
+            ("swap AP", "entity swap, wrong words only", "AP"),
+            ("with anti-documents", "entity swap, wrong words only, with anti-documents", "AP"),
+        ),
     ),
     Entry(
-        "removal", {"methods": ("rise", "rapidin", "ekfac", "logra"), "queries": 8}, (("removal, nats", "", "rise"),)
+        "removal",
+        {"methods": ("rise", "rapidin", "ekfac-cos", "ekfac"), "queries": 8},
+        (("removal, nats", "", "rise"),),
     ),
-    Entry(
-        "selection",
-        {"pool": "mixed", "methods": ("linfik", "alinfik", "rise", "graddot"), "rows": 1500, "steps": 80},
-        (("selection, nats", "", "loss taken off"),),
-    ),
-    Entry("forgetting", {"methods": ("rapidun", "ga", "graddiff"), "queries": 60, "seeds": (0,)}),
     Entry("sanity", {"methods": CHECKED, **HOWDY}),
 )
 
