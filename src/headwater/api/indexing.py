@@ -6,7 +6,6 @@ hw.add(index, "more.jsonl"); hw.delete(index, where="provider = 'a'"); hw.compac
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +37,7 @@ from headwater.index.store import Index, exists, open_index, require_vacant
 from headwater.index.upkeep import Compacted
 from headwater.indexing import maintain
 from headwater.indexing.build import build as build_index
+from headwater.indexing.choosing import AUTO, candidates, choose_method, planned
 from headwater.indexing.maintain import Added
 from headwater.indexing.plan import BuildPlan, Limits, plan_build
 from headwater.indexing.prepared import prepared_beside
@@ -45,7 +45,8 @@ from headwater.indexing.quantise import quantise_index
 from headwater.indexing.session import Session
 from headwater.indexing.shards import build_shard, commit_shards, parse_shard
 from headwater.methods.bound import Bound
-from headwater.methods.catalog import find_method
+from headwater.methods.catalog import find_method, restore_method
+from headwater.methods.method import Method
 from headwater.models.reader import TOKENS_PER_BATCH
 from headwater.search.retention import Retention, compare_indexes, compare_rows
 from headwater.tracing.queries import ask, read_queries
@@ -85,7 +86,7 @@ def build(
         out: folder or object-store URI of the index to make.
         model: folder or hub name, or a loaded model.
         data: the rows; `open_corpus(..., skip_unusable=True)` leaves out those that cannot be used.
-        method: a name from `headwater methods` that can fill an index.
+        method: a name from `headwater methods` that can fill an index, or `auto`, which chooses one by a rule.
         settings: the method's options; `preset` names a starting point.
         loading: options of `load_model`, for a model given by name.
         columns: role to column, for data whose columns have other names than the roles: `{"prompt": "ask"}`.
@@ -115,8 +116,7 @@ def build(
         DataError: a row cannot be used.
         NumericError: a row's vector is not finite.
     """
-    chosen = find_method(method, settings)
-    chosen.require_vectors()
+    chosen = _named(method, settings)
     limits = _limits(max_memory, max_disk)
     part = None if shard is None else parse_shard(shard, limited=limits != Limits())
     require_vacant(str(out), resume=resume or part is not None)
@@ -125,13 +125,17 @@ def build(
     how |= preference(rows, beta, reference, loading)
     here = _loading_here(engine, model, loading)
     reader, corpus = reader_for(rows, model, here, method=chosen, targets=targets, **how)
+    kept: dict[str, Any] = {"keep_text": keep_text, "code": code, "block_rows": block_rows}
+    if method == AUTO and resume and exists(str(out)):
+        chosen = restore_method(open_index(out).manifest.method)
+    elif method == AUTO:
+        chosen = choose_method(reader, corpus, settings or {}, limits, **kept)
     chosen = prepared_beside(chosen, reader, corpus, str(out), resume=resume or part is not None)
     bound = Bound.of(chosen, reader)
     if limits != Limits():
         if resume and exists(str(out)):
             fitting = open_index(out).manifest.plan.tokens_per_batch
         else:
-            kept: dict[str, Any] = {"keep_text": keep_text, "code": code, "block_rows": block_rows}
             fitting = plan_build(corpus, bound, **kept, limits=limits).tokens_per_batch
         bound = Bound.of(chosen, replace(reader, tokens_per_batch=fitting))
     further: dict[str, Any] = {"resume": resume, "keep_text": keep_text, "code": code, "on_progress": on_progress}
@@ -185,17 +189,25 @@ def plan(
     Raises:
         StoreError: the build does not fit into `max_memory` and `max_disk`; the message says what would.
     """
-    chosen = find_method(method, settings)
-    chosen.require_vectors()
+    chosen = _named(method, settings)
     how: dict[str, Any] = {"template": template, "max_tokens": max_tokens, "tokens_per_batch": tokens_per_batch}
     rows = corpus_of(data, columns=columns, compared=True)
     how |= preference(rows, beta, reference, loading)
     reader, corpus = reader_for(rows, model, loading, method=chosen, targets=targets, **how)
     limits = _limits(max_memory, max_disk)
     kept: dict[str, Any] = {"keep_text": keep_text, "code": code, "block_rows": block_rows}
-    with tempfile.TemporaryDirectory(prefix="headwater-plan-") as folder:
-        chosen = prepared_beside(chosen, reader, corpus, str(Path(folder) / "planned.lance"))
-        return plan_build(corpus, Bound.of(chosen, reader), **kept, limits=limits)
+    if method == AUTO:
+        chosen = choose_method(reader, corpus, settings or {}, limits, **kept)
+    return planned(chosen, reader, corpus, limits, **kept)
+
+
+def _named(method: str, settings: Mapping[str, Any] | None) -> Method:
+    """The method that was asked for, which must give vectors; of `auto`, the first of its rule."""
+    if method == AUTO:
+        return candidates(settings or {})[0][0]
+    found = find_method(method, settings)
+    found.require_vectors()
+    return found
 
 
 def _limits(memory: int | str | None, disk: int | str | None) -> Limits:

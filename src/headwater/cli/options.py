@@ -32,7 +32,9 @@ OtherModel = Annotated[
     str | None, typer.Option("--model", help="Present place of the index's model, if it has moved since the build.")
 ]
 AnyModel = Annotated[str | None, typer.Option("--model", help="Local folder or hub name, for methods that read one.")]
-MethodName = Annotated[str, typer.Option("--method", help="A name from `headwater methods`.")]
+IndexMethod = Annotated[
+    str, typer.Option("--method", help="A name from `headwater methods`, or auto: by checkpoints and limits.")
+]
 Settings = Annotated[list[str], typer.Option("--set", help="A method option, name=value; preset=NAME is one. Repeats.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
 By = Annotated[str | None, typer.Option(help="Vector columns to rank by: embedding, rise+embedding.")]
@@ -201,7 +203,7 @@ class BuildOptions:
     rows: RowOptions
     loading: LoadingOptions
     reading: ReadingOptions
-    method: MethodName = "rise"
+    method: IndexMethod = "rise"
     settings: Settings = field(default_factory=list)
     no_text: Annotated[bool, typer.Option("--no-text", help="Leave the rows' text out of the index.")] = False
     code: Annotated[str | None, typer.Option(help="Store codes: int8, sign (1 KiB a row) or sign:BITS.")] = None

@@ -1,0 +1,79 @@
+"""`--method auto`: the method of an index by a rule, which docs/methods/index.md states with its evidence.
+
+    1. ekfac-cos    the training run was recorded (`checkpoints=FOLDER`), and a backward pass fits
+    2. rapidin      a backward pass fits
+    3. rise         otherwise: it takes forward passes only
+
+Whether it fits is measured as `headwater plan` measures it, against `--max-memory` and `--max-disk`.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from headwater.core.errors import HeadwaterError, StoreError, UsageError
+from headwater.data.corpus import Corpus
+from headwater.indexing.plan import BuildPlan, Limits, plan_build
+from headwater.indexing.prepared import prepared_beside
+from headwater.methods.bound import Bound
+from headwater.methods.catalog import find_method
+from headwater.methods.method import Method
+from headwater.models.reader import Reader
+
+AUTO = "auto"
+"""The name that stands for the rule's method."""
+_RUN = "checkpoints"
+
+_log = logging.getLogger(__name__)
+
+
+def candidates(settings: Mapping[str, Any]) -> list[tuple[Method, str]]:
+    """The methods of the rule in its order, each with the reason to take it.
+
+    Raises:
+        UsageError: an option that belongs to one method.
+    """
+    if other := [name for name in settings if name != _RUN]:
+        what = f"'{other[0]}' is an option of a method, and the method is yet to be chosen"
+        raise UsageError(what, where="--set", remedy=f"name the method, or give {_RUN}=FOLDER alone")
+    of_run = [(find_method("ekfac-cos", settings), "the training run was recorded")] if settings else []
+    return [
+        *of_run,
+        (find_method("rapidin"), "no training run is given, and gradients can be read"),
+        (find_method("rise"), "gradients cannot be read within the limits"),
+    ]
+
+
+def planned(method: Method, reader: Reader, corpus: Corpus, limits: Limits, **kept: Any) -> BuildPlan:
+    """What a build with the method takes; what the method is fitted into is not kept. Arguments as in `plan_build`."""
+    with tempfile.TemporaryDirectory(prefix="headwater-plan-") as folder:
+        ready = prepared_beside(method, reader, corpus, str(Path(folder) / "planned.lance"))
+        return plan_build(corpus, Bound.of(ready, reader), **kept, limits=limits)
+
+
+def choose_method(reader: Reader, corpus: Corpus, settings: Mapping[str, Any], limits: Limits, **kept: Any) -> Method:
+    """The first method of the rule with which the build is possible within the limits; a note says which and why.
+
+    `kept` holds further arguments of `plan_build`.
+
+    Raises:
+        UsageError: as in `candidates`.
+        StoreError: none fits; says what the last would need.
+    """
+    found = candidates(settings)
+    for method, why in found:
+        try:
+            Bound.of(method, reader)
+            if limits != Limits():
+                planned(method, reader, corpus, limits, **kept)
+        except HeadwaterError as error:
+            if method is found[-1][0] or not isinstance(error, StoreError | UsageError):
+                raise
+            continue
+        _log.warning("note: the method is %s, because %s", method.spec.name, why)
+        return method
+    raise AssertionError("the last method is returned or its error raised")
