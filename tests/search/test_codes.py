@@ -21,7 +21,7 @@ from headwater.search.products import by_integers, by_tables, product
 from headwater.search.scan import score_all, top_k
 from oracles.fake_method import fake_build, fake_method, fake_session, records
 
-CODES = ["int8", "sign:64", "sign:200", "sign:1024", "sign:4096"]
+CODES = ["int8", "sign:64", "sign:200", "sign:1024", "sign:4096", "int2:1024", "int2:200", "int4:1024", "int4:4096"]
 
 
 def column(code: str, dim: int = 100) -> Column:
@@ -163,6 +163,6 @@ def test_codes_are_called_by_name() -> None:
     assert coded([Column("v", 90)], "sign:64")[0].width == 8
     wide, narrow = Column("v", 4096), Column("w", 160)
     assert coded([wide, narrow], "sign")[1] == narrow, "a code that is no smaller is of no use"
-    for wrong in ("int4", "sign:63", "sign:0", "sign:x", "int8:4", ""):
+    for wrong in ("int3", "sign:63", "sign:0", "sign:x", "int8:4", ""):
         with pytest.raises(UsageError, match="is no code"):
             coded([Column("v", 9)], wrong)

@@ -47,7 +47,7 @@ def build_approximate(
         raise unknown_name("vector column", name, columns, where=index.path)
     if kind not in KINDS:
         raise unknown_name("kind of vector index", kind, KINDS, where="--kind")
-    if columns[name].scale is not None:
+    if columns[name].coded:
         raise UsageError(f"'{name}' holds codes", where=index.path, remedy="use the index they were encoded from")
     if index.count < FEWEST_ROWS:
         what = f"{index.count:,} rows are too few for a vector index"

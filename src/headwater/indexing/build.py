@@ -58,7 +58,7 @@ def build(
         bound: the method and the reader that read the rows.
         resume: continue an unfinished build, or start one if there is none.
         keep_text: store the rows' text as well as their vectors.
-        code: store vectors as `int8`, `sign` (1 KiB a row) or `sign:BITS` instead of numbers; loses accuracy.
+        code: how vectors are stored (see `headwater.search.codes`); `none`: as numbers; None: as the method says.
         block_rows: rows that are computed and committed together; None: about 64 MiB of vectors.
         engine: where blocks are computed; None: in this process.
         loading: where an engine's other processes load the model (`device`, `device_map`).
@@ -104,7 +104,7 @@ def make_manifest(
     corpus: Corpus, bound: Bound, *, keep_text: bool = True, code: str | None = None, block_rows: int | None = None
 ) -> Manifest:
     """The manifest of an index that is about to be built."""
-    reader, columns = bound.reader, coded(bound.encoder.columns, code)
+    reader, columns = bound.reader, coded(bound.encoder.columns, bound.form.code if code is None else code)
     return Manifest(
         method=bound.method.spec,
         columns=columns,

@@ -54,7 +54,7 @@ def quantise_index(
         MismatchError: on resume, the index at `out` was not made from this one.
         DataError: the index is unfinished, or on resume it has changed since the run began.
     """
-    old, already = index.manifest.columns, [c.name for c in index.manifest.columns if c.scale is not None]
+    old, already = index.manifest.columns, [c.name for c in index.manifest.columns if c.coded]
     if already:
         what = f"'{already[0]}' is a code already"
         raise UsageError(what, where=index.path, remedy="quantise the index it was made from")

@@ -11,7 +11,7 @@ from headwater.features.checkpoints import Weights, over_checkpoints
 from headwater.features.encoder import Encoder
 from headwater.features.gradient_sketch import GradientSketch, TokenMode
 from headwater.features.parameters import select_parameters
-from headwater.methods.method import Method, MethodEntry, method_of_vectors
+from headwater.methods.method import FULL, Method, MethodEntry, method_of_vectors
 from headwater.models.load import LoadedModel
 from headwater.sketch.products import Normalization
 from headwater.sketch.sketch import SKETCHES, make_sketch
@@ -52,6 +52,7 @@ CHOICES = {
 
 PRESETS = {
     "default": RapidInOptions(),
+    FULL: RapidInOptions(),
     "small": RapidInOptions(buckets=16_384),
     "mlp": RapidInOptions(parameters="*.mlp.*"),
     "additive": RapidInOptions(tokens="row"),

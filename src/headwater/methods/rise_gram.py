@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from headwater.core.spec import MethodSpec
 from headwater.curvature.gram import Metric, Norm
 from headwater.data.batches import CONTEXT, HALF
-from headwater.methods.method import Method, MethodEntry
+from headwater.methods.method import FULL, Method, MethodEntry
 from headwater.methods.rise import RiseOptions, rise
 
 
@@ -50,6 +50,6 @@ ENTRY = MethodEntry(
     stores="4.7 KiB",
     cost="1.1 to 2 forward passes, and dim² numbers for a search",
     source="Ran et al., arXiv 2604.16197, with the metric of arXiv 2303.14186",
-    presets={"default": RiseGramOptions(slope=True)},
+    presets={"default": RiseGramOptions(slope=True), FULL: RiseGramOptions(slope=True)},
     make=rise_gram,
 )

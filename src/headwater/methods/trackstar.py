@@ -11,7 +11,7 @@ from headwater.data.batches import CONTEXT, HALF
 from headwater.features.parameters import select_parameters
 from headwater.features.transformed_sketch import TransformedSketch
 from headwater.methods.logra import layer_metric
-from headwater.methods.method import Method, MethodEntry, method_of_vectors
+from headwater.methods.method import FULL, Method, MethodEntry, method_of_vectors
 from headwater.models.checkpoints import ADAM
 from headwater.models.load import LoadedModel
 from headwater.sketch.two_sided import TwoSided
@@ -66,7 +66,7 @@ ENTRY = MethodEntry(
     stores="1 KiB a tensor",
     cost="about 3 forward passes, and forming every gradient once",
     source="Chang et al., arXiv 2410.17413",
-    presets={"default": TrackStarOptions(), "plain": TrackStarOptions(correction="none")},
+    presets={"default": TrackStarOptions(), FULL: TrackStarOptions(), "plain": TrackStarOptions(correction="none")},
     make=trackstar,
     choices={"correction": ("adam", "none")},
     recorded={"adam": ADAM},

@@ -24,7 +24,7 @@ from headwater.core.errors import MismatchError, NumericError, StoreError, Usage
 from headwater.core.scores import Scores
 from headwater.core.spec import Column
 from headwater.index.store import Index
-from headwater.search.codes import stored_names
+from headwater.search.codes import stored_names, stored_vectors
 from headwater.search.products import Metrics, QueryVectors, product
 
 DEFAULT_MEMORY = 1 << 29
@@ -177,7 +177,8 @@ def scan(
             part = multiply(vectors)
             if column.name in scaled:
                 losses = from_dlpack(batch.column("loss"))
-                part *= scaled[column.name].row_scale(vectors, losses).to(device)
+                plain = stored_vectors(batch, column) if column.coded else vectors
+                part *= scaled[column.name].row_scale(plain, losses).to(device)
             if column.scale is not None:
                 part *= from_dlpack(batch.column(column.scale)).to(device)
             total += part
