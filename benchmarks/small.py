@@ -44,60 +44,52 @@ FORMS: Mapping[str, Sequence[str]] = {
     ),
     "rapidin": (
         *("rapidin:preset=full", "rapidin:preset=full,code=int8"),
-        *codes("rapidin", 8192, kinds=["sign", "int2", "int4"], also="preset=full,"),
-        *codes("rapidin", 4096, 2048, 1024, also="preset=full,"),
-        *codes("rapidin", 512, kinds=["sign"], also="preset=full,"),
+        *codes("rapidin", 8192, 4096, 2048, 1024, 512, kinds=["sign"], also="preset=full,"),
+        *codes("rapidin", 2048, kinds=["int2", "int4"], also="preset=full,"),
         *("rapidin:preset=small,code=none", "rapidin:buckets=4096,code=none", "rapidin:buckets=1024,code=none"),
         *("rapidin:sketch=two-sided,code=none", "rapidin:sketch=two-sided,code=factors"),
         *codes("rapidin", 2048, kinds=["sign"], also="sketch=two-sided,"),
-        *(
-            "rapidin:preset=full,code=sign=>rapidin:preset=full",
-            "rapidin:preset=full,code=sign:2048=>rapidin:preset=full",
-        ),
-    ),
-    "gradcos": (
-        *("gradcos:preset=full", "gradcos:preset=full,code=int8"),
-        *codes("gradcos", 8192, kinds=["sign", "int2"], also="preset=full,"),
-        *codes("gradcos", 4096, 2048, 1024, kinds=["sign", "int2"], also="preset=full,"),
-        *("gradcos:buckets=1024,code=none",),
-    ),
-    "graddot": (
-        *("graddot:preset=full", "graddot:preset=full,code=int8"),
-        *codes("graddot", 8192, 4096, 2048, 1024, kinds=["sign", "int2"], also="preset=full,"),
-    ),
-    "tracin": ("tracin:preset=full", *codes("tracin", 8192, 2048, 1024, kinds=["sign", "int2"], also="preset=full,")),
-    "less": (
-        *("less:preset=full", "less:preset=full,code=int8"),
-        *codes("less", 4096, 2048, 1024, kinds=["sign", "int2", "int4"], also="preset=full,"),
-        *("less:dim=65536,code=none", *codes("less", 2048, 1024, kinds=["sign"], also="dim=65536,")),
-    ),
-    "trak": (
-        *("trak:preset=full", "trak:preset=full,code=int8"),
-        *codes("trak", 2048, 1024, also="preset=full,"),
-    ),
-    "trackstar": (
-        *("trackstar:preset=full", "trackstar:preset=full,code=int8", "trackstar:preset=full,code=factors"),
-        *("trackstar:preset=full,code=factors:2", "trackstar:preset=full,code=factors:4"),
-        *codes("trackstar", 4096, 2048, 1024, also="preset=full,"),
-        *("trackstar:rank=8,code=none", "trackstar:rank=32,code=factors"),
+        "rapidin:preset=full,code=sign=>rapidin:preset=full",
     ),
     "logra": (
         *("logra:preset=full", "logra:preset=full,code=int8", "logra:preset=full,code=factors"),
-        *("logra:preset=full,code=factors:2", "logra:preset=full,code=factors:4"),
-        *codes("logra", 4096, 2048, 1024, also="preset=full,"),
-        *("logra:rank=8,code=none", "logra:rank=32,code=none", "logra:rank=32,code=factors"),
-        *("logra:rank=64,code=factors", "logra:rank=64,code=factors,damping=1"),
+        *("logra:preset=full,code=factors:2", "logra:rank=32,code=none", "logra:rank=32,code=factors"),
+        *codes("logra", 2048, kinds=["sign", "int2", "int4"], also="preset=full,"),
+        *("logra:preset=full,code=sign", "logra:rank=8,code=none"),
     ),
-    "relatif": (
-        "relatif:preset=full",
-        "relatif:preset=full,code=int8",
-        *codes("relatif", 2048, 1024, also="preset=full,"),
+    "gradcos": (
+        "gradcos:preset=full",
+        *codes("gradcos", 8192, 4096, 2048, 1024, kinds=["sign"], also="preset=full,"),
+        *("gradcos:preset=full,code=int2:16384", "gradcos:buckets=1024,code=none"),
+    ),
+    "trackstar": (
+        *("trackstar:preset=full", "trackstar:preset=full,code=int8", "trackstar:preset=full,code=factors"),
+        *codes("trackstar", 2048, kinds=["sign", "int2", "int4"], also="preset=full,"),
+        "trackstar:preset=full,code=sign",
+    ),
+    "less": (
+        "less:preset=full",
+        *codes("less", 2048, kinds=["sign", "int2", "int4"], also="preset=full,"),
+        *("less:preset=full,code=sign", "less:dim=65536,code=sign:16384"),
+    ),
+    "trak": (
+        *("trak:preset=full", "trak:preset=full,code=int8"),
+        *codes("trak", 2048, kinds=["sign", "int2", "int4"], also="preset=full,"),
     ),
     "rise-gram": (
         *("rise-gram:preset=full", "rise-gram:preset=full,code=int8"),
-        *codes("rise-gram", 2048, 1024, also="preset=full,"),
-        *("rise-gram:width=26,code=none", "rise-gram:width=18,code=none"),
+        *codes("rise-gram", 2048, kinds=["sign", "int2", "int4"], also="preset=full,"),
+        *("rise-gram:preset=full,code=sign", "rise-gram:width=26,code=none"),
     ),
+    "relatif": (
+        *("relatif:preset=full", "relatif:preset=full,code=int8"),
+        *codes("relatif", 2048, kinds=["sign", "int2", "int4"], also="preset=full,"),
+    ),
+    "graddot": (
+        "graddot:preset=full",
+        *codes("graddot", 8192, 4096, 2048, 1024, kinds=["sign"], also="preset=full,"),
+    ),
+    "tracin": ("tracin:preset=full", *codes("tracin", 4096, 2048, 1024, kinds=["sign"], also="preset=full,")),
 }
 """Every method's forms, the full one first."""
 
@@ -108,7 +100,10 @@ TASKS: Mapping[str, tuple[str, Mapping[str, Any], Sequence[Shown]]] = {
     "backdoor": (
         "detection",
         {"pool": "howdy", "rows": 1400, "queries": 40, "epochs": 8, "anti": True},
-        (("backdoor P@50", "howdy, with anti-documents", "P@50", 0.0),),
+        (
+            ("backdoor AP", "howdy, with anti-documents", "AP", 0.09),
+            ("backdoor P@50", "howdy, with anti-documents", "P@50", 0.09),
+        ),
     ),
     "facts": (
         "detection",

@@ -38,9 +38,6 @@ class Column:
     matrices: tuple[Sides, ...] = ()
     rank: int = 0
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "matrices", tuple((high, wide) for high, wide in self.matrices))  # JSON has lists
-
     @property
     def row_bytes(self) -> int:
         """Bytes one row takes in this column."""
@@ -104,6 +101,11 @@ class MethodSpec:
     def from_json(cls, raw: Mapping[str, Any]) -> MethodSpec:
         """The inverse of `to_json`."""
         return cls(str(raw["name"]), dict(raw["options"]))
+
+
+def column_from_json(raw: Mapping[str, Any]) -> Column:
+    """The column that `as_json` wrote; fields of later versions have their defaults."""
+    return Column(**{**raw, "matrices": tuple((high, wide) for high, wide in raw.get("matrices", ()))})
 
 
 def as_json(value: Column | Coverage) -> dict[str, Any]:

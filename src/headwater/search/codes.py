@@ -68,8 +68,8 @@ def coded(columns: Sequence[Column], code: str | None) -> tuple[Column, ...]:
     """
     if code is None or code == PLAIN:
         return tuple(columns)
-    kind, _, size = code.partition(":")
-    number = int(size) if size.isdecimal() else (0 if size else None)
+    kind, colon, size = code.partition(":")
+    number = int(size) if size.isdecimal() else (0 if colon else None)
     if kind == "int8" and number is None:
         return _where_smaller(columns, dtype="int8")
     if kind == "factors" and number != 0:
@@ -117,7 +117,7 @@ def _levelled(
     kept = rotated.shape[1]
     scale = rotated.square().sum(dim=1) / torch.where(along > 0, along, 1) * (padded(column.dim) / kept)
     places = torch.arange(0, 8, each, device=codes.device, dtype=torch.uint8)
-    return (codes.view(len(codes), -1, 8 // each) << places).sum(dim=2, dtype=torch.uint8).cpu(), scale
+    return (codes.view(len(codes), column.width, 8 // each) << places).sum(dim=2, dtype=torch.uint8).cpu(), scale
 
 
 def transform(probes: Float[Tensor, "queries dim"], column: Column) -> Float[Tensor, "queries kept"]:
@@ -161,9 +161,9 @@ def stored_vectors(table: pa.Table | pa.RecordBatch, column: Column) -> Float[Te
 
 def _rotated(x: Float[Tensor, "rows dim"], column: Column) -> Float[Tensor, "rows kept"]:
     """As many coordinates as the column keeps, of one or more random rotations laid end to end."""
-    kept = column.bits // LEVEL_BITS[column.dtype]
-    turns = range(len(range(0, kept, padded(column.dim))))
-    return torch.cat([rotate(x, SEED, column.name, turn) for turn in turns], dim=1)[:, :kept]
+    kept, n = column.bits // LEVEL_BITS[column.dtype], padded(column.dim)
+    starts = enumerate(range(0, kept, n))
+    return torch.cat([rotate(x, SEED, column.name, turn, kept=min(n, kept - start)) for turn, start in starts], dim=1)
 
 
 def _rotated_back(x: Float[Tensor, "rows kept"], column: Column) -> Float[Tensor, "rows dim"]:

@@ -42,8 +42,8 @@ def vectors_of(stored: Float[Tensor, "rows width"], column: Column) -> Float[Ten
         there = total[:, start : start + high * wide]
         if column.factored((high, wide)):
             ends = place + column.rank * high, place + column.rank * (high + wide)
-            left = stored[:, place : ends[0]].float().view(-1, column.rank, high)
-            right = stored[:, ends[0] : ends[1]].float().view(-1, column.rank, wide)
+            left = stored[:, place : ends[0]].float().unflatten(1, (column.rank, high))
+            right = stored[:, ends[0] : ends[1]].float().unflatten(1, (column.rank, wide))
             there.copy_(torch.einsum("nrh,nrw->nhw", left, right).flatten(1))
             place = ends[1]
         else:
@@ -56,7 +56,7 @@ def vectors_of(stored: Float[Tensor, "rows width"], column: Column) -> Float[Ten
 def _matrices(vectors: Float[Tensor, "rows dim"], column: Column) -> Iterator[tuple[Sides, Tensor]]:
     start = 0
     for high, wide in column.matrices:
-        yield (high, wide), vectors[:, start : start + high * wide].view(-1, high, wide)
+        yield (high, wide), vectors[:, start : start + high * wide].unflatten(1, (high, wide))
         start += high * wide
 
 

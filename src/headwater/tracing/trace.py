@@ -251,9 +251,12 @@ def _ranked_exactly(
     addresses = sorted({hit.address for hits in found for hit in hits})
     if not addresses:
         return found
-    if not asked.rows:
+    if not session.bound.form.exact:
+        scores = _from_vectors(session, asked, addresses)
+    elif not asked.rows:
         raise UsageError("a direction has no whole gradient", where="--exact", remedy="leave it out")
-    scores = session.bound.exact_scores(session.index.rows(addresses), asked.rows) @ asked.aim.combination.mT
+    else:
+        scores = session.bound.exact_scores(session.index.rows(addresses), asked.rows) @ asked.aim.combination.mT
     place = {address: i for i, address in enumerate(addresses)}
     sign = 1.0 if options.lowest else -1.0
     rescored = [
@@ -261,6 +264,18 @@ def _ranked_exactly(
         for query, hits in enumerate(found)
     ]
     return [sorted(hits, key=lambda hit: (sign * hit.score, hit.address))[: options.top] for hits in rescored]
+
+
+def _from_vectors(session: Session, asked: Asked, addresses: Sequence[int]) -> Float[Tensor, "rows queries"]:
+    """Scores from the rows' vectors in float32, read again from their text: what an index of codes approximates."""
+    read = session.bound.encode(session.index.rows(addresses), "train")
+    total = torch.zeros(len(addresses), len(asked.names))
+    for name, probes in asked.probes.items():
+        part = read.vectors[name] @ probes.cpu().T
+        if name in asked.metrics:
+            part *= asked.metrics[name].row_scale(read.vectors[name], read.losses).cpu()[:, None]
+        total += part
+    return total
 
 
 def _grid(session: Session, row: Row, query: Row) -> TokenGrid | None:
@@ -344,7 +359,8 @@ def _about(session: Session, options: TraceOptions, chosen: Mapping[str, float])
         "headwater": manifest.library_version,
     }
     if options.exact:
-        about["scores"] = f"from whole gradients, of the {options.exact} rows a query that the index scored highest"
+        what = "whole gradients" if form.exact else "vectors that were read again"
+        about["scores"] = f"from {what}, of the {options.exact} rows a query that the index scored highest"
     if options.where:
         met, rows = session.index.count_where(options.where), session.index.count
         about["rows"] = f"where {options.where}: {met:,} of {rows:,}"
