@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -61,6 +61,14 @@ class Column:
         return self.dtype not in ("float16", "float32")
 
     @property
+    def code(self) -> str:
+        """How the vector is stored, as `--code` says it: `none` for numbers."""
+        if not self.coded:
+            return "none"
+        number = self.bits or self.rank
+        return f"{self.dtype}:{number}" if number else self.dtype
+
+    @property
     def scale(self) -> str | None:
         """The name of the column that holds the scales of a code of whole numbers, one float32 a row; else None."""
         return f"{self.name}_scale" if self.dtype == "int8" or self.dtype in LEVEL_BITS else None
@@ -101,6 +109,11 @@ class MethodSpec:
     def from_json(cls, raw: Mapping[str, Any]) -> MethodSpec:
         """The inverse of `to_json`."""
         return cls(str(raw["name"]), dict(raw["options"]))
+
+
+def code_of(columns: Sequence[Column]) -> str:
+    """The code under which columns are stored, those that it would not make smaller apart; `none` if no column is."""
+    return next((column.code for column in columns if column.coded), "none")
 
 
 def column_from_json(raw: Mapping[str, Any]) -> Column:

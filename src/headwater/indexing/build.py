@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from headwater.core.errors import DataError, MismatchError, StoreError
+from headwater.core.spec import code_of
 from headwater.data.corpus import Corpus
 from headwater.data.found_columns import FoundColumns
 from headwater.data.rows import Row
@@ -70,6 +71,7 @@ def build(
         DataError: a row cannot be used, or on resume the data is not what the build began with.
         NumericError: a row's vector is not finite.
     """
+    code = begun_with(out) if code is None and resume else code
     manifest = make_manifest(corpus, bound, keep_text=keep_text, code=code, block_rows=block_rows)
     index, is_new = begin_build(str(out), corpus, manifest, resume=resume)
     with filling(index, is_new=is_new):
@@ -81,6 +83,11 @@ def build(
         work = IndexRows(index, bound, progress, loading or {}, opened)
         (engine or Local()).run(blocks, work, progress.commit)
     return index
+
+
+def begun_with(out: str | Path) -> str | None:
+    """The code of the index that is there, which wins over the method's own; None if there is none."""
+    return code_of(open_index(str(out)).manifest.columns) if exists(str(out)) else None
 
 
 def begin_build(out: str, corpus: Corpus, manifest: Manifest, *, resume: bool) -> tuple[Index, bool]:

@@ -32,8 +32,11 @@ def walsh_hadamard(x: Float[Tensor, "rows n"]) -> Float[Tensor, "rows n"]:
     while done < n:
         size = min(_FACTOR, n // done)
         matrix = _hadamard(size).to(x)
-        shape = (rows * n // (size * done), size, done)
-        x = x.reshape(shape[:2]) @ matrix if done == 1 else torch.matmul(matrix, x.reshape(shape))
+        if done == 1:  # a batch of products of one shape, so that a row's bits do not depend on the other rows
+            x = torch.bmm(x.reshape(rows, n // size, size), matrix.expand(rows, -1, -1))
+        else:
+            many = rows * n // (size * done)
+            x = torch.bmm(matrix.expand(many, -1, -1), x.reshape(many, size, done))
         done *= size
     return x.reshape(rows, n)
 
@@ -61,7 +64,7 @@ def rotate(
 
 
 def _folded(x: Float[Tensor, "rows n"], size: int) -> Float[Tensor, "rows size"]:
-    """What a transform of `size` numbers turns into the first `size` numbers of H x: the sum of x's parts over √parts."""
+    """The sum of x's parts over √parts; a transform of it gives the first `size` numbers of H x."""
     parts = x.shape[1] // size
     return x if parts == 1 else x.view(len(x), parts, size).sum(dim=1) / parts**0.5
 
