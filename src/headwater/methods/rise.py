@@ -111,10 +111,11 @@ ENTRY = MethodEntry(
     name="rise",
     summary="Forward-only sketch of the readout layer's gradient: lexical and semantic residuals with their context.",
     reads="one forward pass: hidden states and logits",
-    stores="48 KiB, and 2 bytes a hidden unit",
+    stores="1 KiB, and 2 bytes a hidden unit or 1 KiB more; 48 times that with preset=full",
     cost="1.1 to 2 forward passes",
     source="Ran et al., arXiv 2604.16197",
     presets=PRESETS,
     make=rise,
     choices=CHOICES,
+    code="int2",
 )

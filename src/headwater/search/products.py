@@ -127,14 +127,14 @@ def by_integers(queries: Int8[Tensor, "queries kept"], each: int = 1) -> Product
     def products(stored: Tensor) -> Tensor:
         rows, width = stored.shape
         piece = min(rows, max(_FEWEST_ROWS, _LEVEL_BYTES // kept))
-        total = torch.empty(rows, len(queries))
+        total = torch.empty(rows, len(queries), dtype=torch.int32)
         held = torch.empty(piece * width, dtype=table.dtype)
         for start in range(0, rows, piece):
             part = stored[start : start + piece]
             some = held[: part.numel()]
             torch.index_select(table, 0, part.reshape(-1).to(torch.int32), out=some)
-            total[start : start + piece] = torch._int_mm(some.view(torch.int8).view(len(part), kept), right)
-        return total.T
+            torch._int_mm(some.view(torch.int8).view(len(part), kept), right, out=total[start : start + piece])
+        return total.T.float()
 
     return products
 

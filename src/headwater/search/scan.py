@@ -171,7 +171,7 @@ def scan(
     rows = rows_per_block(columns, queries, max_memory, index.path)
     names = [*(["id"] if with_ids else []), *wanted]
     for batch in index.batches(names, where=where, rows=rows, fragments=fragments):
-        total = torch.zeros(queries, batch.num_rows, device=device)
+        parts = []
         for column, multiply in products.items():
             vectors = from_dlpack(batch.column(column.name).flatten()).view(batch.num_rows, -1)
             part = multiply(vectors)
@@ -181,7 +181,8 @@ def scan(
                 part *= scaled[column.name].row_scale(plain, losses).to(device)
             if column.scale is not None:
                 part *= from_dlpack(batch.column(column.scale)).to(device)
-            total += part
+            parts.append(part)
+        total = sum(parts[1:], parts[0])
         _require_finite(index, batch, total)
         ids = tuple(batch.column("id").to_pylist()) if with_ids else ()
         yield ScoredBlock(batch.column("_rowaddr").to_numpy().astype(np.int64), total, ids)
@@ -189,6 +190,8 @@ def scan(
 
 def _require_finite(index: Index, batch: pa.RecordBatch, scores: Float[Tensor, "queries rows"]) -> None:
     """Raise `NumericError` naming the first row with a score that is not finite: its vector is damaged."""
+    if not scores.numel() or torch.isfinite(scores.sum()):  # the sum of finite scores may still overflow
+        return
     bad = (~torch.isfinite(scores)).any(dim=0).nonzero()
     if bad.numel():
         address = batch.column("_rowaddr")[int(bad[0])].as_py()
