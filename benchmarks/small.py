@@ -6,7 +6,7 @@ Every form of a method is measured on detection with anti-documents (the backdoo
 LDS (two domains), and with `--tasks removal` on removal. What a form keeps is its number over that of the method's full
 form, which is the first of its list, of the part above chance, with a 95 % interval over the same queries. Models,
 banks and run files in the folder are used again, so an interrupted study continues. `a=>b` are two stages: the codes
-choose a tenth of the rows, and full vectors order these. The command is the same with the method's default form marked.
+choose a tenth of the rows, and full vectors order these.
 """
 
 from __future__ import annotations
@@ -18,10 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from scipy.stats import rankdata
 
 from headwater.evaluation.result import Line, Result, read_result, write_result
 from headwater.evaluation.runs import run_evaluation
+from headwater.index.store import open_index
 from headwater.report.plots import curves, save
+from headwater.search.codes import coded, decode, encode, stored_vectors
+from headwater.search.retention import mean_overlap, own_queries
+from headwater.sketch.hadamard import rotate, rotate_back
 
 
 def codes(name: str, *sizes: int, kinds: Sequence[str] = ("sign", "int2", "int4"), also: str = "") -> Iterator[str]:
@@ -145,7 +151,11 @@ def main() -> None:
     usual = [name for name in TASKS if name != "removal"]
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=usual)
     parser.add_argument("--forms", nargs="+", help="these forms of one method, the full one first")
+    parser.add_argument("--product", type=Path, help="compare product codes of this plain index with ours, and end")
     given = parser.parse_args()
+    if given.product:
+        print(beside_product_codes(given.product))
+        return
     forms = {given.forms[0]: given.forms} if given.forms else {name: FORMS[name] for name in given.only}
     tables, drawn = [], {}
     for name, some in forms.items():
@@ -227,6 +237,46 @@ def draw(studies: Mapping[str, Sequence[Row]], file: Path) -> None:
     figure = curves(sizes, series, axes_names=("bytes a row", "least share of the full form's quality, over the tasks"))
     figure.axes[0].set_xscale("log", base=2)
     save(figure, file, description="Quality kept by bytes a row, one line a method")
+
+
+def beside_product_codes(path: Path, size: int = 1024) -> str:
+    """Codes of `size` bytes on an index's own rows: how many of the exact top 10 they find, and Spearman over all rows.
+
+    Product codes have 256 centroids for each of `size` parts of the rotated vector, trained on the rows themselves.
+    """
+    index = open_index(str(path))
+    (name, probes), *_ = own_queries(index).probes.items()
+    column = next(one for one in index.manifest.columns if one.name == name)
+    vectors = torch.cat([stored_vectors(batch, column) for batch in index.batches([name])])
+    exact = probes @ vectors.T
+    lines = ["| code | top 10 found | Spearman |", "| :-- | --: | --: |"]
+    decoded = {"product": lambda: product_decoded(vectors, size)}
+    for kind in ("sign", "int2", "int4"):
+        (code,) = coded([column], f"{kind}:{8 * size}")
+        decoded[kind] = lambda code=code: decode(encode(vectors, code), code)
+    for kind, made in decoded.items():
+        scores = probes @ made().T
+        best = [one.topk(10, dim=1).indices.tolist() for one in (exact, scores)]
+        ranks = [torch.from_numpy(rankdata(one.numpy(), axis=1)) for one in (exact, scores)]
+        same = torch.stack([torch.corrcoef(torch.stack(pair))[0, 1] for pair in zip(*ranks, strict=True)]).mean()
+        lines.append(f"| {kind} | {mean_overlap(*best):.3f} | {same:.3f} |")
+    return "\n".join(lines)
+
+
+def product_decoded(vectors: torch.Tensor, parts: int, turns: int = 8) -> torch.Tensor:
+    """The vectors after coding by parts of a random rotation, each by the nearest of 256 centroids (k-means)."""
+    rotated = rotate(vectors, 0, "product")
+    split = rotated.view(len(rotated), parts, -1).transpose(0, 1)
+    found = torch.empty_like(split)
+    for part, values in enumerate(split):
+        centroids = values[torch.linspace(0, len(values) - 1, 256).long()].clone()
+        for _ in range(turns):
+            nearest = torch.cdist(values, centroids).argmin(dim=1)
+            sums = torch.zeros_like(centroids).index_add_(0, nearest, values)
+            counts = torch.bincount(nearest, minlength=256)[:, None]
+            centroids = torch.where(counts > 0, sums / counts.clamp(min=1), centroids)
+        found[part] = centroids[torch.cdist(values, centroids).argmin(dim=1)]
+    return rotate_back(found.transpose(0, 1).reshape(len(rotated), -1), vectors.shape[1], 0, "product")
 
 
 if __name__ == "__main__":
