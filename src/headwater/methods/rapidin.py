@@ -93,10 +93,11 @@ ENTRY = MethodEntry(
     name="rapidin",
     summary="Compressed gradients of every layer, each scaled to norm 1; answers by row, token and span.",
     reads="one forward and one activation-only backward pass: gradients of all selected parameters",
-    stores="128 KiB",
+    stores="8 KiB; 128 KiB with preset=full",
     cost="about 3 forward passes",
     source="Lin et al., arXiv 2405.11724",
     presets=PRESETS,
     make=rapidin,
     choices=CHOICES,
+    code="sign:65536",
 )
