@@ -58,10 +58,11 @@ GRADDOT = MethodEntry(
 GRADCOS = MethodEntry(
     name="gradcos",
     summary="Cosine of the two gradients, sketched.",
-    stores="128 KiB",
+    stores="8 KiB; 128 KiB with preset=full",
     cost="about 3 forward passes",
     presets={"default": GradientOptions(), FULL: GradientOptions()},
     make=partial(_method, "gradcos", "row"),
+    code="sign:65536",
     **_COMMON,
 )
 TRACIN = MethodEntry(

@@ -55,9 +55,10 @@ ENTRY = MethodEntry(
     name="logra",
     summary="Two-sided projections of every linear layer's gradient, under the inverse second moment of each layer.",
     reads="one forward and one activation-only backward pass: gradients of linear layers",
-    stores="1 KiB a tensor",
+    stores="2 KiB; 1 KiB a tensor with preset=full",
     cost="about 3 forward passes",
     source="Choe et al., arXiv 2405.13954",
     presets={"default": LograOptions(), FULL: LograOptions(), "relative": LograOptions(unit=True)},
     make=logra,
+    code="int4:16384",
 )

@@ -63,11 +63,12 @@ ENTRY = MethodEntry(
     name="trackstar",
     summary="Projected gradients over Adam's second moment, whitened tensor by tensor, compared by cosine.",
     reads="one forward and one activation-only backward pass: gradients of all selected parameters, formed",
-    stores="1 KiB a tensor",
+    stores="256 bytes a tensor; 1 KiB with preset=full",
     cost="about 3 forward passes, and forming every gradient once",
     source="Chang et al., arXiv 2410.17413",
     presets={"default": TrackStarOptions(), FULL: TrackStarOptions(), "plain": TrackStarOptions(correction="none")},
     make=trackstar,
+    code="int8",
     choices={"correction": ("adam", "none")},
     recorded={"adam": ADAM},
 )
