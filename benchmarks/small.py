@@ -119,7 +119,7 @@ TASKS: Mapping[str, tuple[str, Mapping[str, Any], Sequence[Shown]]] = {
     "separation": (
         "separation",
         {"rows": 400, "queries": 40, "pool": "two-domains"},
-        (("separation P@10", "fine-tuned model (recall)", "P@10", 0.5),),
+        (("separation AP", "fine-tuned model (recall)", "AP", 0.505),),
     ),
     "lds": ("lds", {"models": 64}, (("LDS", "", "LDS", 0.0),)),
     "removal": ("removal", {"queries": 16, "k": 32, "draws": 8}, (("removal", "", "rise", 0.0),)),

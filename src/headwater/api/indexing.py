@@ -370,7 +370,7 @@ def retention(
             what = (
                 f"the metric of '{session.bound.method.spec.name}' is fitted on the rows, and can be compared only so"
             )
-        raise UsageError(what, where="exact", remedy="give the index that it was made from")
+        raise UsageError(what, where="exact", remedy="give that index, the one it was made from")
     if not index.count:
         raise StoreError("the index has no rows to measure on", where=index.path)
     places = np.unique(np.linspace(0, index.count - 1, min(sample, index.count)).round().astype(int)).tolist()

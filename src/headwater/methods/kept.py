@@ -10,7 +10,20 @@ from collections.abc import Mapping, Sequence
 
 from headwater.core.spec import Column, code_of
 
-KEPT: Mapping[str, Mapping[str, float]] = {}
+KEPT: Mapping[str, Mapping[str, float]] = {
+    "rise": {
+        "int8": 0.99,
+        "sign:32768": 0.99,
+        "sign:16384": 0.99,
+        "int2:8192": 0.98,
+        "sign:8192": 0.97,
+        "int4:8192": 0.92,
+    },
+    "rapidin": {"int8": 0.99, "sign:65536": 0.98, "sign:32768": 0.95, "sign:16384": 0.92, "sign:8192": 0.83},
+    "gradcos": {"sign:65536": 0.98, "sign:32768": 0.94, "sign:16384": 0.89, "sign:8192": 0.82},
+    "logra": {"int8": 1.0, "int4:16384": 0.98, "factors:2": 0.94, "factors:1": 0.76, "sign:16384": 0.74},
+    "trackstar": {"int8": 0.97, "sign:8192": 0.86, "factors:1": 0.85, "sign:16384": 0.83, "int2:16384": 0.76},
+}
 
 
 def expected(method: str, columns: Sequence[Column]) -> float | None:
