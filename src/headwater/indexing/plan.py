@@ -136,8 +136,8 @@ def disk_of(
     commits = math.ceil(rows / manifest.plan.block_rows) + 3
     rest = rows_of_text * stored.text + rows * stored.other + commits * stored.manifest
     chosen = code_of(manifest.columns)
-    codes = {"float16": PLAIN, **({} if chosen == PLAIN else {chosen: chosen}), **{code: code for code in CODES}}
-    sizes = {name: sum(c.row_bytes for c in coded(columns, code)) for name, code in codes.items()}
+    codes = dict.fromkeys(code_of(coded(columns, code)) for code in (PLAIN, chosen, *CODES))
+    sizes = {"float16" if c == PLAIN else c: sum(one.row_bytes for one in coded(columns, c)) for c in codes}
     return round(rows * stored.vectors + rest), {name: round(rows * size + rest) for name, size in sizes.items()}
 
 

@@ -60,5 +60,5 @@ ENTRY = MethodEntry(
     source="Choe et al., arXiv 2405.13954",
     presets={"default": LograOptions(), FULL: LograOptions(), "relative": LograOptions(unit=True)},
     make=logra,
-    code="int4:16384",
+    code="int4:16352",
 )
