@@ -3,10 +3,10 @@
     python benchmarks/search_codes.py [--rows 1000000 4000000] [--code sign] [--queries 100] [--folder runs] [--profile]
 
 Codes are random bytes, which take as long to search as any. They go straight to the files, by the store's own writer,
-and rows have an id and nothing else. Each size is searched in a process of its own, once to warm up (unless `--repeats` is 1)
-and then `--repeats` times; `read` is a pass that only reads the codes. Wall and processor seconds are medians; on a busy
-machine only the latter mean much. Peak memory is the process's high-water mark (Linux), imports
-included. The folder is removed at the end. A million rows of 1 KiB take a gigabyte.
+and rows have an id and nothing else. Each size is searched in a process of its own: `--repeats` times, after once to
+warm up if that is more than 1. `read` is a pass that only reads the codes. Seconds are medians; on a busy machine those
+of the processor mean more. Peak memory is the process's high-water mark (Linux), imports included. The folder is
+removed at the end. A million rows of 1 KiB take a gigabyte.
 """
 
 from __future__ import annotations

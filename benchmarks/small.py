@@ -137,9 +137,7 @@ class Cell:
     high: float
 
     def __str__(self) -> str:
-        if not np.isfinite(self.kept):
-            return f"{self.value:.3f}"
-        return f"{self.value:.3f} ({100 * self.kept:.0f} % [{100 * self.low:.0f}, {100 * self.high:.0f}])"
+        return f"{100 * self.kept:.0f} [{100 * self.low:.0f}, {100 * self.high:.0f}]"
 
 
 def main() -> None:
@@ -217,10 +215,12 @@ def line_of(result: Result, form: str, group: str) -> Line:
 
 
 def as_markdown(rows: Sequence[Row], tasks: Sequence[str]) -> str:
-    """The table of one method's forms."""
+    """The table of one method's forms: the numbers of the full form, then what per cent of them the others keep."""
     head = ["form", "bytes a row", *(column[0] for task in tasks for column in TASKS[task][2])]
     lines = [head, [":--"] + ["--:"] * (len(head) - 1)]
-    lines += [[f"`{form}`", f"{size:,}", *map(str, cells)] for form, size, cells in rows]
+    for number, (form, size, cells) in enumerate(rows):
+        shown = [str(cell) if number else f"{cell.value:.3f}" for cell in cells]
+        lines.append([f"`{form}`", f"{size:,}", *shown])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -234,8 +234,10 @@ def draw(studies: Mapping[str, Sequence[Row]], file: Path) -> None:
             for size in sizes
         ]
         series[name] = [min(value, 1.0) for value in best]
-    figure = curves(sizes, series, axes_names=("bytes a row", "least share of the full form's quality, over the tasks"))
+    figure = curves(sizes, series, axes_names=("bytes a row", "share kept on the worst task"))
     figure.axes[0].set_xscale("log", base=2)
+    ticks = {256: "256", 1024: "1 KiB", 4096: "4 KiB", 16384: "16 KiB", 65536: "64 KiB"}
+    figure.axes[0].set_xticks(list(ticks), list(ticks.values()))
     save(figure, file, description="Quality kept by bytes a row, one line a method")
 
 
