@@ -8,8 +8,8 @@ All sides read the same tokens with the same model in memory, keep a 16 × 16 pr
 (LoGra's form; the head is left out, as bergson leaves it), and write it to disk. Sides take turns, and their build
 times are divided by that of a plain batched forward and backward pass of the same turn; medians. The queries are the
 demo's, where the backdoor fired; the relevant rows are the planted ones. Scores are plain inner products of unit
-vectors, and for headwater also those under its fitted metric, whose fit is timed apart. RISE and RapidIn are shown
-beside. A side that cannot run is reported with its error.
+vectors, and for headwater also those under its fitted metric, whose fit is timed apart. RISE is shown beside. A
+side that cannot run is reported with its error.
 """
 
 from __future__ import annotations
@@ -82,15 +82,15 @@ def main() -> None:
         "dattri-llm, projection 16": dattri_side,
         "headwater logra": lambda task, place: own_side(task, place, "logra", parameters=LAYERS, rank=RANK),
         "headwater rise": lambda task, place: own_side(task, place, "rise"),
-        "headwater rapidin": lambda task, place: own_side(task, place, "rapidin"),
     }
     found: dict[str, list[tuple[float, Measured]]] = {name: [] for name in sides}
     for _ in range(given.turns):
+        plain = plain_pass(task)
         for name in list(sides):
-            plain = plain_pass(task)
             with tempfile.TemporaryDirectory() as place:
                 try:
                     found[name].append((plain, sides[name](task, Path(place))))
+                    print(name, "after a plain pass of", round(plain, 1), "s:", found[name][-1][1], flush=True)
                 except Exception as error:  # any fault of a peer is its result
                     print(f"{name}: {type(error).__name__}: {error}")
                     del sides[name], found[name]

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.core.errors import NumericError, UsageError
-from headwater.core.spec import Column
+from headwater.core.spec import LEVEL_BITS, Column
 from headwater.index.checks import check_index
 from headwater.index.info import describe
 from headwater.indexing import blocks
 from headwater.indexing.maintain import recompute
-from headwater.search.codes import coded, decode, encode, read_vectors
+from headwater.search.codes import coded, decode, encode, read_vectors, transform
 from headwater.search.products import by_integers, by_tables, product
 from headwater.search.scan import score_all, top_k
 from oracles.fake_method import fake_build, fake_method, fake_session, records
@@ -57,8 +57,9 @@ def test_integers_and_tables_are_exact_products_of_whole_numbers(rows, queries, 
     assert torch.equal(by_tables(levels)(codes), expected)
 
 
-def test_codes_give_the_same_bits_for_any_number_of_threads_and_queries_and_rows_at_once() -> None:
-    x, q, c = normal(3000), normal(7, seed=1), column("sign:4096")
+@pytest.mark.parametrize("code", ["sign:4096", "int2:4096", "int4:4096"])
+def test_codes_give_the_same_bits_for_any_number_of_threads_and_queries_and_rows_at_once(code: str) -> None:
+    x, q, c = normal(3000), normal(7, seed=1), column(code)
     stored = torch.from_numpy(encode(x, c)[c.name])
     before, found = torch.get_num_threads(), []
     for threads in (1, 2, 3):
@@ -67,6 +68,9 @@ def test_codes_give_the_same_bits_for_any_number_of_threads_and_queries_and_rows
     torch.set_num_threads(before)
     alone = torch.cat([product(q[i : i + 1], c)(stored[j : j + 1000]) for i in range(7) for j in range(0, 3000, 1000)])
     assert torch.equal(alone.view(7, 3000), found[0])
+    levels = torch.round(transform(q.double(), c) / transform(q.double(), c).abs().amax(1, keepdim=True) * 127)
+    elsewhere = by_tables(levels.to(torch.int8), LEVEL_BITS[c.dtype])(stored)  # what other devices compute
+    assert torch.equal(elsewhere, by_integers(levels.to(torch.int8), LEVEL_BITS[c.dtype])(stored))
     assert all(torch.equal(one, found[0]) for one in found)
 
 

@@ -39,6 +39,7 @@ OnProgress = Callable[[str, float], None]
 
 ADDITIVE = "a token's value is its part of the score; a side's values sum to the score, up to rounding"
 SIMILARITY = "higher = more alike in the columns ranked by; the sign does not say whether a row helps or harms"
+CODED = "a token's value is its part of the score of whole vectors, which the index's codes approximate"
 RELATIVE = "a token's value says how much it counts compared with the others; a side's values do not sum to the score"
 
 
@@ -341,6 +342,15 @@ def _map(token_row: TokenRow, values: Sequence[float]) -> TokenMap:
     return TokenMap(tuple(texts), tuple(numbers))
 
 
+def _token_values(session: Session, options: TraceOptions, chosen: Mapping[str, float]) -> str:
+    """What a token's value is of the score that is shown."""
+    form, columns = session.bound.form, session.index.manifest.columns
+    if not form.additive or (options.exact and form.exact):
+        return RELATIVE
+    coded = any(column.coded for column in columns if column.name in chosen)
+    return CODED if coded and not options.exact else ADDITIVE
+
+
 def _about(session: Session, options: TraceOptions, chosen: Mapping[str, float]) -> dict[str, str]:
     manifest, method, form = session.index.manifest, session.bound.method, session.bound.form
     beside = any(column.name in chosen and not column.weight for column in manifest.columns)
@@ -351,7 +361,7 @@ def _about(session: Session, options: TraceOptions, chosen: Mapping[str, float])
         "order": "lowest scores first" if options.lowest else "highest scores first",
         "sign": SIMILARITY if beside else method.meaning.text,
         "coverage": str(manifest.coverage),
-        "token values": ADDITIVE if form.additive and not options.exact else RELATIVE,
+        "token values": _token_values(session, options, chosen),
         "model": session.bound.reader.loaded.name,
         "asked about": ASKED[options.targets],
         "index": f"{session.index.path}, {session.index.count:,} rows",
