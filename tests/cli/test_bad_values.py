@@ -222,9 +222,8 @@ def place(tmp_path_factory) -> Path:
     (folder / "folder" / "notes.txt").write_text("no rows")
     (folder / "empty.jsonl").write_bytes(b"")
     (folder / "binary.jsonl").write_bytes(b"\x00\xff\xfe" * 40)
-    assert (
-        headwater("index", "build", "i.lance", "--model", "model", "--data", "rows.jsonl", cwd=folder).returncode == 0
-    )
+    built = ("i.lance", "--model", "model", "--data", "rows.jsonl", "--set", "preset=full")
+    assert headwater("index", "build", *built, cwd=folder).returncode == 0
     words = ("--candidates", "rows.jsonl", "--target", "queries.jsonl", "--method", "length", "--out", "v.parquet")
     assert headwater("value", *words, cwd=folder).returncode == 0
     words = ("--target", "rows.jsonl", "--model", "model", "--out", "t.query")

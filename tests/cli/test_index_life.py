@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import lance
+import pyarrow as pa
 import pytest
 from test_commands import QUERY, ROWS, fails, headwater, lines
 
 import headwater as hw
+from headwater.core.errors import StoreError, UsageError
+from headwater.core.spec import Column
 from headwater.index import info as approximate
 from headwater.index.rows import vector_array
 from zoo import tiny_loaded
@@ -28,7 +32,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines(folder / "rows.jsonl", ROWS)
     lines(folder / "grown.jsonl", [*ROWS, *MORE])
     lines(folder / "queries.jsonl", [QUERY, {**QUERY, "id": "q2", "prompt": "What is 9 plus 9?", "response": "18."}])
-    done = headwater("index", "build", "i.lance", "--model", "model", "--data", "rows.jsonl", cwd=folder)
+    words = ("--model", "model", "--data", "rows.jsonl", "--set", "preset=full")
+    done = headwater("index", "build", "i.lance", *words, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -102,6 +107,62 @@ def test_an_index_becomes_codes_and_says_what_that_loses(place: Path, code: str)
     shutil.rmtree(place / out)
 
 
+def test_quantising_measures_without_queries_too_and_says_so(place: Path) -> None:
+    words = ("index", "quantise", "a.lance", "--code", "sign:512", "--out", "own.lance")
+    done = headwater(*words, cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert "found; 32 queries, 40 rows (the index's own rows; --queries measures yours)" in done.stdout
+    again = hw.retention(place / "own.lance", exact=place / "a.lance")
+    assert (again.queries, again.rows) == (32, 40)
+    with pytest.raises(UsageError, match="no queries to measure on"):
+        hw.retention(place / "own.lance")
+    shutil.rmtree(place / "own.lance")
+
+
+def test_codes_that_were_written_wrong_are_found_at_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from headwater.indexing import quantise
+
+    def flipped(table: pa.Table, old: Sequence[Column], new: Sequence[Column]) -> pa.Table:
+        made = right(table, old, new)
+        if "id" not in made.schema.names:
+            return made  # what is coded again
+        name = new[0].name
+        place = made.schema.names.index(name)
+        return made.set_column(
+            place, made.schema.field(name), pa.chunked_array([made.column(name).combine_chunks()[::-1]])
+        )
+
+    right = quantise._coded
+    monkeypatch.setattr(quantise, "_coded", flipped)
+    with pytest.raises(StoreError, match="codes of 'rise' are not those of its vectors"):
+        hw.quantise(place / "a.lance", place / "wrong.lance", code="sign:512")
+    shutil.rmtree(place / "wrong.lance")
+
+
+def test_a_method_stores_codes_unless_the_preset_or_the_user_says_otherwise(place: Path) -> None:
+    words = ("--model", "model", "--data", "rows.jsonl", "--limit", "3")
+    for more, code in (((), "int2:8192"), (("--set", "preset=full"), "none"), (("--code", "none"), "none")):
+        facts = told(place, "index", "build", "k.lance", *words, *more)
+        assert (facts["code"], facts["kept"] is not None) == (code, True)
+        shutil.rmtree(place / "k.lance")
+
+
+def test_an_unfinished_index_keeps_the_form_it_was_begun_with(place: Path) -> None:
+    rows, loaded = [*ROWS], hw.load_model(str(place / "model"))
+
+    def stop(done: int, *_: object) -> None:
+        if done >= 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        hw.build(place / "h.lance", model=loaded, data=rows, code="none", block_rows=8, on_progress=stop)
+    assert (
+        hw.build(place / "h.lance", model=loaded, data=rows, block_rows=8, resume=True).manifest.columns[0].code
+        == "none"
+    )
+    shutil.rmtree(place / "h.lance")
+
+
 def test_codes_are_those_a_build_with_the_code_writes(place: Path) -> None:
     words = ("--model", "model", "--data", "rows.jsonl", "--code", "int8")
     assert told(place, "index", "build", "direct.lance", *words)["columns"][0]["dtype"] == "int8"
@@ -162,7 +223,7 @@ def test_the_memory_of_a_search_is_what_is_allowed(place: Path) -> None:
 
 
 def test_a_plan_is_told_and_limits_are_kept(place: Path) -> None:
-    given = ("--model", "model", "--data", "rows.jsonl")
+    given = ("--model", "model", "--data", "rows.jsonl", "--set", "preset=full")
     found = told(place, "plan", *given)
     assert found["rows"] == 40
     size = told(place, "index", "info", "i.lance")["bytes_on_disk"]
@@ -171,6 +232,7 @@ def test_a_plan_is_told_and_limits_are_kept(place: Path) -> None:
     assert [line.split()[0] for line in said.stdout.splitlines()] == [
         "rows",
         "disk",
+        "vectors",
         "disk",
         "memory",
         "time",
@@ -225,7 +287,7 @@ def test_the_verbs_in_python_are_the_commands(place: Path) -> None:
         (1, ("index", "delete", "a.lance", "--ids-file", "nothing.txt"), "nothing.txt"),
         (1, ("index", "delete", "a.lance", "--where", "colour = 1"), "'colour = 1' cannot be used"),
         (1, ("index", "compact", "nowhere.lance"), "there is no index here"),
-        (2, ("index", "quantise", "a.lance", "--code", "int4", "--out", "x.lance"), "'int4' is no code"),
+        (2, ("index", "quantise", "a.lance", "--code", "int3", "--out", "x.lance"), "'int3' is no code"),
         (2, ("index", "build", "x.lance", "--model", "model", "--data", "rows.jsonl", "--code", "bit"), "is no code"),
         (2, ("index", "retention", "a.lance", "--queries", "queries.jsonl", "--relevant", "true"), "that index"),
         (2, ("index", "verify", "a.lance", "--recompute", "0"), "--recompute"),

@@ -23,7 +23,7 @@ FORGET = ("--rate", "0.001", "--steps", 1, "--max-tokens", 64, "--target", 99, "
 STEPS: list[tuple[str, int, tuple[object, ...]]] = [
     ("methods", 0, ()),
     ("plan", 0, ("--model", "model", "--data", "rows.jsonl")),
-    ("index build", 0, ("i.lance", "--model", "model", "--data", "rows.jsonl")),
+    ("index build", 0, ("i.lance", "--model", "model", "--data", "rows.jsonl", "--set", "preset=full")),
     ("index add", 0, ("i.lance", "--data", "more.jsonl")),
     ("index info", 0, ("i.lance",)),
     ("index ann", 0, ("i.lance", "--column", "embedding")),

@@ -11,17 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.core.errors import NumericError, UsageError
-from headwater.core.spec import Column
+from headwater.core.spec import LEVEL_BITS, Column
 from headwater.index.checks import check_index
 from headwater.index.info import describe
 from headwater.indexing import blocks
 from headwater.indexing.maintain import recompute
-from headwater.search.codes import coded, decode, encode, read_vectors
+from headwater.search.codes import coded, decode, encode, read_vectors, transform
 from headwater.search.products import by_integers, by_tables, product
 from headwater.search.scan import score_all, top_k
 from oracles.fake_method import fake_build, fake_method, fake_session, records
 
-CODES = ["int8", "sign:64", "sign:200", "sign:1024", "sign:4096"]
+CODES = ["int8", "sign:64", "sign:200", "sign:1024", "sign:4096", "int2:1024", "int2:200", "int4:1024", "int4:4096"]
 
 
 def column(code: str, dim: int = 100) -> Column:
@@ -57,8 +57,9 @@ def test_integers_and_tables_are_exact_products_of_whole_numbers(rows, queries, 
     assert torch.equal(by_tables(levels)(codes), expected)
 
 
-def test_codes_give_the_same_bits_for_any_number_of_threads_and_queries_and_rows_at_once() -> None:
-    x, q, c = normal(3000), normal(7, seed=1), column("sign:4096")
+@pytest.mark.parametrize("code", ["sign:4096", "int2:4096", "int4:4096"])
+def test_codes_give_the_same_bits_for_any_number_of_threads_and_queries_and_rows_at_once(code: str) -> None:
+    x, q, c = normal(3000), normal(7, seed=1), column(code)
     stored = torch.from_numpy(encode(x, c)[c.name])
     before, found = torch.get_num_threads(), []
     for threads in (1, 2, 3):
@@ -67,7 +68,54 @@ def test_codes_give_the_same_bits_for_any_number_of_threads_and_queries_and_rows
     torch.set_num_threads(before)
     alone = torch.cat([product(q[i : i + 1], c)(stored[j : j + 1000]) for i in range(7) for j in range(0, 3000, 1000)])
     assert torch.equal(alone.view(7, 3000), found[0])
+    levels = torch.round(transform(q.double(), c) / transform(q.double(), c).abs().amax(1, keepdim=True) * 127)
+    elsewhere = by_tables(levels.to(torch.int8), LEVEL_BITS[c.dtype])(stored)  # what other devices compute
+    assert torch.equal(elsewhere, by_integers(levels.to(torch.int8), LEVEL_BITS[c.dtype])(stored))
     assert all(torch.equal(one, found[0]) for one in found)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 20), st.integers(1, 5), st.sampled_from([16, 200, 1032]), st.sampled_from([2, 4]))
+def test_levels_of_more_bits_are_exact_products_of_whole_numbers_too(rows, queries, bits, each) -> None:
+    generator = torch.Generator().manual_seed(rows)
+    levels = torch.randint(-127, 128, (queries, bits // each), generator=generator, dtype=torch.int8)
+    codes = torch.randint(0, 256, (rows, bits // 8), generator=generator, dtype=torch.uint8)
+    unpacked = [[(byte >> low) % (1 << each) for byte in row for low in range(0, 8, each)] for row in codes.tolist()]
+    expected = (levels.long() @ (2 * torch.tensor(unpacked) + 1 - (1 << each)).T).float()
+    assert torch.equal(by_integers(levels, each)(codes), expected)
+    assert torch.equal(by_tables(levels, each)(codes), expected)
+
+
+def test_long_codes_are_exact_where_float32_would_not_be() -> None:
+    levels = torch.full((1, 1 << 14), 127, dtype=torch.int8)
+    codes = torch.full((1, 1 << 13), 255, dtype=torch.uint8)
+    codes[0, 0] = 0xFE  # one level is 13 instead of 15
+    exact = float(127 * (15 * (1 << 14) - 2))
+    assert by_integers(levels, 4)(codes).item() == torch.tensor(exact).item()
+    assert by_tables(levels, 4)(codes).item() == torch.tensor(exact).item()
+
+
+MATRICES = Column("vector", 300, "factors", matrices=((16, 16), (1, 32)), rank=2)
+
+
+def test_factors_are_the_best_approximation_and_short_matrices_are_whole() -> None:
+    x = normal(9, 300)
+    x[:, 288:] = 0  # places that no matrix has
+    whole = x[:, :256].view(9, 16, 16)
+    decay = torch.linalg.svd(whole)
+    whole.copy_((decay.U * 0.4 ** torch.arange(16)) @ decay.Vh)
+    found = decode(encode(x, MATRICES), MATRICES)
+    best = (decay.U[:, :, :2] * 0.4 ** torch.arange(2)) @ decay.Vh[:, :2]
+    assert torch.allclose(found[:, :256].view(9, 16, 16), best, atol=5e-3)
+    assert torch.equal(found[:, 256:], x[:, 256:].half().float())
+
+
+def test_products_with_factors_are_those_of_the_decoded_rows() -> None:
+    x, q = normal(200, 300), normal(3, 300, seed=1)
+    stored = encode(x, MATRICES)
+    found = product(q, MATRICES)(torch.from_numpy(stored["vector"]))
+    assert torch.allclose(found, q @ decode(stored, MATRICES).T, atol=1e-3)
+    assert MATRICES.row_bytes == 2 * stored["vector"].shape[1] == 2 * (2 * 32 + 32)
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -85,7 +133,7 @@ def test_int8_errs_by_half_a_step() -> None:
 
 def test_a_row_scores_itself_right_where_no_bit_is_left_out() -> None:
     x = normal(50, 128)
-    for code in ("sign:128", "sign:512"):
+    for code in ("sign:128", "sign:512", "int2:256", "int4:512"):
         assert torch.allclose(estimates(x, x, column(code, 128)).diagonal(), x.square().sum(1), rtol=5e-3)
 
 
@@ -117,7 +165,7 @@ def test_more_bits_find_more_of_the_exact_top() -> None:
     assert recall["int8"] > 0.95
 
 
-@pytest.mark.parametrize("code", ["int8", "sign:512"])
+@pytest.mark.parametrize("code", ["int8", "sign:512", "int4:320"])
 def test_an_index_of_codes_is_built_searched_checked_and_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
@@ -161,8 +209,15 @@ def test_codes_are_called_by_name() -> None:
     assert coded([Column("v", 9)], None) == (Column("v", 9),)
     assert coded([Column("v", 4096)], "sign")[0].row_bytes == 1028
     assert coded([Column("v", 90)], "sign:64")[0].width == 8
+    assert (
+        coded([Column("v", 4096)], "int4")[0].row_bytes == coded([Column("v", 4096)], "int2:8192")[0].row_bytes == 1028
+    )
+    square = Column("v", 256, matrices=((16, 16),))
+    assert coded([square], "factors")[0].row_bytes == 64
+    assert coded([square], "factors:8")[0] == square
+    assert coded([Column("v", 256)], "factors") == coded([Column("v", 256)], "none") == (Column("v", 256),)
     wide, narrow = Column("v", 4096), Column("w", 160)
     assert coded([wide, narrow], "sign")[1] == narrow, "a code that is no smaller is of no use"
-    for wrong in ("int4", "sign:63", "sign:0", "sign:x", "int8:4", ""):
+    for wrong in ("int3", "sign:63", "sign:0", "sign:x", "int8:4", "factors:0", "none:1", ""):
         with pytest.raises(UsageError, match="is no code"):
             coded([Column("v", 9)], wrong)

@@ -31,9 +31,9 @@ QUERIES = [
 ]
 
 
-def built(path: Path, rows: list[dict[str, str]], method: str, **settings: Any) -> Session:
+def built(path: Path, rows: list[dict[str, str]], method: str, code: str | None = None, **settings: Any) -> Session:
     loaded = tiny_loaded("llama")
-    index = build(path, open_corpus(rows), Bound.of(find_method(method, settings), Reader.of(loaded)))
+    index = build(path, open_corpus(rows), Bound.of(find_method(method, settings), Reader.of(loaded)), code=code)
     return open_session(index, loaded)
 
 
@@ -108,10 +108,24 @@ def test_a_shortlist_that_makes_no_sense_is_refused(options):
         TraceOptions(**options)
 
 
-def test_a_method_without_exact_scores_says_so(tmp_path):
-    session = built(tmp_path / "r.lance", ROWS[:4], "rise")
-    with pytest.raises(UsageError, match="rise has no scores"):
-        trace_rows(session, QUERIES, TraceOptions(top=2, exact=3))
+@pytest.mark.parametrize("method", ["rise", "logra", "trackstar"])
+def test_a_shortlist_from_codes_is_ranked_by_vectors_read_again(tmp_path, method):
+    options = {"correction": "none"} if method == "trackstar" else {}
+    full = built(tmp_path / "f.lance", ROWS, method, code="none", **options)
+    coded = built(tmp_path / "c.lance", ROWS, method, code="sign:64", **options)
+    by = trace_rows(full, QUERIES, TraceOptions(top=24)).queries
+    metrics = full.bound.form.metrics
+    found = trace_rows(coded, QUERIES, TraceOptions(top=24, exact=24))
+    assert "vectors that were read again" in found.about["scores"]
+    if not metrics:  # a metric is fitted on the index, and so on its codes
+        for one, other in zip(found.queries, by, strict=True):
+            expected = {hit.id: hit.score for hit in other.hits}
+            assert all(abs(hit.score - expected[hit.id]) < 2e-3 for hit in one.hits)
+    again = trace_rows(full, QUERIES, TraceOptions(top=24, exact=24))
+    for one, other in zip(again.queries, by, strict=True):
+        expected = {hit.id: hit.score for hit in other.hits}
+        scale = max(map(abs, expected.values()))
+        assert all(abs(hit.score - expected[hit.id]) < 2e-3 * scale for hit in one.hits)
 
 
 def test_an_answer_that_was_cut_has_no_end_among_its_targets(session):

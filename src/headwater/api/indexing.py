@@ -46,9 +46,10 @@ from headwater.indexing.session import Session
 from headwater.indexing.shards import build_shard, commit_shards, parse_shard
 from headwater.methods.bound import Bound
 from headwater.methods.catalog import find_method, restore_method
+from headwater.methods.kept import expected
 from headwater.methods.method import Method
 from headwater.models.reader import TOKENS_PER_BATCH
-from headwater.search.retention import Retention, compare_indexes, compare_rows
+from headwater.search.retention import Asked, Retention, compare_indexes, compare_rows, own_queries
 from headwater.tracing.queries import ask, read_queries
 
 RECOMPUTED = 16
@@ -98,7 +99,8 @@ def build(
         beta: β of the DPO loss, for data opened with `open_corpus(..., pairs="dpo")`; None is 0.1.
         reference: folder or hub name of the model that DPO began with; None is the model without its adapter.
         keep_text: store the rows' text beside their vectors.
-        code: quantise the vectors to `int8`, `sign` (1 KiB a row) or `sign:BITS`; this loses accuracy.
+        code: how vectors are stored: `none` (as numbers), `int8`, `sign`, `int2`, `int4` (1 KiB a row and column;
+            `sign:4096` and so on are 4,096 bits), `factors` or `factors:2`; None is the method's own.
         block_rows: rows that are computed and committed together; None is about 64 MiB of vectors. With several
             workers there should be several blocks for each.
         max_memory: bytes the process may take, as a number or as `8GiB`; batches are made to fit.
@@ -215,8 +217,12 @@ def _limits(memory: int | str | None, disk: int | str | None) -> Limits:
 
 
 def info(index: AnyIndex) -> dict[str, Any]:
-    """Describe an index, JSON-ready: rows, bytes a row, versions, coverage, fingerprints."""
-    return describe(index_of(index))
+    """Describe an index, JSON-ready: rows, bytes a row, versions, coverage, fingerprints.
+
+    `kept` is the share of the full vectors' quality that the index's code kept where it was measured, None elsewhere.
+    """
+    opened = index_of(index)
+    return {**describe(opened), "kept": expected(opened.manifest.method.name, opened.manifest.columns)}
 
 
 def add(
@@ -326,7 +332,7 @@ def quantise(
     Args:
         index: the index.
         out: folder or object-store URI of the index to make.
-        code: `int8`, `sign` (1 KiB a row) or `sign:BITS`.
+        code: as in `build`.
         resume: continue an interrupted run, or start one if there is none.
         engine: as in `build`.
         on_progress: called with rows done, rows in all, and 0 (no tokens are read).
@@ -336,7 +342,7 @@ def quantise(
 
 def retention(
     coded: AnyIndex,
-    queries: Rows,
+    queries: Rows | None = None,
     *,
     exact: AnyIndex | None = None,
     relevant: str | None = None,
@@ -348,7 +354,7 @@ def retention(
 
     Args:
         coded: the quantised index.
-        queries: the queries to search for.
+        queries: the queries to search for; None takes, with `exact`, some of the index's own rows, and no model.
         exact: the index it was made from; then all rows are compared. None reads `sample` rows again with the model
             and compares those.
         relevant: with `exact`, an SQL condition for the rows that count as right, for P@10.
@@ -357,23 +363,37 @@ def retention(
         loading: as in `add`.
 
     Raises:
-        UsageError: `relevant` without `exact`.
+        UsageError: `relevant` without `exact`, or neither queries nor `exact`, or no `exact` for a method whose metric
+            is fitted on the index.
         StoreError: the index has no rows.
     """
+    if queries is None:
+        if exact is None or relevant is not None:
+            remedy = "give queries, or the exact index and nothing about relevant rows"
+            raise UsageError("there are no queries to measure on", where="queries", remedy=remedy)
+        own = own_queries(index_of(exact))
+        return compare_indexes(own, replace(own, index=index_of(coded)))
     session = session_of(coded, model, loading)
     index = session.index
-    probes = ask(session, read_queries(queries)).probes
+    asked = ask(session, read_queries(queries))
     if exact is not None:
-        return compare_indexes(index_of(exact), index, probes, relevant=relevant)
-    if relevant is not None:
+        plain = Session(index_of(exact), session.bound)
+        there = ask(plain, read_queries(queries)) if asked.metrics else asked
+        sides = (Asked(side, one.probes, one.metrics) for side, one in ((plain.index, there), (index, asked)))
+        return compare_indexes(*sides, relevant=relevant)
+    if relevant is not None or asked.metrics:
         what = "relevant rows can be counted only with the exact index"
-        raise UsageError(what, where="relevant", remedy="give that index too")
+        if asked.metrics:
+            what = (
+                f"the metric of '{session.bound.method.spec.name}' is fitted on the rows, and can be compared only so"
+            )
+        raise UsageError(what, where="exact", remedy="give that index, the one it was made from")
     if not index.count:
         raise StoreError("the index has no rows to measure on", where=index.path)
     places = np.unique(np.linspace(0, index.count - 1, min(sample, index.count)).round().astype(int)).tolist()
     ids = index.take(places, ["id"]).column("id").to_pylist()
     rows = session.bound.encode(index.fetch(ids), "train")
-    return compare_rows(rows.vectors, index.manifest.columns, probes)
+    return compare_rows(rows.vectors, index.manifest.columns, asked.probes)
 
 
 def approximate_index(

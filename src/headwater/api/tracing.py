@@ -87,8 +87,8 @@ def trace(
         tokens: compute token maps of both sides, by reading the queries and the shown rows again.
         lowest: return the lowest-scored rows instead of the highest.
         where: SQL condition over the index's columns.
-        exact: take this many rows a query that the index scores highest, score them again from whole gradients, and
-            rank them by that; 0 ranks by the index alone.
+        exact: take this many rows a query that the index scores highest, score them again from whole gradients, or
+            (methods without) from vectors read again and not coded, and rank them by that; 0 ranks by the index alone.
         grids: for this many hits a query, score every token of the row against every token of the query, if the method
             can; None is 1 with `tokens`, else 0.
         engine: `exact` reads every row; `ann` searches the vector index that you built, and measures its recall; an

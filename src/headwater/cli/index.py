@@ -14,6 +14,7 @@ from headwater.cli.console import emit, emit_json, emit_pairs, say
 from headwater.cli.console import out as show_line
 from headwater.cli.idle import LOADING, idle_when, refuse_idle
 from headwater.cli.options import (
+    CODES,
     BuildOptions,
     EngineOptions,
     IndexPath,
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Build an index of training rows and maintain it.", no_args_is_help=True)
 
 Measured = Annotated[
-    Path | None, typer.Option("--queries", help="Measure the agreement with exact search on these queries.")
+    Path | None,
+    typer.Option("--queries", help="Measure what the code keeps on these; else on some of the index's own rows."),
 ]
 
 
@@ -55,7 +57,8 @@ def build(
     Example:  headwater index build runs/mine.lance --model my-model --data train.jsonl --method rise
     """
     from headwater.api.indexing import build as build_index
-    from headwater.index.info import describe, readings
+    from headwater.api.indexing import info as describe
+    from headwater.index.info import readings
     from headwater.index.store import require_vacant
     from headwater.index.upkeep import kept_aside
 
@@ -85,7 +88,7 @@ def commit(index: IndexPath, as_json: Json = False) -> None:
     Example:  headwater index commit runs/mine.lance
     """
     from headwater.api.indexing import commit as commit_index
-    from headwater.index.info import describe
+    from headwater.api.indexing import info as describe
 
     _show("index commit", describe(commit_index(index)), as_json)
 
@@ -97,10 +100,9 @@ def info(index: IndexPath, as_json: Json = False) -> None:
 
     Example:  headwater index info runs/mine.lance
     """
-    from headwater.index.info import describe
-    from headwater.index.store import open_index
+    from headwater.api.indexing import info as describe
 
-    _show("index info", describe(open_index(index)), as_json)
+    _show("index info", describe(index), as_json)
 
 
 @app.command()
@@ -222,7 +224,7 @@ def quantise(
     index: IndexPath,
     loading: LoadingOptions,
     engine: EngineOptions,
-    code: Annotated[str, typer.Option(help="int8, sign (1 KiB a row) or sign:BITS.")],
+    code: Annotated[str, typer.Option(help=CODES)],
     out: Annotated[str, typer.Option(help="The index of codes to make.")],
     queries: Measured = None,
     relevant: Relevant = None,
@@ -230,7 +232,9 @@ def quantise(
     model: OtherModel = None,
     as_json: Json = False,
 ) -> Made:
-    """Write the index's rows to a new index with quantised vectors. Only --queries needs the model.
+    """Write the index's rows to a new index with quantised vectors, check them, and measure what they keep.
+
+    Only --queries needs the model; without it some of the index's own rows are asked for.
 
     Example:  headwater index quantise runs/mine.lance --code sign --out runs/small.lance --queries questions.jsonl
     """
@@ -239,7 +243,7 @@ def quantise(
     from headwater.index.store import open_index
     from headwater.tracing.queries import read_queries
 
-    unasked = "nothing is measured without --queries"
+    unasked = "the index's own rows need none of it, and without --queries these are asked for"
     refuse_idle(context, idle_when(("relevant", "model", *LOADING), unasked, idle=queries is None))
     opened = open_index(index)
     if queries is not None:
@@ -249,14 +253,14 @@ def quantise(
         kept=resumable(out),
     ) as bar:
         made = indexing.quantise(opened, out, code=code, resume=resume, engine=engine.open(), on_progress=bar.rows)
-    facts, kept = describe(made), None
-    if queries is not None:
-        kept = indexing.retention(made, queries, exact=opened, relevant=relevant, model=model, loading=loading.chosen)
+    facts = describe(made)
+    how: dict[str, Any] = {} if queries is None else {"model": model, "loading": loading.chosen}
+    kept = indexing.retention(made, queries, exact=opened, relevant=relevant, **how)
     sizes = {name: facts[name] for name in ("rows", "bytes", "bytes_per_row")}
     text = f"{out}: {facts['rows']:,} rows, {facts['bytes_per_row']['vectors']:,.0f} bytes of vectors a row"
-    measured = "" if kept is None else f"\n{code}: {kept}"
+    about = "" if queries is not None else " (the index's own rows; --queries measures yours)"
     found = {"index": index, "out": out, "code": code, **sizes, "retention": _retention_facts(kept)}
-    emit("index quantise", found, as_json, text + measured)
+    emit("index quantise", found, as_json, f"{text}\n{code}: {kept}{about}")
     return Made(out)
 
 
@@ -285,7 +289,7 @@ def retention(
     chosen = loading.chosen
     with progress("searching"):
         kept = measure(index, queries, exact=exact, relevant=relevant, sample=sample, model=model, loading=chosen)
-    facts = {"index": index, **(_retention_facts(kept) or {})}
+    facts = {"index": index, **_retention_facts(kept)}
     emit("index retention", facts, as_json, f"{index}: {kept}")
 
 
@@ -314,8 +318,8 @@ def ann(
     emit("index ann", {"index": index, "column": built, "kind": kind, "bytes_on_disk": size}, as_json, text)
 
 
-def _retention_facts(kept: Retention | None) -> dict[str, Any] | None:
-    return None if kept is None else {**asdict(kept), "precision_kept": kept.precision_kept}
+def _retention_facts(kept: Retention) -> dict[str, Any]:
+    return {**asdict(kept), "precision_kept": kept.precision_kept}
 
 
 def _tell_aside(index: Any, aside: Mapping[str, int]) -> None:
@@ -347,6 +351,14 @@ def _show(command: str, facts: dict[str, Any], as_json: bool) -> None:
         emit_pairs(_described(facts))
 
 
+def _stored(facts: dict[str, Any]) -> str:
+    """How vectors are stored, what each column takes, and what was measured of the code."""
+    from headwater.methods.kept import told
+
+    parts = ", ".join(f"{name} {size:,}" for name, size in facts["vector_bytes"].items())
+    return f"{told(facts['code'], facts['kept'])} (bytes a row: {parts})"
+
+
 def _described(facts: dict[str, Any]) -> dict[str, Any]:
     """The facts of an index as people read them."""
     sizes, read, loading = facts["bytes_per_row"], facts["reading"] or {}, facts["model"].get("loading", {})
@@ -361,6 +373,7 @@ def _described(facts: dict[str, Any]) -> dict[str, Any]:
         **({"rows left out": facts["left_out"]} if facts["left_out"] else {}),
         "bytes": f"{facts['bytes']:,}{disk}",
         "bytes a row": ", ".join(f"{name} {size:,.0f}" for name, size in sizes.items()),
+        "vectors stored": _stored(facts),
         "made": f"{facts['created']} by headwater {facts['library_version']}, format {facts['format_version']}",
         "data": facts["data"],
         "row texts": "kept" if facts["keeps_text"] else "left out",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 Number = float | None
 """A number, or null where there is none."""
@@ -35,9 +35,11 @@ class VectorColumn(TypedDict):
 
     name: str
     dim: Annotated[int, "Numbers in a vector."]
-    dtype: Annotated[str, "float16, float32, int8 or sign."]
+    dtype: Annotated[str, "float16, float32, int8, sign, int2, int4 or factors."]
     weight: Annotated[float, "What multiplies its inner product in a score; 0: it is not in the method's own score."]
-    bits: Annotated[int, "Length of a sign code; 0 for others."]
+    bits: Annotated[int, "Length of a code of rotated coordinates; 0 for others."]
+    matrices: NotRequired[Annotated[list[list[int]], "Sides of the matrices of a two-sided sketch."]]
+    rank: NotRequired[Annotated[int, "Rank of the factors that are stored."]]
 
 
 class Covered(TypedDict):
@@ -85,6 +87,9 @@ class IndexFacts(TypedDict):
     bytes: Annotated[int, "Data files of this version."]
     bytes_on_disk: Annotated[int | None, "All files; null on an object store."]
     bytes_per_row: RowBytes
+    vector_bytes: Annotated[dict[str, int], "Vector column to what it takes of a row, before the files compress it."]
+    code: Annotated[str, "How vectors are stored, as --code says it; none: as numbers."]
+    kept: Annotated[float | None, "Share of the full vectors' quality that the code kept; null: not measured."]
     covers: Annotated[str, "The coverage as a sentence."]
     reading: Annotated[ReadingFacts | None, "Null in an index that does not keep it."]
     column_names: list[str]
@@ -182,7 +187,7 @@ class Quantised(TypedDict):
     rows: int
     bytes: int
     bytes_per_row: RowBytes
-    retention: Annotated[Agreement | None, "Null without --queries."]
+    retention: Annotated[Agreement, "On the queries; without them, on some of the index's own rows."]
 
 
 class Retained(Agreement):

@@ -43,6 +43,7 @@ Verify = Annotated[
     bool, typer.Option("--verify", help="First check every row against its checksum: reads the whole index once more.")
 ]
 Relevant = Annotated[str | None, typer.Option(help="SQL condition for the rows that count as right, for P@10.")]
+CODES = "How vectors are stored: none, int8, sign, int2, int4 (1 KiB; sign:4096 are 4,096 bits), factors[:RANK]."
 Template = Annotated[
     str | None,
     typer.Option(help="chat, chat:fold-system, plain, alpaca, a .jinja file or a {prompt} format."),
@@ -206,7 +207,7 @@ class BuildOptions:
     method: IndexMethod = "rise"
     settings: Settings = field(default_factory=list)
     no_text: Annotated[bool, typer.Option("--no-text", help="Leave the rows' text out of the index.")] = False
-    code: Annotated[str | None, typer.Option(help="Store codes: int8, sign (1 KiB a row) or sign:BITS.")] = None
+    code: Annotated[str | None, typer.Option(help=CODES)] = None
     block_rows: Annotated[
         int | None, typer.Option(help="Rows computed and committed together; default: 64 MiB of vectors.", min=1)
     ] = None

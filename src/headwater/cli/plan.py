@@ -54,6 +54,7 @@ def plan(
 
 def _lines(found: BuildPlan) -> dict[str, str]:
     from headwater.indexing.plan import readable_bytes
+    from headwater.methods.kept import told
 
     by_code = ", ".join(f"{code} {readable_bytes(size)}" for code, size in found.disk_by_code.items())
     split = ", ".join(f"{kind} {size:,.0f}" for kind, size in found.bytes_per_row.items())
@@ -61,6 +62,7 @@ def _lines(found: BuildPlan) -> dict[str, str]:
     return {
         "rows": f"{found.rows:,}, about {found.tokens:,} tokens",
         "disk": f"{readable_bytes(found.disk)}  (bytes a row: {split})",
+        "vectors stored": told(found.code, found.kept),
         "disk by --code": by_code,
         "memory": f"{readable_bytes(found.memory)} at the peak, with --tokens-per-batch {found.tokens_per_batch}",
         "time": f"{took}  ({found.rows / max(found.seconds, 1e-9):,.1f} rows a second)",
@@ -94,6 +96,7 @@ def _plan_by_shapes(options: BuildOptions, scale: dict[str, Any], as_json: bool)
 
 def _forecast_lines(found: Forecast) -> dict[str, str]:
     from headwater.indexing.plan import readable_bytes
+    from headwater.methods.kept import told
 
     by_code = ", ".join(f"{code} {readable_bytes(size)}" for code, size in found.disk_by_code.items())
     split = ", ".join(f"{kind} {size:,.0f}" for kind, size in found.bytes_per_row.items())
@@ -102,6 +105,7 @@ def _forecast_lines(found: Forecast) -> dict[str, str]:
         "parameters": f"{found.seen:,} of {found.total:,} are read",
         "rows": f"{found.rows:,}, about {found.tokens:,} tokens",
         "disk": f"{readable_bytes(found.disk)}  (bytes a row: {split})",
+        "vectors stored": told(found.code, found.kept),
         "disk by --code": by_code,
         "memory": f"{readable_bytes(sum(found.memory.values()))} a worker  ({parts})",
         "computation": f"{found.flops:.3g} FLOPs",

@@ -273,6 +273,8 @@ class Planned(TypedDict):
     probed_rows: Annotated[int, "Rows that were measured."]
     bytes_per_row: RowBytes
     disk: Annotated[int, "Bytes of the finished index."]
+    code: Annotated[str, "How vectors are stored, as --code says it."]
+    kept: Annotated[float | None, "Share of the full vectors' quality that the code kept; null: not measured."]
     disk_by_code: Annotated[dict[str, int], "Code to the bytes of the finished index."]
     memory: Annotated[int, "Bytes at the peak, of the whole process."]
     seconds: Annotated[float, "Time to read and store all rows."]
@@ -288,6 +290,8 @@ class PlannedByShapes(TypedDict):
     tokens: Annotated[int, "About how many tokens the model reads."]
     bytes_per_row: RowBytes
     disk: Annotated[int, "Bytes of the finished index."]
+    code: Annotated[str, "How vectors are stored, as --code says it."]
+    kept: Annotated[float | None, "Share of the full vectors' quality that the code kept; null: not measured."]
     disk_by_code: Annotated[dict[str, int], "Code to the bytes of the finished index."]
     memory: Annotated[dict[str, int], "Part to its bytes at the peak of one worker."]
     flops: float

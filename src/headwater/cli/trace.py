@@ -56,7 +56,9 @@ def trace(
     lowest: Annotated[bool, typer.Option("--lowest", help="Show the lowest-scored rows instead.")] = False,
     where: Annotated[str | None, typer.Option(help="SQL condition: \"provider = 'a'\".")] = None,
     tokens: Annotated[bool, typer.Option("--tokens", help="Compute token maps of both sides.")] = False,
-    exact: Annotated[int, typer.Option(help="Re-rank this many rows a query by whole gradients.", min=0)] = 0,
+    exact: Annotated[
+        int, typer.Option(help="Rank this many rows a query again, without codes or sketches.", min=0)
+    ] = 0,
     grids: Annotated[
         int | None, typer.Option(help="Token × token maps for this many hits a query (1 with token maps).", min=0)
     ] = None,

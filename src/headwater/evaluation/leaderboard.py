@@ -21,12 +21,19 @@ from headwater.evaluation.listener import SILENT, Listener
 from headwater.evaluation.result import Result, read_result, write_result
 from headwater.evaluation.runs import run_evaluation
 
-SMALL = "ekfac-cos:code=sign:32768"
-"""Vectors of 4 KiB a row."""
-
-COMBINED = (f"{SMALL}+0.25*embedding", "embedding+0.5*rise", "rapidin+0.5*embedding")
+COMBINED = ("ekfac-cos+0.25*embedding", "embedding+0.5*rise", "rapidin+0.5*embedding")
 METHODS = (
-    *("ekfac-cos", "ekfac-cos:checkpoints=", SMALL, "rise", "rapidin", "gradcos", "graddot", "less"),
+    *(
+        "ekfac-cos",
+        "ekfac-cos:checkpoints=",
+        "ekfac-cos:preset=full",
+        "rise",
+        "rapidin",
+        "gradcos",
+        "graddot",
+        "less",
+        "lorif",
+    ),
     *("trackstar:damping=10", "logra:damping=10", "rise-gram:damping=10", "trak:damping=100"),
     *("ekfac", "datainf", "source", *COMBINED),
 )

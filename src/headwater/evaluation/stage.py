@@ -3,7 +3,7 @@
     rise                         a method of the catalog, with its default options
     rapidin:normalize=row        with options; several are separated by commas; `preset=small` is one
     rise:by=embedding            ranked by another vector column of its index; `by=rise/embedding` by the sum of two
-    rise:code=sign               its index stores codes (`int8`, `sign`, `sign:4096`) instead of numbers
+    rise:code=sign               its index stores codes (`int8`, `sign:4096`, `int4`, ...) instead of numbers
     rise+0.5*bm25                the weighted sum of the scores of two methods or more, standardised by query
     embedding=>ekfac             two stages: the second re-ranks the tenth of the rows that the first ranks highest
 
@@ -31,6 +31,7 @@ from headwater.data.rows import Row
 from headwater.evaluation.result import Cost
 from headwater.indexing.build import build
 from headwater.indexing.prepared import prepared_beside
+from headwater.indexing.quantise import quantise_index
 from headwater.indexing.session import Session
 from headwater.methods.bound import Bound
 from headwater.methods.catalog import CATALOG, find_entry, find_method
@@ -39,7 +40,7 @@ from headwater.methods.scoring import attribute
 from headwater.methods.targets import each
 from headwater.models.load import LoadedModel
 from headwater.models.reader import Reader
-from headwater.search.codes import coded
+from headwater.search.codes import PLAIN, coded
 from headwater.search.scan import score_all
 from headwater.tracing.queries import LAST, ask
 
@@ -164,7 +165,8 @@ class Stage:
         return Scored(Scores(scores.ids, scores.queries, scores.values, named.label), Cost(took, 0, 0.0))
 
     def _search(self, named: LabelledMethod, method: Method, queries: Sequence[Row]) -> Scored:
-        session, built = self._session(method, named.code)
+        code = method.require_vectors().code if named.code is None else named.code
+        session, built = self._session(method, code)
         start = time.perf_counter()
         asked = ask(session, queries, by=named.by)
         scores = score_all(session.index, asked.probes, queries=asked.names, metrics=asked.metrics)
@@ -173,17 +175,22 @@ class Stage:
         labelled = Scores(scores.ids, scores.queries, scores.values, named.label)
         return Scored(labelled, Cost(built, row_bytes, took))
 
-    def _session(self, method: Method, code: str | None) -> tuple[Session, float]:
-        key = digest([method.spec.to_json(), code] if code else method.spec.to_json())
+    def _session(self, method: Method, code: str) -> tuple[Session, float]:
+        """The method's index, or a copy of it as codes; and the seconds that making it took."""
+        key = digest([method.spec.to_json(), code])
         if key not in self._indexes:
+            plain, reading = self._session(method, PLAIN) if code != PLAIN else (None, 0.0)
             start = time.perf_counter()
             file = self.folder / f"{method.spec.name}-{key[:8]}.lance"
             self.folder.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(file, ignore_errors=True)  # build again, because the time of an earlier build is not known
-            reader = Reader.of(self.loaded, **self.reading)
-            bound = Bound.of(prepared_beside(method, reader, self.corpus, str(file)), reader)
-            index = build(file, self.corpus, bound, keep_text=False, code=code)
-            self._indexes[key] = Session(index, bound), time.perf_counter() - start
+            if plain is not None:
+                made = Session(quantise_index(plain.index, file, code=code), plain.bound)
+            else:
+                reader = Reader.of(self.loaded, **self.reading)
+                bound = Bound.of(prepared_beside(method, reader, self.corpus, str(file)), reader)
+                made = Session(build(file, self.corpus, bound, keep_text=False, code=PLAIN), bound)
+            self._indexes[key] = made, reading + time.perf_counter() - start
         return self._indexes[key]
 
     def _staged(self, label: str, queries: Sequence[Row]) -> Scored:

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headwater.core.spec import Column, Coverage, Role
+from headwater.core.spec import Column, Coverage, Role, Storage
 from headwater.data.batches import TokenBatch
 from headwater.features.capture import visit_gradients
 from headwater.features.encoder import Encoded, TokenScores
@@ -29,6 +29,7 @@ from headwater.models.load import LoadedModel
 from headwater.sketch.blocks import Gradient
 from headwater.sketch.products import Normalization, unit_scale
 from headwater.sketch.sketch import Sketch
+from headwater.sketch.two_sided import matrices_of
 
 TokenMode = Literal["token", "row"]
 """How a token's gradient is normalised: by itself (the paper), or by the row's norms (shares that add up)."""
@@ -68,7 +69,8 @@ class GradientSketch:
     @property
     def columns(self) -> tuple[Column, ...]:
         """`gradient`: float16 if vectors are normalised, else float32."""
-        return (Column(COLUMN, self.sketch.dim, "float32" if self.normalize == "none" else "float16"),)
+        dtype: Storage = "float32" if self.normalize == "none" else "float16"
+        return (Column(COLUMN, self.sketch.dim, dtype, matrices=matrices_of(self.sketch)),)
 
     @property
     def coverage(self) -> Coverage:

@@ -26,7 +26,7 @@ from headwater.features.residuals import Support, readout_chunks
 from headwater.features.row_losses import require_finite, row_losses, token_weights
 from headwater.models.readout import Readout
 from headwater.sketch.count_sketch import count_sketch_matrix
-from headwater.sketch.precision import tensor_cores
+from headwater.sketch.precision import narrow_products_pay, tensor_cores
 
 EPS = 1e-8
 Positions = Literal["all", "response"]
@@ -95,7 +95,8 @@ class ReadoutSketch:
         exact = torch.promote_types(weight.dtype, torch.float32)
         both = torch.cat([to_r.to(exact), weight.to(exact) @ to_g.to(exact)], 1)
         # A truncated residual reads few rows of the matrix, so a narrow dtype would not make it faster.
-        narrow = self.products == "bfloat16" and self.support.kind == "full"
+        allowed = self.products == "bfloat16" and self.support.kind == "full"
+        narrow = allowed and narrow_products_pay(weight.device)
         object.__setattr__(self, "_vocabulary", both.bfloat16() if narrow else both)
         object.__setattr__(self, "_hidden", to_h.to(exact))
 

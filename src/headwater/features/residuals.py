@@ -52,8 +52,10 @@ def readout_chunks(
     width = readout.weight.shape[0] * torch.promote_types(hidden.dtype, torch.float32).itemsize
     for place in places.split(max(16, CHUNK_BYTES.get(hidden.device.type, CHUNK_BYTES["cuda"]) // width)):
         h, y = flat[place], targets[place]
-        logits = readout.logits(h)
-        residual, losses = support.read(logits, y, readout.slope(logits) if support.slope else 1.0)
+        divided = support.may_divide_states and readout.bias is None and readout.soft_cap is None
+        logits = readout.logits(h / support.temperature if divided else h)
+        slope = readout.slope(logits) if support.slope else 1.0
+        residual, losses = support.read(logits, y, slope, divided=divided)
         _require_finite(losses, place, batch)
         yield ReadoutChunk(place, h, residual, losses)
 
@@ -114,12 +116,22 @@ class Support:
         logits: Float[Tensor, "tokens vocab"],
         targets: Int[Tensor, " tokens"],
         slope: Float[Tensor, "tokens vocab"] | float = 1.0,
+        *,
+        divided: bool = False,
     ) -> tuple[Residual, Float[Tensor, " tokens"]]:
         """The residual, times the slope, and the loss (nats, at temperature 1) of each token.
 
-        To save passes over the vocabulary, `logits` is overwritten, and the residual may share its memory.
+        To save passes over the vocabulary, `logits` is overwritten, and the residual may share its memory. `divided`
+        says that they are divided by the temperature already.
         """
+        if divided:
+            return _cheap(logits, targets, self.temperature, slope)
         return (_full if self.kind == "full" else _truncated)(logits, targets, self, slope)
+
+    @property
+    def may_divide_states(self) -> bool:
+        """Whether the head's input can be divided by the temperature instead of its logits: exactly, by 1 or 2."""
+        return self.kind == "full" and not self.adaptive and self.temperature in _CHEAP
 
 
 @dataclass(frozen=True)
@@ -163,20 +175,28 @@ def _full(logits: Tensor, targets: Tensor, support: Support, slope: Tensor | flo
     So the softmax is never stored, and the target is subtracted before rounding to a narrow dtype: the residual of a
     well predicted token is small, and rounding first would lose its direction.
     """
-    target_logits, temperature = _at(logits, targets), support.temperature
-    if not support.adaptive and temperature in _CHEAP:
-        logits /= temperature
-        exponentials, total, shift = _exponentials(logits)
-        norm = total if temperature == 1.0 else torch.linalg.vector_norm(exponentials, dim=-1)
-        losses = temperature * (shift + norm.log()) - target_logits
-    else:
-        losses = logits.logsumexp(-1) - target_logits
-        logits /= temperature * (logits.std(-1, keepdim=True) if support.adaptive else 1.0)
-        exponentials, total, _ = _exponentials(logits)
+    if support.may_divide_states:
+        return _cheap(logits.div_(support.temperature), targets, support.temperature, slope)
+    losses = logits.logsumexp(-1) - _at(logits, targets)
+    logits /= support.temperature * (logits.std(-1, keepdim=True) if support.adaptive else 1.0)
+    exponentials, total, _ = _exponentials(logits)
+    return _residual(exponentials, total, targets, slope), losses
+
+
+def _cheap(divided: Tensor, targets: Tensor, temperature: float, slope: Tensor | float) -> tuple[FullResidual, Tensor]:
+    """The same at a temperature of 1 or 2, at which the loss follows from the residual's own exponentials."""
+    target_logits = temperature * _at(divided, targets)
+    exponentials, total, shift = _exponentials(divided)
+    norm = total if temperature == 1.0 else torch.linalg.vector_norm(exponentials, dim=-1)
+    losses = temperature * (shift + norm.log()) - target_logits
+    return _residual(exponentials, total, targets, slope), losses
+
+
+def _residual(exponentials: Tensor, total: Tensor, targets: Tensor, slope: Tensor | float) -> FullResidual:
     exponentials[torch.arange(len(targets), device=targets.device), targets] -= total
     if isinstance(slope, Tensor):
-        return FullResidual(exponentials.mul_(slope), total), losses
-    return FullResidual(exponentials, total / slope), losses
+        return FullResidual(exponentials.mul_(slope), total)
+    return FullResidual(exponentials, total / slope)
 
 
 def _exponentials(scaled: Tensor) -> tuple[Tensor, Tensor, Tensor]:

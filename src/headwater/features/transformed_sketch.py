@@ -31,6 +31,7 @@ from headwater.models.load import LoadedModel
 from headwater.sketch.blocks import Dense, Gradient, Outer
 from headwater.sketch.products import FORMED_BYTES, dense
 from headwater.sketch.sketch import Sketch
+from headwater.sketch.two_sided import matrices_of
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,9 @@ class TransformedSketch:
     @property
     def columns(self) -> tuple[Column, ...]:
         """`gradient`: float16 if vectors are scaled to norm 1, else float32."""
-        return (Column(COLUMN, self.sketch.dim, "float16" if self.unit else "float32"),)
+        return (
+            Column(COLUMN, self.sketch.dim, "float16" if self.unit else "float32", matrices=matrices_of(self.sketch)),
+        )
 
     @property
     def coverage(self) -> Coverage:

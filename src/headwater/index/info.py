@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from headwater.core.errors import StoreError, UsageError, unknown_name
+from headwater.core.spec import code_of
 from headwater.data.readings import Readings, reading_of
 from headwater.index.failures import storing
 from headwater.index.noted import is_local, lost_versions
@@ -47,7 +48,7 @@ def build_approximate(
         raise unknown_name("vector column", name, columns, where=index.path)
     if kind not in KINDS:
         raise unknown_name("kind of vector index", kind, KINDS, where="--kind")
-    if columns[name].scale is not None:
+    if columns[name].coded:
         raise UsageError(f"'{name}' holds codes", where=index.path, remedy="use the index they were encoded from")
     if index.count < FEWEST_ROWS:
         what = f"{index.count:,} rows are too few for a vector index"
@@ -72,8 +73,9 @@ def describe(index: Index) -> dict[str, Any]:
 
     `bytes` counts the data files of the opened version, all columns; `bytes_on_disk` counts every file of a local
     index, earlier versions included (None on an object store). `bytes_per_row` splits `bytes` into vectors, text and
-    the rest. `reading` counts the rows and tokens that were cut or read in windows (None in an older index, which does
-    not keep that). `warning` is that of `warning_of`.
+    the rest, and `vector_bytes` says what each vector column takes by its form. `code` is how vectors are stored, as
+    `--code` says it. `reading` counts the rows and tokens that were cut or read in windows (None in an older index,
+    which does not keep that). `warning` is that of `warning_of`.
     """
     manifest = index.manifest
     with storing(index.path):
@@ -98,6 +100,8 @@ def describe(index: Index) -> dict[str, Any]:
             "text": round(text / stored, 1),
             "other": round((sum(sizes.values()) - vectors - text) / stored, 1),
         },
+        "vector_bytes": {column.name: column.row_bytes for column in manifest.columns},
+        "code": code_of(manifest.columns),
         "covers": str(manifest.coverage),
         "reading": None if (read := readings(index)) is None else asdict(read),
         "column_names": list(index.dataset.schema.names),

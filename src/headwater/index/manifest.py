@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from headwater.core.errors import StoreError
 from headwater.core.fingerprints import canonical, digest
-from headwater.core.spec import Column, Coverage, MethodSpec, as_json
+from headwater.core.spec import Column, Coverage, MethodSpec, as_json, column_from_json
 
 METADATA_KEY = "headwater"
 FORMAT_VERSION = 1
@@ -168,7 +168,7 @@ def _parse(raw: Mapping[str, Any]) -> Manifest:
         raise ValueError(f"status '{raw['status']}'")
     return Manifest(
         method=MethodSpec.from_json(raw["method"]),
-        columns=tuple(Column(**column) for column in raw["columns"]),
+        columns=tuple(map(column_from_json, raw["columns"])),
         coverage=Coverage(**raw["coverage"]),
         model=raw["model"],
         tokenization=raw["tokenization"],

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from headwater.core.fingerprints import canonical
 from headwater.core.plain import json_ready
-from headwater.core.spec import Column
+from headwater.core.spec import LEVEL_BITS, Column
 from headwater.data.columns import fits, nearest, storable
 from headwater.data.found_columns import REJECTED, FoundColumns
 from headwater.data.readings import RowReading
@@ -53,7 +53,10 @@ RESERVED = frozenset(
 COPY = "~widened"
 """Ends the name of the column that a widening copies values into, until it takes the place of the first."""
 
-_ELEMENTS = {"float16": pa.float16(), "float32": pa.float32(), "int8": pa.int8(), "sign": pa.uint8()}
+_ELEMENTS = {
+    **{"float16": pa.float16(), "float32": pa.float32(), "int8": pa.int8(), "factors": pa.float16()},
+    **dict.fromkeys(LEVEL_BITS, pa.uint8()),
+}
 
 
 def checksums(

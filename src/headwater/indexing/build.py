@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from headwater.core.errors import DataError, MismatchError, StoreError
+from headwater.core.spec import code_of
 from headwater.data.corpus import Corpus
 from headwater.data.found_columns import FoundColumns
 from headwater.data.rows import Row
@@ -58,7 +59,7 @@ def build(
         bound: the method and the reader that read the rows.
         resume: continue an unfinished build, or start one if there is none.
         keep_text: store the rows' text as well as their vectors.
-        code: store vectors as `int8`, `sign` (1 KiB a row) or `sign:BITS` instead of numbers; loses accuracy.
+        code: how vectors are stored (see `headwater.search.codes`); `none`: as numbers; None: as the method says.
         block_rows: rows that are computed and committed together; None: about 64 MiB of vectors.
         engine: where blocks are computed; None: in this process.
         loading: where an engine's other processes load the model (`device`, `device_map`).
@@ -70,6 +71,7 @@ def build(
         DataError: a row cannot be used, or on resume the data is not what the build began with.
         NumericError: a row's vector is not finite.
     """
+    code = begun_with(out) if code is None and resume else code
     manifest = make_manifest(corpus, bound, keep_text=keep_text, code=code, block_rows=block_rows)
     index, is_new = begin_build(str(out), corpus, manifest, resume=resume)
     with filling(index, is_new=is_new):
@@ -81,6 +83,11 @@ def build(
         work = IndexRows(index, bound, progress, loading or {}, opened)
         (engine or Local()).run(blocks, work, progress.commit)
     return index
+
+
+def begun_with(out: str | Path) -> str | None:
+    """The code of the index that is there, which wins over the method's own; None if there is none."""
+    return code_of(open_index(str(out)).manifest.columns) if exists(str(out)) else None
 
 
 def begin_build(out: str, corpus: Corpus, manifest: Manifest, *, resume: bool) -> tuple[Index, bool]:
@@ -104,7 +111,7 @@ def make_manifest(
     corpus: Corpus, bound: Bound, *, keep_text: bool = True, code: str | None = None, block_rows: int | None = None
 ) -> Manifest:
     """The manifest of an index that is about to be built."""
-    reader, columns = bound.reader, coded(bound.encoder.columns, code)
+    reader, columns = bound.reader, coded(bound.encoder.columns, bound.form.code if code is None else code)
     return Manifest(
         method=bound.method.spec,
         columns=columns,

@@ -21,6 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from headwater.core.errors import unknown_name
+from headwater.core.spec import code_of
 from headwater.core.tables import Tabular
 from headwater.data.corpus import Corpus
 from headwater.data.tokens import TokenRow
@@ -30,6 +31,7 @@ from headwater.indexing.live_bytes import LiveBytes
 from headwater.indexing.plan import disk_of
 from headwater.indexing.probe import measure_storing, resident_bytes, share_of_characters, survey
 from headwater.methods.bound import Bound
+from headwater.methods.kept import expected
 from headwater.models.heads import LOGITS_BYTES
 from headwater.models.losses import all_logits
 
@@ -55,7 +57,7 @@ class Forecast(Tabular):
         rows, tokens: how many rows, and about how many tokens the model will read.
         bytes_per_row: bytes on disk, split into `vectors`, `text` and `other`.
         disk: bytes of the finished index.
-        disk_by_code: bytes of the finished index if its vectors were stored as `float16`, `int8` or `sign`.
+        code, kept, disk_by_code: as in `headwater.indexing.plan.BuildPlan`.
         memory: peak bytes of one worker by part; on a GPU, `process` and `blocks` are the host's.
         flops: of the whole build.
         seconds: the time with all workers; None without a device.
@@ -68,6 +70,8 @@ class Forecast(Tabular):
     tokens: int
     bytes_per_row: Mapping[str, float]
     disk: int
+    code: str
+    kept: float | None
     disk_by_code: Mapping[str, int]
     memory: Mapping[str, int]
     flops: float
@@ -145,6 +149,8 @@ def forecast_build(corpus: Corpus, bound: Bound, machines: Machines, **kept: Any
         tokens=tokens,
         bytes_per_row={"vectors": stored.vectors, "text": stored.text, "other": stored.other},
         disk=disk,
+        code=code_of(manifest.columns),
+        kept=expected(manifest.method.name, manifest.columns),
         disk_by_code=by_code,
         memory=memory,
         flops=flops,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from headwater.core.errors import StoreError
-from headwater.core.spec import Column
+from headwater.core.spec import Column, code_of
 from headwater.core.tables import Tabular
 from headwater.data.corpus import Corpus
 from headwater.index.manifest import Manifest
@@ -31,12 +31,13 @@ from headwater.indexing.probe import (
     survey,
 )
 from headwater.methods.bound import Bound
-from headwater.search.codes import coded
+from headwater.methods.kept import expected
+from headwater.search.codes import PLAIN, coded
 
 FEWEST_TOKENS = 64
 """To save memory, batches are made smaller, but not smaller than this."""
 
-CODES = ("int8", "sign")
+CODES = ("int8", "int2", "sign")
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,9 @@ class BuildPlan(Tabular):
         probed_rows: how many rows the measurements were made on.
         bytes_per_row: bytes on disk, split into `vectors`, `text` and `other`.
         disk: bytes of the finished index.
-        disk_by_code: bytes of the finished index if its vectors were stored as `float16`, `int8` or `sign`.
+        code: how vectors are stored, as `--code` says it.
+        kept: the share of the full vectors' quality that this code kept where it was measured; None if it was not.
+        disk_by_code: bytes of the finished index under this and other codes; `float16` stands for plain numbers.
         memory: peak bytes of the whole process.
         seconds: time to read and store all rows, without loading the model.
         tokens_per_batch: the batch size the figures are for; it is reduced to fit a memory limit.
@@ -68,6 +71,8 @@ class BuildPlan(Tabular):
     probed_rows: int
     bytes_per_row: Mapping[str, float]
     disk: int
+    code: str
+    kept: float | None
     disk_by_code: Mapping[str, int]
     memory: int
     seconds: float
@@ -115,6 +120,8 @@ def plan_build(
         probed_rows=len(rows),
         bytes_per_row={"vectors": stored.vectors, "text": stored.text, "other": stored.other},
         disk=disk,
+        code=code_of(manifest.columns),
+        kept=expected(manifest.method.name, manifest.columns),
         disk_by_code=by_code,
         memory=max(memory.at(batch) + held, stored.peak),
         seconds=speed.seconds(tokens) * share_of_characters(found) + stored.seconds_per_row * found.rows,
@@ -128,7 +135,9 @@ def disk_of(
     """Bytes of the index with the manifest's columns, and with every code that the method's `columns` can have."""
     commits = math.ceil(rows / manifest.plan.block_rows) + 3
     rest = rows_of_text * stored.text + rows * stored.other + commits * stored.manifest
-    sizes = {code or "float16": sum(c.row_bytes for c in coded(columns, code)) for code in (None, *CODES)}
+    chosen = code_of(manifest.columns)
+    codes = dict.fromkeys(code_of(coded(columns, code)) for code in (PLAIN, chosen, *CODES))
+    sizes = {"float16" if c == PLAIN else c: sum(one.row_bytes for one in coded(columns, c)) for c in codes}
     return round(rows * stored.vectors + rest), {name: round(rows * size + rest) for name, size in sizes.items()}
 
 

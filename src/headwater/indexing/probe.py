@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from headwater.core.spec import Column
+from headwater.core.spec import LEVEL_BITS, Column
 from headwater.data.corpus import Corpus
 from headwater.data.readings import RowReading
 from headwater.data.rows import Row
@@ -249,8 +249,10 @@ def _line_through(seen: Sequence[tuple[int, int]]) -> Memory:
 
 
 def _noise(generator: np.random.Generator, rows: int, column: Column) -> NDArray[np.generic]:
-    if column.dtype == "sign":
+    if column.dtype in LEVEL_BITS:
         return generator.integers(0, 256, (rows, column.width), np.uint8)
     if column.dtype == "int8":
         return generator.integers(-127, 128, (rows, column.width), np.int8)
-    return generator.standard_normal((rows, column.width), np.float32).astype(column.dtype)
+    return generator.standard_normal((rows, column.width), np.float32).astype(
+        "float32" if column.dtype == "float32" else "float16"
+    )

@@ -12,18 +12,24 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import torch
 
-from headwater.core.errors import DataError, UsageError
+from headwater.core.errors import DataError, StoreError, UsageError
 from headwater.core.spec import Column
 from headwater.engines.blocks import Block, Engine, OnProgress, Receipt, WorkRecipe, versions
 from headwater.engines.local import Local
+from headwater.index.checks import check_index
 from headwater.index.failures import storing
 from headwater.index.info import unfinished
 from headwater.index.rows import vector_fields
 from headwater.index.store import Index, locator
 from headwater.indexing.blocks import Progress, begin, commit_receipts, filling, rows_per_block, written
 from headwater.search.codes import coded, encode, stored_vectors
+
+_CHECKED = 64
+"""How many rows are coded again when all are written."""
 
 _READ_BYTES = 32 * 2**20
 """About so many bytes of float32 rows are encoded at once."""
@@ -43,7 +49,7 @@ def quantise_index(
     Args:
         index: a finished index whose vectors are stored as plain numbers.
         out: a path or object-store URI where nothing is yet.
-        code: `int8`, `sign` (1 KiB a row and column) or `sign:BITS`.
+        code: as in `headwater.search.codes.coded`.
         resume: continue an interrupted run, or start one if there is none.
         engine: where blocks are coded; None: in this process.
         on_progress: called after each block.
@@ -54,10 +60,10 @@ def quantise_index(
         MismatchError: on resume, the index at `out` was not made from this one.
         DataError: the index is unfinished, or on resume it has changed since the run began.
     """
-    old, already = index.manifest.columns, [c.name for c in index.manifest.columns if c.scale is not None]
+    old, already = index.manifest.columns, [c.name for c in index.manifest.columns if c.coded]
     if already:
         what = f"'{already[0]}' is a code already"
-        raise UsageError(what, where=index.path, remedy="quantise the index it was made from")
+        raise UsageError(what, where=index.path, remedy="quantise one that was built with preset=full")
     if (warning := unfinished(index)) is not None:
         raise DataError(f"cannot be quantised yet: {warning}")
     columns, created = coded(old, code), datetime.now(UTC).isoformat(timespec="seconds")
@@ -67,6 +73,7 @@ def quantise_index(
     target, is_new = begin(str(out), manifest, schema, resume=resume, other=other, remedy=remedy)
     with filling(target, is_new=is_new):
         _fill(index, target, engine or Local(), on_progress)
+    _verify(index, target)
     return target
 
 
@@ -79,6 +86,26 @@ def _fill(index: Index, target: Index, engine: Engine, on_progress: OnProgress |
     progress = Progress(on_progress, len(source), rows=len(committed))
     blocks = _blocks(range(len(committed), len(source)), rows_per_block(target.rows_bytes))
     engine.run(blocks, Codes(index, target), progress.commit)
+
+
+def _verify(index: Index, target: Index) -> None:
+    """Read what was written: every row against its checksum, and rows here and there against codes made again.
+
+    Raises:
+        StoreError: a row is not what it should be.
+    """
+    remedy = f"delete {target.path} and quantise again; if it happens again, the disk is faulty"
+    if faults := [fault for fault in check_index(target.path) if fault.kind != "norm"]:  # a zero vector stays one
+        raise StoreError(f"what was written is not sound: {faults[0]}", where=target.path, remedy=remedy)
+    old, new = index.manifest.columns, target.manifest.columns
+    places = np.unique(np.linspace(0, max(index.count - 1, 0), min(_CHECKED, index.count)).astype(int)).tolist()
+    names = [entry.name for entry in vector_fields(new)]
+    again = _coded(index.take(places, [entry.name for entry in vector_fields(old)]), old, new)
+    there = target.take(places, names)
+    for before, after in zip(old, new, strict=True):
+        found = (stored_vectors(table, after) for table in (again, there))
+        if not torch.equal(*found):
+            raise StoreError(f"codes of '{before.name}' are not those of its vectors", where=target.path, remedy=remedy)
 
 
 @dataclass(frozen=True)

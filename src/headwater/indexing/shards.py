@@ -23,7 +23,7 @@ from headwater.index.receipts import ShardNote, append_notes, drop_notes, has_re
 from headwater.index.store import Index
 from headwater.index.upkeep import seal, sweep
 from headwater.indexing.blocks import IndexRows, Progress, commit_receipts, digest_of
-from headwater.indexing.build import begin_build, make_manifest
+from headwater.indexing.build import begin_build, begun_with, make_manifest
 from headwater.methods.bound import Bound
 
 FINISHED = -1
@@ -90,6 +90,7 @@ def build_shard(
         StoreError: the shard was computed before, or was begun and `resume` is not set, or the index is finished.
         MismatchError: the index was begun with another model, method, plan, data, number of shards or version.
     """
+    code = begun_with(out) if code is None else code
     manifest = make_manifest(corpus, bound, keep_text=keep_text, code=code, block_rows=block_rows)
     index, _ = begin_build(str(out), corpus, manifest, resume=True)
     _require_same_version(index)

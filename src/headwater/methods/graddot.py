@@ -9,7 +9,7 @@ from typing import Any
 from headwater.core.spec import MethodSpec
 from headwater.data.batches import CONTEXT, HALF
 from headwater.methods import rapidin
-from headwater.methods.method import Method, MethodEntry
+from headwater.methods.method import FULL, Method, MethodEntry
 from headwater.methods.rapidin import RapidInOptions
 
 
@@ -51,17 +51,18 @@ GRADDOT = MethodEntry(
     summary="Inner product of the two gradients, sketched.",
     stores="256 KiB",
     cost="about 3 forward passes",
-    presets={"default": GradientOptions()},
+    presets={"default": GradientOptions(), FULL: GradientOptions()},
     make=partial(_method, "graddot", "none"),
     **_COMMON,
 )
 GRADCOS = MethodEntry(
     name="gradcos",
     summary="Cosine of the two gradients, sketched.",
-    stores="128 KiB",
+    stores="8 KiB; 128 KiB with preset=full",
     cost="about 3 forward passes",
-    presets={"default": GradientOptions()},
+    presets={"default": GradientOptions(), FULL: GradientOptions()},
     make=partial(_method, "gradcos", "row"),
+    code="sign:65536",
     **_COMMON,
 )
 TRACIN = MethodEntry(
@@ -69,7 +70,7 @@ TRACIN = MethodEntry(
     summary="Inner products of gradients summed over recorded checkpoints with their learning rates, sketched.",
     stores="256 KiB a checkpoint",
     cost="about 3 forward passes a checkpoint",
-    presets={"default": TracInOptions()},
+    presets={"default": TracInOptions(), FULL: TracInOptions()},
     make=partial(_method, "tracin", "none"),
     recorded={"checkpoints": "."},
     **_COMMON,

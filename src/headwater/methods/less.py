@@ -13,7 +13,7 @@ from headwater.features.checkpoints import over_checkpoints
 from headwater.features.encoder import Encoder
 from headwater.features.parameters import select_parameters
 from headwater.features.transformed_sketch import TransformedSketch
-from headwater.methods.method import Method, MethodEntry, method_of_vectors
+from headwater.methods.method import FULL, Method, MethodEntry, method_of_vectors
 from headwater.models.checkpoints import ADAM
 from headwater.models.load import LoadedModel
 from headwater.sketch.sketch import SKETCHES, make_sketch
@@ -73,7 +73,7 @@ ENTRY = MethodEntry(
     stores="32 KiB a checkpoint",
     cost="about 3 forward passes a checkpoint, and forming every gradient once",
     source="Xia et al., arXiv 2402.04333",
-    presets={"default": LessOptions()},
+    presets={"default": LessOptions(), FULL: LessOptions()},
     make=less,
     choices={"sketch": tuple(SKETCHES)},
     recorded={"adam": ADAM},

@@ -10,7 +10,7 @@ from headwater.curvature.gram import Metric, Norm
 from headwater.data.batches import CONTEXT, HALF
 from headwater.features.gradient_sketch import GradientSketch
 from headwater.features.parameters import select_linear
-from headwater.methods.method import Method, MethodEntry, method_of_vectors
+from headwater.methods.method import FULL, Method, MethodEntry, method_of_vectors
 from headwater.models.load import LoadedModel
 from headwater.sketch.two_sided import TwoSided
 
@@ -55,9 +55,10 @@ ENTRY = MethodEntry(
     name="logra",
     summary="Two-sided projections of every linear layer's gradient, under the inverse second moment of each layer.",
     reads="one forward and one activation-only backward pass: gradients of linear layers",
-    stores="1 KiB a tensor",
+    stores="2 KiB; 1 KiB a tensor with preset=full",
     cost="about 3 forward passes",
     source="Choe et al., arXiv 2405.13954",
-    presets={"default": LograOptions(), "relative": LograOptions(unit=True)},
+    presets={"default": LograOptions(), FULL: LograOptions(), "relative": LograOptions(unit=True)},
     make=logra,
+    code="int4:16352",
 )

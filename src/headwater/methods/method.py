@@ -85,6 +85,7 @@ class Vectors:
         preparation: what is fitted on rows before any is read; None: nothing.
         passes: about how many forward passes reading a row costs, for plans of models that are not here.
         backward: reading a row takes a backward pass, which keeps the activations of the forward pass.
+        code: how an index stores the vectors unless the user says otherwise (see `headwater.search.codes`).
     """
 
     windows: Mapping[Role, Window]
@@ -97,12 +98,16 @@ class Vectors:
     preparation: Preparation | None = None
     passes: float = 3.0
     backward: bool = True
+    code: str = "none"
 
     def __post_init__(self) -> None:
         if self.metrics is not None and (self.exact or self.grids):
             what = "a method with a metric has no exact scores and no grids, because they would leave the metric out"
             raise UsageError(what, where="Vectors", remedy="leave exact and grids False")
 
+
+FULL = "full"
+"""The preset with the default options under which an index stores vectors as plain numbers."""
 
 Scoring = Callable[[Reader, Sequence[Target], Sequence[Row]], Scorer]
 """Takes a reader, targets, and a sample of the pool to fit on, and returns the scorer of rows on these targets.
@@ -214,6 +219,7 @@ class MethodEntry(Generic[Options]):
         choices: option name to its allowed values, for text options that do not allow every value.
         recorded: option name to a file name, for options that name a file in the folder of a recorded training run.
         as_vectors: settings with which the method gives vectors, if it gives none by default.
+        code: how an index stores the vectors, with every preset but `full`, unless the user says otherwise.
     """
 
     name: str
@@ -227,6 +233,7 @@ class MethodEntry(Generic[Options]):
     choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
     recorded: Mapping[str, str] = field(default_factory=dict)
     as_vectors: Mapping[str, str] = field(default_factory=dict)
+    code: str = "none"
 
     def settle(self, settings: Mapping[str, Any]) -> Options:
         """The options of the default preset, or of the one that `settings` names, changed by `settings`.
@@ -255,7 +262,10 @@ class MethodEntry(Generic[Options]):
 
     def resolve(self, settings: Mapping[str, Any]) -> Method:
         """The method with the options that `settle` gives; raises the same errors."""
-        return self.make(self.settle(settings))
+        method = self.make(self.settle(settings))
+        if method.vectors is None or settings.get("preset") == FULL:
+            return method
+        return dataclasses.replace(method, vectors=dataclasses.replace(method.vectors, code=self.code))
 
     def typical(self) -> Method:
         """The method with default options; options that need a recorded run get the usual file names."""

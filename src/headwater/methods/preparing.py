@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from headwater.core.files import whole_file
@@ -31,7 +32,7 @@ def prepared(
     if not (keep and file.is_file()):
         with whole_file(file) as part:
             need.fit(reader, evenly_spaced(sample(), method.fit_rows), part)
-    return need.fitted(file)
+    return _with(method, need, file)
 
 
 def moved(method: Method, folder: Path) -> Method:
@@ -40,4 +41,10 @@ def moved(method: Method, folder: Path) -> Method:
     if need is None or not need.file or Path(need.file).is_file():
         return method
     here = folder / Path(need.file).name
-    return need.fitted(here) if here.is_file() else method
+    return _with(method, need, here) if here.is_file() else method
+
+
+def _with(method: Method, need: Preparation, file: Path) -> Method:
+    """The method that uses the file; how its vectors are stored stays the same."""
+    fitted = need.fitted(file)
+    return replace(fitted, vectors=replace(fitted.require_vectors(), code=method.require_vectors().code))

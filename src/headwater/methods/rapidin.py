@@ -11,7 +11,7 @@ from headwater.features.checkpoints import Weights, over_checkpoints
 from headwater.features.encoder import Encoder
 from headwater.features.gradient_sketch import GradientSketch, TokenMode
 from headwater.features.parameters import select_parameters
-from headwater.methods.method import Method, MethodEntry, method_of_vectors
+from headwater.methods.method import FULL, Method, MethodEntry, method_of_vectors
 from headwater.models.load import LoadedModel
 from headwater.sketch.products import Normalization
 from headwater.sketch.sketch import SKETCHES, make_sketch
@@ -52,6 +52,7 @@ CHOICES = {
 
 PRESETS = {
     "default": RapidInOptions(),
+    FULL: RapidInOptions(),
     "small": RapidInOptions(buckets=16_384),
     "mlp": RapidInOptions(parameters="*.mlp.*"),
     "additive": RapidInOptions(tokens="row"),
@@ -92,10 +93,11 @@ ENTRY = MethodEntry(
     name="rapidin",
     summary="Compressed gradients of every layer, each scaled to norm 1; answers by row, token and span.",
     reads="one forward and one activation-only backward pass: gradients of all selected parameters",
-    stores="128 KiB",
+    stores="8 KiB; 128 KiB with preset=full",
     cost="about 3 forward passes",
     source="Lin et al., arXiv 2405.11724",
     presets=PRESETS,
     make=rapidin,
     choices=CHOICES,
+    code="sign:65536",
 )

@@ -9,7 +9,7 @@ from headwater.curvature.gram import Metric
 from headwater.data.batches import CONTEXT, HALF
 from headwater.features.encoder import Encoder
 from headwater.methods import rapidin
-from headwater.methods.method import Method, MethodEntry, method_of_vectors
+from headwater.methods.method import FULL, Method, MethodEntry, method_of_vectors
 from headwater.sketch.sketch import SKETCHES
 
 
@@ -49,7 +49,7 @@ ENTRY = MethodEntry(
     stores="8 KiB",
     cost="about 3 forward passes, and 1 to 2 times dim² numbers a row for a search",
     source="Barshan et al., arXiv 2003.11630",
-    presets={"default": RelatIFOptions(), "theta": RelatIFOptions(form="theta")},
+    presets={"default": RelatIFOptions(), FULL: RelatIFOptions(), "theta": RelatIFOptions(form="theta")},
     make=relatif,
     choices={"form": ("l", "theta"), "sketch": tuple(SKETCHES)},
 )

@@ -9,7 +9,7 @@ from headwater.core.spec import MethodSpec, Role
 from headwater.data.batches import CONTEXT, HALF, Window
 from headwater.features.readout_sketch import Channels, Positions, ReadoutSketch
 from headwater.features.residuals import Support
-from headwater.methods.method import Method, MethodEntry, Vectors
+from headwater.methods.method import FULL, Method, MethodEntry, Vectors
 from headwater.models.readout import Readout, find_readout
 
 
@@ -66,6 +66,7 @@ PAPER = replace(
 )
 PRESETS = {
     "default": DEFAULT,
+    FULL: DEFAULT,
     "paper": PAPER,
     "howdy": replace(PAPER, lambda_rh=0.7, lambda_gh=1.0),
     "small": replace(DEFAULT, width_r=12, width_h=12, width_g=28, embedding="none"),
@@ -110,10 +111,11 @@ ENTRY = MethodEntry(
     name="rise",
     summary="Forward-only sketch of the readout layer's gradient: lexical and semantic residuals with their context.",
     reads="one forward pass: hidden states and logits",
-    stores="48 KiB, and 2 bytes a hidden unit",
+    stores="1 KiB, and 2 bytes a hidden unit or 1 KiB more; 48 times that with preset=full",
     cost="1.1 to 2 forward passes",
     source="Ran et al., arXiv 2604.16197",
     presets=PRESETS,
     make=rise,
     choices=CHOICES,
+    code="int2",
 )

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from headwater.core.spec import MethodSpec
 from headwater.curvature.gram import Metric, Norm
 from headwater.data.batches import CONTEXT, HALF
-from headwater.methods.method import Method, MethodEntry
+from headwater.methods.method import FULL, Method, MethodEntry
 from headwater.methods.rise import RiseOptions, rise
 
 
@@ -47,9 +47,10 @@ ENTRY = MethodEntry(
     name="rise-gram",
     summary="RISE's vectors, narrower, under the inverse of their own second moment.",
     reads="one forward pass: hidden states and logits",
-    stores="4.7 KiB",
+    stores="2 KiB; 4.7 KiB with preset=full",
     cost="1.1 to 2 forward passes, and dim² numbers for a search",
     source="Ran et al., arXiv 2604.16197, with the metric of arXiv 2303.14186",
-    presets={"default": RiseGramOptions(slope=True)},
+    presets={"default": RiseGramOptions(slope=True), FULL: RiseGramOptions(slope=True)},
     make=rise_gram,
+    code="int4:16352",
 )

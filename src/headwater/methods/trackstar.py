@@ -11,7 +11,7 @@ from headwater.data.batches import CONTEXT, HALF
 from headwater.features.parameters import select_parameters
 from headwater.features.transformed_sketch import TransformedSketch
 from headwater.methods.logra import layer_metric
-from headwater.methods.method import Method, MethodEntry, method_of_vectors
+from headwater.methods.method import FULL, Method, MethodEntry, method_of_vectors
 from headwater.models.checkpoints import ADAM
 from headwater.models.load import LoadedModel
 from headwater.sketch.two_sided import TwoSided
@@ -63,11 +63,12 @@ ENTRY = MethodEntry(
     name="trackstar",
     summary="Projected gradients over Adam's second moment, whitened tensor by tensor, compared by cosine.",
     reads="one forward and one activation-only backward pass: gradients of all selected parameters, formed",
-    stores="1 KiB a tensor",
+    stores="256 bytes a tensor; 1 KiB with preset=full",
     cost="about 3 forward passes, and forming every gradient once",
     source="Chang et al., arXiv 2410.17413",
-    presets={"default": TrackStarOptions(), "plain": TrackStarOptions(correction="none")},
+    presets={"default": TrackStarOptions(), FULL: TrackStarOptions(), "plain": TrackStarOptions(correction="none")},
     make=trackstar,
+    code="int8",
     choices={"correction": ("adam", "none")},
     recorded={"adam": ADAM},
 )

@@ -12,7 +12,7 @@ from headwater.features.encoder import Encoder
 from headwater.features.gradient_sketch import GradientSketch
 from headwater.features.parameters import select_parameters
 from headwater.features.transformed_sketch import MarginSketch
-from headwater.methods.method import Method, MethodEntry, method_of_vectors
+from headwater.methods.method import FULL, Method, MethodEntry, method_of_vectors
 from headwater.models.load import LoadedModel
 from headwater.sketch.sketch import SKETCHES, make_sketch
 
@@ -63,7 +63,7 @@ ENTRY = MethodEntry(
     stores="8 KiB a checkpoint",
     cost="about 3 forward passes a checkpoint, and dim² numbers for a search",
     source="Park et al., arXiv 2303.14186",
-    presets={"default": TrakOptions()},
+    presets={"default": TrakOptions(), FULL: TrakOptions()},
     make=trak,
     choices={"sketch": tuple(SKETCHES)},
 )

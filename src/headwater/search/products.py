@@ -1,12 +1,12 @@
-"""Inner products of stored rows with all queries: a matrix product of numbers, or of integers for sign codes.
+"""Inner products of stored rows with all queries: a matrix product of numbers, or of integers for codes of a rotation.
 
-For sign codes a query is rounded to 255 levels, which adds about one percent of error to the half that the signs have
-already. Its products with signs are then integers below 2^24, so they are exact in whatever order they are summed: the
-same ranks on every device and with every number of threads.
+For these codes a query is rounded to 255 levels, which adds about one percent of error to the half that signs have
+already. Its products with the rows' levels are then whole numbers, which are exact in whatever order they are summed:
+the same ranks on every device and with every number of threads.
 
-On a processor, bytes become eight signs of one byte each by a table, a few rows at a time so that they stay in its
-cache, and are multiplied by its 8-bit instructions. Elsewhere a row's score is the sum of one table entry for each byte
-of its code: a byte contributes one of 256 sums of eight query numbers, and no bit is unpacked.
+On a processor, each byte becomes its levels of one byte each by a table, a few rows at a time so that they stay in its
+cache, and they are multiplied by its 8-bit instructions. Elsewhere a row's score is the sum of one table entry for each
+byte of its code: a byte contributes one of 256 sums of a few query numbers, and no bit is unpacked.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ import torch
 from jaxtyping import Float, Int8
 from torch import Tensor
 from torch.nn.functional import embedding_bag
-from torch.utils.dlpack import from_dlpack
 
-from headwater.core.errors import UsageError
-from headwater.core.spec import Column
+from headwater.core.spec import LEVEL_BITS, Column
 from headwater.curvature.gram import FittedMetric, Metric, fit_metric
 from headwater.index.store import Index
-from headwater.search.codes import SIGNS_OF_BYTE, transform
+from headwater.search.codes import levels_of_byte, stored_names, stored_vectors, transform
+from headwater.search.factors import vectors_of
 
 QueryVectors = Mapping[str, Float[Tensor, "queries _dim"]]
 """Column name to float32 `[queries, dim]`: the vectors that the rows' vectors are multiplied with."""
@@ -35,19 +34,16 @@ Metrics = Mapping[str, FittedMetric]
 def fit_metrics(
     index: Index, wanted: Mapping[str, Metric], device: torch.device | str = "cpu"
 ) -> dict[str, FittedMetric]:
-    """Fit each column's metric on the present rows of the index, on a device.
+    """Fit each column's metric on the present rows of the index, on a device; codes are decoded for it.
 
-    Raises:
-        UsageError: a column holds codes, whose second moment is not that of the vectors.
+    What a code has lost adds to the second moment, nearly alike in all directions, and so acts as more damping.
     """
     stored = {column.name: column for column in index.manifest.columns}
-    fitted = {}
-    for name, metric in wanted.items():
-        if stored[name].scale is not None:
-            remedy = "build the index without --code for this method"
-            raise UsageError(f"column '{name}' holds codes, which fit no metric", where=index.path, remedy=remedy)
-        fitted[name] = fit_metric(metric, _vectors(index, name, device), where=f"{index.path}, column '{name}'")
-    return fitted
+    vectors = {name: _vectors(index, stored[name], device) for name in wanted}
+    return {
+        name: fit_metric(metric, vectors[name], where=f"{index.path}, column '{name}'")
+        for name, metric in wanted.items()
+    }
 
 
 def apply_metrics(metrics: Metrics, vectors: QueryVectors) -> QueryVectors:
@@ -55,10 +51,9 @@ def apply_metrics(metrics: Metrics, vectors: QueryVectors) -> QueryVectors:
     return {name: metrics[name].probes(v) if name in metrics else v for name, v in vectors.items()}
 
 
-def _vectors(index: Index, name: str, device: torch.device | str) -> Iterator[Float[Tensor, "rows dim"]]:
-    for batch in index.batches([name], rows=1024):
-        values = from_dlpack(batch.column(name).flatten())
-        yield values.view(batch.num_rows, -1).to(device).to(torch.float32)
+def _vectors(index: Index, column: Column, device: torch.device | str) -> Iterator[Float[Tensor, "rows dim"]]:
+    for batch in index.batches(stored_names(column), rows=1024):
+        yield stored_vectors(batch, column).to(device)
 
 
 Product = Callable[[Tensor], Float[Tensor, "queries rows"]]
@@ -68,11 +63,11 @@ _CACHE_BYTES = 1 << 19
 """Bytes of float32 rows multiplied at once on a CPU: they fit its second-level cache (3 times faster for one query)."""
 
 _FEWEST_ROWS = 64
-_SIGN_BYTES = 1 << 21
-"""Bytes of signs that are multiplied at once on a CPU."""
+_LEVEL_BYTES = 1 << 21
+"""Bytes of levels that are multiplied at once on a CPU."""
 
-_EIGHT_SIGNS = SIGNS_OF_BYTE.to(torch.int8).view(torch.int64).flatten()
-"""int64 `[256]`: the eight signs of a byte, one byte each, as one number."""
+_AS_ONE = {1: torch.int64, 2: torch.int32, 4: torch.int16}
+"""The type of number whose bytes are the levels of one byte of code, by bits a level."""
 
 _LEVELS = 127
 _TABLES = 16
@@ -81,12 +76,15 @@ _TABLES = 16
 
 def product(probes: Float[Tensor, "queries dim"], column: Column) -> Product:
     """A function that multiplies a column's stored rows with these queries, on the queries' device."""
-    if column.dtype != "sign":
-        return _multiplied(transform(probes.float(), column))
+    if column.dtype == "factors":
+        return _of_factors(probes.float(), column)
+    if column.dtype not in LEVEL_BITS:
+        return _multiplied(probes.float())
     queries = transform(probes.cpu().double(), column)  # in float64, so that every device rounds alike
     step = queries.abs().amax(dim=1, keepdim=True) / _LEVELS
     levels = torch.round(queries / torch.where(step > 0, step, 1)).to(torch.int8)
-    multiply = by_integers(levels) if probes.device.type == "cpu" else by_tables(levels.to(probes.device))
+    way = by_integers if probes.device.type == "cpu" else by_tables
+    multiply = way(levels.to(probes.device), LEVEL_BITS[column.dtype])
     scale = step.to(probes)
 
     def products(stored: Tensor) -> Tensor:
@@ -110,41 +108,54 @@ def _multiplied(probes: Float[Tensor, "queries dim"]) -> Product:
     return products
 
 
-def by_integers(queries: Int8[Tensor, "queries bits"]) -> Product:
-    """Exact products with sign codes on a CPU: signs of one byte each, multiplied as integers."""
-    bits = queries.shape[1]
-    right = queries.T.contiguous()
-
+def _of_factors(probes: Float[Tensor, "queries dim"], column: Column) -> Product:
     def products(stored: Tensor) -> Tensor:
-        rows, width = stored.shape
-        piece = min(rows, max(_FEWEST_ROWS, _SIGN_BYTES // bits))
-        total = torch.empty(rows, len(queries))
-        eights = torch.empty(piece * width, dtype=torch.int64)
-        for start in range(0, rows, piece):
-            part = stored[start : start + piece]
-            some = eights[: part.numel()]
-            torch.index_select(_EIGHT_SIGNS, 0, part.reshape(-1).to(torch.int32), out=some)
-            total[start : start + piece] = torch._int_mm(some.view(torch.int8).view(len(part), bits), right)
-        return total.T
+        """Multiply rows out in pieces, whose float32 entries stay in a processor's cache, with all queries."""
+        piece = max(_FEWEST_ROWS, _CACHE_BYTES // (4 * column.dim))
+        parts = [vectors_of(part.to(probes.device), column) for part in stored.split(piece)]
+        return torch.cat([probes @ part.T for part in parts], dim=1)
 
     return products
 
 
-def by_tables(queries: Int8[Tensor, "queries bits"]) -> Product:
-    """Exact products with sign codes on any device: the sum of a table entry for each byte of the code."""
-    count, size = len(queries), queries.shape[1] // 8
-    signs = SIGNS_OF_BYTE.to(queries.device)
-    by_byte = torch.einsum("si,qbi->bsq", signs, queries.float().view(count, size, 8))
+def by_integers(queries: Int8[Tensor, "queries kept"], each: int = 1) -> Product:
+    """Exact products with codes of `each` bits a coordinate, on a CPU: levels of one byte, multiplied as integers."""
+    kept = queries.shape[1]
+    right = queries.T.contiguous()
+    table = levels_of_byte(each).view(_AS_ONE[each]).flatten()
+
+    def products(stored: Tensor) -> Tensor:
+        rows, width = stored.shape
+        piece = min(rows, max(_FEWEST_ROWS, _LEVEL_BYTES // kept))
+        total = torch.empty(rows, len(queries), dtype=torch.int32)
+        held = torch.empty(piece * width, dtype=table.dtype)
+        for start in range(0, rows, piece):
+            part = stored[start : start + piece]
+            some = held[: part.numel()]
+            torch.index_select(table, 0, part.reshape(-1).to(torch.int32), out=some)
+            torch._int_mm(some.view(torch.int8).view(len(part), kept), right, out=total[start : start + piece])
+        return total.T.float()
+
+    return products
+
+
+def by_tables(queries: Int8[Tensor, "queries kept"], each: int = 1) -> Product:
+    """Exact products with codes on any device: the sum of a table entry for each byte of the code."""
+    count, size = len(queries), queries.shape[1] * each // 8
+    levels = levels_of_byte(each).to(queries.device)
+    largest = (_LEVELS * queries.shape[1]) << each
+    exact = torch.float32 if largest < 1 << 24 else torch.float64
+    by_byte = torch.einsum("si,qbi->bsq", levels.to(exact), queries.to(exact).view(count, size, 8 // each))
     tables = by_byte.split(size if by_byte.is_cuda else _TABLES)
 
     def products(stored: Tensor) -> Tensor:
-        total = torch.zeros(len(stored), count, device=by_byte.device)
+        total = torch.zeros(len(stored), count, dtype=exact, device=by_byte.device)
         start = 0
         for table in tables:
             part = stored[:, start : start + len(table)].to(by_byte.device, torch.int32)
             places = part + 256 * torch.arange(len(table), dtype=torch.int32, device=by_byte.device)
             total += embedding_bag(places, table.reshape(-1, count), mode="sum")
             start += len(table)
-        return total.T
+        return total.T.float()
 
     return products

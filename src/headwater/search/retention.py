@@ -7,21 +7,25 @@ P@k         = mean over queries of the share of relevant rows among the top k
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from headwater.core.spec import Column
 from headwater.index.store import Index
-from headwater.search.codes import decode, encode
-from headwater.search.products import QueryVectors
+from headwater.search.codes import decode, encode, stored_names, stored_vectors
+from headwater.search.products import Metrics, QueryVectors
 from headwater.search.scan import top_k
 
 TOP = 10
 """How many top rows of each query are compared."""
+
+OWN = 32
+"""How many of an index's own rows are asked for where there are no queries."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +64,35 @@ class Retention:
         return f"{text}; {self.queries:,} queries, {self.rows:,} rows"
 
 
-def compare_indexes(exact: Index, other: Index, probes: QueryVectors, *, relevant: str | None = None) -> Retention:
-    """Compare searches of `exact` and of `other`, which holds the same rows as codes.
+@dataclass(frozen=True)
+class Asked:
+    """An index with the same queries as any other: their vectors, under the index's own metrics."""
+
+    index: Index
+    probes: QueryVectors
+    metrics: Metrics = field(default_factory=dict)
+
+
+def own_queries(index: Index) -> Asked:
+    """Some of the index's own rows as queries, for want of others: no model and no metric is needed."""
+    places = np.unique(np.linspace(0, max(index.count - 1, 0), min(OWN, index.count)).astype(int)).tolist()
+    counted = {column.name: column.weight for column in index.manifest.columns if column.weight}
+    names = [name for column in index.manifest.columns if column.name in counted for name in stored_names(column)]
+    table = index.take(places, names)
+    columns = [column for column in index.manifest.columns if column.name in counted]
+    return Asked(index, {column.name: counted[column.name] * stored_vectors(table, column) for column in columns})
+
+
+def compare_indexes(exact: Asked, other: Asked, *, relevant: str | None = None) -> Retention:
+    """Compare searches of an index and of another, which holds the same rows as codes.
 
     `relevant` is an SQL condition that the relevant rows meet, for P@k.
     """
-    best, found = (_top_ids(index, probes) for index in (exact, other))
-    kept = _retention(best, found, exact.count)
+    best, found = _top_ids(exact), _top_ids(other)
+    kept = _retention(best, found, exact.index.count)
     if relevant is None:
         return kept
-    batches = exact.batches(["id"], where=relevant)
+    batches = exact.index.batches(["id"], where=relevant)
     wanted = frozenset(row_id for batch in batches for row_id in batch.column("id").to_pylist())
     return replace(kept, precision=_precision(found, wanted), exact_precision=_precision(best, wanted))
 
@@ -99,11 +122,11 @@ def mean_overlap(exact: Sequence[Sequence[Any]], found: Sequence[Sequence[Any]])
     return sum(shares) / max(len(shares), 1)
 
 
-def _top_ids(index: Index, probes: QueryVectors) -> list[list[str]]:
+def _top_ids(asked: Asked) -> list[list[str]]:
     """The ids of each query's top rows, best first."""
-    found = top_k(index, probes, TOP)
+    found = top_k(asked.index, asked.probes, TOP, metrics=asked.metrics)
     addresses = sorted({hit.address for hits in found for hit in hits})
-    ids = dict(zip(addresses, index.at(addresses, ["id"]).column("id").to_pylist(), strict=True))
+    ids = dict(zip(addresses, asked.index.at(addresses, ["id"]).column("id").to_pylist(), strict=True))
     return [[ids[hit.address] for hit in hits] for hits in found]
 
 

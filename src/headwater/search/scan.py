@@ -24,7 +24,7 @@ from headwater.core.errors import MismatchError, NumericError, StoreError, Usage
 from headwater.core.scores import Scores
 from headwater.core.spec import Column
 from headwater.index.store import Index
-from headwater.search.codes import stored_names
+from headwater.search.codes import stored_names, stored_vectors
 from headwater.search.products import Metrics, QueryVectors, product
 
 DEFAULT_MEMORY = 1 << 29
@@ -171,16 +171,18 @@ def scan(
     rows = rows_per_block(columns, queries, max_memory, index.path)
     names = [*(["id"] if with_ids else []), *wanted]
     for batch in index.batches(names, where=where, rows=rows, fragments=fragments):
-        total = torch.zeros(queries, batch.num_rows, device=device)
+        parts = []
         for column, multiply in products.items():
             vectors = from_dlpack(batch.column(column.name).flatten()).view(batch.num_rows, -1)
             part = multiply(vectors)
             if column.name in scaled:
                 losses = from_dlpack(batch.column("loss"))
-                part *= scaled[column.name].row_scale(vectors, losses).to(device)
+                plain = stored_vectors(batch, column) if column.coded else vectors
+                part *= scaled[column.name].row_scale(plain, losses).to(device)
             if column.scale is not None:
                 part *= from_dlpack(batch.column(column.scale)).to(device)
-            total += part
+            parts.append(part)
+        total = sum(parts[1:], parts[0])
         _require_finite(index, batch, total)
         ids = tuple(batch.column("id").to_pylist()) if with_ids else ()
         yield ScoredBlock(batch.column("_rowaddr").to_numpy().astype(np.int64), total, ids)
@@ -188,6 +190,8 @@ def scan(
 
 def _require_finite(index: Index, batch: pa.RecordBatch, scores: Float[Tensor, "queries rows"]) -> None:
     """Raise `NumericError` naming the first row with a score that is not finite: its vector is damaged."""
+    if not scores.numel() or torch.isfinite(scores.sum()):  # the sum of finite scores may still overflow
+        return
     bad = (~torch.isfinite(scores)).any(dim=0).nonzero()
     if bad.numel():
         address = batch.column("_rowaddr")[int(bad[0])].as_py()

@@ -18,6 +18,14 @@ from torch import Tensor
 HALF = (torch.bfloat16, torch.float16)
 
 
+def narrow_products_pay(device: torch.device) -> bool:
+    """Whether products of bfloat16 numbers are faster than those of float32: on a GPU, and on a CPU with AMX tiles.
+
+    A CPU without takes twice as long for them, although it may have instructions for single rows of such numbers.
+    """
+    return device.type != "cpu" or torch.cpu._is_amx_tile_supported()
+
+
 def multiplies_half(states: Tensor, matrix: Tensor) -> bool:
     """Whether `half_product` and `half_products` can multiply these two."""
     same = states.dtype == matrix.dtype and states.device == matrix.device

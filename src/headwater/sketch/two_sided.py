@@ -53,6 +53,11 @@ class TwoSided:
         rest = self.dim - sum(lengths)
         return (*lengths, *((rest,) if rest else ()))
 
+    @property
+    def matrices(self) -> tuple[tuple[int, int], ...]:
+        """Height and width of each tensor's sketch, in the order of their places."""
+        return tuple((height, width) for _, height, width in self._places.values())
+
     def accumulate(
         self, total: Float[Tensor, "rows dim"], gradient: Gradient, *, unit: bool, norms: bool = True
     ) -> Float[Tensor, " rows"]:
@@ -94,3 +99,8 @@ def _projection(size: int, small: int, stream: int, dtype: torch.dtype, device: 
     """Random signs / √small; the identity where the side is not shortened."""
     like = torch.empty(0, dtype=dtype, device=device)
     return torch.eye(size, dtype=dtype, device=device) if size == small else sign_matrix(size, small, stream, like)
+
+
+def matrices_of(sketch: object) -> tuple[tuple[int, int], ...]:
+    """Height and width of the matrices that the sketch's vectors consist of; none of a sketch without matrices."""
+    return sketch.matrices if isinstance(sketch, TwoSided) else ()

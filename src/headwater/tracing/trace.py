@@ -39,6 +39,7 @@ OnProgress = Callable[[str, float], None]
 
 ADDITIVE = "a token's value is its part of the score; a side's values sum to the score, up to rounding"
 SIMILARITY = "higher = more alike in the columns ranked by; the sign does not say whether a row helps or harms"
+CODED = "a token's value is its part of the score of whole vectors, which the index's codes approximate"
 RELATIVE = "a token's value says how much it counts compared with the others; a side's values do not sum to the score"
 
 
@@ -251,9 +252,12 @@ def _ranked_exactly(
     addresses = sorted({hit.address for hits in found for hit in hits})
     if not addresses:
         return found
-    if not asked.rows:
+    if not session.bound.form.exact:
+        scores = _from_vectors(session, asked, addresses)
+    elif not asked.rows:
         raise UsageError("a direction has no whole gradient", where="--exact", remedy="leave it out")
-    scores = session.bound.exact_scores(session.index.rows(addresses), asked.rows) @ asked.aim.combination.mT
+    else:
+        scores = session.bound.exact_scores(session.index.rows(addresses), asked.rows) @ asked.aim.combination.mT
     place = {address: i for i, address in enumerate(addresses)}
     sign = 1.0 if options.lowest else -1.0
     rescored = [
@@ -261,6 +265,18 @@ def _ranked_exactly(
         for query, hits in enumerate(found)
     ]
     return [sorted(hits, key=lambda hit: (sign * hit.score, hit.address))[: options.top] for hits in rescored]
+
+
+def _from_vectors(session: Session, asked: Asked, addresses: Sequence[int]) -> Float[Tensor, "rows queries"]:
+    """Scores from the rows' vectors in float32, read again from their text: what an index of codes approximates."""
+    read = session.bound.encode(session.index.rows(addresses), "train")
+    total = torch.zeros(len(addresses), len(asked.names))
+    for name, probes in asked.probes.items():
+        part = read.vectors[name] @ probes.cpu().T
+        if name in asked.metrics:
+            part *= asked.metrics[name].row_scale(read.vectors[name], read.losses).cpu()[:, None]
+        total += part
+    return total
 
 
 def _grid(session: Session, row: Row, query: Row) -> TokenGrid | None:
@@ -326,6 +342,15 @@ def _map(token_row: TokenRow, values: Sequence[float]) -> TokenMap:
     return TokenMap(tuple(texts), tuple(numbers))
 
 
+def _token_values(session: Session, options: TraceOptions, chosen: Mapping[str, float]) -> str:
+    """What a token's value is of the score that is shown."""
+    form, columns = session.bound.form, session.index.manifest.columns
+    if not form.additive or (options.exact and form.exact):
+        return RELATIVE
+    coded = any(column.coded for column in columns if column.name in chosen)
+    return CODED if coded and not options.exact else ADDITIVE
+
+
 def _about(session: Session, options: TraceOptions, chosen: Mapping[str, float]) -> dict[str, str]:
     manifest, method, form = session.index.manifest, session.bound.method, session.bound.form
     beside = any(column.name in chosen and not column.weight for column in manifest.columns)
@@ -336,7 +361,7 @@ def _about(session: Session, options: TraceOptions, chosen: Mapping[str, float])
         "order": "lowest scores first" if options.lowest else "highest scores first",
         "sign": SIMILARITY if beside else method.meaning.text,
         "coverage": str(manifest.coverage),
-        "token values": ADDITIVE if form.additive and not options.exact else RELATIVE,
+        "token values": _token_values(session, options, chosen),
         "model": session.bound.reader.loaded.name,
         "asked about": ASKED[options.targets],
         "index": f"{session.index.path}, {session.index.count:,} rows",
@@ -344,7 +369,8 @@ def _about(session: Session, options: TraceOptions, chosen: Mapping[str, float])
         "headwater": manifest.library_version,
     }
     if options.exact:
-        about["scores"] = f"from whole gradients, of the {options.exact} rows a query that the index scored highest"
+        what = "whole gradients" if form.exact else "vectors that were read again"
+        about["scores"] = f"from {what}, of the {options.exact} rows a query that the index scored highest"
     if options.where:
         met, rows = session.index.count_where(options.where), session.index.count
         about["rows"] = f"where {options.where}: {met:,} of {rows:,}"
