@@ -24,8 +24,8 @@ def loaded():
 def test_without_a_run_gradients_are_read(tmp_path, loaded, caplog):
     with caplog.at_level(logging.WARNING):
         index = hw.build(tmp_path / "a.lance", model=loaded, data=ROWS, method="auto")
-    assert index.manifest.method.name == "rapidin"
-    assert "the method is rapidin, because no training run is given" in caplog.text
+    assert index.manifest.method.name == "ekfac-cos"
+    assert "the method is ekfac-cos, because gradients can be read, and no training run was given" in caplog.text
 
 
 def test_with_a_recorded_run_it_is_read_midway(tmp_path):

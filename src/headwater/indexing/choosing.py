@@ -1,8 +1,7 @@
 """`--method auto`: the method of an index by a rule, which docs/methods/index.md states with its evidence.
 
-    1. ekfac-cos    the training run was recorded (`checkpoints=FOLDER`), and a backward pass fits
-    2. rapidin      a backward pass fits
-    3. rise         otherwise: it takes forward passes only
+    1. ekfac-cos    if gradients can be read within the limits; of the recorded run, if `checkpoints=FOLDER` is given
+    2. rise         otherwise: it takes forward passes only
 
 Whether it fits is measured as `headwater plan` measures it, against `--max-memory` and `--max-disk`.
 """
@@ -40,10 +39,9 @@ def candidates(settings: Mapping[str, Any]) -> list[tuple[Method, str]]:
     if other := [name for name in settings if name != _RUN]:
         what = f"'{other[0]}' is an option of a method, and the method is yet to be chosen"
         raise UsageError(what, where="--set", remedy=f"name the method, or give {_RUN}=FOLDER alone")
-    of_run = [(find_method("ekfac-cos", settings), "the training run was recorded")] if settings else []
+    run = "the training run was recorded" if settings else "gradients can be read, and no training run was given"
     return [
-        *of_run,
-        (find_method("rapidin"), "no training run is given, and gradients can be read"),
+        (find_method("ekfac-cos", settings), run),
         (find_method("rise"), "gradients cannot be read within the limits"),
     ]
 
