@@ -36,6 +36,7 @@ from headwater.methods.bound import Bound
 from headwater.methods.catalog import find_method
 from headwater.models.load import load_model
 from headwater.models.reader import Reader
+from headwater.search.codes import stored_names, stored_vectors
 from headwater.search.scan import score_all
 from headwater.tasks.science_fiction import is_science_fiction
 from headwater.tracing.queries import ask
@@ -81,6 +82,9 @@ def main() -> None:
         "bergson, projection 16": bergson_side,
         "dattri-llm, projection 16": dattri_side,
         "headwater logra": lambda task, place: own_side(task, place, "logra", parameters=LAYERS, rank=RANK),
+        "headwater logra, preset full": lambda task, place: own_side(
+            task, place, "logra", parameters=LAYERS, rank=RANK, preset="full"
+        ),
         "headwater rise": lambda task, place: own_side(task, place, "rise"),
     }
     found: dict[str, list[tuple[float, Measured]]] = {name: [] for name in sides}
@@ -173,7 +177,8 @@ def own_side(task: Task, place: Path, method: str, **settings: Any) -> Measured:
         ask(session, task.queries, metrics={})
         fit = asking - (time.perf_counter() - began)
         (name,) = asked.plain_vectors
-        rows = torch.from_numpy(np.stack(index.dataset.to_table(columns=[name]).column(name).to_numpy())).float()
+        (column,) = index.manifest.columns
+        rows = torch.cat([stored_vectors(batch, column) for batch in index.batches(stored_names(column))])
         kinds["cosine"] = precision(cosines(asked.plain_vectors[name], rows), task)
     return Measured(built, index.rows_bytes, 1000 * searched, kinds, fit)
 

@@ -38,7 +38,7 @@ def test_controls_join_whatever_is_asked_for():
         ("rise+bm52", "unknown method"),
         ("bm25:by=embedding", "no vector columns"),
         ("bm25:code=sign", "no vector columns"),
-        ("rise:code=int4", "is no code"),
+        ("rise:code=int3", "is no code"),
         ("embedding=>rsie", "unknown method"),
     ],
 )

@@ -158,7 +158,7 @@ def test_grids_are_there_where_they_are_declared_and_nowhere_else(case, variant)
 def test_token_values_sum_to_the_score_where_they_are_said_to_and_nowhere_else(case, variant, tmp_path):
     """Of both sides, through a real index: metrics and rounding included."""
     bound = case.bound(variant)
-    index = build(tmp_path / "i.lance", open_corpus(RECORDS[:12]), bound)
+    index = build(tmp_path / "i.lance", open_corpus(RECORDS[:12]), bound, code="none")
     trace = trace_rows(Session(index, bound), case.queries, TraceOptions(top=6, tokens=True, grids=0))
     hits = [hit for query in trace.queries for hit in query.hits]
     scores = np.array([hit.score for hit in hits])

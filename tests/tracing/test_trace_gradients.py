@@ -18,7 +18,7 @@ from headwater.methods.bound import Bound
 from headwater.methods.catalog import find_method
 from headwater.models.reader import Reader
 from headwater.tracing.queries import prompt_query, with_responses
-from headwater.tracing.trace import TraceOptions, trace_rows
+from headwater.tracing.trace import ADDITIVE, CODED, TraceOptions, trace_rows
 from zoo import tiny_loaded
 
 ROWS = [
@@ -115,7 +115,9 @@ def test_a_shortlist_from_codes_is_ranked_by_vectors_read_again(tmp_path, method
     coded = built(tmp_path / "c.lance", ROWS, method, code="sign:64", **options)
     by = trace_rows(full, QUERIES, TraceOptions(top=24)).queries
     metrics = full.bound.form.metrics
+    assert trace_rows(coded, QUERIES, TraceOptions(top=2)).about["token values"] == CODED
     found = trace_rows(coded, QUERIES, TraceOptions(top=24, exact=24))
+    assert found.about["token values"] == ADDITIVE
     assert "vectors that were read again" in found.about["scores"]
     if not metrics:  # a metric is fitted on the index, and so on its codes
         for one, other in zip(found.queries, by, strict=True):

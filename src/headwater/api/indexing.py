@@ -49,7 +49,7 @@ from headwater.methods.catalog import find_method, restore_method
 from headwater.methods.kept import expected
 from headwater.methods.method import Method
 from headwater.models.reader import TOKENS_PER_BATCH
-from headwater.search.retention import Asked, Retention, compare_indexes, compare_rows, own_queries
+from headwater.search.retention import Retention, Searched, compare_indexes, compare_rows, own_queries
 from headwater.tracing.queries import ask, read_queries
 
 RECOMPUTED = 16
@@ -379,7 +379,7 @@ def retention(
     if exact is not None:
         plain = Session(index_of(exact), session.bound)
         there = ask(plain, read_queries(queries)) if asked.metrics else asked
-        sides = (Asked(side, one.probes, one.metrics) for side, one in ((plain.index, there), (index, asked)))
+        sides = (Searched(side, one.probes, one.metrics) for side, one in ((plain.index, there), (index, asked)))
         return compare_indexes(*sides, relevant=relevant)
     if relevant is not None or asked.metrics:
         what = "relevant rows can be counted only with the exact index"

@@ -351,16 +351,10 @@ def _show(command: str, facts: dict[str, Any], as_json: bool) -> None:
         emit_pairs(_described(facts))
 
 
-def _stored(facts: dict[str, Any]) -> str:
-    """How vectors are stored, what each column takes, and what was measured of the code."""
-    from headwater.methods.kept import told
-
-    parts = ", ".join(f"{name} {size:,}" for name, size in facts["vector_bytes"].items())
-    return f"{told(facts['code'], facts['kept'])} (bytes a row: {parts})"
-
-
 def _described(facts: dict[str, Any]) -> dict[str, Any]:
     """The facts of an index as people read them."""
+    from headwater.methods.kept import told
+
     sizes, read, loading = facts["bytes_per_row"], facts["reading"] or {}, facts["model"].get("loading", {})
     deleted = f", and {facts['deleted_rows']:,} deleted" if facts["deleted_rows"] else ""
     disk = "" if facts["bytes_on_disk"] is None else f"; {facts['bytes_on_disk']:,} in all files"
@@ -373,7 +367,8 @@ def _described(facts: dict[str, Any]) -> dict[str, Any]:
         **({"rows left out": facts["left_out"]} if facts["left_out"] else {}),
         "bytes": f"{facts['bytes']:,}{disk}",
         "bytes a row": ", ".join(f"{name} {size:,.0f}" for name, size in sizes.items()),
-        "vectors stored": _stored(facts),
+        "vectors stored": told(facts["code"], facts["kept"]),
+        "bytes of a vector": ", ".join(f"{name} {size:,}" for name, size in facts["vector_bytes"].items()),
         "made": f"{facts['created']} by headwater {facts['library_version']}, format {facts['format_version']}",
         "data": facts["data"],
         "row texts": "kept" if facts["keeps_text"] else "left out",

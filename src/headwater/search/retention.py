@@ -65,7 +65,7 @@ class Retention:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Searched:
     """An index with the same queries as any other: their vectors, under the index's own metrics."""
 
     index: Index
@@ -73,17 +73,17 @@ class Asked:
     metrics: Metrics = field(default_factory=dict)
 
 
-def own_queries(index: Index) -> Asked:
+def own_queries(index: Index) -> Searched:
     """Some of the index's own rows as queries, for want of others: no model and no metric is needed."""
     places = np.unique(np.linspace(0, max(index.count - 1, 0), min(OWN, index.count)).astype(int)).tolist()
     counted = {column.name: column.weight for column in index.manifest.columns if column.weight}
     names = [name for column in index.manifest.columns if column.name in counted for name in stored_names(column)]
     table = index.take(places, names)
     columns = [column for column in index.manifest.columns if column.name in counted]
-    return Asked(index, {column.name: counted[column.name] * stored_vectors(table, column) for column in columns})
+    return Searched(index, {column.name: counted[column.name] * stored_vectors(table, column) for column in columns})
 
 
-def compare_indexes(exact: Asked, other: Asked, *, relevant: str | None = None) -> Retention:
+def compare_indexes(exact: Searched, other: Searched, *, relevant: str | None = None) -> Retention:
     """Compare searches of an index and of another, which holds the same rows as codes.
 
     `relevant` is an SQL condition that the relevant rows meet, for P@k.
@@ -122,7 +122,7 @@ def mean_overlap(exact: Sequence[Sequence[Any]], found: Sequence[Sequence[Any]])
     return sum(shares) / max(len(shares), 1)
 
 
-def _top_ids(asked: Asked) -> list[list[str]]:
+def _top_ids(asked: Searched) -> list[list[str]]:
     """The ids of each query's top rows, best first."""
     found = top_k(asked.index, asked.probes, TOP, metrics=asked.metrics)
     addresses = sorted({hit.address for hits in found for hit in hits})
