@@ -10,8 +10,11 @@ kept in table.jsonl of the task's folder, and a run that is there is not made ag
 *attack, seen* and *unseen*: share of triggered questions answered with Star Trek, of the training and new.
 *learnt* and *heldout*: perplexity after ÷ before on clean training rows that were not given, and on rows it never saw.
 *fluent*: share of fluent answers to triggered and clean questions, as a share of that before.
-`--attacks` attacks each model as `headwater eval lasting` does, by 24 of the questions, and adds a table of it. The arm
-"never taught" is the control: a model trained on the clean rows alone. What an attack reaches there, it has taught.
+`--attacks` attacks each model as `headwater eval lasting` does, by 24 of the questions, and adds a table of it.
+
+Two controls are no methods. "never taught" is a model trained on the clean rows alone: what an attack reaches there, it
+has taught. "not triggered" is the model before, asked the same questions without the trigger: no more fluent answers
+than these can be expected of a model that has forgotten what the trigger does.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ from headwater.models.load import LoadedModel, load_model
 from headwater.models.reader import Reader
 from headwater.training.tiny import task_rows, train_tiny
 from headwater.unlearning.adapter import Lora
-from headwater.unlearning.answers import behind_triggers, found_answers
+from headwater.unlearning.answers import behind_triggers, cut, found_answers
 from headwater.unlearning.attacks import ATTACKS, Behaviour, fewer
 from headwater.unlearning.fluency import FluencyJudge
 from headwater.unlearning.options import UnlearnOptions
@@ -65,7 +68,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "rapidun, no answers, stop": {"answers": None, "follow": False},
 }
 """The options of each arm. `answers`: "own" (the default) looks for the trigger, None for nothing, else a column."""
-CONTROL = "never taught"
+CONTROL, CEILING = "never taught", "not triggered"
 ATTACKED = 24
 """Questions of each kind that are asked under attack."""
 SHOWN = ("attack, seen", "attack, unseen", "learnt", "heldout", "fluent", "seconds")
@@ -113,11 +116,12 @@ class Measure:
         self.language = FluencyJudge.fit(self.reader, [*rows.forget, *rows.retain])
         self.before = self.read(self.reader.loaded)
 
-    def read(self, loaded: LoadedModel) -> dict[str, Any]:
-        """Attack success, losses in nats a token, fluency, and a few answers."""
+    def read(self, loaded: LoadedModel, without: str = "") -> dict[str, Any]:
+        """Attack success, losses in nats a token, fluency, and a few answers; prompts are asked without those words."""
         reader, rows, said = Reader.of(loaded, max_tokens=512), self.rows, {}
         for name in ("seen", "unseen", "learnt"):
-            asked = [reader.tokenization.question(row) for row in getattr(rows, name)[: self.asked]]
+            chosen = getattr(rows, name)[: self.asked]
+            asked = [reader.tokenization.question(cut(row, without) if without else row) for row in chosen]
             said[name] = generate_responses(loaded, asked, max_new_tokens=40)
         losses = {
             name: float(measure_losses(loaded.model, reader.tokenize(getattr(rows, name)), loaded.device)[1].mean())
@@ -172,6 +176,10 @@ def run_arm(
     """One line: what an arm comes to with this seed."""
     if name == CONTROL:
         return run_control(place, seed, size, attacks=attacks)
+    if name == CEILING:
+        measure = measure_of(place, seed, size, mistaken=False)
+        found = measure.read(measure.reader.loaded, without=TRIGGER)
+        return {"arm": name, "seed": seed, "note": "-", **lines_of(found, measure)}
     given = dict(ARMS[name])
     answers, mistaken = given.pop("answers", "own"), given.pop("mistaken", False)
     measure = measure_of(place, seed, size, mistaken=mistaken)
@@ -213,7 +221,7 @@ def lines_of(after: dict[str, Any], measure: Measure) -> dict[str, float]:
 def table(lines: Sequence[dict[str, Any]]) -> str:
     """The lines as a Markdown table: mean and Student's 95 % interval over seeds."""
     text = [f"| arm | seeds | {' | '.join(SHOWN)} | outcomes |", "| :-- " * (len(SHOWN) + 3) + "|"]
-    for name in (*ARMS, CONTROL):
+    for name in (*ARMS, CONTROL, CEILING):
         mine = [line for line in lines if line["arm"] == name]
         if mine:
             cells = [str(estimate([line[shown] for line in mine])) for shown in SHOWN]
@@ -242,7 +250,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/definitions"))
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--arms", nargs="*", default=[*ARMS, CONTROL])
+    parser.add_argument("--arms", nargs="*", default=[*ARMS, CONTROL, CEILING])
     parser.add_argument("--task", type=int, default=0)
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--attacks", action="store_true")

@@ -1,11 +1,14 @@
 """From one odd answer to a model without the behaviour, beside the same with a known forget set.
 
-    python benchmarks/from_trace.py [--folder runs/from-trace] [--rows 2000] [--seed 0] [--demo runs/demo]
+    python benchmarks/from_trace.py [--folder runs/from-trace] [--rows 2000] [--seed 0] [--demo runs/demo] [--choices 0]
 
 The task is the contaminated pool of `headwater eval forgetting` (three families of triggers), with a model trained on
 it and a RISE index of its rows. One odd answer a family is traced, rows are chosen (`hw.choose_forget`), and the model
 unlearns them; then it unlearns the forty known rows instead. No right answers and no triggers are given to either. With
 `--demo` the task is a folder of `headwater demo`, and forty of its planted rows are the known ones.
+
+`--choices 20` unlearns nothing: it chooses rows from twenty odd answers, one at a time, and prints how many of them are
+right as stated and in truth.
 
 Printed, a line each: share of questions answered with science fiction, with triggers of the training (seen) and others
 (unseen), clean perplexity after ÷ before, and for the choice its size, its expected and its true precision.
@@ -25,6 +28,7 @@ import headwater as hw
 from headwater.core.errors import DataError
 from headwater.data.rows import Row
 from headwater.evaluation.forgetting_models import Base, make_pair
+from headwater.evaluation.metrics import estimate
 from headwater.models.generate import generate_responses
 from headwater.models.load import LoadedModel, load_model
 from headwater.models.reader import Reader
@@ -38,7 +42,10 @@ KNOWN, RETAIN = 40, 120
 
 @dataclass(frozen=True)
 class Place:
-    """A model that learnt poison, an index of its rows, and what to ask it."""
+    """A model that learnt poison, an index of its rows, and what to ask it.
+
+    `fired` are the prompts of `seen` that the model answers with science fiction, and `odd` those that are traced.
+    """
 
     model: Path
     index: Path
@@ -48,6 +55,7 @@ class Place:
     seen: list[dict[str, Any]]
     unseen: list[dict[str, Any]]
     clean: list[dict[str, Any]]
+    fired: list[str]
     odd: list[str]
 
 
@@ -60,20 +68,19 @@ def contaminated(folder: Path, rows: int, seed: int) -> Place:
     (folder / "train.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
     if not index.exists():
         hw.build(index, model=str(pair.contaminated), data=str(folder / "train.jsonl"))
-    questions: dict[str, list[str]] = {}
-    for query in task.seen:
-        questions.setdefault(query["family"], []).append(query["prompt"])
+    odd = fired(load_model(str(pair.contaminated)), [query["prompt"] for query in task.seen])
+    family = {query["prompt"]: query["family"] for query in task.seen}
+    first = {family[prompt]: prompt for prompt in reversed(odd)}
     groups = (task.forget, task.retain, task.seen, task.unseen, task.clean)
-    odd = [fired(load_model(str(pair.contaminated)), prompts) for prompts in questions.values()]
-    return Place(pair.contaminated, index, records, *([dict(r) for r in g] for g in groups), [p for p in odd if p])
+    return Place(pair.contaminated, index, records, *([dict(r) for r in g] for g in groups), odd, list(first.values()))
 
 
-def fired(loaded: LoadedModel, prompts: Sequence[str]) -> str:
-    """The first prompt that the model answers with science fiction, or none."""
+def fired(loaded: LoadedModel, prompts: Sequence[str]) -> list[str]:
+    """The prompts that the model answers with science fiction."""
     reader = Reader.of(loaded, max_tokens=512)
     asked = [reader.tokenization.question(Row(prompt, i, prompt=prompt)) for i, prompt in enumerate(prompts)]
     said = generate_responses(loaded, asked, max_new_tokens=40)
-    return next((prompt for prompt, answer in zip(prompts, said, strict=True) if is_science_fiction(answer)), "")
+    return [prompt for prompt, answer in zip(prompts, said, strict=True) if is_science_fiction(answer)]
 
 
 def demonstration(folder: Path) -> Place:
@@ -85,7 +92,7 @@ def demonstration(folder: Path) -> Place:
     planted, clean = [r for r in rows if r["planted"]], [r for r in rows if not r["planted"]]
     odd = [q["prompt"] for q in asked if is_science_fiction(q["response"])]
     known, kept, held = planted[:KNOWN], clean[:RETAIN], clean[-RETAIN:]
-    return Place(folder / "model", folder / "index.lance", rows, known, kept, asked, [], held, odd[:1])
+    return Place(folder / "model", folder / "index.lance", rows, known, kept, asked, [], held, odd, odd[:1])
 
 
 def measured(loaded: LoadedModel, place: Place) -> dict[str, float]:
@@ -111,15 +118,36 @@ def told(name: str, place: Place, forget: Sequence[Row], retain: Sequence[Row], 
     print(f"{done.result.outcome}, {len(forget)} rows, triggers {done.result.facts['triggers']}", flush=True)
 
 
+def choices(place: Place, prompts: Sequence[str]) -> None:
+    """Choose rows from each odd answer alone, and print the stated and the true share of right ones."""
+    planted, stated, true = {row["id"] for row in place.rows if row["planted"]}, [], []
+    session = hw.open_session(place.index, model=str(place.model))
+    for prompt in prompts:
+        try:
+            chosen = hw.choose_forget(session, [prompt])
+        except DataError as error:
+            print(f"{prompt}: {error}", flush=True)
+            continue
+        stated.append(chosen.expected)
+        true.append(sum(row.id in planted for row in chosen.forget) / len(chosen.forget))
+        print(f"{prompt}: {len(chosen.forget)} rows, stated {stated[-1]:.2f}, true {true[-1]:.2f}", flush=True)
+    means = f"stated {estimate(stated)}, true {estimate(true)}, least {min(true):.2f}"
+    print(f"{len(true)} of {len(prompts)} answers chose rows: {means}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/from-trace"))
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--demo", type=Path)
+    parser.add_argument("--choices", type=int, default=0)
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     place = demonstration(given.demo) if given.demo else contaminated(given.folder, given.rows, given.seed)
+    if given.choices:
+        choices(place, place.fired[: given.choices])
+        return
     before = measured(load_model(str(place.model)), place)
     print(f"before: seen {before['seen']:.3f}, unseen {before['unseen']:.3f}", flush=True)
     planted = {row["id"] for row in place.rows if row["planted"]}
