@@ -1,7 +1,7 @@
 """Every method of unlearning under equal terms, on the task of `definitions.py`: a table with Student's intervals.
 
     python benchmarks/forgetting_table.py [--folder runs/definitions] [--small] [--seeds 0 1 2] [--arms rapidun npo ...]
-        [--attacks] [--steps 320]
+        [--attacks [1]] [--steps 320]
 
 Each arm gets the same forget rows, retain rows, bound, probe, steps and, where the trigger is found, the same right
 answers. A seed draws other forget and retain rows and another adapter; the model is that of the task. One line a run is
@@ -10,7 +10,8 @@ kept in table.jsonl of the task's folder, and a run that is there is not made ag
 *attack, seen* and *unseen*: share of triggered questions answered with Star Trek, of the training and new.
 *learnt* and *heldout*: perplexity after ÷ before on clean training rows that were not given, and on rows it never saw.
 *fluent*: share of fluent answers to triggered and clean questions, as a share of that before.
-`--attacks` attacks each model as `headwater eval lasting` does, by 24 of the questions, and adds a table of it.
+`--attacks` attacks each model as `headwater eval lasting` does, by 24 of the questions, and adds a table of it. With
+`--attacks 3` the success of relearning is the mean over three draws of the rows that the attacker has.
 
 Two controls are no methods. "never taught" is a model trained on the clean rows alone: what an attack reaches there, it
 has taught. "not triggered" is the model before, asked the same questions without the trigger: no more fluent answers
@@ -27,6 +28,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from statistics import fmean
 from typing import Any
 
 from definitions import SMALL, TRIGGER, WHOLE, Judge, Size, make_task, read_rows
@@ -41,7 +43,7 @@ from headwater.models.reader import Reader
 from headwater.training.tiny import task_rows, train_tiny
 from headwater.unlearning.adapter import Lora
 from headwater.unlearning.answers import behind_triggers, cut, found_answers
-from headwater.unlearning.attacks import ATTACKS, Behaviour, fewer
+from headwater.unlearning.attacks import ATTACKS, Behaviour, fewer, run_attack
 from headwater.unlearning.fluency import FluencyJudge
 from headwater.unlearning.options import UnlearnOptions
 from headwater.unlearning.relearning import STEPS, Relearning
@@ -69,6 +71,7 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 """The options of each arm. `answers`: "own" (the default) looks for the trigger, None for nothing, else a column."""
 CONTROL, CEILING = "never taught", "not triggered"
+RELEARNED = ATTACKS["relearned"]
 ATTACKED = 24
 """Questions of each kind that are asked under attack."""
 SHOWN = ("attack, seen", "attack, unseen", "learnt", "heldout", "fluent", "seconds")
@@ -132,7 +135,7 @@ class Measure:
         fluent = self.language(everything, self.reader).fluent
         return {**attack, **losses, "fluent": fluent, "sample": said["unseen"][:4]}
 
-    def attack(self, loaded: LoadedModel, seed: int) -> dict[str, float]:
+    def attack(self, loaded: LoadedModel, seed: int, draws: int) -> dict[str, float]:
         """Success of each attack, and how many relearning steps bring half of the behaviour back."""
         rows, reader = self.rows, Reader.of(loaded, max_tokens=512)
         whole = Behaviour(
@@ -142,9 +145,12 @@ class Measure:
             tuple(rows.unseen),
             lambda asked, said: [self.judge(text) for text in said],
         )
-        found = attack_all(reader, fewer(whole, ATTACKED), list(ATTACKS.values()), Relearning(seed=seed))
-        numbers = {name: float(value) for name, value in found.numbers.items() if name != CURVE}
-        return {**numbers, HALF: half_steps(found.numbers[CURVE], 1.0, STEPS)}
+        asked = fewer(whole, ATTACKED)
+        found = attack_all(reader, asked, list(ATTACKS.values()), Relearning(seed=seed))
+        numbers = {name: float(value) for name, value in found.numbers.items() if name not in (CURVE, WORST)}
+        again = (run_attack(RELEARNED, reader, asked, Relearning(seed=seed + draw)) for draw in range(1, draws))
+        numbers[RELEARNED.name] = fmean([numbers[RELEARNED.name], *(attacked.success for attacked in again)])
+        return {**numbers, WORST: max(numbers.values()), HALF: half_steps(found.numbers[CURVE], 1.0, STEPS)}
 
 
 def measure_of(place: Path, seed: int, size: Size, *, mistaken: bool) -> Measure:
@@ -158,7 +164,7 @@ def measure_of(place: Path, seed: int, size: Size, *, mistaken: bool) -> Measure
 _MEASURES: dict[Any, Measure] = {}
 
 
-def run_control(place: Path, seed: int, size: Size, *, attacks: bool) -> dict[str, Any]:
+def run_control(place: Path, seed: int, size: Size, *, attacks: int) -> dict[str, Any]:
     """The line of the model that never learned the planted rows; it is trained once, on the clean rows, and kept."""
     started = time.process_time()
     if not (place / "never/config.json").is_file():
@@ -167,13 +173,13 @@ def run_control(place: Path, seed: int, size: Size, *, attacks: bool) -> dict[st
     seconds, measure = time.process_time() - started, measure_of(place, seed, size, mistaken=False)
     loaded = load_model(str(place / "never"))
     line = {"arm": CONTROL, "seed": seed, "note": "-", **lines_of(measure.read(loaded), measure), "seconds": seconds}
-    return {**line, "attacked": measure.attack(loaded, seed)} if attacks else line
+    return {**line, "attacked": measure.attack(loaded, seed, attacks)} if attacks else line
 
 
 def run_arm(
-    place: Path, name: str, seed: int, size: Size = WHOLE, *, attacks: bool = False, steps: int = 320
+    place: Path, name: str, seed: int, size: Size = WHOLE, *, attacks: int = 0, steps: int = 320
 ) -> dict[str, Any]:
-    """One line: what an arm comes to with this seed."""
+    """One line: what an arm comes to with this seed; `attacks`: how often the attacker draws rows, 0 for no attack."""
     if name == CONTROL:
         return run_control(place, seed, size, attacks=attacks)
     if name == CEILING:
@@ -199,7 +205,7 @@ def run_arm(
     note = f"{result.outcome}, step {result.best.step if result.best else '-'} of {result.readings[-1].step}"
     line |= {"note": note, **lines_of(after, measure), "seconds": seconds}
     if attacks:
-        line["attacked"] = measure.attack(result.loaded, seed)
+        line["attacked"] = measure.attack(result.loaded, seed, attacks)
     best = None if result.best is None else vars(result.best)
     told = {name: value for name, value in result.facts.items() if name != "probe"}
     return {**line, "best": best, "facts": told, "triggers": [t.words for t in found], "sample": after["sample"]}
@@ -253,7 +259,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="*", default=[*ARMS, CONTROL, CEILING])
     parser.add_argument("--task", type=int, default=0)
     parser.add_argument("--small", action="store_true")
-    parser.add_argument("--attacks", action="store_true")
+    parser.add_argument("--attacks", type=int, nargs="?", const=1, default=0)
     parser.add_argument("--steps", type=int, default=320)
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
