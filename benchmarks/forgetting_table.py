@@ -66,7 +66,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "rapidun, sharp": {"harden": "sharp"},
     "rapidun, int4": {"harden": "int4"},
     "rapidun, all weights": {"lora": None},
-    "rapidun, rank 64": {"lora": Lora(rank=64)},
+    "rapidun, rank 64": {"lora": Lora(rank=64, alpha=64)},
     "rapidun, no answers, stop": {"answers": None, "follow": False},
 }
 """The options of each arm. `answers`: "own" (the default) looks for the trigger, None for nothing, else a column."""
@@ -225,14 +225,19 @@ def lines_of(after: dict[str, Any], measure: Measure) -> dict[str, float]:
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
-    """The lines as a Markdown table: mean and Student's 95 % interval over seeds."""
-    text = [f"| arm | seeds | {' | '.join(SHOWN)} | outcomes |", "| :-- " * (len(SHOWN) + 3) + "|"]
+    """The lines as a Markdown table: mean and Student's 95 % interval over seeds.
+
+    The last but one column is how many more answers are fluent than with `rapidun`, seed by seed.
+    """
+    text = [f"| arm | seeds | {' | '.join(SHOWN)} | more fluent | outcomes |", "| :-- " * (len(SHOWN) + 4) + "|"]
+    first = {line["seed"]: line["fluent"] for line in lines if line["arm"] == "rapidun"}
     for name in (*ARMS, CONTROL, CEILING):
         mine = [line for line in lines if line["arm"] == name]
         if mine:
             cells = [str(estimate([line[shown] for line in mine])) for shown in SHOWN]
             notes = "; ".join(line["note"] for line in mine)
-            text.append(f"| {name} | {len(mine)} | {' | '.join(cells)} | {notes} |")
+            more = [line["fluent"] - first[line["seed"]] for line in mine if line["seed"] in first]
+            text.append(f"| {name} | {len(mine)} | {' | '.join(cells)} | {estimate(more) if more else '-'} | {notes} |")
     return "\n".join(text)
 
 
