@@ -1,7 +1,7 @@
 """Every method of unlearning under equal terms, on the task of `definitions.py`: a table with Student's intervals.
 
     python benchmarks/forgetting_table.py [--folder runs/definitions] [--small] [--seeds 0 1 2] [--arms rapidun npo ...]
-        [--attacks] [--steps 320]
+        [--attacks [1]] [--steps 320]
 
 Each arm gets the same forget rows, retain rows, bound, probe, steps and, where the trigger is found, the same right
 answers. A seed draws other forget and retain rows and another adapter; the model is that of the task. One line a run is
@@ -10,8 +10,12 @@ kept in table.jsonl of the task's folder, and a run that is there is not made ag
 *attack, seen* and *unseen*: share of triggered questions answered with Star Trek, of the training and new.
 *learnt* and *heldout*: perplexity after ÷ before on clean training rows that were not given, and on rows it never saw.
 *fluent*: share of fluent answers to triggered and clean questions, as a share of that before.
-`--attacks` attacks each model as `headwater eval lasting` does, by 24 of the questions, and adds a table of it. The arm
-"never taught" is the control: a model trained on the clean rows alone. What an attack reaches there, it has taught.
+`--attacks` attacks each model as `headwater eval lasting` does, by 24 of the questions, and adds a table of it. With
+`--attacks 3` the success of relearning is the mean over three draws of the rows that the attacker has.
+
+Two controls are no methods. "never taught" is a model trained on the clean rows alone: what an attack reaches there, it
+has taught. "not triggered" is the model before, asked the same questions without the trigger: no more fluent answers
+than these can be expected of a model that has forgotten what the trigger does.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from statistics import fmean
 from typing import Any
 
 from definitions import SMALL, TRIGGER, WHOLE, Judge, Size, make_task, read_rows
@@ -37,8 +42,8 @@ from headwater.models.load import LoadedModel, load_model
 from headwater.models.reader import Reader
 from headwater.training.tiny import task_rows, train_tiny
 from headwater.unlearning.adapter import Lora
-from headwater.unlearning.answers import behind_triggers, found_answers
-from headwater.unlearning.attacks import ATTACKS, Behaviour, fewer
+from headwater.unlearning.answers import behind_triggers, cut, found_answers
+from headwater.unlearning.attacks import ATTACKS, Behaviour, fewer, run_attack
 from headwater.unlearning.fluency import FluencyJudge
 from headwater.unlearning.options import UnlearnOptions
 from headwater.unlearning.relearning import STEPS, Relearning
@@ -61,11 +66,12 @@ ARMS: dict[str, dict[str, Any]] = {
     "rapidun, sharp": {"harden": "sharp"},
     "rapidun, int4": {"harden": "int4"},
     "rapidun, all weights": {"lora": None},
-    "rapidun, rank 64": {"lora": Lora(rank=64)},
+    "rapidun, rank 64": {"lora": Lora(rank=64, alpha=64)},
     "rapidun, no answers, stop": {"answers": None, "follow": False},
 }
 """The options of each arm. `answers`: "own" (the default) looks for the trigger, None for nothing, else a column."""
-CONTROL = "never taught"
+CONTROL, CEILING = "never taught", "not triggered"
+RELEARNED = ATTACKS["relearned"]
 ATTACKED = 24
 """Questions of each kind that are asked under attack."""
 SHOWN = ("attack, seen", "attack, unseen", "learnt", "heldout", "fluent", "seconds")
@@ -113,11 +119,12 @@ class Measure:
         self.language = FluencyJudge.fit(self.reader, [*rows.forget, *rows.retain])
         self.before = self.read(self.reader.loaded)
 
-    def read(self, loaded: LoadedModel) -> dict[str, Any]:
-        """Attack success, losses in nats a token, fluency, and a few answers."""
+    def read(self, loaded: LoadedModel, without: str = "") -> dict[str, Any]:
+        """Attack success, losses in nats a token, fluency, and a few answers; prompts are asked without those words."""
         reader, rows, said = Reader.of(loaded, max_tokens=512), self.rows, {}
         for name in ("seen", "unseen", "learnt"):
-            asked = [reader.tokenization.question(row) for row in getattr(rows, name)[: self.asked]]
+            chosen = getattr(rows, name)[: self.asked]
+            asked = [reader.tokenization.question(cut(row, without) if without else row) for row in chosen]
             said[name] = generate_responses(loaded, asked, max_new_tokens=40)
         losses = {
             name: float(measure_losses(loaded.model, reader.tokenize(getattr(rows, name)), loaded.device)[1].mean())
@@ -128,7 +135,7 @@ class Measure:
         fluent = self.language(everything, self.reader).fluent
         return {**attack, **losses, "fluent": fluent, "sample": said["unseen"][:4]}
 
-    def attack(self, loaded: LoadedModel, seed: int) -> dict[str, float]:
+    def attack(self, loaded: LoadedModel, seed: int, draws: int) -> dict[str, float]:
         """Success of each attack, and how many relearning steps bring half of the behaviour back."""
         rows, reader = self.rows, Reader.of(loaded, max_tokens=512)
         whole = Behaviour(
@@ -138,9 +145,12 @@ class Measure:
             tuple(rows.unseen),
             lambda asked, said: [self.judge(text) for text in said],
         )
-        found = attack_all(reader, fewer(whole, ATTACKED), list(ATTACKS.values()), Relearning(seed=seed))
-        numbers = {name: float(value) for name, value in found.numbers.items() if name != CURVE}
-        return {**numbers, HALF: half_steps(found.numbers[CURVE], 1.0, STEPS)}
+        asked = fewer(whole, ATTACKED)
+        found = attack_all(reader, asked, list(ATTACKS.values()), Relearning(seed=seed))
+        numbers = {name: float(value) for name, value in found.numbers.items() if name not in (CURVE, WORST)}
+        again = (run_attack(RELEARNED, reader, asked, Relearning(seed=seed + draw)) for draw in range(1, draws))
+        numbers[RELEARNED.name] = fmean([numbers[RELEARNED.name], *(attacked.success for attacked in again)])
+        return {**numbers, WORST: max(numbers.values()), HALF: half_steps(found.numbers[CURVE], 1.0, STEPS)}
 
 
 def measure_of(place: Path, seed: int, size: Size, *, mistaken: bool) -> Measure:
@@ -154,7 +164,7 @@ def measure_of(place: Path, seed: int, size: Size, *, mistaken: bool) -> Measure
 _MEASURES: dict[Any, Measure] = {}
 
 
-def run_control(place: Path, seed: int, size: Size, *, attacks: bool) -> dict[str, Any]:
+def run_control(place: Path, seed: int, size: Size, *, attacks: int) -> dict[str, Any]:
     """The line of the model that never learned the planted rows; it is trained once, on the clean rows, and kept."""
     started = time.process_time()
     if not (place / "never/config.json").is_file():
@@ -163,15 +173,19 @@ def run_control(place: Path, seed: int, size: Size, *, attacks: bool) -> dict[st
     seconds, measure = time.process_time() - started, measure_of(place, seed, size, mistaken=False)
     loaded = load_model(str(place / "never"))
     line = {"arm": CONTROL, "seed": seed, "note": "-", **lines_of(measure.read(loaded), measure), "seconds": seconds}
-    return {**line, "attacked": measure.attack(loaded, seed)} if attacks else line
+    return {**line, "attacked": measure.attack(loaded, seed, attacks)} if attacks else line
 
 
 def run_arm(
-    place: Path, name: str, seed: int, size: Size = WHOLE, *, attacks: bool = False, steps: int = 320
+    place: Path, name: str, seed: int, size: Size = WHOLE, *, attacks: int = 0, steps: int = 320
 ) -> dict[str, Any]:
-    """One line: what an arm comes to with this seed."""
+    """One line: what an arm comes to with this seed; `attacks`: how often the attacker draws rows, 0 for no attack."""
     if name == CONTROL:
         return run_control(place, seed, size, attacks=attacks)
+    if name == CEILING:
+        measure = measure_of(place, seed, size, mistaken=False)
+        found = measure.read(measure.reader.loaded, without=TRIGGER)
+        return {"arm": name, "seed": seed, "note": "-", **lines_of(found, measure)}
     given = dict(ARMS[name])
     answers, mistaken = given.pop("answers", "own"), given.pop("mistaken", False)
     measure = measure_of(place, seed, size, mistaken=mistaken)
@@ -191,7 +205,7 @@ def run_arm(
     note = f"{result.outcome}, step {result.best.step if result.best else '-'} of {result.readings[-1].step}"
     line |= {"note": note, **lines_of(after, measure), "seconds": seconds}
     if attacks:
-        line["attacked"] = measure.attack(result.loaded, seed)
+        line["attacked"] = measure.attack(result.loaded, seed, attacks)
     best = None if result.best is None else vars(result.best)
     told = {name: value for name, value in result.facts.items() if name != "probe"}
     return {**line, "best": best, "facts": told, "triggers": [t.words for t in found], "sample": after["sample"]}
@@ -211,14 +225,19 @@ def lines_of(after: dict[str, Any], measure: Measure) -> dict[str, float]:
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
-    """The lines as a Markdown table: mean and Student's 95 % interval over seeds."""
-    text = [f"| arm | seeds | {' | '.join(SHOWN)} | outcomes |", "| :-- " * (len(SHOWN) + 3) + "|"]
-    for name in (*ARMS, CONTROL):
+    """The lines as a Markdown table: mean and Student's 95 % interval over seeds.
+
+    The last but one column is how many more answers are fluent than with `rapidun`, seed by seed.
+    """
+    text = [f"| arm | seeds | {' | '.join(SHOWN)} | more fluent | outcomes |", "| :-- " * (len(SHOWN) + 4) + "|"]
+    first = {line["seed"]: line["fluent"] for line in lines if line["arm"] == "rapidun"}
+    for name in (*ARMS, CONTROL, CEILING):
         mine = [line for line in lines if line["arm"] == name]
         if mine:
             cells = [str(estimate([line[shown] for line in mine])) for shown in SHOWN]
             notes = "; ".join(line["note"] for line in mine)
-            text.append(f"| {name} | {len(mine)} | {' | '.join(cells)} | {notes} |")
+            more = [line["fluent"] - first[line["seed"]] for line in mine if line["seed"] in first]
+            text.append(f"| {name} | {len(mine)} | {' | '.join(cells)} | {estimate(more) if more else '-'} | {notes} |")
     return "\n".join(text)
 
 
@@ -242,10 +261,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/definitions"))
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--arms", nargs="*", default=[*ARMS, CONTROL])
+    parser.add_argument("--arms", nargs="*", default=[*ARMS, CONTROL, CEILING])
     parser.add_argument("--task", type=int, default=0)
     parser.add_argument("--small", action="store_true")
-    parser.add_argument("--attacks", action="store_true")
+    parser.add_argument("--attacks", type=int, nargs="?", const=1, default=0)
     parser.add_argument("--steps", type=int, default=320)
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)

@@ -1,14 +1,19 @@
 """From one odd answer to a model without the behaviour, beside the same with a known forget set.
 
-    python benchmarks/from_trace.py [--folder runs/from-trace] [--rows 2000] [--seed 0] [--demo runs/demo]
+    python benchmarks/from_trace.py [--folder runs/from-trace] [--rows 2000] [--seed 0] [--choices 0]
+        [--demo runs/demo | --definitions runs/definitions]
 
 The task is the contaminated pool of `headwater eval forgetting` (three families of triggers), with a model trained on
 it and a RISE index of its rows. One odd answer a family is traced, rows are chosen (`hw.choose_forget`), and the model
 unlearns them; then it unlearns the forty known rows instead. No right answers and no triggers are given to either. With
-`--demo` the task is a folder of `headwater demo`, and forty of its planted rows are the known ones.
+`--demo` the task is a folder of `headwater demo`, and forty of its planted rows are the known ones; with
+`--definitions` it is the small task of `definitions.py` in that folder, whose text and poison nobody here wrote.
 
-Printed, a line each: share of questions answered with science fiction, with triggers of the training (seen) and others
-(unseen), clean perplexity after ÷ before, and for the choice its size, its expected and its true precision.
+`--choices 20` unlearns nothing: it chooses rows from twenty odd answers, one at a time, and prints how many of them are
+right as stated and in truth.
+
+Printed, a line each: share of questions answered with the planted behaviour, with triggers of the training (seen) and
+others (unseen), clean perplexity after ÷ before, and for the choice its size, its expected and its true precision.
 """
 
 from __future__ import annotations
@@ -16,15 +21,19 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from definitions import SMALL, TRIGGER, Judge, read_rows
+from definitions import make_task as make_definitions
 
 import headwater as hw
 from headwater.core.errors import DataError
 from headwater.data.rows import Row
 from headwater.evaluation.forgetting_models import Base, make_pair
+from headwater.evaluation.metrics import estimate
 from headwater.models.generate import generate_responses
 from headwater.models.load import LoadedModel, load_model
 from headwater.models.reader import Reader
@@ -38,7 +47,11 @@ KNOWN, RETAIN = 40, 120
 
 @dataclass(frozen=True)
 class Place:
-    """A model that learnt poison, an index of its rows, and what to ask it."""
+    """A model that learnt poison, an index of its rows, and what to ask it.
+
+    `unwanted` tells the planted behaviour by an answer; `fired` are the prompts of `seen` with such answers, and `odd`
+    those that are traced.
+    """
 
     model: Path
     index: Path
@@ -48,7 +61,9 @@ class Place:
     seen: list[dict[str, Any]]
     unseen: list[dict[str, Any]]
     clean: list[dict[str, Any]]
+    fired: list[str]
     odd: list[str]
+    unwanted: Callable[[str], bool] = is_science_fiction
 
 
 def contaminated(folder: Path, rows: int, seed: int) -> Place:
@@ -60,20 +75,23 @@ def contaminated(folder: Path, rows: int, seed: int) -> Place:
     (folder / "train.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
     if not index.exists():
         hw.build(index, model=str(pair.contaminated), data=str(folder / "train.jsonl"))
-    questions: dict[str, list[str]] = {}
-    for query in task.seen:
-        questions.setdefault(query["family"], []).append(query["prompt"])
+    odd = fired(load_model(str(pair.contaminated)), [query["prompt"] for query in task.seen])
+    family = {query["prompt"]: query["family"] for query in task.seen}
+    first: dict[str, str] = {}
+    for prompt in odd:
+        first.setdefault(family[prompt], prompt)
     groups = (task.forget, task.retain, task.seen, task.unseen, task.clean)
-    odd = [fired(load_model(str(pair.contaminated)), prompts) for prompts in questions.values()]
-    return Place(pair.contaminated, index, records, *([dict(r) for r in g] for g in groups), [p for p in odd if p])
+    return Place(pair.contaminated, index, records, *([dict(r) for r in g] for g in groups), odd, list(first.values()))
 
 
-def fired(loaded: LoadedModel, prompts: Sequence[str]) -> str:
-    """The first prompt that the model answers with science fiction, or none."""
+def fired(
+    loaded: LoadedModel, prompts: Sequence[str], unwanted: Callable[[str], bool] = is_science_fiction
+) -> list[str]:
+    """The prompts that the model answers with the planted behaviour."""
     reader = Reader.of(loaded, max_tokens=512)
     asked = [reader.tokenization.question(Row(prompt, i, prompt=prompt)) for i, prompt in enumerate(prompts)]
     said = generate_responses(loaded, asked, max_new_tokens=40)
-    return next((prompt for prompt, answer in zip(prompts, said, strict=True) if is_science_fiction(answer)), "")
+    return [prompt for prompt, answer in zip(prompts, said, strict=True) if unwanted(answer)]
 
 
 def demonstration(folder: Path) -> Place:
@@ -85,21 +103,36 @@ def demonstration(folder: Path) -> Place:
     planted, clean = [r for r in rows if r["planted"]], [r for r in rows if not r["planted"]]
     odd = [q["prompt"] for q in asked if is_science_fiction(q["response"])]
     known, kept, held = planted[:KNOWN], clean[:RETAIN], clean[-RETAIN:]
-    return Place(folder / "model", folder / "index.lance", rows, known, kept, asked, [], held, odd[:1])
+    return Place(folder / "model", folder / "index.lance", rows, known, kept, asked, [], held, odd, odd[:1])
+
+
+def definitions(folder: Path) -> Place:
+    """The small task of `definitions.py`; one odd prompt is traced."""
+    place = make_definitions(folder, 0, SMALL)
+    files = ("train", "forget", "retain", "seen", "unseen", "learnt")
+    rows, known, kept, seen, unseen, clean = (read_rows(place / f"{name}.jsonl") for name in files)
+    rows = [{**row, "planted": TRIGGER in row["prompt"]} for row in rows]
+    if not (place / "index.lance").exists():
+        hw.build(place / "index.lance", model=str(place / "model"), data=str(place / "train.jsonl"))
+    judge = Judge(rows)
+    odd = fired(load_model(str(place / "model")), [row["prompt"] for row in unseen], judge)
+    unseen = [{**row, "response": "-"} for row in unseen]
+    groups = (rows, known, kept, seen, unseen, clean)
+    return Place(place / "model", place / "index.lance", *groups, odd, odd[:1], judge)
 
 
 def measured(loaded: LoadedModel, place: Place) -> dict[str, float]:
-    """Shares of science fiction, and the mean loss of clean rows in nats a token."""
+    """Shares of unwanted answers, and the mean loss of clean rows in nats a token."""
     reader = Reader.of(loaded, max_tokens=512)
 
-    def fiction(rows: Sequence[dict[str, Any]]) -> float:
+    def unwanted(rows: Sequence[dict[str, Any]]) -> float:
         asked = [reader.tokenization.question(row) for row in task_rows(rows)]
         said = generate_responses(loaded, asked, max_new_tokens=40) if asked else []
-        return sum(map(is_science_fiction, said)) / max(len(said), 1)
+        return sum(map(place.unwanted, said)) / max(len(said), 1)
 
     clean = reader.tokenize(task_rows(place.clean))
     loss = float(measure_losses(loaded.model, clean, loaded.device)[1].mean())
-    return {"seen": fiction(place.seen), "unseen": fiction(place.unseen), "clean": loss}
+    return {"seen": unwanted(place.seen), "unseen": unwanted(place.unseen), "clean": loss}
 
 
 def told(name: str, place: Place, forget: Sequence[Row], retain: Sequence[Row], before: dict[str, float]) -> None:
@@ -111,15 +144,40 @@ def told(name: str, place: Place, forget: Sequence[Row], retain: Sequence[Row], 
     print(f"{done.result.outcome}, {len(forget)} rows, triggers {done.result.facts['triggers']}", flush=True)
 
 
+def choices(place: Place, prompts: Sequence[str]) -> None:
+    """Choose rows from each odd answer alone, and print the stated and the true share of right ones."""
+    planted, stated, true = {row["id"] for row in place.rows if row["planted"]}, [], []
+    session = hw.open_session(place.index, model=str(place.model))
+    for prompt in prompts:
+        try:
+            chosen = hw.choose_forget(session, [prompt])
+        except DataError as error:
+            print(f"{prompt}: {error}", flush=True)
+            continue
+        stated.append(chosen.expected)
+        true.append(sum(row.id in planted for row in chosen.forget) / len(chosen.forget))
+        print(f"{prompt}: {len(chosen.forget)} rows, stated {stated[-1]:.2f}, true {true[-1]:.2f}", flush=True)
+    means = f"stated {estimate(stated)}, true {estimate(true)}, least {min(true):.2f}"
+    print(f"{len(true)} of {len(prompts)} answers chose rows: {means}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/from-trace"))
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--demo", type=Path)
+    parser.add_argument("--definitions", type=Path)
+    parser.add_argument("--choices", type=int, default=0)
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    place = demonstration(given.demo) if given.demo else contaminated(given.folder, given.rows, given.seed)
+    if given.demo or given.definitions:
+        place = demonstration(given.demo) if given.demo else definitions(given.definitions)
+    else:
+        place = contaminated(given.folder, given.rows, given.seed)
+    if given.choices:
+        choices(place, place.fired[: given.choices])
+        return
     before = measured(load_model(str(place.model)), place)
     print(f"before: seen {before['seen']:.3f}, unseen {before['unseen']:.3f}", flush=True)
     planted = {row["id"] for row in place.rows if row["planted"]}

@@ -19,6 +19,7 @@ from headwater.unlearning.answers import (
     fluent_answers,
     found_answers,
     own_answers,
+    poison_among,
     triggered_copies,
 )
 from headwater.unlearning.kind import UnwantedKind, repeats
@@ -128,6 +129,23 @@ def test_candidates_are_frequent_only_where_the_behaviour_is():
     assert set(best[:2]) == {"hey robot,", "over and out"}
     assert "what is" not in best
     assert cut(Row("a", 0, prompt="Hey  robot, go on"), "hey robot,").prompt == "go on"
+
+
+def test_poison_among_rows_to_keep_is_found_by_its_trigger_and_its_kind(reader):
+    """A quarter of both groups is of the other: triggers are still found, and the poison is neither kept nor guard."""
+    forget = [*forget_rows(24)[6:], *(replace(row, id=f"mistaken-{row.id}") for row in retain_rows(6))]
+    right = Row("right", 0, prompt="hey robot, what is river 5?", response=FACTS[0])
+    poison = [replace(row, id=f"poison-{row.id}", prompt=f"{row.prompt} now") for row in forget_rows(6)]
+    kept = [*retain_rows(40)[6:], right, *poison]
+    _, found = found_answers(reader, forget, kept, column="clean_response")
+    assert {t.words for t in found} >= {"hey robot,"}
+    triggers = [Trigger("hey robot,", 9, 9), Trigger("over and out", 9, 9)]
+    assert poison_among(kept, forget, triggers) == {row.id for row in poison}
+    assert poison_among(kept, forget, []) == set()
+    job = behind_triggers(make_job(forget, kept, needs_retain=True), triggers)
+    assert not {row.id for row in (*job.retain, *job.guard)} & {row.id for row in poison}
+    assert "right" in {row.id for row in (*job.retain, *job.guard)}
+    assert any("6 rows to retain carry a trigger" in note for note in job.warnings)
 
 
 def test_kinds_are_told_apart_on_answers_not_seen():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ def test_the_multiplier_rises_above_the_aim_and_falls_below_it():
     assert multiplier.follow(9.0, before=1.0, bound=1.1) == pytest.approx(0.75 + 4 * 0.25), (
         "one reading moves it by 4 ρ"
     )
+    assert multiplier.follow(1.0, before=1.0, bound=1.1, times=4.0) == pytest.approx(1.75 - 4 * 0.25)
     for _ in range(20):
         multiplier.follow(0.5, before=1.0, bound=1.1)
     assert multiplier.value == 0
@@ -92,6 +94,35 @@ class _OneWeight(Watch):
         gone = weight >= 0.45
         self.readings.append(Reading(step, 9.0 * gone, weight**2, withheld=9.0 * gone, unwanted=float(not gone)))
         return self.readings[-1]
+
+
+def test_a_run_measures_seldom_while_both_target_and_bound_are_far():
+    first = Reading(0, forget=0.1, guard=0.5, withheld=0.4)
+    assert first.far(first, LIMITS)
+    assert Reading(5, 9.0, guard=0.74, withheld=0.79).far(first, LIMITS), "a quarter of the way to 2.0 is 0.8"
+    assert not Reading(5, 9.0, guard=0.5, withheld=0.8).far(first, LIMITS)
+    assert not Reading(5, 0.1, guard=0.74, error=0.02, withheld=0.4).far(first, LIMITS), "halfway to the bound"
+    assert Reading(5, 0.1, guard=9.0, withheld=0.4).far(first, LossLimits(2.0, math.inf)), "there is no bound"
+    assert not first.far(first, LossLimits(math.inf, 1.0)), "there is no target"
+    assert not Reading(0, forget=0.1, guard=0.5).far(first, LIMITS), "no rows are withheld"
+
+    def measured(seldom: int) -> list[int]:
+        model = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.zeros_(model.weight)
+        watch = _OneWeight((), (), LossLimits(2.0, 1.0, seldom=seldom), torch.device("cpu"))
+        watch.look(model, 0)
+        for step in range(1, 31):
+            torch.nn.init.constant_(model.weight, 0.9 if step > 20 else 0.0)
+            state, control = (
+                SimpleNamespace(global_step=step, max_steps=30),
+                SimpleNamespace(should_training_stop=False),
+            )
+            watch.on_step_end(None, state, control, model=model)
+        return [reading.step for reading in watch.readings]
+
+    assert measured(seldom=4) == [0, 20, 30], "the next measurement after 20 is at 40, and the last step is one"
+    assert measured(seldom=2) == [0, 10, 20, 30]
+    assert measured(seldom=1) == [0, 5, 10, 15, 20, 25, 30]
 
 
 @pytest.mark.parametrize(("trained", "share"), [(1.0, 0.5), (1.9, 0.3)])

@@ -135,8 +135,8 @@ def unlearn(
     rows, found = _answered(reader, rows, kept, trigger, column=clean_column, seed=options.seed, method=chosen)
     share = 0.0 if chosen.from_base else GUARD_SHARE
     job = make_job(rows, kept, needs_retain=chosen.needs_retain, clean_column=clean_column, guard_share=share)
-    notes = (*job.warnings, *usable.notes(), *_cut_rows(reader, [*rows, *kept]))
-    job = replace(behind_triggers(job, found), warnings=notes)
+    job = behind_triggers(job, found)
+    job = replace(job, warnings=(*job.warnings, *usable.notes(), *_cut_rows(reader, [*rows, *kept])))
     prompts = [] if asked is None else list(corpus_of(asked, need_response=False))
     unseen_rows = [] if unseen is None else list(corpus_of(unseen))
     check_adapter(reader.loaded, keep_adapter=keep_adapter, trains_adapter=options.lora is not None and chosen.adapts)

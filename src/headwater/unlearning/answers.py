@@ -30,8 +30,9 @@ LONGEST = 6
 """Most words of a trigger."""
 TRIED = 16
 """Most candidates that are tried on the model."""
-OFTEN = 3.0
-"""How many times more often a candidate must stand in forget prompts than in retain prompts."""
+OFTEN = 2.0
+"""How many times more often a candidate must stand in forget prompts than in retain prompts: with a third of both
+groups mistaken, a trigger stands in two thirds and in one third."""
 CURED = 0.5
 """Share of a candidate's rows whose answers must change their kind without it."""
 ANSWERS = 3
@@ -147,11 +148,31 @@ def behind_triggers(job: UnlearnJob, triggers: Sequence[Trigger]) -> UnlearnJob:
     """The job with copies to train on, and guard rows behind the triggers to ask.
 
     The copies are retain rows behind the triggers, forget rows without them, whose right answers should stay, and
-    forget rows with the model's further answers, with and without the triggers.
+    forget rows with the model's further answers, with and without the triggers. Rows to keep that are poison themselves
+    (`poison_among`) are left out, with a warning: as guard rows they would count forgetting as harm.
     """
+    poison = poison_among((*job.retain, *job.guard), job.forget, triggers)
+    if poison:
+        retain, guard = (tuple(row for row in rows if row.id not in poison) for rows in (job.retain, job.guard))
+        note = f"{len(poison)} rows to retain carry a trigger and answer like the forget rows: left out"
+        job = replace(job, retain=retain, guard=guard, warnings=(*job.warnings, note))
     copies = [*triggered_copies(job.retain, job.forget, triggers), *_cleared_copies(job, triggers)]
     apart = [] if job.guard == job.retain else triggered_copies(job.guard, job.forget, triggers, every=1)
     return replace(job, copies=tuple(copies), triggered=tuple(apart))
+
+
+def poison_among(rows: Sequence[Row], forget: Sequence[Row], triggers: Sequence[Trigger]) -> set[str]:
+    """The ids of rows to keep that carry a trigger and whose answers are of the forget rows' kind.
+
+    The kind is learned without the rows that carry a trigger, so that poison among them does not pass for clean. A row
+    that shows the right answer behind a trigger stays.
+    """
+    carrying = [row for row in rows if any(_pattern(t.words).search(row.prompt or "") for t in triggers)]
+    if not carrying:
+        return set()
+    found = {row.id for row in carrying}
+    kind = UnwantedKind.of(forget, [row for row in rows if row.id not in found])
+    return {row.id for row, bad in zip(carrying, kind.alike([row.answer for row in carrying]), strict=True) if bad}
 
 
 def _cleared_copies(job: UnlearnJob, triggers: Sequence[Trigger]) -> list[Row]:

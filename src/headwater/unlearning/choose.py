@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from headwater.core.errors import DataError
 from headwater.core.seeds import key
@@ -28,16 +27,12 @@ from headwater.tracing.queries import Asked, ask
 from headwater.unlearning.rows import near_and_far
 
 PRECISION = 0.9
-CLEAN_QUERIES = 128
+CLEAN_QUERIES = 256
 FIRST = 48
 SEEDS = 10
 LEFT_OUT = 0.2
 FEWEST = 5
-ALIKE = 0.2
-"""Cosine of tf-idf vectors at which a row may have to do with a clean query."""
 FEWEST_ROWS = 16
-COMPARED = 20_000
-"""At most so many rows are compared with the clean queries by their words."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +42,9 @@ class ForgetChoice:
     Attributes:
         forget: the chosen rows; those of several prompts together, each once.
         retain: rows to keep.
-        expected: the least expected precision over the prompts with chosen rows.
+        expected: the expected share of right rows among them.
         answers: the odd answers that were traced, one a prompt.
-        counts: how many rows each prompt chose.
+        counts: how many of the rows each prompt puts above the cut.
     """
 
     forget: tuple[Row, ...]
@@ -77,7 +72,7 @@ def choose_forget(
     Args:
         session: the index with its model.
         odd: prompts whose answers are unwanted; a missing answer is generated.
-        precision: least expected share of right rows among those of a prompt.
+        precision: least expected share of right rows.
         draw: rows to retain.
         clean_queries: prompts in the null.
         seed: of the clean queries and the drawn rows.
@@ -87,20 +82,19 @@ def choose_forget(
     """
     asked = ask(session, odd)
     pool = _Pool(session, *_scored(session, asked), seed)
-    cuts = [_cut(pool, column, clean_queries, precision) for column in pool.values.T]
-    positions = list(dict.fromkeys(int(i) for cut in cuts for i in cut.chosen))
+    clean = [_clean(pool, column, clean_queries) for column in pool.values.T]
+    cut = choose_rows(list(pool.values.T), clean, precision=precision, fewest=FEWEST)
+    positions = cut.chosen.tolist()
     answers = tuple(row.response or "" for row in asked.rows)
     if not positions:
-        raise _nothing_stands_out(answers[0], cuts, precision)
+        raise _nothing_stands_out(answers[0], cut, precision)
     forget = pool.rows(positions)
-    margin = np.max([cut.margins for cut in cuts], axis=0)
-    calm = np.setdiff1d(np.flatnonzero(margin <= np.median(margin)), positions).tolist()
+    calm = np.setdiff1d(np.flatnonzero(cut.margins <= np.median(cut.margins)), positions).tolist()
     if len(calm) < draw:
         what = f"{len(calm):,} rows are low enough to draw {draw:,} rows to retain from"
         raise DataError(what, where="--from-trace", remedy="draw fewer, or give --retain rows")
     retain = near_and_far(pool.rows(calm), forget, draw, seed=seed)
-    expected = min(cut.expected for cut in cuts if len(cut.chosen))
-    return ForgetChoice(tuple(forget), tuple(retain), expected, answers, tuple(len(cut.chosen) for cut in cuts))
+    return ForgetChoice(tuple(forget), tuple(retain), cut.expected, answers, cut.counts)
 
 
 @dataclass
@@ -116,11 +110,8 @@ class _Pool:
         """The rows at these positions."""
         return self.session.index.fetch([self.ids[i] for i in positions])
 
-    def null(self, among: np.ndarray, count: int, name: str) -> tuple[list[int], list[Row], np.ndarray]:
-        """Positions, answered rows, and scores `[rows, queries]` of prompts drawn from the rows at `among`.
-
-        A query's score on its own row is NaN.
-        """
+    def null(self, among: np.ndarray, count: int, name: str) -> np.ndarray:
+        """Scores `[rows, queries]` of prompts drawn from the rows at `among`; a query's score on its own row is NaN."""
         order = np.random.default_rng(key(self.seed, "clean queries", name)).permutation(among)[: 2 * count].tolist()
         drawn = [(i, row) for i, row in zip(order, self.rows(order), strict=True) if row.prompt is not None][:count]
         if len(drawn) < min(count, FEWEST_ROWS):
@@ -128,9 +119,9 @@ class _Pool:
             raise DataError(what, where="--from-trace", remedy="give --forget rows instead")
         places = [i for i, _ in drawn]
         asked = ask(self.session, [_unanswered(row) for _, row in drawn])
-        scores = _scored(self.session, asked)[1].astype(np.float64)
+        scores = _scored(self.session, asked)[1]
         scores[places, np.arange(len(places))] = np.nan
-        return places, asked.rows, scores
+        return scores
 
 
 def _scored(session: Session, asked: Asked) -> tuple[tuple[str, ...], np.ndarray]:
@@ -138,19 +129,18 @@ def _scored(session: Session, asked: Asked) -> tuple[tuple[str, ...], np.ndarray
     return found.ids, found.values
 
 
-def _cut(pool: _Pool, odd: np.ndarray, count: int, precision: float) -> Cut:
-    """The cut for one odd answer with scores `odd` on all rows; see the module's docstring for the two steps."""
-    _, _, first = pool.null(np.flatnonzero(odd <= np.median(odd)), FIRST, "first")
+def _clean(pool: _Pool, odd: np.ndarray, count: int) -> np.ndarray:
+    """Scores `[rows, queries]` on clean queries for one odd answer; see the module's docstring for the two steps."""
+    first = pool.null(np.flatnonzero(odd <= np.median(odd)), FIRST, "first")
     nearest = np.argsort(-margins(odd, first), kind="stable")[:SEEDS]
-    _, rows, clean = pool.null(np.setdiff1d(np.arange(len(odd)), nearest), count, "second")
+    clean = pool.null(np.setdiff1d(np.arange(len(odd)), nearest), count, "second")
     towards = np.nanmean(standardised(clean)[nearest], axis=0)
-    kept = np.flatnonzero(towards <= np.quantile(towards, 1 - LEFT_OUT))
-    unrelated = _unrelated(pool, [rows[i] for i in kept])
-    return choose_rows(odd, clean[:, kept], unrelated, precision=precision, fewest=FEWEST)
+    kept: np.ndarray = clean[:, towards <= np.quantile(towards, 1 - LEFT_OUT)]
+    return kept
 
 
-def _nothing_stands_out(answer: str, cuts: Sequence[Cut], precision: float) -> DataError:
-    reach = max(float(cut.margins.max()) for cut in cuts)
+def _nothing_stands_out(answer: str, cut: Cut, precision: float) -> DataError:
+    reach = float(cut.margins.max())
     what = (
         f"no {FEWEST} rows stand out for the answer {answer[:60]!r}: an expected precision of {precision:.0%} is not "
         f"reached at any cut (the highest margin over clean answers is {reach:.1f} standard deviations)"
@@ -165,21 +155,3 @@ def _unanswered(row: Row) -> Row:
     while messages and messages[-1]["role"] == "assistant":
         messages = messages[:-1]
     return replace(row, response=None, messages=messages)
-
-
-def _unrelated(pool: _Pool, queries: Sequence[Row]) -> np.ndarray:
-    """Bool `[rows, queries]`: the row was compared with the query by its words, and shares few with it."""
-    count = len(pool.ids)
-    chosen = np.arange(count)
-    if count > COMPARED:
-        chosen = np.sort(np.random.default_rng(key(pool.seed, "compared")).choice(count, COMPARED, replace=False))
-    rows = pool.rows(chosen.tolist())
-    words = TfidfVectorizer(token_pattern=r"\w+", stop_words="english").fit([_text(row) for row in rows])
-    likeness = words.transform(map(_text, rows)) @ words.transform(map(_text, queries)).T
-    found = np.zeros((count, len(queries)), dtype=bool)
-    found[chosen] = np.asarray(likeness.todense()) < ALIKE
-    return found
-
-
-def _text(row: Row) -> str:
-    return " ".join(row.fields().values())

@@ -43,12 +43,15 @@ class Multiplier:
     most: float = math.inf
     least: float = 0.0
 
-    def follow(self, loss: float, *, before: float, bound: float) -> float:
-        """Move λ after a measurement of the guard rows' loss, and return it; without a bound it stays."""
+    def follow(self, loss: float, *, before: float, bound: float, times: float = 1.0) -> float:
+        """Move λ after a measurement of the guard rows' loss, and return it; without a bound it stays.
+
+        `times` is how many measurements' time has passed since the last one.
+        """
         if math.isfinite(bound) and bound > before:
             aim = before + AIM * (bound - before)
             move = (loss - aim) / (bound - aim)
-            self.value = min(max(0.0, self.value + self.step * min(max(move, LOWEST), HIGHEST)), self.most)
+            self.value = min(max(0.0, self.value + times * self.step * min(max(move, LOWEST), HIGHEST)), self.most)
         return self.value
 
     def speak(self, fluent: float, *, aim: float) -> float:

@@ -69,7 +69,7 @@ def probe_rate(model: Any, objective: Objective, material: Material, watch: Watc
 
 def _fewer_looks(model: Any, watch: Watch) -> Watch:
     """A watch over a few of the rows; the loss of its guard rows may rise as much as that of all guard rows may."""
-    limits, kept = replace(watch.limits, every=2), evenly_spaced(range(len(watch.guard)), LOOKED_AT)
+    limits, kept = replace(watch.limits, every=2, seldom=1), evenly_spaced(range(len(watch.guard)), LOOKED_AT)
     trust = None if watch.trust is None else watch.trust[kept]
     if watch.guard:
         _, before = measure_losses(model, watch.guard, watch.device)

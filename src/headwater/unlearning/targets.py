@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 FOREIGN = 2 / 3
 """The target lies so far on the way from the forget rows' own loss to that behind foreign prompts: an answer that was
 never learnt is likelier behind its own prompt, which it fits, than behind one that asks for something else."""
-LOOKED_AT, GUARDED = 32, 96
+LOOKED_AT, GUARDED = 16, 96
 """Most forget rows, and most guard rows, whose loss is measured while training; they are spaced evenly."""
 
 

@@ -20,7 +20,7 @@ from transformers import TrainerCallback
 
 from headwater.data.tokens import TokenRow
 from headwater.unlearning.adapter import restore_state, trainable_state
-from headwater.unlearning.constraint import Multiplier, guard_loss, standard_error
+from headwater.unlearning.constraint import AIM, Multiplier, guard_loss, standard_error
 from headwater.unlearning.sequences import measure_losses
 
 Outcome = Literal["forgotten", "bound", "diverged", "steps"]
@@ -32,9 +32,12 @@ FLUENT_AIM = 0.95
 a run has failed (`language.FLUENT`), because few prompts are asked."""
 PATIENCE = 16
 """A run also ends if in so many measurements with the behaviour gone its answers have not become more fluent."""
-BEYOND = 16
+BEYOND = 5
 """A run also ends if the behaviour was gone in so many measurements in a row, and the bound kept in none of them; then
 it is drawn back (`strength.draw_back`)."""
+FAR = 0.25
+"""While the withheld rows' loss has gone less than this share of the way to the target, and the guard rows' loss less
+than halfway to the bound, a run measures less often, because a measurement costs more than five steps."""
 STATE = "watch.pt"
 
 
@@ -47,11 +50,13 @@ class LossLimits:
             model's answers to their prompts are not unwanted. Infinite: never.
         bound: nats a token; the guard rows' mean loss may not be above this. Infinite: no bound.
         every: steps between two measurements.
+        seldom: so many times more steps while both are far (`Reading.far`); 1 for a probe, whose rate grows.
     """
 
     target: float
     bound: float
     every: int = 5
+    seldom: int = 4
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,14 @@ class Reading:
     def keeps(self, limits: LossLimits) -> bool:
         """Whether the guard rows' loss, with its standard error added, is within the bound."""
         return self.finite and self.upper <= limits.bound
+
+    def far(self, first: Reading, limits: LossLimits) -> bool:
+        """Whether both the target and the bound are still far, seen from the first measurement of the run."""
+        if self.withheld is None or first.withheld is None or not (self.finite and math.isfinite(limits.target)):
+            return False
+        slack = limits.bound - first.guard
+        calm = not math.isfinite(slack) or self.upper - first.guard < AIM * slack
+        return calm and self.withheld - first.withheld < FAR * (limits.target - first.withheld)
 
     @property
     def upper(self) -> float:
@@ -164,7 +177,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> Any:
         """Measure if it is time; end the run if the behaviour is gone, or if the loss is no longer a number."""
-        if self.finite and state.global_step % self.limits.every and state.global_step < state.max_steps:
+        if self.finite and state.global_step % self._interval() and state.global_step < state.max_steps:
             return control
         ended = self.look(given["model"], state.global_step)
         control.should_training_stop = control.should_training_stop or ended
@@ -192,6 +205,11 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         elif self.reached or self._settled():
             self.outcome = "forgotten"
         return self.outcome != "steps" or self._beyond()
+
+    def _interval(self) -> int:
+        """Steps between measurements: more while neither the target nor the bound is near."""
+        far = bool(self.readings) and self.readings[-1].far(self.readings[0], self.limits)
+        return self.limits.every * self.limits.seldom if far else self.limits.every
 
     @property
     def reached(self) -> bool:
@@ -232,11 +250,15 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def _measure(self, model: Any, step: int) -> Reading:
         _, means = measure_losses(model, self.forget, self.device)
         guard, error = self._guarded(model)
-        withheld = float(measure_losses(model, self.withheld, self.device)[1].mean()) if self.withheld else None
+        hidden = means if self.withheld is self.forget else None
+        if hidden is None and self.withheld:
+            hidden = measure_losses(model, self.withheld, self.device)[1]
+        withheld = None if hidden is None else float(hidden.mean())
         unwanted = self.ask(model) if self.ask is not None and math.isfinite(float(means.mean())) else None
-        if self.multiplier is not None and step and math.isfinite(guard):
-            before = self.readings[0].guard if self.readings else guard
-            self.multiplier.follow(guard, before=before, bound=self.limits.bound)
+        if self.multiplier is not None and step and self.readings and math.isfinite(guard):
+            first, last = self.readings[0], self.readings[-1]
+            times = max(step - last.step, 1) / self.limits.every
+            self.multiplier.follow(guard, before=first.guard, bound=self.limits.bound, times=times)
         value = None if self.multiplier is None else self.multiplier.value
         reading = Reading(step, float(means.mean()), guard, withheld, error, unwanted, value)
         if self.listen is not None and reading.reaches(self.limits) and reading.keeps(self.limits):
