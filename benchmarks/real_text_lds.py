@@ -42,8 +42,8 @@ def main() -> None:
         make(given.out)
     made = {"model": str(given.out / "base"), "recipe": RECIPE, "name": "jargon"}
     made |= {name: str(given.out / f"{name}.jsonl") for name in ("data", "queries")}
-    more = {"models": given.models, "ceiling": given.ceiling, "out": given.out / "lds"}
-    result = hw.evaluate("lds", methods=given.methods, **made, **more)
+    settings = {"models": given.models, "ceiling": given.ceiling}
+    result = hw.evaluate("lds", methods=given.methods, settings=settings, out=given.out / "lds", **made)
     for line in sorted(result.lines, key=lambda line: -line.metrics["LDS"].value):
         print(f"{line.method:28} {line.metrics['LDS']}")
     print(*result.notes, sep="\n")

@@ -37,7 +37,7 @@ from headwater.index.store import Index, exists, open_index, require_vacant
 from headwater.index.upkeep import Compacted
 from headwater.indexing import maintain
 from headwater.indexing.build import build as build_index
-from headwater.indexing.choosing import AUTO, candidates, choose_method, planned
+from headwater.indexing.choosing import AUTO, choose_method, named_method, planned
 from headwater.indexing.maintain import Added
 from headwater.indexing.plan import BuildPlan, Limits, plan_build
 from headwater.indexing.prepared import prepared_beside
@@ -45,9 +45,7 @@ from headwater.indexing.quantise import quantise_index
 from headwater.indexing.session import Session
 from headwater.indexing.shards import build_shard, commit_shards, parse_shard
 from headwater.methods.bound import Bound
-from headwater.methods.catalog import find_method, restore_method
 from headwater.methods.kept import expected
-from headwater.methods.method import Method
 from headwater.models.reader import TOKENS_PER_BATCH
 from headwater.search.retention import Retention, Searched, compare_indexes, compare_rows, own_queries
 from headwater.tracing.queries import ask, read_queries
@@ -118,7 +116,7 @@ def build(
         DataError: a row cannot be used.
         NumericError: a row's vector is not finite.
     """
-    chosen = _named(method, settings)
+    chosen = named_method(method, settings)
     limits = _limits(max_memory, max_disk)
     part = None if shard is None else parse_shard(shard, limited=limits != Limits())
     require_vacant(str(out), resume=resume or part is not None)
@@ -128,10 +126,9 @@ def build(
     here = _loading_here(engine, model, loading)
     reader, corpus = reader_for(rows, model, here, method=chosen, targets=targets, **how)
     kept: dict[str, Any] = {"keep_text": keep_text, "code": code, "block_rows": block_rows}
-    if method == AUTO and resume and exists(str(out)):
-        chosen = restore_method(open_index(out).manifest.method)
-    elif method == AUTO:
-        chosen = choose_method(reader, corpus, settings or {}, limits, **kept)
+    if method == AUTO:
+        begun = open_index(out) if resume and exists(str(out)) else None
+        chosen = choose_method(reader, corpus, settings or {}, limits, begun, **kept)
     chosen = prepared_beside(chosen, reader, corpus, str(out), resume=resume or part is not None)
     bound = Bound.of(chosen, reader)
     if limits != Limits():
@@ -191,7 +188,7 @@ def plan(
     Raises:
         StoreError: the build does not fit into `max_memory` and `max_disk`; the message says what would.
     """
-    chosen = _named(method, settings)
+    chosen = named_method(method, settings)
     how: dict[str, Any] = {"template": template, "max_tokens": max_tokens, "tokens_per_batch": tokens_per_batch}
     rows = corpus_of(data, columns=columns, compared=True)
     how |= preference(rows, beta, reference, loading)
@@ -201,15 +198,6 @@ def plan(
     if method == AUTO:
         chosen = choose_method(reader, corpus, settings or {}, limits, **kept)
     return planned(chosen, reader, corpus, limits, **kept)
-
-
-def _named(method: str, settings: Mapping[str, Any] | None) -> Method:
-    """The method that was asked for, which must give vectors; of `auto`, the first of its rule."""
-    if method == AUTO:
-        return candidates(settings or {})[0][0]
-    found = find_method(method, settings)
-    found.require_vectors()
-    return found
 
 
 def _limits(memory: int | str | None, disk: int | str | None) -> Limits:

@@ -16,10 +16,11 @@ from typing import Any
 
 from headwater.core.errors import HeadwaterError, StoreError, UsageError
 from headwater.data.corpus import Corpus
+from headwater.index.store import Index
 from headwater.indexing.plan import BuildPlan, Limits, plan_build
 from headwater.indexing.prepared import prepared_beside
 from headwater.methods.bound import Bound
-from headwater.methods.catalog import find_method
+from headwater.methods.catalog import find_method, restore_method
 from headwater.methods.method import Method
 from headwater.models.reader import Reader
 
@@ -46,6 +47,15 @@ def candidates(settings: Mapping[str, Any]) -> list[tuple[Method, str]]:
     ]
 
 
+def named_method(name: str, settings: Mapping[str, Any] | None) -> Method:
+    """The method of this name, which must give vectors; of `auto`, the first of the rule."""
+    if name == AUTO:
+        return candidates(settings or {})[0][0]
+    found = find_method(name, settings)
+    found.require_vectors()
+    return found
+
+
 def planned(method: Method, reader: Reader, corpus: Corpus, limits: Limits, **kept: Any) -> BuildPlan:
     """What a build with the method takes; what the method is fitted into is not kept. Arguments as in `plan_build`."""
     with tempfile.TemporaryDirectory(prefix="headwater-plan-") as folder:
@@ -53,15 +63,24 @@ def planned(method: Method, reader: Reader, corpus: Corpus, limits: Limits, **ke
         return plan_build(corpus, Bound.of(ready, reader), **kept, limits=limits)
 
 
-def choose_method(reader: Reader, corpus: Corpus, settings: Mapping[str, Any], limits: Limits, **kept: Any) -> Method:
+def choose_method(
+    reader: Reader,
+    corpus: Corpus,
+    settings: Mapping[str, Any],
+    limits: Limits,
+    begun: Index | None = None,
+    **kept: Any,
+) -> Method:
     """The first method of the rule with which the build is possible within the limits; a note says which and why.
 
-    `kept` holds further arguments of `plan_build`.
+    An index that was begun keeps its method. `kept` holds further arguments of `plan_build`.
 
     Raises:
         UsageError: as in `candidates`.
         StoreError: none fits; says what the last would need.
     """
+    if begun is not None:
+        return restore_method(begun.manifest.method)
     found = candidates(settings)
     for method, why in found:
         try:
