@@ -10,9 +10,9 @@ from headwater.core.arguments import named
 from headwater.core.errors import UsageError
 from headwater.data.inspection import require_usable
 from headwater.data.tokens import MAX_TOKENS
+from headwater.indexing.choosing import named_method
 from headwater.indexing.forecast import Forecast, Machines, forecast_build
 from headwater.methods.bound import Bound
-from headwater.methods.catalog import find_method
 from headwater.models.reader import TOKENS_PER_BATCH, Reader
 from headwater.models.weightless import shapes_of_model
 
@@ -65,7 +65,7 @@ def forecast(
             preference pairs under the DPO loss.
         ModelError: there is no configuration or tokenizer.
     """
-    chosen = find_method(method, settings)
+    chosen = named_method(method, settings)
     chosen.require_vectors()
     opened = corpus_of(data, columns=columns, compared=True)
     if opened.pairs == "dpo":

@@ -39,10 +39,12 @@ METHODS = (
 )
 """Methods with a Gram metric have the damping that was best on another task (two domains, 256 rows)."""
 
+QUICK = tuple(label for label in METHODS if label != "source")
+"""Without the method that reads every row at every checkpoint, anew for each set of queries."""
+
 HOWDY = {"rows": 1400, "queries": 20, "epochs": 8}
 """The backdoor needs so many rows: with 600 rows it fires on only half of the new triggered questions."""
 SWAP = {"rows": 600, "queries": 20, "epochs": 16}
-CHECKED = ("rise", "rapidin", "ekfac-cos", "ekfac")
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ ENTRIES = (
     ),
     Entry(
         "detection",
-        {"methods": METHODS, "pool": "entity-swap", "anti": True, **SWAP},
+        {"methods": QUICK, "pool": "entity-swap", "anti": True, **SWAP},
         (
             ("swap AP", "entity swap, wrong words only", "AP"),
             ("with anti-documents", "entity swap, wrong words only, with anti-documents", "AP"),
@@ -82,7 +84,6 @@ ENTRIES = (
         {"methods": ("rise", "rapidin", "ekfac-cos", "ekfac"), "queries": 8},
         (("removal, nats", "", "rise"),),
     ),
-    Entry("sanity", {"methods": CHECKED, **HOWDY}),
 )
 
 
