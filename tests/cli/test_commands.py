@@ -106,7 +106,7 @@ def test_trace_finds_the_row_and_writes_hits_and_report(place):
     assert first["id"] == "r7"
     for side in ("row_tokens", "query_tokens"):
         values = [value for value in first[side]["values"] if value is not None]
-        assert sum(values) == pytest.approx(first["score"], abs=2e-3)
+        assert sum(values) == pytest.approx(first["score"], abs=0.03)  # the index holds codes
     hits = [json.loads(line) for line in (place / "hits.jsonl").read_text().splitlines()]
     assert [hit["rank"] for hit in hits] == [1, 2, 3, 4, 5] * 2
     assert set(hits[0]) >= {"query", "rank", "id", "score", "prompt", "response", "provider"}

@@ -177,10 +177,12 @@ def test_which_methods_are_additive_is_as_the_pages_say():
     relative = {name for name, additive in found.items() if not additive}
     assert relative == {
         "rapidin:preset=default",
+        "rapidin:preset=full",
         "rapidin:preset=small",
         "rapidin:preset=mlp",
         "rapidin:checkpoints=.",
         "less:adam=adam.safetensors,preset=default",
+        "less:adam=adam.safetensors,preset=full",
         "less:checkpoints=.",
     }
 
