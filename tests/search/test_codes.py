@@ -87,10 +87,11 @@ def test_levels_of_more_bits_are_exact_products_of_whole_numbers_too(rows, queri
 
 
 def test_long_codes_are_exact_where_float32_would_not_be() -> None:
-    levels = torch.full((1, 1 << 14), 127, dtype=torch.int8)
+    levels = torch.tensor([[127, 126] * (1 << 13)], dtype=torch.int8)
     codes = torch.full((1, 1 << 13), 255, dtype=torch.uint8)
-    codes[0, 0] = 0xFE  # one level is 13 instead of 15
-    exact = float(127 * (15 * (1 << 14) - 2))
+    codes[0, ::3] = 0xFE  # some levels are 13 instead of 15
+    unpacked = torch.stack([codes & 15, codes >> 4], dim=2).flatten(1).long() * 2 - 15
+    exact = float((levels.long() @ unpacked.T).item())
     assert by_integers(levels, 4)(codes).item() == torch.tensor(exact).item()
     assert by_tables(levels, 4)(codes).item() == torch.tensor(exact).item()
 
