@@ -87,12 +87,13 @@ def test_levels_of_more_bits_are_exact_products_of_whole_numbers_too(rows, queri
 
 
 def test_long_codes_are_exact_where_float32_would_not_be() -> None:
-    levels = torch.full((1, 1 << 14), 127, dtype=torch.int8)
-    codes = torch.full((1, 1 << 13), 255, dtype=torch.uint8)
-    codes[0, 0] = 0xFE  # one level is 13 instead of 15
-    exact = float(127 * (15 * (1 << 14) - 2))
-    assert by_integers(levels, 4)(codes).item() == torch.tensor(exact).item()
-    assert by_tables(levels, 4)(codes).item() == torch.tensor(exact).item()
+    generator = torch.Generator().manual_seed(0)
+    levels = torch.randint(120, 128, (3, 1 << 15), generator=generator, dtype=torch.int8)
+    codes = torch.randint(238, 256, (4, 1 << 14), generator=generator, dtype=torch.uint8)
+    unpacked = torch.stack([codes & 15, codes >> 4], dim=2).flatten(1).long() * 2 - 15
+    expected = (levels.long() @ unpacked.T).float()  # some 50 million each
+    assert torch.equal(by_integers(levels, 4)(codes), expected)
+    assert torch.equal(by_tables(levels, 4)(codes), expected)
 
 
 MATRICES = Column("vector", 300, "factors", matrices=((16, 16), (1, 32)), rank=2)

@@ -41,7 +41,7 @@ ENTRY = MethodEntry(
     name="lorif",
     summary="LoGra with wider projections, of which low-rank factors are stored.",
     reads="one forward and one activation-only backward pass: gradients of linear layers",
-    stores="256 bytes a tensor",
+    stores="128 bytes a tensor",
     cost="about 3 forward passes",
     source="Li et al., arXiv 2601.21929",
     presets={"default": LorifOptions(), FULL: LorifOptions(), "relative": LorifOptions(unit=True)},
