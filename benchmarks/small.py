@@ -82,6 +82,10 @@ FORMS: Mapping[str, Sequence[str]] = {
         *("trak:preset=full", "trak:preset=full,code=int8"),
         *codes("trak", 2048, kinds=["sign", "int2", "int4"], also="preset=full,"),
     ),
+    "ekfac-cos": (
+        *("ekfac-cos:preset=full", "ekfac-cos:preset=full,code=int8", "ekfac-cos", "ekfac-cos:code=sign:65536"),
+        *codes("ekfac-cos", 2048, kinds=["sign", "int2", "int4"], also="preset=full,"),
+    ),
     "rise-gram": (
         *("rise-gram:preset=full", "rise-gram:preset=full,code=int8"),
         *codes("rise-gram", 2048, kinds=["sign", "int2", "int4"], also="preset=full,"),
