@@ -30,7 +30,9 @@ ROWS = [
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
     out = tmp_path_factory.mktemp("format") / "mine.lance"
-    return build(out, corpus_of(ROWS), Bound.of(find_method("rise"), Reader.of(tiny_loaded("llama"))))
+    return build(
+        out, corpus_of(ROWS), Bound.of(find_method("rise", {"preset": "full"}), Reader.of(tiny_loaded("llama")))
+    )
 
 
 def exact(index: Index) -> list[str]:

@@ -47,7 +47,8 @@ class Case:
         self.rows = everything
 
     def scores(self, label: str) -> np.ndarray:
-        return self.stage.score(label, self.queries).scores.values
+        whole = f"{label}{',' if ':' in label else ':'}preset=full"  # the numbers themselves, not their codes
+        return self.stage.score(whole, self.queries).scores.values
 
     def blocks(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         rows = [np.stack([g[n].double().flatten().numpy() for g in self.rows]) for n in self.names]
@@ -168,7 +169,10 @@ def test_linear_layers_leave_out_head_embedding_and_norms():
 
 @pytest.mark.parametrize("label", ["logra", "trak", "trackstar"])
 def test_token_maps_of_both_sides_add_up_to_the_score(case, tmp_path, label):
-    settings = {"trackstar": {"correction": "none"}}.get(label, {}) | {"parameters": "*.q_proj.weight"}
+    settings = {"trackstar": {"correction": "none"}}.get(label, {}) | {
+        "parameters": "*.q_proj.weight",
+        "preset": "full",
+    }
     bound = Bound.of(find_method(label, settings), Reader.of(case.loaded))
     index = build(tmp_path / "i.lance", open_corpus(RECORDS), bound)
     found = trace_rows(open_session(index, case.loaded), case.queries[:2], TraceOptions(top=3, tokens=True))

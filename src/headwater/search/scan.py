@@ -171,7 +171,7 @@ def scan(
     rows = rows_per_block(columns, queries, max_memory, index.path)
     names = [*(["id"] if with_ids else []), *wanted]
     for batch in index.batches(names, where=where, rows=rows, fragments=fragments):
-        parts = []
+        total = torch.zeros(queries, batch.num_rows, device=device)
         for column, multiply in products.items():
             vectors = from_dlpack(batch.column(column.name).flatten()).view(batch.num_rows, -1)
             part = multiply(vectors)
@@ -181,8 +181,7 @@ def scan(
                 part *= scaled[column.name].row_scale(plain, losses).to(device)
             if column.scale is not None:
                 part *= from_dlpack(batch.column(column.scale)).to(device)
-            parts.append(part)
-        total = sum(parts[1:], parts[0])
+            total += part
         _require_finite(index, batch, total)
         ids = tuple(batch.column("id").to_pylist()) if with_ids else ()
         yield ScoredBlock(batch.column("_rowaddr").to_numpy().astype(np.int64), total, ids)
