@@ -255,7 +255,10 @@ class Bank:
         return f"{len(todo)} of {len(subsets)} models to train, {total}.{other}"
 
     def _other(self) -> str:
-        """A sentence about the models in this folder that are of other plans, if there are any."""
+        """A sentence about the models in this folder that are of other plans, if there are any.
+
+        A plan that differs by its seed alone is not named: it is the second bank of a ceiling.
+        """
         here, found = self.world.plan, self.world.folder.glob(f"bank/*/{PLAN}")
         plans = {file.parent: json.loads(file.read_text(encoding="utf-8")) for file in sorted(found)}
         differ = {
@@ -266,7 +269,8 @@ class Bank:
             ]
             for folder, there in plans.items()
         }
-        if not any(differ.values()):
+        differ = {folder: names for folder, names in differ.items() if [name.split()[0] for name in names] != ["seed"]}
+        if not differ:
             return ""
         folder, names = min(differ.items(), key=lambda item: len(item[1]))
         return f" The models in {folder} cannot be used, because they learned otherwise: {'; '.join(names)}."
