@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from headwater.core.errors import HeadwaterError, StoreError, UsageError
+from headwater.core.errors import StoreError, UsageError
 from headwater.data.corpus import Corpus
 from headwater.index.store import Index
 from headwater.indexing.plan import BuildPlan, Limits, plan_build
@@ -31,7 +31,7 @@ _RUN = "checkpoints"
 _log = logging.getLogger(__name__)
 
 
-def candidates(settings: Mapping[str, Any]) -> list[tuple[Method, str]]:
+def candidates(settings: Mapping[str, Any]) -> tuple[tuple[Method, str], tuple[Method, str]]:
     """The methods of the rule in its order, each with the reason to take it.
 
     Raises:
@@ -41,10 +41,10 @@ def candidates(settings: Mapping[str, Any]) -> list[tuple[Method, str]]:
         what = f"'{other[0]}' is an option of a method, and the method is yet to be chosen"
         raise UsageError(what, where="--set", remedy=f"name the method, or give {_RUN}=FOLDER alone")
     run = "the training run was recorded" if settings else "gradients can be read, and no training run was given"
-    return [
+    return (
         (find_method("ekfac-cos", settings), run),
         (find_method("rise"), "gradients cannot be read within the limits"),
-    ]
+    )
 
 
 def named_method(name: str, settings: Mapping[str, Any] | None) -> Method:
@@ -81,16 +81,18 @@ def choose_method(
     """
     if begun is not None:
         return restore_method(begun.manifest.method)
-    found = candidates(settings)
-    for method, why in found:
-        try:
-            Bound.of(method, reader)
-            if limits != Limits():
-                planned(method, reader, corpus, limits, **kept)
-        except HeadwaterError as error:
-            if method is found[-1][0] or not isinstance(error, StoreError | UsageError):
-                raise
-            continue
-        _log.warning("note: the method is %s, because %s", method.spec.name, why)
-        return method
-    raise AssertionError("the last method is returned or its error raised")
+    (method, why), (last, otherwise) = candidates(settings)
+    try:
+        _require_possible(method, reader, corpus, limits, **kept)
+    except (StoreError, UsageError):  # too large for the limits, or a model whose gradients cannot be read
+        method, why = last, otherwise
+        _require_possible(method, reader, corpus, limits, **kept)
+    _log.warning("note: the method is %s, because %s", method.spec.name, why)
+    return method
+
+
+def _require_possible(method: Method, reader: Reader, corpus: Corpus, limits: Limits, **kept: Any) -> None:
+    """Raise the error that a build with the method would raise before it reads the rows."""
+    Bound.of(method, reader)
+    if limits != Limits():
+        planned(method, reader, corpus, limits, **kept)
