@@ -18,7 +18,7 @@ from headwater.data.rows import Row
 from headwater.features.parameters import select_linear
 from headwater.features.transformed_sketch import Transform, TransformedSketch
 from headwater.methods.ekfac import EkfacOptions, fit_ekfac
-from headwater.methods.method import Method, MethodEntry, Preparation, method_of_vectors
+from headwater.methods.method import FULL, Method, MethodEntry, Preparation, method_of_vectors
 from headwater.models.checkpoints import load_checkpoint, midway, read_checkpoints
 from headwater.models.load import LoadedModel
 from headwater.models.reader import Reader
@@ -105,7 +105,7 @@ ENTRY = MethodEntry(
     code="sign:32768",
     cost="about 3 forward passes, and forming every gradient once; 9 for each row fitted on",
     source="curvature: Grosse et al., arXiv 2308.03296; cosine and sketch: headwater",
-    presets={"default": EkfacCosOptions(), "full": EkfacCosOptions()},
+    presets={"default": EkfacCosOptions(), FULL: EkfacCosOptions()},
     make=ekfac_cos,
     choices={"sketch": tuple(SKETCHES)},
     recorded={"checkpoints": "."},

@@ -9,32 +9,25 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 
 from headwater.core.spec import MethodSpec
-from headwater.data.batches import CONTEXT, HALF
 from headwater.methods.logra import LograOptions, logra
 from headwater.methods.method import FULL, Method, MethodEntry
 
 
 @dataclass(frozen=True)
-class LorifOptions:
+class LorifOptions(LograOptions):
     """rank: a layer's gradient is projected to rank × rank numbers, of which an index stores factors of rank 1.
 
     damping, unit, parameters, window, overlap, seed as in `logra`.
     """
 
     rank: int = 32
-    damping: float = 0.1
-    unit: bool = False
-    parameters: str = ""
-    window: int = CONTEXT
-    overlap: int = HALF
-    seed: int = 0
 
 
 def lorif(options: LorifOptions) -> Method:
     """The method with these options: Σ over layers l of u_rowᵀ Q v_row, Q = (G_l + λI)⁻¹ of the query's projected
     gradient and u_row v_rowᵀ the row's, of rank 1; positive = proponent.
     """
-    return replace(logra(LograOptions(**asdict(options))), spec=MethodSpec("lorif", asdict(options)))
+    return replace(logra(options), spec=MethodSpec("lorif", asdict(options)))
 
 
 ENTRY = MethodEntry(
