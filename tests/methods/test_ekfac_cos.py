@@ -104,6 +104,8 @@ def test_build_and_plan_by_the_library_fit_it_and_leave_nothing_else(tmp_path):
     index = hw.build(out, model=loaded, data=ROWS, method="ekfac-cos", settings=SMALL, code="sign:4096")
     assert {path.name for path in tmp_path.iterdir()} == {"mine.lance", "mine.curvature.safetensors"}
     assert sum(column.row_bytes for column in index.manifest.columns if column.name == "gradient") < 600
+    usual = hw.build(tmp_path / "usual.lance", model=loaded, data=ROWS, method="ekfac-cos", settings=SMALL)
+    assert [column.dtype for column in usual.manifest.columns] == ["sign"], "what is fitted leaves the code as it is"
     more = [{"id": "new", "text": "A new row of the river."}]
     assert hw.add(index, more, model=loaded).rows == 1
 
