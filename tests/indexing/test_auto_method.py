@@ -24,8 +24,8 @@ def loaded():
 def test_without_a_run_gradients_are_read(tmp_path, loaded, caplog):
     with caplog.at_level(logging.WARNING):
         index = hw.build(tmp_path / "a.lance", model=loaded, data=ROWS, method="auto")
-    assert index.manifest.method.name == "ekfac-cos"
-    assert "the method is ekfac-cos, because gradients can be read, and no training run was given" in caplog.text
+    assert index.manifest.method.name == "concord"
+    assert "the method is concord, because gradients can be read, and no training run was given" in caplog.text
 
 
 def test_with_a_recorded_run_it_is_read_midway(tmp_path):
@@ -35,7 +35,7 @@ def test_with_a_recorded_run_it_is_read_midway(tmp_path):
     where = {"model": str(tmp_path / "model"), "data": ROWS, "method": "auto", "settings": settings}
     assert hw.plan(**where).bytes_per_row["vectors"] < 5_000
     spec = hw.build(tmp_path / "a.lance", **where).manifest.method
-    assert (spec.name, spec.options["checkpoints"]) == ("ekfac-cos", settings["checkpoints"])
+    assert (spec.name, spec.options["checkpoints"]) == ("concord", settings["checkpoints"])
 
 
 def test_where_gradients_do_not_fit_it_is_forward_passes(tmp_path, loaded, monkeypatch):

@@ -44,8 +44,8 @@ VARIANTS: list[Variant] = [
     ("less", {"checkpoints": "."}),
 ]
 VECTORS = [(name, given) for name, given in VARIANTS if find_method(name, given).vectors]
-NO_METRIC = [(name, given) for name, given in VARIANTS if not (v := find_method(name, given).vectors) or not v.metrics]
-QUICK = [(name, given) for name, given in NO_METRIC if name != "alinfik" or given["preset"] == "default"]
+NO_INDEX = [(name, given) for name, given in VARIANTS if not (v := find_method(name, given).vectors) or not v.of_index]
+QUICK = [(name, given) for name, given in NO_INDEX if name != "alinfik" or given["preset"] == "default"]
 
 ROW_BY_ROW = [v for v in QUICK if find_method(*v).vectors or v[0] not in ("linfik", "alinfik")]
 """Methods that score a target's rows one by one; the others take them together."""
@@ -223,11 +223,14 @@ def test_only_methods_that_are_fitted_on_rows_ask_for_some(case, variant):
         assert prepare(method, reader, each(case.queries))(case.rows[:2]).shape == (2, 2)
 
 
-@pytest.mark.parametrize("variant", [v for v in VARIANTS if v not in NO_METRIC], ids=called)
-def test_a_metric_is_fitted_on_an_index(case, variant):
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if v not in NO_INDEX], ids=called)
+def test_a_metric_and_weights_are_fitted_on_an_index(case, variant):
     bound = case.bound(variant)
-    metrics = bound.form.metrics(bound.encoder)
-    assert metrics.keys() == {column.name for column in bound.encoder.columns}
+    columns = {column.name for column in bound.encoder.columns}
+    if bound.form.metrics is not None:
+        assert bound.form.metrics(bound.encoder).keys() == columns
+    if bound.form.agreement is not None:
+        assert set(bound.form.agreement.columns) < columns
     with pytest.raises(UsageError, match="needs an index"):
         prepare(case.method(variant), case.reader, each(case.queries), case.rows)
 

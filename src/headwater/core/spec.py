@@ -27,7 +27,8 @@ class Column:
     `dtype` is the storage type; scores are summed in float32 in every case. `weight` multiplies the column's inner
     product when several columns make one score (checkpoints: the learning rate). `bits` is the length of a code of
     rotated coordinates. `matrices` says that the vector begins with the entries of these matrices, row by row, which
-    `factors` stores as the two factors of their best approximation of rank `rank`.
+    `factors` stores as the two factors of their best approximation of rank `rank`. `share` says how much of the bits
+    that a code names for a column this one gets.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Column:
     bits: int = 0
     matrices: tuple[Sides, ...] = ()
     rank: int = 0
+    share: float = 1.0
 
     @property
     def row_bytes(self) -> int:
@@ -65,7 +67,7 @@ class Column:
         """How the vector is stored, as `--code` says it: `none` for numbers."""
         if not self.coded:
             return "none"
-        number = self.bits or self.rank
+        number = round(self.bits / self.share) or self.rank
         return f"{self.dtype}:{number}" if number else self.dtype
 
     @property
@@ -122,5 +124,6 @@ def column_from_json(raw: Mapping[str, Any]) -> Column:
 
 
 def as_json(value: Column | Coverage) -> dict[str, Any]:
-    """A JSON-ready dictionary of a column or a coverage, without what only columns of matrices have."""
-    return {name: cell for name, cell in asdict(value).items() if name not in ("matrices", "rank") or cell}
+    """A JSON-ready dictionary of a column or a coverage, without what only some columns have."""
+    usual = {"matrices": (), "rank": 0, "share": 1.0}
+    return {name: cell for name, cell in asdict(value).items() if name not in usual or cell != usual[name]}

@@ -25,7 +25,6 @@ from headwater.core.errors import DataError, MismatchError
 from headwater.curvature.kronecker import Ekfac, Factor
 from headwater.sketch.blocks import Gradient, Outer
 
-_ABOUT = "ekfac"
 _PARTS = ("left", "right", "values")
 
 
@@ -65,27 +64,34 @@ class Whitening:
         return turned / (root.mT if transposed else root)
 
 
-def write_factors(file: str | Path, fitted: Ekfac, fingerprint: Mapping[str, Any]) -> None:
-    """Write the factors of a model with this fingerprint as safetensors."""
-    tensors = {f"{part}.{n}": getattr(f, part).cpu().contiguous() for n, f in fitted.factors.items() for part in _PARTS}
-    dampings = {name: factor.damping for name, factor in fitted.factors.items()}
-    about = {"damping": fitted.damping, "dampings": dampings, "fingerprint": dict(fingerprint)}
-    save_file(tensors, file, metadata={_ABOUT: json.dumps(about, sort_keys=True)})
+def write_factors(file: str | Path, fitted: Mapping[str, tuple[Ekfac, Mapping[str, Any]]]) -> None:
+    """Write factors as safetensors: by a name, which may be empty, the factors and the fingerprint of their model."""
+    tensors: dict[str, Tensor] = {}
+    about: dict[str, str] = {}
+    for name, (ekfac, fingerprint) in fitted.items():
+        for layer, factor in ekfac.factors.items():
+            tensors |= {_key(name, part, layer): getattr(factor, part).cpu().contiguous() for part in _PARTS}
+        dampings = {layer: factor.damping for layer, factor in ekfac.factors.items()}
+        facts = {"damping": ekfac.damping, "dampings": dampings, "fingerprint": dict(fingerprint)}
+        about[_about(name)] = json.dumps(facts, sort_keys=True)
+    save_file(tensors, file, metadata=about)
 
 
-def read_factors(file: str | Path, fingerprint: Mapping[str, Any], device: str | torch.device = "cpu") -> Ekfac:
-    """The factors that `write_factors` wrote.
+def read_factors(
+    file: str | Path, name: str, fingerprint: Mapping[str, Any], device: str | torch.device = "cpu"
+) -> Ekfac:
+    """The factors that `write_factors` wrote under this name.
 
     Raises:
-        DataError: there is no such file, or it does not hold factors.
+        DataError: there is no such file, or it does not hold these factors.
         MismatchError: they were fitted on another model.
     """
     try:
         with safe_open(str(file), framework="pt", device=str(device)) as kept:
-            about = json.loads((kept.metadata() or {})[_ABOUT])
+            about = json.loads((kept.metadata() or {})[_about(name)])
             factors = {
-                name: Factor(**{part: kept.get_tensor(f"{part}.{name}") for part in _PARTS}, damping=damping)
-                for name, damping in about["dampings"].items()
+                layer: Factor(**{part: kept.get_tensor(_key(name, part, layer)) for part in _PARTS}, damping=damping)
+                for layer, damping in about["dampings"].items()
             }
     except Exception as error:  # missing, foreign and truncated files raise errors of different classes
         remedy = "restore it, or build the index again"
@@ -95,3 +101,12 @@ def read_factors(file: str | Path, fingerprint: Mapping[str, Any], device: str |
         what = f"the curvature was fitted on another model: {', '.join(other)}"
         raise MismatchError(what, fields=other, where=str(file), remedy="give the model that it was fitted on")
     return Ekfac(factors, about["damping"])
+
+
+def _about(name: str) -> str:
+    """The entry of the file's metadata under which factors are described."""
+    return f"ekfac@{name}" if name else "ekfac"
+
+
+def _key(name: str, part: str, layer: str) -> str:
+    return f"{name}/{part}.{layer}" if name else f"{part}.{layer}"

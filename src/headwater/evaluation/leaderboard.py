@@ -21,19 +21,11 @@ from headwater.evaluation.listener import SILENT, Listener
 from headwater.evaluation.result import Result, read_result, write_result
 from headwater.evaluation.runs import run_evaluation
 
-COMBINED = ("ekfac-cos+0.25*embedding", "embedding+0.5*rise", "rapidin+0.5*embedding")
+COMBINED = ("embedding+0.5*rise", "rapidin+0.5*embedding")
 METHODS = (
-    *(
-        "ekfac-cos",
-        "ekfac-cos:checkpoints=",
-        "ekfac-cos:preset=full",
-        "rise",
-        "rapidin",
-        "gradcos",
-        "graddot",
-        "less",
-        "lorif",
-    ),
+    *("concord", "concord:code=sign:34816", "concord:preset=full"),
+    *("ekfac-cos", "ekfac-cos:preset=full", "ekfac-cos:readings=halfway", "ekfac-cos:checkpoints="),
+    *("rise", "rapidin", "gradcos", "graddot", "less", "lorif"),
     *("trackstar:damping=10", "logra:damping=10", "rise-gram:damping=10", "trak:damping=100"),
     *("ekfac", "datainf", "source", *COMBINED),
 )
@@ -68,7 +60,7 @@ ENTRIES = (
     ),
     Entry(
         "detection",
-        {"methods": METHODS, "pool": "howdy", "anti": True, **HOWDY},
+        {"methods": QUICK, "pool": "howdy", "anti": True, **HOWDY},
         (("Howdy AP", "howdy", "AP"), ("with anti-documents", "howdy, with anti-documents", "AP")),
     ),
     Entry(
@@ -81,7 +73,7 @@ ENTRIES = (
     ),
     Entry(
         "removal",
-        {"methods": ("rise", "rapidin", "ekfac-cos", "ekfac"), "queries": 8},
+        {"methods": ("rise", "rapidin", "concord", "ekfac"), "queries": 8},
         (("removal, nats", "", "rise"),),
     ),
 )

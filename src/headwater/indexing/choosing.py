@@ -1,6 +1,6 @@
 """`--method auto`: the method of an index by a rule, which docs/methods/index.md states with its evidence.
 
-    1. ekfac-cos    if gradients can be read within the limits; of the recorded run, if `checkpoints=FOLDER` is given
+    1. concord      if gradients can be read within the limits; of the recorded run, if `checkpoints=FOLDER` is given
     2. rise         otherwise: it takes forward passes only
 
 Whether it fits is measured as `headwater plan` measures it, against `--max-memory` and `--max-disk`.
@@ -42,7 +42,7 @@ def candidates(settings: Mapping[str, Any]) -> tuple[tuple[Method, str], tuple[M
         raise UsageError(what, where="--set", remedy=f"name the method, or give {_RUN}=FOLDER alone")
     run = "the training run was recorded" if settings else "gradients can be read, and no training run was given"
     return (
-        (find_method("ekfac-cos", settings), run),
+        (find_method("concord", settings), run),
         (find_method("rise"), "gradients cannot be read within the limits"),
     )
 

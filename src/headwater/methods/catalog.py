@@ -19,6 +19,7 @@ from headwater.core.errors import UsageError, unknown_name
 from headwater.core.spec import MethodSpec
 from headwater.methods import (
     alinfik,
+    concord,
     datainf,
     ekfac,
     ekfac_cos,
@@ -124,6 +125,7 @@ CATALOG: dict[str, MethodEntry[Any]] = {
         alinfik.entry(find_method),
         ekfac.ENTRY,
         ekfac_cos.ENTRY,
+        concord.ENTRY,
         datainf.ENTRY,
         magic.ENTRY,
         source.ENTRY,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from torch import Tensor
 
@@ -15,6 +16,8 @@ from headwater.curvature.kronecker import Ekfac
 from headwater.curvature.whitening import Whitening, read_factors, write_factors
 from headwater.data.batches import CONTEXT, HALF, Window
 from headwater.data.rows import Row
+from headwater.features.checkpoints import CheckpointEncoder
+from headwater.features.encoder import Encoder
 from headwater.features.parameters import select_linear
 from headwater.features.transformed_sketch import Transform, TransformedSketch
 from headwater.methods.ekfac import EkfacOptions, fit_ekfac
@@ -29,17 +32,21 @@ from headwater.sketch.sketch import SKETCHES, make_sketch
 class EkfacCosOptions:
     """curvature: the file of EK-FAC's factors; an index is built with its own, which lies beside it.
 
-    checkpoints: the folder of a `Recorder`, or of a Trainer's `checkpoint-N`: gradients are then those of the one
-    checkpoint at which half of the run's learning (the sum of its learning rates) was done. Empty: the model's own.
+    checkpoints: the folder of a `Recorder`, or of a Trainer's `checkpoint-N`. Gradients are then read at the checkpoint
+    at which half of the run's learning (the sum of its learning rates) was done. Empty: only at the model itself.
+
+    readings: `both` reads them at the model itself too, and the score is the mean of the two cosines; `halfway` only
+    there.
 
     damping: λ as a share of a layer's mean eigenvalue; 0 chooses it by how well two halves of the rows agree.
 
-    fit_rows: at most so many rows fit the curvature. dim: numbers for each row. parameters, sketch, window, overlap,
-    seed as in `rapidin`; only weights of linear layers are read.
+    fit_rows: at most so many rows fit the curvature. dim: numbers for each row and reading. parameters, sketch, window,
+    overlap, seed as in `rapidin`; only weights of linear layers are read.
     """
 
     curvature: str = ""
     checkpoints: str = ""
+    readings: str = "halfway"
     damping: float = 0.0
     fit_rows: int = 1024
     dim: int = 32_768
@@ -50,63 +57,82 @@ class EkfacCosOptions:
     seed: int = 0
 
 
+Options = TypeVar("Options", bound=EkfacCosOptions)
+
+
 def ekfac_cos(options: EkfacCosOptions) -> Method:
     """The method with these options: cos(S (F + λI)^(−½) ∇L(row), S (F + λI)^(−½) ∇L(query)); positive = proponent."""
-    needs = Preparation(
-        options.curvature,
-        ".curvature.safetensors",
-        partial(_fit, options),
-        lambda file: ekfac_cos(replace(options, curvature=str(file))),
-    )
-    method = method_of_vectors("ekfac-cos", options, partial(_bind, options), alike=True, preparation=needs)
+    form = {"alike": True, "preparation": curvature_file(options, ekfac_cos)}
+    method = method_of_vectors("ekfac-cos", options, partial(cosine_encoder, options), **form)
     return replace(method, fit_rows=0 if options.curvature else options.fit_rows)
 
 
-def _bind(options: EkfacCosOptions, loaded: LoadedModel) -> TransformedSketch:
-    there = _at(options, loaded)
-    selection = select_linear(there.model, options.parameters)
+def curvature_file(options: Options, make: Callable[[Options], Method]) -> Preparation:
+    """The file of factors that a method with these options needs, and that `make` makes the method with."""
+    return Preparation(
+        options.curvature,
+        ".curvature.safetensors",
+        partial(_fit, options),
+        lambda file: make(replace(options, curvature=str(file))),
+    )
+
+
+def cosine_encoder(options: EkfacCosOptions, loaded: LoadedModel) -> Encoder:
+    """Unit vectors whose inner products are the cosines: one column for each reading, of equal weight."""
+    encoders = {name: _encoder(options, name, there) for name, there in _models(options, loaded).items()}
+    if len(encoders) == 1:
+        return next(iter(encoders.values()))
+    return CheckpointEncoder(encoders, dict.fromkeys(encoders, 1 / len(encoders)))
+
+
+def _encoder(options: EkfacCosOptions, name: str, loaded: LoadedModel) -> TransformedSketch:
+    """The encoder of one reading."""
+    selection = select_linear(loaded.model, options.parameters)
     sketch = make_sketch(options.sketch, selection.shapes, dim=options.dim, seed=options.seed)
-    whitening = Whitening(partial(_factors, options, there))
+    whitening = Whitening(partial(_factors, options, name, loaded))
 
     def scaled(name: str, turned: Tensor) -> Tensor:
         return whitening.scaled(name, turned, transposed=name in selection.transposed)
 
     transforms: dict[Role, Transform] = {"train": scaled, "query": scaled}
-    return TransformedSketch(there, selection, sketch, transforms, unit=True, turned=whitening.turned)
+    return TransformedSketch(loaded, selection, sketch, transforms, unit=True, turned=whitening.turned)
 
 
-def _factors(options: EkfacCosOptions, loaded: LoadedModel) -> Ekfac:
+def _factors(options: EkfacCosOptions, name: str, loaded: LoadedModel) -> Ekfac:
     if not options.curvature:
         remedy = "build an index with it, which fits the curvature first; or give curvature=FILE of such an index"
         raise UsageError("EK-FAC's factors are not fitted yet", where="ekfac-cos.curvature", remedy=remedy)
-    return read_factors(options.curvature, loaded.fingerprint, loaded.device)
+    return read_factors(options.curvature, name, loaded.fingerprint, loaded.device)
 
 
 def _fit(options: EkfacCosOptions, reader: Reader, rows: Sequence[Row], file: Path) -> None:
-    there = replace(reader, loaded=_at(options, reader.loaded))
-    selection = select_linear(there.loaded.model, options.parameters)
-    batches = there.batches(rows, Window(options.window, options.overlap))
-    fitted = fit_ekfac(there.loaded, selection, batches, EkfacOptions(options.damping, seed=options.seed))
-    write_factors(file, fitted, there.loaded.fingerprint)
+    fitted = {}
+    for name, there in _models(options, reader.loaded).items():
+        selection = select_linear(there.model, options.parameters)
+        batches = replace(reader, loaded=there).batches(rows, Window(options.window, options.overlap))
+        ekfac = fit_ekfac(there, selection, batches, EkfacOptions(options.damping, seed=options.seed))
+        fitted[name] = ekfac, there.fingerprint
+    write_factors(file, fitted)
 
 
-def _at(options: EkfacCosOptions, loaded: LoadedModel) -> LoadedModel:
-    """The model at the checkpoint that is read, or the model itself."""
+def _models(options: EkfacCosOptions, loaded: LoadedModel) -> dict[str, LoadedModel]:
+    """The models at which gradients are read, by the name of the reading; a single one has the empty name."""
     if not options.checkpoints:
-        return loaded
-    return load_checkpoint(midway(read_checkpoints(options.checkpoints)), loaded)
+        return {"": loaded}
+    half = load_checkpoint(midway(read_checkpoints(options.checkpoints)), loaded)
+    return {"halfway": half, "end": loaded} if options.readings == "both" else {"": half}
 
 
 ENTRY = MethodEntry(
     name="ekfac-cos",
     summary="Cosine of the two gradients under EK-FAC's inverse curvature, sketched.",
     reads="one forward and one activation-only backward pass: gradients of linear layers, formed; two more to fit",
-    stores="4 KiB",
-    code="sign:32768",
-    cost="about 3 forward passes, and forming every gradient once; 9 for each row fitted on",
+    stores="2 KiB a reading",
+    code="sign:16352",
+    cost="about 3 forward passes a reading, and forming every gradient once; 9 for each row fitted on",
     source="curvature: Grosse et al., arXiv 2308.03296; cosine and sketch: headwater",
-    presets={"default": EkfacCosOptions(), FULL: EkfacCosOptions()},
+    presets={"default": EkfacCosOptions(readings="both"), FULL: EkfacCosOptions(readings="both")},
     make=ekfac_cos,
-    choices={"sketch": tuple(SKETCHES)},
+    choices={"sketch": tuple(SKETCHES), "readings": ("both", "halfway")},
     recorded={"checkpoints": "."},
 )

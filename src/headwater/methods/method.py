@@ -29,6 +29,7 @@ from headwater.features.encoder import Encoder
 from headwater.methods.targets import Scorer, Target
 from headwater.models.load import LoadedModel
 from headwater.models.reader import Reader
+from headwater.search.agreement import Agreement
 from headwater.students.student import StudentOptions
 
 Options = TypeVar("Options")
@@ -86,6 +87,7 @@ class Vectors:
         passes: about how many forward passes reading a row costs, for plans of models that are not here.
         backward: reading a row takes a backward pass, which keeps the activations of the forward pass.
         code: how an index stores the vectors unless the user says otherwise (see `headwater.search.codes`).
+        agreement: columns that are added to a query's score as far as they agree with it; None: none are.
     """
 
     windows: Mapping[Role, Window]
@@ -99,11 +101,19 @@ class Vectors:
     passes: float = 3.0
     backward: bool = True
     code: str = "none"
+    agreement: Agreement | None = None
 
     def __post_init__(self) -> None:
         if self.metrics is not None and (self.exact or self.grids):
             what = "a method with a metric has no exact scores and no grids, because they would leave the metric out"
             raise UsageError(what, where="Vectors", remedy="leave exact and grids False")
+
+    @property
+    def of_index(self) -> str | None:
+        """What of the scores is fitted on all rows of an index; None if rows can be scored without one."""
+        if self.metrics is not None:
+            return "its metric"
+        return None if self.agreement is None else "the weights of its columns"
 
 
 FULL = "full"

@@ -135,7 +135,7 @@ def _scorer(bound: Bound, probes: Probes) -> PartScorer:
 
 
 def _bound(method: Method, reader: Reader) -> Bound:
-    if method.require_vectors().metrics is not None:
-        what = f"'{method.spec.name}' fits its metric on all rows' vectors, so it needs an index"
+    if (fitted := method.require_vectors().of_index) is not None:
+        what = f"'{method.spec.name}' fits {fitted} on all rows' vectors, so it needs an index"
         raise UsageError(what, remedy="headwater index build, then headwater value --index")
     return Bound.of(method, reader)

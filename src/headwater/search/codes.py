@@ -80,12 +80,14 @@ def coded(columns: Sequence[Column], code: str | None) -> tuple[Column, ...]:
     return _where_smaller(columns, dtype=kind, bits=bits)
 
 
-def _where_smaller(columns: Sequence[Column], **changes: Any) -> tuple[Column, ...]:
-    possible = [column.matrices or changes["dtype"] != "factors" for column in columns]
-    pairs = [
-        (old, dataclasses.replace(old, **changes) if fits else old) for old, fits in zip(columns, possible, strict=True)
-    ]
-    return tuple(min(pair, key=lambda column: column.row_bytes) for pair in pairs)
+def _where_smaller(columns: Sequence[Column], *, bits: int = 0, **changes: Any) -> tuple[Column, ...]:
+    found = []
+    for column in columns:
+        fits = column.matrices or changes["dtype"] != "factors"
+        length = max(8, round(bits * column.share / 8) * 8) if bits else 0
+        coded = dataclasses.replace(column, bits=length, **changes) if fits else column
+        found.append(min(column, coded, key=lambda one: one.row_bytes))
+    return tuple(found)
 
 
 def encode(values: Float[Tensor, "rows dim"], column: Column) -> dict[str, NDArray[np.generic]]:

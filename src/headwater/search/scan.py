@@ -25,7 +25,7 @@ from headwater.core.scores import Scores
 from headwater.core.spec import Column
 from headwater.index.store import Index
 from headwater.search.codes import stored_names, stored_vectors
-from headwater.search.products import Metrics, QueryVectors, product
+from headwater.search.products import Metrics, Product, QueryVectors, product
 
 DEFAULT_MEMORY = 1 << 29
 """How many bytes a scan may hold in blocks and scores; the store's read-ahead needs about 400 MiB more."""
@@ -173,18 +173,22 @@ def scan(
     for batch in index.batches(names, where=where, rows=rows, fragments=fragments):
         total = torch.zeros(queries, batch.num_rows, device=device)
         for column, multiply in products.items():
-            vectors = from_dlpack(batch.column(column.name).flatten()).view(batch.num_rows, -1)
-            part = multiply(vectors)
+            part = scores_in(batch, column, multiply)
             if column.name in scaled:
                 losses = from_dlpack(batch.column("loss"))
-                plain = stored_vectors(batch, column) if column.coded else vectors
-                part *= scaled[column.name].row_scale(plain, losses).to(device)
-            if column.scale is not None:
-                part *= from_dlpack(batch.column(column.scale)).to(device)
+                part *= scaled[column.name].row_scale(stored_vectors(batch, column), losses).to(device)
             total += part
         _require_finite(index, batch, total)
         ids = tuple(batch.column("id").to_pylist()) if with_ids else ()
         yield ScoredBlock(batch.column("_rowaddr").to_numpy().astype(np.int64), total, ids)
+
+
+def scores_in(batch: pa.RecordBatch, column: Column, multiply: Product) -> Float[Tensor, "queries rows"]:
+    """One column's products of a batch's rows with the probes of `multiply`, without the column's metric."""
+    part = multiply(from_dlpack(batch.column(column.name).flatten()).view(batch.num_rows, -1))
+    if column.scale is not None:
+        part *= from_dlpack(batch.column(column.scale)).to(part.device)
+    return part
 
 
 def _require_finite(index: Index, batch: pa.RecordBatch, scores: Float[Tensor, "queries rows"]) -> None:

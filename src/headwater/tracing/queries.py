@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -32,6 +33,9 @@ _SHARE = 4
 
 _COPIES, _FEWEST = 4, 16
 """How many copies of the query vectors a search holds, and how many queries are asked at once at least."""
+
+Weights = Mapping[str, Float[Tensor, " rows"]]
+"""Column name to the weight of its inner product for each row that is asked about."""
 
 Queries = Any
 """Whatever `open_corpus` accepts: a file of rows, a frame, or rows."""
@@ -114,7 +118,8 @@ class Asked:
         rows: the queries, each with a response, and those that they are held against.
         generated: ids of the queries whose response the model generated.
         read: their tokens, vectors and losses; None for a direction.
-        weights: column name to the weight of its inner product in a score.
+        weights: column name to the weight of its inner product in a score, one for each row that is read (or
+            direction).
         probes: the vectors that rows' vectors are multiplied with, weighted and under the metrics: one a name.
         metrics: the metric of each column that has one, fitted on the index.
     """
@@ -123,7 +128,7 @@ class Asked:
     rows: list[Row]
     generated: set[str]
     read: EncodedRows | None
-    weights: Mapping[str, float]
+    weights: Weights
     probes: QueryVectors
     metrics: Metrics
 
@@ -137,7 +142,8 @@ class Asked:
         """The vectors of what is asked about, weighted, without the method's own metric."""
         if self.read is None:
             return weigh(self.aim.direction, self.weights)
-        return weigh({name: self.aim.combination @ self.read.vectors[name] for name in self.weights}, self.weights)
+        weighed = weigh(self.read.vectors, self.weights)
+        return {name: self.aim.combination @ vectors for name, vectors in weighed.items()}
 
     @property
     def single(self) -> bool:
@@ -178,13 +184,18 @@ def ask(
         device = bound.reader.loaded.device
         metrics = fit_metrics(index, wanted, device if device.type == "cuda" else "cpu")  # others lack float64
     if aim.direction:
-        return Asked(aim, [], set(), None, chosen, weigh(apply_metrics(metrics, aim.direction), chosen), metrics)
+        fixed = repeated(chosen, len(aim.names))
+        return Asked(aim, [], set(), None, fixed, weigh(apply_metrics(metrics, aim.direction), fixed), metrics)
     answered, generated = with_responses(aim.rows, bound.reader, max_new_tokens=max_new_tokens)
     read = bound.encode(answered, "query")
-    probes = weigh(apply_metrics(metrics, {name: read.vectors[name] for name in chosen}), chosen)
+    known = repeated(chosen, len(answered))
+    if by is None and bound.form.agreement is not None:
+        every = {name: read.vectors[name] for name in bound.form.agreement.columns} | weigh(read.vectors, known)
+        known |= bound.form.agreement.weights(index, every)
+    probes = weigh(apply_metrics(metrics, {name: read.vectors[name] for name in known}), known)
     if aim.words:
         probes = {name: aim.combination.to(vectors) @ vectors for name, vectors in probes.items()}
-    return Asked(aim, answered, generated, read, chosen, probes, metrics)
+    return Asked(aim, answered, generated, read, known, probes, metrics)
 
 
 def ask_in_parts(session: Session, aim: Aim, *, max_memory: int, **how: Any) -> Iterator[Asked]:
@@ -224,8 +235,11 @@ def weights(columns: Sequence[Column], by: str | None) -> dict[str, float]:
     return chosen
 
 
-def weigh(
-    vectors: Mapping[str, Float[Tensor, "rows _dim"]], chosen: Mapping[str, float]
-) -> dict[str, Float[Tensor, "rows _dim"]]:
+def repeated(chosen: Mapping[str, float], rows: int) -> dict[str, Float[Tensor, " rows"]]:
+    """The same weights for every row."""
+    return {name: torch.full((rows,), weight) for name, weight in chosen.items()}
+
+
+def weigh(vectors: Mapping[str, Float[Tensor, "rows _dim"]], chosen: Weights) -> dict[str, Float[Tensor, "rows _dim"]]:
     """Multiply vectors by their columns' weights, so that a score is the plain sum of the columns' inner products."""
-    return {name: vectors[name] * weight for name, weight in chosen.items()}
+    return {name: vectors[name] * weight.to(vectors[name])[:, None] for name, weight in chosen.items()}

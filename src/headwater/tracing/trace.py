@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -24,12 +24,13 @@ from headwater.index.store import Index
 from headwater.indexing.searching import top_k
 from headwater.indexing.session import Session
 from headwater.methods.bound import ModuleParts
+from headwater.methods.method import Vectors
 from headwater.search.approximate import measure_recall, top_k_approximate
 from headwater.search.codes import read_vectors
 from headwater.search.scan import DEFAULT_MEMORY, Found
 from headwater.tracing.aims import Aim
 from headwater.tracing.groups import group_effects
-from headwater.tracing.queries import LAST, MAX_NEW_TOKENS, Asked, ask_in_parts, weigh
+from headwater.tracing.queries import LAST, MAX_NEW_TOKENS, Asked, ask_in_parts
 from headwater.tracing.rarity import rarity_of
 
 ENGINES = ("exact", "ann")
@@ -131,7 +132,7 @@ def trace_rows(
         if options.group_by is not None:
             by = (options.group_by, options.damping)
             groups += group_effects(session.index, asked.plain_vectors, asked.names, *by)
-    about = _about(session, options, {} if first is None else first.weights)
+    about = _about(session, options, () if first is None else first.weights)
     about |= {"asked": aim.words} if aim.words else {}
     about |= notes
     if options.group_by is not None:
@@ -307,14 +308,14 @@ def _read_maps(session: Session, asked: Asked, rows: Mapping[int, Row]) -> _Maps
     stored = read_vectors(session.index, list(rows), list(asked.weights))
     losses = torch.tensor(session.index.at(list(rows), ["loss"])["loss"].to_pylist())
     towards = dict(stored)
-    row_scale, query_scale = {}, {}
+    row_scale, query_scale = {}, dict(asked.weights)
     for name, metric in asked.metrics.items():
         row_scale[name] = metric.row_scale(stored[name], losses)
         if asked.read is not None:
-            query_scale[name] = metric.query_scale(asked.read.vectors[name])
+            query_scale[name] = query_scale[name] * metric.query_scale(asked.read.vectors[name]).to(query_scale[name])
         towards[name] = metric.solve(stored[name]) * row_scale[name][:, None]
     of_rows = session.bound.token_scores(list(rows.values()), "train", asked.probes)
-    of_queries = session.bound.token_scores(asked.rows, "query", weigh(towards, asked.weights)) if asked.rows else []
+    of_queries = session.bound.token_scores(asked.rows, "query", towards) if asked.rows else []
     return _Maps(_scaled(of_rows, row_scale), _scaled(of_queries, query_scale))
 
 
@@ -342,7 +343,14 @@ def _map(token_row: TokenRow, values: Sequence[float]) -> TokenMap:
     return TokenMap(tuple(texts), tuple(numbers))
 
 
-def _token_values(session: Session, options: TraceOptions, chosen: Mapping[str, float]) -> str:
+def _ranked_by(form: Vectors, chosen: Collection[str]) -> str:
+    """The columns that make the score."""
+    added = form.agreement.columns if form.agreement is not None and set(form.agreement.columns) < set(chosen) else ()
+    own = " + ".join(name for name in chosen if name not in added)
+    return f"{own}, and {' and '.join(added)} as far as they agree with it" if added else own
+
+
+def _token_values(session: Session, options: TraceOptions, chosen: Collection[str]) -> str:
     """What a token's value is of the score that is shown."""
     form, columns = session.bound.form, session.index.manifest.columns
     if not form.additive or (options.exact and form.exact):
@@ -351,13 +359,13 @@ def _token_values(session: Session, options: TraceOptions, chosen: Mapping[str, 
     return CODED if coded and not options.exact else ADDITIVE
 
 
-def _about(session: Session, options: TraceOptions, chosen: Mapping[str, float]) -> dict[str, str]:
+def _about(session: Session, options: TraceOptions, chosen: Collection[str]) -> dict[str, str]:
     manifest, method, form = session.index.manifest, session.bound.method, session.bound.form
-    beside = any(column.name in chosen and not column.weight for column in manifest.columns)
+    beside = options.by is not None and any(c.name in chosen and not c.weight for c in manifest.columns)
     settings = ", ".join(f"{name}={value}" for name, value in manifest.method.options.items())
     about = {
         "method": manifest.method.name,
-        "ranked by": " + ".join(chosen),
+        "ranked by": _ranked_by(form, chosen),
         "order": "lowest scores first" if options.lowest else "highest scores first",
         "sign": SIMILARITY if beside else method.meaning.text,
         "coverage": str(manifest.coverage),
