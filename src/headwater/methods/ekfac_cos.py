@@ -47,7 +47,7 @@ class EkfacCosOptions:
     curvature: str = ""
     checkpoints: str = ""
     readings: str = "halfway"
-    damping: float = 0.0
+    damping: float = 0.1
     fit_rows: int = 1024
     dim: int = 32_768
     parameters: str = ""

@@ -49,9 +49,7 @@ class Agreement:
         return {name: self.strength * added_weight(own, scores[name]) for name in self.columns}
 
 
-def added_weight(
-    own: Float[Tensor, "queries rows"], other: Float[Tensor, "queries rows"]
-) -> Float[Tensor, " queries"]:
+def added_weight(own: Float[Tensor, "queries rows"], other: Float[Tensor, "queries rows"]) -> Float[Tensor, " queries"]:
     """max(0, Pearson − Spearman) · std(own) / std(other) for each query; 0 where one of the two does not vary."""
     agreement = _correlation(own, other) - _correlation(_ranks(own), _ranks(other))
     spread = other.std(dim=1, correction=0)
