@@ -142,7 +142,10 @@ TASKS: Mapping[str, tuple[str, Mapping[str, Any], Sequence[Shown]]] = {
 
 @dataclass(frozen=True)
 class Cell:
-    """A form's number, and the share of the full form's that it keeps, with an interval."""
+    """A form's number, and the share of the full form's that it keeps, with an interval.
+
+    The share is NaN where the full form itself is not certainly better than chance, so that there is nothing to keep.
+    """
 
     value: float
     kept: float
@@ -150,6 +153,8 @@ class Cell:
     high: float
 
     def __str__(self) -> str:
+        if np.isnan(self.kept):
+            return "–"
         return f"{100 * self.kept:.0f} [{100 * self.low:.0f}, {100 * self.high:.0f}]"
 
 
@@ -203,7 +208,7 @@ def study(name: str, forms: Sequence[str], tasks: Sequence[str], folder: Path) -
 def kept(line: Line, full: Line, metric: str, chance: float) -> Cell:
     """The line's number beside the full form's, cell by cell of their tables `[models or draws, queries]`."""
     value, best = line.metrics[metric].value, full.metrics[metric].value
-    if best <= chance:
+    if (full.metrics[metric].low or best) <= chance:
         return Cell(value, *[float("nan")] * 3)
     lost = np.atleast_2d(line.samples[metric]) - np.atleast_2d(full.samples[metric])
     low, high = ((best - chance + end) / (best - chance) for end in crossed_interval(lost))
@@ -249,7 +254,10 @@ def draw(studies: Mapping[str, Sequence[Row]], file: Path) -> None:
     series = {}
     for name, rows in studies.items():
         best = [
-            max((min(c.kept for c in cells) for f, s, cells in rows if s <= size and "=>" not in f), default=np.nan)
+            max(
+                (np.nanmin([c.kept for c in cells]) for f, s, cells in rows if s <= size and "=>" not in f),
+                default=np.nan,
+            )
             for size in sizes
         ]
         series[name] = [min(value, 1.0) for value in best]
