@@ -57,11 +57,11 @@ ON_COORDINATES = (
 """How many coordinates of the random rotation, and faiss's name of what codes them."""
 
 ON_COMPONENTS = (
-    *((512, "RR,PQ256np"), (512, "OPQ256,PQ256np"), (512, "PRQ64x4x8"), (2048, "RR,RaBitQ")),
+    *((512, "RR,PQ256np"), (512, "OPQ256,PQ256np"), (2048, "RR,RaBitQ")),
     *((2048, "RR,RaBitQ4"), (2048, "RR,RaBitQ8"), (1024, "OPQ1024,PQ1024np")),
 )
 """How many principal components, and what codes them: product codes after a trained rotation (OPQ) or a random one
-(RR), product residual codes (PRQ), or RaBitQ. `np` leaves out polysemous training, which only faster searches need."""
+(RR), or RaBitQ. `np` leaves out polysemous training, which only faster searches need."""
 
 
 @dataclass(frozen=True)
