@@ -58,7 +58,7 @@ ON_COORDINATES = (
 
 ON_COMPONENTS = (
     *((512, "RR,PQ256np"), (512, "OPQ256,PQ256np"), (2048, "RR,RaBitQ")),
-    *((2048, "RR,RaBitQ4"), (2048, "RR,RaBitQ8"), (1024, "OPQ1024,PQ1024np")),
+    *((2048, "RR,RaBitQ4"), (2048, "RR,RaBitQ8")),
 )
 """How many principal components, and what codes them: product codes after a trained rotation (OPQ) or a random one
 (RR), or RaBitQ. `np` leaves out polysemous training, which only faster searches need."""
