@@ -46,6 +46,7 @@ from headwater.training.tiny import Recipe, task_rows
 SIZES = (256, 1024, 2048)
 """Bytes a row of our codes."""
 
+LEAST = 1200
 TOP = 10
 TURNS = 5
 """How often faiss turns its trained rotation (its own default is 50)."""
@@ -99,6 +100,10 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=6000, help="half of them train, half judge")
     parser.add_argument("--out", type=Path, default=Path("runs/small"), help="the study's folder, whose model is used")
     given = parser.parse_args()
+    if given.rows < LEAST:
+        parser.error(
+            f"--rows {given.rows}: give at least {LEAST:,}, so that half of them have 512 principal components"
+        )
     whole = read(given.out, given.rows)
     print("| code | bytes a row | top 10 found | Spearman | on its training rows: top 10 | Spearman |", flush=True)
     print("| :-- | --: | --: | --: | --: | --: |")
