@@ -3,31 +3,27 @@
     python benchmarks/small.py [--out runs/small] [--document small.md] [--figure small.svg] [--only rise rapidin]
 
 Every form of a method is measured on detection with anti-documents (the backdoor, and altered facts), separation and
-LDS (two domains), and with `--tasks removal` on removal. What a form keeps is its number over that of the method's full
-form, which is the first of its list, of the part above chance, with a 95 % interval over the same queries. Models,
-banks and run files in the folder are used again, so an interrupted study continues. `a=>b` are two stages: the codes
-choose a tenth of the rows, and full vectors order these.
+LDS (two domains). `--tasks removal` measures the forms of `RETRAINED` alone, because it trains a model for each query
+of each form. What a form keeps is its number over that of the method's full form, which is the first of its list, of
+the part above chance, with a 95 % interval over the same queries. Models, banks and run files in the folder are used
+again: an interrupted study continues, and a new form is measured without measuring the others again. `a=>b` are two
+stages: the codes choose a tenth of the rows, and full vectors order these.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from scipy.stats import rankdata
 
+from headwater.core.statistics import crossed_interval
 from headwater.evaluation.result import Line, Result, read_result, write_result
 from headwater.evaluation.runs import run_evaluation
-from headwater.index.store import open_index
 from headwater.report.plots import curves, save
-from headwater.search.codes import coded, decode, encode, stored_vectors
-from headwater.search.retention import mean_overlap, own_queries
-from headwater.sketch.hadamard import rotate, rotate_back
 
 
 def codes(name: str, *sizes: int, kinds: Sequence[str] = ("sign", "int2", "int4"), also: str = "") -> Iterator[str]:
@@ -77,10 +73,12 @@ FORMS: Mapping[str, Sequence[str]] = {
         "less:preset=full",
         *codes("less", 2048, kinds=["sign", "int2", "int4"], also="preset=full,"),
         *("less:preset=full,code=sign", "less:dim=65536,code=sign:16384"),
+        *("less:preset=full,code=int8", "less:preset=full,code=sign:32768", "less:preset=full,code=int4:32768"),
     ),
     "trak": (
         *("trak:preset=full", "trak:preset=full,code=int8"),
         *codes("trak", 2048, kinds=["sign", "int2", "int4"], also="preset=full,"),
+        "trak:preset=full,code=int4:16352",
     ),
     "ekfac-cos": (
         *("ekfac-cos:preset=full", "ekfac-cos:preset=full,code=int8", "ekfac-cos", "ekfac-cos:code=sign:65536"),
@@ -98,10 +96,21 @@ FORMS: Mapping[str, Sequence[str]] = {
     "graddot": (
         "graddot:preset=full",
         *codes("graddot", 8192, 4096, 2048, 1024, kinds=["sign"], also="preset=full,"),
+        *codes("graddot", 16384, kinds=["sign", "int2"], also="preset=full,"),
+        *("graddot:preset=full,code=int4:262144", "graddot:preset=full,code=int8"),
     ),
-    "tracin": ("tracin:preset=full", *codes("tracin", 4096, 2048, 1024, kinds=["sign"], also="preset=full,")),
+    "tracin": ("tracin:preset=full", *codes("tracin", 8192, 4096, 2048, 1024, kinds=["sign"], also="preset=full,")),
 }
 """Every method's forms, the full one first."""
+
+RETRAINED: Mapping[str, Sequence[str]] = {
+    "rise": ("rise:preset=full", "rise", "rise:preset=full,code=sign:2048", "rise:preset=small,code=none"),
+    "rapidin": ("rapidin:preset=full", "rapidin", "rapidin:preset=full,code=sign:16384"),
+    "gradcos": ("gradcos:preset=full", "gradcos", "gradcos:preset=full,code=sign:16384"),
+    "logra": ("logra:preset=full", "logra", "logra:preset=full,code=factors"),
+    "rise-gram": ("rise-gram:preset=full", "rise-gram", "rise-gram:preset=full,code=sign"),
+}
+"""The forms whose highest rows are taken out to train again: the full one, the default, and smaller ones."""
 
 Shown = tuple[str, str, str, float]
 """A column's heading, its group and metric in the result, and the metric's value by chance."""
@@ -133,7 +142,10 @@ TASKS: Mapping[str, tuple[str, Mapping[str, Any], Sequence[Shown]]] = {
 
 @dataclass(frozen=True)
 class Cell:
-    """A form's number, and the share of the full form's that it keeps, with an interval."""
+    """A form's number, and the share of the full form's that it keeps, with an interval.
+
+    The share is NaN where the full form itself is not certainly better than chance, so that there is nothing to keep.
+    """
 
     value: float
     kept: float
@@ -141,6 +153,8 @@ class Cell:
     high: float
 
     def __str__(self) -> str:
+        if np.isnan(self.kept):
+            return "–"
         return f"{100 * self.kept:.0f} [{100 * self.low:.0f}, {100 * self.high:.0f}]"
 
 
@@ -151,14 +165,14 @@ def main() -> None:
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--only", nargs="+", choices=FORMS, default=list(FORMS))
     usual = [name for name in TASKS if name != "removal"]
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=usual)
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=usual, help="removal stands alone")
     parser.add_argument("--forms", nargs="+", help="these forms of one method, the full one first")
-    parser.add_argument("--product", type=Path, help="compare product codes of this plain index with ours, and end")
     given = parser.parse_args()
-    if given.product:
-        print(beside_product_codes(given.product))
-        return
-    forms = {given.forms[0]: given.forms} if given.forms else {name: FORMS[name] for name in given.only}
+    if "removal" in given.tasks and len(given.tasks) > 1:
+        parser.error("removal is measured on fewer forms than other tasks: give it alone")
+    of_method = RETRAINED if given.tasks == ["removal"] else FORMS
+    named = {name: of_method[name] for name in given.only if name in of_method}
+    forms = {given.forms[0]: given.forms} if given.forms else named
     tables, drawn = [], {}
     for name, some in forms.items():
         rows = study(name, some, given.tasks, given.out)
@@ -192,25 +206,31 @@ def study(name: str, forms: Sequence[str], tasks: Sequence[str], folder: Path) -
 
 
 def kept(line: Line, full: Line, metric: str, chance: float) -> Cell:
-    """The line's number beside the full form's, query by query."""
-    ours, theirs = (np.asarray(one.samples[metric], np.float64).ravel() for one in (line, full))
+    """The line's number beside the full form's, cell by cell of their tables `[models or draws, queries]`."""
     value, best = line.metrics[metric].value, full.metrics[metric].value
-    if best <= chance:
+    if (full.metrics[metric].low or best) <= chance:
         return Cell(value, *[float("nan")] * 3)
-    half = 1.96 * (ours - theirs).std(ddof=1) / np.sqrt(len(ours)) / (best - chance)
-    share = (value - chance) / (best - chance)
-    return Cell(value, share, share - half, share + half)
+    lost = np.atleast_2d(line.samples[metric]) - np.atleast_2d(full.samples[metric])
+    low, high = ((best - chance + end) / (best - chance) for end in crossed_interval(lost))
+    return Cell(value, (value - chance) / (best - chance), low, high)
 
 
 def measured(task: str, name: str, forms: Sequence[str], folder: Path) -> Result:
-    """The evaluation of all forms of a method, kept in the folder."""
+    """The evaluation of all forms of a method; the forms that the run file does not hold yet are measured and added."""
     evaluation, settings, _ = TASKS[task]
     file = folder / "runs" / f"{task}-{name.replace(':', '-')}.json"
-    if file.exists():
-        found = read_result(file)
-        if tuple(found.settings["methods"]) == tuple(forms):
-            return found
-    return read_result(write_result(file, run_evaluation(evaluation, {**settings, "methods": tuple(forms)}, folder)))
+    found = read_result(file) if file.exists() else None
+    if found and any(found.settings[key] != value for key, value in settings.items()):
+        found = None
+    there = tuple(found.settings["methods"]) if found else ()
+    missing = tuple(form for form in forms if form not in there)
+    if not missing:
+        return found
+    made = run_evaluation(evaluation, {**settings, "methods": missing}, folder)
+    if found:
+        lines = [line for line in made.lines if line.method in missing]
+        made = replace(made, lines=(*found.lines, *lines), settings={**made.settings, "methods": [*there, *missing]})
+    return read_result(write_result(file, made))
 
 
 def line_of(result: Result, form: str, group: str) -> Line:
@@ -234,7 +254,10 @@ def draw(studies: Mapping[str, Sequence[Row]], file: Path) -> None:
     series = {}
     for name, rows in studies.items():
         best = [
-            max((min(c.kept for c in cells) for f, s, cells in rows if s <= size and "=>" not in f), default=np.nan)
+            max(
+                (np.nanmin([c.kept for c in cells]) for f, s, cells in rows if s <= size and "=>" not in f),
+                default=np.nan,
+            )
             for size in sizes
         ]
         series[name] = [min(value, 1.0) for value in best]
@@ -243,46 +266,6 @@ def draw(studies: Mapping[str, Sequence[Row]], file: Path) -> None:
     ticks = {256: "256", 1024: "1 KiB", 4096: "4 KiB", 16384: "16 KiB", 65536: "64 KiB"}
     figure.axes[0].set_xticks(list(ticks), list(ticks.values()))
     save(figure, file, description="Quality kept by bytes a row, one line a method")
-
-
-def beside_product_codes(path: Path, size: int = 1024) -> str:
-    """Codes of `size` bytes on an index's own rows: how many of the exact top 10 they find, and Spearman over all rows.
-
-    Product codes have 256 centroids for each of `size` parts of the rotated vector, trained on the rows themselves.
-    """
-    index = open_index(str(path))
-    (name, probes), *_ = own_queries(index).probes.items()
-    column = next(one for one in index.manifest.columns if one.name == name)
-    vectors = torch.cat([stored_vectors(batch, column) for batch in index.batches([name])])
-    exact = probes @ vectors.T
-    lines = ["| code | top 10 found | Spearman |", "| :-- | --: | --: |"]
-    decoded = {"product": lambda: product_decoded(vectors, size)}
-    for kind in ("sign", "int2", "int4"):
-        (code,) = coded([column], f"{kind}:{8 * size}")
-        decoded[kind] = lambda code=code: decode(encode(vectors, code), code)
-    for kind, made in decoded.items():
-        scores = probes @ made().T
-        best = [one.topk(10, dim=1).indices.tolist() for one in (exact, scores)]
-        ranks = [torch.from_numpy(rankdata(one.numpy(), axis=1)) for one in (exact, scores)]
-        same = torch.stack([torch.corrcoef(torch.stack(pair))[0, 1] for pair in zip(*ranks, strict=True)]).mean()
-        lines.append(f"| {kind} | {mean_overlap(*best):.3f} | {same:.3f} |")
-    return "\n".join(lines)
-
-
-def product_decoded(vectors: torch.Tensor, parts: int, turns: int = 8) -> torch.Tensor:
-    """The vectors after coding by parts of a random rotation, each by the nearest of 256 centroids (k-means)."""
-    rotated = rotate(vectors, 0, "product")
-    split = rotated.view(len(rotated), parts, -1).transpose(0, 1)
-    found = torch.empty_like(split)
-    for part, values in enumerate(split):
-        centroids = values[torch.linspace(0, len(values) - 1, 256).long()].clone()
-        for _ in range(turns):
-            nearest = torch.cdist(values, centroids).argmin(dim=1)
-            sums = torch.zeros_like(centroids).index_add_(0, nearest, values)
-            counts = torch.bincount(nearest, minlength=256)[:, None]
-            centroids = torch.where(counts > 0, sums / counts.clamp(min=1), centroids)
-        found[part] = centroids[torch.cdist(values, centroids).argmin(dim=1)]
-    return rotate_back(found.transpose(0, 1).reshape(len(rotated), -1), vectors.shape[1], 0, "product")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """headwater beside bergson and dattri-llm, on one machine in one run: build time, bytes a row, query time, P@50.
 
-    python -m venv runs/peers && runs/peers/bin/pip install -e . -r benchmarks/peers/requirements.txt
     headwater demo --out runs/demo
     OMP_NUM_THREADS=1 runs/peers/bin/python benchmarks/peers/compare.py --demo runs/demo
+
+docs/performance.md ("Beside other packages") says how the environment runs/peers is made.
 
 All sides read the same tokens with the same model in memory, keep a 16 × 16 projection of every linear layer's gradient
 (LoGra's form; the head is left out, as bergson leaves it), and write it to disk. Sides take turns, and their build

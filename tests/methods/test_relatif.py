@@ -37,7 +37,7 @@ def gradients(loaded) -> np.ndarray:
 
 
 def scores(loaded, folder, **settings) -> np.ndarray:
-    settings = {"sketch": "identity", "parameters": NAME, **settings}
+    settings = {"sketch": "identity", "preset": "full", "parameters": NAME, **settings}
     index = hw.build(folder / "i.lance", model=loaded, data=RECORDS, method="relatif", settings=settings)
     return hw.score(index, RECORDS, model=loaded).values
 

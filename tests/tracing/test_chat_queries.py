@@ -45,7 +45,7 @@ ANSWERED = chat("user: Bees?", "assistant: They gather nectar.", "user: Tide at 
 def session(tmp_path_factory) -> Any:
     loaded = tiny_loaded("llama", chat=True)
     path = tmp_path_factory.mktemp("chats") / "i.lance"
-    hw.build(path, model=loaded, data=ROWS, method="graddot", settings={"sketch": "identity"})
+    hw.build(path, model=loaded, data=ROWS, method="graddot", settings={"sketch": "identity", "preset": "full"})
     return hw.open_session(path, model=loaded)
 
 

@@ -151,7 +151,7 @@ def test_rows_of_every_block_have_their_own_near_duplicate_clusters(tmp_path):
 
 
 def test_an_index_of_gradients_holds_linfiks_gradient_form(tmp_path):
-    bound = Bound.of(find_method("graddot"), READER)
+    bound = Bound.of(find_method("graddot", {"preset": "full"}), READER)
     index = build(tmp_path / "i.lance", open_corpus(POOL), bound)
     found = value_index(Session(index, bound), [TARGET], tmp_path / "i.parquet").values
     streamed = run(tmp_path, method="linfik", settings={"form": "gradient"}).values

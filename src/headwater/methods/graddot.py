@@ -49,10 +49,11 @@ _COMMON: dict[str, Any] = {
 GRADDOT = MethodEntry(
     name="graddot",
     summary="Inner product of the two gradients, sketched.",
-    stores="256 KiB",
+    stores="16 KiB; 256 KiB with preset=full",
     cost="about 3 forward passes",
     presets={"default": GradientOptions(), FULL: GradientOptions()},
     make=partial(_method, "graddot", "none"),
+    code="int2:131072",
     **_COMMON,
 )
 GRADCOS = MethodEntry(

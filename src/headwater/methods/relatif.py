@@ -46,10 +46,11 @@ ENTRY = MethodEntry(
     name="relatif",
     summary="Influence under the inverse second moment of sketched gradients, over the row's influence on everything.",
     reads="one forward and one activation-only backward pass: gradients of all selected parameters",
-    stores="8 KiB",
+    stores="2 KiB; 8 KiB with preset=full",
     cost="about 3 forward passes, and 1 to 2 times dim² numbers a row for a search",
     source="Barshan et al., arXiv 2003.11630",
     presets={"default": RelatIFOptions(), FULL: RelatIFOptions(), "theta": RelatIFOptions(form="theta")},
     make=relatif,
+    code="int4:16352",
     choices={"form": ("l", "theta"), "sketch": tuple(SKETCHES)},
 )

@@ -60,10 +60,11 @@ ENTRY = MethodEntry(
     name="trak",
     summary="Sketched gradients of the margin under the inverse of their own second moment; averages over checkpoints.",
     reads="one forward and one activation-only backward pass: gradients of all selected parameters",
-    stores="8 KiB a checkpoint",
+    stores="2 KiB a checkpoint; 8 KiB with preset=full",
     cost="about 3 forward passes a checkpoint, and dim² numbers for a search",
     source="Park et al., arXiv 2303.14186",
     presets={"default": TrakOptions(), FULL: TrakOptions()},
     make=trak,
+    code="int4:16352",
     choices={"sketch": tuple(SKETCHES)},
 )
