@@ -19,7 +19,9 @@ def all_logits(model: Any, input_ids: Int[Tensor, "items tokens"]) -> Float[Tens
     An adapter may put tokens of its own before the row's; their logits, which come first, are left out.
     """
     logits: Tensor = model(input_ids=input_ids, use_cache=False).logits
-    return logits[:, -input_ids.shape[1] :]
+    tokens = input_ids.shape[1]
+    # A slice of everything is not free: its derivative writes zeros as large as the logits and copies into them.
+    return logits[:, -tokens:] if logits.shape[1] > tokens else logits
 
 
 def target_logits(
