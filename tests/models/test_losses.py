@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from headwater.models import losses as module
-from headwater.models.losses import all_logits, losses_and_gradient, target_logits, token_losses
+from headwater.models.losses import all_logits, losses_and_gradient, may_overwrite, target_logits, token_losses
 from zoo import VOCAB, zoo
 
 
@@ -98,3 +98,23 @@ def test_the_gradient_of_halves_is_computed_wide_and_rounded_once() -> None:
     assert losses.dtype == torch.float32
     assert torch.equal(losses, wide_losses)
     assert torch.equal(gradient, wide.bfloat16())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_gradient_may_take_the_place_of_the_logits(dtype: torch.dtype) -> None:
+    logits = torch.randn(9, 33, generator=torch.Generator().manual_seed(0)).to(dtype)
+    targets, weights = torch.arange(9), torch.linspace(0.1, 1, 9)
+    losses, gradient = losses_and_gradient(logits, targets, weights)
+    found, over = losses_and_gradient(logits, targets, weights, overwrite=True)
+    assert over.data_ptr() == logits.data_ptr()
+    assert torch.equal(found, losses)
+    assert torch.equal(over, gradient)
+
+
+@pytest.mark.parametrize(("name", "allowed"), [("llama", True), ("gpt2", True), ("gemma2", False)])
+def test_logits_are_overwritten_only_where_no_derivative_needs_them(name: str, allowed: bool) -> None:
+    """Gemma 2's soft-cap computes its derivative from its output."""
+    model = zoo()[name]()
+    states = model.get_input_embeddings()(torch.arange(6)[None]).detach().requires_grad_()
+    assert may_overwrite(model(inputs_embeds=states).logits) is allowed
+    assert not may_overwrite(states)

@@ -180,7 +180,11 @@ class GradientSketch:
         total = totals.whole()
         if self.normalize == "row":
             total *= unit_scale(_total(divisors or squared, total))[:, None]
-        finite = total.sum(1).isfinite() & _total(squared, total).isfinite()  # a sum is finite only if all terms are
+        # A finite norm has finite entries only, and so has every sum of them divided by norms. If no norms were asked
+        # for, or the divisors are others, the vector is tested: a sum is finite only if all its terms are.
+        finite = _total(squared, total).isfinite()
+        if self.normalize == "none" or divisors is not None:
+            finite &= total.sum(1).isfinite()
         require_finite(finite, batch, "the row's gradient")
         return Sketched(total, squared, losses)
 

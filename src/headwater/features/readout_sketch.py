@@ -24,6 +24,7 @@ from headwater.data.batches import TokenBatch
 from headwater.features.encoder import Encoded, TokenScores
 from headwater.features.residuals import Support, readout_chunks
 from headwater.features.row_losses import require_finite, row_losses, token_weights
+from headwater.features.vocabulary_tiles import TOKENS, sketched_residuals
 from headwater.models.readout import Readout
 from headwater.sketch.count_sketch import count_sketch_matrix
 from headwater.sketch.precision import narrow_products_pay, tensor_cores
@@ -161,11 +162,11 @@ class ReadoutSketch:
         left = torch.zeros(tokens, self._vocabulary.shape[1], dtype=exact, device=hidden.device)
         right = torch.zeros(tokens, self._hidden.shape[1], dtype=exact, device=hidden.device)
         losses = torch.full((tokens,), torch.nan, dtype=torch.float32, device=hidden.device)
-        for chunk in readout_chunks(self.readout, batch, hidden, wanted, self.support):
-            left[chunk.place] = chunk.residual.project(self._vocabulary).to(exact)
-            with tensor_cores(chunk.hidden.dtype):
-                right[chunk.place] = chunk.hidden.to(exact) @ self._hidden
-            losses[chunk.place] = chunk.losses.float()
+        for place, states, product, loss in self._residuals(batch, hidden, wanted):
+            left[place] = product.to(exact)
+            with tensor_cores(states.dtype):
+                right[place] = states.to(exact) @ self._hidden
+            losses[place] = loss.float()
         r, g = left.tensor_split([self._width_r], dim=1)
         if self.normalize_factors:
             r, g, right = _unit(r), _unit(g), _unit(right)
@@ -177,6 +178,33 @@ class ReadoutSketch:
         if batch.paired:
             factors = replace(factors, share=self._shares(batch, factors.losses, mask).to(exact)[..., None])
         return hidden, mask, factors
+
+    def _residuals(
+        self, batch: TokenBatch, hidden: Tensor, wanted: Bool[Tensor, "items tokens"]
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Places, states, sketched residuals and losses of the wanted positions, some at a time."""
+        left = wanted.flatten()
+        if self._in_tiles:
+            readout, flat, targets, left = self.readout, hidden.flatten(0, 1), batch.targets.flatten(), left.clone()
+            for place in left.nonzero()[:, 0].split(TOKENS):
+                divided = flat[place].to(self._hidden.dtype) * (readout.scale / self.support.temperature)
+                how = (readout.weight, self._vocabulary, self.support.temperature)
+                found = sketched_residuals(divided, targets[place], *how)
+                done = place[found.safe]
+                left[done] = False
+                yield done, flat[done], found.product[found.safe] * readout.scale, found.losses[found.safe]
+            if not bool(left.any()):
+                return
+        for chunk in readout_chunks(self.readout, batch, hidden, left.view_as(wanted), self.support):
+            yield chunk.place, chunk.hidden, chunk.residual.project(self._vocabulary), chunk.losses
+
+    @property
+    def _in_tiles(self) -> bool:
+        """Whether the vocabulary is read in tiles: on a CPU, for plain products and a narrow sketch in a wide dtype."""
+        readout = self.readout
+        plain = readout.bias is None and readout.soft_cap is None and self.support.may_divide_states
+        wide = self._vocabulary.dtype == self._hidden.dtype
+        return plain and wide and self.channels.width_r > 0 and readout.weight.device.type == "cpu"
 
     def _shares(self, batch: TokenBatch, losses: Tensor, mask: Tensor) -> Float[Tensor, "items tokens"]:
         """1 for rows that are no pairs; the derivative of a pair's loss, or its sign alone if vectors have norm 1."""

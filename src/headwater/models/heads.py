@@ -22,7 +22,14 @@ from torch import Tensor
 from headwater.core.errors import ModelError
 from headwater.data.batches import TokenBatch
 from headwater.models.logit_map import find_map
-from headwater.models.losses import all_logits, losses_and_gradient, target_logits, target_places, token_losses
+from headwater.models.losses import (
+    all_logits,
+    losses_and_gradient,
+    may_overwrite,
+    target_logits,
+    target_places,
+    token_losses,
+)
 from headwater.models.trunk import UpToHead
 
 LOGITS_BYTES = {"cpu": 64 * 2**20, "cuda": 512 * 2**20}
@@ -123,7 +130,8 @@ class _Whole:
 
     def weigh(self, targets: Tensor, weights: Tensor) -> Tensor:
         flat = self.logits.detach().flatten(0, 1)
-        losses, gradient = losses_and_gradient(flat, targets.to(flat.device).flatten(), weights.flatten())
+        wanted = targets.to(flat.device).flatten()
+        losses, gradient = losses_and_gradient(flat, wanted, weights.flatten(), overwrite=may_overwrite(self.logits))
         self._gradient = gradient.view_as(self.logits)
         return losses.view(targets.shape)
 
@@ -163,7 +171,8 @@ class _Parts:
                 logits = self.of.logits(states)
             wanted = targets[:, some].to(logits.device)
             flat = logits.detach().flatten(0, 1)
-            losses, gradient = losses_and_gradient(flat, wanted.flatten(), weights[:, some].flatten())
+            weight, overwrite = weights[:, some].flatten(), may_overwrite(logits)
+            losses, gradient = losses_and_gradient(flat, wanted.flatten(), weight, overwrite=overwrite)
             logits.backward(gradient.view_as(logits))
             assert states.grad is not None
             self._gradient[:, some] = states.grad

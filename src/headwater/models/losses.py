@@ -19,7 +19,9 @@ def all_logits(model: Any, input_ids: Int[Tensor, "items tokens"]) -> Float[Tens
     An adapter may put tokens of its own before the row's; their logits, which come first, are left out.
     """
     logits: Tensor = model(input_ids=input_ids, use_cache=False).logits
-    return logits[:, -input_ids.shape[1] :]
+    tokens = input_ids.shape[1]
+    # A slice of everything is not free: its derivative writes zeros as large as the logits and copies into them.
+    return logits[:, -tokens:] if logits.shape[1] > tokens else logits
 
 
 def target_logits(
@@ -83,18 +85,38 @@ def loss_table(
     return losses.new_zeros(where.shape).masked_scatter(where, losses)
 
 
+_VIEWS = {"ViewBackward0", "UnsafeViewBackward0", "SliceBackward0"}
+_PRODUCTS = {"MmBackward0", "AddmmBackward0"}
+
+
+def may_overwrite(logits: Tensor) -> bool:
+    """Whether no derivative needs the values of these logits: they are a matrix product, or a view of one.
+
+    A soft-cap, for example, computes its derivative from its output, so those logits must stay as they are.
+    """
+    node = logits.grad_fn
+    while node is not None and node.name() in _VIEWS:
+        node = node.next_functions[0][0]
+    return node is not None and node.name() in _PRODUCTS
+
+
 @torch.no_grad()
 def losses_and_gradient(
-    logits: Float[Tensor, "tokens vocab"], targets: Int[Tensor, " tokens"], weights: Float[Tensor, " tokens"]
+    logits: Float[Tensor, "tokens vocab"],
+    targets: Int[Tensor, " tokens"],
+    weights: Float[Tensor, " tokens"],
+    *,
+    overwrite: bool = False,
 ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, "tokens vocab"]]:
     """`token_losses`, and the gradient of their weighted sum with respect to the logits, in the logits' dtype.
 
     The gradient is weight · (softmax(logits) − onehot(target)), computed in float32 at least and for a few positions at
-    a time: several times faster than autograd, and no other tensor is as large as the logits.
+    a time: several times faster than autograd, and no other tensor is as large as the logits. With `overwrite`, the
+    gradient takes the logits' place, so that no second tensor of their size is needed (`may_overwrite`).
     """
     dtype = torch.promote_types(logits.dtype, torch.float32)
     weights = weights.to(device=logits.device, dtype=dtype)
-    losses, gradient = weights.new_empty(len(logits)), torch.empty_like(logits)
+    losses, gradient = weights.new_empty(len(logits)), logits if overwrite else torch.empty_like(logits)
     step = max(1, SLICE_BYTES.get(logits.device.type, SLICE_BYTES["cuda"]) // (logits.shape[1] * dtype.itemsize))
     spare = weights.new_empty(0 if dtype == logits.dtype else min(step, len(logits)), logits.shape[1])
     for start in range(0, len(logits), step):
