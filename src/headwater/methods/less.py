@@ -70,11 +70,12 @@ ENTRY = MethodEntry(
     name="less",
     summary="Cosine of the step Adam would take on the row with the query's gradient, sketched.",
     reads="one forward and one activation-only backward pass: gradients of all selected parameters, formed",
-    stores="32 KiB a checkpoint",
+    stores="4 KiB a checkpoint; 16 KiB with preset=full",
     cost="about 3 forward passes a checkpoint, and forming every gradient once",
     source="Xia et al., arXiv 2402.04333",
     presets={"default": LessOptions(), FULL: LessOptions()},
     make=less,
+    code="int4:32768",
     choices={"sketch": tuple(SKETCHES)},
     recorded={"adam": ADAM},
 )
