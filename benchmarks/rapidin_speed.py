@@ -2,6 +2,7 @@
 
 Run:  OMP_NUM_THREADS=2 python benchmarks/rapidin_speed.py [--rows 64] [--tokens 64] [--repeats 7] [--json out.json]
       ... --models runs/demo       the demo's own model, and rows of its median length
+      ... --profile                instead, where the time of the first three arms goes, by operation
 
 Arms, in one process and on the same rows:
   headwater      vectors of K = 65,536 for a batch of rows
@@ -12,7 +13,8 @@ Arms, in one process and on the same rows:
                  and 20 column permutations, signed and summed into K bins (2 rows, extrapolated)
 Each repeat times every arm once, in turn, an arm of all rows right after a run of its own that is not timed (batches
 follow one another in a build and in training; what another arm left of caches and heap is not what is asked). Figures
-are medians over repeats, ratios medians of ratios within a repeat.
+are medians over repeats, ratios medians of ratios within a repeat, of the clock and of processor time: with one thread
+on a busy machine, the latter says more.
 Peak memory is what an arm adds to the process after the model is loaded, each in a process of its own.
 """
 
@@ -32,6 +34,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.profiler import ProfilerActivity, profile
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from headwater.data.batches import TokenBatch, Window, plan_batches
@@ -133,26 +136,47 @@ def arms(name: str, rows: int, tokens: int) -> dict[str, tuple[Callable[[], obje
 
 def measure(name: str, rows: int, tokens: int, repeats: int) -> dict[str, Any]:
     found: dict[str, list[float]] = {}
+    processor: dict[str, list[float]] = {}
     todo = arms(name, rows, tokens)
     for repeat in range(repeats + 1):
         for arm, (run, factor) in todo.items():
             if factor == 1.0:
                 run()
-            started = time.perf_counter()
+            started, used = time.perf_counter(), time.process_time()
             run()
             if repeat:  # the first round fills caches
                 found.setdefault(arm, []).append((time.perf_counter() - started) * factor)
+                processor.setdefault(arm, []).append((time.process_time() - used) * factor)
     result: dict[str, Any] = {"model": name, "rows": rows, "tokens": tokens, "threads": torch.get_num_threads()}
     for arm, times in found.items():
-        ratios = [mine / other for mine, other in zip(times, found["plain"], strict=True)]
         result[arm] = {
             "ms_per_row": 1000 * statistics.median(times) / rows,
-            "of_plain": statistics.median(ratios),
+            "of_plain": median_ratio(times, found["plain"]),
+            "of_plain_processor": median_ratio(processor[arm], processor["plain"]),
             "peak_mib": peak(name, rows, tokens, arm),
         }
     speedups = [other / mine for mine, other in zip(found["headwater"], found["published"], strict=True)]
     result["times_faster_than_published"] = statistics.median(speedups)
     return result
+
+
+def median_ratio(mine: list[float], others: list[float]) -> float:
+    return statistics.median(one / other for one, other in zip(mine, others, strict=True))
+
+
+def print_profile(name: str, rows: int, tokens: int) -> None:
+    """Milliseconds of each operation itself a batch; the profiler adds some microseconds to every call."""
+    todo = arms(name, rows, tokens)
+    for arm in ("headwater", "floor", "plain"):
+        run = todo[arm][0]
+        run()
+        with profile(activities=[ProfilerActivity.CPU]) as profiler:
+            for _ in range(3):
+                run()
+        operations = sorted(profiler.key_averages(), key=lambda one: -one.self_cpu_time_total)
+        print(f"\n{name}, {arm}: {sum(one.self_cpu_time_total for one in operations) / 3000:.0f} ms a batch, of which")
+        for one in operations[:12]:
+            print(f"  {one.self_cpu_time_total / 3000:7.1f} ms  {one.count // 3:5} calls  {one.key}")
 
 
 def peak(name: str, rows: int, tokens: int, arm: str) -> float:
@@ -185,6 +209,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--profile", action="store_true", help="print where the time goes, and no ratios")
     parser.add_argument("--memory", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory:
@@ -194,12 +219,17 @@ def main() -> None:
         run()
         print((high_water() - before) / 1024)
         return
+    if arguments.profile:
+        for name in arguments.models.split(","):
+            print_profile(name, arguments.rows, arguments.tokens)
+        return
     results = [measure(m, arguments.rows, arguments.tokens, arguments.repeats) for m in arguments.models.split(",")]
-    print("| model | arm | ms a row | of plain | peak MiB |\n|---|---|---:|---:|---:|")
+    print("| model | arm | ms a row | of plain | by processor time | peak MiB |\n|---|---|---:|---:|---:|---:|")
     for result in results:
         for arm in ("headwater", "floor", "plain", "single", "published"):
             figures = result[arm]
-            numbers = f"{figures['ms_per_row']:.1f} | {figures['of_plain']:.2f} | {figures['peak_mib']:.0f}"
+            ratios = f"{figures['of_plain']:.2f} | {figures['of_plain_processor']:.2f}"
+            numbers = f"{figures['ms_per_row']:.1f} | {ratios} | {figures['peak_mib']:.0f}"
             print(f"| {result['model']} | {arm} | {numbers} |")
         print(f"\n{result['model']}: {result['times_faster_than_published']:.0f} times faster than published\n")
     if arguments.json:
