@@ -85,19 +85,16 @@ def loss_table(
     return losses.new_zeros(where.shape).masked_scatter(where, losses)
 
 
-_VIEWS = {"ViewBackward0", "UnsafeViewBackward0", "SliceBackward0"}
-_PRODUCTS = {"MmBackward0", "AddmmBackward0"}
-
-
 def may_overwrite(logits: Tensor) -> bool:
-    """Whether no derivative needs the values of these logits: they are a matrix product, or a view of one.
+    """Whether these logits can be overwritten before their backward pass: they are a matrix product and nothing else.
 
-    A soft-cap, for example, computes its derivative from its output, so those logits must stay as they are.
+    A soft-cap, for example, computes its derivative from its output. A sum with a bias is a view to autograd, which
+    would build the view's node anew after a change, without the hooks on it.
     """
     node = logits.grad_fn
-    while node is not None and node.name() in _VIEWS:
+    while node is not None and node.name() == "UnsafeViewBackward0":
         node = node.next_functions[0][0]
-    return node is not None and node.name() in _PRODUCTS
+    return node is not None and node.name() == "MmBackward0"
 
 
 @torch.no_grad()
