@@ -26,7 +26,10 @@ from headwater.models.reader import Reader
 from headwater.tasks.dictionaries import read_dictd
 from headwater.training.fitting import TrainingRecipe, fit, trainable
 
-METHODS = ("source", "ekfac", "ekfac-cos", "ekfac-cos:checkpoints=", "gradcos", "rapidin", "trackstar", "less", "rise")
+METHODS = (
+    *("source", "ekfac", "concord", "concord:preset=full", "ekfac-cos", "ekfac-cos:preset=full"),
+    *("ekfac-cos:readings=halfway", "ekfac-cos:checkpoints=", "gradcos", "rapidin", "trackstar", "less", "rise"),
+)
 RECIPE = {"epochs": 10, "batch": 32, "rate": 2e-3}
 ROWS, QUERIES, TOKENS = 800, 32, 48
 

@@ -81,9 +81,10 @@ FORMS: Mapping[str, Sequence[str]] = {
         "trak:preset=full,code=int4:16352",
     ),
     "ekfac-cos": (
-        *("ekfac-cos:preset=full", "ekfac-cos:preset=full,code=int8", "ekfac-cos", "ekfac-cos:code=sign:65536"),
-        *codes("ekfac-cos", 2048, kinds=["sign", "int2", "int4"], also="preset=full,"),
+        *("ekfac-cos:preset=full", "ekfac-cos:code=sign:65536", "ekfac-cos:code=sign:32768", "ekfac-cos"),
+        *("ekfac-cos:code=int2:16384", "ekfac-cos:code=sign:8192"),
     ),
+    "concord": ("concord:preset=full", "concord:code=sign:34816", "concord", "concord:code=sign:8704"),
     "rise-gram": (
         *("rise-gram:preset=full", "rise-gram:preset=full,code=int8"),
         *codes("rise-gram", 2048, kinds=["sign", "int2", "int4"], also="preset=full,"),

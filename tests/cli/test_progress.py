@@ -49,6 +49,11 @@ def test_a_stage_that_begins_anew_has_a_rate_of_its_own() -> None:
     bar.stage("rows", 3_000, 10_000)
     assert written[-1] == "rows: 3,000 of 10,000 rows, 100 a second, about 70 s left"
     now[0] = 3 * LINE_EVERY
+    bar.stage("rows", 0, 10_000)  # the same once more, of another pool
+    now[0] = 4 * LINE_EVERY
+    bar.stage("rows", 3_000, 10_000)
+    assert written[-1] == "rows: 3,000 of 10,000 rows, 100 a second, about 70 s left"
+    now[0] = 5 * LINE_EVERY
     bar.share("training", 0.5)
     assert written[-1].startswith("training: 50 %")
 

@@ -127,8 +127,8 @@ class Lines:
         """Note how far the work is, and write a line if the last one is long enough ago."""
         with self._lock:
             now = self.clock()
-            other = self._now is not None and (unit, step) != self._now[2:]
-            if self._begun is None or other or done < self._begun[1]:
+            anew = self._now is None or (unit, step) != self._now[2:] or done < self._now[0]
+            if self._begun is None or anew:
                 self._begun = (now, done)
                 self._last = self._last or now
             self._now = (done, total, unit, step)
