@@ -10,7 +10,7 @@ from scipy.stats import pearsonr, spearmanr
 
 from headwater.index.upkeep import delete_rows
 from headwater.search import agreement
-from headwater.search.agreement import Agreement, added_weight
+from headwater.search.agreement import AgreeingColumns, added_weight
 from oracles.fake_method import fake_build, records
 
 
@@ -52,12 +52,12 @@ def test_it_is_measured_on_the_rows_of_the_index(tmp_path, monkeypatch) -> None:
             values = np.stack(batch.column(name).to_numpy(zero_copy_only=False)).astype(np.float32)
             scores.setdefault(name, []).append(probe @ torch.from_numpy(values).T)
     own, other = (torch.cat(scores[name], dim=1) for name in ("vector", "wide"))
-    found = Agreement(("wide",), 2.0).weights(index, probes)
+    found = AgreeingColumns(("wide",), 2.0).weights(index, probes)
     torch.testing.assert_close(found["wide"], 2 * added_weight(own, other), rtol=1e-3, atol=1e-4)
     monkeypatch.setattr(agreement, "SAMPLE", 7)
     monkeypatch.setattr(agreement, "_AT_ONCE", 3)
     places = np.linspace(0, 69, 7).astype(int)
-    few = Agreement(("wide",), 2.0).weights(index, probes)
+    few = AgreeingColumns(("wide",), 2.0).weights(index, probes)
     torch.testing.assert_close(few["wide"], 2 * added_weight(own[:, places], other[:, places]), rtol=1e-3, atol=1e-4)
     delete_rows(index, where="tokens > 0")
-    assert Agreement(("wide",), 2.0).weights(index, probes)["wide"].tolist() == [0, 0, 0]
+    assert AgreeingColumns(("wide",), 2.0).weights(index, probes)["wide"].tolist() == [0, 0, 0]

@@ -15,7 +15,7 @@ from headwater.methods.rise import DEFAULT as RISE
 from headwater.methods.rise import encoder as rise_encoder
 from headwater.models.load import LoadedModel
 from headwater.models.readout import find_readout
-from headwater.search.agreement import Agreement
+from headwater.search.agreement import AgreeingColumns
 
 SHARES: Mapping[str, Mapping[str, float]] = {
     "gradient": {"share": 1.5},
@@ -39,7 +39,7 @@ class ConcordOptions(EkfacCosOptions):
 
 def concord(options: ConcordOptions) -> Method:
     """The method: the score of `ekfac-cos`, plus what `headwater.search.agreement` says; positive = proponent."""
-    agreement = Agreement(("rise", "embedding"), options.strength)
+    agreement = AgreeingColumns(("rise", "embedding"), options.strength)
     form = {"agreement": agreement, "preparation": curvature_file(options, concord)}
     method = method_of_vectors("concord", options, partial(_bind, options), **form)
     return replace(method, fit_rows=0 if options.curvature else options.fit_rows)

@@ -29,7 +29,7 @@ from headwater.features.encoder import Encoder
 from headwater.methods.targets import Scorer, Target
 from headwater.models.load import LoadedModel
 from headwater.models.reader import Reader
-from headwater.search.agreement import Agreement
+from headwater.search.agreement import AgreeingColumns
 from headwater.students.student import StudentOptions
 
 Options = TypeVar("Options")
@@ -101,7 +101,7 @@ class Vectors:
     passes: float = 3.0
     backward: bool = True
     code: str = "none"
-    agreement: Agreement | None = None
+    agreement: AgreeingColumns | None = None
 
     def __post_init__(self) -> None:
         if self.metrics is not None and (self.exact or self.grids):

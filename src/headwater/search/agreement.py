@@ -34,7 +34,7 @@ _AT_ONCE = 512
 
 
 @dataclass(frozen=True)
-class Agreement:
+class AgreeingColumns:
     """Which columns are added to the score of the others, and how strongly."""
 
     columns: tuple[str, ...]
