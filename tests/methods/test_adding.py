@@ -67,7 +67,8 @@ print([(r["id"], r["value"]) for r in valued.records()])
 loaded, words = tiny_loaded("llama"), " ".join(SENTENCES).split()
 rows = [{"id": f"r{i}", "prompt": words[i], "response": " ".join(words[i : i + 4])} for i in range(20)]
 mine = hw.build("mine.lance", model=loaded, data=rows, method="relative", settings={"damping": "0.5"})
-same = hw.build("same.lance", model=loaded, data=rows, method="relatif", settings={"damping": 0.5, "dim": 1024, "preset": "full"})
+as_mine = {"damping": 0.5, "dim": 1024, "preset": "full"}
+same = hw.build("same.lance", model=loaded, data=rows, method="relatif", settings=as_mine)
 np.testing.assert_array_equal(*(hw.score(index, rows[:3], model=loaded).values for index in (mine, same)))
 hit = hw.trace(mine, rows[:1], model=loaded, top=1, tokens=True).queries[0].hits[0]
 assert abs(sum(v for v in hit.row_tokens.values if v is not None) - hit.score) < 1e-2 * hit.score
