@@ -79,6 +79,33 @@ def test_an_index_keeps_its_curvature_beside_it_and_moves_with_it(tmp_path):
         hits(open_session(tmp_path / "moved" / "mine.lance", loaded))
 
 
+def test_an_index_and_its_curvature_are_renamed_together(tmp_path):
+    loaded = tiny_loaded("llama")
+    first = hits(open_session(built(tmp_path, loaded), loaded))
+    runs = tmp_path / "runs"
+    shutil.move(runs / "mine.lance", runs / "other.lance")
+    shutil.move(runs / "mine.curvature.safetensors", runs / "other.curvature.safetensors")
+    assert hits(open_session(runs / "other.lance", loaded)) == first
+
+
+def test_names_with_dots_have_files_of_their_own(tmp_path):
+    loaded = tiny_loaded("llama")
+    how = {"model": loaded, "data": ROWS, "method": "ekfac-cos"}
+    made = [hw.build(tmp_path / f"mine.v{n}", **how, settings={**SMALL, "damping": n}) for n in (1, 2)]
+    files = [index.manifest.method.options["curvature"] for index in made]
+    assert files == [str(tmp_path / f"mine.v{n}.curvature.safetensors") for n in (1, 2)]
+
+
+def test_the_curvature_of_an_index_that_was_removed_is_not_used(tmp_path):
+    loaded = tiny_loaded("llama")
+    how = {"model": loaded, "data": ROWS, "method": "ekfac-cos"}
+    hw.build(tmp_path / "a.lance", **how, settings={**SMALL, "damping": 10})
+    shutil.rmtree(tmp_path / "a.lance")
+    again = hw.build(tmp_path / "a.lance", **how, settings=SMALL, resume=True)
+    fresh = hw.build(tmp_path / "b.lance", **how, settings=SMALL)
+    assert hits(open_session(again, loaded)) == hits(open_session(fresh, loaded))
+
+
 def test_curvature_of_another_model_is_refused(tmp_path):
     index = built(tmp_path, tiny_loaded("llama"))
     file, other = index.manifest.method.options["curvature"], tiny_loaded("llama", seed=1)
