@@ -121,6 +121,21 @@ def test_what_varies_only_as_rounding_does_adds_nothing():
     assert added_weight(own, flat.clone().index_fill_(1, own.argmax(), 0.8)).item() > 0
 
 
+def test_a_damaged_row_leaves_the_weight_out_so_that_the_search_names_it():
+    own = torch.randn(1, 50, generator=torch.Generator().manual_seed(0))
+    damaged = own.clone().index_fill_(1, torch.tensor([7]), torch.nan)
+    assert added_weight(own, damaged).item() == 0
+
+
+def test_plans_count_the_forward_passes_of_every_reading():
+    settings = ({}, {"checkpoints": "run"}, {"checkpoints": "run", "readings": "halfway"})
+    passes = {
+        name: [find_method(name, chosen).require_vectors().passes for chosen in settings]
+        for name in ("ekfac-cos", "concord")
+    }
+    assert passes == {"ekfac-cos": [3, 6, 3], "concord": [5, 8, 5]}
+
+
 @pytest.mark.parametrize("code", ["sign:8", "sign:1000", "int4:1000"])
 def test_a_build_with_any_code_goes_on(tmp_path, loaded, code):
     how = {"model": loaded, "data": ROWS, "method": "concord", "settings": SMALL}

@@ -9,7 +9,7 @@ from functools import partial
 from headwater.features.encoder import Encoder
 from headwater.features.joined import JoinedEncoder
 from headwater.methods.ekfac_cos import ENTRY as COSINES
-from headwater.methods.ekfac_cos import EkfacCosOptions, cosine_encoder, curvature_file
+from headwater.methods.ekfac_cos import EkfacCosOptions, cosine_encoder, curvature_file, readings
 from headwater.methods.method import FULL, Meaning, Method, MethodEntry, method_of_vectors
 from headwater.methods.rise import DEFAULT as RISE
 from headwater.methods.rise import encoder as rise_encoder
@@ -47,7 +47,11 @@ class ConcordOptions(EkfacCosOptions):
 def concord(options: ConcordOptions) -> Method:
     """The method: the score of `ekfac-cos`, plus what `headwater.search.agreement` says."""
     agreement = Agreement(("rise", "embedding"), options.strength)
-    form = {"agreement": agreement, "preparation": curvature_file(options, concord)}
+    form = {
+        "agreement": agreement,
+        "preparation": curvature_file(options, concord),
+        "passes": 2 + 3.0 * readings(options),
+    }
     method = method_of_vectors("concord", options, partial(_bind, options), **form)
     return replace(method, meaning=MEANING, fit_rows=0 if options.curvature else options.fit_rows)
 
