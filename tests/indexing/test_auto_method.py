@@ -54,6 +54,22 @@ def test_where_gradients_do_not_fit_it_is_forward_passes(tmp_path, loaded, monke
         hw.build(tmp_path / "b.lance", model=loaded, data=ROWS, method="auto", max_disk="1GB")
 
 
+def test_where_the_readout_is_unknown_the_cosines_are_taken_alone(tmp_path, caplog):
+    loaded = tiny_loaded("llama")
+    forward = loaded.model.forward
+
+    def bent(*given, **named):
+        found = forward(*given, **named)
+        found.logits = found.logits + 0.3 * found.logits.sin()
+        return found
+
+    loaded.model.forward = bent
+    with caplog.at_level(logging.WARNING):
+        index = hw.build(tmp_path / "a.lance", model=loaded, data=ROWS, method="auto")
+    assert index.manifest.method.name == "ekfac-cos"
+    assert "but the model's readout cannot be read" in caplog.text
+
+
 def test_a_resumed_build_keeps_its_method(tmp_path, loaded):
     index = hw.build(tmp_path / "a.lance", model=loaded, data=ROWS, method="rise")
     again = hw.build(tmp_path / "a.lance", model=loaded, data=ROWS, method="auto", resume=True)

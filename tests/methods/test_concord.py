@@ -10,8 +10,9 @@ import torch
 
 import headwater as hw
 from headwater.core.errors import UsageError
-from headwater.core.spec import Column
+from headwater.core.spec import Column, code_of
 from headwater.indexing.session import open_session
+from headwater.methods.catalog import find_method
 from headwater.search.agreement import added_weight
 from headwater.search.codes import coded
 from zoo import SENTENCES, tiny_loaded, zoo
@@ -97,6 +98,59 @@ def test_a_row_takes_four_kibibytes_however_many_readings():
         stored = coded([*gradients, *readout], "sign:17408")
         assert sum(column.row_bytes for column in stored) <= 4096
         assert {column.code for column in stored} == {"sign:17408"}, "which opens an index for more rows"
+
+
+@pytest.mark.parametrize("by", ["gradient@halfway", "gradient@end+rise"])
+def test_tokens_add_up_when_ranked_by_one_reading(session, by):
+    hit = hw.trace(session, queries=ASKED[:1], top=1, tokens=True, by=by).queries[0].hits[0]
+    for side in (hit.row_tokens, hit.query_tokens):
+        assert sum(value for value in side.values if value is not None) == pytest.approx(hit.score, abs=0.02)
+
+
+def test_no_sign_is_promised_because_what_is_added_is_not_centred(session):
+    assert (scores(session) > 0).float().mean() > 0.9, "nearly every row is positive"
+    assert not session.bound.method.meaning.signed
+    assert "positive" not in hw.trace(session, queries=ASKED[:1], top=1).about["sign"]
+
+
+def test_what_varies_only_as_rounding_does_adds_nothing():
+    own = torch.randn(1, 50, generator=torch.Generator().manual_seed(0))
+    flat = torch.full((1, 50), 0.73)
+    flat[0, own.argmax()] += 2e-7
+    assert added_weight(own, flat).item() == 0
+    assert added_weight(own, flat.clone().index_fill_(1, own.argmax(), 0.8)).item() > 0
+
+
+def test_a_damaged_row_leaves_the_weight_out_so_that_the_search_names_it():
+    own = torch.randn(1, 50, generator=torch.Generator().manual_seed(0))
+    damaged = own.clone().index_fill_(1, torch.tensor([7]), torch.nan)
+    assert added_weight(own, damaged).item() == 0
+
+
+def test_plans_count_the_forward_passes_of_every_reading():
+    settings = ({}, {"checkpoints": "run"}, {"checkpoints": "run", "readings": "halfway"})
+    passes = {
+        name: [find_method(name, chosen).require_vectors().passes for chosen in settings]
+        for name in ("ekfac-cos", "concord")
+    }
+    assert passes == {"ekfac-cos": [3, 6, 3], "concord": [5, 8, 5]}
+
+
+@pytest.mark.parametrize("code", ["sign:8", "sign:1000", "int4:1000"])
+def test_a_build_with_any_code_goes_on(tmp_path, loaded, code):
+    how = {"model": loaded, "data": ROWS, "method": "concord", "settings": SMALL}
+    begun = hw.build(tmp_path / "a.lance", **how, code=code).manifest
+    assert code_of(begun.columns) == code
+    assert hw.build(tmp_path / "a.lance", **how, resume=True).manifest == begun
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("strength", -1), ("strength", "nan"), ("damping", -0.1), ("damping", "inf"), ("fit_rows", 0), ("dim", -3)],
+)
+def test_a_number_out_of_range_is_refused_before_a_row_is_read(option, value):
+    with pytest.raises(UsageError, match=rf"concord\.{option}: .*for example"):
+        find_method("concord", {option: value})
 
 
 def test_rows_can_be_added_and_an_index_is_needed(tmp_path, loaded):

@@ -79,6 +79,33 @@ def test_an_index_keeps_its_curvature_beside_it_and_moves_with_it(tmp_path):
         hits(open_session(tmp_path / "moved" / "mine.lance", loaded))
 
 
+def test_an_index_and_its_curvature_are_renamed_together(tmp_path):
+    loaded = tiny_loaded("llama")
+    first = hits(open_session(built(tmp_path, loaded), loaded))
+    runs = tmp_path / "runs"
+    shutil.move(runs / "mine.lance", runs / "other.lance")
+    shutil.move(runs / "mine.curvature.safetensors", runs / "other.curvature.safetensors")
+    assert hits(open_session(runs / "other.lance", loaded)) == first
+
+
+def test_names_with_dots_have_files_of_their_own(tmp_path):
+    loaded = tiny_loaded("llama")
+    how = {"model": loaded, "data": ROWS, "method": "ekfac-cos"}
+    made = [hw.build(tmp_path / f"mine.v{n}", **how, settings={**SMALL, "damping": n}) for n in (1, 2)]
+    files = [index.manifest.method.options["curvature"] for index in made]
+    assert files == [str(tmp_path / f"mine.v{n}.curvature.safetensors") for n in (1, 2)]
+
+
+def test_the_curvature_of_an_index_that_was_removed_is_not_used(tmp_path):
+    loaded = tiny_loaded("llama")
+    how = {"model": loaded, "data": ROWS, "method": "ekfac-cos"}
+    hw.build(tmp_path / "a.lance", **how, settings={**SMALL, "damping": 10})
+    shutil.rmtree(tmp_path / "a.lance")
+    again = hw.build(tmp_path / "a.lance", **how, settings=SMALL, resume=True)
+    fresh = hw.build(tmp_path / "b.lance", **how, settings=SMALL)
+    assert hits(open_session(again, loaded)) == hits(open_session(fresh, loaded))
+
+
 def test_curvature_of_another_model_is_refused(tmp_path):
     index = built(tmp_path, tiny_loaded("llama"))
     file, other = index.manifest.method.options["curvature"], tiny_loaded("llama", seed=1)
@@ -104,10 +131,18 @@ def test_build_and_plan_by_the_library_fit_it_and_leave_nothing_else(tmp_path):
     index = hw.build(out, model=loaded, data=ROWS, method="ekfac-cos", settings=SMALL, code="sign:4096")
     assert {path.name for path in tmp_path.iterdir()} == {"mine.lance", "mine.curvature.safetensors"}
     assert sum(column.row_bytes for column in index.manifest.columns if column.name == "gradient") < 600
+    assert planned.disk > (tmp_path / "mine.curvature.safetensors").stat().st_size, "the file counts"
     usual = hw.build(tmp_path / "usual.lance", model=loaded, data=ROWS, method="ekfac-cos", settings=SMALL)
     assert [column.dtype for column in usual.manifest.columns] == ["sign"], "what is fitted leaves the code as it is"
     more = [{"id": "new", "text": "A new row of the river."}]
     assert hw.add(index, more, model=loaded).rows == 1
+
+
+def test_a_run_is_found_from_every_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = find_method("ekfac-cos", {"checkpoints": "run"}).spec.options
+    assert options["checkpoints"] == str(tmp_path / "run")
+    assert find_method("ekfac-cos").spec.options["checkpoints"] == ""
 
 
 def test_the_checkpoint_is_the_one_at_half_of_the_learning():

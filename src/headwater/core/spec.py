@@ -67,7 +67,7 @@ class Column:
         """How the vector is stored, as `--code` says it: `none` for numbers."""
         if not self.coded:
             return "none"
-        number = round(self.bits / self.share) or self.rank
+        number = 8 * round(self.bits / self.share / 8) or self.rank  # a code names a multiple of 8 bits
         return f"{self.dtype}:{number}" if number else self.dtype
 
     @property

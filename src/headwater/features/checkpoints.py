@@ -71,11 +71,12 @@ class CheckpointEncoder:
     def token_scores(
         self, batch: TokenBatch, role: Role, probes: Mapping[str, Float[Tensor, "probes _dim"]]
     ) -> tuple[TokenScores, ...]:
-        """Each checkpoint's token scores in its own columns; losses at the last one."""
+        """Each checkpoint's token scores in its own columns; losses at the last one that has probes."""
         found = []
         for name, encoder in self.encoders.items():
             mine = {c.name: probes[f"{c.name}@{name}"] for c in encoder.columns if f"{c.name}@{name}" in probes}
-            found.append((name, encoder.token_scores(batch, role, mine)))
+            if mine:
+                found.append((name, encoder.token_scores(batch, role, mine)))
         return tuple(_merge([(name, scores[row]) for name, scores in found]) for row in range(len(batch.rows)))
 
     def exact_scores(self, train: Iterable[TokenBatch], queries: Sequence[TokenBatch]) -> Float[Tensor, "rows queries"]:

@@ -32,6 +32,7 @@ from headwater.indexing.probe import (
 )
 from headwater.methods.bound import Bound
 from headwater.methods.kept import expected
+from headwater.methods.preparing import fitted_bytes
 from headwater.search.codes import PLAIN, coded
 
 FEWEST_TOKENS = 64
@@ -57,7 +58,7 @@ class BuildPlan(Tabular):
         tokens: about how many tokens the model will read.
         probed_rows: how many rows the measurements were made on.
         bytes_per_row: bytes on disk, split into `vectors`, `text` and `other`.
-        disk: bytes of the finished index.
+        disk: bytes of the finished index, and of the file beside it that its method fitted.
         code: how vectors are stored, as `--code` says it.
         kept: the share of the full vectors' quality that this code kept where it was measured; None if it was not.
         disk_by_code: bytes of the finished index under this and other codes; `float16` stands for plain numbers.
@@ -107,6 +108,8 @@ def plan_build(
     rows = bound.reader.tokenization.encode(found.sample)
     stored = measure_storing(rows, manifest)
     disk, by_code = disk_of(found.rows, share_of_characters(found) * len(rows), stored, manifest, bound.encoder.columns)
+    fitted = fitted_bytes(bound.method)
+    disk, by_code = disk + fitted, {name: size + fitted for name, size in by_code.items()}
     _require_disk(disk, by_code, limits.disk)
     memory = measure_memory(bound, rows, manifest.columns, most_bytes=limits.memory)
     held = min(found.rows, manifest.plan.block_rows) * sum(column.row_bytes for column in manifest.columns)

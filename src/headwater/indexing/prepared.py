@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 from headwater.core.errors import UsageError
 from headwater.data.corpus import Corpus
 from headwater.index.noted import is_local
+from headwater.index.store import exists
 from headwater.indexing.probe import survey
 from headwater.methods.method import Method
-from headwater.methods.preparing import preparation, prepared
+from headwater.methods.preparing import beside, preparation, prepared
 from headwater.models.reader import Reader
 
 
@@ -22,7 +20,8 @@ def prepared_beside(method: Method, reader: Reader, corpus: Corpus, out: str, *,
         reader: the model and how it reads rows.
         corpus: the rows.
         out: the index's path.
-        resume: use the file that an earlier build left.
+        resume: use the file that an earlier build of this index left, if it began the index too. A file without an
+            index is of another one that was removed, or was never used.
 
     Raises:
         UsageError: something is to be fitted, and the index is to be on an object store.
@@ -33,5 +32,5 @@ def prepared_beside(method: Method, reader: Reader, corpus: Corpus, out: str, *,
     if not is_local(out):
         what = f"'{method.spec.name}' keeps a file beside the index, which cannot be on an object store"
         raise UsageError(what, where=out, remedy="build the index on a disk")
-    file = Path(os.path.abspath(out)).with_suffix(need.suffix)
-    return prepared(method, reader, lambda: survey(corpus, method.fit_rows).sample, file, keep=resume)
+    file = beside(out, need.suffix)
+    return prepared(method, reader, lambda: survey(corpus, method.fit_rows).sample, file, keep=resume and exists(out))

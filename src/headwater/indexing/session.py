@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,7 +63,7 @@ def open_session(
         loaded = load_model(name, **{**recorded, **given})
     fingerprint, where = manifest.model["fingerprint"], f"the index '{opened.path}'"
     reader = Reader.like(loaded, fingerprint, manifest.tokenization, manifest.plan.tokens_per_batch, where=where)
-    method = moved(restore_method(manifest.method), Path(os.path.abspath(opened.path)).parent)
+    method = moved(restore_method(manifest.method), opened.path)
     bound = Bound.of(method, replace(reader, reference=reference))
     require_same_parameters(manifest.coverage, bound.encoder.coverage, where)
     return Session(opened, bound)

@@ -9,8 +9,8 @@ from functools import partial
 from headwater.features.encoder import Encoder
 from headwater.features.joined import JoinedEncoder
 from headwater.methods.ekfac_cos import ENTRY as COSINES
-from headwater.methods.ekfac_cos import EkfacCosOptions, cosine_encoder, curvature_file
-from headwater.methods.method import FULL, Method, MethodEntry, method_of_vectors
+from headwater.methods.ekfac_cos import EkfacCosOptions, cosine_encoder, curvature_file, readings
+from headwater.methods.method import FULL, Meaning, Method, MethodEntry, method_of_vectors
 from headwater.methods.rise import DEFAULT as RISE
 from headwater.methods.rise import encoder as rise_encoder
 from headwater.models.load import LoadedModel
@@ -27,6 +27,13 @@ SHARES: Mapping[str, Mapping[str, float]] = {
 """How much of a code's bits each column gets, and its weight. The columns of RISE get theirs query by query."""
 
 
+MEANING = Meaning(
+    "higher = more of a cause, plus more alike where causes are; the sign does not say whether a row helps or harms",
+    signed=False,
+)
+"""What is added is not centred, and nearly all rows resemble a query a little, so most scores are positive."""
+
+
 @dataclass(frozen=True)
 class ConcordOptions(EkfacCosOptions):
     """strength: how much of RISE and of the embedding is added where they agree; 0 leaves the cosines alone.
@@ -38,11 +45,14 @@ class ConcordOptions(EkfacCosOptions):
 
 
 def concord(options: ConcordOptions) -> Method:
-    """The method: the score of `ekfac-cos`, plus what `headwater.search.agreement` says; positive = proponent."""
-    agreement = AgreeingColumns(("rise", "embedding"), options.strength)
-    form = {"agreement": agreement, "preparation": curvature_file(options, concord)}
+    """The method: the score of `ekfac-cos`, plus what `headwater.search.agreement` says."""
+    form = {
+        "agreement": AgreeingColumns(("rise", "embedding"), options.strength),
+        "preparation": curvature_file(options, concord),
+        "passes": 2 + 3.0 * readings(options),
+    }
     method = method_of_vectors("concord", options, partial(_bind, options), **form)
-    return replace(method, fit_rows=0 if options.curvature else options.fit_rows)
+    return replace(method, meaning=MEANING, fit_rows=0 if options.curvature else options.fit_rows)
 
 
 def _bind(options: ConcordOptions, loaded: LoadedModel) -> Encoder:

@@ -62,9 +62,14 @@ Options = TypeVar("Options", bound=EkfacCosOptions)
 
 def ekfac_cos(options: EkfacCosOptions) -> Method:
     """The method with these options: cos(S (F + λI)^(−½) ∇L(row), S (F + λI)^(−½) ∇L(query)); positive = proponent."""
-    form = {"alike": True, "preparation": curvature_file(options, ekfac_cos)}
+    form = {"alike": True, "preparation": curvature_file(options, ekfac_cos), "passes": 3.0 * readings(options)}
     method = method_of_vectors("ekfac-cos", options, partial(cosine_encoder, options), **form)
     return replace(method, fit_rows=0 if options.curvature else options.fit_rows)
+
+
+def readings(options: EkfacCosOptions) -> int:
+    """At how many models a row's gradient is read."""
+    return 2 if options.checkpoints and options.readings == "both" else 1
 
 
 def curvature_file(options: Options, make: Callable[[Options], Method]) -> Preparation:
@@ -120,7 +125,7 @@ def _models(options: EkfacCosOptions, loaded: LoadedModel) -> dict[str, LoadedMo
     if not options.checkpoints:
         return {"": loaded}
     half = load_checkpoint(midway(read_checkpoints(options.checkpoints)), loaded)
-    return {"halfway": half, "end": loaded} if options.readings == "both" else {"": half}
+    return {"halfway": half, "end": loaded} if readings(options) == 2 else {"": half}
 
 
 ENTRY = MethodEntry(

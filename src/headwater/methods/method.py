@@ -15,6 +15,8 @@ Code that uses a method asks what it can do and never looks at its name:
 from __future__ import annotations
 
 import dataclasses
+import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -115,6 +117,9 @@ class Vectors:
             return "its metric"
         return None if self.agreement is None else "the weights of its columns"
 
+
+LEAST: Mapping[str, float] = {"dim": 0, "damping": 0, "fit_rows": 1, "strength": 0}
+"""The least values of options that mean the same in every method that has them."""
 
 FULL = "full"
 """The preset with the default options under which an index stores vectors as plain numbers."""
@@ -265,8 +270,13 @@ class MethodEntry(Generic[Options]):
             if name not in known:
                 raise unknown_name("option", name, [*known, "preset"], where=self.name)
             parsed[name] = parse_option(value, like=getattr(base, name), where=where)
+            if name in LEAST and parsed[name] < LEAST[name]:
+                what = f"{parsed[name]:,} is below {LEAST[name]}"
+                raise UsageError(what, where=where, remedy=f"for example {getattr(base, name)!r}")
             if name in self.choices and parsed[name] not in self.choices[name]:
                 raise unknown_name("choice", parsed[name], self.choices[name], where=where)
+            if name in self.recorded and parsed[name]:
+                parsed[name] = os.path.abspath(parsed[name])  # an index is opened from other folders too
         settled: Options = dataclasses.replace(base, **parsed)
         return settled
 
@@ -302,7 +312,10 @@ def parse_option(value: Any, *, like: Any, where: str) -> Any:
         return str(value)
     text = str(value).strip().lower()
     try:
-        return _BOOLEANS[text] if isinstance(like, bool) else type(like)(text)
+        parsed = _BOOLEANS[text] if isinstance(like, bool) else type(like)(text)
     except (KeyError, ValueError):
         what = f"'{value}' is not a value of type {type(like).__name__}"
         raise UsageError(what, where=where, remedy=f"for example {like!r}") from None
+    if not math.isfinite(parsed):
+        raise UsageError(f"'{value}' is no finite number", where=where, remedy=f"for example {like!r}")
+    return parsed

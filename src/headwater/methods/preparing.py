@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,13 +36,30 @@ def prepared(
     return _with(method, need, file)
 
 
-def moved(method: Method, folder: Path) -> Method:
-    """The method with its file in this folder, if the file is there and not where it was."""
+def moved(method: Method, index: str | Path) -> Method:
+    """The method with its file beside the index, if the file is there and not where it was.
+
+    There it has its old name, or that of the index, if both were renamed.
+    """
     need = method.vectors.preparation if method.vectors is not None else None
     if need is None or not need.file or Path(need.file).is_file():
         return method
-    here = folder / Path(need.file).name
-    return _with(method, need, here) if here.is_file() else method
+    named = beside(index, need.suffix)
+    here = next((file for file in (named.with_name(Path(need.file).name), named) if file.is_file()), None)
+    return method if here is None else _with(method, need, here)
+
+
+def beside(index: str | Path, suffix: str) -> Path:
+    """The file of an index: `mine<suffix>` beside `mine.lance`; `mine.v1<suffix>` beside `mine.v1`."""
+    path = Path(os.path.abspath(index))
+    return path.with_name(path.name.removesuffix(".lance") + suffix)
+
+
+def fitted_bytes(method: Method) -> int:
+    """Bytes of the method's file; 0 if it has none."""
+    need = method.vectors.preparation if method.vectors is not None else None
+    file = Path(need.file) if need is not None and need.file else None
+    return file.stat().st_size if file is not None and file.is_file() else 0
 
 
 def _with(method: Method, need: Preparation, file: Path) -> Method:

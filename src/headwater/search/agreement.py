@@ -31,6 +31,8 @@ SAMPLE = 4096
 """Agreement is measured on at most so many rows, evenly spaced over the index."""
 
 _AT_ONCE = 512
+_ROUNDING = 1e-6
+"""Scores that differ by no more than this share of the largest are taken to be equal."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,15 @@ class AgreeingColumns:
 
 
 def added_weight(own: Float[Tensor, "queries rows"], other: Float[Tensor, "queries rows"]) -> Float[Tensor, " queries"]:
-    """max(0, Pearson − Spearman) · std(own) / std(other) for each query; 0 where one of the two does not vary."""
+    """max(0, Pearson − Spearman) · std(own) / std(other) for each query; 0 where one of the two does not vary.
+
+    What varies only as rounding does counts as constant: the quotient of the spreads would have no bounds.
+    """
     agreement = _correlation(own, other) - _correlation(_ranks(own), _ranks(other))
     spread = other.std(dim=1, correction=0)
-    ratio = own.std(dim=1, correction=0) / torch.where(spread > 0, spread, 1)
-    return (agreement.clamp_min(0) * ratio).float()
+    varies = spread > _ROUNDING * other.abs().amax(dim=1)
+    ratio = own.std(dim=1, correction=0) / torch.where(varies, spread, 1)
+    return torch.where(varies, agreement.clamp_min(0) * ratio, 0).float()
 
 
 def _correlation(a: Float[Tensor, "queries rows"], b: Float[Tensor, "queries rows"]) -> Float[Tensor, " queries"]:

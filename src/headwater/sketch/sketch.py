@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from headwater.core.errors import unknown_name
+from headwater.core.errors import UsageError, unknown_name
 from headwater.sketch.blocks import Gradient
 from headwater.sketch.dense import Hashed, Identity, Rademacher
 from headwater.sketch.shift import ShiftSum
@@ -54,8 +54,10 @@ def make_sketch(kind: str, shapes: Mapping[str, tuple[int, ...]], *, dim: int, s
     """The sketch called `kind`; `identity` takes its width from the shapes.
 
     Raises:
-        UsageError: unknown name.
+        UsageError: unknown name, or no width.
     """
     if kind not in SKETCHES:
         raise unknown_name("sketch", kind, SKETCHES)
+    if dim < 1 and kind != "identity":
+        raise UsageError(f"a sketch of {dim} numbers", where="dim", remedy="at least 1; only sketch=identity takes 0")
     return SKETCHES[kind](shapes, dim, seed)
