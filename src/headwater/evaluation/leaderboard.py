@@ -23,7 +23,7 @@ from headwater.evaluation.runs import run_evaluation
 
 COMBINED = ("embedding+0.5*rise", "rapidin+0.5*embedding")
 METHODS = (
-    *("concord", "concord:code=sign:34816", "concord:preset=full"),
+    *("concord", "concord:preset=full", "concord:strength=1"),
     *("ekfac-cos", "ekfac-cos:preset=full", "ekfac-cos:readings=halfway", "ekfac-cos:checkpoints="),
     *("rise", "rapidin", "gradcos", "graddot", "less", "lorif"),
     *("trackstar:damping=10", "logra:damping=10", "rise-gram:damping=10", "trak:damping=100"),

@@ -1,8 +1,7 @@
 """`--method auto`: the method of an index by a rule, which docs/methods/index.md states with its evidence.
 
-    1. concord      if gradients can be read within the limits; of the recorded run, if `checkpoints=FOLDER` is given
-    2. ekfac-cos    if they can, but the model reads out in a way that `concord` and `rise` do not know
-    3. rise         otherwise: it takes forward passes only
+    1. ekfac-cos    if gradients can be read within the limits; of the recorded run, if `checkpoints=FOLDER` is given
+    2. rise         otherwise: it takes forward passes only
 
 Whether it fits is measured as `headwater plan` measures it, against `--max-memory` and `--max-disk`.
 """
@@ -15,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from headwater.core.errors import ModelError, StoreError, UsageError
+from headwater.core.errors import StoreError, UsageError
 from headwater.data.corpus import Corpus
 from headwater.index.store import Index
 from headwater.indexing.plan import BuildPlan, Limits, plan_build
@@ -43,7 +42,7 @@ def candidates(settings: Mapping[str, Any]) -> tuple[tuple[Method, str], tuple[M
         raise UsageError(what, where="--set", remedy=f"name the method, or give {_RUN}=FOLDER alone")
     run = "the training run was recorded" if settings else "gradients can be read, and no training run was given"
     return (
-        (find_method("concord", settings), run),
+        (find_method("ekfac-cos", settings), run),
         (find_method("rise"), "gradients cannot be read within the limits"),
     )
 
@@ -79,15 +78,11 @@ def choose_method(
     Raises:
         UsageError: as in `candidates`.
         StoreError: none fits; says what the last would need.
-        ModelError: neither the model's readout nor its gradients can be read.
     """
     if begun is not None:
         return restore_method(begun.manifest.method)
     (method, why), (last, otherwise) = candidates(settings)
     try:
-        _require_possible(method, reader, corpus, limits, **kept)
-    except ModelError:
-        method, why = find_method("ekfac-cos", settings), f"{why}, but the model's readout cannot be read"
         _require_possible(method, reader, corpus, limits, **kept)
     except (StoreError, UsageError):  # too large for the limits, or a model whose gradients cannot be read
         method, why = last, otherwise

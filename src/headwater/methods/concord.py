@@ -41,7 +41,7 @@ class ConcordOptions(EkfacCosOptions):
     The others are those of `ekfac-cos`.
     """
 
-    strength: float = 4.0
+    strength: float = 2.5
 
 
 def concord(options: ConcordOptions) -> Method:
@@ -68,7 +68,7 @@ ENTRY = MethodEntry(
     code="sign:17408",
     cost="about 5 forward passes, or 8 with two readings, and forming every gradient once; 9 for each row fitted on",
     source="curvature: Grosse et al., arXiv 2308.03296; readout: Ran et al., arXiv 2604.16197; agreement: headwater",
-    presets={name: ConcordOptions(readings="both") for name in ("default", FULL)},
+    presets={"default": ConcordOptions(), FULL: ConcordOptions()},
     make=concord,
     choices=COSINES.choices,
     recorded=COSINES.recorded,
