@@ -64,7 +64,7 @@ ENTRY = MethodEntry(
     name="concord",
     summary="EK-FAC cosines, with RISE and the embedding added where their outliers agree.",
     reads="what ekfac-cos and rise read",
-    stores="4 KiB",
+    stores="4 KiB; 28 times that with preset=full",
     code="sign:17408",
     cost="about 5 forward passes, or 8 with two readings, and forming every gradient once; 9 for each row fitted on",
     source="curvature: Grosse et al., arXiv 2308.03296; readout: Ran et al., arXiv 2604.16197; agreement: headwater",
