@@ -39,7 +39,7 @@ wheel: $(READY)           ## build the package, install it in an environment of 
 	build/wheel/bin/python -m pip install --quiet --constraint constraints.txt dist/headwater-*.whl
 	cd build/wheel && bin/headwater demo --out demo
 
-leaderboard: $(READY)    ## every method on every task: docs/leaderboard.md, about an hour, resumable
+leaderboard: $(READY)    ## every method on every task: docs/leaderboard.md, about 45 minutes, resumable
 	$(BIN)/headwater eval leaderboard --out runs/leaderboard --document docs/leaderboard.md
 
 families: $(READY)       ## a tiny model of every family of transformers against autograd: docs/families.md, an hour, resumable

@@ -26,7 +26,6 @@ SHARES: Mapping[str, Mapping[str, float]] = {
 }
 """How much of a code's bits each column gets, and its weight. The columns of RISE get theirs query by query."""
 
-
 MEANING = Meaning(
     "higher = more of a cause, plus more alike where causes are; the sign does not say whether a row helps or harms",
     signed=False,
@@ -64,7 +63,7 @@ ENTRY = MethodEntry(
     name="concord",
     summary="EK-FAC cosines, with RISE and the embedding added where their outliers agree.",
     reads="what ekfac-cos and rise read",
-    stores="4 KiB; 28 times that with preset=full",
+    stores="4 KiB; 112 KiB with preset=full",
     code="sign:17408",
     cost="about 5 forward passes, or 8 with two readings, and forming every gradient once; 9 for each row fitted on",
     source="curvature: Grosse et al., arXiv 2308.03296; readout: Ran et al., arXiv 2604.16197; agreement: headwater",
