@@ -1,6 +1,6 @@
 """Does everything run on a GPU, are its numbers the CPU's, and what do they cost beside the passes they are made of?
 
-    python benchmarks/device.py [--device cuda] [--sections agreement speed adapter search] [--minutes 9] [--out DIR]
+    python benchmarks/device.py [--device cuda] [--sections agreement speed ...] [--minutes 9] [--out DIR]
 
 One script of at most ten minutes on one GPU. It installs and fetches nothing: models are random, made from shapes, and
 rows are made here. A section that fails is reported with its error, and the others go on; a section that would begin
@@ -17,6 +17,11 @@ itself. It writes `device.json` and `device.md` into `--out`.
              of the same adapter without its optimizer.
   search     the product of a million stored rows with 100 queries and the running best 20, for float16 rows of 512
              numbers and sign codes of 1 KiB, from host memory (as a scan of an index does) and resident on the device.
+  codes      every kind of code: whether rows coded on the device have the bytes they have on the CPU, and whether the
+             same codes, multiplied with the same queries, have the same best 50 and the same scores on both.
+  pipeline   whole builds on the 135M shape in bfloat16, from rows of text to an index on disk, and queries: tokens a
+             second, milliseconds a query, and the share of rows that find themselves first. Rows are random words, as
+             long as chats are.
   profile    which operations take the device's time in RISE, RapidIn and LoGra on the 135M shape; only if named.
 """
 
@@ -38,6 +43,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig
 
+import headwater as hw
 from headwater.core.spec import Column
 from headwater.data.batches import TokenBatch, Window, plan_batches
 from headwater.data.rows import Row
@@ -46,12 +52,13 @@ from headwater.methods.bound import Bound
 from headwater.methods.catalog import CATALOG, find_method
 from headwater.methods.scoring import attribute
 from headwater.methods.targets import each
-from headwater.models.load import LoadedModel, load_model
+from headwater.models.load import LoadedModel, load_model, wrap_model
 from headwater.models.reader import Reader
+from headwater.search.codes import coded, encode
 from headwater.search.products import product
 from headwater.tasks import howdy_task
 from headwater.training.recorder import Recorder
-from headwater.training.tiny import Recipe, task_rows, train_tiny
+from headwater.training.tiny import Recipe, task_rows, train_tiny, train_tokenizer
 
 TOLERANCE = 2e-3
 """Largest difference from the CPU's score, relative to the largest score, that counts as the same in float32."""
@@ -90,14 +97,14 @@ def agreement(device: torch.device, small: bool) -> list[dict[str, Any]]:
 
 
 def _agree(name: str, run: Path, readers: list[Reader], rows: list[Row], queries: list[Row]) -> dict[str, Any]:
-    """The scores of one method by both readers; a method with a metric is compared by its vectors' products."""
+    """The scores of one method by both readers; a method that needs an index is compared by its vectors' products."""
     try:
         entry = CATALOG[name]
         settings = {option: str(run / file) for option, file in entry.recorded.items()}
         if name == "alinfik":
             settings["labels"] = "32"
         method = find_method(name, settings)
-        plain = method.vectors is None or method.vectors.metrics is None
+        plain = method.vectors is None or (method.vectors.metrics is None and method.vectors.of_index is None)
         score = attribute if plain else _products
         mine, theirs = (np.asarray(score(method, reader, rows, each(queries)).values) for reader in readers)
         again = np.asarray(score(method, readers[1], rows, each(queries)).values)
@@ -310,6 +317,62 @@ def _coded() -> Column:
     return Column("v", 8192, dtype="sign", bits=8192)
 
 
+# ---------------------------------------------------------------------------------------------------- codes
+
+
+def codes(device: torch.device, small: bool) -> list[dict[str, Any]]:
+    """The same codes and the same ranks on both devices."""
+    generator = torch.Generator().manual_seed(0)
+    rows, queries = torch.randn(2_000 if small else 50_000, 1536, generator=generator), 100
+    probes = torch.randn(queries, 1536, generator=generator)
+    found = []
+    for code in ("int8", "sign:8192", "sign:2048", "int2:8192", "int4:8192"):
+        (column,) = coded((Column("v", 1536, "float32"),), code)
+        stored, theirs = encode(rows, column), encode(rows.to(device), column)
+        scores = [product(probes.to(d), column)(torch.from_numpy(stored["v"])).cpu() for d in ("cpu", device)]
+        scales = torch.from_numpy(np.array(stored[str(column.scale)]))
+        ranks = [(some * scales).topk(50, dim=1) for some in scores]
+        shared = [len(set(a.tolist()) & set(b.tolist())) / 50 for a, b in zip(*(r.indices for r in ranks), strict=True)]
+        figures = {
+            "code": code,
+            "bytes_alike": float((stored["v"] == theirs["v"]).mean()),
+            "scores_equal": bool((scores[0] == scores[1]).all()),
+            "same_order": bool((ranks[0].indices == ranks[1].indices).all()),
+            "top50_in_common": statistics.mean(shared),
+        }
+        found.append(figures)
+    return found
+
+
+# ------------------------------------------------------------------------------------------------- pipeline
+
+
+def pipeline(device: torch.device, small: bool) -> list[dict[str, Any]]:
+    """Builds from text and queries, timed whole."""
+    count = 60 if small else 6000
+    draw = np.random.default_rng(0)
+    words = ["".join(draw.choice(list("abcdefghijklmnoprstuvw"), draw.integers(2, 9))) for _ in range(5000)]
+    lengths = np.clip(draw.lognormal(4.6, 0.7, count), 8, 400).astype(int)
+    texts = [" ".join(words[i] for i in draw.zipf(1.3, length) % len(words)) for length in lengths]
+    rows = [{"id": f"r{i}", "prompt": t[: len(t) // 3], "response": t[len(t) // 3 :]} for i, t in enumerate(texts)]
+    loaded = made("tiny" if small else "135M", device)
+    loaded = wrap_model(loaded.model, train_tokenizer(texts[:2000], 300 if small else 8000))
+    found = []
+    for name in ("rise", "logra", "rapidin"):
+        with tempfile.TemporaryDirectory() as folder:
+            tokens, started = [0], time.perf_counter()
+            counted: Any = lambda done, total, read, tokens=tokens: tokens.append(read)  # noqa: E731
+            index = hw.build(f"{folder}/x.lance", model=loaded, data=rows, method=name, on_progress=counted)
+            built = time.perf_counter() - started
+            started = time.perf_counter()
+            first = hw.trace(index, rows[:32], model=loaded, top=20)
+            asked = time.perf_counter() - started
+            right = statistics.mean(query.hits[0].id == f"r{i}" for i, query in enumerate(first.queries))
+        figures = {"method": name, "rows": count, "tokens": max(tokens), "build_s": built, "found_itself": right}
+        found.append({**figures, "tokens_per_second": round(max(tokens) / built), "ms_a_query": 1000 * asked / 32})
+    return found
+
+
 # -------------------------------------------------------------------------------------------------- profile
 
 
@@ -356,6 +419,8 @@ SECTIONS: dict[str, Callable[[torch.device, bool], list[dict[str, Any]]]] = {
     "speed": speed,
     "adapter": adapter,
     "search": search,
+    "codes": codes,
+    "pipeline": pipeline,
     "profile": profile,
 }
 

@@ -4,9 +4,9 @@ For these codes a query is rounded to 255 levels, which adds about one percent o
 already. Its products with the rows' levels are then whole numbers, which are exact in whatever order they are summed:
 the same ranks on every device and with every number of threads.
 
-On a processor, each byte becomes its levels of one byte each by a table, a few rows at a time so that they stay in its
-cache, and they are multiplied by its 8-bit instructions. Elsewhere a row's score is the sum of one table entry for each
-byte of its code: a byte contributes one of 256 sums of a few query numbers, and no bit is unpacked.
+On a processor and on CUDA, each byte becomes its levels of one byte each by a table, some rows at a time, and they are
+multiplied by 8-bit instructions. Elsewhere a row's score is the sum of one table entry for each byte of its code: a
+byte contributes one of 256 sums of a few query numbers, and no bit is unpacked.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ _CACHE_BYTES = 1 << 19
 """Bytes of float32 rows multiplied at once on a CPU: they fit its second-level cache (3 times faster for one query)."""
 
 _FEWEST_ROWS = 64
-_LEVEL_BYTES = 1 << 21
-"""Bytes of levels that are multiplied at once on a CPU."""
+_LEVEL_BYTES = {"cpu": 1 << 21, "cuda": 1 << 28}
+"""Bytes of levels that are multiplied at once: on a CPU they stay in its cache. Other devices look sums up instead."""
 
 _AS_ONE = {1: torch.int64, 2: torch.int32, 4: torch.int16}
 """The type of number whose bytes are the levels of one byte of code, by bits a level."""
@@ -83,7 +83,7 @@ def product(probes: Float[Tensor, "queries dim"], column: Column) -> Product:
     queries = transform(probes.cpu().double(), column)  # in float64, so that every device rounds alike
     step = queries.abs().amax(dim=1, keepdim=True) / _LEVELS
     levels = torch.round(queries / torch.where(step > 0, step, 1)).to(torch.int8)
-    way = by_integers if probes.device.type == "cpu" else by_tables
+    way = by_integers if probes.device.type in _LEVEL_BYTES else by_tables
     multiply = way(levels.to(probes.device), LEVEL_BITS[column.dtype])
     scale = step.to(probes)
 
@@ -119,24 +119,41 @@ def _of_factors(probes: Float[Tensor, "queries dim"], column: Column) -> Product
 
 
 def by_integers(queries: Int8[Tensor, "queries kept"], each: int = 1) -> Product:
-    """Exact products with codes of `each` bits a coordinate, on a CPU: levels of one byte, multiplied as integers."""
-    kept = queries.shape[1]
-    right = queries.T.contiguous()
-    table = levels_of_byte(each).view(_AS_ONE[each]).flatten()
+    """Exact products with codes of `each` bits a coordinate: levels of one byte, multiplied as integers."""
+    count, kept = queries.shape
+    device = queries.device
+    right = _right_factor(queries)
+    table = levels_of_byte(each).view(_AS_ONE[each]).flatten().to(device)
 
     def products(stored: Tensor) -> Tensor:
         rows, width = stored.shape
-        piece = min(rows, max(_FEWEST_ROWS, _LEVEL_BYTES // kept))
-        total = torch.empty(rows, len(queries), dtype=torch.int32)
-        held = torch.empty(piece * width, dtype=table.dtype)
+        piece = min(_multiple(rows), max(_FEWEST_ROWS, _LEVEL_BYTES[device.type] // kept))
+        total = torch.empty(rows, right.shape[1], dtype=torch.int32, device=device)
+        held = torch.zeros(piece * width, dtype=table.dtype, device=device)
         for start in range(0, rows, piece):
-            part = stored[start : start + piece]
-            some = held[: part.numel()]
-            torch.index_select(table, 0, part.reshape(-1).to(torch.int32), out=some)
-            torch._int_mm(some.view(torch.int8).view(len(part), kept), right, out=total[start : start + piece])
-        return total.T.float()
+            part = stored[start : start + piece].to(device)
+            torch.index_select(table, 0, part.reshape(-1).to(torch.int32), out=held[: part.numel()])
+            levels = held.view(torch.int8).view(piece, kept)
+            if device.type == "cpu":
+                torch._int_mm(levels[: len(part)], right, out=total[start : start + piece])
+            else:  # whole pieces: CUDA multiplies multiples of 8 rows, and more than 16
+                total[start : start + piece] = torch._int_mm(levels, right)[: len(part)]
+        return total[:, :count].T.float()
 
     return products
+
+
+def _right_factor(queries: Int8[Tensor, "queries kept"]) -> Int8[Tensor, "kept padded"]:
+    """The queries as columns; CUDA wants a multiple of 8 of them, and a query's numbers next to each other."""
+    if queries.device.type == "cpu":
+        return queries.T.contiguous()
+    padding = queries.new_zeros(_multiple(len(queries)) - len(queries), queries.shape[1])
+    return torch.cat([queries, padding]).T
+
+
+def _multiple(rows: int) -> int:
+    """The next multiple of 8 that is above 16."""
+    return max(24, -(-rows // 8) * 8)
 
 
 def by_tables(queries: Int8[Tensor, "queries kept"], each: int = 1) -> Product:

@@ -33,7 +33,7 @@ DEFAULT_MEMORY = 1 << 29
 PLAIN: Metrics = {}
 """Plain inner products in every column."""
 
-_MOST_ROWS, _FEWEST_ROWS = 8192, 64
+_MOST_ROWS, _FEWEST_ROWS = 8192, 8
 
 
 class Found(NamedTuple):
@@ -225,8 +225,10 @@ def rows_per_block(columns: Sequence[Column], queries: int, max_memory: int, whe
     widest = 4 * max(column.width for column in columns)
     rows = max_memory // (stored + widest + 16 * queries)
     if rows < _FEWEST_ROWS:
-        what = f"{queries:,} queries at once need more than {max_memory:,} bytes"
-        raise StoreError(what, where=where, remedy="trace fewer queries at a time, or raise max_memory")
+        wide = sum(column.row_bytes for column in columns)
+        what = f"{queries:,} queries at once, and rows of {wide:,} bytes, need more than {max_memory:,} bytes"
+        remedy = "trace fewer queries at a time, raise max_memory, or store fewer bytes a row (headwater index quantise)"
+        raise StoreError(what, where=where, remedy=remedy)
     return int(min(_MOST_ROWS, rows))
 
 
