@@ -50,6 +50,7 @@ from headwater.data.rows import Row
 from headwater.data.tokens import TokenRow
 from headwater.methods.bound import Bound
 from headwater.methods.catalog import CATALOG, find_method
+from headwater.methods.preparing import prepared
 from headwater.methods.scoring import attribute
 from headwater.methods.targets import each
 from headwater.models.load import LoadedModel, load_model, wrap_model
@@ -83,17 +84,17 @@ def _llama(vocabulary: int, width: int, inner: int, layers: int, **more: Any) ->
 # ------------------------------------------------------------------------------------------------ agreement
 
 
-def agreement(device: torch.device, small: bool) -> list[dict[str, Any]]:
+def agreement(device: torch.device, given: argparse.Namespace) -> list[dict[str, Any]]:
     """Every method on the CPU and on the device."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    task = howdy_task(0, rows=120 if small else 400)
+    task = howdy_task(0, rows=120 if given.small else 400)
     with tempfile.TemporaryDirectory() as folder:
         place, run = Path(folder) / "model", Path(folder) / "run"
         recipe = Recipe(vocabulary=512, layers=2, width=96, heads=4, epochs=2)
         train_tiny(task.rows, out=place, seed=0, recipe=recipe, recorder=Recorder(run, every=20))
         rows, queries = task_rows(task.rows)[:64], task_rows(task.rows)[-8:]
         readers = [Reader.of(load_model(str(place), device=str(d))) for d in ("cpu", device)]
-        return [_agree(name, run, readers, rows, queries) for name in CATALOG]
+        return [_agree(name, run, readers, rows, queries) for name in given.methods]
 
 
 def _agree(name: str, run: Path, readers: list[Reader], rows: list[Row], queries: list[Row]) -> dict[str, Any]:
@@ -104,6 +105,7 @@ def _agree(name: str, run: Path, readers: list[Reader], rows: list[Row], queries
         if name == "alinfik":
             settings["labels"] = "32"
         method = find_method(name, settings)
+        method = prepared(method, readers[0], lambda: rows, run / f"{name}.fitted")  # one file, as beside an index
         plain = method.vectors is None or (method.vectors.metrics is None and method.vectors.of_index is None)
         score = attribute if plain else _products
         mine, theirs = (np.asarray(score(method, reader, rows, each(queries)).values) for reader in readers)
@@ -160,9 +162,9 @@ def batch_of(rows: int, tokens: int, vocabulary: int, device: torch.device) -> T
     return batch.to(device)
 
 
-def speed(device: torch.device, small: bool) -> list[dict[str, Any]]:
+def speed(device: torch.device, given: argparse.Namespace) -> list[dict[str, Any]]:
     """Costs beside the passes the methods are made of."""
-    plan = [("tiny", 4, 64)] if small else [("135M", 64, 256), ("1B", 32, 256), ("8B", 16, 256)]
+    plan = [("tiny", 4, 64)] if given.small else [("135M", 64, 256), ("1B", 32, 256), ("8B", 16, 256)]
     return [found for shape, rows, tokens in plan for found in _speed_of(shape, rows, tokens, device)]
 
 
@@ -181,11 +183,11 @@ def _speed_of(shape: str, rows: int, tokens: int, device: torch.device) -> list[
     return measured(shape, rows * tokens, arms, {"rise": "forward", "rise small": "forward"}, "forward+backward")
 
 
-def adapter(device: torch.device, small: bool) -> list[dict[str, Any]]:
+def adapter(device: torch.device, given: argparse.Namespace) -> list[dict[str, Any]]:
     """Gradients of a LoRA adapter on the largest shape."""
     from peft import LoraConfig, get_peft_model
 
-    shape, rows, tokens = ("tiny", 4, 64) if small else ("8B", 16, 256)
+    shape, rows, tokens = ("tiny", 4, 64) if given.small else ("8B", 16, 256)
     loaded = made(shape, device)
     chosen = LoraConfig(r=16, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM", init_lora_weights="gaussian")
     model = get_peft_model(loaded.model, chosen).eval()
@@ -289,9 +291,9 @@ def _forget() -> None:
 # --------------------------------------------------------------------------------------------------- search
 
 
-def search(device: torch.device, small: bool) -> list[dict[str, Any]]:
+def search(device: torch.device, given: argparse.Namespace) -> list[dict[str, Any]]:
     """Products and the running best rows, block by block."""
-    rows, queries, top = (20_000 if small else 1_000_000), 100, 20
+    rows, queries, top = (20_000 if given.small else 1_000_000), 100, 20
     generator = torch.Generator().manual_seed(0)
     found = []
     for name, column, stored in (
@@ -320,10 +322,10 @@ def _coded() -> Column:
 # ---------------------------------------------------------------------------------------------------- codes
 
 
-def codes(device: torch.device, small: bool) -> list[dict[str, Any]]:
+def codes(device: torch.device, given: argparse.Namespace) -> list[dict[str, Any]]:
     """The same codes and the same ranks on both devices."""
     generator = torch.Generator().manual_seed(0)
-    rows, queries = torch.randn(2_000 if small else 50_000, 1536, generator=generator), 100
+    rows, queries = torch.randn(2_000 if given.small else 50_000, 1536, generator=generator), 100
     probes = torch.randn(queries, 1536, generator=generator)
     found = []
     for code in ("int8", "sign:8192", "sign:2048", "int2:8192", "int4:8192"):
@@ -347,16 +349,16 @@ def codes(device: torch.device, small: bool) -> list[dict[str, Any]]:
 # ------------------------------------------------------------------------------------------------- pipeline
 
 
-def pipeline(device: torch.device, small: bool) -> list[dict[str, Any]]:
+def pipeline(device: torch.device, given: argparse.Namespace) -> list[dict[str, Any]]:
     """Builds from text and queries, timed whole."""
-    count = 60 if small else 6000
+    count = 60 if given.small else 3000
     draw = np.random.default_rng(0)
     words = ["".join(draw.choice(list("abcdefghijklmnoprstuvw"), draw.integers(2, 9))) for _ in range(5000)]
     lengths = np.clip(draw.lognormal(4.6, 0.7, count), 8, 400).astype(int)
     texts = [" ".join(words[i] for i in draw.zipf(1.3, length) % len(words)) for length in lengths]
     rows = [{"id": f"r{i}", "prompt": t[: len(t) // 3], "response": t[len(t) // 3 :]} for i, t in enumerate(texts)]
-    loaded = made("tiny" if small else "135M", device)
-    loaded = wrap_model(loaded.model, train_tokenizer(texts[:2000], 300 if small else 8000))
+    loaded = made("tiny" if given.small else "135M", device)
+    loaded = wrap_model(loaded.model, train_tokenizer(texts[:2000], 300 if given.small else 8000))
     found = []
     for name in ("rise", "logra", "rapidin"):
         with tempfile.TemporaryDirectory() as folder:
@@ -376,9 +378,9 @@ def pipeline(device: torch.device, small: bool) -> list[dict[str, Any]]:
 # -------------------------------------------------------------------------------------------------- profile
 
 
-def profile(device: torch.device, small: bool) -> list[dict[str, Any]]:
+def profile(device: torch.device, given: argparse.Namespace) -> list[dict[str, Any]]:
     """The operations that take most of the device's time."""
-    shape, rows, tokens = ("tiny", 4, 64) if small else ("135M", 64, 256)
+    shape, rows, tokens = ("tiny", 4, 64) if given.small else ("135M", 64, 256)
     loaded = made(shape, device)
     batch = batch_of(rows, tokens, loaded.model.config.vocab_size, device)
     kind = "cuda" if device.type == "cuda" else "cpu"
@@ -414,7 +416,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-SECTIONS: dict[str, Callable[[torch.device, bool], list[dict[str, Any]]]] = {
+SECTIONS: dict[str, Callable[[torch.device, argparse.Namespace], list[dict[str, Any]]]] = {
     "agreement": agreement,
     "speed": speed,
     "adapter": adapter,
@@ -429,6 +431,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--sections", nargs="+", default=list(SECTIONS)[:-1], choices=list(SECTIONS))
+    parser.add_argument("--methods", nargs="+", default=list(CATALOG), help="of the section agreement")
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--small", action="store_true", help="tiny models and few rows: a test of this script")
     parser.add_argument("--out", type=Path, default=Path("."))
@@ -443,7 +446,7 @@ def main() -> None:
             found[name] = "left out: no time"
             continue
         try:
-            found[name] = SECTIONS[name](device, options.small)
+            found[name] = SECTIONS[name](device, options)
             texts += [f"\n## {name}\n", table(found[name])]
         except Exception:  # reported; the other sections go on
             found[name] = traceback.format_exc()

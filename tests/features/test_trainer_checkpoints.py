@@ -37,7 +37,7 @@ class Run:
     state: dict[str, dict[str, Any]]
 
     def loaded(self) -> Any:
-        return load_checkpoint(read_checkpoints(self.folder)[-1], load_model(str(self.base)))
+        return load_checkpoint(read_checkpoints(self.folder)[-1], load_model(str(self.base), device="cpu"))
 
 
 def trained(place: Path, name: str, *, adapter: bool = False) -> Run:
@@ -106,7 +106,7 @@ def test_moments_are_those_of_each_parameter(run: Run) -> None:
 
 
 def test_tracin_is_the_weighted_sum_of_autograds_products(run: Run) -> None:
-    base = load_model(str(run.base))
+    base = load_model(str(run.base), device="cpu")
     encoder = find_method("tracin", {"sketch": "identity", "checkpoints": str(run.folder)}).require_vectors().bind(base)
     (batch,) = plan_batches(random_rows((9, 14, 6)), Window(64))
     vectors = encoder.encode(batch, "train").vectors
@@ -130,7 +130,7 @@ def step(gradient: torch.Tensor, kept: dict[str, Any]) -> torch.Tensor:
 
 
 def test_less_is_the_cosine_of_the_step_from_the_true_state(run: Run) -> None:
-    base = load_model(str(run.base))
+    base = load_model(str(run.base), device="cpu")
     last = run.folder / "checkpoint-5"
     settings = {"sketch": "identity", "checkpoints": str(last)}
     encoder = find_method("less", settings).require_vectors().bind(base)

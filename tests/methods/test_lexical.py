@@ -78,16 +78,20 @@ def test_a_query_with_hotwords_is_its_hotwords_alone() -> None:
     np.testing.assert_array_equal(bm25_scores(as_rows, [asked]).values, expected.values)
 
 
-def test_bm25_does_not_start_jax(tmp_path):
+@pytest.mark.parametrize("loaded", [False, True])
+def test_bm25_does_not_start_jax(tmp_path, loaded):
     """Where JAX is installed, bm25s would run it on import, which takes a GPU's memory or fails."""
-    (tmp_path / "jax.py").write_text("raise RuntimeError('JAX was started')")
-    code = """
+    (tmp_path / "jax.py").write_text("" if loaded else "raise AssertionError('JAX was started')")
+    (tmp_path / "lax.py").write_text("raise AssertionError('JAX was started')")
+    start = f"import sys, jax; jax.__path__ = [{str(tmp_path)!r}]" if loaded else "import sys"  # jax.lax is lax.py then
+    code = f"""
+{start}
 from headwater.data.rows import Row
 from headwater.methods.lexical import bm25_scores
 row = Row("a", 0, text="one two")
 print(bm25_scores([row], [row], fields="response").values)
-import sys
-assert "jax" not in sys.modules, "the module is hidden for good"
+assert ("jax" in sys.modules) == {loaded}, "the module is hidden for good"
+assert "jax.lax" not in sys.modules
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)

@@ -57,7 +57,7 @@ def configure(folder: Path, **changes: Any) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_float8_numbers_are_multiplied_by_their_scales(tmp_path: Path, dtype: str) -> None:
     right = stored(tmp_path, "_scale_inv", FP8)
-    loaded = load_model(str(tmp_path), dtype=dtype)
+    loaded = load_model(str(tmp_path), dtype=dtype, device="cpu")
     for name, parameter in loaded.model.named_parameters():
         assert parameter.dtype == getattr(torch, dtype)
         torch.testing.assert_close(parameter, right[name].to(parameter.dtype), msg=name)
@@ -185,7 +185,7 @@ def test_a_model_whose_own_dtype_is_float8_is_read(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"21 weights are stored as codes .F8_E4M3."):
         load_model(str(tmp_path))
     configure(tmp_path, dtype="float8_e4m3fn")
-    loaded = load_model(str(tmp_path))
+    loaded = load_model(str(tmp_path), device="cpu")
     for name, parameter in loaded.model.named_parameters():
         assert torch.equal(parameter, tensors[name].float())
 
@@ -199,7 +199,7 @@ def test_old_buffers_are_left_out(tmp_path: Path) -> None:
     old = {"transformer.h.0.attn.masked_bias": torch.tensor(-1e4), "transformer.h.0.attn.bias": mask}
     save_file(tensors | old, tmp_path / "model.safetensors", metadata={"format": "pt"})
     ids = torch.arange(1, 13)[None]
-    assert torch.equal(load_model(str(tmp_path)).model(ids).logits, model.eval()(ids).logits)
+    assert torch.equal(load_model(str(tmp_path), device="cpu").model(ids).logits, model.eval()(ids).logits)
 
 
 @pytest.mark.parametrize(

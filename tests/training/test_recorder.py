@@ -101,7 +101,7 @@ def test_every_step_has_the_weights_and_the_moments_after_it(tmp_path):
     found = read_checkpoints(tmp_path / "seen")
     assert [c.step for c in found] == [2, 4, 6, 8]
     for checkpoint in found:
-        loaded = load_model(checkpoint.path)  # the tokenizer is beside the weights
+        loaded = load_model(checkpoint.path, device="cpu")  # the tokenizer is beside the weights
         names = [name for name, _ in loaded.model.named_parameters()]
         adam = read_adam(Path(checkpoint.path) / ADAM, loaded.model, names)
         assert adam.step == checkpoint.step
@@ -121,8 +121,8 @@ def test_weights_between_two_steps_moved_by_the_rate_that_is_recorded(tmp_path):
     """Adam's step from the recorded moments, times the recorded rate, leads from one checkpoint to the next."""
     train(tmp_path / "seen", "cosine", every=1)
     before, after = read_checkpoints(tmp_path / "seen")[-2:]
-    old, new = (dict(load_model(c.path).model.named_parameters()) for c in (before, after))
-    adam = read_adam(Path(after.path) / ADAM, load_model(after.path).model, list(old))
+    old, new = (dict(load_model(c.path, device="cpu").model.named_parameters()) for c in (before, after))
+    adam = read_adam(Path(after.path) / ADAM, load_model(after.path, device="cpu").model, list(old))
     for name in old:
         first, second = adam.first[name] / (1 - adam.beta1**8), adam.second[name] / (1 - adam.beta2**8)
         step = after.learning_rate * first / (second.sqrt() + adam.epsilon)

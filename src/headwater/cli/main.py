@@ -36,7 +36,7 @@ from headwater.cli.console import say, show_notes
 from headwater.cli.eval import eval_app
 from headwater.cli.progress import NOTHING
 from headwater.cli.usage import usage_text
-from headwater.core.errors import HeadwaterError
+from headwater.core.errors import HeadwaterError, shortage
 from headwater.core.files import refusal
 
 app = typer.Typer(
@@ -133,9 +133,9 @@ def _fail(message: str, code: int) -> int:
 
 
 def _unforeseen(error: Exception) -> int:
-    """Report what no part of headwater expected: a refusal of the file system, or a bug of headwater."""
+    """Report what no part of headwater expected: a refusal of the file system, too little memory, or a bug."""
     words = " ".join(str(error).split())
-    if (refused := refusal(error)) is not None:
+    if (refused := refusal(error) or shortage(error)) is not None:
         return _fail(str(refused), 1)
     if isinstance(error, OSError):
         named = "" if error.filename is None else f"{error.filename}: "

@@ -61,6 +61,27 @@ class NumericError(HeadwaterError):
     """A NaN, an infinity or an overflow; the message names the row."""
 
 
+_SHORTAGES = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED", "bad_alloc")
+
+
+def shortage(error: BaseException) -> ModelError | None:
+    """The error for memory that ran out, a GPU's or the machine's; None if that is not what happened.
+
+    Every library has its own class for it and some wrap it in another, so the words of the whole chain are read.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, MemoryError) or any(words in str(link) for words in _SHORTAGES):
+            first = " ".join(str(link).split(". GPU ")[0].splitlines()[:1])[:160]
+            remedy = (
+                "give smaller batches with --tokens-per-batch, --dtype bfloat16, --quantization 4bit, "
+                "--device-map auto or --device cpu; nvidia-smi lists what else takes a GPU's memory"
+            )
+            return ModelError(f"memory ran out: {first or type(link).__name__}", remedy=remedy)
+        link = link.__cause__ or link.__context__
+    return None
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str], *, where: str = "") -> UsageError:
     """The error for an unknown name; it suggests the nearest known one, or lists all."""
     names = sorted(known)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from headwater.core.errors import HeadwaterError, ModelError
+from headwater.core.errors import HeadwaterError, ModelError, shortage
 from headwater.core.spec import Coverage
 from headwater.data.batches import TokenBatch, Window, plan_batches
 from headwater.data.rows import Row
@@ -178,6 +178,8 @@ def _told(what: str) -> Iterator[None]:
     except HeadwaterError:
         raise
     except Exception as error:  # a model may fail in any way
+        if (short := shortage(error)) is not None:
+            raise short from error
         brief = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"{what}: {brief}", remedy="check that the model runs by itself on two padded rows") from error
 

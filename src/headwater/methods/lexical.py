@@ -101,18 +101,18 @@ def _words(texts: Sequence[str]) -> list[list[str]]:
 def _bm25s() -> Any:
     """The library, imported without JAX.
 
-    Where JAX is installed, the library runs a JAX function when it is imported. That takes most of a GPU's memory from
-    the model, or fails if the memory is taken. Nothing here needs JAX.
+    Where JAX can be imported, the library runs a JAX function when it is imported. That takes most of a GPU's memory
+    from the model, or fails if the memory is taken. Nothing here needs JAX, so it is hidden meanwhile, also where
+    another package has loaded it.
     """
-    absent = object()
-    before = sys.modules.get("jax", absent)
-    if before is absent:
-        sys.modules["jax"] = None  # type: ignore[assignment]  # an import of it raises ImportError
+    loaded = sys.modules.pop("jax", None)
+    sys.modules["jax"] = None  # type: ignore[assignment]  # an import of it raises ImportError
     try:
         return importlib.import_module("bm25s")
     finally:
-        if before is absent:
-            del sys.modules["jax"]
+        del sys.modules["jax"]
+        if loaded is not None:
+            sys.modules["jax"] = loaded
 
 
 def _scores(rows: Sequence[Row], queries: Sequence[Row], values: np.ndarray, method: str) -> Scores:

@@ -101,8 +101,9 @@ def over_halves(
 
 
 def _single(reader: Reader, queries: Sequence[Row], window: Window) -> list[TokenBatch]:
-    """A batch for each query, in order."""
-    return [batch for query in queries for batch in reader.batches([query], window, "query")]
+    """A batch for each query, in order, on the model's device."""
+    found = (batch for query in queries for batch in reader.batches([query], window, "query"))
+    return [batch.to(reader.loaded.device) for batch in found]
 
 
 def _require_same(flat: FlatModel, done: RepeatedRun, reader: Reader) -> None:

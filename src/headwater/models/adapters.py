@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headwater.core.errors import ModelError, first_few
+from headwater.core.errors import ModelError, first_few, shortage
 from headwater.models.shards import require_joined
 
 
@@ -46,6 +46,8 @@ def unreachable(kind: str, name: str, error: Exception) -> ModelError:
     """The error for a model or tokenizer that the libraries could not load."""
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
+    if (short := shortage(error)) is not None:
+        return ModelError(short.what, where=name, remedy=short.remedy)
     if "trust_remote_code" in str(error):
         remedy = "read that code, then allow it with --trust-remote-code, in Python trust_remote_code=True"
         return ModelError(f"the {kind} brings its own Python code, which is not run unasked", where=name, remedy=remedy)

@@ -227,7 +227,7 @@ def rows_per_block(columns: Sequence[Column], queries: int, max_memory: int, whe
     if rows < _FEWEST_ROWS:
         wide = sum(column.row_bytes for column in columns)
         what = f"{queries:,} queries at once, and rows of {wide:,} bytes, need more than {max_memory:,} bytes"
-        remedy = "trace fewer queries at a time, raise max_memory, or store fewer bytes a row (headwater index quantise)"
+        remedy = "trace fewer queries at a time, raise max_memory, or store fewer bytes (headwater index quantise)"
         raise StoreError(what, where=where, remedy=remedy)
     return int(min(_MOST_ROWS, rows))
 
