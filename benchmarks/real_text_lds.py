@@ -13,6 +13,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -51,10 +54,23 @@ def main() -> None:
     made = {"model": str(given.out / "base"), "recipe": recipe, "name": "jargon"}
     made |= {name: str(given.out / f"{name}.jsonl") for name in ("data", "queries")}
     settings = {"models": given.models, "ceiling": given.ceiling}
-    result = hw.evaluate("lds", methods=given.methods, settings=settings, out=given.out / "lds", **made)
+    how: dict[str, Any] = {"out": given.out / "lds", "on_progress": teller(), **made}
+    result = hw.evaluate("lds", methods=given.methods, settings=settings, **how)
     for line in sorted(result.lines, key=lambda line: -line.metrics["LDS"].value):
         print(f"{line.method:28} {line.metrics['LDS']}")
     print(*result.notes, sep="\n")
+
+
+def teller() -> Callable[[str, float], None]:
+    """Prints each step's name as it begins, with the seconds so far."""
+    begun, last = time.perf_counter(), [""]
+
+    def tell(step: str, share: float) -> None:
+        if step != last[0]:
+            print(f"{time.perf_counter() - begun:.0f} s: {step}", file=sys.stderr, flush=True)
+        last[0] = step
+
+    return tell
 
 
 def make(given: argparse.Namespace) -> None:
