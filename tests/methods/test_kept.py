@@ -34,7 +34,7 @@ def test_the_full_preset_stores_numbers_and_the_catalog_says_so(name):
     assert "preset=full" in entry.stores
 
 
-@pytest.mark.parametrize("name", ["graddot", "trak", "relatif"])
+@pytest.mark.parametrize("name", ["graddot", "tracin", "trak", "relatif"])
 def test_an_index_of_numbers_stays_one_when_its_method_has_come_to_store_codes(name, tmp_path):
     model, settings = tiny_loaded("llama"), {"parameters": "*.q_proj.weight"}
     hw.build(tmp_path / "old.lance", model=model, data=ROWS[:4], method=name, settings=settings, code="none")

@@ -69,10 +69,11 @@ GRADCOS = MethodEntry(
 TRACIN = MethodEntry(
     name="tracin",
     summary="Inner products of gradients summed over recorded checkpoints with their learning rates, sketched.",
-    stores="256 KiB a checkpoint",
+    stores="8 KiB a checkpoint; 256 KiB with preset=full",
     cost="about 3 forward passes a checkpoint",
     presets={"default": TracInOptions(), FULL: TracInOptions()},
     make=partial(_method, "tracin", "none"),
     recorded={"checkpoints": "."},
+    code="sign:65536",
     **_COMMON,
 )
