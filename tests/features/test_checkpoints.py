@@ -86,6 +86,17 @@ def test_lists_that_cannot_be_read_are_refused(tmp_path):
         read_checkpoints(tmp_path)
 
 
+@pytest.mark.parametrize("rate", ["NaN", "Infinity", "-0.001"])
+def test_a_rate_that_no_run_had_is_refused(rate, tmp_path):
+    (tmp_path / "step-1").mkdir()
+    listed = f'[{{"path": "step-1", "step": 1, "learning_rate": {rate}}}]'
+    (tmp_path / "checkpoints.json").write_text(listed)
+    with pytest.raises(DataError, match=r"checkpoints.json: the checkpoint of step 1 has the learning rate (nan|inf|-)"):
+        read_checkpoints(tmp_path)
+    (tmp_path / "checkpoints.json").write_text(listed.replace(rate, "0"))
+    assert read_checkpoints(tmp_path)[0].learning_rate == 0
+
+
 def test_two_checkpoints_of_one_step_are_two(recorded, tmp_path):
     first = read_checkpoints(recorded)[0]
     listed = [{"path": str(tmp_path / name), "step": 3, "learning_rate": 0.5} for name in ("left", "right")]

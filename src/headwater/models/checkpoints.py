@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,8 +48,8 @@ def read_checkpoints(folder: str | Path) -> tuple[Checkpoint, ...]:
             folders, in the order of their steps; or one of these.
 
     Raises:
-        DataError: there is none of these, a list or a Trainer's state is malformed or tells no learning rate, or a
-            listed folder is gone.
+        DataError: there is none of these, a list or a Trainer's state is malformed or tells no usable learning rate, or
+            a listed folder is gone.
         ModelError: a checkpoint's weights are in pieces.
     """
     file = Path(folder) / LIST if Path(folder).is_dir() else Path(folder)
@@ -57,6 +58,9 @@ def read_checkpoints(folder: str | Path) -> tuple[Checkpoint, ...]:
         if not Path(checkpoint.path).is_dir():
             what = f"checkpoint '{checkpoint.path}' is gone"
             raise DataError(what, where=str(file), remedy="restore it, or unlist it")
+        if not 0 <= checkpoint.learning_rate < math.inf:
+            what = f"the checkpoint of step {checkpoint.step} has the learning rate {checkpoint.learning_rate}"
+            raise DataError(what, where=str(file), remedy="give its rate, a number of 0 or more, or unlist it")
         require_joined(checkpoint.path)
     return found
 
