@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import headwater as hw
 from headwater.api.indexing import plan
 from headwater.api.planning import forecast
 from headwater.cli.main import run
@@ -51,6 +52,19 @@ def test_a_forecast_is_near_the_plan(place: Path) -> None:
     assert sum(found.memory.values()) == pytest.approx(real.memory, rel=0.3)
     assert found.memory["weights"] == 4 * found.total + 2 * 4 * 4  # and the two buffers of rotations
     assert found.seconds is None
+
+
+@pytest.mark.parametrize("name", ["ekfac-cos", "concord"])
+def test_what_is_fitted_first_is_counted(place: Path, tmp_path: Path, name: str) -> None:
+    given = {"data": ROWS, "method": name, "columns": {}}
+    found, plain = forecast(model=str(place), **given), forecast(model=str(place), **{**given, "method": "graddot"})
+    hw.build(tmp_path / "x.lance", model=place, **given)
+    size = (tmp_path / "x.curvature.safetensors").stat().st_size
+    assert found.memory["fitted"] == pytest.approx(size, rel=0.05)
+    assert found.disk == pytest.approx(plan(model=place, **given).disk, rel=0.05)
+    assert found.flops > 3 * plain.flops, "nine passes for each row that is fitted on"
+    assert "fitted" not in plain.memory
+    assert any("what is fitted first takes" in told for told in found.assumptions)
 
 
 def test_no_weight_is_read_and_size_does_not_matter(place: Path, tmp_path: Path) -> None:

@@ -28,10 +28,11 @@ from headwater.data.tokens import TokenRow
 from headwater.features.residuals import CHUNK_BYTES
 from headwater.indexing.build import make_manifest
 from headwater.indexing.live_bytes import LiveBytes
-from headwater.indexing.plan import disk_of
+from headwater.indexing.plan import disk_of, readable_bytes
 from headwater.indexing.probe import measure_storing, resident_bytes, share_of_characters, survey
 from headwater.methods.bound import Bound
 from headwater.methods.kept import expected
+from headwater.methods.preparing import expected_bytes, preparation
 from headwater.models.heads import LOGITS_BYTES
 from headwater.models.losses import all_logits
 
@@ -125,13 +126,17 @@ def forecast_build(corpus: Corpus, bound: Bound, machines: Machines, **kept: Any
     share = share_of_characters(found) * count / found.rows
     stored = measure_storing(rows, manifest)
     disk, by_code = disk_of(count, share * len(rows), stored, manifest, bound.encoder.columns)
+    fitted = expected_bytes(bound.method, bound.reader.loaded)
+    disk, by_code = disk + fitted, {name: size + fitted for name, size in by_code.items()}
     coverage = bound.encoder.coverage
     lengths = np.array([min(len(row.ids), bound.reader.context) for row in rows])
     tokens = round(sum(len(row.ids) for row in rows) * share)
-    flops = _flops(bound, lengths) * share * bound.form.passes
+    forward = _flops(bound, lengths) * share
+    flops = forward * bound.form.passes + forward / count * _fitting_passes(bound, count)
     held = min(count, manifest.plan.block_rows) * sum(column.row_bytes for column in manifest.columns)
     kind = "cpu" if machines.device in (None, "cpu") else "cuda"
     memory = {"process": process, **_memory(bound, rows, int(lengths.max()), kind), "blocks": HELD_BLOCKS * held}
+    memory |= {"fitted": fitted} if fitted else {}
     seconds, assumed = None, [f"a row costs {bound.form.passes:g} forward passes"]
     if machines.device is not None:
         dtype = bound.reader.loaded.model.dtype
@@ -140,6 +145,8 @@ def forecast_build(corpus: Corpus, bound: Bound, machines: Machines, **kept: Any
         name = "this machine's CPU" if machines.device == "cpu" else f"an {machines.device.upper()}"
         assumed.append(f"{share_of_peak:.0%} of the peak of {name} in {str(dtype).removeprefix('torch.')}")
         assumed.append("the model fits the worker: with a device map it takes as many devices as hold its weights")
+    if fitted:
+        assumed.append(f"what is fitted first takes {readable_bytes(fitted)}, beside the index and in each worker")
     if machines.workers > 1:
         assumed.append(f"{machines.workers} workers share the rows evenly and do not slow one another down")
     return Forecast(
@@ -157,6 +164,12 @@ def forecast_build(corpus: Corpus, bound: Bound, machines: Machines, **kept: Any
         seconds=seconds,
         assumptions=tuple(assumed),
     )
+
+
+def _fitting_passes(bound: Bound, rows: int) -> float:
+    """Forward passes of a row's length for what the method fits before it reads the first row."""
+    need = preparation(bound.method)
+    return 0.0 if need is None else need.passes * min(rows, bound.method.fit_rows)
 
 
 def _memory(bound: Bound, rows: Sequence[TokenRow], longest: int, kind: str) -> dict[str, int]:

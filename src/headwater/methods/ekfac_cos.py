@@ -79,7 +79,15 @@ def curvature_file(options: Options, make: Callable[[Options], Method]) -> Prepa
         ".curvature.safetensors",
         partial(_fit, options),
         lambda file: make(replace(options, curvature=str(file))),
+        size=partial(_file_bytes, options),
+        passes=9.0 * readings(options),
     )
+
+
+def _file_bytes(options: EkfacCosOptions, loaded: LoadedModel) -> int:
+    """For each layer and reading the eigenvectors of both sides and the eigenvalues, in float32."""
+    shapes = select_linear(loaded.model, options.parameters).shapes.values()
+    return readings(options) * sum(4 * (out * out + width * width + out * width) for out, width in shapes)
 
 
 def cosine_encoder(options: EkfacCosOptions, loaded: LoadedModel) -> Encoder:

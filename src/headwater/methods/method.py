@@ -64,12 +64,16 @@ class Preparation:
         suffix: how the file's name ends.
         fit: takes a reader, rows to fit on, and the path of the file to write.
         fitted: takes the path of the file and returns the method that uses it.
+        size: takes a model, which need not have weights, and returns the bytes of its file.
+        passes: forward passes for each row that is fitted on.
     """
 
     file: str
     suffix: str
     fit: Callable[[Reader, Sequence[Row], Path], None]
     fitted: Callable[[Path], Method]
+    size: Callable[[LoadedModel], int]
+    passes: float
 
 
 @dataclass(frozen=True)

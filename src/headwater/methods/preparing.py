@@ -11,6 +11,7 @@ from headwater.core.files import whole_file
 from headwater.data.rows import Row
 from headwater.methods.method import Method, Preparation
 from headwater.methods.targets import evenly_spaced
+from headwater.models.load import LoadedModel
 from headwater.models.reader import Reader
 
 
@@ -60,6 +61,12 @@ def fitted_bytes(method: Method) -> int:
     need = method.vectors.preparation if method.vectors is not None else None
     file = Path(need.file) if need is not None and need.file else None
     return file.stat().st_size if file is not None and file.is_file() else 0
+
+
+def expected_bytes(method: Method, loaded: LoadedModel) -> int:
+    """Bytes that the method's file will have for this model, which need not have weights; 0 if it has none."""
+    need = method.vectors.preparation if method.vectors is not None else None
+    return 0 if need is None else need.size(loaded)
 
 
 def _with(method: Method, need: Preparation, file: Path) -> Method:
