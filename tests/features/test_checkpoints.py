@@ -91,9 +91,7 @@ def test_a_rate_that_no_run_had_is_refused(rate, tmp_path):
     (tmp_path / "step-1").mkdir()
     listed = f'[{{"path": "step-1", "step": 1, "learning_rate": {rate}}}]'
     (tmp_path / "checkpoints.json").write_text(listed)
-    with pytest.raises(
-        DataError, match=r"checkpoints.json: the checkpoint of step 1 has.*rate (nan|inf|-)"
-    ):
+    with pytest.raises(DataError, match=r"checkpoints.json: the checkpoint of step 1 has.*rate (nan|inf|-)"):
         read_checkpoints(tmp_path)
     (tmp_path / "checkpoints.json").write_text(listed.replace(rate, "0"))
     assert read_checkpoints(tmp_path)[0].learning_rate == 0
