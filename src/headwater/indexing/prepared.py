@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+
 from headwater.core.errors import UsageError
 from headwater.data.corpus import Corpus
+from headwater.data.rows import Row
 from headwater.index.noted import is_local
 from headwater.index.store import exists
 from headwater.indexing.probe import survey
 from headwater.methods.method import Method
 from headwater.methods.preparing import beside, preparation, prepared
 from headwater.models.reader import Reader
+
+_log = logging.getLogger(__name__)
 
 
 def prepared_beside(method: Method, reader: Reader, corpus: Corpus, out: str, *, resume: bool = False) -> Method:
@@ -33,4 +39,11 @@ def prepared_beside(method: Method, reader: Reader, corpus: Corpus, out: str, *,
         what = f"'{method.spec.name}' keeps a file beside the index, which cannot be on an object store"
         raise UsageError(what, where=out, remedy="build the index on a disk")
     file = beside(out, need.suffix)
-    return prepared(method, reader, lambda: survey(corpus, method.fit_rows).sample, file, keep=resume and exists(out))
+
+    def sample() -> Sequence[Row]:
+        rows = survey(corpus, method.fit_rows).sample
+        told = f"'{method.spec.name}' is first fitted on {min(len(rows), method.fit_rows):,} rows"
+        _log.warning("%s, which takes as long as %g forward passes of them (%s)", told, need.passes, file.name)
+        return rows
+
+    return prepared(method, reader, sample, file, keep=resume and exists(out))
