@@ -44,6 +44,8 @@ from headwater.tracing.queries import ask
 
 RANK, TOP, TOKENS = 16, 50, 2048
 LAYERS = "*layers.*"
+LINEAR = 14
+"""Linear layers of the demo's model, but for its head."""
 
 
 @dataclasses.dataclass
@@ -85,6 +87,9 @@ def main() -> None:
         "headwater logra": lambda task, place: own_side(task, place, "logra", parameters=LAYERS, rank=RANK),
         "headwater logra, preset full": lambda task, place: own_side(
             task, place, "logra", parameters=LAYERS, rank=RANK, preset="full"
+        ),
+        "headwater rapidin, two-sided": lambda task, place: own_side(
+            task, place, "rapidin", parameters=LAYERS, sketch="two-sided", buckets=RANK * RANK * LINEAR
         ),
         "headwater rise": lambda task, place: own_side(task, place, "rise"),
     }
