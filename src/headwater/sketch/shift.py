@@ -52,6 +52,8 @@ class ShiftSum:
     ) -> Float[Tensor, " rows"]:
         """See `Sketch.accumulate`."""
         plan = self.plan(gradient.name, gradient.matrix)
+        if isinstance(gradient.blocks[0], Dense):
+            return _accumulate_flat(total, gradient.blocks[0], plan, unit=unit, norms=unit or norms)
         outer, lookup = _parts(gradient)
         squared = torch.zeros(gradient.rows, dtype=gradient.dtype, device=total.device)
         measured = unit or norms
@@ -67,14 +69,21 @@ class ShiftSum:
 
 
 def _parts(gradient: Gradient) -> tuple[Outer | None, Lookup | None]:
-    """The outer product and the lookup; a flat gradient is an outer product with a left factor of 1."""
-    lookup = next((block for block in gradient.blocks if isinstance(block, Lookup)), None)
-    for block in gradient.blocks:
-        if isinstance(block, Outer):
-            return block, lookup
-        if isinstance(block, Dense):
-            return Outer(torch.ones_like(block.values[:, :1, None]), block.values[:, None, :]), lookup
-    return None, lookup
+    """The outer product and the lookup of a matrix."""
+    outer = next((block for block in gradient.blocks if isinstance(block, Outer)), None)
+    return outer, next((block for block in gradient.blocks if isinstance(block, Lookup)), None)
+
+
+def _accumulate_flat(total: Tensor, flat: Dense, plan: ShiftPlan, *, unit: bool, norms: bool) -> Float[Tensor, " rows"]:
+    """A matrix of one row: nothing is multiplied out, and its entries are signed and added as they are."""
+    values = flat.values.to(torch.promote_types(flat.values.dtype, torch.float32))
+    squared = torch.linalg.vector_norm(values, dim=1).square_() if norms else torch.zeros_like(values[:, 0])
+    scale = _scale(squared, unit)
+    for column in range(plan.columns):
+        some = values[:, column * plan.width : (column + 1) * plan.width]
+        signs = _left_signs(plan, column, values) * _right_signs(plan, column, 0, values)
+        _add_tiles(total, (some * signs)[:, None, :], plan, range(column, column + 1), scale)
+    return squared
 
 
 def _accumulate_outer(
@@ -215,17 +224,25 @@ def _scatter(total: Tensor, lookup: Lookup, plan: ShiftPlan, scale: Float[Tensor
     """Add looked-up rows to `total`; each, times its signs, goes to consecutive buckets."""
     rows, tokens = lookup.index.shape
     index = lookup.index.flatten()
-    values = (lookup.right.to(total.dtype) * scale[:, None, None]).flatten(0, 1)
+    values = lookup.right.to(total.dtype).flatten(0, 1)
+    scales = scale.repeat_interleave(tokens)
     first = torch.arange(rows, device=total.device).repeat_interleave(tokens) * plan.dim
     origins = plan.origins_on(total.device)
     line = torch.div(index, plan.height, rounding_mode="floor")
     for column in range(plan.columns):
         some = values[:, column * plan.width : (column + 1) * plan.width]
         origin = origins[line * plan.columns + column] + index % plan.height * plan.width
-        bucket = (origin[:, None] + torch.arange(some.shape[1], device=total.device)) % plan.dim
+        bucket = origin[:, None] + torch.arange(some.shape[1], device=total.device)
+        bucket = _wrapped(bucket, plan.dim).add_(first[:, None])
+        signed = some * (scales * _left_signs(plan, column, total)[index])[:, None]
         patterns = torch.stack([_right_signs(plan, column, pattern, total) for pattern in range(plan.patterns)])
-        sign = _left_signs(plan, column, total)[index][:, None] * patterns[line // plan.width]
-        add_at(total.view(-1), (bucket + first[:, None]).flatten(), (some * sign).flatten())
+        signed *= patterns if plan.patterns == 1 else patterns[line // plan.width]
+        add_at(total.view(-1), bucket.flatten(), signed.flatten())
+
+
+def _wrapped(bucket: Tensor, dim: int) -> Tensor:
+    """`bucket` mod `dim`, in place. A power of two, the usual number of buckets, needs no division."""
+    return bucket.bitwise_and_(dim - 1) if dim & (dim - 1) == 0 else bucket.remainder_(dim)
 
 
 def _scale(squared: Float[Tensor, " rows"], unit: bool) -> Float[Tensor, "rows 1"]:
