@@ -202,14 +202,16 @@ class _Capture:
         if not repeated:
             for name in site.names.values():
                 self.expected[name] = self.expected.get(name, 0) + 1
-            value.register_hook(partial(self._arrive, site, inputs, place))
+            kept = _Kept.of(value) if site.kind.keeps_output(site.module, value) else None
+            value.register_hook(partial(self._arrive, site, inputs, place, kept))
         return value
 
-    def _arrive(self, site: Site, inputs: Inputs, place: int, grad: Tensor) -> None:
+    def _arrive(self, site: Site, inputs: Inputs, place: int, kept: _Kept | None, grad: Tensor) -> None:
         self.reading = True
+        value = None if kept is None else kept.unchanged()
         try:
             with torch.no_grad():
-                self._read(Call(site.module, site.where, *inputs, place, grad, self.group, site.wanted), site)
+                self._read(Call(site.module, site.where, *inputs, place, grad, self.group, site.wanted, value), site)
         finally:
             self.reading = False
 
@@ -252,6 +254,22 @@ class _Capture:
         with torch.no_grad():
             for name in [*self.blocks, *self.summed]:
                 self._release(name)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """An output without its graph, which would hold the hook that holds it, and how often it had been changed."""
+
+    value: Tensor
+    version: int
+
+    @classmethod
+    def of(cls, output: Tensor) -> _Kept:
+        return cls(output.detach(), output._version)
+
+    def unchanged(self) -> Tensor | None:
+        """The output; None if the model has overwritten it since (a residual that is added in place)."""
+        return self.value if self.value._version == self.version else None
 
 
 def _differentiable(value: Any) -> bool:
