@@ -28,7 +28,7 @@ from headwater.features.totals import Spare, Totals
 from headwater.models.load import LoadedModel
 from headwater.sketch.blocks import Gradient
 from headwater.sketch.products import Normalization, unit_scale
-from headwater.sketch.sketch import Sketch
+from headwater.sketch.sketch import Sketch, takes_packed
 from headwater.sketch.two_sided import matrices_of
 
 TokenMode = Literal["token", "row"]
@@ -178,7 +178,8 @@ class GradientSketch:
                 norms = self.normalize != "none"
                 squared[gradient.name] = self.sketch.accumulate(total, gradient, unit=unit, norms=norms)
 
-        losses = visit_gradients(self.loaded.model, self.selection, batch, visit, weights=weights)
+        packed = takes_packed(self.sketch)
+        losses = visit_gradients(self.loaded.model, self.selection, batch, visit, weights=weights, packed=packed)
         total = totals.whole()
         if self.normalize == "row":
             total *= unit_scale(_total(divisors or squared, total))[:, None]

@@ -21,7 +21,7 @@ from torch.func import functional_call
 from transformers.pytorch_utils import Conv1D
 
 from headwater.features.regroup import Regroup
-from headwater.sketch.blocks import Block, Dense, Lookup, Outer
+from headwater.sketch.blocks import Block, Dense, Lookup
 
 Shape = tuple[int, ...]
 
@@ -97,10 +97,10 @@ class Linear:
 
     def read(self, call: Call) -> Iterator[tuple[str, Block]]:
         """Blocks by the parameter's local name."""
-        left = call.group.rows(call.grad, call.where)
-        yield "weight", Outer(left, call.group.rows(call.inputs[0], call.where))
+        outer = call.group.outer(call.grad, call.inputs[0], call.where)
+        yield "weight", outer
         if getattr(call.module, "bias", None) is not None:
-            yield "bias", Dense(left.sum(1, dtype=torch.promote_types(left.dtype, torch.float32)))
+            yield "bias", Dense(outer.left.sum(1, dtype=torch.promote_types(call.grad.dtype, torch.float32)))
 
 
 class Embedding:
