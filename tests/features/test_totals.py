@@ -22,7 +22,7 @@ HOLDERS: dict[str, Callable[[torch.Tensor], object]] = {
     "a detached alias": lambda lent: lent.detach().view(-1),
     "an array": lambda lent: lent.numpy()[0],
     "a buffer": lambda lent: memoryview(lent.numpy()),
-    "a DLPack capsule": lambda lent: torch.utils.dlpack.to_dlpack(lent),
+    "a DLPack capsule": torch.utils.dlpack.to_dlpack,
     "the storage": lambda lent: lent.untyped_storage(),
 }
 
