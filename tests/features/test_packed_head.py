@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from headwater.core.errors import ModelError, NumericError
 from headwater.data.batches import TokenBatch, Window, plan_batches
@@ -19,7 +20,18 @@ from headwater.sketch.products import dense, squared_norms
 from oracles.gradient_oracles import everything_in_double, expected, random_rows, row_gradients, token_row
 from zoo import tiny_tokenizer, zoo
 
-MODELS = ("llama-tied", "llama", "gpt2", "gemma2", "cohere", "granite", "phi", "llama-lora", "olmoe")
+MODELS = (
+    "llama-tied",
+    "llama",
+    "gpt2",
+    "gemma2",
+    "cohere",
+    "granite",
+    "phi",
+    "llama-lora",
+    "olmoe",
+    "adapters at the head",
+)
 
 
 WHOLE = Window(64)
@@ -38,6 +50,9 @@ def rows(window: Window = WHOLE) -> tuple[list[TokenRow], TokenBatch]:
 
 
 def prepared(name: str):
+    if name == "adapters at the head":
+        settings = LoraConfig(r=3, target_modules=["lm_head"], init_lora_weights=False)
+        return get_peft_model(prepared("llama"), settings).double().eval().requires_grad_(False)
     model = zoo()[name](seed=0).double().eval().requires_grad_(False)
     model.config._experts_implementation = "eager"
     return model
@@ -48,8 +63,9 @@ def read(model, batch: TokenBatch) -> tuple[dict[str, Gradient], torch.Tensor, l
     found: dict[str, Gradient] = {}
     selection = select_parameters(model)
     seen: list[tuple[int, ...]] = []
-    handle = model.get_output_embeddings().register_forward_hook(lambda _, given, out: seen.append(tuple(out.shape)))
-    losses = visit_gradients(model, selection, batch, lambda g: found.update({g.name: g}), packed=True)
+    head = model.get_output_embeddings()
+    handle = head.register_forward_hook(lambda _, given, out: seen.append(tuple(out.shape)))
+    losses = visit_gradients(model, selection, batch, lambda g: found.update({g.name: g}), head="packed")
     handle.remove()
     return found, losses, seen
 
@@ -112,6 +128,6 @@ def test_few_places_saved_or_a_head_that_is_no_linear_layer_are_read_as_before()
     seen: list[int] = []
     handle = model.lm_head.register_forward_hook(lambda _, given, out: seen.append(len(out)))
     with pytest.raises(ModelError, match="lm_head"):
-        visit_gradients(model, selection, batch, lambda gradient: None, packed=True)
+        visit_gradients(model, selection, batch, lambda gradient: None, head="packed")
     handle.remove()
     assert seen[-1] == 3

@@ -34,9 +34,15 @@ from headwater.sketch.precision import tensor_cores
 
 Visit = Callable[[Gradient], None]
 
-HeadReading = Literal["summed", "tokens", "whole"]
-"""How a head with large logits is read: in parts (`headwater.models.heads`), with the tokens' factors multiplied out
-where that takes less memory; in parts, with the factors of each token; or at once."""
+HeadReading = Literal["summed", "packed", "tokens", "whole"]
+"""How the head is read.
+
+summed: if its logits are large, in parts (`headwater.models.heads`), with the tokens' factors multiplied out where that
+    takes less memory; if not, at once.
+packed: the same, but smaller logits at the target positions alone, where that pays, as `Packed` blocks.
+tokens: large logits in parts, with the factors of each token.
+whole: at once.
+"""
 
 Inputs = tuple[tuple[Any, ...], Mapping[str, Any]]
 """A module's inputs in the order of `forward`'s parameters, and those that remain keywords; tensors are detached."""
@@ -60,7 +66,6 @@ def visit_gradients(
     *,
     weights: Float[Tensor, " rows"] | None = None,
     head: HeadReading = "summed",
-    packed: bool = False,
 ) -> Float[Tensor, "items tokens"]:
     """Call `visit` once with each selected tensor's gradients for the rows of `batch`, in the order they arrive.
 
@@ -69,8 +74,7 @@ def visit_gradients(
 
     Args:
         weights: factor on each row's loss, which is the mean over its target tokens.
-        head: how a head with large logits is read.
-        packed: whether a head without large logits may be read at target positions alone; its blocks are `Packed`.
+        head: how the head is read.
 
     Returns:
         The loss of each target token in nats, NaN elsewhere.
@@ -80,21 +84,19 @@ def visit_gradients(
         ModelError: examples cannot be separated in a module.
     """
     _require_targets(batch)
-    found = None if head == "whole" else head_in_parts(model, batch.response)  # runs the model, yet unwatched
-    packed = packed and found is None and head != "whole"
-    if packed:
-        found = _head_to_pack(model, selection.sites, batch)
-        packed = found is not None
+    # These run the model, yet unwatched.
+    parts = None if head == "whole" else head_in_parts(model, batch.response)
+    packed = _head_to_pack(model, selection.sites, batch) if head == "packed" and parts is None else None
     capture = _Capture(Regroup(batch), visit)
     handles = [
         site.module.register_forward_hook(partial(capture.watch, site), with_kwargs=True) for site in selection.sites
     ]
     try:
         with torch.enable_grad():
-            read = read_targets(model, batch.input_ids, batch.response, found, packed=packed)
+            read = read_targets(model, batch.input_ids, batch.response, parts or packed, packed=packed is not None)
             targets = batch.targets.gather(1, read.place)
             of_tokens = _token_weights(batch, weights, read)
-            with capture.in_parts(selection.sites, read, summing=head == "summed"):
+            with capture.in_parts(selection.sites, read, summing=head in ("summed", "packed")):
                 losses = read.weigh(targets, of_tokens.gather(1, read.place))
             capture.backward = True
             _prove_idle(model, selection, capture.ran, batch)

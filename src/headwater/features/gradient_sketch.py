@@ -18,7 +18,7 @@ from torch import Tensor
 
 from headwater.core.spec import Column, Coverage, Role, Storage
 from headwater.data.batches import TokenBatch
-from headwater.features.capture import visit_gradients
+from headwater.features.capture import HeadReading, visit_gradients
 from headwater.features.encoder import Encoded, TokenScores
 from headwater.features.exact import exact_parts, exact_scores
 from headwater.features.row_losses import require_finite, row_losses, token_weights
@@ -178,8 +178,8 @@ class GradientSketch:
                 norms = self.normalize != "none"
                 squared[gradient.name] = self.sketch.accumulate(total, gradient, unit=unit, norms=norms)
 
-        packed = takes_packed(self.sketch)
-        losses = visit_gradients(self.loaded.model, self.selection, batch, visit, weights=weights, packed=packed)
+        head: HeadReading = "packed" if takes_packed(self.sketch) else "summed"
+        losses = visit_gradients(self.loaded.model, self.selection, batch, visit, weights=weights, head=head)
         total = totals.whole()
         if self.normalize == "row":
             total *= unit_scale(_total(divisors or squared, total))[:, None]

@@ -49,8 +49,10 @@ class Norm:
 
     def keeps_output(self, module: Any, output: Tensor) -> bool:
         """Whether `read` is given the output: on a CPU, in float32 or wider, from a norm without an offset."""
-        wide = output.device.type == "cpu" and output.dtype == module.weight.dtype and output.dtype.itemsize >= 4
-        return wide and getattr(module, "bias", None) is None
+        weight = module.weight
+        here = output.device.type == "cpu" and weight.device == output.device
+        wide = output.dtype == weight.dtype and output.dtype.itemsize >= 4
+        return here and wide and getattr(module, "bias", None) is None
 
     def read(self, call: Call) -> Iterator[tuple[str, Block]]:
         """Blocks by the parameter's local name."""
@@ -71,8 +73,8 @@ def _from_output(call: Call) -> Tensor | None:
     """What the output is to be divided by to give x̂; None if the norm must run again to find it.
 
     Without an offset y = scale ∘ x̂ (Gemma: (1 + scale) ∘ x̂), so Σ_t δ_t ∘ x̂_t = (Σ_t δ_t ∘ y_t) / scale, up to the
-    rounding of y, if no scale is zero or next to it. In half precision that rounding would count. A GPU would have to
-    be waited for to look at the scales, and runs a norm again at little cost.
+    rounding of y, if no scale is zero or next to it. In half precision that rounding would count, and a GPU would have
+    to be waited for to look at the scales.
     """
     added = None if call.value is None else _ground(call.module, call.value)
     if added is None:
