@@ -8,12 +8,12 @@ import torch
 
 from headwater.core.errors import UsageError
 from headwater.sketch import products, shift
-from headwater.sketch.blocks import Dense, Gradient, Lookup, Outer, merge
+from headwater.sketch.blocks import Dense, Gradient, Lookup, Outer, Packed, merge
 from headwater.sketch.products import formed, inner_products, squared_norms
 from headwater.sketch.shift_plan import shift_plan
 from headwater.sketch.sketch import SKETCHES, make_sketch
 
-KINDS = ("outer", "lookup", "both", "dense")
+KINDS = ("outer", "lookup", "both", "dense", "packed", "packed both")
 ROWS, TOKENS = 3, 4
 
 
@@ -27,7 +27,18 @@ def gradient(shape: tuple[int, int], kind: str, seed: int = 0, name: str = "w") 
 
     outer = Outer(normal(ROWS, TOKENS, out), normal(ROWS, TOKENS, width))
     lookup = Lookup(torch.randint(0, out, (ROWS, TOKENS), generator=g), normal(ROWS, TOKENS, width))
-    blocks = {"outer": (outer,), "lookup": (lookup,), "both": (outer, lookup), "dense": (Dense(normal(ROWS, width)),)}
+    # The first row has all tokens, the second two and the third one.
+    real = torch.arange(TOKENS) < torch.tensor([[TOKENS], [2], [1]])
+    slot = torch.tensor([[0, 1, 2, 3], [4, 5, 5, 5], [6, 6, 6, 6]])
+    packed = Packed(normal(7, out), slot, real, outer.right * real[..., None])
+    blocks = {
+        "outer": (outer,),
+        "lookup": (lookup,),
+        "both": (outer, lookup),
+        "dense": (Dense(normal(ROWS, width)),),
+        "packed": (packed,),
+        "packed both": (packed, lookup),
+    }
     return Gradient(name, (width,) if kind == "dense" else shape, blocks[kind])
 
 

@@ -24,19 +24,25 @@ from headwater.core.errors import DataError, ModelError
 from headwater.data.batches import TokenBatch
 from headwater.features.apart import gradients_apart
 from headwater.features.idle import require_idle
-from headwater.features.layers import Call
-from headwater.features.regroup import Regroup
+from headwater.features.layers import Call, Linear
+from headwater.features.regroup import PackedTargets, Regroup
 from headwater.features.row_losses import token_weights
 from headwater.features.sites import ParameterSelection, Site
-from headwater.models.heads import Targets, head_in_parts, read_targets
+from headwater.models.heads import Head, Targets, head_in_parts, head_to_pack, read_targets
 from headwater.sketch.blocks import Block, Gradient, Outer, as_outer, merge, multiplied_out
 from headwater.sketch.precision import tensor_cores
 
 Visit = Callable[[Gradient], None]
 
-HeadReading = Literal["summed", "tokens", "whole"]
-"""How a head with large logits is read: in parts (`headwater.models.heads`), with the tokens' factors multiplied out
-where that takes less memory; in parts, with the factors of each token; or at once."""
+HeadReading = Literal["summed", "packed", "tokens", "whole"]
+"""How the head is read.
+
+summed: if its logits are large, in parts (`headwater.models.heads`), with the tokens' factors multiplied out where that
+    takes less memory; if not, at once.
+packed: the same, but smaller logits at the target positions alone, where that pays, as `Packed` blocks.
+tokens: large logits in parts, with the factors of each token.
+whole: at once.
+"""
 
 Inputs = tuple[tuple[Any, ...], Mapping[str, Any]]
 """A module's inputs in the order of `forward`'s parameters, and those that remain keywords; tensors are detached."""
@@ -68,7 +74,7 @@ def visit_gradients(
 
     Args:
         weights: factor on each row's loss, which is the mean over its target tokens.
-        head: how a head with large logits is read.
+        head: how the head is read.
 
     Returns:
         The loss of each target token in nats, NaN elsewhere.
@@ -78,17 +84,19 @@ def visit_gradients(
         ModelError: examples cannot be separated in a module.
     """
     _require_targets(batch)
-    parts = None if head == "whole" else head_in_parts(model, batch.response)  # runs the model, yet unwatched
+    # These run the model, yet unwatched.
+    parts = None if head == "whole" else head_in_parts(model, batch.response)
+    packed = _head_to_pack(model, selection.sites, batch) if head == "packed" and parts is None else None
     capture = _Capture(Regroup(batch), visit)
     handles = [
         site.module.register_forward_hook(partial(capture.watch, site), with_kwargs=True) for site in selection.sites
     ]
     try:
         with torch.enable_grad():
-            read = read_targets(model, batch.input_ids, batch.response, parts)
+            read = read_targets(model, batch.input_ids, batch.response, parts or packed, packed=packed is not None)
             targets = batch.targets.gather(1, read.place)
             of_tokens = _token_weights(batch, weights, read)
-            with capture.in_parts(selection.sites, read, summing=head == "summed"):
+            with capture.in_parts(selection.sites, read, summing=head in ("summed", "packed")):
                 losses = read.weigh(targets, of_tokens.gather(1, read.place))
             capture.backward = True
             _prove_idle(model, selection, capture.ran, batch)
@@ -103,6 +111,19 @@ def visit_gradients(
     table = torch.full(batch.response.shape, torch.nan, dtype=losses.dtype, device=batch.response.device)
     table.scatter_(1, read.place, losses.to(table.device))
     return table.masked_fill_(~batch.response, torch.nan)
+
+
+def _inside(head: Any, sites: Iterable[Site]) -> list[Site]:
+    """The sites at the head and at modules that it holds."""
+    inside = {id(module) for module in head.modules()}
+    return [site for site in sites if id(site.module) in inside]
+
+
+def _head_to_pack(model: Any, sites: Iterable[Site], batch: TokenBatch) -> Head | None:
+    """The head if it pays to pack it, and if all that is read there are linear layers, which see tokens one by one."""
+    head = head_to_pack(model, batch.response)
+    linear = head is None or all(isinstance(site.kind, Linear) for site in _inside(head.module, sites))
+    return head if linear else None
 
 
 def _prove_idle(model: Any, selection: ParameterSelection, ran: set[int], batch: TokenBatch) -> None:
@@ -157,13 +178,16 @@ class _Capture:
         if read.head is None:
             yield
             return
-        inside = {id(module) for module in read.head.modules()}
-        waiting = {name for site in sites if id(site.module) in inside for name in site.names.values()}
+        waiting = {name for site in _inside(read.head, sites) for name in site.names.values()}
         for name in waiting:
             self.expected[name] = self.expected.get(name, 0) + 1
-        self.summing = read.place.shape[1] if summing else 0
+        whole = self.group
+        if read.packed:
+            self.group = PackedTargets(whole.batch)
+        elif summing:
+            self.summing = read.place.shape[1]
         yield
-        self.summing = 0
+        self.group, self.summing = whole, 0
         with torch.no_grad():
             self._count_down(waiting)
 
@@ -193,23 +217,23 @@ class _Capture:
         return watched if isinstance(output, tuple) else watched[0]
 
     def _watch_output(self, site: Site, inputs: Inputs, place: int, value: Tensor, repeated: bool) -> Tensor:
-        items = self.group.batch.input_ids.shape[0]
-        if value.ndim and value.shape[0] == 1 and items > 1:
-            # One output serves all examples (learned positions); give each its own copy, so its own gradient.
-            value = value.expand(items, *value.shape[1:])
+        if self.group.shared(value):  # give each example its own copy, so its own gradient
+            value = value.expand(self.group.batch.input_ids.shape[0], *value.shape[1:])
         if not value.requires_grad:
             value = value.detach().requires_grad_().clone()  # a model may scale a copy in place, but not a leaf
         if not repeated:
             for name in site.names.values():
                 self.expected[name] = self.expected.get(name, 0) + 1
-            value.register_hook(partial(self._arrive, site, inputs, place))
+            kept = _Kept.of(value) if site.kind.keeps_output(site.module, value) else None
+            value.register_hook(partial(self._arrive, site, inputs, place, kept))
         return value
 
-    def _arrive(self, site: Site, inputs: Inputs, place: int, grad: Tensor) -> None:
+    def _arrive(self, site: Site, inputs: Inputs, place: int, kept: _Kept | None, grad: Tensor) -> None:
         self.reading = True
+        value = None if kept is None else kept.unchanged()
         try:
             with torch.no_grad():
-                self._read(Call(site.module, site.where, *inputs, place, grad, self.group, site.wanted), site)
+                self._read(Call(site.module, site.where, *inputs, place, grad, self.group, site.wanted, value), site)
         finally:
             self.reading = False
 
@@ -252,6 +276,22 @@ class _Capture:
         with torch.no_grad():
             for name in [*self.blocks, *self.summed]:
                 self._release(name)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """An output without its graph, which would hold the hook that holds it, and how often it had been changed."""
+
+    value: Tensor
+    version: int
+
+    @classmethod
+    def of(cls, output: Tensor) -> _Kept:
+        return cls(output.detach(), output._version)
+
+    def unchanged(self) -> Tensor | None:
+        """The output; None if the model has overwritten it since (a residual that is added in place)."""
+        return self.value if self.value._version == self.version else None
 
 
 def _differentiable(value: Any) -> bool:

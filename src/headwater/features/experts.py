@@ -46,6 +46,10 @@ class Experts:
             shape = (shape[1], shape[0])
         return {f"[{expert}]": shape for expert in range(parameter.shape[0])}
 
+    def keeps_output(self, module: Any, output: Tensor) -> bool:
+        """Never."""
+        return False
+
     def read(self, call: Call) -> Iterator[tuple[str, Block]]:
         """Blocks by the parameter's local name with the expert in brackets."""
         hidden, chosen, weights = (value.flatten(0, -2) for value in call.inputs[:3])

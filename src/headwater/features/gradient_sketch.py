@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -18,17 +18,17 @@ from torch import Tensor
 
 from headwater.core.spec import Column, Coverage, Role, Storage
 from headwater.data.batches import TokenBatch
-from headwater.features.capture import visit_gradients
+from headwater.features.capture import HeadReading, visit_gradients
 from headwater.features.encoder import Encoded, TokenScores
 from headwater.features.exact import exact_parts, exact_scores
 from headwater.features.row_losses import require_finite, row_losses, token_weights
 from headwater.features.sites import ParameterSelection
 from headwater.features.token_batches import single_tokens, spread
-from headwater.features.totals import Totals
+from headwater.features.totals import Spare, Totals
 from headwater.models.load import LoadedModel
 from headwater.sketch.blocks import Gradient
 from headwater.sketch.products import Normalization, unit_scale
-from headwater.sketch.sketch import Sketch
+from headwater.sketch.sketch import Sketch, takes_packed
 from headwater.sketch.two_sided import matrices_of
 
 TokenMode = Literal["token", "row"]
@@ -57,6 +57,7 @@ class GradientSketch:
         normalize: what is scaled to norm 1.
         tokens: how `token_scores` normalises.
         token_items: how many single-token examples are run at a time.
+        spare: the memory of the vectors of one batch, used again for the next one.
     """
 
     loaded: LoadedModel
@@ -65,6 +66,7 @@ class GradientSketch:
     normalize: Normalization = "tensor"
     tokens: TokenMode = "token"
     token_items: int = 32
+    spare: Spare = field(default_factory=Spare, init=False, repr=False, compare=False)
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -162,7 +164,7 @@ class GradientSketch:
         Raises:
             NumericError: a gradient is not finite; names the row.
         """
-        totals = Totals(len(batch.rows), self.sketch.dim, self.loaded.device)
+        totals = Totals(len(batch.rows), self.sketch.dim, self.loaded.device, self.spare)
         squared: dict[str, Tensor] = {}
         unit = self.normalize == "tensor" and divisors is None
 
@@ -176,7 +178,8 @@ class GradientSketch:
                 norms = self.normalize != "none"
                 squared[gradient.name] = self.sketch.accumulate(total, gradient, unit=unit, norms=norms)
 
-        losses = visit_gradients(self.loaded.model, self.selection, batch, visit, weights=weights)
+        head: HeadReading = "packed" if takes_packed(self.sketch) else "summed"
+        losses = visit_gradients(self.loaded.model, self.selection, batch, visit, weights=weights, head=head)
         total = totals.whole()
         if self.normalize == "row":
             total *= unit_scale(_total(divisors or squared, total))[:, None]

@@ -21,7 +21,7 @@ from torch.func import functional_call
 from transformers.pytorch_utils import Conv1D
 
 from headwater.features.regroup import Regroup
-from headwater.sketch.blocks import Block, Dense, Lookup, Outer
+from headwater.sketch.blocks import Block, Dense, Lookup
 
 Shape = tuple[int, ...]
 
@@ -39,6 +39,7 @@ class Call:
         grad: the gradient at that output.
         group: how items and tokens belong to rows.
         wanted: local names of the parameters whose gradients are read.
+        value: that output, if the kind keeps it and nothing has changed it since.
     """
 
     module: Any
@@ -49,6 +50,7 @@ class Call:
     grad: Tensor
     group: Regroup
     wanted: tuple[str, ...]
+    value: Tensor | None = None
 
 
 def runs_plainly(module: nn.Module, *forwards: Callable[..., Any]) -> bool:
@@ -89,12 +91,16 @@ class Linear:
         whole = tuple(parameter.shape) == (module.out_features, module.in_features)
         return {"": tuple(parameter.shape)} if whole else {}
 
+    def keeps_output(self, module: Any, output: Tensor) -> bool:
+        """Never."""
+        return False
+
     def read(self, call: Call) -> Iterator[tuple[str, Block]]:
         """Blocks by the parameter's local name."""
-        left = call.group.rows(call.grad, call.where)
-        yield "weight", Outer(left, call.group.rows(call.inputs[0], call.where))
+        outer = call.group.outer(call.grad, call.inputs[0], call.where)
+        yield "weight", outer
         if getattr(call.module, "bias", None) is not None:
-            yield "bias", Dense(left.sum(1, dtype=torch.promote_types(left.dtype, torch.float32)))
+            yield "bias", Dense(outer.left.sum(1, dtype=torch.promote_types(call.grad.dtype, torch.float32)))
 
 
 class Embedding:
@@ -115,6 +121,10 @@ class Embedding:
     def tensors(self, module: Any, name: str) -> dict[str, Shape]:
         """The gradient tensors of a parameter, with shapes."""
         return {"": tuple(module._parameters[name].shape)} if name == "weight" else {}
+
+    def keeps_output(self, module: Any, output: Tensor) -> bool:
+        """Never."""
+        return False
 
     def read(self, call: Call) -> Iterator[tuple[str, Block]]:
         """Blocks by the parameter's local name; as in autograd, the padding token has no gradient."""

@@ -47,14 +47,44 @@ class Norm:
         """The gradient tensors of a parameter, with shapes."""
         return {"": tuple(module._parameters[name].shape)}
 
+    def keeps_output(self, module: Any, output: Tensor) -> bool:
+        """Whether `read` is given the output: on a CPU, in float32 or wider, from a norm without an offset."""
+        weight = module.weight
+        here = output.device.type == "cpu" and weight.device == output.device
+        wide = output.dtype == weight.dtype and output.dtype.itemsize >= 4
+        return here and wide and getattr(module, "bias", None) is None
+
     def read(self, call: Call) -> Iterator[tuple[str, Block]]:
         """Blocks by the parameter's local name."""
         grad = call.group.items(call.grad, call.where)
         wide = torch.promote_types(grad.dtype, torch.float32)
-        normed = call.group.items(_normed(call.module, call.inputs, call.named), call.where)
-        yield "weight", Dense(call.group.sum_rows((grad.to(wide) * normed).sum(1)))
+        scales, value = _from_output(call), call.value
+        if scales is None or value is None:
+            normed = call.group.items(_normed(call.module, call.inputs, call.named), call.where)
+            summed = (grad.to(wide) * normed).sum(1)
+        else:
+            summed = (grad * call.group.items(value, call.where)).sum(1) / scales
+        yield "weight", Dense(call.group.sum_rows(summed))
         if getattr(call.module, "bias", None) is not None:
             yield "bias", Dense(call.group.sum_rows(grad.sum(1, dtype=wide)))
+
+
+def _from_output(call: Call) -> Tensor | None:
+    """What the output is to be divided by to give x̂; None if the norm must run again to find it.
+
+    Without an offset y = scale ∘ x̂ (Gemma: (1 + scale) ∘ x̂), so Σ_t δ_t ∘ x̂_t = (Σ_t δ_t ∘ y_t) / scale, up to the
+    rounding of y, if no scale is zero or next to it. In half precision that rounding would count, and a GPU would have
+    to be waited for to look at the scales.
+    """
+    added = None if call.value is None else _ground(call.module, call.value)
+    if added is None:
+        return None
+    scales: Tensor = call.module.weight.detach() + added
+    return scales if float(scales.abs().min()) > _LEAST_SCALE else None
+
+
+_LEAST_SCALE = 1e-20
+"""Products with smaller scales may be subnormal numbers of float32, which have fewer bits."""
 
 
 def _normed(module: Any, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Tensor:
@@ -63,16 +93,29 @@ def _normed(module: Any, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> T
     zeros = {"weight": torch.zeros_like(weight), **offset}
     ones = {"weight": torch.ones_like(weight), **offset}
     normed: Tensor = functional_call(module, ones, inputs, dict(named)).detach()
-    if module not in _ADDS:  # asked once, because the answer makes a GPU's queue run empty
-        some = torch.linspace(-1, 1, len(weight), dtype=inputs[0].dtype, device=inputs[0].device)
-        _ADDS[module] = bool(functional_call(module, zeros, (some[None, None],)).any())
-    if _ADDS[module]:
+    if _ground(module, inputs[0]) != 0.0:
         normed = normed - functional_call(module, zeros, inputs, dict(named)).detach()
     return normed
 
 
-_ADDS: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
-"""Whether a norm gives something with a weight of zeros, as Gemma's do, which add 1 to it."""
+def _ground(module: Any, like: Tensor) -> float | None:
+    """The c of a norm that gives c · x̂ with a scale of zeros: 0, or 1 for Gemma's, which add 1 to their scale.
+
+    None if what it gives is neither. Asked once, because the answer makes a GPU's queue run empty.
+    """
+    if module not in _GROUNDS:
+        weight, bias = module.weight, getattr(module, "bias", None)
+        offset = {} if bias is None else {"bias": torch.zeros_like(bias)}
+        some = torch.linspace(-1, 1, len(weight), dtype=like.dtype, device=like.device)[None, None]
+        ground, more = (
+            functional_call(module, {"weight": torch.full_like(weight, scale), **offset}, (some,)) for scale in (0, 1)
+        )
+        whole = not bool(ground.any())
+        _GROUNDS[module] = 0.0 if whole else 1.0 if torch.equal(more, 2 * ground) else None
+    return _GROUNDS[module]
+
+
+_GROUNDS: WeakKeyDictionary[nn.Module, float | None] = WeakKeyDictionary()
 
 
 def _is_linear_in_scale(module: Any, weight: Tensor) -> bool:

@@ -332,6 +332,9 @@ class _Careful:
     def tensors(self, module: Any, name: str) -> dict[str, tuple[int, ...]]:
         return self.kind.tensors(module, name)
 
+    def keeps_output(self, module: Any, output: Tensor) -> bool:
+        return self.kind.keeps_output(module, output)
+
     def read(self, call: Call) -> Iterator[tuple[str, Block]]:
         try:
             yield from self.kind.read(call)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from headwater.core.errors import ModelError
 from headwater.data.batches import TokenBatch
+from headwater.sketch.blocks import Outer, Packed
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,14 @@ class Regroup:
         spare = torch.cat([by_item, torch.zeros_like(by_item[:1])])
         return spare[self._windows].flatten(1, 2)
 
+    def outer(self, left: Tensor, right: Tensor, where: str) -> Outer:
+        """The outer products of two tensors' rows, summed over tokens."""
+        return Outer(self.rows(left, where), self.rows(right, where))
+
+    def shared(self, output: Tensor) -> bool:
+        """Whether one output of a module serves all items, as learned positions do."""
+        return output.ndim > 0 and output.shape[0] == 1 and self.batch.input_ids.shape[0] > 1
+
     def sum_rows(self, values: Float[Tensor, "items size"]) -> Float[Tensor, "rows size"]:
         """Sum over the items of each row."""
         return self.batch.sum_windows(values)
@@ -69,3 +78,20 @@ class Regroup:
         most = max(map(len, owned))
         table = [items + [len(item_row)] * (most - len(items)) for items in owned]
         return torch.tensor(table, device=self.batch.item_row.device)
+
+
+@dataclass(frozen=True)
+class PackedTargets(Regroup):
+    """Assigns the target tokens to their rows, for modules that see them one after the other, as one item."""
+
+    def outer(self, left: Tensor, right: Tensor, where: str) -> Outer:
+        """The outer products of two tensors `[1, targets, features]`, whose left factors stay as they are."""
+        counts = self.batch.target_counts.to(right.device)
+        token = torch.arange(int(counts.max()), device=right.device)
+        real = token < counts[:, None]
+        slot = (counts.cumsum(0) - counts)[:, None] + torch.minimum(token, counts[:, None] - 1)
+        return Packed(left[0], slot, real, right[0][slot] * real[..., None])
+
+    def shared(self, output: Tensor) -> bool:
+        """Never."""
+        return False

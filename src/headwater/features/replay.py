@@ -76,6 +76,10 @@ class Replay:
         small = parameter.is_floating_point() and parameter.numel() <= MOST
         return {"": (parameter.numel(),)} if small else {}
 
+    def keeps_output(self, module: Any, output: Tensor) -> bool:
+        """Never."""
+        return False
+
     def read(self, call: Call) -> Iterator[tuple[str, Block]]:
         """Blocks by the parameter's local name."""
         items = call.group.batch.input_ids.shape[0]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
 
 from headwater.core.spec import Coverage
 from headwater.features.experts import Experts
@@ -39,6 +39,10 @@ class Kind(Protocol):
 
     def tensors(self, module: Any, name: str) -> dict[str, Shape]:
         """The gradient tensors of a parameter, by suffix of its name, with shapes; none if it cannot be seen."""
+        ...
+
+    def keeps_output(self, module: Any, output: Tensor) -> bool:
+        """Whether `read` wants the output that it is given the gradient of (`Call.value`)."""
         ...
 
     def read(self, call: Call) -> Iterator[tuple[str, Block]]:

@@ -19,7 +19,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from headwater.core.errors import ModelError
 from headwater.data.batches import TokenBatch
 from headwater.models.logit_map import find_map
 from headwater.models.losses import (
@@ -50,7 +49,12 @@ class Targets(Protocol):
 
     @property
     def head(self) -> Any:
-        """The module that is run in parts; None if the logits are whole."""
+        """The module that `weigh` runs, in parts or packed; None if the logits are whole."""
+        ...
+
+    @property
+    def packed(self) -> bool:
+        """Whether the head sees the target positions of all items one after the other, as one item."""
         ...
 
     def losses(self, targets: Int[Tensor, "items most"]) -> Float[Tensor, "items most"]:
@@ -69,17 +73,27 @@ class Targets(Protocol):
 
 
 def read_targets(
-    model: Any, input_ids: Int[Tensor, "items tokens"], response: Bool[Tensor, "items tokens"], head: Head | None
+    model: Any,
+    input_ids: Int[Tensor, "items tokens"],
+    response: Bool[Tensor, "items tokens"],
+    head: Head | None,
+    *,
+    packed: bool = False,
 ) -> Targets:
     """Run the model on rows padded on the right, to read its losses where `response` is True.
 
-    `head` is what `head_in_parts` found: the head to run in parts, or None for whole logits.
+    `head` is what `head_in_parts` found, the head to run in parts, or None for whole logits. With `packed`, it is what
+    `head_to_pack` found.
     """
     if head is None:
         return _Whole(*target_logits(model, input_ids, response))
     states = UpToHead(model, head.module)(input_ids=input_ids, use_cache=False).last_hidden_state
-    place = target_places(response)
     states = states[:, -input_ids.shape[1] :]  # an adapter may put tokens of its own before the row's
+    place = target_places(response)
+    if packed:
+        real = response.to(states.device).flatten().nonzero()
+        states = states.flatten(0, 1).gather(0, real.expand(-1, states.shape[2]))[None]
+        return _Packed(_Parts(head, states, real.T, len(real)), place, response.gather(1, place))
     states = states.gather(1, place.to(states.device)[..., None].expand(-1, -1, states.shape[2]))
     step = max(1, _limit(response) // _logit_bytes(model, len(input_ids)))
     return _Parts(head, states, place, step)
@@ -89,7 +103,28 @@ def head_in_parts(model: Any, response: Bool[Tensor, "items tokens"]) -> Head | 
     """The head if it is run in parts for these positions; found out once for a model, by running it on a few tokens."""
     if _logit_bytes(model, len(response) * int(response.sum(1).max())) <= _limit(response):
         return None
-    if model not in _HEADS:
+    return _known_head(model)
+
+
+FULL = 0.9
+"""A head is packed if at most this share of the positions that it would read are target positions."""
+
+
+def head_to_pack(model: Any, response: Bool[Tensor, "items tokens"]) -> Head | None:
+    """The head, if it is to run at the target positions alone, without others that fill up items with fewer of them.
+
+    Only on a CPU; whether it pays on a GPU was not measured.
+    """
+    filled = len(response) * int(response.sum(1).max())
+    size = _logit_bytes(model, filled)
+    pays = response.device.type == "cpu" and int(response.sum()) <= FULL * filled
+    return _known_head(model) if pays and 0 < size <= _limit(response) else None
+
+
+def _known_head(model: Any) -> Head | None:
+    """What `_find_head` finds; it is asked again only if the model has got another head since."""
+    known = _HEADS.get(model)
+    if model not in _HEADS or (known is not None and known.module is not model.get_output_embeddings()):
         with torch.no_grad():
             _HEADS[model] = _find_head(model)
     return _HEADS[model]
@@ -122,6 +157,7 @@ class _Whole:
     logits: Float[Tensor, "items most vocab"]
     place: Int[Tensor, "items most"]
     head: Any = None
+    packed: bool = False
     _gradient: Tensor | None = None
 
     def losses(self, targets: Tensor) -> Tensor:
@@ -148,6 +184,7 @@ class _Parts:
     states: Float[Tensor, "items most width"]
     place: Int[Tensor, "items most"]
     step: int
+    packed: bool = False
     _gradient: Tensor | None = None
 
     @property
@@ -188,6 +225,33 @@ class _Parts:
         return (slice(start, min(start + self.step, most)) for start in range(0, most, self.step))
 
 
+@dataclass
+class _Packed:
+    """`inner` reads the target positions alone, as one item; tables of items have a place for others as well."""
+
+    inner: _Parts
+    place: Int[Tensor, "items most"]
+    real: Bool[Tensor, "items most"]
+    packed: bool = True
+
+    @property
+    def head(self) -> Any:
+        return self.inner.head
+
+    def losses(self, targets: Tensor) -> Tensor:
+        return self._table(self.inner.losses(targets[self.real][None]))
+
+    def weigh(self, targets: Tensor, weights: Tensor) -> Tensor:
+        return self._table(self.inner.weigh(targets[self.real][None], weights[self.real][None]))
+
+    def finish(self) -> None:
+        self.inner.finish()
+
+    def _table(self, values: Float[Tensor, "_one positions"]) -> Float[Tensor, "items most"]:
+        real = self.real.to(values.device)
+        return values.new_zeros(real.shape).masked_scatter_(real, values)
+
+
 @dataclass(frozen=True)
 class Head:
     """A model's head and what becomes of its output: z = scale · x, or c · tanh(scale · x / c) with a soft-cap c."""
@@ -218,7 +282,7 @@ def _find_head(model: Any) -> Head | None:
         ids = (torch.arange(12, device=device).view(2, 6) * 7 + 3) % len(model.get_input_embeddings().weight)
         states = UpToHead(model, module)(input_ids=ids, use_cache=False).last_hidden_state
         found, expected = head.logits(states)[:, -6:].double(), all_logits(model, ids).double()
-    except ModelError:
+    except Exception:  # a model may fail in any way; its logits are then read whole
         return None
     allowed = _TOLERANCE.get(model.dtype, 4e-2) * float(expected.abs().max())
     same = found.shape == expected.shape and float((found - expected.to(found.device)).abs().max()) <= allowed

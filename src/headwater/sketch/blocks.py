@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -29,6 +29,37 @@ class Outer:
 
     left: Float[Tensor, "rows tokens out"]
     right: Float[Tensor, "rows tokens in"]
+
+
+class Packed(Outer):
+    """An `Outer` whose left factors lie one after the other, without places for the tokens that some rows lack.
+
+    `left`, which has such places, is made when it is asked for.
+
+    Attributes:
+        packed: the left factors of all rows' tokens, in the order of rows.
+        slot: which of them is a token's; one of the row's own where it has no token.
+        real: whether the row has this token; where not, `right` is zero, and so is `left`.
+    """
+
+    packed: Float[Tensor, "positions out"]
+    slot: Int[Tensor, "rows tokens"]
+    real: Bool[Tensor, "rows tokens"]
+
+    def __init__(
+        self,
+        packed: Float[Tensor, "positions out"],
+        slot: Int[Tensor, "rows tokens"],
+        real: Bool[Tensor, "rows tokens"],
+        right: Float[Tensor, "rows tokens in"],
+    ) -> None:
+        for name, value in {"packed": packed, "slot": slot, "real": real, "right": right}.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def left(self) -> Float[Tensor, "rows tokens out"]:
+        """The left factors with a place for every token of the longest row."""
+        return self.packed[self.slot].masked_fill_(~self.real[..., None], 0.0)
 
 
 @dataclass(frozen=True)
@@ -116,7 +147,8 @@ def merge(blocks: Iterable[Block]) -> tuple[Block, ...]:
     if dense:
         merged.append(Dense(torch.stack(dense).sum(0) if len(dense) > 1 else dense[0]))
     if outer:
-        merged.append(Outer(_join([b.left for b in outer]), _join([b.right for b in outer])))
+        joined = Outer(_join([b.left for b in outer]), _join([b.right for b in outer])) if len(outer) > 1 else outer[0]
+        merged.append(joined)
     if lookup:
         merged.append(Lookup(_join([b.index for b in lookup]), _join([b.right for b in lookup])))
     return tuple(merged)

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headwater.data.sums import add_at
-from headwater.sketch.blocks import Block, Dense, Gradient, Lookup, Outer, map_tensors
+from headwater.sketch.blocks import Block, Dense, Gradient, Lookup, Outer, Packed, map_tensors
 
 Normalization = Literal["tensor", "row", "none"]
 """What is scaled to norm 1: every tensor's gradient, the row's whole gradient, or nothing."""
@@ -149,6 +149,8 @@ def paired(a: Block, b: Block, dtype: torch.dtype) -> Float[Tensor, " rows"]:
 
 
 def _some_tokens(block: Outer | Lookup, tokens: slice) -> Outer | Lookup:
+    if isinstance(block, Packed):
+        return Packed(block.packed, *(values[:, tokens] for values in (block.slot, block.real, block.right)))
     if isinstance(block, Outer):
         return Outer(block.left[:, tokens], block.right[:, tokens])
     return Lookup(block.index[:, tokens], block.right[:, tokens])
@@ -159,6 +161,8 @@ def _left_pairs(a: Outer | Lookup, b: Outer | Lookup, dtype: torch.dtype) -> Flo
         return torch.bmm(a.left.to(dtype), b.left.to(dtype).mT)
     if isinstance(a, Lookup) and isinstance(b, Lookup):
         return (a.index[:, :, None] == b.index[:, None, :]).to(dtype)
+    if isinstance(a, Packed) and isinstance(b, Lookup):  # any finite number does for a token that the row lacks
+        return a.packed[a.slot[:, :, None], b.index[:, None, :]].to(dtype)
     if isinstance(a, Outer) and isinstance(b, Lookup):
         index = b.index[:, None, :].expand(-1, a.left.shape[1], -1)
         return a.left.gather(2, index).to(dtype)

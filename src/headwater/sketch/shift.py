@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from headwater.core.seeds import signs
 from headwater.data.sums import add_at
-from headwater.sketch.blocks import Dense, Gradient, Lookup, Outer
+from headwater.sketch.blocks import Dense, Gradient, Lookup, Outer, Packed
 from headwater.sketch.precision import half_products, multiplies_half
 from headwater.sketch.products import paired, unit_scale
 from headwater.sketch.shift_plan import ShiftPlan, shift_plan
@@ -52,6 +53,8 @@ class ShiftSum:
     ) -> Float[Tensor, " rows"]:
         """See `Sketch.accumulate`."""
         plan = self.plan(gradient.name, gradient.matrix)
+        if isinstance(gradient.blocks[0], Dense):
+            return _accumulate_flat(total, gradient.blocks[0], plan, unit=unit, norms=unit or norms)
         outer, lookup = _parts(gradient)
         squared = torch.zeros(gradient.rows, dtype=gradient.dtype, device=total.device)
         measured = unit or norms
@@ -67,41 +70,60 @@ class ShiftSum:
 
 
 def _parts(gradient: Gradient) -> tuple[Outer | None, Lookup | None]:
-    """The outer product and the lookup; a flat gradient is an outer product with a left factor of 1."""
-    lookup = next((block for block in gradient.blocks if isinstance(block, Lookup)), None)
-    for block in gradient.blocks:
-        if isinstance(block, Outer):
-            return block, lookup
-        if isinstance(block, Dense):
-            return Outer(torch.ones_like(block.values[:, :1, None]), block.values[:, None, :]), lookup
-    return None, lookup
+    """The outer product and the lookup of a matrix."""
+    outer = next((block for block in gradient.blocks if isinstance(block, Outer)), None)
+    return outer, next((block for block in gradient.blocks if isinstance(block, Lookup)), None)
+
+
+def _accumulate_flat(total: Tensor, flat: Dense, plan: ShiftPlan, *, unit: bool, norms: bool) -> Float[Tensor, " rows"]:
+    """A matrix of one row: nothing is multiplied out, and its entries are signed and added as they are."""
+    values = flat.values.to(torch.promote_types(flat.values.dtype, torch.float32))
+    squared = torch.linalg.vector_norm(values, dim=1).square_() if norms else torch.zeros_like(values[:, 0])
+    scale = _scale(squared, unit)
+    for column in range(plan.columns):
+        some = values[:, column * plan.width : (column + 1) * plan.width]
+        signs = _left_signs(plan, column, values) * _right_signs(plan, column, 0, values)
+        _add_tiles(total, (some * signs)[:, None, :], plan, range(column, column + 1), scale)
+    return squared
 
 
 def _accumulate_outer(
     total: Tensor, outer: Outer, plan: ShiftPlan, squared: Float[Tensor, " rows"], *, unit: bool, norms: bool
 ) -> None:
     """Add the products to `total`; with `norms`, their squared norms are added to `squared` before they are scaled."""
-    left, right = outer.left, outer.right
-    if not multiplies_half(left, right):
-        left, right = left.to(squared.dtype), right.to(squared.dtype)
+    outer = _for_products(outer, squared.dtype)
     limit = WORK_BYTES.get(total.device.type, WORK_BYTES["cuda"]) // squared.dtype.itemsize
     size = plan.out * plan.width_in
     # A small matrix is formed whole, so its norm is known when it is added; a large one is summed first, then scaled.
     small = plan.columns == plan.patterns == 1 and AT_LEAST * size <= limit
     step = max(1, limit // (size if small else 2 * plan.dim))
-    work = _work(left, squared.dtype)
+    work = _work(outer.right, squared.dtype)
     for start in range(0, len(total), step):
         rows = slice(start, start + step)
+        left, right = work.factors(outer, rows)
         if small:
-            lefts = work.signed("left", left[rows], _left_signs(plan, 0, left))
-            product = work.product(lefts, work.signed("right", right[rows], _right_signs(plan, 0, 0, right)))
+            lefts = left(slice(0, plan.out), _left_signs(plan, 0, right))
+            product = work.product(lefts, work.signed("right", right, _right_signs(plan, 0, 0, right)))
             if norms:
                 squared[rows] += torch.linalg.vector_norm(product.flatten(1), dim=1).square_()
             _add_tiles(total[rows], product, plan, range(plan.lines), _scale(squared[rows], unit))
         else:
-            summed, found = _summed(left[rows], right[rows], plan, work, norms=norms)
+            summed, found = _summed(left, right, plan, work, norms=norms)
             squared[rows] += found
             total[rows].addcmul_(summed, _scale(squared[rows], unit))
+
+
+def _for_products(outer: Outer, dtype: torch.dtype) -> Outer:
+    """The factors in a dtype whose products are formed in `dtype`."""
+    left = outer.packed if isinstance(outer, Packed) else outer.left
+    if multiplies_half(left, outer.right):
+        return outer
+    left, right = left.to(dtype), outer.right.to(dtype)
+    return Packed(left, outer.slot, outer.real, right) if isinstance(outer, Packed) else Outer(left, right)
+
+
+_Lefts = Callable[[slice, Tensor], Tensor]
+"""The left factors of some rows, of the outputs in a slice, times the signs of these outputs."""
 
 
 class _Work:
@@ -118,6 +140,22 @@ class _Work:
     def signed(self, name: str, factor: Tensor, signs: Tensor) -> Tensor:
         """`factor` times its signs, in contiguous memory, which makes its products much faster."""
         return torch.mul(factor, signs, out=self.shaped(name, factor.dtype, *factor.shape))
+
+    def factors(self, outer: Outer, rows: slice) -> tuple[_Lefts, Tensor]:
+        """The left factors of some rows, which are signed when they are asked for, and the right ones."""
+        if not isinstance(outer, Packed):
+            return lambda here, signs: self.signed("left", outer.left[rows, :, here], signs), outer.right[rows]
+        longest = int(outer.real[rows].sum(1).max())
+        slot = outer.slot[rows, :longest]
+        first, last = int(slot.min()), int(slot.max())
+        places = (slot - first).flatten()
+
+        def left(here: slice, signs: Tensor) -> Tensor:
+            packed = self.signed("packed", outer.packed[first : last + 1, here], signs)
+            spread = self.shaped("left", packed.dtype, len(places), packed.shape[1])
+            return torch.index_select(packed, 0, places, out=spread).view(*slot.shape, -1)
+
+        return left, outer.right[rows, :longest]
 
     def product(self, left: Tensor, right: Tensor) -> Float[Tensor, "rows out in"]:
         """The products; the next call overwrites them."""
@@ -146,22 +184,22 @@ def _work(like: Tensor, dtype: torch.dtype) -> _Work:
 
 
 def _summed(
-    left: Tensor, right: Tensor, plan: ShiftPlan, work: _Work, *, norms: bool
+    left: _Lefts, right: Tensor, plan: ShiftPlan, work: _Work, *, norms: bool
 ) -> tuple[Float[Tensor, "rows dim"], Float[Tensor, " rows"]]:
     """The sketch of the products, not normalised, and their squared norms (0 without `norms`)."""
-    summed = work.shaped("summed", work.dtype, len(left), plan.dim).zero_()
+    summed = work.shaped("summed", work.dtype, len(right), plan.dim).zero_()
     squared = torch.zeros_like(summed[:, 0])
     for column in range(plan.columns):
-        signs = _left_signs(plan, column, left)
+        signs = _left_signs(plan, column, right)
         some = right[..., column * plan.width : (column + 1) * plan.width]
         for pattern in range(plan.patterns):
             rights = work.signed("right", some, _right_signs(plan, column, pattern, right))
             last = min((pattern + 1) * plan.width, plan.lines)
-            step = _lines_at_once(left, some, plan)
+            step = _lines_at_once(some, plan)
             for line in range(pattern * plan.width, last, step):
                 lines = range(line, min(line + step, last))
                 here = slice(lines.start * plan.height, lines.stop * plan.height)
-                tiles = work.product(work.signed("left", left[..., here], signs[here]), rights)
+                tiles = work.product(left(here, signs[here]), rights)
                 if norms:
                     squared += torch.linalg.vector_norm(tiles.flatten(1), dim=1).square_()
                 first, behind = line * plan.columns + column, lines.stop * plan.columns
@@ -169,12 +207,12 @@ def _summed(
     return summed, squared
 
 
-def _lines_at_once(left: Tensor, right: Tensor, plan: ShiftPlan) -> int:
+def _lines_at_once(right: Tensor, plan: ShiftPlan) -> int:
     """How many tiles below each other are formed by one product."""
-    if not MANY_TILES.get(left.device.type, True):
+    if not MANY_TILES.get(right.device.type, True):
         return 1
-    limit = WORK_BYTES.get(left.device.type, WORK_BYTES["cuda"]) // torch.float32.itemsize
-    return max(1, limit // (len(left) * plan.height * right.shape[2]))
+    limit = WORK_BYTES.get(right.device.type, WORK_BYTES["cuda"]) // torch.float32.itemsize
+    return max(1, limit // (len(right) * plan.height * right.shape[2]))
 
 
 def _add_tiles(
@@ -215,17 +253,25 @@ def _scatter(total: Tensor, lookup: Lookup, plan: ShiftPlan, scale: Float[Tensor
     """Add looked-up rows to `total`; each, times its signs, goes to consecutive buckets."""
     rows, tokens = lookup.index.shape
     index = lookup.index.flatten()
-    values = (lookup.right.to(total.dtype) * scale[:, None, None]).flatten(0, 1)
+    values = lookup.right.to(total.dtype).flatten(0, 1)
+    scales = scale.repeat_interleave(tokens)
     first = torch.arange(rows, device=total.device).repeat_interleave(tokens) * plan.dim
     origins = plan.origins_on(total.device)
     line = torch.div(index, plan.height, rounding_mode="floor")
     for column in range(plan.columns):
         some = values[:, column * plan.width : (column + 1) * plan.width]
         origin = origins[line * plan.columns + column] + index % plan.height * plan.width
-        bucket = (origin[:, None] + torch.arange(some.shape[1], device=total.device)) % plan.dim
+        bucket = origin[:, None] + torch.arange(some.shape[1], device=total.device)
+        bucket = _wrapped(bucket, plan.dim).add_(first[:, None])
+        signed = some * (scales * _left_signs(plan, column, total)[index])[:, None]
         patterns = torch.stack([_right_signs(plan, column, pattern, total) for pattern in range(plan.patterns)])
-        sign = _left_signs(plan, column, total)[index][:, None] * patterns[line // plan.width]
-        add_at(total.view(-1), (bucket + first[:, None]).flatten(), (some * sign).flatten())
+        signed *= patterns if plan.patterns == 1 else patterns[line // plan.width]
+        add_at(total.view(-1), bucket.flatten(), signed.flatten())
+
+
+def _wrapped(bucket: Tensor, dim: int) -> Tensor:
+    """`bucket` mod `dim`, in place. A power of two, the usual number of buckets, needs no division."""
+    return bucket.bitwise_and_(dim - 1) if dim & (dim - 1) == 0 else bucket.remainder_(dim)
 
 
 def _scale(squared: Float[Tensor, " rows"], unit: bool) -> Float[Tensor, "rows 1"]:

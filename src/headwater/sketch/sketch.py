@@ -40,6 +40,11 @@ class Sketch(Protocol):
         ...
 
 
+def takes_packed(sketch: Sketch) -> bool:
+    """Whether a sketch reads `Packed` blocks as they are; another makes their left factors, a large copy."""
+    return isinstance(sketch, ShiftSum)
+
+
 SKETCHES: Mapping[str, Callable[[Mapping[str, tuple[int, ...]], int, int], Sketch]] = {
     "shift": lambda shapes, dim, seed: ShiftSum(dim, seed),
     "hash": lambda shapes, dim, seed: Hashed(dim, seed),

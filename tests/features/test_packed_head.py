@@ -1,0 +1,133 @@
+"""A head that sees the target positions alone, of all rows one after the other, gives each row's own gradient."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from headwater.core.errors import ModelError, NumericError
+from headwater.data.batches import TokenBatch, Window, plan_batches
+from headwater.data.tokens import TokenRow
+from headwater.features.capture import visit_gradients
+from headwater.features.parameters import select_parameters
+from headwater.features.replay import Replay
+from headwater.methods.rapidin import ENTRY
+from headwater.models.heads import head_to_pack
+from headwater.models.load import wrap_model
+from headwater.sketch.blocks import Gradient, Packed
+from headwater.sketch.products import dense, squared_norms
+from oracles.gradient_oracles import everything_in_double, expected, random_rows, row_gradients, token_row
+from zoo import tiny_tokenizer, zoo
+
+MODELS = (
+    "llama-tied",
+    "llama",
+    "gpt2",
+    "gemma2",
+    "cohere",
+    "granite",
+    "phi",
+    "llama-lora",
+    "olmoe",
+    "adapters at the head",
+)
+
+
+WHOLE = Window(64)
+
+
+def rows(window: Window = WHOLE) -> tuple[list[TokenRow], TokenBatch]:
+    """Rows of much the same length, of whose tokens a few or many are targets."""
+    made = [
+        *random_rows((20,), prompt=15),
+        *random_rows((18,), prompt=2, seed=1),
+        *random_rows((19,), prompt=12, seed=2),
+    ]
+    named = [token_row(row.ids, row.response, f"r{i}") for i, row in enumerate(made)]
+    (batch,) = plan_batches(named, window, tokens_per_batch=100_000)
+    return list(batch.rows), batch
+
+
+def prepared(name: str):
+    if name == "adapters at the head":
+        settings = LoraConfig(r=3, target_modules=["lm_head"], init_lora_weights=False)
+        return get_peft_model(prepared("llama"), settings).double().eval().requires_grad_(False)
+    model = zoo()[name](seed=0).double().eval().requires_grad_(False)
+    model.config._experts_implementation = "eager"
+    return model
+
+
+def read(model, batch: TokenBatch) -> tuple[dict[str, Gradient], torch.Tensor, list[tuple[int, ...]]]:
+    """Gradients by name, losses, and the shapes of what the head gave."""
+    found: dict[str, Gradient] = {}
+    selection = select_parameters(model)
+    seen: list[tuple[int, ...]] = []
+    head = model.get_output_embeddings()
+    handle = head.register_forward_hook(lambda _, given, out: seen.append(tuple(out.shape)))
+    losses = visit_gradients(model, selection, batch, lambda g: found.update({g.name: g}), head="packed")
+    handle.remove()
+    return found, losses, seen
+
+
+@pytest.mark.parametrize(("name", "window"), [*((name, WHOLE) for name in MODELS), ("llama-tied", Window(8, 3))])
+def test_gradients_are_those_of_each_row(name: str, window: Window) -> None:
+    model, (own, batch) = prepared(name), rows(window)
+    with everything_in_double():
+        found, losses, seen = read(model, batch)
+        whole = visit_gradients(model, select_parameters(model), batch, lambda gradient: None)
+        for i, row in enumerate(own):
+            oracle = row_gradients(model, row, window.cuts(row.response))
+            for tensor, gradient in found.items():
+                truth = expected(oracle, tensor)
+                assert (dense(gradient)[i].reshape(truth.shape) - truth).norm() <= 1e-8 * truth.norm(), tensor
+    torch.testing.assert_close(losses, whole, rtol=1e-12, atol=0, equal_nan=True)
+    assert seen[-1][:2] == (1, int(batch.response.sum()))
+    packed = [g for g in found.values() for block in g.blocks if isinstance(block, Packed)]
+    assert bool(packed) == (name != "llama-lora"), "the adapters leave the head alone"
+
+
+@pytest.mark.parametrize("name", ["llama-tied", "llama", "phi"])
+def test_vectors_are_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded, (_, batch) = wrap_model(prepared(name), tiny_tokenizer()), rows()
+    encoder = ENTRY.resolve({"buckets": 512}).require_vectors().bind(loaded)
+    with everything_in_double():
+        packed = encoder.read(batch)
+        monkeypatch.setattr("headwater.features.gradient_sketch.takes_packed", lambda sketch: False)
+        plain = encoder.read(batch)
+    torch.testing.assert_close(packed.vectors, plain.vectors, rtol=1e-9, atol=1e-12)
+    for tensor, squared in plain.squared.items():
+        torch.testing.assert_close(packed.squared[tensor], squared, rtol=1e-9, atol=1e-15)
+
+
+def test_norms_do_not_ask_for_places_that_rows_lack() -> None:
+    found, _, _ = read(prepared("llama-tied"), rows()[1])
+    gradient = next(g for g in found.values() if isinstance(g.blocks[0], Packed))
+    torch.testing.assert_close(squared_norms(gradient), dense(gradient).flatten(1).square().sum(1))
+
+
+def test_a_row_that_is_not_finite_does_not_touch_the_others() -> None:
+    model, (own, batch) = prepared("llama-tied").float(), rows()
+    only = next(int(token) for token in own[1].ids if all(token not in row.ids for row in (own[0], own[2])))
+    model.get_input_embeddings().weight.data[only] = torch.nan
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.nan_to_num(), requires_grad=False)
+    encoder = ENTRY.resolve({"buckets": 512}).require_vectors().bind(wrap_model(model, tiny_tokenizer()))
+    with pytest.raises(NumericError, match=own[1].row.id):
+        encoder.read(batch)
+
+
+def test_few_places_saved_or_a_head_that_is_no_linear_layer_are_read_as_before() -> None:
+    model = prepared("llama")
+    (even,) = plan_batches(random_rows((12, 12)), Window(64), tokens_per_batch=1000)
+    assert head_to_pack(model, even.response) is None
+    assert read(model, even)[2][-1][:2] == (2, 9)
+    selection = select_parameters(model)
+    site = next(site for site in selection.sites if site.where == "lm_head")
+    object.__setattr__(site, "kind", Replay({}, {}, at_once=False))
+    _, batch = rows()
+    seen: list[int] = []
+    handle = model.lm_head.register_forward_hook(lambda _, given, out: seen.append(len(out)))
+    with pytest.raises(ModelError, match="lm_head"):
+        visit_gradients(model, selection, batch, lambda gradient: None, head="packed")
+    handle.remove()
+    assert seen[-1] == 3
