@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
 from headwater.core.errors import ModelError, NumericError
 from headwater.data.batches import TokenBatch, Window, plan_batches
+from headwater.data.contrasts import Contrast
 from headwater.data.tokens import TokenRow
 from headwater.features.capture import visit_gradients
 from headwater.features.parameters import select_parameters
@@ -87,9 +91,24 @@ def test_gradients_are_those_of_each_row(name: str, window: Window) -> None:
     assert bool(packed) == (name != "llama-lora"), "the adapters leave the head alone"
 
 
-@pytest.mark.parametrize("name", ["llama-tied", "llama", "phi"])
-def test_vectors_are_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded, (_, batch) = wrap_model(prepared(name), tiny_tokenizer()), rows()
+def paired() -> TokenBatch:
+    """Preference pairs: an answer from the beginning of a row's tokens, and one from a token on."""
+    made = [replace(row, contrast=Contrast(9, 0.3, reference=1.5)) for row in rows()[0]]
+    response = np.arange(20) % 9 > 4
+    made = [replace(row, response=response[: len(row.ids)]) if i else row for i, row in enumerate(made)]
+    made[0] = replace(made[0], response=np.ones(len(made[0].ids), bool))
+    (batch,) = plan_batches(made, WHOLE, tokens_per_batch=100_000)
+    assert batch.paired
+    return batch
+
+
+BATCHES = {"rows": lambda: rows()[1], "windows": lambda: rows(Window(8, 3))[1], "pairs": paired}
+
+
+@pytest.mark.parametrize(("name", "kind"), [("llama-tied", "rows"), ("llama", "pairs"), ("phi", "windows")])
+def test_vectors_are_the_same(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded, batch = wrap_model(prepared(name), tiny_tokenizer()), BATCHES[kind]()
+    assert head_to_pack(loaded.model, batch.response) is not None
     encoder = ENTRY.resolve({"buckets": 512}).require_vectors().bind(loaded)
     with everything_in_double():
         packed = encoder.read(batch)

@@ -115,9 +115,11 @@ def head_to_pack(model: Any, response: Bool[Tensor, "items tokens"]) -> Head | N
 
     Only on a CPU; whether it pays on a GPU was not measured.
     """
+    if response.device.type != "cpu":
+        return None
     filled = len(response) * int(response.sum(1).max())
     size = _logit_bytes(model, filled)
-    pays = response.device.type == "cpu" and int(response.sum()) <= FULL * filled
+    pays = int(response.sum()) <= FULL * filled
     return _known_head(model) if pays and 0 < size <= _limit(response) else None
 
 
