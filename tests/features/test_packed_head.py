@@ -150,3 +150,18 @@ def test_few_places_saved_or_a_head_that_is_no_linear_layer_are_read_as_before()
         visit_gradients(model, selection, batch, lambda gradient: None, head="packed")
     handle.remove()
     assert seen[-1] == 3
+
+
+def test_a_head_that_is_not_read_is_packed_by_every_reading_but_whole() -> None:
+    model, (_, batch) = prepared("llama"), rows()
+    selection = select_parameters(model, "*q_proj.weight")
+    seen: list[tuple[int, ...]] = []
+    found: dict[str, dict[str, torch.Tensor]] = {}
+    handle = model.lm_head.register_forward_hook(lambda _, given, out: seen.append(tuple(out.shape)))
+    for reading in ("whole", "summed", "packed", "tokens"):
+        into = found.setdefault(reading, {})
+        visit_gradients(model, selection, batch, lambda g, into=into: into.update({g.name: dense(g)}), head=reading)
+        assert (seen[-1][:2] == (1, int(batch.response.sum()))) == (reading != "whole")
+        for name, values in found["whole"].items():
+            torch.testing.assert_close(into[name], values, rtol=1e-12, atol=1e-15)
+    handle.remove()

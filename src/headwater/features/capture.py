@@ -39,7 +39,8 @@ HeadReading = Literal["summed", "packed", "tokens", "whole"]
 
 summed: if its logits are large, in parts (`headwater.models.heads`), with the tokens' factors multiplied out where that
     takes less memory; if not, at once.
-packed: the same, but smaller logits at the target positions alone, where that pays, as `Packed` blocks.
+packed: the same, but smaller logits at the target positions alone, where that pays, as `Packed` blocks. Smaller logits
+    are also computed so if no gradient of the head is read.
 tokens: large logits in parts, with the factors of each token.
 whole: at once.
 """
@@ -86,7 +87,7 @@ def visit_gradients(
     _require_targets(batch)
     # These run the model, yet unwatched.
     parts = None if head == "whole" else head_in_parts(model, batch.response)
-    packed = _head_to_pack(model, selection.sites, batch) if head == "packed" and parts is None else None
+    packed = None if head == "whole" or parts else _head_to_pack(model, selection.sites, batch, head)
     capture = _Capture(Regroup(batch), visit)
     handles = [
         site.module.register_forward_hook(partial(capture.watch, site), with_kwargs=True) for site in selection.sites
@@ -119,11 +120,15 @@ def _inside(head: Any, sites: Iterable[Site]) -> list[Site]:
     return [site for site in sites if id(site.module) in inside]
 
 
-def _head_to_pack(model: Any, sites: Iterable[Site], batch: TokenBatch) -> Head | None:
-    """The head if it pays to pack it, and if all that is read there are linear layers, which see tokens one by one."""
+def _head_to_pack(model: Any, sites: Iterable[Site], batch: TokenBatch, reading: HeadReading) -> Head | None:
+    """The head if it pays to pack it, and if nothing there is read, or by this reading linear layers alone.
+
+    Linear layers see tokens one by one.
+    """
     head = head_to_pack(model, batch.response)
-    linear = head is None or all(isinstance(site.kind, Linear) for site in _inside(head.module, sites))
-    return head if linear else None
+    inside = [] if head is None else _inside(head.module, sites)
+    linear = reading == "packed" and all(isinstance(site.kind, Linear) for site in inside)
+    return head if linear or not inside else None
 
 
 def _prove_idle(model: Any, selection: ParameterSelection, ran: set[int], batch: TokenBatch) -> None:
