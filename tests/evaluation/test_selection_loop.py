@@ -18,6 +18,7 @@ from headwater.report.plots import save_selection_curves
 from headwater.tasks.junk_pool import junk_pool_task
 from headwater.tasks.mixed_pool import KINDS, mixed_pool_task
 from headwater.training.tiny import Recipe, task_rows
+from oracles.logical_devices import Devices
 from zoo import tiny_loaded
 
 
@@ -72,6 +73,15 @@ def test_rows_or_tokens_count_alike():
     for weigh, mean in expected.items():
         found = selection._summed(reader.loaded.model, batch, weigh) / selection._counted(tokens, weigh)
         torch.testing.assert_close(found, mean)
+
+
+def test_rows_are_read_where_the_model_is():
+    reader = Reader.of(tiny_loaded("llama"))
+    tokens = reader.tokenize(task_rows([{"id": "a", "text": "the quick fox"}]))
+    with Devices() as devices:
+        devices.put(reader.loaded.model, "cuda:0", moves=False)
+        (batch,) = reader.plan(tokens, Window(128))
+        assert str(selection._summed(reader.loaded.model, batch, "rows").device) == "cuda:0"
 
 
 def test_steps_to_a_goal():

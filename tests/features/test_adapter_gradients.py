@@ -149,7 +149,7 @@ def test_a_saved_adapter_gives_the_same_gradients(kind: str, tmp_path: Path) -> 
     tiny_tokenizer().save_pretrained(tmp_path / "base")
     model, trained = tuned(base, config, dtype=torch.float32)
     model.save_pretrained(tmp_path / "adapter")
-    loaded = load_model(str(tmp_path / "base"), adapter=str(tmp_path / "adapter"))
+    loaded = load_model(str(tmp_path / "base"), adapter=str(tmp_path / "adapter"), device="cpu")
     selection = select_parameters(loaded.model)
     (batch,) = plan_batches(random_rows((9, 14, 6), vocab=VOCAB), Window(64))
     found = read(loaded.model, selection, batch)

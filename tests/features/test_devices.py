@@ -16,8 +16,10 @@ import torch
 
 from headwater.core.errors import ModelError
 from headwater.curvature.gram import Metric, fit_metric
+from headwater.data.batches import Window
 from headwater.data.corpus import open_corpus
 from headwater.features.totals import Totals
+from headwater.methods import magic
 from headwater.methods.bound import Bound
 from headwater.methods.catalog import vector_method
 from headwater.models import heads
@@ -160,3 +162,12 @@ def test_a_search_is_computed_where_the_queries_are(tmp_path: Path, monkeypatch:
             )
             with Devices(), pytest.raises(MixedDevicesError):
                 top_k(index, {name: probe.to("cuda:0") for name, probe in probes.items()}, 3)
+
+
+def test_queries_of_a_repeated_training_are_where_the_model_is() -> None:
+    loaded = tiny_loaded("llama")
+    with Devices() as devices:
+        devices.put(loaded.model, "cuda:0", moves=False)
+        reader = Reader.of(replace(loaded, device=torch.device("cuda:0")))
+        (batch,) = magic._single(reader, list(open_corpus(ROWS[:1])), Window(64))
+        assert {str(batch.input_ids.device), str(batch.targets.device)} == {"cuda:0"}

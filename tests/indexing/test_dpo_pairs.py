@@ -69,8 +69,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def reader_of(folders: dict[str, str], *, merged: bool = False) -> Reader:
     if merged:
         reference = Reference(folders["base"], {"dtype": "float64"})
-        return Reader.of(load_model(folders["merged"], dtype="float64"), beta=BETA, reference=reference)
-    return Reader.of(load_model(folders["base"], adapter=folders["adapter"], dtype="float64"), beta=BETA)
+        return Reader.of(load_model(folders["merged"], dtype="float64", device="cpu"), beta=BETA, reference=reference)
+    return Reader.of(load_model(folders["base"], adapter=folders["adapter"], dtype="float64", device="cpu"), beta=BETA)
 
 
 def texts(loaded: LoadedModel, record: dict[str, Any]) -> list[tuple[str, str]]:
@@ -125,7 +125,7 @@ def rows() -> list[Row]:
 def test_losses_and_exact_scores_are_those_of_the_formula(folders: dict[str, str], merged: bool) -> None:
     reader = reader_of(folders, merged=merged)
     model, loaded = reader.loaded.model, reader.loaded
-    reference = load_model(folders["base"], dtype="float64").model
+    reference = load_model(folders["base"], dtype="float64", device="cpu").model
     bound = Bound.of(find_method("graddot", {}), reader)
     encoder: Any = bound.encoder
     names = sorted({name for site in encoder.selection.sites for name in site.names.values()})

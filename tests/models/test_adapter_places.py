@@ -40,7 +40,7 @@ def save(folder: Path, config: Any, *, kind: str = "llama", rows: int = VOCAB, n
 
 
 def load(folder: Path, **options: Any) -> Any:
-    return load_model(str(folder / "base"), adapter=str(folder / "adapter"), **options)
+    return load_model(str(folder / "base"), adapter=str(folder / "adapter"), device="cpu", **options)
 
 
 @pytest.mark.parametrize("kind", ["llama", "llama-tied"])
@@ -57,7 +57,7 @@ def test_an_adapter_in_a_folder_inside_is_named(tmp_path: Path) -> None:
     logits = save(tmp_path, lora(), name="mine")
     with pytest.raises(ModelError, match=r"no adapter_config.json .*give .*adapter/mine"):
         load(tmp_path)
-    inside = load_model(str(tmp_path / "base"), adapter=str(tmp_path / "adapter" / "mine"))
+    inside = load_model(str(tmp_path / "base"), adapter=str(tmp_path / "adapter" / "mine"), device="cpu")
     torch.testing.assert_close(inside.model(IDS).logits, logits)
 
 

@@ -63,9 +63,9 @@ def test_dtype_auto_is_the_one_saved(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_kept_adapter_says_what_a_merged_one_says(folder: Path, adapter: Path) -> None:
-    bare = load_model(str(folder), dtype="float64")
-    kept = load_model(str(folder), adapter=str(adapter), dtype="float64")
-    merged = load_model(str(folder), adapter=str(adapter), merge=True, dtype="float64")
+    bare = load_model(str(folder), dtype="float64", device="cpu")
+    kept = load_model(str(folder), adapter=str(adapter), dtype="float64", device="cpu")
+    merged = load_model(str(folder), adapter=str(adapter), merge=True, dtype="float64", device="cpu")
     logits = [m.model(input_ids=IDS).logits for m in (bare, kept, merged)]
     torch.testing.assert_close(logits[1], logits[2], rtol=1e-10, atol=1e-10)
     assert (logits[0] - logits[1]).abs().max() > 0.1

@@ -108,7 +108,7 @@ def test_a_vocabulary_that_grew_comes_with_the_adapter(tmp_path: Path, base: str
     grown_tokenizer().save_pretrained(tmp_path / "adapter")
     ids = torch.tensor([[5, VOCAB, 7, VOCAB + 1, 9]])
     for merge in (False, True):
-        loaded = load_model(place, adapter=str(tmp_path / "adapter"), merge=merge)
+        loaded = load_model(place, adapter=str(tmp_path / "adapter"), merge=merge, device="cpu")
         assert loaded.model.get_input_embeddings().weight.shape[0] == VOCAB + 2
         torch.testing.assert_close(loaded.model(ids).logits, tuned(ids).logits, rtol=1e-4, atol=1e-4)
 
@@ -127,7 +127,7 @@ def test_adapters_on_the_embedding_bring_the_rows_it_grew_by(tmp_path: Path, bas
     tuned = save_adapter(tmp_path / "adapter", base, rows=VOCAB + 2, **config)
     grown_tokenizer().save_pretrained(tmp_path / "adapter")
     ids = torch.tensor([[5, VOCAB, 7, VOCAB + 1, 9]])
-    loaded = load_model(place, adapter=str(tmp_path / "adapter"))
+    loaded = load_model(place, adapter=str(tmp_path / "adapter"), device="cpu")
     torch.testing.assert_close(loaded.model(ids).logits, tuned(ids).logits, rtol=1e-4, atol=1e-4)
 
 

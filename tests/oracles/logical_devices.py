@@ -27,7 +27,7 @@ SOURCE = str(Path(__file__).parents[2] / "src" / "headwater")
 _ANY = None
 _CPU = torch.device("cpu")
 _LIKE = ("new_zeros", "new_ones", "new_empty", "new_full", "new_tensor")
-_INDEXING = ("__getitem__", "__setitem__", "index_select", "index_put_", "index_put")
+_INDEXING = ("__getitem__", "__setitem__", "index_put_", "index_put")
 _ACROSS = ("copy_",)
 
 
@@ -41,6 +41,24 @@ class Devices(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.moves: set[str] = set()
+        self._replaced: list[Any] = []  # a backward pass enters the mode again
+
+    def __enter__(self) -> Devices:
+        """Also label what is made from NumPy arrays: no mode sees it, and it is on the CPU until it is moved."""
+        real = torch.from_numpy
+        self._replaced.append(real)
+
+        def from_numpy(array: Any) -> Tensor:
+            made = real(array)
+            _label(made, _CPU)
+            return made
+
+        torch.from_numpy = from_numpy  # type: ignore[assignment]
+        return super().__enter__()  # type: ignore[no-any-return]
+
+    def __exit__(self, *error: Any) -> None:
+        torch.from_numpy = self._replaced.pop()
+        super().__exit__(*error)
 
     def put(self, module: nn.Module, device: str, *, moves: bool = True) -> None:
         """Label the module's parameters and buffers; with `moves`, what it is called with is moved there first."""

@@ -274,6 +274,7 @@ class _Ground:
 
 def _summed(model: Any, batch: TokenBatch, weigh: str) -> Tensor:
     """The sum of the rows' losses (each the mean over its response tokens), or of all tokens' losses; nats."""
+    batch = batch.to(model.device)
     logits, place = target_logits(model, batch.input_ids, batch.response)
     kept = batch.response.gather(1, place)
     totals = batch.sum_windows(loss_table(logits[kept], batch.targets.gather(1, place), kept).sum(1))
