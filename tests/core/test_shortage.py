@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,26 @@ def test_a_shortage_is_found_in_the_chain_and_nothing_else_is_one() -> None:
     assert "Tried to allocate 2.00 MiB" in str(shortage(wrapped))
     assert "total capacity" not in str(shortage(wrapped))
     assert shortage(ValueError("no such row")) is None
+
+
+def test_other_faults_are_not_taken_for_it_and_a_circle_ends() -> None:
+    named = OSError("Error no file named model.safetensors found in directory out of memory/m")
+    try:
+        try:
+            raise MemoryError
+        except MemoryError:
+            raise ValueError("bad config") from None
+    except ValueError as error:
+        hidden = error
+    one, other = RuntimeError("one"), RuntimeError("other")
+    one.__cause__, other.__cause__ = other, one
+    for error in (named, ValueError("column 'out of memory' is missing"), hidden, one):
+        assert shortage(error) is None
+    for error in (
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        RuntimeError("unable to mmap: Cannot allocate memory"),
+    ):
+        assert shortage(error) is not None
 
 
 def test_a_model_that_does_not_fit_is_not_blamed_on_its_files(tmp_path: Path) -> None:

@@ -81,6 +81,9 @@ def test_lists_that_cannot_be_read_are_refused(tmp_path):
     (tmp_path / LIST).write_text('{"steps": 3}')
     with pytest.raises(DataError, match="not a list of checkpoints"):
         read_checkpoints(tmp_path)
+    (tmp_path / LIST).write_text('[{"path": "step-1", "step": Infinity, "learning_rate": 0.1}]')
+    with pytest.raises(DataError, match="not a list of checkpoints"):
+        read_checkpoints(tmp_path)
     (tmp_path / LIST).write_text(json.dumps([{"path": "step-1", "step": 1, "learning_rate": 0.1}]))
     with pytest.raises(DataError, match="step-1' is gone"):
         read_checkpoints(tmp_path)

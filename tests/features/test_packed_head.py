@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -165,3 +166,35 @@ def test_a_head_that_is_not_read_is_packed_by_every_reading_but_whole() -> None:
         for name, values in found["whole"].items():
             torch.testing.assert_close(into[name], values, rtol=1e-12, atol=1e-15)
     handle.remove()
+
+
+def test_another_thread_runs_the_model_whole() -> None:
+    model, (_, batch) = prepared("llama"), rows()
+    selection = select_parameters(model, "*q_proj.weight")
+
+    def gradients() -> dict[str, torch.Tensor]:
+        found: dict[str, torch.Tensor] = {}
+        visit_gradients(model, selection, batch, lambda g: found.update({g.name: dense(g)}))
+        return found
+
+    truth, ids, stop = gradients(), torch.arange(60).view(2, 30), threading.Event()
+    faults: list[object] = []
+
+    def generate() -> None:
+        while not stop.is_set():
+            try:
+                with torch.no_grad():
+                    model(input_ids=ids)
+            except Exception as error:
+                faults.append(error)
+
+    other = threading.Thread(target=generate)
+    other.start()
+    try:
+        for _ in range(15):
+            for name, values in gradients().items():
+                torch.testing.assert_close(values, truth[name])
+    finally:
+        stop.set()
+        other.join()
+    assert not faults

@@ -65,6 +65,10 @@ def test_what_is_fitted_first_is_counted(place: Path, tmp_path: Path, name: str)
     assert found.flops > 3 * plain.flops, "nine passes for each row that is fitted on"
     assert "fitted" not in plain.memory
     assert any("what is fitted first takes" in told for told in found.assumptions)
+    given_file = {**given, "settings": {"curvature": str(tmp_path / "x.curvature.safetensors")}}
+    assert "fitted" not in forecast(model=str(place), **given_file).memory, "nothing is fitted"
+    one, many = (forecast(model=str(place), **given, device="h100", workers=n).seconds for n in (1, 1000))
+    assert many > 0.5 * one, "most of this small build is the fit, which is not shared"
 
 
 def test_no_weight_is_read_and_size_does_not_matter(place: Path, tmp_path: Path) -> None:

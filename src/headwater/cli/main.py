@@ -135,7 +135,7 @@ def _fail(message: str, code: int) -> int:
 def _unforeseen(error: Exception) -> int:
     """Report what no part of headwater expected: a refusal of the file system, too little memory, or a bug."""
     words = " ".join(str(error).split())
-    if (refused := refusal(error) or shortage(error)) is not None:
+    if (refused := shortage(error) or refusal(error)) is not None:
         return _fail(str(refused), 1)
     if isinstance(error, OSError):
         named = "" if error.filename is None else f"{error.filename}: "

@@ -7,6 +7,7 @@ The command line prints `str(error)` as one line on stderr and exits with `error
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -61,7 +62,11 @@ class NumericError(HeadwaterError):
     """A NaN, an infinity or an overflow; the message names the row."""
 
 
-_SHORTAGES = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED", "bad_alloc")
+_SHORTAGES = (
+    *("CUDA out of memory", "error: out of memory", "backend out of memory", "HIP out of memory", "ALLOC_FAILED"),
+    *("can't allocate memory", "Cannot allocate memory", "bad_alloc"),
+)
+"""What PyTorch and the C++ library say; their errors are RuntimeErrors."""
 
 
 def shortage(error: BaseException) -> ModelError | None:
@@ -69,16 +74,19 @@ def shortage(error: BaseException) -> ModelError | None:
 
     Every library has its own class for it and some wrap it in another, so the words of the whole chain are read.
     """
+    seen: set[int] = set()
     link: BaseException | None = error
-    while link is not None:
-        if isinstance(link, MemoryError) or any(words in str(link) for words in _SHORTAGES):
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        said = isinstance(link, RuntimeError) and any(words in str(link) for words in _SHORTAGES)
+        if said or isinstance(link, MemoryError) or getattr(link, "errno", None) == errno.ENOMEM:
             first = " ".join(str(link).split(". GPU ")[0].splitlines()[:1])[:160]
             remedy = (
                 "give smaller batches with --tokens-per-batch, --dtype bfloat16, --quantization 4bit, "
                 "--device-map auto or --device cpu; nvidia-smi lists what else takes a GPU's memory"
             )
             return ModelError(f"memory ran out: {first or type(link).__name__}", remedy=remedy)
-        link = link.__cause__ or link.__context__
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
     return None
 
 

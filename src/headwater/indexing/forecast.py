@@ -132,7 +132,8 @@ def forecast_build(corpus: Corpus, bound: Bound, machines: Machines, **kept: Any
     lengths = np.array([min(len(row.ids), bound.reader.context) for row in rows])
     tokens = round(sum(len(row.ids) for row in rows) * share)
     forward = _flops(bound, lengths) * share
-    flops = forward * bound.form.passes + forward / count * _fitting_passes(bound, count)
+    fitting = forward / count * _fitting_passes(bound, count)  # by one worker, before the rows
+    flops = forward * bound.form.passes + fitting
     held = min(count, manifest.plan.block_rows) * sum(column.row_bytes for column in manifest.columns)
     kind = "cpu" if machines.device in (None, "cpu") else "cuda"
     memory = {"process": process, **_memory(bound, rows, int(lengths.max()), kind), "blocks": HELD_BLOCKS * held}
@@ -140,7 +141,7 @@ def forecast_build(corpus: Corpus, bound: Bound, machines: Machines, **kept: Any
     seconds, assumed = None, [f"a row costs {bound.form.passes:g} forward passes"]
     if machines.device is not None:
         dtype = bound.reader.loaded.model.dtype
-        seconds = flops / machines.speed(dtype) / machines.workers
+        seconds = ((flops - fitting) / machines.workers + fitting) / machines.speed(dtype)
         share_of_peak = machines.efficiency or EFFICIENCY[machines.device]
         name = "this machine's CPU" if machines.device == "cpu" else f"an {machines.device.upper()}"
         assumed.append(f"{share_of_peak:.0%} of the peak of {name} in {str(dtype).removeprefix('torch.')}")

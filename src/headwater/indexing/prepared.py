@@ -42,7 +42,8 @@ def prepared_beside(method: Method, reader: Reader, corpus: Corpus, out: str, *,
 
     def sample() -> Sequence[Row]:
         rows = survey(corpus, method.fit_rows).sample
-        told = f"'{method.spec.name}' is first fitted on {min(len(rows), method.fit_rows):,} rows"
+        fitted = min(len(rows), method.fit_rows)
+        told = f"'{method.spec.name}' is first fitted on {fitted:,} row{'s' * (fitted != 1)}"
         _log.warning("%s, which takes as long as %g forward passes of them (%s)", told, need.passes, file.name)
         return rows
 

@@ -64,8 +64,8 @@ def fitted_bytes(method: Method) -> int:
 
 
 def expected_bytes(method: Method, loaded: LoadedModel) -> int:
-    """Bytes that the method's file will have for this model, which need not have weights; 0 if it has none."""
-    need = method.vectors.preparation if method.vectors is not None else None
+    """Bytes that the file to be fitted will have for this model, which need not have weights; 0 if none is fitted."""
+    need = preparation(method)
     return 0 if need is None else need.size(loaded)
 
 

@@ -93,7 +93,7 @@ def _listed(file: Path) -> tuple[Checkpoint, ...]:
     try:
         raw = json.loads(file.read_text())
         found = [Checkpoint(str(c["path"]), int(c["step"]), float(c["learning_rate"])) for c in raw]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         remedy = 'expected [{"path": ..., "step": ..., "learning_rate": ...}, ...]'
         raise DataError(f"not a list of checkpoints: {error}", where=str(file), remedy=remedy) from None
     if not found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -34,8 +35,11 @@ class UpToHead:
     def __call__(self, **given: Any) -> Any:
         """The head's input as `last_hidden_state`, as a trunk gives it; raises `ModelError` if the head is not run."""
         found: list[Tensor] = []
+        mine = threading.get_ident()
 
         def stop(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if threading.get_ident() != mine:  # another thread runs the model for itself
+                return
             found.append(next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)))
             raise _HeadReachedError
 

@@ -83,7 +83,8 @@ def product(probes: Float[Tensor, "queries dim"], column: Column) -> Product:
     queries = transform(probes.cpu().double(), column)  # in float64, so that every device rounds alike
     step = queries.abs().amax(dim=1, keepdim=True) / _LEVELS
     levels = torch.round(queries / torch.where(step > 0, step, 1)).to(torch.int8)
-    way = by_integers if probes.device.type in _LEVEL_BYTES else by_tables
+    multiplied = probes.device.type == "cpu" or (probes.is_cuda and levels.shape[1] % 8 == 0)  # as CUDA demands
+    way = by_integers if multiplied else by_tables
     multiply = way(levels.to(probes.device), LEVEL_BITS[column.dtype])
     scale = step.to(probes)
 

@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from headwater.core.errors import HeadwaterError, UsageError
+from headwater.core.errors import HeadwaterError, UsageError, shortage
 from headwater.core.fingerprints import digest
 from headwater.core.trace import Trace
 from headwater.view.shelf import Item, nameless
@@ -234,7 +234,9 @@ class Jobs:
             job.error = nameless(str(error))
             _end(job, "failed")
         except Exception as error:  # a fault of headwater or of the model; the app goes on
-            job.error = f"{type(error).__name__}: {nameless(' '.join(str(error).split()))[:400]}"
+            short = shortage(error)
+            said = str(short) if short is not None else f"{type(error).__name__}: {' '.join(str(error).split())}"
+            job.error = nameless(said)[:400]
             _end(job, "failed")
         else:
             with self._lock:
