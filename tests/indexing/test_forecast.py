@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,22 @@ def test_what_is_fitted_first_is_counted(place: Path, tmp_path: Path, name: str)
     assert "fitted" not in forecast(model=str(place), **given_file).memory, "nothing is fitted"
     one, many = (forecast(model=str(place), **given, device="h100", workers=n).seconds for n in (1, 1000))
     assert many > 0.5 * one, "most of this small build is the fit, which is not shared"
+
+
+def test_a_recorded_run_is_planned_without_its_weights(place: Path, tmp_path: Path) -> None:
+    entries = [{"path": f"step-{i}", "step": i, "learning_rate": 0.1} for i in (1, 2)]
+    for entry in entries:
+        shutil.copytree(place, tmp_path / str(entry["path"]))
+    (tmp_path / "checkpoints.json").write_text(json.dumps(entries))
+    how = {"model": str(place), "data": ROWS, "settings": {"checkpoints": str(tmp_path)}}
+    once = forecast(**{**how, "settings": {}}, method="ekfac-cos")
+    both = forecast(**how, method="ekfac-cos")
+    assert both.memory["fitted"] == 2 * once.memory["fitted"], "one reading of two models each"
+    tracin, single = forecast(**how, method="tracin"), forecast(**{**how, "settings": {}}, method="tracin")
+    assert tracin.bytes_per_row["vectors"] == 2 * single.bytes_per_row["vectors"]
+    (tmp_path / "step-2" / "adapter_config.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"without weights .leave --no-weights out"):
+        forecast(**how, method="tracin")
 
 
 def test_no_weight_is_read_and_size_does_not_matter(place: Path, tmp_path: Path) -> None:

@@ -77,7 +77,15 @@ def midway(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
 
 
 def load_checkpoint(checkpoint: Checkpoint, loaded: LoadedModel) -> LoadedModel:
-    """The recorded model, in the dtype and on the device of `loaded`, the base of a recorded adapter."""
+    """The recorded model, in the dtype and on the device of `loaded`, the base of a recorded adapter.
+
+    A model without weights (`headwater.models.weightless`) stands for its own checkpoints.
+    """
+    if next(loaded.model.parameters()).is_meta:
+        if (Path(checkpoint.path) / "adapter_config.json").is_file():
+            what, remedy = "recorded adapters cannot be planned without weights", "leave --no-weights out"
+            raise UsageError(what, where="checkpoints", remedy=remedy)
+        return loaded
     dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
     how: dict[str, Any] = {"dtype": dtype, "device": str(loaded.device)}
     if (Path(checkpoint.path) / "adapter_config.json").is_file():
