@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 import pytest
 
@@ -19,6 +20,18 @@ ROWS = [{"id": f"r{i}", "text": f"{text} {i}"} for i, text in enumerate(SENTENCE
 @pytest.fixture(scope="module")
 def loaded():
     return tiny_loaded("llama")
+
+
+def test_a_plan_counts_the_time_of_what_is_fitted_first(loaded, monkeypatch):
+    """The fit takes long here, so the plan does."""
+    real = choosing.prepared_beside
+
+    def slow(*given, **how):
+        time.sleep(1)
+        return real(*given, **how)
+
+    monkeypatch.setattr(choosing, "prepared_beside", slow)
+    assert hw.plan(model=loaded, data=ROWS, method="ekfac-cos").seconds > 1
 
 
 def test_without_a_run_gradients_are_read(tmp_path, loaded, caplog):

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +61,11 @@ def named_method(name: str, settings: Mapping[str, Any] | None) -> Method:
 def planned(method: Method, reader: Reader, corpus: Corpus, limits: Limits, **kept: Any) -> BuildPlan:
     """What a build with the method takes; what the method is fitted into is not kept. Arguments as in `plan_build`."""
     with tempfile.TemporaryDirectory(prefix="headwater-plan-") as folder:
+        started = time.perf_counter()
         ready = prepared_beside(method, reader, corpus, str(Path(folder) / "planned.lance"))
-        return plan_build(corpus, Bound.of(ready, reader), **kept, limits=limits)
+        fitting = time.perf_counter() - started
+        found = plan_build(corpus, Bound.of(ready, reader), **kept, limits=limits)
+        return replace(found, seconds=found.seconds + fitting)
 
 
 def choose_method(

@@ -44,7 +44,7 @@ def prepared_beside(method: Method, reader: Reader, corpus: Corpus, out: str, *,
         rows = survey(corpus, method.fit_rows).sample
         fitted = min(len(rows), method.fit_rows)
         told = f"'{method.spec.name}' is first fitted on {fitted:,} row{'s' * (fitted != 1)}"
-        _log.warning("%s, which takes as long as %g forward passes of them (%s)", told, need.passes, file.name)
+        _log.warning("%s, which takes as long as %g forward passes of them", told, need.passes)
         return rows
 
     return prepared(method, reader, sample, file, keep=resume and exists(out))
