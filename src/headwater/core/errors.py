@@ -82,7 +82,7 @@ def shortage(error: BaseException) -> ModelError | None:
         if said or isinstance(link, MemoryError) or getattr(link, "errno", None) == errno.ENOMEM:
             first = " ".join(str(link).split(". GPU ")[0].splitlines()[:1])[:160]
             remedy = (
-                "give smaller batches with --tokens-per-batch, --dtype bfloat16, --quantization 4bit, "
+                "where the command has them, give a smaller --tokens-per-batch, --dtype bfloat16, --quantization 4bit, "
                 "--device-map auto or --device cpu; nvidia-smi lists what else takes a GPU's memory"
             )
             return ModelError(f"memory ran out: {first or type(link).__name__}", remedy=remedy)
